@@ -1,0 +1,20 @@
+// load: what every reader of a container produces. One function a format; nothing downstream knows which one ran.
+#pragma once
+#include "config.h"
+#include "tokenizer.h"
+#include "weights.h"
+
+typedef struct {
+    Config config;
+    Weights weights; // owns the mapped model files
+    char kind[32];   // "llama2.c v2", for people
+} Model;
+
+// llama2.c .bin, v0 (no magic), v1 and v2 ("ak42"). Everything is checked before a pointer is made: the header's
+// numbers, every product, every tensor's end against the file's size. Returns 0, or -1 with one line in err and *m
+// left empty.
+int load_llama2c(Model *m, const char *path, char *err, size_t errlen);
+
+// llama2.c tokenizer.bin: exactly vocab_size records must fill the file to its end. The pieces point into *file,
+// which the caller unmaps after the tokenizer is gone.
+int load_llama2c_tokenizer(Vocab *v, File *file, const char *path, int vocab_size, char *err, size_t errlen);

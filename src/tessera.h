@@ -1,0 +1,108 @@
+// Tessera: a minimal transformer inference engine. The one public header.
+//
+// The map of the house, in the order data flows:
+//   file, weights, load_llama2c    bytes of a mapped file -> checked tensors
+//   tokenizer                      text -> ids, ids -> whole UTF-8
+//   cpu, threads, kernels/         what the machine can do, who does it, the inner loops
+//   ops, attention, kvcache        linear, norm, rope; the one tiled attention loop; the cache that grows
+//   config, decoder                what a model is; its forward pass
+//   engine, sampler                this header's nouns
+//   run                            the command line
+//
+// An Engine is a model opened: immutable, shared by any number of threads and sessions. A Session is one timeline of
+// text: it owns the KV cache, the positions and the logits, and belongs to one caller at a time. Calls that can fail
+// return -1 or NULL and write one line into err; nothing prints, nothing exits.
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct Engine Engine;
+typedef struct Session Session;
+typedef struct Sampler Sampler;
+
+// ---- engine
+
+// Open a model (llama2.c .bin v0, v1, v2) and its vocabulary. tokenizer NULL: `<model stem>.tokenizer.bin`, then
+// `tokenizer.bin` beside the model. NULL with a line in err on failure.
+Engine *engine_open(const char *model, const char *tokenizer, char *err, size_t errlen);
+void engine_close(Engine *e); // after its sessions; accepts NULL
+
+typedef struct {
+    const char *kind;      // container, "llama2.c v2"
+    int dim, hidden_dim, n_layers, n_heads, n_kv_heads, head_dim, vocab_size, max_seq_len;
+    int bos_id, eos_id;    // -1: none
+    uint64_t n_params;
+    uint64_t model_bytes;  // size of the file
+    uint64_t token_bytes;  // weight bytes read to decode one token
+} EngineInfo;
+EngineInfo engine_info(const Engine *e);
+
+// Text to ids: as many as returned, in *ids (free() it). bos: begin with BOS. special: "<s>" in the text is the token.
+int engine_encode(const Engine *e, const char *text, size_t n, bool bos, bool special, int32_t **ids, char *err,
+                  size_t errlen);
+
+// ---- session
+
+typedef enum { KV_BF16, KV_F32 } KvType;
+
+typedef struct {
+    int n_ctx;     // most tokens; 0: the model's own. The cache grows up to it, it is not allocated ahead
+    int n_threads; // 0: the cores this process may use
+    int window;    // attend to the last `window` tokens; 0: the model's own, -1: everything
+    int n_sinks;   // with a window, and to the first n_sinks; memory is O(window + n_sinks)
+    KvType kv;     // what the cache stores
+} SessionOptions;
+
+Session *session_open(const Engine *e, const SessionOptions *options, char *err, size_t errlen);
+void session_close(Session *s); // accepts NULL
+
+// Make tokens[0..n) the session's text, n >= 1: keeps the longest common prefix, rewinds what differs, computes what is
+// new (in blocks of tokens), and leaves the logits that follow the last token. On -1 (out of memory, context full, bad
+// id) the session keeps the prefix that it has computed so far: session_length says how much.
+int session_sync(Session *s, const int32_t *tokens, int n, char *err, size_t errlen);
+int session_length(const Session *s);
+const float *session_logits(const Session *s); // [vocab_size], after tokens[length - 1]; valid until the next sync
+
+// Called by session_sync for every newly computed position, in order, with the logits that follow it. NULL: off.
+typedef void (*LogitsVisitor)(void *context, int position, const float *logits);
+void session_visit(Session *s, LogitsVisitor visit, void *context);
+
+typedef struct {
+    int n_ctx, n_threads;
+    uint64_t kv_bytes;       // held by the cache now
+    uint64_t kv_token_bytes; // that the next decoded token reads
+} SessionInfo;
+SessionInfo session_info(const Session *s);
+
+// ---- text out
+
+// Ids to whole UTF-8 characters, as they arrive. Bytes that never complete come out as U+FFFD.
+typedef struct TextOut TextOut;
+TextOut *textout_open(const Engine *e, bool at_start); // at_start: drop the space that encoding put first
+const char *textout_push(TextOut *t, int32_t id);      // text that id completes, maybe ""; valid until the next call
+const char *textout_finish(TextOut *t);                // what was still incomplete
+void textout_close(TextOut *t);
+
+// ---- sampler
+
+typedef struct {
+    float temperature; // 0: greedy
+    int top_k;         // 0: off
+    float top_p;       // 1: off
+    float min_p;       // 0: off
+    uint64_t seed;
+} SamplerOptions;
+
+// Order: top-k, top-p, min-p, then temperature.
+Sampler *sampler_open(const SamplerOptions *options, int vocab_size, char *err, size_t errlen);
+int32_t sampler_pick(Sampler *s, const float *logits);
+void sampler_close(Sampler *s);
+
+#ifdef __cplusplus
+}
+#endif
