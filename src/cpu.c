@@ -1,0 +1,98 @@
+// cpu: see cpu.h.
+#include "cpu.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+static uint64_t enabled_state(void) { // XCR0: the register state that the operating system saves
+    uint32_t lo, hi;
+    __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+    return (uint64_t)hi << 32 | lo;
+}
+
+static CpuRung detect(void) {
+    enum { XCR0_AVX = 0x6, XCR0_AVX512 = 0xe6 };
+    unsigned a, b, c, d, b7, c7;
+    if (!__get_cpuid(1, &a, &b, &c, &d)) return RUNG_SCALAR;
+    unsigned need = bit_OSXSAVE | bit_AVX | bit_FMA | bit_F16C;
+    if ((c & need) != need || (enabled_state() & XCR0_AVX) != XCR0_AVX) return RUNG_SCALAR;
+    if (!__get_cpuid_count(7, 0, &a, &b7, &c7, &d) || !(b7 & bit_AVX2)) return RUNG_SCALAR;
+    unsigned need7 = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
+    if ((b7 & need7) != need7 || !(c7 & bit_AVX512VNNI)) return RUNG_AVX2;
+    return (enabled_state() & XCR0_AVX512) == XCR0_AVX512 ? RUNG_AVX512 : RUNG_AVX2;
+}
+#elif defined(__aarch64__)
+static CpuRung detect(void) {
+    return RUNG_NEON; // Advanced SIMD is part of the base architecture
+}
+#else
+static CpuRung detect(void) {
+    return RUNG_SCALAR;
+}
+#endif
+
+static CpuRung best, chosen;
+static char model[80] = "unknown";
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void read_model(void) {
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    char line[256];
+    while (f && fgets(line, sizeof line, f)) {
+        char *colon = strchr(line, ':');
+        if (strncmp(line, "model name", 10) || !colon) continue;
+        snprintf(model, sizeof model, "%.*s", (int)strcspn(colon + 2, "\n"), colon + 2);
+        break;
+    }
+    if (f) fclose(f);
+}
+
+static void ask(void) {
+    best = chosen = detect();
+    read_model();
+    const char *want = getenv("TESSERA_CPU");
+    if (!want || !*want) return;
+    for (CpuRung r = RUNG_SCALAR; r < N_RUNGS; r++) {
+        bool runs = r == RUNG_SCALAR || r == best || (best == RUNG_AVX512 && r == RUNG_AVX2);
+        if (!strcmp(want, cpu_rung_name(r)) && runs) {
+            chosen = r;
+            return;
+        }
+    }
+    fprintf(stderr, "TESSERA_CPU=%s: not a rung of this machine; using %s\n", want, cpu_rung_name(best));
+}
+
+CpuRung cpu_best_rung(void) {
+    pthread_once(&once, ask);
+    return best;
+}
+
+CpuRung cpu_rung(void) {
+    pthread_once(&once, ask);
+    return chosen;
+}
+
+const char *cpu_rung_name(CpuRung r) {
+    static const char *const names[N_RUNGS] = {"scalar", "neon", "avx2", "avx512"};
+    return (unsigned)r < N_RUNGS ? names[r] : "?";
+}
+
+int cpu_count(void) {
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set)) return 1;
+    int n = CPU_COUNT(&set);
+    return n > 0 ? n : 1;
+}
+
+const char *cpu_model(void) {
+    pthread_once(&once, ask);
+    return model;
+}

@@ -1,0 +1,17 @@
+// cpu: what this machine can do, asked once.
+//
+// Owns the choice of the rung of the kernel staircase. TESSERA_CPU=scalar|avx2|avx512|neon lowers it in any program.
+#pragma once
+
+typedef enum { RUNG_SCALAR, RUNG_NEON, RUNG_AVX2, RUNG_AVX512, N_RUNGS } CpuRung;
+
+// The highest rung that the processor *and* the operating system (XGETBV) support, before TESSERA_CPU.
+CpuRung cpu_best_rung(void);
+// The rung to use: cpu_best_rung, lowered by TESSERA_CPU; an unknown or unsupported name is said once on stderr and
+// ignored.
+CpuRung cpu_rung(void);
+const char *cpu_rung_name(CpuRung r);
+// Cores this process may run on (its affinity mask), at least 1.
+int cpu_count(void);
+// "Intel(R) Xeon(R) ...", or "unknown".
+const char *cpu_model(void);

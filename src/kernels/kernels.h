@@ -1,0 +1,57 @@
+// kernels: the inner loops, as a table of function pointers. The only folder that knows an instruction set.
+//
+// The table is filled with the scalar versions, which are complete and the reference of every test; each rung that the
+// machine has replaces what it does better. No kernel knows what a model, a mask or a thread is; none can fail.
+// A result never depends on how rows are grouped into calls, so work may be split over threads anywhere.
+//
+// Two multiplications serve everything:
+//   matvec  dots of x with rows that lie in memory as they are: decode, and attention of a few queries
+//   gemm    y[j][lane] = sum_k x[j][k] panel[k][lane], PANEL lanes wide: prefill (panel = unpacked weight rows),
+//           attention scores (panel = Q^T, x = K rows) and attention values (panel = P^T, x = V^T rows)
+#pragma once
+#include "../cpu.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { MAX_PANEL = 32 };
+
+typedef struct {
+    const char *name;
+    int panel; // lanes of a panel, at most MAX_PANEL
+
+    // y[i] = sum_j w[i * ldw + j] * x[j]
+    void (*matvec_f32)(float *y, const float *w, int64_t ldw, const float *x, int n_rows, int k);
+    // The same over rows row0.. of an int8 matrix with one scale for each `group` consecutive values of the matrix.
+    void (*matvec_i8g)(float *y, const int8_t *q, const float *scales, int group, int64_t row0, const float *x,
+                       int n_rows, int k);
+    // y[i] = q[first + i] * scales[(first + i) / group]
+    void (*unpack_i8g)(float *y, const int8_t *q, const float *scales, int group, int64_t first, int n);
+
+    // panel[j * PANEL + i] = w[i * ldw + j] for i < n_rows <= PANEL, zero for the lanes beyond
+    void (*pack)(float *panel, const float *w, int64_t ldw, int n_rows, int k);
+    // y[j * ldy + i] (+)= sum_k x[j * ldx + k] * panel[k * PANEL + i] for j < n, i < lanes; `add` keeps what y holds
+    void (*gemm)(float *y, int64_t ldy, const float *panel, const float *x, int64_t ldx, int n, int k, int lanes,
+                 bool add);
+
+    // Online softmax (arXiv:1805.02867) in base 2, a query per lane. s[n_keys][PANEL] becomes 2^(s - m); the running
+    // maximum m[PANEL] and sum l[PANEL] are updated; alpha[PANEL] = 2^(m_old - m_new). True when some alpha is not 1.
+    bool (*softmax_lanes)(float *s, int n_keys, float *m, float *l, float *alpha);
+    // The same for one query, s[n_keys]; returns alpha.
+    float (*softmax_row)(float *s, int n_keys, float *m, float *l);
+
+    void (*f32_from_bf16)(float *y, const uint16_t *x, int n);
+    void (*rmsnorm)(float *y, const float *x, const float *weight, int n, float eps); // arXiv:1910.07467, eq. 4
+    void (*swiglu)(float *gate, const float *up, int n); // gate = silu(gate) * up, arXiv:2002.05202
+} Kernels;
+
+// The table of a rung; NULL where this build has none.
+const Kernels *kernels_for(CpuRung r);
+const Kernels *kernels(void); // of cpu_rung()
+
+// Scores that a mask forbids. Far below any real score; the running maximum starts above it, so that a row with nothing
+// visible keeps l = 0. Never -inf: its arithmetic does not survive every compiler flag.
+#define SCORE_MASKED (-1e30f)
+#define SCORE_START (-1e29f)
+
+extern const Kernels kernels_scalar, kernels_avx2, kernels_avx512, kernels_neon;

@@ -1,0 +1,50 @@
+// kvcache: the keys and values of one timeline, growing with the text.
+//
+// Owns the layout, the stored type, growth, the window and truncation. Memory comes in blocks of KV_BLOCK tokens, one
+// allocation for each layer; what is in a block never moves. With a window, blocks that no later query can see are
+// freed. Written once a token, read thousands of times, so the layout is what attention reads in place, today as rows
+// and later as matrix tiles:
+//   block of a layer: for each KV head:  K [KV_BLOCK tokens][head_dim]
+//                                        V [KV_BLOCK / KV_GROUP][head_dim][KV_GROUP tokens]   (transposed groups)
+#pragma once
+#include "tessera.h"
+
+enum { KV_BLOCK = 256, KV_GROUP = 32 };
+
+typedef struct {
+    int n_layers, n_kv_heads, head_dim;
+    KvType type;
+    int window;  // keys that a query sees, itself included; 0: all
+    int n_sinks; // with a window, first tokens that stay
+} KvShape;
+
+typedef struct KvCache KvCache;
+
+KvCache *kvcache_open(const KvShape *shape, char *err, size_t errlen);
+void kvcache_close(KvCache *c); // accepts NULL
+
+int kvcache_length(const KvCache *c);       // tokens stored
+uint64_t kvcache_bytes(const KvCache *c);   // bytes of the blocks held now
+uint64_t kvcache_token_bytes(const KvCache *c); // bytes that a decoded token's attention reads now, all layers
+
+// Make room for n more tokens. -1 with a line in err when memory runs out; the cache is then as before.
+int kvcache_reserve(KvCache *c, int n, char *err, size_t errlen);
+// Write rows k, v [n][n_kv_heads][head_dim] of a layer at positions length..length+n-1, which must be reserved.
+void kvcache_store(KvCache *c, int layer, int n, const float *k, const float *v);
+// The same for one KV head: rows are ld floats apart, k and v point at the head's first. For splitting over threads.
+void kvcache_store_head(KvCache *c, int layer, int head, int n, const float *k, const float *v, int64_t ld);
+// After every layer is stored and attended to: the n tokens count, and blocks that fell out of the window are freed.
+void kvcache_advance(KvCache *c, int n);
+// Keep the first n tokens. Returns how many are kept: n, or 0 when the window has already let go of something that
+// position n would need (the caller computes again from the start). Exact: as if the rest had never been.
+int kvcache_truncate(KvCache *c, int n);
+
+// What attention reads: the keys of one layer. K and V of (block, head) at
+//   base = blocks[block] + head * head_bytes;  V starts v_offset bytes in.
+typedef struct {
+    void *const *blocks; // by position / KV_BLOCK; NULL where the window let go
+    KvType type;
+    int n_kv_heads, head_dim;
+    size_t head_bytes, v_offset;
+} KvView;
+KvView kvcache_view(const KvCache *c, int layer);

@@ -1,0 +1,23 @@
+// threads: the pool.
+//
+// Owns the worker threads and the hand-off: spin briefly, then futex. A region is a number of items that the caller and
+// the workers draw from one counter; it ends when its items are done, not when every worker has come by, so a worker
+// that the system has put aside delays nobody. What an item computes must not depend on who draws it: then results are
+// the same for any number of threads.
+#pragma once
+#include <stddef.h>
+
+typedef struct ThreadPool ThreadPool;
+
+// item: 0..n_items-1; worker: 0..n_threads-1, for scratch memory of one's own.
+typedef void (*ThreadTask)(void *context, int item, int worker);
+
+enum { MAX_THREADS = 256, MAX_ITEMS = (1 << 20) - MAX_THREADS - 1 };
+
+// n_threads counts the caller: 1 starts no thread. NULL with a line in err when a thread cannot be started.
+ThreadPool *threads_start(int n_threads, char *err, size_t errlen);
+void threads_stop(ThreadPool *p); // accepts NULL
+int threads_count(const ThreadPool *p);
+
+// Run task(context, 0..n_items-1) and return when all are done. One caller at a time; not from inside a task.
+void threads_for(ThreadPool *p, int n_items, ThreadTask task, void *context);
