@@ -59,8 +59,10 @@ int file_map(File *f, const char *path, char *err, size_t errlen) {
 }
 
 void file_unmap(File *f) {
-    if (f->data) munmap((void *)(uintptr_t)f->data, f->size);
-    free(f->path);
+    if (!f->borrowed) {
+        if (f->data) munmap((void *)(uintptr_t)f->data, f->size);
+        free(f->path);
+    }
     memset(f, 0, sizeof *f);
 }
 

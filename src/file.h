@@ -9,8 +9,9 @@
 
 typedef struct {
     char *path;          // owned copy, for messages
-    const uint8_t *data; // the mapping, page aligned; NULL for an empty file
+    const uint8_t *data; // the mapping, page aligned (borrowed: at least 4); NULL: nothing is mapped
     size_t size;         // bytes
+    bool borrowed;       // path and data belong to someone else (fuzzers read from memory): unmapping only forgets
 } File;
 
 // Map `path` read-only. Returns 0, or -1 with one line in err. A directory, a pipe and an empty file are errors.

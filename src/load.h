@@ -14,7 +14,12 @@ typedef struct {
 // numbers, every product, every tensor's end against the file's size. Returns 0, or -1 with one line in err and *m
 // left empty.
 int load_llama2c(Model *m, const char *path, char *err, size_t errlen);
+// The same from an opened file, which is taken over (also on failure) and zeroed.
+int load_llama2c_file(Model *m, File *file, char *err, size_t errlen);
 
 // llama2.c tokenizer.bin: exactly vocab_size records must fill the file to its end. The pieces point into *file,
-// which the caller unmaps after the tokenizer is gone.
+// which the caller unmaps after the tokenizer is gone. Types come from the ids: 0 unknown, 1 and 2 control, and from
+// 259 pieces up 3 + b is the byte token of b. On failure *v and *file are left empty.
 int load_llama2c_tokenizer(Vocab *v, File *file, const char *path, int vocab_size, char *err, size_t errlen);
+// The same from an opened file, which stays the caller's.
+int load_llama2c_tokenizer_file(Vocab *v, const File *file, int vocab_size, char *err, size_t errlen);

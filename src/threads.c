@@ -101,11 +101,7 @@ static void wait_until_done(ThreadPool *p) {
     }
 }
 
-void threads_for(ThreadPool *p, int n_items, ThreadTask task, void *context) {
-    if (p->n_threads == 1 || n_items <= 1) {
-        for (int i = 0; i < n_items; i++) task(context, i, 0);
-        return;
-    }
+static void run_region(ThreadPool *p, int n_items, ThreadTask task, void *context) {
     p->task = task;
     p->context = context;
     atomic_store_explicit(&p->n_undone, (uint32_t)n_items, memory_order_relaxed);
@@ -118,6 +114,18 @@ void threads_for(ThreadPool *p, int n_items, ThreadTask task, void *context) {
     }
     draw_items(p, 0);
     wait_until_done(p);
+}
+
+void threads_for_if(bool worth_it, ThreadPool *p, int n_items, ThreadTask task, void *context) {
+    if (worth_it && p->n_threads > 1 && n_items > 1) {
+        run_region(p, n_items, task, context);
+    } else {
+        for (int i = 0; i < n_items; i++) task(context, i, 0);
+    }
+}
+
+void threads_for(ThreadPool *p, int n_items, ThreadTask task, void *context) {
+    threads_for_if(true, p, n_items, task, context);
 }
 
 void threads_stop(ThreadPool *p) {

@@ -5,6 +5,7 @@
 // that the system has put aside delays nobody. What an item computes must not depend on who draws it: then results are
 // the same for any number of threads.
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 
 typedef struct ThreadPool ThreadPool;
@@ -21,3 +22,5 @@ int threads_count(const ThreadPool *p);
 
 // Run task(context, 0..n_items-1) and return when all are done. One caller at a time; not from inside a task.
 void threads_for(ThreadPool *p, int n_items, ThreadTask task, void *context);
+// The same on the calling thread alone, as worker 0, when the work is too small for a hand-off (about a microsecond).
+void threads_for_if(bool worth_it, ThreadPool *p, int n_items, ThreadTask task, void *context);

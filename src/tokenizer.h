@@ -9,7 +9,7 @@
 
 typedef enum {
     TOKEN_NORMAL,
-    TOKEN_UNKNOWN,
+    TOKEN_UNKNOWN, // decoded as U+2047 between spaces
     TOKEN_CONTROL, // <s>, </s>: never produced from text unless TOKENIZE_SPECIAL, decoded as nothing
     TOKEN_BYTE,    // <0xNN>
 } TokenType;
@@ -31,11 +31,12 @@ typedef struct Tokenizer Tokenizer;
 
 enum {
     TOKENIZE_BOS = 1,     // begin with BOS
-    TOKENIZE_SPECIAL = 2, // the text of a control token ("<s>") becomes that token
+    TOKENIZE_SPECIAL = 2, // the text of a control token ("<s>") becomes that token, the longest that fits
 };
 
-// Takes over vocab->pieces (freed by tokenizer_free also when this fails) but not the bytes the pieces point to,
-// which must outlive the tokenizer. NULL with a line in err when memory runs out.
+// Takes over vocab->pieces (freed also when this fails) but not the bytes the pieces point to, which must outlive the
+// tokenizer. Of equal pieces the first is used; ids outside the vocabulary count as none. NULL with a line in err when
+// memory runs out.
 Tokenizer *tokenizer_new(Vocab *vocab, char *err, size_t errlen);
 void tokenizer_free(Tokenizer *t); // accepts NULL
 
@@ -46,7 +47,8 @@ const Piece *tokenizer_piece(const Tokenizer *t, int id); // NULL when id is out
 
 // Encode n bytes. Returns the number of ids and in *ids a malloc'd array (caller frees), or -1 with a line in err.
 // Score BPE (SentencePiece, arXiv:1808.06226): start from UTF-8 characters, merge the adjacent pair whose piece has the
-// best score (leftmost on ties) until none is left; a character without a piece becomes its byte tokens.
+// best score (leftmost on ties) until none is left; a character without a piece, and a byte that is no UTF-8, becomes
+// its byte tokens (without them: unk_id). The prefix space goes before the first ordinary text, if there is any.
 // O(n log n) in the text.
 int tokenizer_encode(const Tokenizer *t, const char *text, size_t n, unsigned flags, int32_t **ids, char *err,
                      size_t errlen);
@@ -63,6 +65,6 @@ typedef struct {
 TextStream textstream_start(const Tokenizer *t, bool at_start);
 // Bytes of text that `id` completes, written to `out` (valid UTF-8, not terminated), at most textstream_room(t) bytes.
 size_t textstream_push(TextStream *s, int id, char *out);
-// What is still held, as U+FFFD; at most 16 bytes.
+// What is still held, as one U+FFFD; at most 16 bytes.
 size_t textstream_finish(TextStream *s, char *out);
 size_t textstream_room(const Tokenizer *t);

@@ -21,26 +21,38 @@ uint64_t tensor_bytes(const Tensor *t) {
     return t->dtype == DTYPE_I8G ? n + n / (uint64_t)t->group * sizeof(float) : n * sizeof(float);
 }
 
+static const char *weights_path(const Weights *w) {
+    return w->files ? w->files[0].path : "(no file)";
+}
+
 int weights_add(Weights *w, const char *name, Tensor t, char *err, size_t errlen) {
     if (!w->table) sh_new_strdup(w->table);
-    if (shgeti(w->table, name) >= 0) {
-        return fail(err, errlen, "%s: tensor %s: expected once, found twice", w->files[0].path, name);
+    if (weights_find(w, name)) {
+        return fail(err, errlen, "%s: tensor %s: expected once, found twice", weights_path(w), name);
     }
     shput(w->table, name, t);
     return 0;
 }
 
+size_t weights_count(const Weights *w) {
+    return (size_t)shlen(w->table);
+}
+
+const Tensor *weights_at(const Weights *w, size_t i) {
+    return &w->table[i].value;
+}
+
 const Tensor *weights_find(const Weights *w, const char *name) {
-    TensorEntry *table = w->table; // the macro may write its argument
-    if (!table) return NULL;
-    ptrdiff_t i = shgeti(table, name);
-    return i >= 0 ? &table[i].value : NULL;
+    if (!w->table) return NULL;
+    ptrdiff_t i; // shgeti would keep the index inside the table: a write, and a race between two readers
+    stbds_hmget_key_ts(w->table, sizeof *w->table, (void *)(uintptr_t)name, sizeof w->table->key, &i, STBDS_HM_STRING);
+    return i >= 0 ? &w->table[i].value : NULL;
 }
 
 const Tensor *weights_get(const Weights *w, const char *name, unsigned dtype_mask, int64_t rows, int64_t cols, char *err,
                           size_t errlen) {
     const Tensor *t = weights_find(w, name);
-    const char *path = w->files ? w->files[0].path : "(no file)";
+    const char *path = weights_path(w);
     if (!t) {
         fail(err, errlen, "%s: tensor %s: expected, not found", path, name);
         return NULL;

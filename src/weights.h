@@ -41,6 +41,8 @@ uint64_t tensor_bytes(const Tensor *t);   // bytes that a full read touches, sca
 
 // Take a tensor over into the table. -1 with a line in err for a duplicate name.
 int weights_add(Weights *w, const char *name, Tensor t, char *err, size_t errlen);
+size_t weights_count(const Weights *w);
+const Tensor *weights_at(const Weights *w, size_t i); // i < weights_count
 // NULL when absent.
 const Tensor *weights_find(const Weights *w, const char *name);
 // The tensor of this name with one of the dtypes in `dtype_mask` and exactly this shape (cols 0: one dimension),

@@ -40,7 +40,8 @@ typedef struct {
     // The same for one query, s[n_keys]; returns alpha.
     float (*softmax_row)(float *s, int n_keys, float *m, float *l);
 
-    void (*f32_from_bf16)(float *y, const uint16_t *x, int n);
+    // y[i * ldy + j] = x[i * ldx + j] for i < n_rows, j < n
+    void (*f32_from_bf16)(float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int n_rows, int n);
     void (*rmsnorm)(float *y, const float *x, const float *weight, int n, float eps); // arXiv:1910.07467, eq. 4
     void (*swiglu)(float *gate, const float *up, int n); // gate = silu(gate) * up, arXiv:2002.05202
 } Kernels;

@@ -72,8 +72,10 @@ static bool softmax_lanes(float *s, int n_keys, float *m, float *l, float *alpha
     return rescale;
 }
 
-static void unpack_bf16(float *y, const uint16_t *x, int n) {
-    for (int i = 0; i < n; i++) y[i] = f32_from_bf16(x[i]);
+static void unpack_bf16(float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int n_rows, int n) {
+    for (int i = 0; i < n_rows; i++) {
+        for (int j = 0; j < n; j++) y[i * ldy + j] = f32_from_bf16(x[i * ldx + j]);
+    }
 }
 
 static void rmsnorm(float *y, const float *x, const float *weight, int n, float eps) {

@@ -1,0 +1,406 @@
+// attention: see attention.h.
+//
+// A work item is (KV head, block of queries, span of key tiles). Its rows are the block's queries of every query head
+// that shares the KV head. Many rows go the panel way: Q^T packed once, scores S^T[key][row] = K Q^T, softmax with a
+// row per lane, O^T[d][row] += V^T P^T, all with the one gemm kernel and S^T as the next product's panel in place. Few
+// rows (decode) go the row way: dots with the rows of K and of V^T, with the one matvec kernel.
+#include "attention.h"
+
+#include "file.h"
+#include "kernels/kernels.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    TILE = 128,        // keys; divides KV_BLOCK
+    MAX_ROWS = 256,    // of an item, unless one query has more heads
+    MAX_Q_BLOCK = 64,  // queries of an item
+    WANTED_ITEMS = 16, // split the keys where there are fewer (KV head, query block) pairs
+    SPAN_TILES = 2,    // a span is at least this long
+    MAX_ITEMS_SPLIT = 2 * WANTED_ITEMS,
+    SMALL_WORK = 64 * 1024, // multiply-adds that are not worth a hand-off to other threads
+    ALIGNMENT = 64,
+};
+
+typedef struct {      // one worker's memory
+    float *q, *o;     // panel way: [panels][head_dim][PANEL]; row way: [rows][head_dim]
+    float *m, *l;     // [rows], the running maximum and sum
+    float *s;         // [TILE][PANEL] or [TILE]
+    float *k, *v;     // the tile as fp32: [TILE][head_dim], [head_dim][TILE]
+    int *lo, *hi;     // [rows], visible keys of each row
+} Lane;
+
+struct AttnScratch {
+    int n_threads, max_rows, head_dim;
+    Lane *lanes;
+    float *memory;
+    float *parts; // split spans: [items][max_rows][head_dim + 2], then m and l
+    uint64_t bytes;
+};
+
+// The shape of one call, the same for every item.
+typedef struct {
+    const Attention *a;
+    AttnScratch *scratch;
+    const Kernels *kernels;
+    int group;     // query heads of a KV head
+    int q_block, n_blocks, n_spans;
+} Plan;
+
+typedef struct {
+    int head, block, span; // KV head
+    int t0, n_q, n_rows;   // queries t0..t0+n_q-1; row = head in group * n_q + query
+    int lo_min, hi_max;    // of all rows
+} Item;
+
+static int min_int(int a, int b) { return a < b ? a : b; }
+static int max_int(int a, int b) { return a > b ? a : b; }
+
+// ---- scratch
+
+static int q_block_for(int group) {
+    return max_int(1, min_int(MAX_Q_BLOCK, MAX_ROWS / group));
+}
+
+static size_t padded(size_t n_floats) {
+    size_t per_line = ALIGNMENT / sizeof(float);
+    return (n_floats + per_line - 1) / per_line * per_line;
+}
+
+AttnScratch *attention_scratch(int n_threads, int n_heads, int n_kv_heads, int head_dim, char *err, size_t errlen) {
+    int group = n_heads / n_kv_heads;
+    size_t hd = (size_t)head_dim, rows = (size_t)q_block_for(group) * (size_t)group;
+    rows = (rows + MAX_PANEL - 1) / MAX_PANEL * MAX_PANEL;
+    size_t each[] = {padded(rows * hd), padded(rows * hd), padded(rows),      padded(rows), padded(TILE * MAX_PANEL),
+                     padded(TILE * hd), padded(TILE * hd), padded(rows),      padded(rows)};
+    size_t per_worker = 0, parts = MAX_ITEMS_SPLIT * rows * (hd + 2);
+    for (size_t i = 0; i < sizeof each / sizeof *each; i++) per_worker += each[i];
+    size_t bytes = sizeof(float) * (per_worker * (size_t)n_threads + padded(parts));
+
+    AttnScratch *s = calloc(1, sizeof *s);
+    Lane *lanes = calloc((size_t)n_threads, sizeof *lanes);
+    void *memory = NULL;
+    if (!s || !lanes || posix_memalign(&memory, ALIGNMENT, bytes)) {
+        free(s);
+        free(lanes);
+        fail(err, errlen, "attention: out of memory (%zu bytes of scratch)", bytes);
+        return NULL;
+    }
+    *s = (AttnScratch){n_threads, (int)rows, head_dim, lanes, memory, memory, bytes};
+    float *p = s->memory + padded(parts);
+    for (int i = 0; i < n_threads; i++) {
+        Lane *w = &lanes[i];
+        void **fields[] = {(void **)&w->q, (void **)&w->o, (void **)&w->m,  (void **)&w->l, (void **)&w->s,
+                           (void **)&w->k, (void **)&w->v, (void **)&w->lo, (void **)&w->hi};
+        for (size_t f = 0; f < sizeof fields / sizeof *fields; p += each[f++]) *fields[f] = p;
+    }
+    return s;
+}
+
+void attention_scratch_free(AttnScratch *s) {
+    if (!s) return;
+    free(s->memory);
+    free(s->lanes);
+    free(s);
+}
+
+uint64_t attention_scratch_bytes(const AttnScratch *s) {
+    return s->bytes;
+}
+
+// ---- the mask: which tiles of an item, which keys of a tile
+
+static void set_visible(const Plan *p, const Item *it, Lane *w) {
+    const AttnMask *mask = &p->a->mask;
+    for (int r = 0; r < it->n_rows; r++) {
+        int pos = p->a->pos0 + it->t0 + r % it->n_q;
+        w->hi[r] = mask->causal ? min_int(pos + 1, p->a->n_keys) : p->a->n_keys;
+        w->lo[r] = mask->window > 0 ? max_int(0, pos - mask->window + 1) : 0;
+    }
+}
+
+// Tiles that some row may see: first those of the sinks, then from the first window's start to the last row's end.
+typedef struct {
+    int n_sink_tiles, first, n;
+} TileList;
+
+static TileList list_tiles(const Plan *p, const Item *it) {
+    int first = it->lo_min / TILE, last = (it->hi_max + TILE - 1) / TILE;
+    int sinks = min_int((p->a->mask.n_sinks + TILE - 1) / TILE, first);
+    return (TileList){sinks, first, sinks + max_int(0, last - first)};
+}
+
+static int tile_at(TileList list, int i) {
+    return i < list.n_sink_tiles ? i : list.first + i - list.n_sink_tiles;
+}
+
+typedef enum { SKIP, EDGE, FULL } Verdict;
+
+static Verdict judge_bitmap(const Plan *p, int t0, int t1, int j0, int j1) { // tokens t0..t1, keys j0..j1, inclusive
+    const AttnMask *mask = &p->a->mask;
+    int n_set = 0, n = 0;
+    for (int t = t0 / mask->block; t <= t1 / mask->block; t++) {
+        for (int j = j0 / mask->block; j <= j1 / mask->block; j++, n++) {
+            n_set += mask->bitmap[(int64_t)t * mask->bitmap_stride + j] != 0;
+        }
+    }
+    return n_set == 0 ? SKIP : n_set == n ? FULL : EDGE;
+}
+
+// Rows r0..r1-1 against keys j0..j1-1.
+static Verdict judge(const Plan *p, const Item *it, const Lane *w, int r0, int r1, int j0, int j1) {
+    int lo_min = w->lo[r0], lo_max = lo_min, hi_min = w->hi[r0], hi_max = hi_min, n_sinks = p->a->mask.n_sinks;
+    for (int r = r0 + 1; r < r1; r++) {
+        lo_min = min_int(lo_min, w->lo[r]), lo_max = max_int(lo_max, w->lo[r]);
+        hi_min = min_int(hi_min, w->hi[r]), hi_max = max_int(hi_max, w->hi[r]);
+    }
+    if (j0 >= hi_max || (j1 <= lo_min && j0 >= n_sinks)) return SKIP;
+    Verdict v = j1 <= hi_min && (j0 >= lo_max || j1 <= n_sinks) ? FULL : EDGE;
+    if (!p->a->mask.bitmap) return v;
+    bool one_head = r0 / it->n_q == (r1 - 1) / it->n_q;
+    int first = one_head ? r0 % it->n_q : 0, last = one_head ? (r1 - 1) % it->n_q : it->n_q - 1;
+    Verdict b = judge_bitmap(p, it->t0 + first, it->t0 + last, j0, j1 - 1);
+    return b == SKIP ? SKIP : b == FULL ? v : EDGE;
+}
+
+// s[j * ld + i] for keys j0 + j, rows r0 + i.
+static void apply_mask(const Plan *p, const Item *it, const Lane *w, float *s, int ld, int r0, int n_rows, int j0,
+                       int n_keys) {
+    const AttnMask *mask = &p->a->mask;
+    for (int j = 0; j < n_keys; j++) {
+        int key = j0 + j;
+        bool sink = key < mask->n_sinks;
+        for (int i = 0; i < n_rows; i++) {
+            bool visible = (key < w->hi[r0 + i]) & (sink | (key >= w->lo[r0 + i])); // no branches: this vectorizes
+            s[j * ld + i] = visible ? s[j * ld + i] : SCORE_MASKED;
+        }
+    }
+    for (int i = 0; mask->bitmap && i < n_rows; i++) {
+        int t = it->t0 + (r0 + i) % it->n_q;
+        const uint8_t *bits = mask->bitmap + (int64_t)(t / mask->block) * mask->bitmap_stride;
+        for (int j = 0; j < n_keys; j++) {
+            if (!bits[(j0 + j) / mask->block]) s[j * ld + i] = SCORE_MASKED;
+        }
+    }
+}
+
+// ---- a tile of K and V as fp32
+
+static const void *tile_base(const Plan *p, const Item *it, int j0) {
+    const KvView *kv = &p->a->kv;
+    return (const char *)kv->blocks[j0 / KV_BLOCK] + (size_t)it->head * kv->head_bytes;
+}
+
+static const float *k_tile(const Plan *p, const Item *it, const Lane *w, int j0, int n_keys) {
+    const void *base = tile_base(p, it, j0);
+    int64_t hd = p->a->kv.head_dim, at = j0 % KV_BLOCK * hd;
+    if (p->a->kv.type == KV_F32) return (const float *)base + at;
+    int n = n_keys * (int)hd;
+    p->kernels->f32_from_bf16(w->k, n, (const uint16_t *)base + at, n, 1, n);
+    return w->k;
+}
+
+// [head_dim][TILE]; only the first n_keys columns are filled from stored tokens.
+static const float *v_tile(const Plan *p, const Item *it, const Lane *w, int j0, int n_keys) {
+    const char *base = (const char *)tile_base(p, it, j0) + p->a->kv.v_offset;
+    int hd = p->a->kv.head_dim;
+    for (int j = 0; j < n_keys; j += KV_GROUP) {
+        int64_t at = (int64_t)(j0 % KV_BLOCK + j) * hd;
+        int n = min_int(KV_GROUP, n_keys - j);
+        if (p->a->kv.type == KV_BF16) {
+            p->kernels->f32_from_bf16(w->v + j, TILE, (const uint16_t *)(const void *)base + at, KV_GROUP, hd, n);
+            continue;
+        }
+        const float *group = (const float *)(const void *)base + at;
+        for (int d = 0; d < hd; d++) memcpy(w->v + d * TILE + j, group + d * KV_GROUP, sizeof(float) * (size_t)n);
+    }
+    return w->v;
+}
+
+// ---- results
+
+static const float *q_row(const Plan *p, const Item *it, int r) {
+    int64_t head = (int64_t)it->head * p->group + r / it->n_q, t = it->t0 + r % it->n_q;
+    return p->a->q + (t * p->a->n_heads + head) * p->a->kv.head_dim;
+}
+
+// Where row r goes while it is not final, and m and l behind it.
+static float *part_row(const Plan *p, const Item *it, int r) {
+    const AttnScratch *s = p->scratch;
+    int64_t pair = (int64_t)it->head * p->n_blocks + it->block;
+    return s->parts + ((pair * p->n_spans + it->span) * s->max_rows + r) * (s->head_dim + 2);
+}
+
+// Row r's unnormalised output o[d * ld], its maximum and sum: to the output, or kept for the merge.
+static void finish_row(const Plan *p, const Item *it, int r, const float *o, int64_t ld, float m, float l) {
+    int hd = p->a->kv.head_dim;
+    bool final = p->n_spans == 1;
+    float *dst = final ? p->a->out + (q_row(p, it, r) - p->a->q) : part_row(p, it, r);
+    float scale = !final ? 1 : l > 0 ? 1 / l : 0;
+    for (int d = 0; d < hd; d++) dst[d] = o[d * ld] * scale;
+    if (!final) dst[hd] = m, dst[hd + 1] = l;
+}
+
+static void start_rows(const Plan *p, const Item *it, Lane *w) {
+    const float *sinks = it->span == 0 ? p->a->mask.sink_logits : NULL;
+    const float log2e = 1.44269504088896340736f;
+    for (int r = 0; r < it->n_rows; r++) {
+        w->m[r] = sinks ? sinks[it->head * p->group + r / it->n_q] * log2e : SCORE_START;
+        w->l[r] = sinks ? 1 : 0;
+    }
+}
+
+static void scaled_copy(float *dst, const float *src, int n, float scale) {
+    for (int i = 0; i < n; i++) dst[i] = src[i] * scale;
+}
+
+// ---- the two ways
+
+static void row_way(const Plan *p, const Item *it, Lane *w, TileList tiles, int first, int last, float scale) {
+    const Kernels *kn = p->kernels;
+    int hd = p->a->kv.head_dim;
+    for (int r = 0; r < it->n_rows; r++) scaled_copy(w->q + r * hd, q_row(p, it, r), hd, scale);
+    memset(w->o, 0, sizeof(float) * (size_t)(it->n_rows * hd));
+    for (int i = first; i < last; i++) {
+        int j0 = tile_at(tiles, i) * TILE, n_tile = min_int(TILE, it->hi_max - j0);
+        const float *k = NULL, *v = NULL;
+        for (int r = 0; r < it->n_rows; r++) {
+            int n = min_int(n_tile, w->hi[r] - j0);
+            Verdict verdict = n > 0 ? judge(p, it, w, r, r + 1, j0, j0 + n) : SKIP;
+            if (verdict == SKIP) continue;
+            if (!k) k = k_tile(p, it, w, j0, n_tile);
+            if (!v) v = v_tile(p, it, w, j0, n_tile);
+            kn->matvec_f32(w->s, k, hd, w->q + r * hd, n, hd);
+            if (verdict == EDGE) apply_mask(p, it, w, w->s, 1, r, 1, j0, n);
+            float *o = w->o + r * hd, alpha = kn->softmax_row(w->s, n, &w->m[r], &w->l[r]);
+            if (alpha != 1) scaled_copy(o, o, hd, alpha);
+            float *pv = w->s + TILE;
+            for (int d = 0; d < hd; d += TILE) {
+                int n_d = min_int(TILE, hd - d);
+                kn->matvec_f32(pv, v + d * TILE, TILE, w->s, n_d, n);
+                for (int e = 0; e < n_d; e++) o[d + e] += pv[e];
+            }
+        }
+    }
+    for (int r = 0; r < it->n_rows; r++) finish_row(p, it, r, w->o + r * hd, 1, w->m[r], w->l[r]);
+}
+
+static void pack_queries(const Plan *p, const Item *it, Lane *w, float scale) {
+    int hd = p->a->kv.head_dim, panel = p->kernels->panel;
+    for (int r0 = 0; r0 < it->n_rows; r0 += panel) {
+        int n = min_int(panel, it->n_rows - r0);
+        // w->o is free until the first tile: the rows of a panel, scaled so that softmax works in base 2
+        for (int r = 0; r < n; r++) scaled_copy(w->o + r * hd, q_row(p, it, r0 + r), hd, scale);
+        p->kernels->pack(w->q + r0 * hd, w->o, hd, n, hd);
+    }
+}
+
+static void panel_way(const Plan *p, const Item *it, Lane *w, TileList tiles, int first, int last, float scale) {
+    const Kernels *kn = p->kernels;
+    int hd = p->a->kv.head_dim, panel = kn->panel;
+    float alpha[MAX_PANEL];
+    pack_queries(p, it, w, scale);
+    int rows_padded = (it->n_rows + panel - 1) / panel * panel;
+    memset(w->o, 0, sizeof(float) * (size_t)(rows_padded * hd));
+    for (int r = it->n_rows; r < rows_padded; r++) w->m[r] = SCORE_START, w->l[r] = 0;
+    for (int i = first; i < last; i++) {
+        int j0 = tile_at(tiles, i) * TILE, n = min_int(TILE, it->hi_max - j0);
+        const float *k = NULL, *v = NULL;
+        for (int r0 = 0; r0 < it->n_rows; r0 += panel) {
+            int r1 = min_int(r0 + panel, it->n_rows);
+            Verdict verdict = judge(p, it, w, r0, r1, j0, j0 + n);
+            if (verdict == SKIP) continue;
+            if (!k) k = k_tile(p, it, w, j0, n);
+            if (!v) v = v_tile(p, it, w, j0, n);
+            kn->gemm(w->s, panel, w->q + r0 * hd, k, hd, n, hd, panel, false);
+            if (verdict == EDGE) apply_mask(p, it, w, w->s, panel, r0, r1 - r0, j0, n);
+            float *o = w->o + r0 * hd;
+            if (kn->softmax_lanes(w->s, n, w->m + r0, w->l + r0, alpha)) {
+                for (int d = 0; d < hd; d++) {
+                    for (int lane = 0; lane < panel; lane++) o[d * panel + lane] *= alpha[lane];
+                }
+            }
+            kn->gemm(o, panel, w->s, v, TILE, hd, n, panel, true);
+        }
+    }
+    for (int r = 0; r < it->n_rows; r++) {
+        finish_row(p, it, r, w->o + r / panel * panel * hd + r % panel, panel, w->m[r], w->l[r]);
+    }
+}
+
+// ---- items
+
+static Item item_at(const Plan *p, int index) {
+    const Attention *a = p->a;
+    Item it = {.span = index % p->n_spans};
+    int pair = index / p->n_spans;
+    it.head = pair % a->kv.n_kv_heads;
+    it.block = p->n_blocks - 1 - pair / a->kv.n_kv_heads; // causal: the longest first
+    it.t0 = it.block * p->q_block;
+    it.n_q = min_int(p->q_block, a->n_q - it.t0);
+    it.n_rows = it.n_q * p->group;
+    int last_pos = a->pos0 + it.t0 + it.n_q - 1;
+    it.hi_max = a->mask.causal ? min_int(last_pos + 1, a->n_keys) : a->n_keys;
+    it.lo_min = a->mask.window > 0 ? max_int(0, a->pos0 + it.t0 - a->mask.window + 1) : 0;
+    return it;
+}
+
+static void run_item(void *context, int index, int worker) {
+    const Plan *p = context;
+    Item it = item_at(p, index);
+    Lane *w = &p->scratch->lanes[worker];
+    set_visible(p, &it, w);
+    start_rows(p, &it, w);
+    TileList tiles = list_tiles(p, &it);
+    int first = (int)((int64_t)tiles.n * it.span / p->n_spans), last = (int)((int64_t)tiles.n * (it.span + 1) / p->n_spans);
+    float scale = p->a->scale * 1.44269504088896340736f; // log2 e
+    bool few = it.n_rows <= p->kernels->panel / 4;
+    (few ? row_way : panel_way)(p, &it, w, tiles, first, last, scale);
+}
+
+// Join the spans of one (KV head, query block): O = sum_s w_s O_s / sum_s w_s l_s with w_s = 2^(m_s - max m).
+static void merge_item(void *context, int index, int worker) {
+    const Plan *p = context;
+    Item it = item_at(p, index * p->n_spans);
+    int hd = p->a->kv.head_dim;
+    float *sum = p->scratch->lanes[worker].o;
+    for (int r = 0; r < it.n_rows; r++) {
+        float m = SCORE_START, l = 0;
+        for (it.span = 0; it.span < p->n_spans; it.span++) {
+            float part_m = part_row(p, &it, r)[hd];
+            m = part_m > m ? part_m : m;
+        }
+        memset(sum, 0, sizeof(float) * (size_t)hd);
+        for (it.span = 0; it.span < p->n_spans; it.span++) {
+            const float *part = part_row(p, &it, r);
+            float weight = exp2f(part[hd] - m);
+            l += weight * part[hd + 1];
+            for (int d = 0; d < hd; d++) sum[d] += weight * part[d];
+        }
+        scaled_copy(p->a->out + (q_row(p, &it, r) - p->a->q), sum, hd, l > 0 ? 1 / l : 0);
+    }
+}
+
+// How many parts to cut the keys into: by the shape alone, never by the number of threads.
+static int count_spans(const Plan *p, int n_pairs) {
+    int most = 0;
+    for (int block = 0; block < p->n_blocks; block++) {
+        Item it = item_at(p, block * p->a->kv.n_kv_heads);
+        most = max_int(most, list_tiles(p, &it).n);
+    }
+    int wanted = (WANTED_ITEMS + n_pairs - 1) / n_pairs;
+    return max_int(1, min_int(wanted, most / SPAN_TILES));
+}
+
+void attention(ThreadPool *pool, AttnScratch *scratch, const Attention *a) {
+    Plan p = {.a = a, .scratch = scratch, .kernels = kernels(), .group = a->n_heads / a->kv.n_kv_heads, .n_spans = 1};
+    p.q_block = q_block_for(p.group);
+    p.n_blocks = (a->n_q + p.q_block - 1) / p.q_block;
+    int n_pairs = p.n_blocks * a->kv.n_kv_heads;
+    if (n_pairs < WANTED_ITEMS) p.n_spans = count_spans(&p, n_pairs);
+    bool small = (int64_t)a->n_q * a->n_heads * a->n_keys * a->kv.head_dim * 2 < SMALL_WORK;
+    threads_for_if(!small, pool, n_pairs * p.n_spans, run_item, &p);
+    if (p.n_spans > 1) threads_for_if(!small, pool, n_pairs, merge_item, &p);
+}

@@ -1,0 +1,256 @@
+// engine: a model opened (Engine), one timeline of text (Session), and text out.
+//
+// Owns the life of everything behind tessera.h and the one verb, session_sync. Refuses ids outside the vocabulary and
+// text beyond the context; keeps what was computed when something runs out.
+#include "tessera.h"
+
+#include "decoder.h"
+#include "file.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct Engine {
+    Model model;
+    Decoder decoder;
+    File tokenizer_file;
+    Tokenizer *tokenizer;
+    EngineInfo info;
+};
+
+// ---- engine
+
+// `<model stem>.tokenizer.bin`, then `tokenizer.bin` beside the model. -1 when neither is there.
+static int find_tokenizer(char *path, size_t n, const char *model, char *err, size_t errlen) {
+    const char *slash = strrchr(model, '/'), *name = slash ? slash + 1 : model, *dot = strrchr(name, '.');
+    int stem = dot ? (int)(dot - model) : (int)strlen(model);
+    if ((size_t)snprintf(path, n, "%.*s.tokenizer.bin", stem, model) < n && !access(path, R_OK)) return 0;
+    if ((size_t)snprintf(path, n, "%.*stokenizer.bin", (int)(name - model), model) < n && !access(path, R_OK)) return 0;
+    return fail(err, errlen, "%s: no tokenizer: expected %.*s.tokenizer.bin or tokenizer.bin beside it; name one with -z",
+                model, stem, model);
+}
+
+static uint64_t count_params(const Weights *w) {
+    uint64_t n = 0;
+    for (size_t i = 0; i < weights_count(w); i++) n += (uint64_t)tensor_count(weights_at(w, i));
+    return n;
+}
+
+Engine *engine_open(const char *model, const char *tokenizer, char *err, size_t errlen) {
+    Engine *e = calloc(1, sizeof *e);
+    if (!e) {
+        fail(err, errlen, "out of memory");
+        return NULL;
+    }
+    char path[4096];
+    Vocab vocab = {0};
+    bool ok = !load_llama2c(&e->model, model, err, errlen) && !decoder_bind(&e->decoder, &e->model, err, errlen);
+    if (ok && !tokenizer) ok = !find_tokenizer(path, sizeof path, model, err, errlen);
+    ok = ok && !load_llama2c_tokenizer(&vocab, &e->tokenizer_file, tokenizer ? tokenizer : path,
+                                       e->model.config.vocab_size, err, errlen);
+    ok = ok && (e->tokenizer = tokenizer_new(&vocab, err, errlen));
+    if (!ok) {
+        engine_close(e);
+        return NULL;
+    }
+    const Config *c = &e->model.config;
+    e->info = (EngineInfo){
+        .kind = e->model.kind,
+        .dim = c->dim,
+        .hidden_dim = c->hidden_dim,
+        .n_layers = c->n_layers,
+        .n_heads = c->n_heads,
+        .n_kv_heads = c->n_kv_heads,
+        .head_dim = c->head_dim,
+        .vocab_size = c->vocab_size,
+        .max_seq_len = c->max_seq_len,
+        .bos_id = tokenizer_bos(e->tokenizer),
+        .eos_id = tokenizer_eos(e->tokenizer),
+        .n_params = count_params(&e->model.weights),
+        .model_bytes = e->model.weights.files[0].size,
+        .token_bytes = decoder_token_bytes(&e->decoder),
+    };
+    return e;
+}
+
+void engine_close(Engine *e) {
+    if (!e) return;
+    tokenizer_free(e->tokenizer);
+    file_unmap(&e->tokenizer_file);
+    decoder_free(&e->decoder);
+    weights_free(&e->model.weights);
+    free(e);
+}
+
+EngineInfo engine_info(const Engine *e) {
+    return e->info;
+}
+
+int engine_encode(const Engine *e, const char *text, size_t n, bool bos, bool special, int32_t **ids, char *err,
+                  size_t errlen) {
+    unsigned flags = (bos ? TOKENIZE_BOS : 0u) | (special ? TOKENIZE_SPECIAL : 0u);
+    return tokenizer_encode(e->tokenizer, text, n, flags, ids, err, errlen);
+}
+
+// ---- session
+
+struct Session {
+    const Engine *engine;
+    DecoderState state;
+    KvCache *cache;
+    AttnMask mask;
+    int n_ctx;
+    int32_t *tokens; // [room], the text that the cache holds
+    int room;
+    bool has_logits; // state.logits follow the last token
+    LogitsVisitor visit;
+    void *visit_context;
+};
+
+Session *session_open(const Engine *e, const SessionOptions *options, char *err, size_t errlen) {
+    const Config *c = &e->model.config;
+    Session *s = calloc(1, sizeof *s);
+    if (!s) {
+        fail(err, errlen, "out of memory");
+        return NULL;
+    }
+    s->engine = e;
+    s->n_ctx = options->n_ctx > 0 ? options->n_ctx : c->max_seq_len;
+    int window = options->window > 0 ? options->window : options->window < 0 ? 0 : c->window;
+    int n_sinks = window ? (options->n_sinks > 0 ? options->n_sinks : c->n_sinks) : 0;
+    s->mask = (AttnMask){.causal = true, .window = window, .n_sinks = n_sinks};
+    KvShape shape = {c->n_layers, c->n_kv_heads, c->head_dim, options->kv, window, n_sinks};
+    int n_threads = options->n_threads > 0 ? options->n_threads : cpu_count();
+    if (!(s->cache = kvcache_open(&shape, err, errlen)) ||
+        decoder_state_open(&s->state, &e->decoder, n_threads, err, errlen)) {
+        session_close(s);
+        return NULL;
+    }
+    return s;
+}
+
+void session_close(Session *s) {
+    if (!s) return;
+    decoder_state_close(&s->state);
+    kvcache_close(s->cache);
+    free(s->tokens);
+    free(s);
+}
+
+int session_length(const Session *s) {
+    return kvcache_length(s->cache);
+}
+
+const float *session_logits(const Session *s) {
+    return s->has_logits ? s->state.logits : NULL;
+}
+
+void session_visit(Session *s, LogitsVisitor visit, void *context) {
+    s->visit = visit;
+    s->visit_context = context;
+}
+
+SessionInfo session_info(const Session *s) {
+    return (SessionInfo){
+        .n_ctx = s->n_ctx,
+        .n_threads = threads_count(s->state.compute.pool),
+        .kv_bytes = kvcache_bytes(s->cache),
+        .kv_token_bytes = kvcache_token_bytes(s->cache),
+    };
+}
+
+static int check_tokens(const Session *s, const int32_t *tokens, int n, char *err, size_t errlen) {
+    int vocab = s->engine->model.config.vocab_size;
+    if (n < 1) return fail(err, errlen, "session: expected at least 1 token, found %d", n);
+    for (int i = 0; i < n; i++) {
+        if (tokens[i] < 0 || tokens[i] >= vocab) {
+            return fail(err, errlen, "session: token %d: expected an id below %d, found %d", i, vocab, tokens[i]);
+        }
+    }
+    return 0;
+}
+
+// Room for the text itself, doubling, so that it too follows the text.
+static int reserve_tokens(Session *s, int n, char *err, size_t errlen) {
+    if (n <= s->room) return 0;
+    int64_t room = s->room ? 2 * (int64_t)s->room : 256;
+    if (room < n) room = n;
+    int32_t *tokens = realloc(s->tokens, sizeof *tokens * (size_t)room);
+    if (!tokens) return fail(err, errlen, "out of memory for the text of %d tokens", n);
+    s->tokens = tokens;
+    s->room = (int)room;
+    return 0;
+}
+
+// The block of tokens that is computed at once. With a window it is no longer than the window (or a cache block), so
+// that memory stays O(window + sinks).
+static int block_size(const Session *s, int n_left) {
+    int most = PREFILL_BLOCK;
+    if (s->mask.window && s->mask.window < most) most = s->mask.window > KV_BLOCK ? s->mask.window : KV_BLOCK;
+    return n_left < most ? n_left : most;
+}
+
+int session_sync(Session *s, const int32_t *tokens, int n, char *err, size_t errlen) {
+    if (check_tokens(s, tokens, n, err, errlen)) return -1;
+    int length = session_length(s), same = 0;
+    while (same < n && same < length && tokens[same] == s->tokens[same]) same++;
+    if (same == n && n == length && s->has_logits) return 0;
+    if (same == n) same--; // the logits after the last token must be computed again
+    same = kvcache_truncate(s->cache, same);
+    s->has_logits = false;
+
+    int limit = n < s->n_ctx ? n : s->n_ctx;
+    if (reserve_tokens(s, limit, err, errlen)) return -1;
+    while (same < limit) {
+        int count = block_size(s, limit - same);
+        if (kvcache_reserve(s->cache, count, err, errlen) ||
+            decoder_state_reserve(&s->state, &s->engine->decoder, count, err, errlen)) {
+            return -1;
+        }
+        decoder_forward(&s->engine->decoder, &s->state, s->cache, s->mask, tokens + same, count, s->visit,
+                        s->visit_context);
+        kvcache_advance(s->cache, count);
+        memcpy(s->tokens + same, tokens + same, sizeof *tokens * (size_t)count);
+        same += count;
+        s->has_logits = true;
+    }
+    if (limit < n) {
+        return fail(err, errlen, "context full: %d tokens do not fit in %d; a larger -c makes room", n, s->n_ctx);
+    }
+    return 0;
+}
+
+// ---- text out
+
+struct TextOut {
+    TextStream stream;
+    char *text;
+};
+
+TextOut *textout_open(const Engine *e, bool at_start) {
+    TextOut *t = calloc(1, sizeof *t);
+    if (!t) return NULL;
+    t->stream = textstream_start(e->tokenizer, at_start);
+    t->text = malloc(textstream_room(e->tokenizer) + 1);
+    if (t->text) return t;
+    free(t);
+    return NULL;
+}
+
+const char *textout_push(TextOut *t, int32_t id) {
+    t->text[textstream_push(&t->stream, id, t->text)] = 0;
+    return t->text;
+}
+
+const char *textout_finish(TextOut *t) {
+    t->text[textstream_finish(&t->stream, t->text)] = 0;
+    return t->text;
+}
+
+void textout_close(TextOut *t) {
+    if (!t) return;
+    free(t->text);
+    free(t);
+}

@@ -1,0 +1,72 @@
+// The avx2 rung: AVX2 and FMA. Eight lanes, 16 registers.
+#include "../quant.h"
+
+#include <immintrin.h>
+
+#define TABLE kernels_avx2
+#define RUNG_NAME "avx2"
+#define V __m256
+#define LANES 8
+#define PANEL_V 2
+#define GEMM_COLS 6
+
+#define v_zero _mm256_setzero_ps
+#define v_set1 _mm256_set1_ps
+#define v_load _mm256_loadu_ps
+#define v_store _mm256_storeu_ps
+#define v_add _mm256_add_ps
+#define v_sub _mm256_sub_ps
+#define v_mul _mm256_mul_ps
+#define v_div _mm256_div_ps
+#define v_min _mm256_min_ps
+#define v_max _mm256_max_ps
+#define v_fma _mm256_fmadd_ps
+#define v_round(x) _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+
+static inline __m256 v_load_first(const float *p, int n) {
+    __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(n), lane));
+}
+
+static inline __m256 v_load_i8(const int8_t *p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
+}
+
+static inline __m256 v_load_bf16(const uint16_t *p) {
+    __m128i half = _mm_loadu_si128((const __m128i *)(const void *)p);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+}
+
+static inline __m256 v_exp2_scale(__m256 p, __m256 n) {
+    __m256i bits = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+    return _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(bits, 23)));
+}
+
+static inline void v_sum4(float *y, __m256 a, __m256 b, __m256 c, __m256 d) {
+    __m256 s = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+    _mm_storeu_ps(y, _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1)));
+}
+
+static inline float v_sum(__m256 a) {
+    float y[4];
+    v_sum4(y, a, a, a, a);
+    return y[0];
+}
+
+static inline float v_max_of(__m256 a) {
+    __m128 m = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+    return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+}
+
+static inline void transpose4(float *dst, int64_t ldd, const float *src, int64_t lds) {
+    __m128 a = _mm_loadu_ps(src), b = _mm_loadu_ps(src + lds);
+    __m128 c = _mm_loadu_ps(src + 2 * lds), d = _mm_loadu_ps(src + 3 * lds);
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    _mm_storeu_ps(dst, a);
+    _mm_storeu_ps(dst + ldd, b);
+    _mm_storeu_ps(dst + 2 * ldd, c);
+    _mm_storeu_ps(dst + 3 * ldd, d);
+}
+
+#include "lanes.h"

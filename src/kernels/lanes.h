@@ -1,0 +1,300 @@
+// The vector kernels, written once over a vector of LANES floats. avx2.c, avx512.c and neon.c each define the vector and
+// include this file, which then defines the rung's table. What the including file provides:
+//   TABLE, RUNG_NAME          the table's variable and name
+//   V, LANES                  a vector of LANES floats
+//   v_zero v_set1 v_load v_store v_add v_sub v_mul v_div v_min v_max v_fma(a, b, c) = a * b + c   on unaligned memory
+//   v_load_first(p, n)        the first n < LANES floats, zeros behind
+//   v_load_i8(p)              LANES int8 values as floats
+//   v_load_bf16(p)            LANES bfloat16 values as floats
+//   v_round, v_exp2_scale(p, n)   to the nearest integer; p * 2^n for integral n in -126..127, 0 for n = -127
+//   v_sum, v_max_of           over the lanes
+//   v_sum4(y, a, b, c, d)     y[0..3] = the sums of four vectors, each in the same order as the others
+//   transpose4(dst, ldd, src, lds)   a 4 x 4 block
+//   PANEL_V, GEMM_COLS        vectors in a panel and columns held in registers: PANEL_V * GEMM_COLS accumulators
+#include "kernels.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { PANEL = PANEL_V * LANES, MATVEC_ROWS = 4, PREFETCH_FLOATS = 1024, UNPACK_CHUNK = 512 };
+
+// ---- matvec
+
+// Four dots at once, two accumulators each; the order of the sum depends on k alone.
+static inline void dot4(float *y, const float *const w[MATVEC_ROWS], const float *x, int k) {
+    V a[MATVEC_ROWS], b[MATVEC_ROWS];
+    for (int r = 0; r < MATVEC_ROWS; r++) a[r] = b[r] = v_zero();
+    int j = 0;
+    for (; j + 2 * LANES <= k; j += 2 * LANES) {
+        V x0 = v_load(x + j), x1 = v_load(x + j + LANES);
+        for (int r = 0; r < MATVEC_ROWS; r++) {
+            __builtin_prefetch(w[r] + j + PREFETCH_FLOATS);
+            a[r] = v_fma(v_load(w[r] + j), x0, a[r]);
+            b[r] = v_fma(v_load(w[r] + j + LANES), x1, b[r]);
+        }
+    }
+    if (j + LANES <= k) {
+        V x0 = v_load(x + j);
+        for (int r = 0; r < MATVEC_ROWS; r++) a[r] = v_fma(v_load(w[r] + j), x0, a[r]);
+        j += LANES;
+    }
+    if (j < k) {
+        V x0 = v_load_first(x + j, k - j);
+        for (int r = 0; r < MATVEC_ROWS; r++) b[r] = v_fma(v_load_first(w[r] + j, k - j), x0, b[r]);
+    }
+    for (int r = 0; r < MATVEC_ROWS; r++) a[r] = v_add(a[r], b[r]);
+    v_sum4(y, a[0], a[1], a[2], a[3]);
+}
+
+static void matvec_f32(float *y, const float *w, int64_t ldw, const float *x, int n_rows, int k) {
+    for (int i = 0; i < n_rows; i += MATVEC_ROWS) {
+        float sums[MATVEC_ROWS];
+        int n = n_rows - i < MATVEC_ROWS ? n_rows - i : MATVEC_ROWS;
+        const float *rows[MATVEC_ROWS];
+        for (int r = 0; r < MATVEC_ROWS; r++) rows[r] = w + (i + (r < n ? r : 0)) * ldw;
+        dot4(sums, rows, x, k);
+        memcpy(y + i, sums, sizeof(float) * (size_t)n);
+    }
+}
+
+static void unpack_i8g(float *y, const int8_t *q, const float *scales, int group, int64_t first, int n) {
+    for (int i = 0; i < n;) {
+        int64_t at = first + i;
+        int run = group - (int)(at % group); // values until the scale changes
+        if (run > n - i) run = n - i;
+        float scale = scales[at / group];
+        int j = 0;
+        for (; j + LANES <= run; j += LANES) v_store(y + i + j, v_mul(v_load_i8(q + at + j), v_set1(scale)));
+        for (; j < run; j++) y[i + j] = (float)q[at + j] * scale;
+        i += run;
+    }
+}
+
+// Groups of whole vectors inside a row: each group's dot is scaled lane by lane, one horizontal sum at the end.
+static inline void dot4_i8g(float *y, const int8_t *const q[MATVEC_ROWS], const float *const scales[MATVEC_ROWS],
+                            int group, const float *x, int k) {
+    V sum[MATVEC_ROWS];
+    for (int r = 0; r < MATVEC_ROWS; r++) sum[r] = v_zero();
+    for (int g = 0; g * group < k; g++) {
+        V acc[MATVEC_ROWS];
+        for (int r = 0; r < MATVEC_ROWS; r++) acc[r] = v_zero();
+        for (int j = g * group; j < (g + 1) * group; j += LANES) {
+            V xj = v_load(x + j);
+            for (int r = 0; r < MATVEC_ROWS; r++) acc[r] = v_fma(v_load_i8(q[r] + j), xj, acc[r]);
+        }
+        for (int r = 0; r < MATVEC_ROWS; r++) {
+            __builtin_prefetch(q[r] + g * group + 4 * PREFETCH_FLOATS);
+            sum[r] = v_fma(acc[r], v_set1(scales[r][g]), sum[r]);
+        }
+    }
+    v_sum4(y, sum[0], sum[1], sum[2], sum[3]);
+}
+
+// Any other grouping: unpack a stretch of the row, then take the dot.
+static float dot_i8g_any(const int8_t *q, const float *scales, int group, int64_t first, const float *x, int k) {
+    float w[UNPACK_CHUNK], sum = 0;
+    for (int j = 0; j < k; j += UNPACK_CHUNK) {
+        int n = k - j < UNPACK_CHUNK ? k - j : UNPACK_CHUNK;
+        unpack_i8g(w, q, scales, group, first + j, n);
+        float part;
+        matvec_f32(&part, w, 0, x + j, 1, n);
+        sum += part;
+    }
+    return sum;
+}
+
+static void matvec_i8g(float *y, const int8_t *q, const float *scales, int group, int64_t row0, const float *x,
+                       int n_rows, int k) {
+    if (k % group || group % LANES) {
+        for (int i = 0; i < n_rows; i++) y[i] = dot_i8g_any(q, scales, group, (row0 + i) * k, x, k);
+        return;
+    }
+    for (int i = 0; i < n_rows; i += MATVEC_ROWS) {
+        float sums[MATVEC_ROWS];
+        int n = n_rows - i < MATVEC_ROWS ? n_rows - i : MATVEC_ROWS;
+        const int8_t *rows[MATVEC_ROWS];
+        const float *row_scales[MATVEC_ROWS];
+        for (int r = 0; r < MATVEC_ROWS; r++) {
+            int64_t row = row0 + i + (r < n ? r : 0);
+            rows[r] = q + row * k;
+            row_scales[r] = scales + row * (k / group);
+        }
+        dot4_i8g(sums, rows, row_scales, group, x, k);
+        memcpy(y + i, sums, sizeof(float) * (size_t)n);
+    }
+}
+
+// ---- gemm
+
+static void pack(float *panel, const float *w, int64_t ldw, int n_rows, int k) {
+    for (int i = 0; i < PANEL; i += 4) {
+        int j = 0;
+        if (i + 4 <= n_rows) {
+            for (; j + 4 <= k; j += 4) transpose4(panel + j * PANEL + i, PANEL, w + i * ldw + j, ldw);
+        }
+        for (; j < k; j++) {
+            for (int r = i; r < i + 4; r++) panel[j * PANEL + r] = r < n_rows ? w[r * ldw + j] : 0;
+        }
+    }
+}
+
+// `cols` is a constant at every call, so that the accumulators live in registers.
+static inline __attribute__((always_inline)) void gemm_cols(float *y, int64_t ldy, const float *panel, const float *x,
+                                                            int64_t ldx, int k, bool add, const int cols) {
+    V acc[GEMM_COLS][PANEL_V];
+    for (int j = 0; j < cols; j++) {
+        for (int v = 0; v < PANEL_V; v++) acc[j][v] = add ? v_load(y + j * ldy + v * LANES) : v_zero();
+    }
+    for (int c = 0; c < k; c++) {
+        V p[PANEL_V];
+        for (int v = 0; v < PANEL_V; v++) p[v] = v_load(panel + c * PANEL + v * LANES);
+        for (int j = 0; j < cols; j++) {
+            V xj = v_set1(x[j * ldx + c]);
+            for (int v = 0; v < PANEL_V; v++) acc[j][v] = v_fma(xj, p[v], acc[j][v]);
+        }
+    }
+    for (int j = 0; j < cols; j++) {
+        for (int v = 0; v < PANEL_V; v++) v_store(y + j * ldy + v * LANES, acc[j][v]);
+    }
+}
+
+static void gemm_full(float *y, int64_t ldy, const float *panel, const float *x, int64_t ldx, int n, int k, bool add) {
+    int j = 0;
+    for (; j + GEMM_COLS <= n; j += GEMM_COLS) {
+        gemm_cols(y + j * ldy, ldy, panel, x + j * ldx, ldx, k, add, GEMM_COLS);
+    }
+    for (; j + 4 <= n; j += 4) gemm_cols(y + j * ldy, ldy, panel, x + j * ldx, ldx, k, add, 4);
+    for (; j < n; j++) gemm_cols(y + j * ldy, ldy, panel, x + j * ldx, ldx, k, add, 1);
+}
+
+static void gemm(float *y, int64_t ldy, const float *panel, const float *x, int64_t ldx, int n, int k, int lanes,
+                 bool add) {
+    if (lanes == PANEL) {
+        gemm_full(y, ldy, panel, x, ldx, n, k, add);
+        return;
+    }
+    float tile[GEMM_COLS * PANEL] = {0};
+    size_t bytes = sizeof(float) * (size_t)lanes;
+    for (int j = 0; j < n; j += GEMM_COLS) {
+        int cols = n - j < GEMM_COLS ? n - j : GEMM_COLS;
+        for (int c = 0; add && c < cols; c++) memcpy(tile + c * PANEL, y + (j + c) * ldy, bytes);
+        gemm_full(tile, PANEL, panel, x + j * ldx, ldx, cols, k, add);
+        for (int c = 0; c < cols; c++) memcpy(y + (j + c) * ldy, tile + c * PANEL, bytes);
+    }
+}
+
+// ---- softmax, activation, norm
+
+// 2^x for x in [-inf, 127], 0 below -126.5. Taylor of degree 6 on [-0.5, 0.5]: 1.2e-7 relative.
+static inline V v_exp2(V x) {
+    x = v_max(x, v_set1(-127.0f));
+    V n = v_round(x), f = v_sub(x, n);
+    V p = v_set1(1.5403530393381608e-4f);
+    p = v_fma(p, f, v_set1(1.3333558146428443e-3f));
+    p = v_fma(p, f, v_set1(9.6181291076284770e-3f));
+    p = v_fma(p, f, v_set1(5.5504108664821580e-2f));
+    p = v_fma(p, f, v_set1(2.4022650695910072e-1f));
+    p = v_fma(p, f, v_set1(6.9314718055994531e-1f));
+    p = v_fma(p, f, v_set1(1.0f));
+    return v_exp2_scale(p, n);
+}
+
+static bool softmax_lanes(float *s, int n_keys, float *m, float *l, float *alpha) {
+    bool rescale = false;
+    for (int v = 0; v < PANEL; v += LANES) {
+        V old = v_load(m + v), top = old, sum = v_zero();
+        for (int j = 0; j < n_keys; j++) top = v_max(top, v_load(s + j * PANEL + v));
+        for (int j = 0; j < n_keys; j++) {
+            V p = v_exp2(v_sub(v_load(s + j * PANEL + v), top));
+            v_store(s + j * PANEL + v, p);
+            sum = v_add(sum, p);
+        }
+        V scale = v_exp2(v_sub(old, top));
+        v_store(m + v, top);
+        v_store(alpha + v, scale);
+        v_store(l + v, v_fma(v_load(l + v), scale, sum));
+        for (int i = v; i < v + LANES; i++) rescale |= alpha[i] != 1.0f;
+    }
+    return rescale;
+}
+
+static float softmax_row(float *s, int n_keys, float *m, float *l) {
+    int j = 0;
+    float old = *m, top = old;
+    if (n_keys >= LANES) {
+        V most = v_load(s);
+        for (j = LANES; j + LANES <= n_keys; j += LANES) most = v_max(most, v_load(s + j));
+        top = v_max_of(most);
+    }
+    for (; j < n_keys; j++) top = s[j] > top ? s[j] : top;
+    top = old > top ? old : top;
+    V vtop = v_set1(top), sum = v_zero();
+    for (j = 0; j + LANES <= n_keys; j += LANES) {
+        V p = v_exp2(v_sub(v_load(s + j), vtop));
+        v_store(s + j, p);
+        sum = v_add(sum, p);
+    }
+    float total = v_sum(sum), tail[LANES]; // the lanes behind the last key, and alpha in the last lane
+    for (int i = 0; i < LANES - 1; i++) tail[i] = j + i < n_keys ? s[j + i] : SCORE_MASKED;
+    tail[LANES - 1] = old;
+    v_store(tail, v_exp2(v_sub(v_load(tail), vtop)));
+    for (int i = 0; i < LANES - 1 && j + i < n_keys; i++) total += s[j + i] = tail[i];
+    *m = top;
+    *l = *l * tail[LANES - 1] + total;
+    return tail[LANES - 1];
+}
+
+static void unpack_bf16(float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int n_rows, int n) {
+    for (int i = 0; i < n_rows; i++, y += ldy, x += ldx) {
+        int j = 0;
+        for (; j + LANES <= n; j += LANES) v_store(y + j, v_load_bf16(x + j));
+        for (; j < n; j++) y[j] = f32_from_bf16(x[j]);
+    }
+}
+
+static void rmsnorm(float *y, const float *x, const float *weight, int n, float eps) {
+    V acc = v_zero();
+    int i = 0;
+    for (; i + LANES <= n; i += LANES) acc = v_fma(v_load(x + i), v_load(x + i), acc);
+    float sum = v_sum(acc);
+    for (; i < n; i++) sum += x[i] * x[i];
+    float scale = 1.0f / sqrtf(sum / (float)n + eps);
+    V vscale = v_set1(scale);
+    for (i = 0; i + LANES <= n; i += LANES) {
+        v_store(y + i, v_mul(v_mul(v_load(x + i), vscale), v_load(weight + i)));
+    }
+    for (; i < n; i++) y[i] = x[i] * scale * weight[i];
+}
+
+static void swiglu(float *gate, const float *up, int n) {
+    const float log2e = 1.44269504088896340736f;
+    for (int i = 0; i < n; i += LANES) {
+        int left = n - i;
+        V g = left >= LANES ? v_load(gate + i) : v_load_first(gate + i, left);
+        V u = left >= LANES ? v_load(up + i) : v_load_first(up + i, left);
+        V e = v_exp2(v_min(v_mul(g, v_set1(-log2e)), v_set1(126.0f)));
+        V y = v_mul(v_div(g, v_add(v_set1(1.0f), e)), u);
+        if (left >= LANES) {
+            v_store(gate + i, y);
+        } else {
+            float tail[LANES];
+            v_store(tail, y);
+            memcpy(gate + i, tail, sizeof(float) * (size_t)left);
+        }
+    }
+}
+
+const Kernels TABLE = {
+    .name = RUNG_NAME,
+    .panel = PANEL,
+    .matvec_f32 = matvec_f32,
+    .matvec_i8g = matvec_i8g,
+    .unpack_i8g = unpack_i8g,
+    .pack = pack,
+    .gemm = gemm,
+    .softmax_lanes = softmax_lanes,
+    .softmax_row = softmax_row,
+    .f32_from_bf16 = unpack_bf16,
+    .rmsnorm = rmsnorm,
+    .swiglu = swiglu,
+};

@@ -1,0 +1,183 @@
+// kvcache: see kvcache.h.
+#include "kvcache.h"
+
+#include "file.h"
+#include "quant.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { ALIGNMENT = 64 };
+
+struct KvCache {
+    KvShape shape;
+    size_t element, head_bytes, block_bytes;
+    void ***blocks;  // [n_layers][n_slots], NULL where nothing is stored or the window let go
+    int n_slots;     // room in each block table
+    int n_blocks;    // blocks of tokens that have been reserved, from the first
+    int first_kept;  // block tables hold blocks [0, n_sink_blocks) and [first_kept, n_blocks)
+    int length;      // tokens stored
+    uint64_t bytes;
+};
+
+static int sink_blocks(const KvCache *c) {
+    return (c->shape.n_sinks + KV_BLOCK - 1) / KV_BLOCK;
+}
+
+KvCache *kvcache_open(const KvShape *shape, char *err, size_t errlen) {
+    KvCache *c = calloc(1, sizeof *c);
+    void ***tables = calloc((size_t)shape->n_layers, sizeof *tables);
+    if (!c || !tables) {
+        free(c);
+        free(tables);
+        fail(err, errlen, "KV cache: out of memory");
+        return NULL;
+    }
+    c->shape = *shape;
+    c->blocks = tables;
+    c->element = shape->type == KV_BF16 ? sizeof(uint16_t) : sizeof(float);
+    size_t k_bytes = c->element * KV_BLOCK * (size_t)shape->head_dim;
+    c->head_bytes = (2 * k_bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    c->block_bytes = c->head_bytes * (size_t)shape->n_kv_heads;
+    return c;
+}
+
+static void free_block(KvCache *c, int index) {
+    for (int layer = 0; layer < c->shape.n_layers; layer++) {
+        if (!c->blocks[layer][index]) continue;
+        free(c->blocks[layer][index]);
+        c->blocks[layer][index] = NULL;
+        c->bytes -= c->block_bytes;
+    }
+}
+
+void kvcache_close(KvCache *c) {
+    if (!c) return;
+    for (int i = 0; i < c->n_blocks; i++) free_block(c, i);
+    for (int layer = 0; layer < c->shape.n_layers; layer++) free(c->blocks[layer]);
+    free(c->blocks);
+    free(c);
+}
+
+int kvcache_length(const KvCache *c) {
+    return c->length;
+}
+
+uint64_t kvcache_bytes(const KvCache *c) {
+    return c->bytes;
+}
+
+uint64_t kvcache_token_bytes(const KvCache *c) {
+    int n = c->length, visible = n;
+    if (c->shape.window && n > c->shape.window) {
+        int sinks = c->shape.n_sinks < n - c->shape.window ? c->shape.n_sinks : n - c->shape.window;
+        visible = c->shape.window + sinks;
+    }
+    return (uint64_t)visible * (uint64_t)c->shape.n_layers * (uint64_t)c->shape.n_kv_heads *
+           (uint64_t)c->shape.head_dim * 2 * c->element;
+}
+
+static int grow_tables(KvCache *c, int n_slots) {
+    for (int layer = 0; layer < c->shape.n_layers; layer++) {
+        void **table = realloc(c->blocks[layer], sizeof *table * (size_t)n_slots);
+        if (!table) return -1;
+        memset(table + c->n_slots, 0, sizeof *table * (size_t)(n_slots - c->n_slots));
+        c->blocks[layer] = table;
+    }
+    c->n_slots = n_slots;
+    return 0;
+}
+
+static int add_block(KvCache *c) {
+    int index = c->n_blocks;
+    if (index == c->n_slots && grow_tables(c, c->n_slots ? 2 * c->n_slots : 16)) return -1;
+    for (int layer = 0; layer < c->shape.n_layers; layer++) {
+        void *block;
+        if (posix_memalign(&block, ALIGNMENT, c->block_bytes)) {
+            free_block(c, index);
+            return -1;
+        }
+        c->blocks[layer][index] = block;
+        c->bytes += c->block_bytes;
+    }
+    c->n_blocks++;
+    return 0;
+}
+
+int kvcache_reserve(KvCache *c, int n, char *err, size_t errlen) {
+    int before = c->n_blocks;
+    while ((int64_t)c->n_blocks * KV_BLOCK < (int64_t)c->length + n) {
+        if (!add_block(c)) continue;
+        while (c->n_blocks > before) free_block(c, --c->n_blocks);
+        return fail(err, errlen,
+                    "KV cache: out of memory after %d tokens (%.1f MiB held, %.1f MiB for the next %d); a smaller -c, "
+                    "--window W or --kv bf16 needs less",
+                    c->length, (double)c->bytes / 0x1p20, (double)c->block_bytes * c->shape.n_layers / 0x1p20, KV_BLOCK);
+    }
+    return 0;
+}
+
+static void store_bf16(uint16_t *k_row, uint16_t *v_column, const float *k, const float *v, int head_dim) {
+    for (int d = 0; d < head_dim; d++) k_row[d] = bf16_from_f32(k[d]);
+    for (int d = 0; d < head_dim; d++) v_column[d * KV_GROUP] = bf16_from_f32(v[d]);
+}
+
+static void store_f32(float *k_row, float *v_column, const float *k, const float *v, int head_dim) {
+    memcpy(k_row, k, sizeof *k * (size_t)head_dim);
+    for (int d = 0; d < head_dim; d++) v_column[d * KV_GROUP] = v[d];
+}
+
+void kvcache_store_head(KvCache *c, int layer, int head, int n, const float *k, const float *v, int64_t ld) {
+    int hd = c->shape.head_dim;
+    for (int i = 0; i < n; i++, k += ld, v += ld) {
+        int pos = c->length + i, at = pos % KV_BLOCK;
+        char *base = (char *)c->blocks[layer][pos / KV_BLOCK] + (size_t)head * c->head_bytes;
+        size_t k_at = (size_t)at * (size_t)hd;
+        size_t v_at = (size_t)KV_BLOCK * hd + (size_t)(at / KV_GROUP) * hd * KV_GROUP + at % KV_GROUP; // [group][d][token]
+        if (c->shape.type == KV_BF16) {
+            uint16_t *p = (uint16_t *)(void *)base;
+            store_bf16(p + k_at, p + v_at, k, v, hd);
+        } else {
+            float *p = (float *)(void *)base;
+            store_f32(p + k_at, p + v_at, k, v, hd);
+        }
+    }
+}
+
+void kvcache_store(KvCache *c, int layer, int n, const float *k, const float *v) {
+    int64_t hd = c->shape.head_dim, ld = hd * c->shape.n_kv_heads;
+    for (int h = 0; h < c->shape.n_kv_heads; h++) kvcache_store_head(c, layer, h, n, k + h * hd, v + h * hd, ld);
+}
+
+void kvcache_advance(KvCache *c, int n) {
+    c->length += n;
+    if (!c->shape.window) return;
+    int first_visible = c->length - c->shape.window + 1; // of the next query, at position length
+    int first_block = first_visible > 0 ? first_visible / KV_BLOCK : 0;
+    int from = c->first_kept > sink_blocks(c) ? c->first_kept : sink_blocks(c);
+    for (int i = from; i < first_block; i++) free_block(c, i);
+    if (first_block > c->first_kept) c->first_kept = first_block;
+}
+
+int kvcache_truncate(KvCache *c, int n) {
+    if (n >= c->length) return c->length;
+    int first_visible = c->shape.window && n >= c->shape.window ? n - c->shape.window + 1 : 0;
+    bool gone = first_visible / KV_BLOCK < c->first_kept && c->first_kept > sink_blocks(c);
+    if (gone) n = 0;
+    int keep = (n + KV_BLOCK - 1) / KV_BLOCK;
+    while (c->n_blocks > keep) free_block(c, --c->n_blocks);
+    if (c->first_kept > c->n_blocks || gone) c->first_kept = 0;
+    c->length = n;
+    return n;
+}
+
+KvView kvcache_view(const KvCache *c, int layer) {
+    return (KvView){
+        .blocks = c->blocks[layer],
+        .type = c->shape.type,
+        .n_kv_heads = c->shape.n_kv_heads,
+        .head_dim = c->shape.head_dim,
+        .head_bytes = c->head_bytes,
+        .v_offset = c->element * KV_BLOCK * (size_t)c->shape.head_dim,
+    };
+}

@@ -1,0 +1,228 @@
+// ops: see ops.h.
+#include "ops.h"
+
+#include "file.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    GEMM_K = 512,            // columns unpacked at a time: the panel stays in L2, a column tile of x in L1
+    MATVEC_TOKENS = 6,       // up to here rows are read again for each token (from L1), beyond they are unpacked
+    MATVEC_CHUNK = 32 << 10, // bytes of weights in a work item
+    SMALL_BYTES = 96 << 10,  // a region that reads less is not worth a hand-off
+    SMALL_FLOATS = 16 << 10, // the same for element-wise work
+    ALIGNMENT = 64,
+};
+
+int compute_open(Compute *c, int n_threads, char *err, size_t errlen) {
+    *c = (Compute){.pool = threads_start(n_threads, err, errlen), .kernels = kernels()};
+    if (!c->pool) return -1;
+    void *panels;
+    size_t bytes = sizeof(float) * 2 * GEMM_K * MAX_PANEL * (size_t)threads_count(c->pool);
+    if (posix_memalign(&panels, ALIGNMENT, bytes)) {
+        compute_close(c);
+        return fail(err, errlen, "out of memory: %zu bytes for %d threads; try a smaller -t", bytes, n_threads);
+    }
+    c->panels = panels;
+    return 0;
+}
+
+void compute_close(Compute *c) {
+    threads_stop(c->pool);
+    free(c->panels);
+    memset(c, 0, sizeof *c);
+}
+
+// ---- linear
+
+enum { MAX_LINEARS = 3, MAX_CHUNK_ROWS = 1024 };
+
+typedef struct {
+    const Compute *c;
+    const Linear *list;
+    const float *x;
+    int count, n;
+    int rows_per_item[MAX_LINEARS];
+    int first_item[MAX_LINEARS + 1];
+} LinearJob;
+
+// Which matrix an item belongs to; its rows start at *row0 and are *n_rows.
+static const Linear *linear_of(const LinearJob *job, int item, int *row0, int *n_rows) {
+    int i = 0;
+    while (item >= job->first_item[i + 1]) i++;
+    int rows = (int)job->list[i].w->shape[0];
+    *row0 = (item - job->first_item[i]) * job->rows_per_item[i];
+    *n_rows = rows - *row0 < job->rows_per_item[i] ? rows - *row0 : job->rows_per_item[i];
+    return &job->list[i];
+}
+
+static void matvec(const Kernels *k, float *y, const Tensor *w, int row0, int n_rows, const float *x) {
+    int cols = (int)w->shape[1];
+    if (w->dtype == DTYPE_F32) {
+        k->matvec_f32(y, (const float *)w->data + (int64_t)row0 * cols, cols, x, n_rows, cols);
+    } else {
+        k->matvec_i8g(y, w->data, w->scales, w->group, row0, x, n_rows, cols);
+    }
+}
+
+static void matvec_item(void *context, int item, int worker) {
+    (void)worker;
+    const LinearJob *job = context;
+    int row0, n_rows;
+    const Linear *l = linear_of(job, item, &row0, &n_rows);
+    int64_t rows = l->w->shape[0], cols = l->w->shape[1];
+    for (int t = 0; t < job->n; t++) {
+        float *y = l->y + t * rows + row0;
+        if (!l->add) {
+            matvec(job->c->kernels, y, l->w, row0, n_rows, job->x + t * cols);
+            continue;
+        }
+        float sums[MAX_CHUNK_ROWS];
+        matvec(job->c->kernels, sums, l->w, row0, n_rows, job->x + t * cols);
+        for (int i = 0; i < n_rows; i++) y[i] += sums[i];
+    }
+}
+
+// Columns k0.. of n_rows rows, as a panel [k][PANEL].
+static void unpack_panel(const Kernels *k, float *panel, float *rows, const Tensor *w, int row0, int n_rows, int k0,
+                         int kn) {
+    int64_t cols = w->shape[1], first = row0 * cols + k0;
+    if (w->dtype == DTYPE_F32) {
+        k->pack(panel, (const float *)w->data + first, cols, n_rows, kn);
+        return;
+    }
+    for (int i = 0; i < n_rows; i++) k->unpack_i8g(rows + i * GEMM_K, w->data, w->scales, w->group, first + i * cols, kn);
+    k->pack(panel, rows, GEMM_K, n_rows, kn);
+}
+
+static void gemm_item(void *context, int item, int worker) {
+    const LinearJob *job = context;
+    const Kernels *k = job->c->kernels;
+    int row0, n_rows;
+    const Linear *l = linear_of(job, item, &row0, &n_rows);
+    int rows = (int)l->w->shape[0], cols = (int)l->w->shape[1];
+    float *panel = job->c->panels + (size_t)worker * 2 * GEMM_K * MAX_PANEL, *unpacked = panel + GEMM_K * MAX_PANEL;
+    for (int k0 = 0; k0 < cols; k0 += GEMM_K) {
+        int kn = cols - k0 < GEMM_K ? cols - k0 : GEMM_K;
+        unpack_panel(k, panel, unpacked, l->w, row0, n_rows, k0, kn);
+        k->gemm(l->y + row0, rows, panel, job->x + k0, cols, job->n, kn, n_rows, l->add || k0 > 0);
+    }
+}
+
+void ops_linear(const Compute *c, const Linear *list, int count, const float *x, int n) {
+    LinearJob job = {.c = c, .list = list, .x = x, .count = count, .n = n};
+    bool few = n <= MATVEC_TOKENS;
+    uint64_t bytes = 0;
+    for (int i = 0; i < count; i++) {
+        const Tensor *w = list[i].w;
+        uint64_t all = tensor_bytes(w), rows = (uint64_t)w->shape[0];
+        uint64_t chunk = MATVEC_CHUNK / (all / rows + 1) & ~3ull;
+        if (chunk < 4) chunk = 4;
+        if (chunk > MAX_CHUNK_ROWS) chunk = MAX_CHUNK_ROWS;
+        while (rows / chunk > MAX_ITEMS / MAX_LINEARS) chunk *= 2;
+        job.rows_per_item[i] = few ? (int)chunk : c->kernels->panel;
+        job.first_item[i + 1] = job.first_item[i] + (int)((rows - 1) / (uint64_t)job.rows_per_item[i]) + 1;
+        bytes += all;
+    }
+    bool small = bytes * (uint64_t)n < SMALL_BYTES;
+    threads_for_if(!small, c->pool, job.first_item[count], few ? matvec_item : gemm_item, &job);
+}
+
+// ---- rows
+
+typedef struct {
+    const Compute *c;
+    float *y;
+    const float *x;
+    const Tensor *w;
+    const int32_t *tokens;
+    int n, dim;
+    float eps;
+} RowJob;
+
+enum { ROWS_PER_ITEM = 8 };
+
+static void for_rows(const Compute *c, RowJob *job, ThreadTask task) {
+    job->c = c;
+    bool small = (int64_t)job->n * job->dim < SMALL_FLOATS;
+    threads_for_if(!small, c->pool, (job->n + ROWS_PER_ITEM - 1) / ROWS_PER_ITEM, task, job);
+}
+
+static int row_end(const RowJob *job, int item) {
+    int end = (item + 1) * ROWS_PER_ITEM;
+    return end < job->n ? end : job->n;
+}
+
+static void embed_item(void *context, int item, int worker) {
+    (void)worker;
+    const RowJob *job = context;
+    for (int t = item * ROWS_PER_ITEM; t < row_end(job, item); t++) {
+        int64_t first = (int64_t)job->tokens[t] * job->dim;
+        float *y = job->y + (int64_t)t * job->dim;
+        if (job->w->dtype == DTYPE_F32) {
+            memcpy(y, (const float *)job->w->data + first, sizeof(float) * (size_t)job->dim);
+        } else {
+            job->c->kernels->unpack_i8g(y, job->w->data, job->w->scales, job->w->group, first, job->dim);
+        }
+    }
+}
+
+void ops_embed(const Compute *c, float *y, const Tensor *table, const int32_t *tokens, int n) {
+    RowJob job = {.y = y, .w = table, .tokens = tokens, .n = n, .dim = (int)table->shape[1]};
+    for_rows(c, &job, embed_item);
+}
+
+static void rmsnorm_item(void *context, int item, int worker) {
+    (void)worker;
+    const RowJob *job = context;
+    for (int t = item * ROWS_PER_ITEM; t < row_end(job, item); t++) {
+        int64_t at = (int64_t)t * job->dim;
+        job->c->kernels->rmsnorm(job->y + at, job->x + at, job->w->data, job->dim, job->eps);
+    }
+}
+
+void ops_rmsnorm(const Compute *c, float *y, const float *x, const Tensor *weight, int n, float eps) {
+    RowJob job = {.y = y, .x = x, .w = weight, .n = n, .dim = (int)weight->shape[0], .eps = eps};
+    for_rows(c, &job, rmsnorm_item);
+}
+
+static void swiglu_item(void *context, int item, int worker) {
+    (void)worker;
+    const RowJob *job = context;
+    int t = item * ROWS_PER_ITEM;
+    int64_t at = (int64_t)t * job->dim;
+    job->c->kernels->swiglu(job->y + at, job->x + at, (row_end(job, item) - t) * job->dim);
+}
+
+void ops_swiglu(const Compute *c, float *gate, const float *up, int n, int hidden_dim) {
+    RowJob job = {.y = gate, .x = up, .n = n, .dim = hidden_dim};
+    for_rows(c, &job, swiglu_item);
+}
+
+// ---- rope
+
+void rope_table(float *table, int head_dim, float theta, int pos0, int n) {
+    int half = head_dim / 2;
+    for (int i = 0; i < half; i++) {
+        double frequency = pow((double)theta, -2.0 * i / head_dim);
+        for (int t = 0; t < n; t++) {
+            double angle = (pos0 + t) * frequency;
+            table[((int64_t)t * half + i) * 2] = (float)cos(angle);
+            table[((int64_t)t * half + i) * 2 + 1] = (float)sin(angle);
+        }
+    }
+}
+
+void rope_turn(float *x, int64_t ld, const float *table, int head_dim, RopePairing pairing, int n) {
+    int half = head_dim / 2;
+    int step = pairing == ROPE_NEIGHBOUR ? 2 : 1, mate = pairing == ROPE_NEIGHBOUR ? 1 : half;
+    for (int t = 0; t < n; t++, x += ld, table += head_dim) {
+        for (int i = 0; i < half; i++) {
+            float *a = x + i * step, *b = a + mate, c = table[2 * i], s = table[2 * i + 1], a0 = *a;
+            *a = a0 * c - *b * s;
+            *b = a0 * s + *b * c;
+        }
+    }
+}

@@ -1,0 +1,37 @@
+// ops: the steps of a forward pass, split over threads.
+//
+// Owns who computes which rows; the arithmetic is in kernels/. Results do not depend on the number of threads: work is
+// cut by shape alone and no sum is ever split.
+#pragma once
+#include "config.h"
+#include "kernels/kernels.h"
+#include "threads.h"
+#include "weights.h"
+
+// What the ops of one session work with.
+typedef struct {
+    ThreadPool *pool;
+    const Kernels *kernels;
+    float *panels; // [threads][2][GEMM_K * MAX_PANEL]: a panel of unpacked weights and the rows it is made from
+} Compute;
+
+int compute_open(Compute *c, int n_threads, char *err, size_t errlen);
+void compute_close(Compute *c); // accepts a zeroed Compute
+
+// One matrix product of a group that shares its input: y[n][rows] (+)= x[n][cols] w[rows][cols]^T.
+typedef struct {
+    const Tensor *w;
+    float *y;
+    bool add; // onto what y holds (the residual stream)
+} Linear;
+
+// Few tokens: dots with the rows of w where they lie. More: a panel of rows is unpacked once and serves all tokens.
+void ops_linear(const Compute *c, const Linear *list, int count, const float *x, int n);
+void ops_embed(const Compute *c, float *y, const Tensor *table, const int32_t *tokens, int n); // y[n][cols]
+void ops_rmsnorm(const Compute *c, float *y, const float *x, const Tensor *weight, int n, float eps);
+void ops_swiglu(const Compute *c, float *gate, const float *up, int n, int hidden_dim);
+
+// RoPE (arXiv:2104.09864, eq. 34). table[n][head_dim / 2][2] = cos, sin of position * theta^(-2i / head_dim).
+void rope_table(float *table, int head_dim, float theta, int pos0, int n);
+// Turn one head's vectors x[n], ld floats apart.
+void rope_turn(float *x, int64_t ld, const float *table, int head_dim, RopePairing pairing, int n);
