@@ -6,10 +6,13 @@
 CONFIG ?= release
 B := build$(if $(filter-out release,$(CONFIG)),/$(CONFIG))
 
-CC ?= gcc
+ifeq ($(origin CC),default)
+  CC := gcc
+endif
 CFLAGS ?= -O3 -g
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes -Wmissing-prototypes
 CPPFLAGS += -Isrc -idirafter /usr/include -D_GNU_SOURCE -MMD -MP
+SHELL := /bin/bash
 LDLIBS += -lm -lpthread
 override CFLAGS += -std=gnu11 $(WARN) -fno-math-errno -fno-trapping-math -pthread
 
@@ -21,11 +24,11 @@ ifeq ($(CONFIG),tsan)
 endif
 ifeq ($(CONFIG),fuzz)
   CC := clang
-  override CFLAGS += -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+  override CFLAGS += -O2 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all \
+    -fno-sanitize-coverage=trace-cmp
 endif
 ifeq ($(CONFIG),arm64)
   CC := aarch64-linux-gnu-gcc
-  RUNNER := qemu-aarch64 -L /usr/aarch64-linux-gnu
 endif
 
 MACHINE := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
@@ -36,15 +39,16 @@ FLAGS_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -
 
 LIB_SRC := $(filter-out src/run.c,$(wildcard src/*.c)) src/kernels/kernels.c src/kernels/scalar.c $(RUNGS_$(MACHINE):%=src/kernels/%.c)
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
-TOOLS := $(patsubst tools/%.c,$(B)/%,$(wildcard tools/*.c))
+TOOLS := $(patsubst tools/%.c,$(B)/%,$(filter-out tools/growth_plot.c,$(wildcard tools/*.c)))
 CHECKS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/check_*.c))
 RUN := $(if $(filter release,$(CONFIG)),run,$(B)/run)
 
-all: $(RUN) $(TOOLS)
+all: check-deps $(RUN) $(TOOLS)
 
 run: $(B)/run
 	@cp $< $@
 $(B)/run: $(B)/src/run.o $(B)/libtessera.a
+$(B)/bench: $(B)/tools/growth_plot.o
 $(TOOLS): $(B)/%: $(B)/tools/%.o $(B)/libtessera.a
 $(CHECKS): $(B)/tests/%: $(B)/tests/%.o $(B)/libtessera.a
 $(B)/run $(TOOLS) $(CHECKS):
@@ -59,8 +63,66 @@ $(B)/%.o: %.c
 
 checks: $(CHECKS)
 
+# ---- what people type
+
+DEMO_MODEL := models/stories.bin
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+# Install what is missing, saying so; nothing when nothing is.
+deps:
+	@missing=; \
+	echo '#include <stdio.h>' | $(CC) -E - >/dev/null 2>&1 || missing="$$missing libc6-dev"; \
+	test -f /usr/include/stb/stb_ds.h || missing="$$missing libstb-dev"; \
+	$(call install)
+install = if test -n "$$missing"; then \
+	    echo "installing$$missing ($(or $(SUDO),as root): apt-get install)"; \
+	    $(SUDO) apt-get update -q && $(SUDO) apt-get install -q -y --no-install-recommends $$missing; \
+	  fi
+
+check-deps:
+	@test -f /usr/include/stb/stb_ds.h || \
+	  { echo "missing: stb_ds.h. Get it with 'make deps', or: apt-get install libstb-dev" >&2; exit 1; }
+
+demo: deps
+	@$(MAKE) --no-print-directory all
+	./run $(DEMO_MODEL) -p "Once upon a time" -s 7
+
+test: deps
+	@$(MAKE) --no-print-directory all checks
+	@tests/run_checks.sh $(CHECKS) tests/check_readme.sh
+
+san tsan: deps
+	@$(MAKE) --no-print-directory CONFIG=$@ all checks
+	@TESSERA_BUILD=build/$@ TESSERA_TEST_QUICK=1 tests/run_checks.sh $(CHECKS:$(B)/%=build/$@/%)
+
+test-arm64: deps
+	@missing=; command -v aarch64-linux-gnu-gcc >/dev/null || missing="gcc-aarch64-linux-gnu libc6-dev-arm64-cross"; \
+	command -v qemu-aarch64 >/dev/null || missing="$$missing qemu-user"; $(call install)
+	@$(MAKE) --no-print-directory CONFIG=arm64 all checks
+	@TESSERA_BUILD=build/arm64 TESSERA_TEST_QUICK=1 RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu" \
+	  tests/run_checks.sh $(CHECKS:$(B)/%=build/arm64/%)
+
+# Fuzz every reader for FUZZ_SECONDS each; the corpus stays in build/fuzz/corpus.
+FUZZ_SECONDS ?= 60
+FUZZERS := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+fuzz: deps
+	@missing=; command -v clang >/dev/null || missing="clang"; $(call install)
+	@$(MAKE) --no-print-directory CONFIG=fuzz fuzzers
+	@for f in $(FUZZERS); do mkdir -p build/fuzz/corpus/$${f##*/}; echo "== $${f##*/}"; \
+	  ASAN_OPTIONS=quarantine_size_mb=1:malloc_context_size=0 \
+  $$f -max_total_time=$(FUZZ_SECONDS) -entropic=0 -max_len=200 -print_final_stats=1 build/fuzz/corpus/$${f##*/} 2>&1 | \
+	  grep -E 'SUMMARY|ERROR|number_of_executed|Test unit'; test $${PIPESTATUS[0]} = 0 || exit 1; done
+fuzzers: $(FUZZERS)
+ifeq ($(CONFIG),fuzz)
+$(FUZZERS): build/fuzz/%: $(B)/tests/fuzz/%.o $(B)/libtessera.a
+	$(CC) $(CFLAGS) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(LDLIBS)
+endif
+
+format:
+	clang-format -i src/*.[ch] src/kernels/*.[ch] tools/*.[ch] tests/*.[ch] tests/fuzz/*.c
+
 clean:
 	rm -rf build run
-.PHONY: all checks clean
+.PHONY: all checks deps check-deps demo test san tsan test-arm64 fuzz fuzzers format clean
 .SECONDARY:
 -include $(wildcard $(B)/*/*.d $(B)/*/*/*.d)

@@ -251,6 +251,8 @@ static Piece read_piece(Cursor *in, int id, int vocab_size, uint32_t max_length)
     if (in->failed) return (Piece){0};
     p.text = (const char *)cursor_bytes(in, (uint64_t)p.len, "text");
     p.type = piece_type(in, &p, id, vocab_size);
+    bool framed = p.type == TOKEN_CONTROL && p.len > 2 && p.text[0] == '\n' && p.text[p.len - 1] == '\n';
+    if (framed) p.text++, p.len -= 2; // llama2.c's exporter writes "\n<s>\n" for "<s>"
     return p;
 }
 

@@ -16,44 +16,43 @@
 #include <math.h>
 #include <string.h>
 
-enum { PANEL = PANEL_V * LANES, MATVEC_ROWS = 4, PREFETCH_FLOATS = 1024, UNPACK_CHUNK = 512 };
+enum { PANEL = PANEL_V * LANES, MATVEC_ROWS = 8, STREAM_K = 256, PREFETCH_FLOATS = 1024, UNPACK_CHUNK = 512 };
 
 // ---- matvec
 
-// Four dots at once, two accumulators each; the order of the sum depends on k alone.
-static inline void dot4(float *y, const float *const w[MATVEC_ROWS], const float *x, int k) {
-    V a[MATVEC_ROWS], b[MATVEC_ROWS];
-    for (int r = 0; r < MATVEC_ROWS; r++) a[r] = b[r] = v_zero();
+// `rows` dots at once (4 or MATVEC_ROWS, a constant), one accumulator each: enough to hide the latency of a
+// multiply-add, and the order of a sum depends on k alone. Rows ldw apart; `stream`: from memory, so fetch ahead.
+static inline __attribute__((always_inline)) void dots(float *y, const float *w, int64_t ldw, const float *x, int k,
+                                                       const int rows, const bool stream) {
+    V sum[MATVEC_ROWS];
+    for (int r = 0; r < rows; r++) sum[r] = v_zero();
     int j = 0;
-    for (; j + 2 * LANES <= k; j += 2 * LANES) {
-        V x0 = v_load(x + j), x1 = v_load(x + j + LANES);
-        for (int r = 0; r < MATVEC_ROWS; r++) {
-            __builtin_prefetch(w[r] + j + PREFETCH_FLOATS);
-            a[r] = v_fma(v_load(w[r] + j), x0, a[r]);
-            b[r] = v_fma(v_load(w[r] + j + LANES), x1, b[r]);
+    for (; j + LANES <= k; j += LANES) {
+        V xj = v_load(x + j);
+        for (int r = 0; r < rows; r++) {
+            if (stream) __builtin_prefetch(w + r * ldw + j + PREFETCH_FLOATS);
+            sum[r] = v_fma(v_load(w + r * ldw + j), xj, sum[r]);
         }
     }
-    if (j + LANES <= k) {
-        V x0 = v_load(x + j);
-        for (int r = 0; r < MATVEC_ROWS; r++) a[r] = v_fma(v_load(w[r] + j), x0, a[r]);
-        j += LANES;
-    }
     if (j < k) {
-        V x0 = v_load_first(x + j, k - j);
-        for (int r = 0; r < MATVEC_ROWS; r++) b[r] = v_fma(v_load_first(w[r] + j, k - j), x0, b[r]);
+        V xj = v_load_first(x + j, k - j);
+        for (int r = 0; r < rows; r++) sum[r] = v_fma(v_load_first(w + r * ldw + j, k - j), xj, sum[r]);
     }
-    for (int r = 0; r < MATVEC_ROWS; r++) a[r] = v_add(a[r], b[r]);
-    v_sum4(y, a[0], a[1], a[2], a[3]);
+    for (int r = 0; r < rows; r += 4) v_sum4(y + r, sum[r], sum[r + 1], sum[r + 2], sum[r + 3]);
 }
 
 static void matvec_f32(float *y, const float *w, int64_t ldw, const float *x, int n_rows, int k) {
-    for (int i = 0; i < n_rows; i += MATVEC_ROWS) {
-        float sums[MATVEC_ROWS];
-        int n = n_rows - i < MATVEC_ROWS ? n_rows - i : MATVEC_ROWS;
-        const float *rows[MATVEC_ROWS];
-        for (int r = 0; r < MATVEC_ROWS; r++) rows[r] = w + (i + (r < n ? r : 0)) * ldw;
-        dot4(sums, rows, x, k);
-        memcpy(y + i, sums, sizeof(float) * (size_t)n);
+    int i = 0;
+    if (k >= STREAM_K) {
+        for (; i + MATVEC_ROWS <= n_rows; i += MATVEC_ROWS) dots(y + i, w + i * ldw, ldw, x, k, MATVEC_ROWS, true);
+    } else {
+        for (; i + MATVEC_ROWS <= n_rows; i += MATVEC_ROWS) dots(y + i, w + i * ldw, ldw, x, k, MATVEC_ROWS, false);
+    }
+    for (; i + 4 <= n_rows; i += 4) dots(y + i, w + i * ldw, ldw, x, k, 4, false);
+    for (; i < n_rows; i++) { // the same sum, four times of one row
+        float sums[4];
+        dots(sums, w + i * ldw, 0, x, k, 4, false);
+        y[i] = sums[0];
     }
 }
 
@@ -71,7 +70,7 @@ static void unpack_i8g(float *y, const int8_t *q, const float *scales, int group
 }
 
 // Groups of whole vectors inside a row: each group's dot is scaled lane by lane, one horizontal sum at the end.
-static inline void dot4_i8g(float *y, const int8_t *const q[MATVEC_ROWS], const float *const scales[MATVEC_ROWS],
+static inline void dots_i8g(float *y, const int8_t *const q[MATVEC_ROWS], const float *const scales[MATVEC_ROWS],
                             int group, const float *x, int k) {
     V sum[MATVEC_ROWS];
     for (int r = 0; r < MATVEC_ROWS; r++) sum[r] = v_zero();
@@ -87,7 +86,7 @@ static inline void dot4_i8g(float *y, const int8_t *const q[MATVEC_ROWS], const 
             sum[r] = v_fma(acc[r], v_set1(scales[r][g]), sum[r]);
         }
     }
-    v_sum4(y, sum[0], sum[1], sum[2], sum[3]);
+    for (int r = 0; r < MATVEC_ROWS; r += 4) v_sum4(y + r, sum[r], sum[r + 1], sum[r + 2], sum[r + 3]);
 }
 
 // Any other grouping: unpack a stretch of the row, then take the dot.
@@ -119,7 +118,7 @@ static void matvec_i8g(float *y, const int8_t *q, const float *scales, int group
             rows[r] = q + row * k;
             row_scales[r] = scales + row * (k / group);
         }
-        dot4_i8g(sums, rows, row_scales, group, x, k);
+        dots_i8g(sums, rows, row_scales, group, x, k);
         memcpy(y + i, sums, sizeof(float) * (size_t)n);
     }
 }

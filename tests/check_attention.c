@@ -1,0 +1,571 @@
+// check_attention: the tiled loop against attention written down naively, in double, from the head of attention.h.
+//
+// A product of masks x n_q x n_keys; for each the case takes the shape, the stored type, the data and the poison that
+// have met the others least (pairs are what is covered, not the full product). Each runs at 1, 2, 3 and 7 threads, which
+// must agree to the bit. All of it in a child process for every rung.
+//
+// Tolerance. With bf16 the reference uses K and V rounded to bf16, so what is left is fp32 arithmetic. A score s with
+// error e moves a weighted mean of values by at most 2 e max|V|, and e is a few eps * scale * sum |q_i k_i|: for
+// ordinary scores the bound is about 1e-5 max|V|, for scores of 1e4 it grows with them.
+#include "reference.h"
+
+#include "attention.h"
+
+#include <float.h>
+
+// ---- the product
+
+typedef struct {
+    int n_heads, n_kv_heads, head_dim;
+} Shape;
+
+static const Shape shapes[] = {{4, 4, 64}, {6, 2, 48}, {8, 1, 20}, {9, 3, 64}, {16, 1, 128}, {3, 3, 7}, {40, 1, 16}, {2, 1, 80}};
+
+typedef struct {
+    const char *name;
+    bool causal;
+    int window, n_sinks;
+    bool learned; // sink logits
+    int block;    // bitmap; 0: none
+    bool holes;   // bitmap with rows of blocks that see nothing
+} MaskKind;
+
+static const MaskKind masks[] = {
+    {.name = "bidirectional or cross"},
+    {.name = "causal", .causal = true},
+    {.name = "causal, window 1", .causal = true, .window = 1},
+    {.name = "causal, window 5", .causal = true, .window = 5},
+    {.name = "causal, window 64", .causal = true, .window = 64},
+    {.name = "causal, window 300", .causal = true, .window = 300},
+    {.name = "window 5, not causal", .window = 5},
+    {.name = "window 64, 2 sinks, not causal", .window = 64, .n_sinks = 2},
+    {.name = "causal, window 1, 1 sink", .causal = true, .window = 1, .n_sinks = 1},
+    {.name = "causal, window 64, 4 sinks", .causal = true, .window = 64, .n_sinks = 4},
+    {.name = "causal, window 5, 70 sinks", .causal = true, .window = 5, .n_sinks = 70},
+    {.name = "learned sinks", .learned = true},
+    {.name = "causal, learned sinks", .causal = true, .learned = true},
+    {.name = "causal, window 5, 2 sinks, learned sinks", .causal = true, .window = 5, .n_sinks = 2, .learned = true},
+    {.name = "bitmap of 16", .block = 16},
+    {.name = "bitmap of 32 with holes", .block = 32, .holes = true},
+    {.name = "causal, bitmap of 16 with holes", .causal = true, .block = 16, .holes = true},
+    {.name = "causal, bitmap of 64", .causal = true, .block = 64},
+    {.name = "bitmap of 64 with holes, learned sinks", .block = 64, .holes = true, .learned = true},
+    {.name = "causal, window 64, 3 sinks, bitmap of 32, learned sinks",
+     .causal = true,
+     .window = 64,
+     .n_sinks = 3,
+     .block = 32,
+     .learned = true},
+};
+
+static const int sizes[] = {1, 2, 15, 16, 17, 63, 64, 65, 1000};
+static const int thread_counts[] = {1, 2, 3, 7};
+
+enum { N_MASKS = N_OF(masks), N_SIZES = N_OF(sizes), N_SHAPES = N_OF(shapes), N_POOLS = N_OF(thread_counts) };
+enum { ORDINARY, HUGE_SCORES, EQUAL_SCORES, N_FILLS }; // EQUAL: q = 0, the mean of the visible values
+enum { CLEAN, NAN_BEHIND, NAN_UNDER, N_POISONS };      // NaN stored behind n_keys; where the keys then are, too
+
+typedef struct {
+    const MaskKind *mask;
+    Shape shape;
+    int n_q, n_keys, pos0;
+    KvType type;
+    int fill, poison;
+    uint64_t seed;
+} Case;
+
+// ---- one case as data
+
+typedef struct {
+    float *q, *k, *v; // k, v as the cache holds them
+    float *sink_logits;
+    uint8_t *bitmap;
+    KvCache *cache;
+    float scale;
+    AttnMask mask;
+} Data;
+
+static void fill_uniform(float *p, int64_t n, float reach) {
+    for (int64_t i = 0; i < n; i++) p[i] = test_uniform() * reach;
+}
+
+static uint8_t *make_bitmap(const Case *c, int *stride) {
+    int block = c->mask->block, rows = (c->n_q + block - 1) / block, cols = (c->n_keys + block - 1) / block;
+    *stride = cols + pick(3);
+    uint8_t *bits = need((size_t)rows * (size_t)*stride + 1);
+    for (int i = 0; i < rows * *stride; i++) bits[i] = (uint8_t)(pick(5) < 2 ? 1 + pick(255) : 0);
+    for (int r = 0; c->mask->holes && r < rows; r++) {
+        if (r % 3 == 1 || rows == 1) memset(bits + r * *stride, 0, (size_t)cols);
+    }
+    return bits;
+}
+
+// Rows into a cache, some at once and some head by head; NaN first where the case wants to see it leak.
+static KvCache *make_cache(const Case *c, const float *k, const float *v) {
+    char err[200] = "";
+    int hd = c->shape.head_dim, n_kv = c->shape.n_kv_heads, row = n_kv * hd;
+    KvShape shape = {.n_layers = 2, .n_kv_heads = n_kv, .head_dim = hd, .type = c->type};
+    KvCache *cache = kvcache_open(&shape, err, sizeof err);
+    int room = (c->n_keys / KV_BLOCK + 1) * KV_BLOCK; // to the end of the last block
+    if (!cache || kvcache_reserve(cache, room, err, sizeof err)) {
+        fprintf(stderr, "%s\n", err);
+        exit(1);
+    }
+    float *poison = need_floats((int64_t)room * row);
+    for (int64_t i = 0; i < (int64_t)room * row; i++) poison[i] = i % 3 ? NAN : INFINITY;
+    if (c->poison == NAN_UNDER) {
+        kvcache_store(cache, 1, room, poison, poison);
+        kvcache_advance(cache, room);
+        kvcache_truncate(cache, 0);
+        kvcache_reserve(cache, room, err, sizeof err);
+    }
+    int first = pick(c->n_keys + 1);
+    kvcache_store(cache, 1, first, k, v);
+    kvcache_advance(cache, first);
+    for (int h = 0; h < n_kv; h++) {
+        int64_t at = (int64_t)first * row + h * hd;
+        kvcache_store_head(cache, 1, h, c->n_keys - first, k + at, v + at, row);
+    }
+    kvcache_advance(cache, c->n_keys - first);
+    if (c->poison == NAN_BEHIND) {
+        kvcache_store(cache, 1, room - c->n_keys, poison, poison);
+        kvcache_advance(cache, room - c->n_keys);
+        if (pick(2)) kvcache_truncate(cache, c->n_keys);
+    }
+    free(poison);
+    return cache;
+}
+
+static Data make_data(const Case *c) {
+    Data d = {0};
+    int H = c->shape.n_heads, hd = c->shape.head_dim;
+    int64_t n_q = (int64_t)c->n_q * H * hd, n_kv = (int64_t)c->n_keys * c->shape.n_kv_heads * hd;
+    d.q = need_floats(n_q);
+    d.k = need_floats(n_kv);
+    d.v = need_floats(n_kv);
+    d.scale = pick(3) ? 1 / sqrtf((float)hd) : 0.3f;
+    float reach_q = c->fill == HUGE_SCORES ? 1e4f / (d.scale * sqrtf((float)hd)) : c->fill == EQUAL_SCORES ? 0 : 3;
+    static const float reaches_v[] = {1, 1, 1e-3f, 100};
+    fill_uniform(d.q, n_q, reach_q);
+    fill_uniform(d.k, n_kv, 1);
+    fill_uniform(d.v, n_kv, reaches_v[pick(4)]);
+    if (pick(2)) { // values that do not cancel
+        for (int64_t i = 0; i < n_kv; i++) d.v[i] = fabsf(d.v[i]);
+    }
+    d.mask = (AttnMask){.causal = c->mask->causal, .window = c->mask->window, .n_sinks = c->mask->n_sinks};
+    if (c->mask->learned) {
+        d.sink_logits = need_floats(H);
+        for (int h = 0; h < H; h++) d.sink_logits[h] = c->fill == HUGE_SCORES ? test_uniform() * 1e4f : test_uniform() * 4;
+        d.mask.sink_logits = d.sink_logits;
+    }
+    if (c->mask->block) {
+        d.bitmap = make_bitmap(c, &d.mask.bitmap_stride);
+        d.mask.bitmap = d.bitmap;
+        d.mask.block = c->mask->block;
+    }
+    d.cache = make_cache(c, d.k, d.v);
+    for (int64_t i = 0; c->type == KV_BF16 && i < n_kv; i++) {
+        d.k[i] = bf16_nearest(d.k[i]);
+        d.v[i] = bf16_nearest(d.v[i]);
+    }
+    return d;
+}
+
+static void free_data(Data *d) {
+    kvcache_close(d->cache);
+    free(d->q);
+    free(d->k);
+    free(d->v);
+    free(d->sink_logits);
+    free(d->bitmap);
+}
+
+// ---- the reference
+
+static bool visible(const AttnMask *m, int pos0, int n_keys, int t, int j) {
+    int p = pos0 + t, hi = m->causal ? p + 1 : n_keys, lo = m->window > 0 ? p - m->window + 1 : 0;
+    if (j >= hi) return false;
+    if (j < lo && j >= m->n_sinks) return false;
+    return !m->bitmap || m->bitmap[(t / m->block) * m->bitmap_stride + j / m->block] != 0;
+}
+
+typedef struct {
+    int n_visible;
+    double tolerance;
+} Expected;
+
+// One query of one head: out[head_dim].
+static Expected reference(const Attention *a, const float *k, const float *v, int t, int h, double *out, double *scores) {
+    int hd = a->kv.head_dim, n_kv = a->kv.n_kv_heads, kv_head = h / (a->n_heads / n_kv);
+    const float *q = a->q + ((int64_t)t * a->n_heads + h) * hd;
+    double top = a->mask.sink_logits ? (double)a->mask.sink_logits[h] : -INFINITY, most_abs = 0, v_max = 0;
+    Expected e = {0, 0};
+    for (int j = 0; j < a->n_keys; j++) {
+        scores[j] = NAN;
+        if (!visible(&a->mask, a->pos0, a->n_keys, t, j)) continue;
+        const float *row = k + ((int64_t)j * n_kv + kv_head) * hd;
+        double s = 0, s_abs = 0;
+        for (int d = 0; d < hd; d++) {
+            s += (double)q[d] * (double)row[d];
+            s_abs += fabs((double)q[d] * (double)row[d]);
+        }
+        scores[j] = s * (double)a->scale;
+        if (scores[j] > top) top = scores[j];
+        if (s_abs * (double)a->scale > most_abs) most_abs = s_abs * (double)a->scale;
+        e.n_visible++;
+    }
+    double sum = a->mask.sink_logits ? exp((double)a->mask.sink_logits[h] - top) : 0;
+    for (int d = 0; d < hd; d++) out[d] = 0;
+    for (int j = 0; j < a->n_keys; j++) {
+        if (isnan(scores[j])) continue;
+        double p = exp(scores[j] - top);
+        const float *row = v + ((int64_t)j * n_kv + kv_head) * hd;
+        sum += p;
+        for (int d = 0; d < hd; d++) {
+            out[d] += p * (double)row[d];
+            if (fabs((double)row[d]) > v_max) v_max = fabs((double)row[d]);
+        }
+    }
+    for (int d = 0; d < hd && e.n_visible; d++) out[d] /= sum;
+    double largest = fmax(most_abs, a->mask.sink_logits ? fabs((double)a->mask.sink_logits[h]) : 0);
+    e.tolerance = v_max * (4e-6 + 2 * 3 * (double)FLT_EPSILON * largest) + 1e-37;
+    return e;
+}
+
+// ---- running a case
+
+static ThreadPool *pools[N_POOLS];
+static AttnScratch *scratches[N_SHAPES][N_POOLS];
+static int n_cases;
+
+static const char *describe(const Case *c) {
+    static char text[400];
+    static const char *const fills[] = {"ordinary", "huge scores", "equal scores"}, *const poisons[] = {"", ", NaN behind",
+                                                                                                       ", NaN under"};
+    snprintf(text, sizeof text, "%s: %s, n_q %d n_keys %d pos0 %d, heads %d/%d of %d, %s, %s%s", cpu_rung_name(cpu_rung()),
+             c->mask->name, c->n_q, c->n_keys, c->pos0, c->shape.n_heads, c->shape.n_kv_heads, c->shape.head_dim,
+             c->type == KV_BF16 ? "bf16" : "f32", fills[c->fill], poisons[c->poison]);
+    return text;
+}
+
+// out against the reference: every row of a small case, the edges and some others of a large one.
+static void check_rows(const Attention *a, const float *k, const float *v, const char *what) {
+    int hd = a->kv.head_dim, wrong = 0;
+    double *expected = need(sizeof(double) * (size_t)hd), *scores = need(sizeof(double) * (size_t)(a->n_keys + 1));
+    int64_t work = (int64_t)a->n_q * a->n_heads * a->n_keys * hd;
+    int step = work > 4000000 ? (int)(work / 4000000) * 2 + 1 : 1;
+    for (int t = 0; t < a->n_q; t++) {
+        bool edge = t < 2 || t > a->n_q - 3;
+        for (int h = 0; h < a->n_heads; h++) {
+            if ((t * a->n_heads + h) % step && !(edge && h % 4 == t % 4)) continue;
+            Expected e = reference(a, k, v, t, h, expected, scores);
+            const float *out = a->out + ((int64_t)t * a->n_heads + h) * hd;
+            for (int d = 0; d < hd && wrong < 3; d++) {
+                double tolerance = e.n_visible ? e.tolerance : 0; // nothing visible: zeros
+                if (fabs((double)out[d] - expected[d]) <= tolerance) continue;
+                CHECK(false, "%s: query %d head %d [%d] = %.9g, expected %.9g +- %.2g (%d keys visible)", what, t, h, d,
+                      (double)out[d], expected[d], tolerance, e.n_visible);
+                wrong++;
+            }
+        }
+    }
+    free(expected);
+    free(scores);
+}
+
+enum { GUARD = 64 };
+
+// Run at every thread count; the first result is left in out, which has GUARD floats before and behind.
+static void run_everywhere(Attention *a, int shape, float *out, float *again, const char *what) {
+    int64_t n = (int64_t)a->n_q * a->n_heads * a->kv.head_dim;
+    for (int i = 0; i < N_POOLS; i++) {
+        float *to = i ? again : out;
+        for (int64_t at = -GUARD; at < n + GUARD; at++) to[at] = NAN;
+        a->out = to;
+        attention(pools[i], scratches[shape][i], a);
+        bool kept = true;
+        for (int g = 0; g < GUARD; g++) kept &= isnan(to[-GUARD + g]) && isnan(to[n + g]);
+        CHECK(kept, "%s: wrote outside out, %d threads", what, thread_counts[i]);
+        CHECK(!i || !memcmp(again, out, sizeof(float) * (size_t)n), "%s: %d threads differ from 1", what,
+              thread_counts[i]);
+    }
+    a->out = out;
+}
+
+static void run_case(const Case *c, int shape) {
+    test_rng = c->seed * 0x9E3779B97F4A7C15u + 1;
+    Data d = make_data(c);
+    int64_t n = (int64_t)c->n_q * c->shape.n_heads * c->shape.head_dim;
+    float *out = need_floats(n + 2 * GUARD), *again = need_floats(n + 2 * GUARD);
+    Attention a = {.q = d.q,
+                   .n_q = c->n_q,
+                   .n_heads = c->shape.n_heads,
+                   .pos0 = c->pos0,
+                   .n_keys = c->n_keys,
+                   .scale = d.scale,
+                   .kv = kvcache_view(d.cache, 1),
+                   .mask = d.mask};
+    run_everywhere(&a, shape, out + GUARD, again + GUARD, describe(c));
+    check_rows(&a, d.k, d.v, describe(c));
+    free(out);
+    free(again);
+    free_data(&d);
+    n_cases++;
+}
+
+static void open_pools(void) {
+    char err[200] = "";
+    for (int i = 0; i < N_POOLS; i++) {
+        pools[i] = threads_start(thread_counts[i], err, sizeof err);
+        for (int s = 0; s < N_SHAPES; s++) {
+            scratches[s][i] = attention_scratch(thread_counts[i], shapes[s].n_heads, shapes[s].n_kv_heads,
+                                                shapes[s].head_dim, err, sizeof err);
+        }
+        if (!pools[i] || !scratches[0][i]) {
+            fprintf(stderr, "%s\n", err);
+            exit(1);
+        }
+    }
+}
+
+static void close_pools(void) {
+    for (int i = 0; i < N_POOLS; i++) {
+        threads_stop(pools[i]);
+        for (int s = 0; s < N_SHAPES; s++) attention_scratch_free(scratches[s][i]);
+    }
+}
+
+// ---- the product, by pairs
+
+enum { AXIS_MASK, AXIS_Q, AXIS_KEYS, AXIS_SHAPE, AXIS_TYPE, AXIS_FILL, AXIS_POISON, N_AXES, MAX_AXIS = 24 };
+
+static uint16_t met[N_AXES][MAX_AXIS][N_AXES][MAX_AXIS]; // how often two values were in one case
+
+static int newness(const int *at) {
+    int sum = 0;
+    for (int a = 0; a < N_AXES; a++) {
+        for (int b = 0; b < a; b++) sum += 60 / (1 + met[a][at[a]][b][at[b]]);
+    }
+    return sum;
+}
+
+// The multiply-adds of one run that a case may cost: the scalar rung is slow, and so are emulators.
+static int64_t work_allowed(void) {
+    int64_t most = cpu_rung() == RUNG_SCALAR ? 20000000 : 150000000;
+    return quick() || SANITIZED ? most / 8 : most;
+}
+
+static void run_pairs(int mask, int q, int keys) {
+    int best[N_AXES], most = -1;
+    for (int shape = 0; shape < N_SHAPES; shape++) {
+        int64_t work = (int64_t)sizes[q] * sizes[keys] * shapes[shape].n_heads * shapes[shape].head_dim;
+        if (work > work_allowed() && shape != 5) continue; // 5: the smallest
+        for (int rest = 0; rest < 2 * N_FILLS * N_POISONS; rest++) {
+            int at[N_AXES] = {mask, q, keys, shape, rest % 2, rest / 2 % N_FILLS, rest / 2 / N_FILLS};
+            int score = newness(at) + (at[AXIS_FILL] == ORDINARY ? 20 : 0) + pick(8);
+            if (score <= most) continue;
+            most = score;
+            memcpy(best, at, sizeof best);
+        }
+    }
+    for (int a = 0; a < N_AXES; a++) {
+        for (int b = 0; b < a; b++) met[a][best[a]][b][best[b]]++;
+    }
+    Case c = {.mask = &masks[mask],
+              .shape = shapes[best[AXIS_SHAPE]],
+              .n_q = sizes[q],
+              .n_keys = sizes[keys],
+              .type = best[AXIS_TYPE] ? KV_F32 : KV_BF16,
+              .fill = best[AXIS_FILL],
+              .poison = best[AXIS_POISON],
+              .seed = (uint64_t)(n_cases + 1)};
+    c.pos0 = c.n_keys > c.n_q ? c.n_keys - c.n_q : 0;
+    if (!c.mask->causal && !c.mask->window) c.pos0 = 12345; // without them it means nothing
+    run_case(&c, best[AXIS_SHAPE]);
+}
+
+static void product_child(void) {
+    open_pools();
+    double begin = seconds();
+    for (int mask = 0; mask < N_MASKS; mask++) {
+        for (int q = 0; q < N_SIZES; q++) {
+            for (int keys = 0; keys < N_SIZES; keys++) {
+                if (masks[mask].causal && sizes[q] > sizes[keys]) continue;
+                if (quick() && (q * N_SIZES + keys + mask) % 4) continue;
+                run_pairs(mask, q, keys);
+            }
+        }
+    }
+    printf("  %s: %d cases x 4 thread counts, %.1f s\n", cpu_rung_name(cpu_rung()), n_cases, seconds() - begin);
+    close_pools();
+}
+
+static void product(void) {
+    at_every_rung(product_child);
+}
+
+// ---- few queries over many keys (the span is split), many queries of many heads
+
+static void long_spans_child(void) {
+    open_pools();
+    static const int n_qs[] = {1, 2, 3, 5, 8, 31, 33};
+    static const int spans[] = {255, 256, 257, 511, 513, 1023, 2048, 5000};
+    for (int i = 0; i < N_OF(n_qs); i++) {
+        for (int k = 0; k < N_OF(spans) - 2 * quick(); k++) {
+            int mask = 1 + pick(N_MASKS - 1), shape = pick(N_SHAPES);
+            if ((i + k) % 2) mask = 1; // half of them: plain decode
+            int64_t work = (int64_t)n_qs[i] * spans[k] * shapes[shape].n_heads * shapes[shape].head_dim;
+            if (work > work_allowed()) shape = 5;
+            Case c = {.mask = &masks[mask],
+                      .shape = shapes[shape],
+                      .n_q = n_qs[i],
+                      .n_keys = spans[k],
+                      .pos0 = spans[k] - n_qs[i],
+                      .type = pick(2) ? KV_F32 : KV_BF16,
+                      .fill = pick(3),
+                      .poison = pick(3),
+                      .seed = (uint64_t)(1000000 + 100 * i + k)};
+            run_case(&c, shape);
+            test_rng = c.seed;
+        }
+    }
+    close_pools();
+}
+
+static void long_spans(void) {
+    at_every_rung(long_spans_child);
+}
+
+// ---- places where nothing is visible, and no keys at all
+
+static void nothing_visible_child(void) {
+    open_pools();
+    static const MaskKind window = {.name = "window 5 behind all keys", .window = 5};
+    static const MaskKind learned = {.name = "window 5 behind all keys, learned sinks", .window = 5, .learned = true};
+    static const MaskKind kept = {.name = "window 5 behind all keys, 3 sinks", .window = 5, .n_sinks = 3};
+    static const MaskKind causal = {.name = "causal, window 5 behind all keys, 3 sinks", .causal = true, .window = 5, .n_sinks = 3};
+    static const MaskKind many = {.name = "window 5 behind all keys, 600 sinks", .window = 5, .n_sinks = 600};
+    static const MaskKind plain = {.name = "no keys"}, no_keys = {.name = "no keys, learned sinks", .learned = true};
+    static const MaskKind *const kinds[] = {&window, &learned, &kept, &causal, &many, &plain, &no_keys};
+    for (int i = 0; i < N_OF(kinds); i++) {
+        for (int shape = 0; shape < N_SHAPES; shape += 3) {
+            for (int n_q = 1; n_q < 80; n_q += 39) {
+                Case c = {.mask = kinds[i], .shape = shapes[shape], .n_q = n_q, .n_keys = i < 5 ? 70 : 0, .pos0 = 500};
+                c.type = n_q == 40 ? KV_F32 : KV_BF16;
+                c.seed = (uint64_t)(i * 100 + shape * 10 + n_q);
+                run_case(&c, shape);
+            }
+        }
+    }
+    close_pools();
+}
+
+static void nothing_visible(void) {
+    at_every_rung(nothing_visible_child);
+}
+
+// ---- a cache whose window lets blocks go, filled the way a session fills it
+
+static void evicted_by(int window, int n_sinks, int s, KvType type, int most_at_once) {
+    char err[200] = "";
+    int n_total = quick() ? 700 : 1200, H = shapes[s].n_heads, hd = shapes[s].head_dim, row = shapes[s].n_kv_heads * hd;
+    KvShape shape = {.n_layers = 1, .n_kv_heads = shapes[s].n_kv_heads, .head_dim = hd, .type = type, .window = window, .n_sinks = n_sinks};
+    KvCache *cache = kvcache_open(&shape, err, sizeof err);
+    float *k = need_floats((int64_t)n_total * row), *v = need_floats((int64_t)n_total * row);
+    fill_uniform(k, (int64_t)n_total * row, 2);
+    fill_uniform(v, (int64_t)n_total * row, 1);
+    for (int64_t i = 0; type == KV_BF16 && i < (int64_t)n_total * row; i++) {
+        k[i] = bf16_nearest(k[i]);
+        v[i] = bf16_nearest(v[i]);
+    }
+    int64_t n_out = (int64_t)most_at_once * H * hd;
+    float *q = need_floats(n_out), *out = need_floats(n_out + 2 * GUARD), *again = need_floats(n_out + 2 * GUARD);
+    fill_uniform(q, n_out, 3);
+    for (int at = 0, n; cache && at < n_total; at += n) {
+        n = most_at_once == 1 ? 1 : 1 + pick(most_at_once);
+        if (n > n_total - at) n = n_total - at;
+        CHECK(!kvcache_reserve(cache, n, err, sizeof err), "%s", err);
+        kvcache_store(cache, 0, n, k + (int64_t)at * row, v + (int64_t)at * row);
+        Attention a = {.q = q, .n_q = n, .n_heads = H, .pos0 = at, .n_keys = at + n, .scale = 0.2f, .kv = kvcache_view(cache, 0)};
+        a.mask = (AttnMask){.causal = true, .window = window, .n_sinks = n_sinks};
+        if (most_at_once > 1 || at % 61 == 0 || at % KV_BLOCK < 2) {
+            char what[200];
+            snprintf(what, sizeof what, "%s: cache of window %d sinks %d, %d tokens at %d, heads %d/%d of %d",
+                     cpu_rung_name(cpu_rung()), window, n_sinks, n, at, H, shape.n_kv_heads, hd);
+            run_everywhere(&a, s, out + GUARD, again + GUARD, what);
+            check_rows(&a, k, v, what);
+        }
+        kvcache_advance(cache, n);
+    }
+    kvcache_close(cache);
+    free(k);
+    free(v);
+    free(q);
+    free(out);
+    free(again);
+}
+
+static void evicted_child(void) {
+    open_pools();
+    evicted_by(256, 0, 1, KV_BF16, 1);
+    evicted_by(5, 0, 5, KV_F32, 1);
+    evicted_by(64, 4, 3, KV_BF16, 1);
+    evicted_by(100, 300, 2, KV_F32, 1);
+    evicted_by(100, 0, 7, KV_BF16, 300);
+    evicted_by(64, 4, 5, KV_F32, 600);
+    evicted_by(300, 1, 6, KV_BF16, 70);
+    close_pools();
+}
+
+static void evicted_blocks(void) {
+    at_every_rung(evicted_child);
+}
+
+// ---- scratch memory
+
+// Bytes of scratch depend on the shape, not on how long the text is; and a scratch serves all smaller shapes.
+static void scratch_child(void) {
+    open_pools();
+    char err[200] = "";
+    AttnScratch *s = attention_scratch(2, 16, 1, 128, err, sizeof err);
+    CHECK(s, "attention_scratch: %s", err);
+    uint64_t before = attention_scratch_bytes(s);
+    CHECK(before > 0 && before < 2 * (4 << 20), "2 workers, 16/1 heads of 128: %llu bytes of scratch",
+          (unsigned long long)before);
+    static const Shape smaller[] = {{16, 1, 128}, {8, 1, 64}, {1, 1, 128}, {16, 1, 6}};
+    for (int i = 0; i < N_OF(smaller); i++) {
+        for (int n = 100; n <= 4000; n *= 40) {
+            Case c = {.mask = &masks[1], .shape = smaller[i], .n_q = n == 100 ? 100 : 3, .n_keys = n, .seed = (uint64_t)(n + i)};
+            c.pos0 = n - c.n_q;
+            Data d = make_data(&c);
+            float *out = need_floats((int64_t)c.n_q * c.shape.n_heads * c.shape.head_dim);
+            Attention a = {.q = d.q, .out = out, .n_q = c.n_q, .n_heads = c.shape.n_heads, .pos0 = c.pos0, .n_keys = n, .scale = d.scale};
+            a.kv = kvcache_view(d.cache, 1);
+            a.mask = d.mask;
+            attention(pools[1], s, &a);
+            check_rows(&a, d.k, d.v, describe(&c));
+            CHECK(attention_scratch_bytes(s) == before, "scratch went from %llu to %llu bytes at %d keys",
+                  (unsigned long long)before, (unsigned long long)attention_scratch_bytes(s), n);
+            free(out);
+            free_data(&d);
+        }
+    }
+    attention_scratch_free(s);
+    attention_scratch_free(NULL);
+    close_pools();
+    if (cpu_rung() == RUNG_SCALAR) return;
+    printf("  %s: %.0f KiB of scratch for 2 workers, 16/1 heads of 128\n", cpu_rung_name(cpu_rung()), (double)before / 1024);
+}
+
+static void scratch(void) {
+    at_every_rung(scratch_child);
+}
+
+int main(void) {
+    RUN(product);
+    RUN(long_spans);
+    RUN(nothing_visible);
+    RUN(evicted_blocks);
+    RUN(scratch);
+    return test_report();
+}

@@ -1,0 +1,678 @@
+// check_kernels: every kernel of every rung that this machine runs, against sums in double.
+//
+// Data is biased to what breaks kernels: -128, zero, denormal and huge scales, odd sizes, strides. Every operand ends at
+// a page that may not be touched, so one element read or written too far is a fault (said with its parameters), and
+// gaps between rows hold NaN. What is one multiplication or a copy must be exact; sums are bounded by
+// c * eps * sum |a_i b_i|. At the end a table of speeds, printed, never asserted.
+#include "reference.h"
+
+#include <float.h>
+#include <signal.h>
+#include <sys/mman.h>
+
+// ---- operands that end at a forbidden page
+
+enum { CANARY_BYTES = 256, CANARY = 0xA5, FENCE_BYTES = 1 << 20 };
+
+typedef struct {
+    uint8_t *end; // first byte of the forbidden page
+} Fence;
+
+static Fence fences[6];
+static const Kernels *K; // under test
+static char doing[300];  // its parameters
+static int n_cases;
+
+#define DOING(...)                                                                                                     \
+    do {                                                                                                               \
+        int n_ = snprintf(doing, sizeof doing, "%s ", K->name);                                                        \
+        snprintf(doing + n_, sizeof doing - (size_t)n_, __VA_ARGS__);                                                  \
+        n_cases++;                                                                                                     \
+    } while (0)
+
+static void on_fault(int signal) {
+    static const char says[] = "\nout of bounds (a signal) in: ";
+    (void)signal;
+    ssize_t n = write(2, says, sizeof says - 1) + write(2, doing, strlen(doing)) + write(2, "\n", 1);
+    _exit(n < 0 ? 2 : 1);
+}
+
+static void fences_open(void) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    for (int i = 0; i < N_OF(fences); i++) {
+        uint8_t *p = mmap(NULL, FENCE_BYTES + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED || mprotect(p + FENCE_BYTES, page, PROT_NONE)) {
+            perror("mmap");
+            exit(1);
+        }
+        fences[i].end = p + FENCE_BYTES;
+    }
+    signal(SIGSEGV, on_fault);
+    signal(SIGBUS, on_fault);
+}
+
+static void *fence_put(int i, int64_t bytes) {
+    uint8_t *p = fences[i].end - bytes;
+    if (bytes > FENCE_BYTES - CANARY_BYTES) exit(3);
+    memset(p - CANARY_BYTES, CANARY, CANARY_BYTES);
+    return p;
+}
+
+static float *fence_floats(int i, int64_t n) {
+    return fence_put(i, n * (int64_t)sizeof(float));
+}
+
+static bool canary_kept(int i, int64_t bytes) {
+    for (const uint8_t *p = fences[i].end - bytes - CANARY_BYTES, *end = p + CANARY_BYTES; p < end; p++) {
+        if (*p != CANARY) return false;
+    }
+    return true;
+}
+
+static bool floats_kept(int i, int64_t n) {
+    return canary_kept(i, n * (int64_t)sizeof(float));
+}
+
+static const uint32_t gap_bits = 0x7fc0beefu; // a NaN: nothing may read it, nothing may overwrite it
+
+static void fill_gap(float *p, int64_t n) {
+    for (int64_t i = 0; i < n; i++) memcpy(p + i, &gap_bits, sizeof gap_bits);
+}
+
+static bool is_gap(float f) {
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    return bits == gap_bits;
+}
+
+// ---- data
+
+enum { PLAIN, WIDE, EXTREME, N_KINDS };
+
+static float any_float(int kind) {
+    static const float extremes[] = {0, -0.0f, 1, -1, 127, -128, 1e-40f, -1e-40f, 1e-38f, 1e15f, -1e15f, 3e-20f};
+    if (kind == EXTREME && pick(3)) return extremes[pick(N_OF(extremes))];
+    return kind == WIDE ? ldexpf(test_uniform(), pick(40) - 20) : test_uniform();
+}
+
+static void fill_floats(float *p, int64_t n, int kind) {
+    for (int64_t i = 0; i < n; i++) p[i] = any_float(kind);
+}
+
+static void fill_i8(int8_t *p, int64_t n) {
+    for (int64_t i = 0; i < n; i++) p[i] = (int8_t)(pick(3) ? pick(256) - 128 : pick(2) ? -128 : 127 * pick(2));
+}
+
+// What a sum of k products may be off by. The last term: a product that underflows, in any order of evaluation.
+static double bound(double sum_abs, double sum_x, int k) {
+    return (4 + 2 * sqrt(k)) * (double)FLT_EPSILON / 2 * sum_abs + (double)FLT_MIN * (sum_x + k);
+}
+
+static bool near(float found, double expected, double tolerance) {
+    return fabs((double)found - expected) <= tolerance; // false for NaN
+}
+
+static const int sizes_k[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,  22,  23,  24,  25,
+                              26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46,  47,  48,  49,  50,
+                              51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63, 64, 65, 66, 67, 68, 69, 70, 127, 128, 129, 257, 1000};
+static const int sizes_gemm_k[] = {1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 64, 70, 129, 300};
+
+static int step_k(void) { // through sizes_k
+    return quick() ? 4 : 1;
+}
+
+// ---- matvec_f32
+
+static void matvec_f32_case(int n_rows, int k, int64_t ldw, int kind) {
+    DOING("matvec_f32 n_rows %d k %d ldw %d data %d", n_rows, k, (int)ldw, kind);
+    float *w = fence_floats(0, (n_rows - 1) * ldw + k), *x = fence_floats(1, k), *y = fence_floats(2, n_rows);
+    fill_gap(w, (n_rows - 1) * ldw + k);
+    for (int i = 0; i < n_rows; i++) fill_floats(w + i * ldw, k, kind);
+    fill_floats(x, k, kind);
+    fill_gap(y, n_rows);
+    K->matvec_f32(y, w, ldw, x, n_rows, k);
+    CHECK(floats_kept(2, n_rows), "%s: wrote before y", doing);
+    for (int i = 0; i < n_rows; i++) {
+        double sum = 0, sum_abs = 0, sum_x = 0;
+        for (int j = 0; j < k; j++) {
+            double product = (double)w[i * ldw + j] * (double)x[j];
+            sum += product;
+            sum_abs += fabs(product);
+            sum_x += fabs((double)x[j]);
+        }
+        CHECK(near(y[i], sum, bound(sum_abs, sum_x, k)), "%s: y[%d] = %.9g, expected %.9g", doing, i, y[i], sum);
+    }
+    float *one = fence_floats(3, n_rows);
+    for (int i = 0; i < n_rows; i++) K->matvec_f32(one + i, w + i * ldw, ldw, x, 1, k);
+    CHECK(!memcmp(one, y, sizeof(float) * (size_t)n_rows), "%s: rows one at a time differ", doing);
+    int cut = pick(n_rows + 1);
+    K->matvec_f32(one, w, ldw, x, cut, k);
+    K->matvec_f32(one + cut, w + cut * ldw, ldw, x, n_rows - cut, k);
+    CHECK(!memcmp(one, y, sizeof(float) * (size_t)n_rows), "%s: split at row %d differs", doing, cut);
+}
+
+static void matvec_f32(void) {
+    static const int rows[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 33};
+    for (int a = 0; a < N_OF(sizes_k); a += step_k()) {
+        for (int b = 0; b < N_OF(rows); b++) {
+            for (int kind = 0; kind < N_KINDS; kind++) {
+                matvec_f32_case(rows[b], sizes_k[a], sizes_k[a] + (pick(2) ? 0 : 3), kind);
+            }
+        }
+    }
+}
+
+// ---- matvec_i8g, unpack_i8g
+
+static const int groups[] = {1, 3, 8, 16, 32, 64, 96};
+
+// An int8 matrix of n values and its scales in fences 0 and 1. The last group may be incomplete: then the values end
+// where the file would.
+static void put_i8g(int64_t n, int group, int kind, int8_t **q, float **scales) {
+    int64_t n_scales = (n + group - 1) / group;
+    *q = fence_put(0, n);
+    *scales = fence_floats(1, n_scales);
+    fill_i8(*q, n);
+    fill_floats(*scales, n_scales, kind);
+}
+
+static void matvec_i8g_case(int n_rows, int k, int group, int64_t row0, int kind) {
+    DOING("matvec_i8g n_rows %d k %d group %d row0 %d data %d", n_rows, k, group, (int)row0, kind);
+    int8_t *q;
+    float *scales, *x = fence_floats(2, k), *y = fence_floats(3, n_rows);
+    put_i8g((row0 + n_rows) * k, group, kind, &q, &scales);
+    fill_floats(x, k, kind);
+    fill_gap(y, n_rows);
+    K->matvec_i8g(y, q, scales, group, row0, x, n_rows, k);
+    CHECK(floats_kept(3, n_rows), "%s: wrote before y", doing);
+    for (int i = 0; i < n_rows; i++) {
+        double sum = 0, sum_abs = 0, sum_x = 0;
+        for (int j = 0; j < k; j++) {
+            int64_t at = (row0 + i) * k + j;
+            double product = (double)q[at] * (double)scales[at / group] * (double)x[j];
+            sum += product;
+            sum_abs += fabs(product);
+            sum_x += fabs((double)x[j]);
+        }
+        CHECK(near(y[i], sum, bound(sum_abs, sum_x, k)), "%s: y[%d] = %.9g, expected %.9g", doing, i, y[i], sum);
+    }
+    float *one = fence_floats(4, n_rows);
+    for (int i = 0; i < n_rows; i++) K->matvec_i8g(one + i, q, scales, group, row0 + i, x, 1, k);
+    CHECK(!memcmp(one, y, sizeof(float) * (size_t)n_rows), "%s: rows one at a time differ", doing);
+    int cut = pick(n_rows + 1);
+    K->matvec_i8g(one, q, scales, group, row0, x, cut, k);
+    K->matvec_i8g(one + cut, q, scales, group, row0 + cut, x, n_rows - cut, k);
+    CHECK(!memcmp(one, y, sizeof(float) * (size_t)n_rows), "%s: split at row %d differs", doing, cut);
+}
+
+static void matvec_i8g(void) {
+    static const int offsets[] = {0, 1, 5};
+    for (int a = 0; a < N_OF(sizes_k); a += step_k()) {
+        for (int g = 0; g < N_OF(groups); g++) {
+            for (int n_rows = 1; n_rows <= 9; n_rows++) {
+                matvec_i8g_case(n_rows, sizes_k[a], groups[g], offsets[pick(3)], pick(N_KINDS));
+            }
+        }
+    }
+    for (int g = 0; g < N_OF(groups); g++) matvec_i8g_case(33, 96 * 4, groups[g], 7, PLAIN); // whole groups, many rows
+}
+
+static void unpack_i8g_case(int64_t first, int n, int group, int kind) {
+    DOING("unpack_i8g first %d n %d group %d data %d", (int)first, n, group, kind);
+    int8_t *q;
+    float *scales, *y = fence_floats(2, n);
+    put_i8g(first + n, group, kind, &q, &scales);
+    fill_gap(y, n);
+    K->unpack_i8g(y, q, scales, group, first, n);
+    CHECK(floats_kept(2, n), "%s: wrote before y", doing);
+    for (int i = 0; i < n; i++) {
+        float expected = (float)q[first + i] * scales[(first + i) / group];
+        CHECK(y[i] == expected, "%s: y[%d] = %.9g, expected exactly %.9g", doing, i, y[i], expected);
+    }
+}
+
+static void unpack_i8g(void) {
+    static const int firsts[] = {0, 1, 7, 16, 64, 96, 1001};
+    for (int a = 0; a < N_OF(sizes_k); a += step_k()) {
+        for (int g = 0; g < N_OF(groups); g++) {
+            for (int f = 0; f < N_OF(firsts); f++) unpack_i8g_case(firsts[f], sizes_k[a], groups[g], pick(N_KINDS));
+        }
+    }
+}
+
+// ---- pack, gemm
+
+static void pack_case(int n_rows, int k, int64_t ldw) {
+    DOING("pack n_rows %d k %d ldw %d", n_rows, k, (int)ldw);
+    int64_t n = (int64_t)k * K->panel;
+    float *w = fence_floats(0, (n_rows - 1) * ldw + k), *panel = fence_floats(1, n);
+    fill_gap(w, (n_rows - 1) * ldw + k);
+    for (int i = 0; i < n_rows; i++) fill_floats(w + i * ldw, k, EXTREME);
+    fill_gap(panel, n);
+    K->pack(panel, w, ldw, n_rows, k);
+    CHECK(floats_kept(1, n), "%s: wrote before the panel", doing);
+    for (int j = 0; j < k; j++) {
+        for (int i = 0; i < K->panel; i++) {
+            float expected = i < n_rows ? w[i * ldw + j] : 0;
+            CHECK(!memcmp(&panel[j * K->panel + i], &expected, sizeof expected), "%s: panel[%d][%d] = %.9g, not %.9g",
+                  doing, j, i, panel[j * K->panel + i], expected);
+        }
+    }
+}
+
+static void pack(void) {
+    for (int a = 0; a < N_OF(sizes_k); a += 2 * step_k()) {
+        for (int n_rows = 1; n_rows <= K->panel; n_rows++) pack_case(n_rows, sizes_k[a], sizes_k[a] + pick(3));
+    }
+}
+
+typedef struct {
+    int64_t ldy, ldx;
+    const float *panel, *x;
+    int n, k, lanes;
+    bool add;
+} Gemm;
+
+static void gemm_check(const Gemm *g, const float *y, const float *before) {
+    for (int j = 0; j < g->n; j++) {
+        for (int i = 0; i < g->lanes; i++) {
+            double sum = g->add ? (double)before[j * g->ldy + i] : 0, sum_abs = fabs(sum), sum_x = 0;
+            for (int c = 0; c < g->k; c++) {
+                double x = (double)g->x[j * g->ldx + c], product = x * (double)g->panel[c * K->panel + i];
+                sum += product;
+                sum_abs += fabs(product);
+                sum_x += fabs(x);
+            }
+            float found = y[j * g->ldy + i];
+            CHECK(near(found, sum, bound(sum_abs, sum_x, g->k)), "%s: y[%d][%d] = %.9g, expected %.9g", doing, j, i,
+                  found, sum);
+        }
+        for (int64_t i = g->lanes; j + 1 < g->n && i < g->ldy; i++) {
+            CHECK(is_gap(y[j * g->ldy + i]), "%s: wrote y[%d][%d], beyond its lanes", doing, j, (int)i);
+        }
+    }
+}
+
+// The same in other groupings: a column at a time, split in two, and in a panel of all lanes.
+static void gemm_regroup(const Gemm *g, const float *y, const float *before, int64_t n_y) {
+    size_t bytes = sizeof(float) * (size_t)n_y;
+    float *again = fence_floats(4, n_y);
+    memcpy(again, before, bytes);
+    for (int j = 0; j < g->n; j++) {
+        K->gemm(again + j * g->ldy, g->ldy, g->panel, g->x + j * g->ldx, g->ldx, 1, g->k, g->lanes, g->add);
+    }
+    CHECK(!memcmp(again, y, bytes), "%s: columns one at a time differ", doing);
+    memcpy(again, before, bytes);
+    int cut = pick(g->n + 1);
+    K->gemm(again, g->ldy, g->panel, g->x, g->ldx, cut, g->k, g->lanes, g->add);
+    K->gemm(again + cut * g->ldy, g->ldy, g->panel, g->x + cut * g->ldx, g->ldx, g->n - cut, g->k, g->lanes, g->add);
+    CHECK(!memcmp(again, y, bytes), "%s: split at column %d differs", doing, cut);
+
+    int64_t ld = K->panel + 1, n_full = (g->n - 1) * ld + K->panel;
+    float *full = fence_floats(5, n_full);
+    for (int64_t i = 0; i < n_full; i++) full[i] = 0;
+    for (int j = 0; j < g->n; j++) memcpy(full + j * ld, before + j * g->ldy, sizeof(float) * (size_t)g->lanes);
+    K->gemm(full, ld, g->panel, g->x, g->ldx, g->n, g->k, K->panel, g->add);
+    for (int j = 0; j < g->n; j++) {
+        CHECK(!memcmp(full + j * ld, y + j * g->ldy, sizeof(float) * (size_t)g->lanes),
+              "%s: column %d of a full panel differs", doing, j);
+    }
+}
+
+static void gemm_case(int n, int k, int lanes, bool add, int kind) {
+    int64_t ldy = lanes + (pick(2) ? 0 : 5), ldx = k + (pick(2) ? 0 : 3);
+    int64_t n_x = (n - 1) * ldx + k, n_y = (n - 1) * ldy + lanes;
+    DOING("gemm n %d k %d lanes %d ldy %d ldx %d add %d data %d", n, k, lanes, (int)ldy, (int)ldx, add, kind);
+    float *panel = fence_floats(0, (int64_t)k * K->panel), *x = fence_floats(1, n_x);
+    float *y = fence_floats(2, n_y), *before = fence_floats(3, n_y);
+    for (int c = 0; c < k; c++) { // what lies in the lanes beyond must not matter
+        fill_floats(panel + c * K->panel, lanes, kind);
+        fill_gap(panel + c * K->panel + lanes, K->panel - lanes);
+    }
+    fill_gap(x, n_x);
+    fill_gap(before, n_y); // without `add`, what y holds must not matter
+    for (int j = 0; j < n; j++) {
+        fill_floats(x + j * ldx, k, kind);
+        if (add) fill_floats(before + j * ldy, lanes, kind);
+    }
+    memcpy(y, before, sizeof(float) * (size_t)n_y);
+    K->gemm(y, ldy, panel, x, ldx, n, k, lanes, add);
+    CHECK(floats_kept(2, n_y), "%s: wrote before y", doing);
+    Gemm g = {ldy, ldx, panel, x, n, k, lanes, add};
+    gemm_check(&g, y, before);
+    gemm_regroup(&g, y, before, n_y);
+}
+
+static void gemm(void) {
+    static const int columns[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 25, 29};
+    static const int lanes[] = {1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 23, 31, 32};
+    for (int a = 0; a < N_OF(sizes_gemm_k); a += quick() ? 3 : 1) {
+        for (int b = 0; b < N_OF(columns); b += quick() ? 2 : 1) {
+            for (int c = 0; c < N_OF(lanes) && lanes[c] <= K->panel; c++) {
+                gemm_case(columns[b], sizes_gemm_k[a], lanes[c], pick(2), pick(N_KINDS));
+            }
+            for (int kind = 0; kind < N_KINDS; kind++) {
+                gemm_case(columns[b], sizes_gemm_k[a], K->panel, pick(2), kind);
+            }
+        }
+    }
+}
+
+// ---- online softmax
+
+// Scores of one query: what attention produces and what it masks.
+static float any_score(int kind, int masked_of_8) {
+    if (pick(8) < masked_of_8) return SCORE_MASKED;
+    return kind == EXTREME ? test_uniform() * 1e4f : kind == WIDE ? test_uniform() * 150 : test_uniform() * 8;
+}
+
+// 2^d of a float difference d <= 0: d is rounded to float first (relative to its size), and what is below the smallest
+// normal number may fade to 0.
+static double exp2_bound(double d) {
+    return exp2(d) * (1e-6 + 1.2e-7 * fabs(d)) + 2 * (double)FLT_MIN;
+}
+
+// One query of one tile, in double: m and l before, n scores, what they became.
+static void softmax_check(const float *before, const float *after, int n, int stride, float m0, float l0, float m, float l,
+                          float alpha, int lane) {
+    float top = m0;
+    for (int j = 0; j < n; j++) top = before[j * stride] > top ? before[j * stride] : top;
+    CHECK(m == top, "%s lane %d: m = %.9g, expected %.9g", doing, lane, m, top);
+    double sum = 0;
+    for (int j = 0; j < n; j++) {
+        double d = (double)before[j * stride] - (double)top, p = exp2(d);
+        float found = after[j * stride];
+        sum += p;
+        CHECK(near(found, p, exp2_bound(d)), "%s lane %d: P[%d] = %.9g, expected %.9g", doing, lane, j, found, p);
+        CHECK(before[j * stride] != SCORE_MASKED || found == 0, "%s lane %d: masked P[%d] = %.9g, expected exactly 0",
+              doing, lane, j, found);
+    }
+    double d = (double)m0 - (double)top, expected = (double)l0 * exp2(d) + sum;
+    CHECK(near(alpha, exp2(d), exp2_bound(d)), "%s lane %d: alpha = %.9g, expected %.9g", doing, lane, alpha, exp2(d));
+    CHECK(m0 != top || alpha == 1, "%s lane %d: m stayed, but alpha = %.9g", doing, lane, alpha);
+    CHECK(near(l, expected, 2e-5 * expected + 2 * (double)FLT_MIN * n), "%s lane %d: l = %.9g, expected %.9g", doing,
+          lane, l, expected);
+    if (sum <= 0) CHECK(l == l0, "%s lane %d: nothing visible, but l went from %.9g to %.9g", doing, lane, l0, l);
+}
+
+static float start_m(int which) { // nothing seen yet, a learned sink, a running maximum
+    return which == 0 ? SCORE_START : which == 1 ? test_uniform() * 3 : test_uniform() * 200;
+}
+
+static void softmax_lanes_case(int n_keys, int kind, int masked_of_8) {
+    DOING("softmax_lanes n_keys %d data %d masked %d/8", n_keys, kind, masked_of_8);
+    int P = K->panel;
+    int64_t n = (int64_t)n_keys * P;
+    float *s = fence_floats(0, n), *m = fence_floats(1, P), *l = fence_floats(2, P), *alpha = fence_floats(3, P);
+    float *before = fence_floats(4, n), m0[MAX_PANEL], l0[MAX_PANEL];
+    for (int i = 0; i < P; i++) {
+        int which = pick(3);
+        m[i] = start_m(which);
+        l[i] = which == 0 ? 0 : which == 1 ? 1 : 1 + 50 * fabsf(test_uniform());
+    }
+    fill_gap(alpha, P);
+    for (int tile = 0; tile < 3; tile++) { // the state goes on from tile to tile
+        for (int64_t i = 0; i < n; i++) s[i] = any_score(kind, i % P == 1 ? 8 : masked_of_8);
+        memcpy(before, s, sizeof(float) * (size_t)n);
+        memcpy(m0, m, sizeof(float) * (size_t)P);
+        memcpy(l0, l, sizeof(float) * (size_t)P);
+        bool rescale = K->softmax_lanes(s, n_keys, m, l, alpha), expected = false;
+        for (int i = 0; i < P; i++) {
+            softmax_check(before + i, s + i, n_keys, P, m0[i], l0[i], m[i], l[i], alpha[i], i);
+            expected |= alpha[i] != 1;
+        }
+        CHECK(rescale == expected, "%s: returned %d, some alpha is %s1", doing, rescale, expected ? "not " : "");
+        bool kept = floats_kept(0, n) && floats_kept(1, P) && floats_kept(2, P) && floats_kept(3, P);
+        CHECK(kept, "%s: wrote before an operand", doing);
+    }
+}
+
+static void softmax_row_case(int n_keys, int kind, int masked_of_8) {
+    DOING("softmax_row n_keys %d data %d masked %d/8", n_keys, kind, masked_of_8);
+    float *s = fence_floats(0, n_keys), *before = fence_floats(1, n_keys);
+    int which = pick(3);
+    float m = start_m(which), l = which ? 1.5f : 0;
+    for (int tile = 0; tile < 3; tile++) {
+        for (int i = 0; i < n_keys; i++) s[i] = any_score(kind, masked_of_8);
+        memcpy(before, s, sizeof(float) * (size_t)n_keys);
+        float m0 = m, l0 = l, alpha = K->softmax_row(s, n_keys, &m, &l);
+        softmax_check(before, s, n_keys, 1, m0, l0, m, l, alpha, 0);
+        CHECK(floats_kept(0, n_keys), "%s: wrote before s", doing);
+    }
+}
+
+static void softmax(void) {
+    static const int masked[] = {0, 3, 8};
+    for (int a = 0; a < N_OF(sizes_k); a += step_k()) {
+        if ((int64_t)sizes_k[a] * K->panel * 4 > FENCE_BYTES / 2) continue;
+        for (int kind = 0; kind < N_KINDS; kind++) {
+            for (int c = 0; c < N_OF(masked); c++) {
+                if (sizes_k[a] <= 300) softmax_lanes_case(sizes_k[a], kind, masked[c]);
+                softmax_row_case(sizes_k[a], kind, masked[c]);
+            }
+        }
+    }
+}
+
+// ---- bf16, norm, activation
+
+static void bf16_case(int n_rows, int n, int64_t ldx, int64_t ldy, int first_bits) {
+    DOING("f32_from_bf16 n_rows %d n %d ldx %d ldy %d", n_rows, n, (int)ldx, (int)ldy);
+    int64_t n_x = (n_rows - 1) * ldx + n, n_y = (n_rows - 1) * ldy + n;
+    uint16_t *x = fence_put(0, n_x * (int64_t)sizeof *x);
+    float *y = fence_floats(1, n_y);
+    for (int64_t i = 0; i < n_x; i++) x[i] = (uint16_t)(first_bits < 0 ? (int)test_u32() : first_bits + (int)i);
+    fill_gap(y, n_y);
+    K->f32_from_bf16(y, ldy, x, ldx, n_rows, n);
+    CHECK(floats_kept(1, n_y), "%s: wrote before y", doing);
+    for (int i = 0; i < n_rows; i++) {
+        for (int j = 0; j < n; j++) {
+            uint32_t bits, expected = (uint32_t)x[i * ldx + j] << 16;
+            memcpy(&bits, &y[i * ldy + j], sizeof bits);
+            CHECK(bits == expected, "%s: y[%d][%d] is %08x, expected %08x", doing, i, j, bits, expected);
+        }
+        for (int64_t j = n; i + 1 < n_rows && j < ldy; j++) {
+            CHECK(is_gap(y[i * ldy + j]), "%s: wrote y[%d][%d], beyond its row", doing, i, (int)j);
+        }
+    }
+}
+
+static void f32_from_bf16(void) {
+    for (int a = 0; a < N_OF(sizes_k); a += step_k()) {
+        int n = sizes_k[a];
+        for (int n_rows = 1; n_rows <= 5; n_rows++) {
+            bf16_case(n_rows, n, n, n, -1);
+            bf16_case(n_rows, n, n + 1 + pick(7), n + 1 + pick(7), -1);
+        }
+    }
+    for (int bits = 0; bits < 65536; bits += 4096) bf16_case(1, 4096, 4096, 4096, bits); // all there are
+}
+
+static void rmsnorm_case(int n, int kind, float eps) {
+    DOING("rmsnorm n %d data %d eps %g", n, kind, (double)eps);
+    float *x = fence_floats(0, n), *weight = fence_floats(1, n), *y = fence_floats(2, n);
+    fill_floats(x, n, kind);
+    if (kind == N_KINDS) memset(x, 0, sizeof(float) * (size_t)n);
+    fill_floats(weight, n, PLAIN);
+    fill_gap(y, n);
+    K->rmsnorm(y, x, weight, n, eps);
+    CHECK(floats_kept(2, n), "%s: wrote before y", doing);
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += (double)x[i] * (double)x[i];
+    double scale = 1 / sqrt(sum / n + (double)eps);
+    for (int i = 0; i < n; i++) {
+        double expected = (double)x[i] * scale * (double)weight[i];
+        CHECK(near(y[i], expected, (5e-7 + 6e-8 * sqrt(n)) * fabs(expected) + (double)FLT_MIN),
+              "%s: y[%d] = %.9g, expected %.9g", doing, i, y[i], expected);
+    }
+}
+
+static void rmsnorm(void) {
+    for (int a = 0; a < N_OF(sizes_k); a += step_k()) {
+        for (int kind = 0; kind <= N_KINDS; kind++) rmsnorm_case(sizes_k[a], kind, pick(2) ? 1e-5f : 1e-6f);
+    }
+}
+
+static void swiglu_case(int n, float reach) {
+    DOING("swiglu n %d |x| up to %g", n, (double)reach);
+    float *gate = fence_floats(0, n), *up = fence_floats(1, n), *before = fence_floats(2, n), *one = fence_floats(3, n);
+    for (int i = 0; i < n; i++) {
+        before[i] = pick(8) ? test_uniform() * reach : pick(2) ? reach * (float)(1 - 2 * pick(2)) : 0;
+        up[i] = test_uniform() * 10;
+    }
+    memcpy(gate, before, sizeof(float) * (size_t)n);
+    memcpy(one, before, sizeof(float) * (size_t)n);
+    K->swiglu(gate, up, n);
+    CHECK(floats_kept(0, n), "%s: wrote before gate", doing);
+    for (int i = 0; i < n; i++) {
+        double g = (double)before[i], expected = g / (1 + exp(-g)) * (double)up[i];
+        double tolerance = (1e-6 + 2e-7 * fabs(g)) * fabs(expected) + 1e-30;
+        CHECK(near(gate[i], expected, tolerance), "%s: silu(%.9g) * %.9g = %.9g, expected %.9g", doing, g, up[i],
+              gate[i], expected);
+    }
+    for (int i = 0; i < n; i++) K->swiglu(one + i, up + i, 1);
+    CHECK(!memcmp(one, gate, sizeof(float) * (size_t)n), "%s: values one at a time differ", doing);
+}
+
+static void swiglu(void) {
+    static const float reaches[] = {1e-3f, 1, 10, 100, 1e4f};
+    for (int a = 0; a < N_OF(sizes_k); a += step_k()) {
+        for (int r = 0; r < N_OF(reaches); r++) swiglu_case(sizes_k[a], reaches[r]);
+    }
+}
+
+// ---- the table of speeds
+
+enum { TIME_K = 1024, TIME_ROWS = 256, TIME_COLS = 48, TIME_KEYS = 256 };
+
+static struct {
+    float w[TIME_ROWS * TIME_K], panel[TIME_K * MAX_PANEL], x[TIME_COLS * TIME_K], y[TIME_ROWS * TIME_K];
+    float scales[TIME_ROWS * TIME_K / 32], s[TIME_KEYS * MAX_PANEL], m[MAX_PANEL], l[MAX_PANEL], alpha[MAX_PANEL];
+    int8_t q[TIME_ROWS * TIME_K];
+    uint16_t half[TIME_ROWS * TIME_K];
+} *T;
+
+static void time_matvec_f32(void) {
+    K->matvec_f32(T->y, T->w, TIME_K, T->x, TIME_ROWS, TIME_K);
+}
+static void time_matvec_i8g(void) {
+    K->matvec_i8g(T->y, T->q, T->scales, 32, 0, T->x, TIME_ROWS, TIME_K);
+}
+static void time_unpack_i8g(void) {
+    K->unpack_i8g(T->y, T->q, T->scales, 32, 0, TIME_ROWS * TIME_K);
+}
+static void time_pack(void) {
+    K->pack(T->panel, T->w, TIME_K, K->panel, TIME_K);
+}
+static void time_gemm(void) {
+    K->gemm(T->y, K->panel, T->panel, T->x, TIME_K, TIME_COLS, TIME_K, K->panel, false);
+}
+static void time_softmax_lanes(void) {
+    K->softmax_lanes(T->s, TIME_KEYS, T->m, T->l, T->alpha);
+}
+static void time_softmax_row(void) {
+    K->softmax_row(T->s, TIME_KEYS, T->m, T->l);
+}
+static void time_bf16(void) {
+    K->f32_from_bf16(T->y, TIME_K, T->half, TIME_K, TIME_ROWS, TIME_K);
+}
+static void time_rmsnorm(void) {
+    K->rmsnorm(T->y, T->x, T->w, TIME_K, 1e-5f);
+}
+static void time_swiglu(void) {
+    K->swiglu(T->y, T->w, TIME_K);
+}
+
+static const struct {
+    const char *name, *unit;
+    void (*run)(void);
+    double work, work_per_lane; // of one call, in the unit
+} timed[] = {
+    {"matvec_f32, 1 MiB", "GB/s", time_matvec_f32, 4e-9 * TIME_ROWS * TIME_K, 0},
+    {"matvec_i8g, 288 KiB", "GB/s", time_matvec_i8g, 1.125e-9 * TIME_ROWS * TIME_K, 0},
+    {"unpack_i8g", "Gvalue/s", time_unpack_i8g, 1e-9 * TIME_ROWS * TIME_K, 0},
+    {"pack", "Gvalue/s", time_pack, 0, 1e-9 * TIME_K},
+    {"gemm, k 1024, n 48", "GFLOP/s", time_gemm, 0, 2e-9 * TIME_K * TIME_COLS},
+    {"softmax_lanes", "Gvalue/s", time_softmax_lanes, 0, 1e-9 * TIME_KEYS},
+    {"softmax_row", "Gvalue/s", time_softmax_row, 1e-9 * TIME_KEYS, 0},
+    {"f32_from_bf16", "Gvalue/s", time_bf16, 1e-9 * TIME_ROWS * TIME_K, 0},
+    {"rmsnorm", "Gvalue/s", time_rmsnorm, 1e-9 * TIME_K, 0},
+    {"swiglu", "Gvalue/s", time_swiglu, 1e-9 * TIME_K, 0},
+};
+
+// Best of a few runs of about a millisecond: the machine is shared.
+static double time_one(void (*run)(void)) {
+    double best = 1e9;
+    for (int round = 0; round < 5; round++) {
+        int n = 0;
+        double begin = seconds(), took;
+        do {
+            run();
+            n++;
+        } while ((took = seconds() - begin) < 1e-3);
+        if (took / n < best) best = took / n;
+    }
+    return best;
+}
+
+static void print_speeds(const Kernels *const *tables, int n_tables) {
+    T = need(sizeof *T);
+    memset(T, 0, sizeof *T);
+    for (int i = 0; i < TIME_ROWS * TIME_K; i++) {
+        T->w[i] = test_uniform();
+        T->q[i] = (int8_t)test_u32();
+        T->half[i] = (uint16_t)(0x3f00 + pick(256));
+    }
+    for (int i = 0; i < TIME_COLS * TIME_K; i++) T->x[i] = test_uniform();
+    printf("  %-22s", "one thread, in cache");
+    for (int r = 0; r < n_tables; r++) printf("%10s", tables[r]->name);
+    printf("\n");
+    for (int i = 0; i < N_OF(timed); i++) {
+        printf("  %-22s", timed[i].name);
+        for (int r = 0; r < n_tables; r++) {
+            K = tables[r];
+            double work = timed[i].work + timed[i].work_per_lane * K->panel;
+            printf("%10.3g", work / time_one(timed[i].run));
+        }
+        printf("  %s\n", timed[i].unit);
+    }
+    free(T);
+}
+
+// ---- all
+
+static void tables_are_complete(void) {
+    CHECK(K->name && *K->name, "a table without a name");
+    CHECK(K->panel >= 1 && K->panel <= MAX_PANEL, "%s: panel %d", K->name, K->panel);
+    CHECK(K->matvec_f32 && K->matvec_i8g && K->unpack_i8g && K->pack && K->gemm && K->softmax_lanes && K->softmax_row &&
+              K->f32_from_bf16 && K->rmsnorm && K->swiglu,
+          "%s: a kernel is missing", K->name);
+}
+
+int main(void) {
+    const Kernels *tables[N_RUNGS];
+    int n_tables = 0;
+    fences_open();
+    for (int r = 0; r <= (int)cpu_best_rung(); r++) {
+        if (kernels_for((CpuRung)r)) tables[n_tables++] = kernels_for((CpuRung)r);
+    }
+    for (int r = 0; r < n_tables; r++) {
+        K = tables[r];
+        printf("%s, panels of %d\n", K->name, K->panel);
+        n_cases = 0;
+        RUN(tables_are_complete);
+        if (test_bad) return test_report(); // the rest would call NULL
+        RUN(matvec_f32);
+        RUN(matvec_i8g);
+        RUN(unpack_i8g);
+        RUN(pack);
+        RUN(gemm);
+        RUN(softmax);
+        RUN(f32_from_bf16);
+        RUN(rmsnorm);
+        RUN(swiglu);
+        printf("  %d cases\n", n_cases);
+    }
+    if (!quick()) print_speeds(tables, n_tables);
+    return test_report();
+}

@@ -1,0 +1,468 @@
+// check_kvcache: the cache against a plain array of rows: layout, growth without moves, bytes that follow the text, the
+// window and its sinks, exact truncation, and memory that runs out.
+#include "reference.h"
+
+#include "kvcache.h"
+
+#include <limits.h>
+#include <sys/resource.h>
+
+// ---- a cache and, beside it, everything that was ever stored
+
+enum { MAX_TOKENS = 3000 };
+
+typedef struct {
+    KvShape shape;
+    KvCache *c;
+    int row;     // n_kv_heads * head_dim
+    int length;
+    float *k, *v; // [n_layers][MAX_TOKENS][row], as they should read back
+} Pair;
+
+static Pair pair_open(KvShape shape) {
+    Pair p = {.shape = shape, .row = shape.n_kv_heads * shape.head_dim};
+    char err[200] = "";
+    p.c = kvcache_open(&shape, err, sizeof err);
+    CHECK(p.c, "kvcache_open: %s", err);
+    int64_t n = (int64_t)shape.n_layers * MAX_TOKENS * p.row;
+    p.k = need_floats(n);
+    p.v = need_floats(n);
+    return p;
+}
+
+static void pair_close(Pair *p) {
+    kvcache_close(p->c);
+    free(p->k);
+    free(p->v);
+}
+
+static float stored(const Pair *p, float f) {
+    return p->shape.type == KV_BF16 ? bf16_nearest(f) : f;
+}
+
+// n tokens of random rows, all layers; whole rows or a head at a time from a wider array (the way threads do).
+static void pair_store(Pair *p, int n, bool by_head) {
+    int row = p->row, hd = p->shape.head_dim, ld = by_head ? 2 * row + 3 : row; // k and v side by side, and a gap
+    float *rows = need_floats((int64_t)2 * n * ld + 1), *k = rows, *v = by_head ? rows + row + 1 : rows + n * ld;
+    for (int layer = 0; layer < p->shape.n_layers; layer++) {
+        for (int64_t i = 0; i < 2 * (int64_t)n * ld; i++) rows[i] = ldexpf(test_uniform(), pick(12) - 6);
+        if (by_head) {
+            for (int h = p->shape.n_kv_heads - 1; h >= 0; h--) {
+                kvcache_store_head(p->c, layer, h, n, k + h * hd, v + h * hd, ld);
+            }
+        } else {
+            kvcache_store(p->c, layer, n, k, v);
+        }
+        for (int t = 0; t < n; t++) {
+            int64_t to = ((int64_t)layer * MAX_TOKENS + p->length + t) * row;
+            for (int i = 0; i < row; i++) {
+                p->k[to + i] = stored(p, k[t * ld + i]);
+                p->v[to + i] = stored(p, v[t * ld + i]);
+            }
+        }
+    }
+    free(rows);
+}
+
+static void pair_append(Pair *p, int n, bool by_head) {
+    char err[200] = "";
+    CHECK(!kvcache_reserve(p->c, n, err, sizeof err), "reserve %d at %d: %s", n, p->length, err);
+    pair_store(p, n, by_head);
+    kvcache_advance(p->c, n);
+    p->length += n;
+    CHECK(kvcache_length(p->c) == p->length, "length %d, expected %d", kvcache_length(p->c), p->length);
+}
+
+// ---- reading the layout that kvcache.h promises
+
+static float element(const KvView *view, const void *base, int64_t i) {
+    if (view->type == KV_F32) return ((const float *)base)[i];
+    uint32_t bits = (uint32_t)((const uint16_t *)base)[i] << 16;
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+static bool token_reads_back(const Pair *p, const KvView *view, int layer, int t) {
+    const char *block = view->blocks[t / KV_BLOCK];
+    if (!block) return false;
+    int hd = p->shape.head_dim, slot = t % KV_BLOCK;
+    for (int h = 0; h < p->shape.n_kv_heads; h++) {
+        const char *k = block + (size_t)h * view->head_bytes, *v = k + view->v_offset;
+        int64_t at = ((int64_t)layer * MAX_TOKENS + t) * p->row + h * hd;
+        for (int d = 0; d < hd; d++) {
+            int64_t k_at = slot * hd + d, v_at = ((int64_t)(slot / KV_GROUP) * hd + d) * KV_GROUP + slot % KV_GROUP;
+            if (element(view, k, k_at) != p->k[at + d] || element(view, v, v_at) != p->v[at + d]) return false;
+        }
+    }
+    return true;
+}
+
+static bool token_needed(const Pair *p, int t, int query) { // by a query at that position
+    return p->shape.window == 0 || t > query - p->shape.window || t < p->shape.n_sinks;
+}
+
+// Everything that a query at position `length` may see is there and right. Returns the tokens checked.
+static int pair_check(const Pair *p, const char *when) {
+    int n = 0;
+    for (int layer = 0; layer < p->shape.n_layers; layer++) {
+        KvView view = kvcache_view(p->c, layer);
+        CHECK(view.type == p->shape.type && view.n_kv_heads == p->shape.n_kv_heads &&
+                  view.head_dim == p->shape.head_dim,
+              "%s: the view has another shape", when);
+        for (int t = 0; t < p->length; t++) {
+            if (!token_needed(p, t, p->length)) continue;
+            CHECK(token_reads_back(p, &view, layer, t), "%s: layer %d token %d of %d (window %d sinks %d) %s", when,
+                  layer, t, p->length, p->shape.window, p->shape.n_sinks,
+                  view.blocks[t / KV_BLOCK] ? "reads back wrong" : "was let go");
+            n++;
+        }
+    }
+    return n;
+}
+
+static uint64_t element_bytes(const KvShape *s) {
+    return s->type == KV_F32 ? 4 : 2;
+}
+
+static uint64_t token_bytes(const KvShape *s) { // K and V of one token, all layers
+    return (uint64_t)s->n_layers * 2 * (uint64_t)s->n_kv_heads * (uint64_t)s->head_dim * element_bytes(s);
+}
+
+static int held_blocks(const Pair *p, int layer, int n_tokens) {
+    KvView view = kvcache_view(p->c, layer);
+    int n = 0;
+    for (int b = 0; b * KV_BLOCK < n_tokens; b++) n += view.blocks[b] != NULL;
+    return n;
+}
+
+// ---- tests
+
+static const KvShape shapes[] = {
+    {.n_layers = 2, .n_kv_heads = 2, .head_dim = 64, .type = KV_F32},
+    {.n_layers = 1, .n_kv_heads = 1, .head_dim = 2, .type = KV_BF16},
+    {.n_layers = 3, .n_kv_heads = 3, .head_dim = 7, .type = KV_BF16},
+    {.n_layers = 2, .n_kv_heads = 5, .head_dim = 20, .type = KV_F32},
+    {.n_layers = 1, .n_kv_heads = 8, .head_dim = 128, .type = KV_BF16},
+};
+
+static void layout(void) {
+    static const int parts[] = {1, 2, 30, 1, 31, 64, 127, 1, 255, 256, 257, 3};
+    for (int s = 0; s < N_OF(shapes); s++) {
+        Pair p = pair_open(shapes[s]);
+        if (!p.c) return;
+        KvView view = kvcache_view(p.c, 0);
+        size_t half = KV_BLOCK * (size_t)p.shape.head_dim * element_bytes(&p.shape);
+        CHECK(view.v_offset >= half && view.head_bytes >= view.v_offset + half, "head_bytes %zu, v_offset %zu: overlap",
+              view.head_bytes, view.v_offset);
+        for (int i = 0; i < N_OF(parts); i++) pair_append(&p, parts[i], (i + s) % 2);
+        CHECK(pair_check(&p, "after appending") == p.shape.n_layers * p.length, "not everything was checked");
+        pair_close(&p);
+    }
+}
+
+static void bf16_rounding(void) { // to nearest, ties to even, at every place of K and V
+    KvShape shape = {.n_layers = 1, .n_kv_heads = 1, .head_dim = 16, .type = KV_BF16};
+    Pair p = pair_open(shape);
+    if (!p.c) return;
+    char err[200] = "";
+    float rows[2 * 16 * 40];
+    CHECK(!kvcache_reserve(p.c, 40, err, sizeof err), "reserve: %s", err);
+    for (int i = 0; i < N_OF(rows); i++) {
+        uint32_t low[] = {0, 0x7fff, 0x8000, 0x8001, 0xffff, 0x18000, 0x17fff, 0x1};
+        uint32_t sign = (uint32_t)pick(2) << 31, high = (uint32_t)(pick(1 << 10) << 17);
+        uint32_t bits = sign | (0x38000000u + high + low[pick(N_OF(low))]);
+        memcpy(&rows[i], &bits, sizeof bits);
+    }
+    kvcache_store(p.c, 0, 40, rows, rows + 16 * 40);
+    kvcache_advance(p.c, 40);
+    p.length = 40;
+    for (int i = 0; i < 16 * 40; i++) {
+        p.k[i] = bf16_nearest(rows[i]);
+        p.v[i] = bf16_nearest(rows[16 * 40 + i]);
+    }
+    pair_check(&p, "rounding");
+    pair_close(&p);
+}
+
+static void growth_moves_nothing(void) {
+    for (int s = 0; s < 2; s++) {
+        Pair p = pair_open(shapes[s]);
+        if (!p.c) return;
+        CHECK(kvcache_length(p.c) == 0 && kvcache_bytes(p.c) == 0, "an empty cache holds %llu bytes",
+              (unsigned long long)kvcache_bytes(p.c));
+        const void *seen[MAX_TOKENS / KV_BLOCK + 1] = {0};
+        while (p.length + 300 < MAX_TOKENS) {
+            pair_append(&p, 1 + pick(300), pick(2));
+            KvView view = kvcache_view(p.c, p.shape.n_layers - 1);
+            for (int b = 0; b * KV_BLOCK < p.length; b++) {
+                CHECK(!seen[b] || seen[b] == view.blocks[b], "block %d moved", b);
+                seen[b] = view.blocks[b];
+            }
+            uint64_t exact = token_bytes(&p.shape) * (uint64_t)p.length, bytes = kvcache_bytes(p.c);
+            uint64_t rounded = (exact / token_bytes(&p.shape) + KV_BLOCK - 1) / KV_BLOCK * KV_BLOCK;
+            CHECK(bytes >= exact && bytes <= rounded * token_bytes(&p.shape) * 11 / 10 + 65536,
+                  "%d tokens of %llu bytes hold %llu bytes", p.length, (unsigned long long)token_bytes(&p.shape),
+                  (unsigned long long)bytes);
+            uint64_t reads = kvcache_token_bytes(p.c);
+            CHECK(reads >= exact && reads <= exact + 2 * KV_BLOCK * token_bytes(&p.shape),
+                  "%d tokens of %llu bytes: a token reads %llu", p.length,
+                  (unsigned long long)token_bytes(&p.shape), (unsigned long long)reads);
+        }
+        pair_check(&p, "after growth");
+        pair_close(&p);
+    }
+}
+
+static void reserve_is_not_length(void) { // reserving twice, or too much, stores nothing
+    Pair p = pair_open(shapes[0]);
+    if (!p.c) return;
+    char err[200] = "";
+    pair_append(&p, 100, false);
+    uint64_t bytes = kvcache_bytes(p.c);
+    CHECK(!kvcache_reserve(p.c, 0, err, sizeof err), "reserve 0: %s", err);
+    CHECK(!kvcache_reserve(p.c, 100, err, sizeof err) && kvcache_bytes(p.c) == bytes, "the block had room for 100 more");
+    for (int i = 0; i < 3; i++) CHECK(!kvcache_reserve(p.c, 700, err, sizeof err), "reserve 700: %s", err);
+    CHECK(kvcache_bytes(p.c) <= bytes * 4, "reserving the same again takes memory again: %llu of %llu bytes",
+          (unsigned long long)kvcache_bytes(p.c), (unsigned long long)bytes * 4);
+    CHECK(kvcache_length(p.c) == 100, "reserve changed the length to %d", kvcache_length(p.c));
+    pair_append(&p, 700, true);
+    pair_check(&p, "after reserving more than once");
+    pair_close(&p);
+}
+
+// ---- window
+
+static void window_by_token(int window, int n_sinks, int s) {
+    KvShape shape = shapes[s];
+    shape.window = window;
+    shape.n_sinks = n_sinks;
+    Pair p = pair_open(shape);
+    if (!p.c) return;
+    uint64_t settled = 0, at_most = 0; // most bytes in the first round over a block, and ever after
+    int sink_blocks = (n_sinks + KV_BLOCK - 1) / KV_BLOCK;
+    int settle = (window / KV_BLOCK + 1 + sink_blocks) * KV_BLOCK; // 512 for a window of 256
+    int n = quick() ? settle + 3 * KV_BLOCK : MAX_TOKENS;
+    while (p.length < n) {
+        pair_append(&p, 1, p.length % 2);
+        uint64_t bytes = kvcache_bytes(p.c);
+        if (p.length >= settle && bytes > at_most) at_most = bytes;
+        if (p.length == settle + KV_BLOCK) settled = at_most;
+        if (p.length % 97 == 0 || p.length % KV_BLOCK < 2) pair_check(&p, "window, token by token");
+    }
+    CHECK(at_most == settled, "window %d sinks %d: bytes grow from %llu to %llu", window, n_sinks,
+          (unsigned long long)settled, (unsigned long long)at_most);
+    int blocks = (window + KV_BLOCK - 2) / KV_BLOCK + 1 + sink_blocks;
+    uint64_t limit = (uint64_t)blocks * KV_BLOCK * token_bytes(&shape);
+    CHECK(at_most <= limit * 11 / 10 + 65536, "window %d sinks %d: %llu bytes, %d blocks are %llu", window, n_sinks,
+          (unsigned long long)at_most, blocks, (unsigned long long)limit);
+    uint64_t visible = (uint64_t)(window + n_sinks) * token_bytes(&shape), reads = kvcache_token_bytes(p.c);
+    CHECK(reads + token_bytes(&shape) >= visible && reads <= visible + 2 * KV_BLOCK * token_bytes(&shape),
+          "window %d sinks %d: a token reads %llu bytes, visible are %llu", window, n_sinks, (unsigned long long)reads,
+          (unsigned long long)visible);
+    pair_close(&p);
+}
+
+static void window_frees(void) {
+    window_by_token(256, 0, 0);
+    window_by_token(1, 0, 1);
+    window_by_token(5, 1, 2);
+    window_by_token(300, 4, 3);
+    window_by_token(64, 300, 2); // sinks of more than a block
+    window_by_token(257, 256, 1);
+}
+
+static void window_in_chunks(void) { // prefill: nothing that the chunk itself still needs may go
+    for (int round = 0; round < 6; round++) {
+        KvShape shape = shapes[round % N_OF(shapes)];
+        shape.window = 1 + pick(400);
+        shape.n_sinks = round % 2 * pick(40);
+        Pair p = pair_open(shape);
+        if (!p.c) return;
+        char err[200] = "";
+        while (p.length + 700 < MAX_TOKENS) {
+            int n = 1 + pick(700), begin = p.length;
+            CHECK(!kvcache_reserve(p.c, n, err, sizeof err), "reserve %d: %s", n, err);
+            pair_store(&p, n, pick(2));
+            KvView view = kvcache_view(p.c, 0);
+            int needed = 0, right = 0; // the keys of the chunk's first query, while the chunk is being attended to
+            for (int t = 0; t < begin + n; t++) {
+                if (!token_needed(&p, t, begin)) continue;
+                needed++;
+                right += token_reads_back(&p, &view, 0, t);
+            }
+            CHECK(right == needed, "window %d sinks %d, %d tokens at %d: %d of %d keys are there", shape.window,
+                  shape.n_sinks, n, begin, right, needed);
+            kvcache_advance(p.c, n);
+            p.length += n;
+            pair_check(&p, "window, in chunks");
+        }
+        pair_close(&p);
+    }
+}
+
+// ---- truncate
+
+static void truncate_is_exact(void) {
+    static const int keeps[] = {1, 31, 32, 33, 255, 256, 257, 300, 511, 512, 640, 0};
+    for (int s = 0; s < N_OF(shapes); s++) {
+        Pair p = pair_open(shapes[s]);
+        if (!p.c) return;
+        for (int i = 0; i < N_OF(keeps); i++) {
+            pair_append(&p, 700 - p.length, i % 2);
+            CHECK(kvcache_truncate(p.c, 700) == 700 && kvcache_length(p.c) == 700, "truncating to the length");
+            uint64_t before = kvcache_bytes(p.c);
+            CHECK(kvcache_truncate(p.c, keeps[i]) == keeps[i] && kvcache_length(p.c) == keeps[i], "keep %d: %d",
+                  keeps[i], kvcache_length(p.c));
+            p.length = keeps[i];
+            CHECK(kvcache_bytes(p.c) <= before, "keep %d: more bytes than before", keeps[i]);
+            pair_check(&p, "after truncate");
+            pair_append(&p, 1, true);
+            pair_append(&p, 40, false); // over the edge of a group
+            pair_check(&p, "after truncate and other rows");
+        }
+        pair_close(&p);
+    }
+}
+
+// The keys that a query at position n would need are all held.
+static bool could_keep(const Pair *p, int n) {
+    KvView view = kvcache_view(p->c, 0);
+    for (int t = 0; t < n; t++) {
+        if (token_needed(p, t, n) && !view.blocks[t / KV_BLOCK]) return false;
+    }
+    return true;
+}
+
+static void truncate_in_a_window(int window, int n_sinks, int s) {
+    int n_kept = 0, n_lost = 0;
+    for (int round = 0; round < (quick() ? 10 : 60); round++) {
+        KvShape shape = shapes[s];
+        shape.window = window;
+        shape.n_sinks = n_sinks;
+        Pair p = pair_open(shape);
+        if (!p.c) return;
+        for (int turn = 0; turn < 3; turn++) { // again and again in one cache: the ring must not remember
+            pair_append(&p, 1 + pick(900), pick(2));
+            int n = pick(3) ? pick(p.length + 1) : p.length - pick(p.length < 20 ? p.length : 20);
+            bool could = could_keep(&p, n);
+            int kept = kvcache_truncate(p.c, n);
+            CHECK(kept == (could ? n : 0), "window %d sinks %d: truncate %d to %d gives %d, the keys were %s", window,
+                  n_sinks, p.length, n, kept, could ? "held" : "gone");
+            CHECK(kvcache_length(p.c) == kept, "truncate returns %d, the length is %d", kept, kvcache_length(p.c));
+            p.length = kvcache_length(p.c);
+            pair_check(&p, "after truncate in a window");
+            n_kept += kept > 0;
+            n_lost += n > 0 && kept == 0;
+        }
+        for (int i = 0; i < 300; i++) pair_append(&p, 1, i % 2);
+        pair_check(&p, "window, after truncate and other rows");
+        pair_close(&p);
+    }
+    if (!quick()) {
+        CHECK(n_kept && n_lost, "window %d sinks %d: %d kept, %d lost: one side was not tested", window, n_sinks, n_kept,
+              n_lost);
+    }
+}
+
+static void truncate_after_eviction(void) {
+    truncate_in_a_window(256, 0, 1);
+    truncate_in_a_window(5, 0, 2);
+    truncate_in_a_window(64, 4, 1);
+    truncate_in_a_window(100, 300, 2);
+
+    KvShape shape = shapes[1]; // the plain case, spelled out
+    shape.window = 100;
+    Pair p = pair_open(shape);
+    if (!p.c) return;
+    pair_append(&p, 1000, false);
+    CHECK(held_blocks(&p, 0, 1000) == 1, "window 100 of 1000 tokens holds %d blocks", held_blocks(&p, 0, 1000));
+    CHECK(kvcache_truncate(p.c, 990) == 990, "rewinding a little keeps");
+    CHECK(kvcache_truncate(p.c, 300) == 0 && kvcache_length(p.c) == 0, "rewinding behind the window starts over");
+    p.length = 0;
+    pair_append(&p, 400, true);
+    pair_check(&p, "after starting over");
+    pair_close(&p);
+}
+
+// ---- out of memory
+
+enum { ROOM = 64 << 20 };
+
+static void limit_memory(void) { // to ROOM more than now
+    long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    if (!f || fscanf(f, "%ld", &pages) != 1) exit(CHILD_CANNOT);
+    fclose(f);
+    rlim_t bytes = (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE) + ROOM;
+    struct rlimit limit = {bytes, bytes};
+    if (setrlimit(RLIMIT_AS, &limit)) exit(CHILD_CANNOT);
+    void *probe = malloc(2 * (size_t)ROOM);
+    if (probe) exit(CHILD_CANNOT); // an emulator that ignores the limit
+}
+
+static void out_of_memory_child(void) {
+    KvShape shape = {.n_layers = 3, .n_kv_heads = 4, .head_dim = 64, .type = KV_F32}; // 1.5 MiB a block
+    Pair p = pair_open(shape);
+    if (!p.c) return;
+    pair_append(&p, 500, false);
+    limit_memory();
+    static const int sizes[] = {INT_MAX, INT_MAX - 500, 1 << 30, 1 << 22, 100000, 20000};
+    const void *const *blocks[3];
+    const void *first[3];
+    for (int i = 0; i < N_OF(sizes); i++) {
+        uint64_t bytes = kvcache_bytes(p.c);
+        for (int layer = 0; layer < 3; layer++) {
+            blocks[layer] = (const void *const *)kvcache_view(p.c, layer).blocks;
+            first[layer] = blocks[layer][0];
+        }
+        char err[200] = "";
+        CHECK(kvcache_reserve(p.c, sizes[i], err, sizeof err) == -1, "reserve %d in 64 MiB", sizes[i]);
+        CHECK(one_line(err), "reserve %d: no line of text: \"%s\"", sizes[i], err);
+        CHECK(kvcache_bytes(p.c) == bytes, "a failed reserve %d changed the bytes from %llu to %llu", sizes[i],
+              (unsigned long long)bytes, (unsigned long long)kvcache_bytes(p.c));
+        CHECK(kvcache_length(p.c) == p.length, "a failed reserve changed the length");
+        for (int layer = 0; layer < 3; layer++) {
+            CHECK(kvcache_view(p.c, layer).blocks[0] == first[layer], "a failed reserve moved layer %d", layer);
+        }
+        pair_check(&p, "after a failed reserve");
+        pair_append(&p, 1, false); // and it goes on
+    }
+    int n_steps = 0;
+    char err[200] = "";
+    while (p.length + 256 < MAX_TOKENS && !kvcache_reserve(p.c, 256, err, sizeof err)) { // to the very end, by blocks
+        pair_append(&p, 256, false);
+        if (++n_steps > 100) break;
+    }
+    pair_check(&p, "after filling the memory");
+    pair_close(&p);
+}
+
+static void out_of_memory(void) {
+    int status = SANITIZED ? CHILD_CANNOT : in_child(out_of_memory_child);
+    if (status == CHILD_CANNOT) test_was_skipped = 1;
+    else CHECK(status == 0, "^ status %d", status);
+}
+
+static void closing(void) {
+    kvcache_close(NULL);
+    Pair p = pair_open(shapes[0]);
+    if (!p.c) return;
+    char err[200] = "";
+    CHECK(!kvcache_reserve(p.c, 300, err, sizeof err), "reserve: %s", err);
+    pair_close(&p); // reserved, nothing stored
+}
+
+int main(void) {
+    RUN(layout);
+    RUN(bf16_rounding);
+    RUN(growth_moves_nothing);
+    RUN(reserve_is_not_length);
+    RUN(window_frees);
+    RUN(window_in_chunks);
+    RUN(truncate_is_exact);
+    RUN(truncate_after_eviction);
+    RUN(out_of_memory);
+    RUN(closing);
+    return test_report();
+}

@@ -1,0 +1,789 @@
+// check_logits: the engine, through its public header, against a Llama forward pass written here in double from
+// FORMATS.md: own reader, token by token, every key and value kept. Then equalities that need no reference (thread
+// counts, prefill and token by token, reuse and fresh), failures that must leave a session usable, and the known text.
+//
+// Measure: NMSE of the logits, sum (a - b)^2 / sum b^2, at every position. fp32 arithmetic lands near 1e-12. For the
+// bf16 cache the reference rounds K and V to bf16 too; what is left is a rounding that falls the other way now and then.
+// What bf16 costs against the exact model is printed.
+#include "reference.h"
+
+#include "make_bin.h"
+#include "tessera.h"
+
+#include <limits.h>
+#include <pthread.h>
+
+// ---- the reference: a reader
+
+typedef struct {
+    int dim, hidden, n_layers, n_heads, n_kv_heads, vocab, seq_len, head_dim, kv_dim;
+    int version, group; // group 0: fp32
+    bool tied;
+    double *tok_emb, *rms_att, *wq, *wk, *wv, *wo, *rms_ffn, *w1, *w2, *w3, *rms_final, *cls;
+} Model;
+
+static void read_bytes(FILE *f, void *p, size_t n) {
+    if (fread(p, 1, n, f) == n) return;
+    fprintf(stderr, "a test model is too short\n");
+    exit(1);
+}
+
+static double *read_floats(FILE *f, int64_t n) {
+    float *in = need_floats(n);
+    double *out = need(sizeof(double) * (size_t)n);
+    read_bytes(f, in, sizeof(float) * (size_t)n);
+    for (int64_t i = 0; i < n; i++) out[i] = (double)in[i];
+    free(in);
+    return out;
+}
+
+// n_layers tensors of n values each; quantized ones bring their scales behind each tensor.
+static double *read_tensors(FILE *f, const Model *m, int n_layers, int64_t n) {
+    if (!m->group) return read_floats(f, n_layers * n);
+    double *out = need(sizeof(double) * (size_t)(n_layers * n));
+    int8_t *q = need((size_t)n);
+    for (int layer = 0; layer < n_layers; layer++) {
+        read_bytes(f, q, (size_t)n);
+        double *scales = read_floats(f, n / m->group);
+        for (int64_t i = 0; i < n; i++) out[layer * n + i] = q[i] * scales[i / m->group];
+        free(scales);
+    }
+    free(q);
+    return out;
+}
+
+static void read_header(FILE *f, Model *m) {
+    int32_t head[2], n[7];
+    read_bytes(f, head, sizeof head);
+    m->version = head[0] == 0x616b3432 ? head[1] : 0;
+    if (m->version == 0) fseek(f, 0, SEEK_SET);
+    read_bytes(f, n, sizeof n);
+    m->dim = n[0], m->hidden = n[1], m->n_layers = n[2], m->n_heads = n[3], m->n_kv_heads = n[4];
+    m->vocab = abs(n[5]), m->seq_len = n[6];
+    m->tied = n[5] > 0;
+    m->group = 0;
+    if (m->version) {
+        unsigned char shared;
+        read_bytes(f, &shared, 1);
+        m->tied = shared;
+        if (m->version == 2) read_bytes(f, &m->group, 4);
+        fseek(f, 256, SEEK_SET);
+    }
+    m->head_dim = m->dim / m->n_heads;
+    m->kv_dim = m->head_dim * m->n_kv_heads;
+}
+
+static void read_norms(FILE *f, Model *m) {
+    m->rms_att = read_floats(f, m->n_layers * m->dim);
+    m->rms_ffn = read_floats(f, m->n_layers * m->dim);
+    m->rms_final = read_floats(f, m->dim);
+}
+
+static Model *model_read(const char *path) {
+    FILE *f = fopen(path, "rb");
+    Model *m = need(sizeof *m);
+    if (!f) {
+        perror(path);
+        exit(1);
+    }
+    read_header(f, m);
+    int L = m->n_layers;
+    int64_t dim = m->dim, hidden = m->hidden, kv_dim = m->kv_dim;
+    if (m->version) read_norms(f, m);
+    m->tok_emb = read_tensors(f, m, 1, m->vocab * dim);
+    if (!m->version) m->rms_att = read_floats(f, L * dim);
+    m->wq = read_tensors(f, m, L, dim * dim);
+    m->wk = read_tensors(f, m, L, kv_dim * dim);
+    m->wv = read_tensors(f, m, L, kv_dim * dim);
+    m->wo = read_tensors(f, m, L, dim * dim);
+    if (!m->version) m->rms_ffn = read_floats(f, L * dim);
+    m->w1 = read_tensors(f, m, L, hidden * dim);
+    m->w2 = read_tensors(f, m, L, dim * hidden);
+    m->w3 = read_tensors(f, m, L, hidden * dim);
+    if (!m->version) {
+        m->rms_final = read_floats(f, dim);
+        fseek(f, (long)sizeof(float) * m->seq_len * m->head_dim, SEEK_CUR); // RoPE tables
+    }
+    m->cls = m->tied ? m->tok_emb : read_tensors(f, m, 1, m->vocab * dim);
+    if (fgetc(f) != EOF) {
+        fprintf(stderr, "%s: bytes left over: the test's reader is wrong\n", path);
+        exit(1);
+    }
+    fclose(f);
+    return m;
+}
+
+static void model_free(Model *m) {
+    double *const all[] = {m->tok_emb, m->rms_att, m->wq, m->wk, m->wv, m->wo, m->rms_ffn, m->w1, m->w2, m->w3, m->rms_final};
+    for (int i = 0; i < N_OF(all); i++) free(all[i]);
+    if (!m->tied) free(m->cls);
+    free(m);
+}
+
+// ---- the reference: a forward pass
+
+typedef struct {
+    const Model *m;
+    int window, n_sinks; // window 0: everything
+    bool bf16;           // K (after RoPE) and V are stored rounded
+    int pos, room;
+    double *k, *v; // [n_layers][room][kv_dim]
+} Timeline;
+
+static Timeline timeline_open(const Model *m, int room) {
+    size_t bytes = sizeof(double) * (size_t)m->n_layers * (size_t)room * (size_t)m->kv_dim;
+    return (Timeline){.m = m, .room = room, .k = need(bytes), .v = need(bytes)};
+}
+
+static void timeline_close(Timeline *t) {
+    free(t->k);
+    free(t->v);
+}
+
+static void multiply(double *y, const double *w, const double *x, int rows, int cols) {
+    for (int i = 0; i < rows; i++) {
+        double sum = 0;
+        for (int j = 0; j < cols; j++) sum += w[(int64_t)i * cols + j] * x[j];
+        y[i] = sum;
+    }
+}
+
+static void norm(double *y, const double *x, const double *weight, int n) {
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += x[i] * x[i];
+    for (int i = 0; i < n; i++) y[i] = weight[i] * x[i] / sqrt(sum / n + 1e-5);
+}
+
+static void rotate(double *x, int n, int head_dim, int pos) { // neighbours (2i, 2i + 1) of every head
+    for (int i = 0; i < n; i += 2) {
+        double angle = pos / pow(10000, (double)(i % head_dim) / head_dim), a = x[i], b = x[i + 1];
+        x[i] = a * cos(angle) - b * sin(angle);
+        x[i + 1] = a * sin(angle) + b * cos(angle);
+    }
+}
+
+static void attend(const Timeline *t, int layer, const double *q, double *out) {
+    const Model *m = t->m;
+    int hd = m->head_dim;
+    double *p = need(sizeof(double) * (size_t)(t->pos + 1));
+    for (int h = 0; h < m->n_heads; h++) {
+        int64_t at = (int64_t)layer * t->room * m->kv_dim + h / (m->n_heads / m->n_kv_heads) * hd;
+        double top = -INFINITY, sum = 0;
+        for (int j = 0; j <= t->pos; j++) {
+            p[j] = -INFINITY;
+            if (t->window && j <= t->pos - t->window && j >= t->n_sinks) continue;
+            p[j] = 0;
+            for (int d = 0; d < hd; d++) p[j] += q[h * hd + d] * t->k[at + (int64_t)j * m->kv_dim + d];
+            p[j] /= sqrt(hd);
+            top = fmax(top, p[j]);
+        }
+        for (int d = 0; d < hd; d++) out[h * hd + d] = 0;
+        for (int j = 0; j <= t->pos; j++) {
+            if (isinf(p[j])) continue;
+            p[j] = exp(p[j] - top);
+            sum += p[j];
+            for (int d = 0; d < hd; d++) out[h * hd + d] += p[j] * t->v[at + (int64_t)j * m->kv_dim + d];
+        }
+        for (int d = 0; d < hd; d++) out[h * hd + d] /= sum;
+    }
+    free(p);
+}
+
+static void timeline_step(Timeline *t, int32_t token, double *logits) {
+    const Model *m = t->m;
+    int dim = m->dim, hidden = m->hidden, kv_dim = m->kv_dim;
+    double *x = need(sizeof(double) * (size_t)(4 * dim + 2 * hidden)), *h = x + dim, *q = h + dim, *o = q + dim;
+    double *gate = o + dim, *up = gate + hidden;
+    memcpy(x, m->tok_emb + (int64_t)token * dim, sizeof(double) * (size_t)dim);
+    for (int layer = 0; layer < m->n_layers; layer++) {
+        int64_t L = layer, slot = (L * t->room + t->pos) * kv_dim;
+        norm(h, x, m->rms_att + L * dim, dim);
+        multiply(q, m->wq + L * dim * dim, h, dim, dim);
+        multiply(t->k + slot, m->wk + L * kv_dim * dim, h, kv_dim, dim);
+        multiply(t->v + slot, m->wv + L * kv_dim * dim, h, kv_dim, dim);
+        rotate(q, dim, m->head_dim, t->pos);
+        rotate(t->k + slot, kv_dim, m->head_dim, t->pos);
+        for (int64_t i = slot; t->bf16 && i < slot + kv_dim; i++) {
+            t->k[i] = (double)bf16_nearest((float)t->k[i]);
+            t->v[i] = (double)bf16_nearest((float)t->v[i]);
+        }
+        attend(t, layer, q, o);
+        multiply(h, m->wo + L * dim * dim, o, dim, dim);
+        for (int i = 0; i < dim; i++) x[i] += h[i];
+        norm(h, x, m->rms_ffn + L * dim, dim);
+        multiply(gate, m->w1 + L * hidden * dim, h, hidden, dim);
+        multiply(up, m->w3 + L * hidden * dim, h, hidden, dim);
+        for (int i = 0; i < hidden; i++) gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i];
+        multiply(h, m->w2 + L * dim * hidden, gate, dim, hidden);
+        for (int i = 0; i < dim; i++) x[i] += h[i];
+    }
+    norm(x, x, m->rms_final, dim);
+    multiply(logits, m->cls, x, m->vocab, dim);
+    free(x);
+    t->pos++;
+}
+
+static int best_of(const double *logits, int n) {
+    int best = 0;
+    for (int i = 1; i < n; i++) best = logits[i] > logits[best] ? i : best;
+    return best;
+}
+
+// ---- what the children check: made once, before forking
+
+static const char *bin_path, *tokenizer_path;
+static char made_bin[200], made_tokenizer[200];
+static int vocab, n_tokens, window, n_sinks;
+static int32_t *tokens;
+static double *expected[2]; // [n_tokens][vocab], with a cache of KV_BF16 and of KV_F32 (exact)
+
+static void free_known(void) {
+    free(tokens);
+    free(expected[0]);
+    free(expected[1]);
+    tokens = NULL;
+    expected[0] = expected[1] = NULL;
+}
+
+// Random tokens, or with greedy those that the model itself says after BOS.
+static void know(int n, int w, int sinks, bool greedy) {
+    free_known();
+    Model *m = model_read(bin_path);
+    vocab = m->vocab;
+    n_tokens = n;
+    window = w;
+    n_sinks = sinks;
+    tokens = need(sizeof *tokens * (size_t)n);
+    for (int kv = 1; kv >= 0; kv--) {
+        double *logits = expected[kv] = need(sizeof(double) * (size_t)n * (size_t)vocab);
+        Timeline t = timeline_open(m, n);
+        t.window = w;
+        t.n_sinks = sinks;
+        t.bf16 = kv == KV_BF16;
+        for (int i = 0; i < n; i++) {
+            if (kv == KV_F32) tokens[i] = !greedy ? pick(vocab) : i ? best_of(logits + (int64_t)(i - 1) * vocab, vocab) : 1;
+            timeline_step(&t, tokens[i], logits + (int64_t)i * vocab);
+        }
+        timeline_close(&t);
+    }
+    model_free(m);
+}
+
+static void make_model(const BinSpec *spec) {
+    snprintf(made_bin, sizeof made_bin, BIN_DIR "logits%d.bin", (int)getpid());
+    snprintf(made_tokenizer, sizeof made_tokenizer, BIN_DIR "logits%d.tokenizer.bin", (int)getpid());
+    make_bin(made_bin, spec);
+    make_tokenizer_bin(made_tokenizer, spec->vocab_size, spec->seed);
+    bin_path = made_bin;
+    tokenizer_path = made_tokenizer;
+}
+
+static void remove_model(void) {
+    remove(made_bin);
+    remove(made_tokenizer);
+}
+
+static Engine *open_engine(void) {
+    char err[300] = "";
+    Engine *e = engine_open(bin_path, tokenizer_path, err, sizeof err);
+    if (e) return e;
+    fprintf(stderr, "engine_open(%s): %s\n", bin_path, err);
+    exit(1);
+}
+
+static Session *open_session(const Engine *e, KvType kv, int n_threads) {
+    char err[300] = "";
+    SessionOptions o = {.n_threads = n_threads, .window = window, .n_sinks = n_sinks, .kv = kv};
+    Session *s = session_open(e, &o, err, sizeof err);
+    if (s) return s;
+    fprintf(stderr, "session_open: %s\n", err);
+    exit(1);
+}
+
+typedef struct {
+    float *logits; // [n_tokens][vocab]
+    int first, next; // positions seen; -1: none yet
+    bool in_order;
+} Seen;
+
+static Seen seen_open(void) {
+    return (Seen){.logits = need_floats((int64_t)n_tokens * vocab), .first = -1, .next = -1, .in_order = true};
+}
+
+static void see(void *context, int position, const float *logits) {
+    Seen *seen = context;
+    if (seen->next < 0) seen->first = seen->next = position;
+    if (position != seen->next || position < 0 || position >= n_tokens) {
+        seen->in_order = false;
+        return;
+    }
+    memcpy(seen->logits + (int64_t)position * vocab, logits, sizeof(float) * (size_t)vocab);
+    seen->next++;
+}
+
+static void sync_to(Session *s, const int32_t *ids, int n, const char *what) {
+    char err[300] = "";
+    CHECK(!session_sync(s, ids, n, err, sizeof err), "%s: sync %d: %s", what, n, err);
+    CHECK(session_length(s) == n, "%s: sync %d leaves length %d", what, n, session_length(s));
+}
+
+// A fresh session over tokens[0..n), the last few one by one: every position's logits. The caller frees seen.logits.
+static Seen run_fresh(const Engine *e, KvType kv, int n_threads, int n) {
+    Session *s = open_session(e, kv, n_threads);
+    Seen seen = seen_open();
+    session_visit(s, see, &seen);
+    for (int at = n > 20 ? n - 3 : n; at <= n; at++) sync_to(s, tokens, at, "fresh");
+    CHECK(seen.in_order && seen.first == 0 && seen.next == n, "%d tokens: the visitor saw positions %d to %d, %s", n,
+          seen.first, seen.next, seen.in_order ? "in order" : "out of order");
+    CHECK(!memcmp(session_logits(s), seen.logits + (int64_t)(n - 1) * vocab, sizeof(float) * (size_t)vocab),
+          "%d tokens: session_logits differ from what the visitor saw last", n);
+    session_close(s);
+    return seen;
+}
+
+static double worst_nmse(const Seen *seen, const double *logits, int n, int *where) {
+    double worst = 0;
+    *where = 0;
+    for (int i = 0; i < n; i++) {
+        double e = nmse(seen->logits + (int64_t)i * vocab, logits + (int64_t)i * vocab, vocab);
+        if (e <= worst) continue;
+        worst = e;
+        *where = i;
+    }
+    return worst;
+}
+
+static double worst_of[2], bf16_cost; // of this child, for the printed line
+
+// For bf16: what its rounding costs the reference, so that a share of it is the tolerance. A value of K or V within fp32
+// error of a tie is stored on the other side, and one such value costs as much as any other rounded one.
+static double tolerance_of(KvType kv, int n) {
+    double cost = 0;
+    for (int64_t at = 0; kv == KV_BF16 && at < (int64_t)n * vocab; at += vocab) {
+        double error = 0, power = 0;
+        for (int i = 0; i < vocab; i++) {
+            double exact = expected[KV_F32][at + i], rounded = expected[KV_BF16][at + i];
+            error += (rounded - exact) * (rounded - exact);
+            power += exact * exact;
+        }
+        cost = fmax(cost, error / power);
+    }
+    return kv == KV_F32 ? 1e-9 : 0.3 * cost;
+}
+
+static void against_reference(const Engine *e, KvType kv, int n_threads, int n) {
+    Seen seen = run_fresh(e, kv, n_threads, n);
+    int where;
+    double worst = worst_nmse(&seen, expected[kv], n, &where);
+    worst_of[kv] = fmax(worst_of[kv], worst);
+    CHECK(worst <= tolerance_of(kv, n), "%s, %d tokens, %d threads, window %d sinks %d: NMSE %.2g at position %d",
+          kv == KV_F32 ? "f32" : "bf16", n, n_threads, window, n_sinks, worst, where);
+    if (kv == KV_BF16) bf16_cost = worst_nmse(&seen, expected[KV_F32], n, &where);
+    free(seen.logits);
+}
+
+static void same_at_any_thread_count(const Engine *e, KvType kv, int n) {
+    static const int counts[] = {2, 3, 7};
+    Seen one = run_fresh(e, kv, 1, n);
+    for (int i = 0; i < N_OF(counts); i++) {
+        Seen many = run_fresh(e, kv, counts[i], n);
+        CHECK(!memcmp(one.logits, many.logits, sizeof(float) * (size_t)n * (size_t)vocab),
+              "%d tokens: %d threads differ from 1 by NMSE %.2g", n, counts[i], nmse_f32(many.logits, one.logits, n * vocab));
+        free(many.logits);
+    }
+    free(one.logits);
+}
+
+// ---- random models
+
+static const BinSpec specs[] = {
+    // MHA, head_dim 16
+    {.dim = 64, .hidden_dim = 172, .n_layers = 3, .n_heads = 4, .n_kv_heads = 4, .vocab_size = 300, .tied = true, .version = 0},
+    // GQA, head_dim 6, nothing a multiple of 8 but dim
+    {.dim = 48, .hidden_dim = 70, .n_layers = 2, .n_heads = 8, .n_kv_heads = 2, .vocab_size = 277, .tied = false, .version = 1},
+    // MQA, head_dim 80
+    {.dim = 160, .hidden_dim = 96, .n_layers = 2, .n_heads = 2, .n_kv_heads = 1, .vocab_size = 261, .tied = false, .version = 0},
+    // GQA of 3, head_dim 2, odd sizes
+    {.dim = 18, .hidden_dim = 31, .n_layers = 5, .n_heads = 9, .n_kv_heads = 3, .vocab_size = 300, .tied = true, .version = 1},
+    // int8, head_dim 20, groups of 8
+    {.dim = 40, .hidden_dim = 64, .n_layers = 3, .n_heads = 2, .n_kv_heads = 1, .vocab_size = 264, .tied = true, .version = 2, .group = 8},
+    // int8, head_dim 64, a group is two rows
+    {.dim = 128, .hidden_dim = 192, .n_layers = 2, .n_heads = 2, .n_kv_heads = 2, .vocab_size = 288, .tied = false, .version = 2, .group = 256},
+    // int8, GQA of 4, head_dim 6, groups of 96 in rows of 48 and of 70
+    {.dim = 48, .hidden_dim = 70, .n_layers = 2, .n_heads = 8, .n_kv_heads = 2, .vocab_size = 278, .tied = false, .version = 2, .group = 96},
+    // int8, MQA of 7 heads, head_dim 8, groups of 16 in rows of 56
+    {.dim = 56, .hidden_dim = 80, .n_layers = 2, .n_heads = 7, .n_kv_heads = 1, .vocab_size = 272, .tied = true, .version = 2, .group = 16},
+    // rows longer than what prefill unpacks at a time, matrices large enough that decode is threaded
+    {.dim = 96, .hidden_dim = 1100, .n_layers = 1, .n_heads = 6, .n_kv_heads = 2, .vocab_size = 300, .tied = true, .version = 0},
+    // the same in int8
+    {.dim = 544, .hidden_dim = 60, .n_layers = 1, .n_heads = 17, .n_kv_heads = 1, .vocab_size = 290, .tied = false, .version = 2, .group = 32},
+    // one layer, one head of 128, a tiny feed-forward, a vocabulary smaller than a panel
+    {.dim = 128, .hidden_dim = 4, .n_layers = 1, .n_heads = 1, .n_kv_heads = 1, .vocab_size = 7, .tied = true, .version = 1},
+};
+
+static void make_spec(int i) {
+    BinSpec spec = specs[i];
+    spec.seq_len = 1024;
+    spec.seed = (uint64_t)(i + 1);
+    make_model(&spec);
+}
+
+// Beyond a KV block and a prefill block; a large model is slow in double.
+static int text_length(const BinSpec *s) {
+    bool large = s->dim * (s->dim + s->hidden_dim) > 100000;
+    return large ? 100 : quick() ? 300 : 700;
+}
+
+static void model_child(void) {
+    static const int lengths[] = {1, 2, 17, 300};
+    Engine *e = open_engine();
+    int n = cpu_rung() == RUNG_SCALAR && n_tokens > 330 ? 330 : n_tokens; // it is slow
+    worst_of[0] = worst_of[1] = bf16_cost = 0;
+    same_at_any_thread_count(e, KV_F32, n);
+    against_reference(e, KV_F32, 2, n);
+    for (int i = 0; i < N_OF(lengths) - quick() && lengths[i] < n; i++) against_reference(e, KV_F32, 1, lengths[i]);
+    against_reference(e, KV_BF16, 2, n);
+    engine_close(e);
+    if (cpu_rung() < cpu_best_rung()) return;
+    printf("    %-7s window %d, sinks %d: NMSE %.1e, with a bf16 cache %.1e (which costs %.1e)\n",
+           cpu_rung_name(cpu_rung()), window, n_sinks, worst_of[KV_F32], worst_of[KV_BF16], bf16_cost);
+}
+
+static void random_models(void) {
+    for (int i = 0; i < N_OF(specs); i += 1 + quick()) {
+        const BinSpec *s = &specs[i];
+        printf("  dim %d, hidden %d, %d layers, heads %d/%d of %d, vocabulary %d %s, v%d\n", s->dim, s->hidden_dim,
+               s->n_layers, s->n_heads, s->n_kv_heads, s->dim / s->n_heads, s->vocab_size, s->tied ? "tied" : "untied",
+               s->version);
+        make_spec(i);
+        know(text_length(s), 0, 0, false);
+        at_every_rung(model_child);
+    }
+}
+
+static void windows(void) {
+    static const struct {
+        int spec, window, n_sinks;
+    } cases[] = {{0, 50, 0}, {3, 64, 4}, {4, 300, 1}, {1, 1, 0}, {7, 256, 0}, {1, 5, 300}, {0, 5000, 3}};
+    for (int i = 0; i < N_OF(cases) - 3 * quick(); i++) {
+        make_spec(cases[i].spec);
+        know(text_length(&specs[0]), cases[i].window, cases[i].n_sinks, false);
+        at_every_rung(model_child);
+    }
+}
+
+// ---- the same text on other ways
+
+static void steps_child(void) {
+    Engine *e = open_engine();
+    for (int kv = 0; kv < 2; kv++) {
+        Seen whole = run_fresh(e, (KvType)kv, 2, n_tokens), steps = seen_open();
+        Session *s = open_session(e, (KvType)kv, 2);
+        session_visit(s, see, &steps);
+        for (int n = 1; n <= n_tokens; n++) sync_to(s, tokens, n, "token by token");
+        CHECK(steps.in_order && steps.first == 0 && steps.next == n_tokens, "token by token: positions out of order");
+        double worst = 0, limit = kv == KV_F32 ? 1e-10 : 1e-6;
+        for (int64_t i = 0; i < n_tokens; i++) {
+            worst = fmax(worst, nmse_f32(steps.logits + i * vocab, whole.logits + i * vocab, vocab));
+        }
+        CHECK(worst <= limit, "%s, window %d sinks %d: token by token differs from at once by NMSE %.2g",
+              kv == KV_F32 ? "f32" : "bf16", window, n_sinks, worst);
+        session_close(s);
+        free(whole.logits);
+        free(steps.logits);
+    }
+    engine_close(e);
+}
+
+static void token_by_token(void) {
+    make_spec(0);
+    know(quick() ? 70 : 300, 0, 0, false);
+    at_every_rung(steps_child);
+    make_spec(4);
+    know(quick() ? 70 : 500, 64, 4, false);
+    at_every_rung(steps_child);
+}
+
+// Sync s to ids and compare with a fresh session. The tolerance of bf16: a rounding of K or V that falls the other way.
+static void as_fresh(const Engine *e, Session *s, KvType kv, const int32_t *ids, int n, const char *what) {
+    Seen seen = seen_open();
+    session_visit(s, see, &seen);
+    sync_to(s, ids, n, what);
+    CHECK(seen.in_order && (seen.next < 0 || seen.next == n), "%s: the visitor saw %d to %d of %d", what, seen.first,
+          seen.next, n);
+    session_visit(s, NULL, NULL);
+    Session *fresh = open_session(e, kv, 2);
+    sync_to(fresh, ids, n, "fresh");
+    double error = nmse_f32(session_logits(s), session_logits(fresh), vocab);
+    CHECK(error <= (kv == KV_F32 ? 1e-10 : 1e-6), "%s, %s, window %d sinks %d, %d tokens: NMSE %.2g from a fresh session",
+          what, kv == KV_F32 ? "f32" : "bf16", window, n_sinks, n, error);
+    session_close(fresh);
+    free(seen.logits);
+}
+
+static void reuse_by(const Engine *e, KvType kv) {
+    int n = n_tokens;
+    int32_t *other = need(sizeof *other * (size_t)n);
+    Session *s = open_session(e, kv, 2);
+    const int extend[] = {1, 2, 17, 17, 60, 61, n - 1, n, n};
+    for (int i = 0; i < N_OF(extend); i++) as_fresh(e, s, kv, tokens, extend[i], "extend");
+    const int rewind[] = {n - 1, n - 5, n / 2, n / 2 + 1, n, 61, 60, n, 1, n};
+    for (int i = 0; i < N_OF(rewind); i++) as_fresh(e, s, kv, tokens, rewind[i], "rewind");
+    const int change[] = {n / 3, n - 1, 0, 32, n - 2, n / 2};
+    for (int i = 0; i < N_OF(change) - 3 * (window > 0); i++) {
+        memcpy(other, tokens, sizeof *other * (size_t)n);
+        other[change[i]] = (other[change[i]] + 1) % vocab;
+        as_fresh(e, s, kv, other, n, "change in the middle");
+        as_fresh(e, s, kv, other, n - 1 - i, "and rewind");
+        as_fresh(e, s, kv, tokens, n, "and back");
+    }
+    session_close(s);
+    free(other);
+}
+
+// What was rewound leaves no trace: 50 tokens, then others, then token 51 must be 50 and 51, to the bit.
+static void no_trace(const Engine *e, KvType kv) {
+    int32_t other[200];
+    for (int i = 0; i < 200; i++) other[i] = i < 50 ? tokens[i] : pick(vocab);
+    Session *a = open_session(e, kv, 3), *b = open_session(e, kv, 1);
+    other[50] = (tokens[50] + 1) % vocab;
+    sync_to(a, tokens, 50, "no trace");
+    sync_to(a, other, 200, "no trace");
+    sync_to(a, tokens, 51, "no trace");
+    sync_to(b, tokens, 50, "no trace");
+    sync_to(b, tokens, 51, "no trace");
+    CHECK(!memcmp(session_logits(a), session_logits(b), sizeof(float) * (size_t)vocab),
+          "rewound tokens left a trace: NMSE %.2g", nmse_f32(session_logits(a), session_logits(b), vocab));
+    session_close(a);
+    session_close(b);
+}
+
+static void reuse_child(void) {
+    Engine *e = open_engine();
+    reuse_by(e, KV_F32);
+    if (!window || cpu_rung() != RUNG_SCALAR) reuse_by(e, KV_BF16);
+    if (!window) no_trace(e, KV_F32);
+    if (!window) no_trace(e, KV_BF16);
+    engine_close(e);
+}
+
+static void reuse(void) {
+    make_spec(1);
+    know(quick() ? 150 : 300, 0, 0, false);
+    at_every_rung(reuse_child);
+}
+
+static void reuse_in_a_window(void) { // rewinding behind what the window kept starts over
+    make_spec(3);
+    know(400, 64, 0, false);
+    at_every_rung(reuse_child);
+    make_spec(1);
+    know(560, 30, 4, false);
+    if (!quick()) at_every_rung(reuse_child);
+}
+
+// ---- several sessions of one engine
+
+enum { N_SIDE_BY_SIDE = 3 };
+
+typedef struct {
+    const Engine *e;
+    float *logits;
+    int n;
+} Side;
+
+static void *side_main(void *argument) {
+    Side *side = argument;
+    char err[200];
+    Session *s = open_session(side->e, KV_BF16, 1 + side->n % 2);
+    for (int n = 5; n <= side->n; n += 5) {
+        if (session_sync(s, tokens, n, err, sizeof err)) break;
+    }
+    memcpy(side->logits, session_logits(s), sizeof(float) * (size_t)vocab);
+    session_close(s);
+    return NULL;
+}
+
+static void side_by_side_child(void) {
+    Engine *e = open_engine();
+    Side sides[2 * N_SIDE_BY_SIDE];
+    pthread_t threads[N_SIDE_BY_SIDE];
+    for (int i = 0; i < 2 * N_SIDE_BY_SIDE; i++) {
+        sides[i] = (Side){e, need_floats(vocab), 20 + 15 * (i % N_SIDE_BY_SIDE)};
+    }
+    for (int i = 0; i < N_SIDE_BY_SIDE; i++) pthread_create(&threads[i], NULL, side_main, &sides[i]);
+    for (int i = 0; i < N_SIDE_BY_SIDE; i++) pthread_join(threads[i], NULL);
+    for (int i = 0; i < N_SIDE_BY_SIDE; i++) {
+        side_main(&sides[N_SIDE_BY_SIDE + i]); // alone
+        CHECK(!memcmp(sides[i].logits, sides[N_SIDE_BY_SIDE + i].logits, sizeof(float) * (size_t)vocab),
+              "a session beside others differs from one alone");
+    }
+    for (int i = 0; i < 2 * N_SIDE_BY_SIDE; i++) free(sides[i].logits);
+    engine_close(e);
+}
+
+static void side_by_side(void) {
+    make_spec(0);
+    know(60, 0, 0, false);
+    at_every_rung(side_by_side_child);
+}
+
+// ---- failures leave a session usable
+
+static void fails(Session *s, const int32_t *ids, int n, const char *what) {
+    char err[300] = "";
+    CHECK(session_sync(s, ids, n, err, sizeof err) == -1, "%s: sync %d did not fail", what, n);
+    CHECK(one_line(err), "%s: sync %d: no line of text: \"%s\"", what, n, err);
+    char small[9] = "--------";
+    CHECK(session_sync(s, ids, n, small, 6) == -1 && memchr(small, 0, 6) && small[6] == '-' && small[7] == '-',
+          "%s: sync %d wrote beyond a short err", what, n);
+    int length = session_length(s);
+    CHECK(length >= 0 && length <= session_info(s).n_ctx, "%s: sync %d leaves length %d", what, n, length);
+}
+
+static void failures_child(void) {
+    enum { N_CTX = 50 };
+    char err[300] = "";
+    Engine *e = open_engine();
+    for (int kv = 0; kv < 2; kv++) {
+        SessionOptions o = {.n_ctx = N_CTX, .n_threads = 2, .kv = (KvType)kv};
+        Session *s = session_open(e, &o, err, sizeof err);
+        CHECK(s, "session_open: %s", err);
+        if (!s) return;
+        CHECK(session_info(s).n_ctx == N_CTX && session_info(s).n_threads == 2, "n_ctx %d, n_threads %d",
+              session_info(s).n_ctx, session_info(s).n_threads);
+        CHECK(session_length(s) == 0, "a new session has length %d", session_length(s));
+        fails(s, tokens, 0, "no tokens, nothing yet");
+        fails(s, tokens, N_CTX + 1, "context full, at once");
+        as_fresh(e, s, (KvType)kv, tokens, 20, "after context full");
+        as_fresh(e, s, (KvType)kv, tokens, N_CTX, "to the last place");
+        fails(s, tokens, N_CTX + 1, "context full, the next token");
+        fails(s, tokens, n_tokens, "context full, many more");
+        as_fresh(e, s, (KvType)kv, tokens, N_CTX, "after context full");
+        as_fresh(e, s, (KvType)kv, tokens, 7, "after context full");
+        fails(s, tokens, 0, "no tokens");
+        fails(s, tokens, -3, "a negative number of tokens");
+        as_fresh(e, s, (KvType)kv, tokens, 30, "after no tokens");
+        const int32_t bad[] = {-1, vocab, vocab + 1, INT32_MAX, INT32_MIN};
+        const int at[] = {0, 1, 29, 30, 31, 40};
+        for (int i = 0; i < N_OF(bad) * N_OF(at); i++) {
+            int32_t ids[45];
+            memcpy(ids, tokens, sizeof ids);
+            ids[at[i / N_OF(bad)]] = bad[i % N_OF(bad)];
+            fails(s, ids, 45, "bad id");
+            if (i % 4 == 0) as_fresh(e, s, (KvType)kv, tokens, 25 + i % 13, "after a bad id");
+        }
+        session_close(s);
+    }
+    session_close(NULL);
+    engine_close(e);
+    engine_close(NULL);
+}
+
+static void failures(void) {
+    make_spec(0);
+    know(100, 0, 0, false);
+    at_every_rung(failures_child);
+}
+
+// ---- memory follows the text
+
+static void memory_child(void) {
+    char err[300] = "";
+    Engine *e = open_engine();
+    Session *s = open_session(e, KV_BF16, 1);
+    EngineInfo info = engine_info(e);
+    uint64_t token = 2 * 2 * (uint64_t)info.n_layers * (uint64_t)(info.n_kv_heads * info.head_dim), settled = 0;
+    for (int n = 10; n <= n_tokens; n += 10) {
+        CHECK(!session_sync(s, tokens, n, err, sizeof err), "%s", err);
+        uint64_t bytes = session_info(s).kv_bytes;
+        if (n == 10) CHECK(bytes <= 512 * token + 65536, "10 tokens take %llu bytes", (unsigned long long)bytes);
+        if (n <= 780) settled = bytes > settled ? bytes : settled;
+        CHECK(n <= 780 || bytes <= settled, "window 256: %llu bytes at %d tokens, %llu at 780", (unsigned long long)bytes,
+              n, (unsigned long long)settled);
+        CHECK(session_info(s).kv_token_bytes <= 2 * 512 * token, "a token reads %llu bytes",
+              (unsigned long long)session_info(s).kv_token_bytes);
+    }
+    session_close(s);
+    engine_close(e);
+}
+
+static void memory(void) {
+    make_spec(3);
+    know(1020, 256, 0, false);
+    at_every_rung(memory_child);
+}
+
+// ---- real models
+
+static const char story[] =
+    "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw a big, red "
+    "ball. She wanted to play with it, but it was too high.\nLily's mom said, \"Lily, let's go to the park.\" Lily was sad and "
+    "didn't know what to do. She said, \"I want to play with your ball, but I can't find it.\"\nLily was sad and didn't know "
+    "what to do. She said, \"I'm sorry, Lily. I didn't know what to do.\"\nLily didn't want to help her mom, so she";
+
+static void story_by(const Engine *e, KvType kv, int n_threads) {
+    char text[2000] = "";
+    int32_t ids[201] = {1};
+    Session *s = open_session(e, kv, n_threads);
+    TextOut *out = textout_open(e, true);
+    for (int n = 1; n <= 200; n++) {
+        sync_to(s, ids, n, "story");
+        const float *logits = session_logits(s);
+        int best = 0;
+        for (int i = 1; i < vocab; i++) best = logits[i] > logits[best] ? i : best;
+        ids[n] = best;
+        strncat(text, textout_push(out, best), sizeof text - strlen(text) - 1);
+    }
+    strncat(text, textout_finish(out), sizeof text - strlen(text) - 1);
+    CHECK(!strcmp(text, story), "%s, %d threads: the story differs:\n%s", kv == KV_F32 ? "f32" : "bf16", n_threads, text);
+    textout_close(out);
+    session_close(s);
+}
+
+static void story_child(void) {
+    Engine *e = open_engine();
+    EngineInfo info = engine_info(e);
+    CHECK(info.dim == 64 && info.hidden_dim == 172 && info.n_layers == 5 && info.n_heads == 8 && info.n_kv_heads == 4 &&
+              info.vocab_size == 512 && info.max_seq_len == 512 && info.bos_id == 1,
+          "engine_info of stories260K");
+    story_by(e, KV_F32, 1);
+    story_by(e, KV_F32, 3);
+    story_by(e, KV_BF16, 2);
+    engine_close(e);
+    model_child();
+}
+
+#define STORIES SHARED_DATA "stories260K/"
+
+static void stories260K(void) {
+    SKIP_WITHOUT(STORIES "stories260K.bin");
+    bin_path = STORIES "stories260K.bin";
+    tokenizer_path = STORIES "tok512.bin";
+    know(quick() ? 300 : 512, 0, 0, true);
+    at_every_rung(story_child);
+}
+
+static void stories260K_q8(void) {
+    SKIP_WITHOUT(STORIES "stories260K-q8.bin");
+    bin_path = STORIES "stories260K-q8.bin";
+    tokenizer_path = STORIES "tok512.bin";
+    know(quick() ? 300 : 512, 0, 0, true);
+    at_every_rung(model_child);
+}
+
+int main(void) {
+    RUN(random_models);
+    RUN(windows);
+    RUN(token_by_token);
+    RUN(reuse);
+    RUN(reuse_in_a_window);
+    RUN(side_by_side);
+    RUN(failures);
+    RUN(memory);
+    RUN(stories260K);
+    RUN(stories260K_q8);
+    free_known();
+    remove_model();
+    return test_report();
+}

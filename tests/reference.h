@@ -1,0 +1,143 @@
+// reference.h: what the numeric tests share. Rungs as child processes, bfloat16 from its definition, error measures.
+//
+// The rung of a process is chosen once, from TESSERA_CPU. So a test that depends on it runs its body in a forked child
+// for every rung of the machine; the parent must not have asked cpu.h anything before. TESSERA_CPU set from outside
+// leaves only that rung. TESSERA_TEST_QUICK=1 shrinks the products (emulators, sanitizers).
+#pragma once
+#include "test.h"
+
+#include "kernels/kernels.h"
+
+#include <math.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0 // 1: address space limits would hit the sanitizer itself
+#endif
+
+#define UNUSED __attribute__((unused))
+#define N_OF(array) ((int)(sizeof(array) / sizeof *(array)))
+
+UNUSED static bool quick(void) {
+    const char *value = getenv("TESSERA_TEST_QUICK");
+    return value && *value && strcmp(value, "0") != 0;
+}
+
+UNUSED static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+UNUSED static void *need(size_t bytes) {
+    void *p = malloc(bytes ? bytes : 1);
+    if (p) return p;
+    fprintf(stderr, "out of memory in a test\n");
+    exit(1);
+}
+
+UNUSED static float *need_floats(int64_t n) {
+    return need((size_t)n * sizeof(float));
+}
+
+UNUSED static int pick(int n) { // 0..n-1
+    return (int)(test_u32() % (uint32_t)n);
+}
+
+// ---- numbers
+
+// The bfloat16 nearest to f, as float; ties go to the even one. Straight from the definition, finite f only.
+UNUSED static float bf16_nearest(float f) {
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    uint32_t toward_zero = bits & 0xffff0000u, away = toward_zero + 0x10000u;
+    float a, b;
+    memcpy(&a, &toward_zero, sizeof a);
+    memcpy(&b, &away, sizeof b);
+    double to_a = fabs((double)f - (double)a), to_b = fabs((double)b - (double)f);
+    if (to_a != to_b) return to_a < to_b ? a : b;
+    return toward_zero & 0x10000u ? b : a;
+}
+
+// sum (a - b)^2 / sum b^2
+UNUSED static double nmse(const float *a, const double *b, int n) {
+    double error = 0, power = 0;
+    for (int i = 0; i < n; i++) {
+        error += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+        power += b[i] * b[i];
+    }
+    if (!(error < INFINITY)) return INFINITY; // NaN too
+    return power > 0 ? error / power : error > 0 ? INFINITY : 0;
+}
+
+UNUSED static double nmse_f32(const float *a, const float *b, int n) {
+    double error = 0, power = 0;
+    for (int i = 0; i < n; i++) {
+        error += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+        power += (double)b[i] * (double)b[i];
+    }
+    if (!(error < INFINITY)) return INFINITY;
+    return power > 0 ? error / power : error > 0 ? INFINITY : 0;
+}
+
+// An error message as the contracts promise it: something, one line.
+UNUSED static bool one_line(const char *err) {
+    return err[0] && !strchr(err, '\n');
+}
+
+// ---- child processes
+
+enum { CHILD_CANNOT = 77 }; // what a child exits with where the machine does not allow the test
+
+// Run body in a child; its exit status, or 128 + the signal that ended it.
+UNUSED static int in_child(void (*body)(void)) {
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid < 0) return 1;
+    if (!pid) {
+        test_bad = 0;
+        body();
+        fflush(NULL);
+        exit(test_bad != 0);
+    }
+    int status = 0;
+    waitpid(pid, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static void (*rung_body)(void);
+static CpuRung rung_wanted;
+
+UNUSED static void rung_child(void) {
+    setenv("TESSERA_CPU", cpu_rung_name(rung_wanted), 1);
+    CHECK(cpu_rung() == rung_wanted, "TESSERA_CPU=%s gives %s", cpu_rung_name(rung_wanted), cpu_rung_name(cpu_rung()));
+    CHECK(kernels() == kernels_for(rung_wanted), "rung %s: kernels() is another table", cpu_rung_name(rung_wanted));
+    rung_body();
+}
+
+UNUSED static void best_rung_child(void) {
+    exit((int)cpu_best_rung());
+}
+
+// Run body in a child at every rung of this machine.
+UNUSED static void at_every_rung(void (*body)(void)) {
+    int best = in_child(best_rung_child);
+    const char *only = getenv("TESSERA_CPU");
+    rung_body = body;
+    for (int r = 0; r <= best && r < N_RUNGS; r++) {
+        rung_wanted = (CpuRung)r;
+        if (!kernels_for(rung_wanted)) continue;
+        if (only && *only && strcmp(only, cpu_rung_name(rung_wanted)) != 0) continue;
+        int status = in_child(rung_child);
+        CHECK(status == 0, "^ at rung %s (status %d)", cpu_rung_name(rung_wanted), status);
+    }
+}

@@ -1,0 +1,695 @@
+// bench: how fast a model runs on this machine, in tokens and in bytes.
+//
+// Three measurements: rows like llama-bench's (prefill and decode, at a depth of text), --sweep: how both grow with the
+// context, --attention: the fused attention loop against the plain one that writes its n x n matrix. Owns a probe of the
+// machine's read bandwidth, the yardstick of decode: bytes are computed from the model's shape, only time is measured.
+#include "cli.h"
+
+#include "attention.h"
+#include "cpu.h"
+#include "file.h"
+#include "growth_plot.h"
+#include "kernels/kernels.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static const char usage[] =
+    "usage: build/bench MODEL [options]\n"
+    "  -p N,..          prompt tokens of the prefill rows, 0 for none (512)\n"
+    "  -n N,..          new tokens of the decode rows, 0 for none (128)\n"
+    "  -d N,..          tokens of text that come before (0)\n"
+    "  -r N             repetitions (5)\n"
+    "  -o FORMAT        md, csv or json (md)\n"
+    "  --sweep N        instead: speed as the context grows to N tokens; --plot FILE.svg draws it\n"
+    "  --attention N    instead: attention alone over N tokens, fused against unfused (no model needed)\n"
+    "  -t N             threads (the cores this process may use)\n"
+    "  -c N             context limit (what the rows need)\n"
+    "  --window W       attend to the last W tokens, --sinks S and to the first S\n"
+    "  --kv TYPE        what the cache stores: bf16 or f32 (bf16)\n"
+    "  -z FILE          tokenizer (<model stem>.tokenizer.bin, then tokenizer.bin beside the model)\n";
+
+enum { MAX_LIST = 16, MOST_TOKENS = 1 << 24, MAX_REPEATS = 1000, SWEEP_START = 128, SWEEP_CHUNK = 512, SWEEP_NEW = 32 };
+
+typedef enum { OUT_MD, OUT_CSV, OUT_JSON } Format;
+
+typedef struct {
+    int n, v[MAX_LIST];
+} List;
+
+typedef struct {
+    const char *model, *tokenizer, *plot;
+    List prompt, gen, depth;
+    int repeats, sweep, attention;
+    Format format;
+    SessionOptions session;
+} Options;
+
+// ---- command line
+
+static List parse_list(Args *a, const char *flag) {
+    const char *text = args_text(a, flag), *at = text;
+    List list = {0};
+    for (;;) {
+        char *end;
+        long v = strtol(at, &end, 10);
+        bool bad = end == at || v < 0 || v > MOST_TOKENS || (*end && *end != ',') || list.n == MAX_LIST;
+        if (bad) {
+            die(2, "%s: expected up to %d whole numbers from 0 to %d with commas between, found '%s'", flag, MAX_LIST,
+                MOST_TOKENS, text);
+        }
+        list.v[list.n++] = (int)v;
+        if (!*end) return list;
+        at = end + 1;
+    }
+}
+
+static Format parse_format(Args *a, const char *flag) {
+    static const char *const names[] = {[OUT_MD] = "md", [OUT_CSV] = "csv", [OUT_JSON] = "json"};
+    const char *text = args_text(a, flag);
+    for (Format f = OUT_MD; f <= OUT_JSON; f++) {
+        if (!strcmp(text, names[f])) return f;
+    }
+    die(2, "%s: expected md, csv or json, found '%s'", flag, text);
+}
+
+static Options parse(int argc, char **argv) {
+    Options o = {.prompt = {1, {512}}, .gen = {1, {128}}, .depth = {1, {0}}, .repeats = 5};
+    Args a = args_start(argc, argv, usage);
+    while (args_left(&a)) {
+        const char *f = args_next(&a);
+        if (!strcmp(f, "-p")) o.prompt = parse_list(&a, f);
+        else if (!strcmp(f, "-n")) o.gen = parse_list(&a, f);
+        else if (!strcmp(f, "-d")) o.depth = parse_list(&a, f);
+        else if (!strcmp(f, "-r")) o.repeats = args_int(&a, f, 1, MAX_REPEATS);
+        else if (!strcmp(f, "-o")) o.format = parse_format(&a, f);
+        else if (!strcmp(f, "-z")) o.tokenizer = args_text(&a, f);
+        else if (!strcmp(f, "--sweep")) o.sweep = args_int(&a, f, 2, MOST_TOKENS);
+        else if (!strcmp(f, "--plot")) o.plot = args_text(&a, f);
+        else if (!strcmp(f, "--attention")) o.attention = args_int(&a, f, 1, 32768); // a 4 GiB matrix
+        else if (args_session(&a, f, &o.session)) continue;
+        else if (*f == '-' && f[1]) die(2, "%s: unknown flag; build/bench --help lists them", f);
+        else if (o.model) die(2, "%s: a second model; expected one, found %s first", f, o.model);
+        else o.model = f;
+    }
+    if (!o.model && !o.attention) die(2, "no model: expected build/bench MODEL, or --attention N");
+    if (o.attention && o.sweep) die(2, "--attention and --sweep: expected one, found both");
+    if (o.plot && !o.sweep) die(2, "--plot: needs --sweep N");
+    if (o.session.n_sinks && !o.session.window) die(2, "--sinks: needs --window");
+    return o;
+}
+
+// ---- numbers
+
+static double mean(const double *v, int n) {
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += v[i];
+    return sum / n;
+}
+
+static double deviation(const double *v, int n) { // of a sample
+    double m = mean(v, n), sum = 0;
+    for (int i = 0; i < n; i++) sum += (v[i] - m) * (v[i] - m);
+    return n > 1 ? sqrt(sum / (n - 1)) : 0;
+}
+
+static int compare(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *v, int n) { // sorts v
+    qsort(v, (size_t)n, sizeof *v, compare);
+    return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
+}
+
+static uint64_t random_state = 0x9E3779B97F4A7C15u;
+
+static uint32_t random_u32(void) { // xorshift64*
+    random_state ^= random_state >> 12;
+    random_state ^= random_state << 25;
+    random_state ^= random_state >> 27;
+    return (uint32_t)(random_state * 0x2545F4914F6CDD1Du >> 32);
+}
+
+static void *must_alloc(size_t bytes) {
+    void *p;
+    if (posix_memalign(&p, 64, bytes ? bytes : 1)) die(1, "out of memory: %.1f MiB", (double)bytes / 0x1p20);
+    return p;
+}
+
+// ---- read bandwidth
+
+enum { PROBE_CHUNK = 1 << 20, PROBE_CHUNKS = 384, PROBE_PASSES = 12 };
+
+typedef struct {
+    uint64_t *data;
+    uint64_t sums[PROBE_CHUNKS];
+} Probe;
+
+static void probe_fill(void *context, int item, int worker) {
+    (void)worker;
+    memset((char *)((Probe *)context)->data + (size_t)item * PROBE_CHUNK, item + 1, PROBE_CHUNK);
+}
+
+static void probe_read(void *context, int item, int worker) {
+    (void)worker;
+    Probe *p = context;
+    enum { N = PROBE_CHUNK / sizeof(uint64_t) };
+    const uint64_t *v = p->data + (size_t)item * N;
+    uint64_t sum[8] = {0};
+    for (int i = 0; i < (int)N; i += 8) {
+        for (int j = 0; j < 8; j++) sum[j] += v[i + j];
+    }
+    for (int j = 0; j < 8; j++) p->sums[item] += sum[j];
+}
+
+// GB/s, the best of several passes over memory that no cache holds; 0 when it cannot be measured.
+static double probe_here(int n_threads) {
+    static Probe p;
+    char err[256];
+    double best = 0;
+    ThreadPool *pool = threads_start(n_threads, err, sizeof err);
+    p.data = malloc((size_t)PROBE_CHUNK * PROBE_CHUNKS);
+    if (pool && p.data) threads_for(pool, PROBE_CHUNKS, probe_fill, &p);
+    for (int pass = 0; pool && p.data && pass < PROBE_PASSES; pass++) {
+        double start = seconds();
+        threads_for(pool, PROBE_CHUNKS, probe_read, &p);
+        best = fmax(best, (double)PROBE_CHUNK * PROBE_CHUNKS / (seconds() - start) * 1e-9);
+    }
+    uint64_t sum = 0;
+    for (int i = 0; i < PROBE_CHUNKS; i++) sum += p.sums[i];
+    return sum ? best : 0; // the sums are needed: the reads cannot be left out
+}
+
+// In a child process, so that the buffer does not count in this one's peak memory.
+static double probe_bandwidth(int n_threads) {
+    int fd[2];
+    double result = 0;
+    if (pipe(fd)) return 0;
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        result = probe_here(n_threads);
+        _exit(write(fd[1], &result, sizeof result) != sizeof result);
+    }
+    close(fd[1]);
+    if (child < 0 || read(fd[0], &result, sizeof result) != sizeof result) result = 0;
+    close(fd[0]);
+    if (child > 0) waitpid(child, NULL, 0);
+    return result;
+}
+
+// ---- output
+
+typedef struct {
+    Options o;
+    int n_threads;
+    double read_gb; // GB/s; 0: unknown
+    Engine *engine;
+    EngineInfo info;
+    Session *session;
+    int32_t *tokens; // random ids; every measurement is a prefix of this text
+    int n_rows;      // printed
+    bool over;       // some row was faster than memory
+} Bench;
+
+static void put_json_string(const char *text) {
+    putchar('"');
+    for (; *text; text++) {
+        unsigned char c = (unsigned char)*text;
+        if (c == '"' || c == '\\') putchar('\\');
+        if (c < ' ') printf("\\u%04x", c);
+        else putchar(c);
+    }
+    putchar('"');
+}
+
+static const char *base_name(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+static void put_json_number(const char *key, double v) { // null: not known, or not of this row
+    if (v > 0) printf("\"%s\": %.6g", key, v);
+    else printf("\"%s\": null", key);
+}
+
+static void start_output(const Bench *b, const char *csv_header, const char *md_header) {
+    if (b->o.format == OUT_CSV) puts(csv_header);
+    if (b->o.format == OUT_MD) fputs(md_header, stdout);
+    if (b->o.format != OUT_JSON) return;
+    printf("{\"machine\": {\"cpu\": ");
+    put_json_string(cpu_model());
+    printf(", \"cores\": %d, ", cpu_count());
+    put_json_number("read_gb_per_s", b->read_gb);
+    printf("},\n");
+    if (b->engine) {
+        printf(" \"model\": {\"file\": ");
+        put_json_string(base_name(b->o.model));
+        printf(", \"kind\": ");
+        put_json_string(b->info.kind);
+        printf(", \"n_params\": %llu, \"model_bytes\": %llu, \"token_bytes\": %llu},\n",
+               (unsigned long long)b->info.n_params, (unsigned long long)b->info.model_bytes,
+               (unsigned long long)b->info.token_bytes);
+    }
+    printf(" \"rows\": [");
+}
+
+static void start_row(Bench *b) {
+    if (b->o.format == OUT_JSON) fputs(b->n_rows ? ",\n  " : "\n  ", stdout);
+    b->n_rows++;
+}
+
+static void end_output(const Bench *b) {
+    if (b->o.format == OUT_JSON) puts("\n]}");
+    if (b->o.format == OUT_MD) {
+        printf("\n%s, %s, %d of %d cores", cpu_model(), cpu_rung_name(cpu_rung()), b->n_threads, cpu_count());
+        if (b->read_gb > 0) printf("; memory reads %.1f GB/s (best of %d passes)", b->read_gb, PROBE_PASSES);
+        putchar('\n');
+        if (b->over) {
+            printf("* faster than memory: the %.1f MiB that a token reads stay, in part at least, in a cache, so memory "
+                   "does not bound this model here\n",
+                   (double)b->info.token_bytes / 0x1p20);
+        }
+    }
+    if (fflush(stdout) || ferror(stdout)) die(1, "stdout: the results could not be written");
+}
+
+// ---- the text under measurement
+
+static void open_model(Bench *b, int n_needed, const char *who) {
+    char err[512];
+    if (b->o.session.n_ctx && b->o.session.n_ctx < n_needed) {
+        die(2, "-c %d: %s needs %d tokens", b->o.session.n_ctx, who, n_needed);
+    }
+    SessionOptions so = b->o.session;
+    so.n_ctx = n_needed; // beyond the model's own is fine: speed does not depend on what the text means
+    so.n_threads = b->n_threads;
+    b->session = session_open(b->engine, &so, err, sizeof err);
+    if (!b->session) die(1, "%s", err);
+    b->tokens = must_alloc(sizeof *b->tokens * (size_t)n_needed);
+    uint32_t vocab = (uint32_t)b->info.vocab_size, first = vocab > 512 ? 259 : 0; // control and byte tokens are untypical
+    for (int i = 0; i < n_needed; i++) b->tokens[i] = (int32_t)(first + random_u32() % (vocab - first));
+}
+
+static void sync_text(Bench *b, int n) {
+    char err[512];
+    if (session_sync(b->session, b->tokens, n, err, sizeof err)) die(1, "%s", err);
+}
+
+// Make the text exactly the first `depth` tokens. Nothing at all cannot be said: one token that differs instead.
+static void rewind_text(Bench *b, int depth) {
+    char err[512];
+    int32_t other = b->tokens[0] == 0 ? 1 % b->info.vocab_size : 0;
+    if (depth) sync_text(b, depth);
+    else if (session_sync(b->session, &other, 1, err, sizeof err)) die(1, "%s", err);
+}
+
+static double time_prefill(Bench *b, int depth, int n) {
+    rewind_text(b, depth);
+    double start = seconds();
+    sync_text(b, depth + n);
+    return seconds() - start;
+}
+
+// bytes: that the n tokens read, each
+static double time_decode(Bench *b, int depth, int n, double *bytes) {
+    rewind_text(b, depth);
+    uint64_t kv = 0;
+    double start = seconds();
+    for (int i = 1; i <= n; i++) {
+        sync_text(b, depth + i);
+        kv += session_info(b->session).kv_token_bytes;
+    }
+    double took = seconds() - start;
+    *bytes = (double)b->info.token_bytes + (double)kv / n;
+    return took;
+}
+
+// ---- rows
+
+typedef struct {
+    char test[48];
+    int n_prompt, n_gen, n_depth; // one of the first two is 0
+    int n;
+    double seconds[MAX_REPEATS], speed[MAX_REPEATS];
+    double gb; // GB/s of decode; 0 for prefill
+} Row;
+
+static void measure_row(Bench *b, Row *r) {
+    int n = r->n_prompt + r->n_gen;
+    double bytes = 0, ignored;
+    if (r->n_prompt) time_prefill(b, r->n_depth, n); // warm up
+    else time_decode(b, r->n_depth, n < 8 ? n : 8, &ignored);
+    r->n = b->o.repeats;
+    for (int i = 0; i < r->n; i++) {
+        r->seconds[i] = r->n_prompt ? time_prefill(b, r->n_depth, n) : time_decode(b, r->n_depth, n, &bytes);
+        r->speed[i] = n / r->seconds[i];
+    }
+    r->gb = bytes * mean(r->speed, r->n) * 1e-9;
+}
+
+static void print_row_md(Bench *b, const Row *r) {
+    char gb[32] = "", share[32] = "";
+    if (r->gb > 0) snprintf(gb, sizeof gb, "%.2f", r->gb);
+    if (r->gb > 0 && b->read_gb > 0) {
+        bool over = r->gb > b->read_gb;
+        b->over |= over;
+        if (over) snprintf(share, sizeof share, "> 100 *");
+        else snprintf(share, sizeof share, "%.0f", 100 * r->gb / b->read_gb);
+    }
+    printf("| %s | %.2f M | %.1f MiB | %d | %s | %.2f ± %.2f | %s | %s | %.2f | %.1f |\n", b->info.kind,
+           (double)b->info.n_params * 1e-6, (double)b->info.model_bytes / 0x1p20, b->n_threads, r->test,
+           mean(r->speed, r->n), deviation(r->speed, r->n), gb, share,
+           (double)session_info(b->session).kv_bytes / 0x1p20, (double)peak_rss_bytes() / 0x1p20);
+}
+
+static void print_row(Bench *b, const Row *r) {
+    start_row(b);
+    if (b->o.format == OUT_MD) {
+        print_row_md(b, r);
+        fflush(stdout);
+        return;
+    }
+    double speed = mean(r->speed, r->n), spread = deviation(r->speed, r->n), ns = mean(r->seconds, r->n) * 1e9;
+    unsigned long long kv = session_info(b->session).kv_bytes, rss = peak_rss_bytes(), bytes = b->info.model_bytes;
+    const char *rung = cpu_rung_name(cpu_rung());
+    if (b->o.format == OUT_CSV) {
+        printf("%s,%d,%d,%d,%d,%.6g,%.6g,%.0f,", r->test, r->n_prompt, r->n_gen, r->n_depth, b->n_threads, speed, spread, ns);
+        if (r->gb > 0) printf("%.6g", r->gb);
+        printf(",%llu,%llu,%llu,%s\n", kv, rss, bytes, rung);
+        return;
+    }
+    printf("{\"test\": \"%s\", \"n_prompt\": %d, \"n_gen\": %d, \"n_depth\": %d, \"n_threads\": %d, \"avg_ts\": %.6g, "
+           "\"stddev_ts\": %.6g, \"avg_ns\": %.0f, \"samples_ns\": [",
+           r->test, r->n_prompt, r->n_gen, r->n_depth, b->n_threads, speed, spread, ns);
+    for (int i = 0; i < r->n; i++) printf("%s%.0f", i ? ", " : "", r->seconds[i] * 1e9);
+    printf("], ");
+    put_json_number("gb_per_s", r->gb);
+    printf(", \"kv_bytes\": %llu, \"peak_rss\": %llu, \"model_bytes\": %llu, \"cpu_rung\": \"%s\"}", kv, rss, bytes, rung);
+}
+
+static void name_row(Row *r) {
+    int n = snprintf(r->test, sizeof r->test, "%s%d", r->n_prompt ? "pp" : "tg", r->n_prompt + r->n_gen);
+    if (r->n_depth) snprintf(r->test + n, sizeof r->test - (size_t)n, " @ d%d", r->n_depth);
+}
+
+static void run_rows(Bench *b) {
+    static Row rows[2 * MAX_LIST * MAX_LIST];
+    const Options *o = &b->o;
+    int n = 0, longest = -1, needed = 0;
+    for (int d = 0; d < o->depth.n; d++) {
+        for (int i = 0; i < o->prompt.n + o->gen.n; i++) { // the prompts, then the generations
+            Row r = {.n_depth = o->depth.v[d]};
+            if (i < o->prompt.n) r.n_prompt = o->prompt.v[i];
+            else r.n_gen = o->gen.v[i - o->prompt.n];
+            if (!r.n_prompt && !r.n_gen) continue;
+            name_row(&r);
+            int tokens = r.n_depth + r.n_prompt + r.n_gen;
+            if (tokens > needed) needed = tokens, longest = n;
+            rows[n++] = r;
+        }
+    }
+    if (!n) die(2, "-p and -n: nothing to measure");
+    open_model(b, needed, rows[longest].test);
+    start_output(b, "test,n_prompt,n_gen,n_depth,n_threads,avg_ts,stddev_ts,avg_ns,gb_per_s,kv_bytes,peak_rss,model_bytes,cpu_rung",
+                 "| model | params | size | threads | test | t/s | GB/s | % of read | KV MiB | peak RSS MiB |\n"
+                 "|---|--:|--:|--:|---|--:|--:|--:|--:|--:|\n");
+    for (int i = 0; i < n; i++) {
+        measure_row(b, &rows[i]);
+        print_row(b, &rows[i]);
+    }
+    end_output(b);
+}
+
+// ---- sweep
+
+enum { MAX_SWEEP = 32 };
+
+typedef struct {
+    int n;
+    double context[MAX_SWEEP], prefill[MAX_SWEEP], decode[MAX_SWEEP], bound[MAX_SWEEP];
+} Growth;
+
+// One step: the last tokens before n_kv as a prompt, then new tokens behind them. Medians.
+static void sweep_step(Bench *b, int n_kv, Growth *g) {
+    int chunk = n_kv < SWEEP_CHUNK ? n_kv : SWEEP_CHUNK;
+    double pp[MAX_REPEATS], tg[MAX_REPEATS], bytes = 0;
+    for (int i = 0; i < b->o.repeats; i++) pp[i] = time_prefill(b, n_kv - chunk, chunk);
+    for (int i = 0; i < b->o.repeats; i++) tg[i] = time_decode(b, n_kv, SWEEP_NEW, &bytes);
+    double t_pp = median(pp, b->o.repeats), t_tg = median(tg, b->o.repeats);
+    double s_pp = chunk / t_pp, s_tg = SWEEP_NEW / t_tg, gb = bytes * s_tg * 1e-9, bound = b->read_gb * 1e9 / bytes;
+    int at = g->n++;
+    g->context[at] = n_kv, g->prefill[at] = s_pp, g->decode[at] = s_tg, g->bound[at] = bound;
+
+    unsigned long long kv = session_info(b->session).kv_bytes;
+    start_row(b);
+    if (b->o.format == OUT_MD) {
+        b->over |= b->read_gb > 0 && gb > b->read_gb;
+        printf("| %d | %d | %d | %.4f | %.2f | %.4f | %.2f | %.2f%s | %.2f | %.2f |\n", chunk, SWEEP_NEW, n_kv, t_pp, s_pp,
+               t_tg, s_tg, gb, b->read_gb > 0 && gb > b->read_gb ? " *" : "", (double)kv / 0x1p20, bound);
+        fflush(stdout);
+    } else if (b->o.format == OUT_CSV) {
+        printf("%d,%d,%d,%.6g,%.6g,%.6g,%.6g,%.6g,%llu,%.6g\n", chunk, SWEEP_NEW, n_kv, t_pp, s_pp, t_tg, s_tg, gb, kv, bound);
+    } else {
+        printf("{\"pp\": %d, \"tg\": %d, \"n_kv\": %d, \"t_pp\": %.6g, \"s_pp\": %.6g, \"t_tg\": %.6g, \"s_tg\": %.6g, "
+               "\"gb_per_s\": %.6g, \"kv_bytes\": %llu, ",
+               chunk, SWEEP_NEW, n_kv, t_pp, s_pp, t_tg, s_tg, gb, kv);
+        put_json_number("bound_ts", bound);
+        putchar('}');
+    }
+}
+
+static void plot_sweep(const Bench *b, const Growth *g) {
+    char title[512], subtitle[512], err[512];
+    snprintf(title, sizeof title, "%s: speed as the context grows", base_name(b->o.model));
+    int n = snprintf(subtitle, sizeof subtitle, "%s, %.1f M parameters, %s KV cache, %s, %s, %d threads", b->info.kind,
+                     (double)b->info.n_params * 1e-6, b->o.session.kv == KV_F32 ? "f32" : "bf16", cpu_model(),
+                     cpu_rung_name(cpu_rung()), b->n_threads);
+    if (b->read_gb > 0 && n > 0 && n < (int)sizeof subtitle) {
+        snprintf(subtitle + n, sizeof subtitle - (size_t)n, ", memory reads %.1f GB/s", b->read_gb);
+    }
+    GrowthPlot p = {title, subtitle, g->n, g->context, g->prefill, g->decode, b->read_gb > 0 ? g->bound : NULL};
+    if (growth_plot_write(b->o.plot, &p, err, sizeof err)) die(1, "%s", err);
+}
+
+static void run_sweep(Bench *b) {
+    Growth g = {0};
+    open_model(b, b->o.sweep + SWEEP_NEW, "--sweep");
+    int last = b->o.sweep;
+    time_prefill(b, 0, last < SWEEP_CHUNK ? last : SWEEP_CHUNK); // warm up
+    start_output(b, "pp,tg,n_kv,t_pp,s_pp,t_tg,s_tg,gb_per_s,kv_bytes,bound_ts",
+                 "| PP | TG | N_KV | T_PP s | S_PP t/s | T_TG s | S_TG t/s | GB/s | KV MiB | bound t/s |\n"
+                 "|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n");
+    for (int n_kv = SWEEP_START; n_kv < last; n_kv *= 2) sweep_step(b, n_kv, &g);
+    sweep_step(b, last, &g);
+    end_output(b);
+    if (b->o.plot) plot_sweep(b, &g);
+}
+
+// ---- attention alone: causal, n queries over n keys
+
+// The plain way, in three passes over a full n x n matrix of one head at a time. It gets every help that is not
+// fusion: the same kernels and threads, fp32 keys, values that lie transposed already, and no work on what the mask
+// hides beyond a block's last query.
+typedef struct {
+    const Kernels *kernels;
+    int n, head_dim, n_heads, group, head;
+    const float *q;    // [n][n_heads][head_dim]
+    const float *k;    // [n][n_kv_heads][head_dim]
+    const float *vt;   // [n_kv_heads][head_dim][n]
+    float *scores;     // [n / PANEL][n keys][PANEL queries]
+    float *panels;     // [threads][2][head_dim][PANEL]
+    float *out;        // [n][n_heads][head_dim]
+} Plain;
+
+static int plain_rows(const Plain *p, int block) {
+    int left = p->n - block * p->kernels->panel;
+    return left < p->kernels->panel ? left : p->kernels->panel;
+}
+
+static float *plain_scores(const Plain *p, int block) {
+    return p->scores + (int64_t)block * p->kernels->panel * p->n;
+}
+
+static void plain_qk(void *context, int block, int worker) {
+    const Plain *p = context;
+    int panel = p->kernels->panel, hd = p->head_dim, rows = plain_rows(p, block), n_kv_heads = p->n_heads / p->group;
+    float *packed = p->panels + (int64_t)worker * 2 * hd * panel;
+    const float *q = p->q + ((int64_t)block * panel * p->n_heads + p->head) * hd;
+    p->kernels->pack(packed, q, (int64_t)p->n_heads * hd, rows, hd);
+    p->kernels->gemm(plain_scores(p, block), panel, packed, p->k + (int64_t)(p->head / p->group) * hd,
+                     (int64_t)n_kv_heads * hd, block * panel + rows, hd, panel, false);
+}
+
+static void plain_softmax(void *context, int block, int worker) {
+    (void)worker;
+    const Plain *p = context;
+    int panel = p->kernels->panel, rows = plain_rows(p, block), n_keys = block * panel + rows;
+    float *s = plain_scores(p, block), scale = 1.0f / sqrtf((float)p->head_dim);
+    float max[MAX_PANEL], sum[MAX_PANEL] = {0};
+    for (int i = 0; i < panel; i++) max[i] = s[i]; // key 0 is visible to all
+    for (int j = 0; j < n_keys; j++) {
+        for (int i = 0; i < panel; i++) {
+            if (j > block * panel + i) s[j * panel + i] = SCORE_MASKED;
+            max[i] = s[j * panel + i] > max[i] ? s[j * panel + i] : max[i];
+        }
+    }
+    for (int j = 0; j < n_keys; j++) {
+        for (int i = 0; i < panel; i++) sum[i] += s[j * panel + i] = expf((s[j * panel + i] - max[i]) * scale);
+    }
+    for (int i = 0; i < panel; i++) sum[i] = 1 / sum[i];
+    for (int j = 0; j < n_keys; j++) {
+        for (int i = 0; i < panel; i++) s[j * panel + i] *= sum[i];
+    }
+}
+
+static void plain_pv(void *context, int block, int worker) {
+    const Plain *p = context;
+    int panel = p->kernels->panel, hd = p->head_dim, rows = plain_rows(p, block);
+    float *o = p->panels + ((int64_t)worker * 2 + 1) * hd * panel; // [head_dim][PANEL]
+    p->kernels->gemm(o, panel, plain_scores(p, block), p->vt + (int64_t)(p->head / p->group) * hd * p->n, p->n, hd,
+                     block * panel + rows, panel, false);
+    for (int i = 0; i < rows; i++) {
+        float *row = p->out + ((int64_t)(block * panel + i) * p->n_heads + p->head) * hd;
+        for (int d = 0; d < hd; d++) row[d] = o[d * panel + i];
+    }
+}
+
+static void plain_attention(ThreadPool *pool, Plain *p) {
+    int n_blocks = (p->n + p->kernels->panel - 1) / p->kernels->panel;
+    for (p->head = 0; p->head < p->n_heads; p->head++) {
+        threads_for(pool, n_blocks, plain_qk, p);
+        threads_for(pool, n_blocks, plain_softmax, p);
+        threads_for(pool, n_blocks, plain_pv, p);
+    }
+}
+
+static float *random_floats(int64_t n) {
+    float *v = must_alloc(sizeof *v * (size_t)n);
+    for (int64_t i = 0; i < n; i++) v[i] = (float)((double)random_u32() / 2147483648.0 - 1.0);
+    return v;
+}
+
+typedef struct {
+    int n_heads, n_kv_heads, head_dim;
+    KvType kv;
+} AttentionShape;
+
+typedef struct {
+    double fused, plain; // seconds
+    uint64_t fused_bytes, plain_bytes;
+    double difference; // largest
+} AttentionResult;
+
+static void print_attention(Bench *b, const AttentionShape *s, const AttentionResult *r) {
+    int n = b->o.attention;
+    double work = 4.0 * n * n / 2 * s->head_dim * s->n_heads * 1e-9; // GFLOP of the causal half, for both
+    const char *kv = s->kv == KV_F32 ? "f32" : "bf16";
+    unsigned long long fused = r->fused_bytes, plain = r->plain_bytes;
+    start_row(b);
+    if (b->o.format == OUT_MD) {
+        printf("| %d | %d/%d | %s | %d | %.2f | %.1f | %.2f | %.1f | %.2f | %.2f | %.2f | %.1e |\n", s->head_dim, s->n_heads,
+               s->n_kv_heads, kv, n, r->fused * 1e3, work / r->fused, r->plain * 1e3, work / r->plain, r->plain / r->fused,
+               (double)fused / 0x1p20, (double)plain / 0x1p20, r->difference);
+        fflush(stdout);
+    } else if (b->o.format == OUT_CSV) {
+        printf("%d,%d,%d,%s,%d,%.6g,%.6g,%.6g,%.6g,%.6g,%llu,%llu,%.3g\n", s->head_dim, s->n_heads, s->n_kv_heads, kv, n,
+               r->fused * 1e3, work / r->fused, r->plain * 1e3, work / r->plain, r->plain / r->fused, fused, plain,
+               r->difference);
+    } else {
+        printf("{\"head_dim\": %d, \"n_heads\": %d, \"n_kv_heads\": %d, \"kv\": \"%s\", \"n\": %d, \"n_threads\": %d, "
+               "\"fused_ms\": %.6g, \"fused_gflops\": %.6g, \"unfused_ms\": %.6g, \"unfused_gflops\": %.6g, \"ratio\": %.6g, "
+               "\"fused_bytes\": %llu, \"unfused_bytes\": %llu, \"max_difference\": %.3g, \"cpu_rung\": \"%s\"}",
+               s->head_dim, s->n_heads, s->n_kv_heads, kv, n, b->n_threads, r->fused * 1e3, work / r->fused, r->plain * 1e3,
+               work / r->plain, r->plain / r->fused, fused, plain, r->difference, cpu_rung_name(cpu_rung()));
+    }
+}
+
+// Returns whether both ways agree.
+static bool measure_attention(Bench *b, ThreadPool *pool, const AttentionShape *shape) {
+    char err[512];
+    int n = b->o.attention, hd = shape->head_dim, panel = kernels()->panel, n_kv = shape->n_kv_heads;
+    int64_t q_count = (int64_t)n * shape->n_heads * hd, kv_count = (int64_t)n * n_kv * hd;
+    float *q = random_floats(q_count), *k = random_floats(kv_count), *v = random_floats(kv_count);
+    float *fused_out = must_alloc(sizeof(float) * (size_t)q_count), *vt = must_alloc(sizeof(float) * (size_t)kv_count);
+    for (int64_t i = 0; i < kv_count; i++) vt[i % (n_kv * hd) * n + i / (n_kv * hd)] = v[i];
+
+    KvCache *cache = kvcache_open(&(KvShape){1, n_kv, hd, shape->kv, 0, 0}, err, sizeof err);
+    if (!cache || kvcache_reserve(cache, n, err, sizeof err)) die(1, "%s", err);
+    kvcache_store(cache, 0, n, k, v);
+    kvcache_advance(cache, n);
+    AttnScratch *scratch = attention_scratch(threads_count(pool), shape->n_heads, n_kv, hd, err, sizeof err);
+    if (!scratch) die(1, "%s", err);
+    Attention fused = {.q = q, .out = fused_out, .n_q = n, .n_heads = shape->n_heads, .n_keys = n,
+                       .scale = 1.0f / sqrtf((float)hd), .kv = kvcache_view(cache, 0), .mask = {.causal = true}};
+
+    size_t n_blocks = ((size_t)n + (size_t)panel - 1) / (size_t)panel;
+    size_t score_bytes = sizeof(float) * n_blocks * (size_t)panel * (size_t)n;
+    Plain plain = {.kernels = kernels(), .n = n, .head_dim = hd, .n_heads = shape->n_heads, .group = shape->n_heads / n_kv,
+                   .q = q, .k = k, .vt = vt, .scores = must_alloc(score_bytes),
+                   .panels = must_alloc(sizeof(float) * 2 * (size_t)(threads_count(pool) * hd * panel)),
+                   .out = must_alloc(sizeof(float) * (size_t)q_count)};
+
+    double fused_s[MAX_REPEATS], plain_s[MAX_REPEATS];
+    for (int i = -1; i < b->o.repeats; i++) { // the first warms up; both in turn, so that noise hits both
+        double start = seconds();
+        attention(pool, scratch, &fused);
+        double middle = seconds();
+        plain_attention(pool, &plain);
+        if (i >= 0) fused_s[i] = middle - start, plain_s[i] = seconds() - middle;
+    }
+    AttentionResult r = {.fused = median(fused_s, b->o.repeats), .plain = median(plain_s, b->o.repeats),
+                         .fused_bytes = attention_scratch_bytes(scratch), .plain_bytes = score_bytes};
+    for (int64_t i = 0; i < q_count; i++) {
+        double d = fabs((double)fused_out[i] - (double)plain.out[i]);
+        if (!(d <= r.difference)) r.difference = d; // a NaN stays
+    }
+    print_attention(b, shape, &r);
+    bool agree = r.difference <= (shape->kv == KV_F32 ? 1e-4 : 1e-2);
+    if (!agree) fprintf(stderr, "error: head_dim %d: the two ways differ by %g\n", hd, r.difference);
+
+    void *all[] = {q, k, v, vt, fused_out, plain.scores, plain.panels, plain.out};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+    attention_scratch_free(scratch);
+    kvcache_close(cache);
+    return agree;
+}
+
+static int run_attention(Bench *b) {
+    static const AttentionShape shapes[] = {{9, 3, 64, KV_BF16}, {9, 3, 64, KV_F32}, {8, 2, 128, KV_BF16}, {8, 2, 128, KV_F32}};
+    char err[512];
+    bool agree = true;
+    ThreadPool *pool = threads_start(b->n_threads, err, sizeof err);
+    if (!pool) die(1, "%s", err);
+    start_output(b, "head_dim,n_heads,n_kv_heads,kv,n,fused_ms,fused_gflops,unfused_ms,unfused_gflops,ratio,fused_bytes,unfused_bytes,max_difference",
+                 "| head dim | heads | KV | n | fused ms | GFLOP/s | unfused ms | GFLOP/s | ratio | fused MiB | unfused MiB | "
+                 "max diff |\n|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n");
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) agree &= measure_attention(b, pool, &shapes[i]);
+    end_output(b);
+    threads_stop(pool);
+    return agree ? 0 : 1;
+}
+
+int main(int argc, char **argv) {
+    static Bench b;
+    b.o = parse(argc, argv);
+    char err[512];
+    file_guard_shrinking();
+    b.n_threads = b.o.session.n_threads ? b.o.session.n_threads : cpu_count();
+    if (b.o.attention) return run_attention(&b);
+    b.engine = engine_open(b.o.model, b.o.tokenizer, err, sizeof err);
+    if (!b.engine) die(1, "%s", err);
+    b.info = engine_info(b.engine);
+    b.read_gb = probe_bandwidth(b.n_threads); // before this process has threads
+    (b.o.sweep ? run_sweep : run_rows)(&b);
+    free(b.tokens);
+    session_close(b.session);
+    engine_close(b.engine);
+    return 0;
+}
