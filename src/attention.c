@@ -258,28 +258,43 @@ static void scaled_copy(float *dst, const float *src, int n, float scale) {
 
 // ---- the two ways
 
+// s[row][TILE] = K q for every row. Short vectors do not fill the lanes of a dot: then K^T is packed, keys are the lanes,
+// and the rows are the columns of the gemm.
+static void row_scores(const Plan *p, const Item *it, const Lane *w, const float *k, int n_keys) {
+    const Kernels *kn = p->kernels;
+    int hd = p->a->kv.head_dim, panel = kn->panel;
+    if (hd > panel / 4) {
+        for (int r = 0; r < it->n_rows; r++) kn->matvec_f32(w->s + r * TILE, k, hd, w->q + r * hd, n_keys, hd);
+        return;
+    }
+    float packed[MAX_PANEL * MAX_PANEL / 4];
+    for (int j = 0; j < n_keys; j += panel) {
+        kn->pack(packed, k + j * hd, hd, min_int(panel, n_keys - j), hd);
+        kn->gemm(w->s + j, TILE, packed, w->q, hd, it->n_rows, hd, panel, false);
+    }
+}
+
 static void row_way(const Plan *p, const Item *it, Lane *w, TileList tiles, int first, int last, float scale) {
     const Kernels *kn = p->kernels;
     int hd = p->a->kv.head_dim;
+    float pv[TILE];
     for (int r = 0; r < it->n_rows; r++) scaled_copy(w->q + r * hd, q_row(p, it, r), hd, scale);
     memset(w->o, 0, sizeof(float) * (size_t)(it->n_rows * hd));
     for (int i = first; i < last; i++) {
-        int j0 = tile_at(tiles, i) * TILE, n_tile = min_int(TILE, it->hi_max - j0);
-        const float *k = NULL, *v = NULL;
+        int j0 = tile_at(tiles, i) * TILE, n = min_int(TILE, it->hi_max - j0);
+        if (judge(p, it, w, 0, it->n_rows, j0, j0 + n) == SKIP) continue;
+        const float *k = k_tile(p, it, w, j0, n), *v = v_tile(p, it, w, j0, n);
+        row_scores(p, it, w, k, n);
         for (int r = 0; r < it->n_rows; r++) {
-            int n = min_int(n_tile, w->hi[r] - j0);
-            Verdict verdict = n > 0 ? judge(p, it, w, r, r + 1, j0, j0 + n) : SKIP;
+            float *s = w->s + r * TILE, *o = w->o + r * hd;
+            Verdict verdict = judge(p, it, w, r, r + 1, j0, j0 + n);
             if (verdict == SKIP) continue;
-            if (!k) k = k_tile(p, it, w, j0, n_tile);
-            if (!v) v = v_tile(p, it, w, j0, n_tile);
-            kn->matvec_f32(w->s, k, hd, w->q + r * hd, n, hd);
-            if (verdict == EDGE) apply_mask(p, it, w, w->s, 1, r, 1, j0, n);
-            float *o = w->o + r * hd, alpha = kn->softmax_row(w->s, n, &w->m[r], &w->l[r]);
+            if (verdict == EDGE) apply_mask(p, it, w, s, 1, r, 1, j0, n);
+            float alpha = kn->softmax_row(s, n, &w->m[r], &w->l[r]);
             if (alpha != 1) scaled_copy(o, o, hd, alpha);
-            float *pv = w->s + TILE;
             for (int d = 0; d < hd; d += TILE) {
                 int n_d = min_int(TILE, hd - d);
-                kn->matvec_f32(pv, v + d * TILE, TILE, w->s, n_d, n);
+                kn->matvec_f32(pv, v + d * TILE, TILE, s, n_d, n);
                 for (int e = 0; e < n_d; e++) o[d + e] += pv[e];
             }
         }

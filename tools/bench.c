@@ -1,8 +1,9 @@
 // bench: how fast a model runs on this machine, in tokens and in bytes.
 //
 // Three measurements: rows like llama-bench's (prefill and decode, at a depth of text), --sweep: how both grow with the
-// context, --attention: the fused attention loop against the plain one that writes its n x n matrix. Owns a probe of the
-// machine's read bandwidth, the yardstick of decode: bytes are computed from the model's shape, only time is measured.
+// context, --attention: the fused attention loop against the plain one that writes its n x n matrix. Owns a probe of
+// the machine's read bandwidth, the yardstick of decode: bytes are computed from the model's shape, only time is
+// measured.
 #include "cli.h"
 
 #include "attention.h"
@@ -272,8 +273,8 @@ static void end_output(const Bench *b) {
         if (b->read_gb > 0) printf("; memory reads %.1f GB/s (best of %d passes)", b->read_gb, PROBE_PASSES);
         putchar('\n');
         if (b->over) {
-            printf("* faster than memory: the %.1f MiB that a token reads stay, in part at least, in a cache, so memory "
-                   "does not bound this model here\n",
+            printf("* faster than memory: the %.1f MiB of weights that a token reads stay, at least in part, in a "
+                   "cache, so memory does not bound them\n",
                    (double)b->info.token_bytes / 0x1p20);
         }
     }
@@ -293,7 +294,7 @@ static void open_model(Bench *b, int n_needed, const char *who) {
     b->session = session_open(b->engine, &so, err, sizeof err);
     if (!b->session) die(1, "%s", err);
     b->tokens = must_alloc(sizeof *b->tokens * (size_t)n_needed);
-    uint32_t vocab = (uint32_t)b->info.vocab_size, first = vocab > 512 ? 259 : 0; // control and byte tokens are untypical
+    uint32_t vocab = (uint32_t)b->info.vocab_size, first = vocab > 512 ? 259 : 0; // no control and byte tokens
     for (int i = 0; i < n_needed; i++) b->tokens[i] = (int32_t)(first + random_u32() % (vocab - first));
 }
 
@@ -380,7 +381,8 @@ static void print_row(Bench *b, const Row *r) {
     unsigned long long kv = session_info(b->session).kv_bytes, rss = peak_rss_bytes(), bytes = b->info.model_bytes;
     const char *rung = cpu_rung_name(cpu_rung());
     if (b->o.format == OUT_CSV) {
-        printf("%s,%d,%d,%d,%d,%.6g,%.6g,%.0f,", r->test, r->n_prompt, r->n_gen, r->n_depth, b->n_threads, speed, spread, ns);
+        printf("%s,%d,%d,%d,%d,%.6g,%.6g,%.0f,", r->test, r->n_prompt, r->n_gen, r->n_depth, b->n_threads, speed,
+               spread, ns);
         if (r->gb > 0) printf("%.6g", r->gb);
         printf(",%llu,%llu,%llu,%s\n", kv, rss, bytes, rung);
         return;
@@ -391,7 +393,8 @@ static void print_row(Bench *b, const Row *r) {
     for (int i = 0; i < r->n; i++) printf("%s%.0f", i ? ", " : "", r->seconds[i] * 1e9);
     printf("], ");
     put_json_number("gb_per_s", r->gb);
-    printf(", \"kv_bytes\": %llu, \"peak_rss\": %llu, \"model_bytes\": %llu, \"cpu_rung\": \"%s\"}", kv, rss, bytes, rung);
+    printf(", \"kv_bytes\": %llu, \"peak_rss\": %llu, \"model_bytes\": %llu, \"cpu_rung\": \"%s\"}", kv, rss, bytes,
+           rung);
 }
 
 static void name_row(Row *r) {
@@ -417,7 +420,9 @@ static void run_rows(Bench *b) {
     }
     if (!n) die(2, "-p and -n: nothing to measure");
     open_model(b, needed, rows[longest].test);
-    start_output(b, "test,n_prompt,n_gen,n_depth,n_threads,avg_ts,stddev_ts,avg_ns,gb_per_s,kv_bytes,peak_rss,model_bytes,cpu_rung",
+    start_output(b,
+                 "test,n_prompt,n_gen,n_depth,n_threads,avg_ts,stddev_ts,avg_ns,gb_per_s,kv_bytes,peak_rss,"
+                 "model_bytes,cpu_rung",
                  "| model | params | size | threads | test | t/s | GB/s | % of read | KV MiB | peak RSS MiB |\n"
                  "|---|--:|--:|--:|---|--:|--:|--:|--:|--:|\n");
     for (int i = 0; i < n; i++) {
@@ -451,11 +456,12 @@ static void sweep_step(Bench *b, int n_kv, Growth *g) {
     start_row(b);
     if (b->o.format == OUT_MD) {
         b->over |= b->read_gb > 0 && gb > b->read_gb;
-        printf("| %d | %d | %d | %.4f | %.2f | %.4f | %.2f | %.2f%s | %.2f | %.2f |\n", chunk, SWEEP_NEW, n_kv, t_pp, s_pp,
-               t_tg, s_tg, gb, b->read_gb > 0 && gb > b->read_gb ? " *" : "", (double)kv / 0x1p20, bound);
+        printf("| %d | %d | %d | %.4f | %.2f | %.4f | %.2f | %.2f%s | %.2f | %.2f |\n", chunk, SWEEP_NEW, n_kv, t_pp,
+               s_pp, t_tg, s_tg, gb, b->read_gb > 0 && gb > b->read_gb ? " *" : "", (double)kv / 0x1p20, bound);
         fflush(stdout);
     } else if (b->o.format == OUT_CSV) {
-        printf("%d,%d,%d,%.6g,%.6g,%.6g,%.6g,%.6g,%llu,%.6g\n", chunk, SWEEP_NEW, n_kv, t_pp, s_pp, t_tg, s_tg, gb, kv, bound);
+        printf("%d,%d,%d,%.6g,%.6g,%.6g,%.6g,%.6g,%llu,%.6g\n", chunk, SWEEP_NEW, n_kv, t_pp, s_pp, t_tg, s_tg, gb, kv,
+               bound);
     } else {
         printf("{\"pp\": %d, \"tg\": %d, \"n_kv\": %d, \"t_pp\": %.6g, \"s_pp\": %.6g, \"t_tg\": %.6g, \"s_tg\": %.6g, "
                "\"gb_per_s\": %.6g, \"kv_bytes\": %llu, ",
@@ -500,12 +506,12 @@ static void run_sweep(Bench *b) {
 typedef struct {
     const Kernels *kernels;
     int n, head_dim, n_heads, group, head;
-    const float *q;    // [n][n_heads][head_dim]
-    const float *k;    // [n][n_kv_heads][head_dim]
-    const float *vt;   // [n_kv_heads][head_dim][n]
-    float *scores;     // [n / PANEL][n keys][PANEL queries]
-    float *panels;     // [threads][2][head_dim][PANEL]
-    float *out;        // [n][n_heads][head_dim]
+    const float *q;  // [n][n_heads][head_dim]
+    const float *k;  // [n][n_kv_heads][head_dim]
+    const float *vt; // [n_kv_heads][head_dim][n]
+    float *scores;   // [n / PANEL][n keys][PANEL queries]
+    float *panels;   // [threads][2][head_dim][PANEL]
+    float *out;      // [n][n_heads][head_dim]
 } Plain;
 
 static int plain_rows(const Plain *p, int block) {
@@ -590,71 +596,91 @@ typedef struct {
 static void print_attention(Bench *b, const AttentionShape *s, const AttentionResult *r) {
     int n = b->o.attention;
     double work = 4.0 * n * n / 2 * s->head_dim * s->n_heads * 1e-9; // GFLOP of the causal half, for both
-    const char *kv = s->kv == KV_F32 ? "f32" : "bf16";
+    double fused_ms = r->fused * 1e3, plain_ms = r->plain * 1e3, ratio = r->plain / r->fused;
+    double fused_speed = work / r->fused, plain_speed = work / r->plain, difference = r->difference;
     unsigned long long fused = r->fused_bytes, plain = r->plain_bytes;
+    const char *kv = s->kv == KV_F32 ? "f32" : "bf16";
     start_row(b);
     if (b->o.format == OUT_MD) {
-        printf("| %d | %d/%d | %s | %d | %.2f | %.1f | %.2f | %.1f | %.2f | %.2f | %.2f | %.1e |\n", s->head_dim, s->n_heads,
-               s->n_kv_heads, kv, n, r->fused * 1e3, work / r->fused, r->plain * 1e3, work / r->plain, r->plain / r->fused,
-               (double)fused / 0x1p20, (double)plain / 0x1p20, r->difference);
+        printf("| %d | %d/%d | %s | %d | %.2f | %.1f | %.2f | %.1f | %.2f | %.2f | %.2f | %.1e |\n", s->head_dim,
+               s->n_heads, s->n_kv_heads, kv, n, fused_ms, fused_speed, plain_ms, plain_speed, ratio,
+               (double)fused / 0x1p20, (double)plain / 0x1p20, difference);
         fflush(stdout);
     } else if (b->o.format == OUT_CSV) {
-        printf("%d,%d,%d,%s,%d,%.6g,%.6g,%.6g,%.6g,%.6g,%llu,%llu,%.3g\n", s->head_dim, s->n_heads, s->n_kv_heads, kv, n,
-               r->fused * 1e3, work / r->fused, r->plain * 1e3, work / r->plain, r->plain / r->fused, fused, plain,
-               r->difference);
+        printf("%d,%d,%d,%s,%d,%.6g,%.6g,%.6g,%.6g,%.6g,%llu,%llu,%.3g\n", s->head_dim, s->n_heads, s->n_kv_heads, kv,
+               n, fused_ms, fused_speed, plain_ms, plain_speed, ratio, fused, plain, difference);
     } else {
         printf("{\"head_dim\": %d, \"n_heads\": %d, \"n_kv_heads\": %d, \"kv\": \"%s\", \"n\": %d, \"n_threads\": %d, "
-               "\"fused_ms\": %.6g, \"fused_gflops\": %.6g, \"unfused_ms\": %.6g, \"unfused_gflops\": %.6g, \"ratio\": %.6g, "
-               "\"fused_bytes\": %llu, \"unfused_bytes\": %llu, \"max_difference\": %.3g, \"cpu_rung\": \"%s\"}",
-               s->head_dim, s->n_heads, s->n_kv_heads, kv, n, b->n_threads, r->fused * 1e3, work / r->fused, r->plain * 1e3,
-               work / r->plain, r->plain / r->fused, fused, plain, r->difference, cpu_rung_name(cpu_rung()));
+               "\"fused_ms\": %.6g, \"fused_gflops\": %.6g, \"unfused_ms\": %.6g, \"unfused_gflops\": %.6g, "
+               "\"ratio\": %.6g, \"fused_bytes\": %llu, \"unfused_bytes\": %llu, \"max_difference\": %.3g, "
+               "\"cpu_rung\": \"%s\"}",
+               s->head_dim, s->n_heads, s->n_kv_heads, kv, n, b->n_threads, fused_ms, fused_speed, plain_ms,
+               plain_speed, ratio, fused, plain, difference, cpu_rung_name(cpu_rung()));
     }
+}
+
+static double largest_difference(const float *a, const float *b, int64_t n) { // NaN when there is one
+    double most = 0;
+    for (int64_t i = 0; i < n; i++) {
+        double d = fabs((double)a[i] - (double)b[i]);
+        if (!(d <= most)) most = d;
+        if (isnan(d)) break;
+    }
+    return most;
+}
+
+// Medians; both in turn, so that noise hits both.
+static void time_both(const Bench *b, ThreadPool *pool, AttnScratch *scratch, const Attention *fused, Plain *plain,
+                      AttentionResult *r) {
+    double fused_s[MAX_REPEATS], plain_s[MAX_REPEATS];
+    for (int i = -1; i < b->o.repeats; i++) { // the first warms up
+        double start = seconds();
+        attention(pool, scratch, fused);
+        double middle = seconds();
+        plain_attention(pool, plain);
+        if (i >= 0) fused_s[i] = middle - start, plain_s[i] = seconds() - middle;
+    }
+    r->fused = median(fused_s, b->o.repeats);
+    r->plain = median(plain_s, b->o.repeats);
 }
 
 // Returns whether both ways agree.
 static bool measure_attention(Bench *b, ThreadPool *pool, const AttentionShape *shape) {
     char err[512];
-    int n = b->o.attention, hd = shape->head_dim, panel = kernels()->panel, n_kv = shape->n_kv_heads;
-    int64_t q_count = (int64_t)n * shape->n_heads * hd, kv_count = (int64_t)n * n_kv * hd;
+    int n = b->o.attention, hd = shape->head_dim, n_heads = shape->n_heads, n_kv = shape->n_kv_heads;
+    int panel = kernels()->panel, kv_dim = n_kv * hd;
+    int64_t q_count = (int64_t)n * n_heads * hd, kv_count = (int64_t)n * kv_dim;
     float *q = random_floats(q_count), *k = random_floats(kv_count), *v = random_floats(kv_count);
-    float *fused_out = must_alloc(sizeof(float) * (size_t)q_count), *vt = must_alloc(sizeof(float) * (size_t)kv_count);
-    for (int64_t i = 0; i < kv_count; i++) vt[i % (n_kv * hd) * n + i / (n_kv * hd)] = v[i];
+    float *out = must_alloc(sizeof(float) * (size_t)q_count), *vt = must_alloc(sizeof(float) * (size_t)kv_count);
+    for (int64_t i = 0; i < kv_count; i++) vt[i % kv_dim * n + i / kv_dim] = v[i];
 
     KvCache *cache = kvcache_open(&(KvShape){1, n_kv, hd, shape->kv, 0, 0}, err, sizeof err);
     if (!cache || kvcache_reserve(cache, n, err, sizeof err)) die(1, "%s", err);
     kvcache_store(cache, 0, n, k, v);
     kvcache_advance(cache, n);
-    AttnScratch *scratch = attention_scratch(threads_count(pool), shape->n_heads, n_kv, hd, err, sizeof err);
+    AttnScratch *scratch = attention_scratch(threads_count(pool), n_heads, n_kv, hd, err, sizeof err);
     if (!scratch) die(1, "%s", err);
-    Attention fused = {.q = q, .out = fused_out, .n_q = n, .n_heads = shape->n_heads, .n_keys = n,
-                       .scale = 1.0f / sqrtf((float)hd), .kv = kvcache_view(cache, 0), .mask = {.causal = true}};
+    Attention fused = {.q = q, .out = out, .n_q = n, .n_heads = n_heads, .n_keys = n};
+    fused.scale = 1.0f / sqrtf((float)hd);
+    fused.kv = kvcache_view(cache, 0);
+    fused.mask.causal = true;
 
     size_t n_blocks = ((size_t)n + (size_t)panel - 1) / (size_t)panel;
     size_t score_bytes = sizeof(float) * n_blocks * (size_t)panel * (size_t)n;
-    Plain plain = {.kernels = kernels(), .n = n, .head_dim = hd, .n_heads = shape->n_heads, .group = shape->n_heads / n_kv,
-                   .q = q, .k = k, .vt = vt, .scores = must_alloc(score_bytes),
-                   .panels = must_alloc(sizeof(float) * 2 * (size_t)(threads_count(pool) * hd * panel)),
-                   .out = must_alloc(sizeof(float) * (size_t)q_count)};
+    Plain plain = {.kernels = kernels(), .n = n, .head_dim = hd, .n_heads = n_heads, .group = n_heads / n_kv};
+    plain.q = q, plain.k = k, plain.vt = vt;
+    plain.scores = must_alloc(score_bytes);
+    plain.panels = must_alloc(sizeof(float) * 2 * (size_t)(threads_count(pool) * hd * panel));
+    plain.out = must_alloc(sizeof(float) * (size_t)q_count);
 
-    double fused_s[MAX_REPEATS], plain_s[MAX_REPEATS];
-    for (int i = -1; i < b->o.repeats; i++) { // the first warms up; both in turn, so that noise hits both
-        double start = seconds();
-        attention(pool, scratch, &fused);
-        double middle = seconds();
-        plain_attention(pool, &plain);
-        if (i >= 0) fused_s[i] = middle - start, plain_s[i] = seconds() - middle;
-    }
-    AttentionResult r = {.fused = median(fused_s, b->o.repeats), .plain = median(plain_s, b->o.repeats),
-                         .fused_bytes = attention_scratch_bytes(scratch), .plain_bytes = score_bytes};
-    for (int64_t i = 0; i < q_count; i++) {
-        double d = fabs((double)fused_out[i] - (double)plain.out[i]);
-        if (!(d <= r.difference)) r.difference = d; // a NaN stays
-    }
+    AttentionResult r = {.fused_bytes = attention_scratch_bytes(scratch), .plain_bytes = score_bytes};
+    time_both(b, pool, scratch, &fused, &plain, &r);
+    r.difference = largest_difference(out, plain.out, q_count);
     print_attention(b, shape, &r);
     bool agree = r.difference <= (shape->kv == KV_F32 ? 1e-4 : 1e-2);
     if (!agree) fprintf(stderr, "error: head_dim %d: the two ways differ by %g\n", hd, r.difference);
 
-    void *all[] = {q, k, v, vt, fused_out, plain.scores, plain.panels, plain.out};
+    void *all[] = {q, k, v, vt, out, plain.scores, plain.panels, plain.out};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
     attention_scratch_free(scratch);
     kvcache_close(cache);
@@ -662,14 +688,17 @@ static bool measure_attention(Bench *b, ThreadPool *pool, const AttentionShape *
 }
 
 static int run_attention(Bench *b) {
-    static const AttentionShape shapes[] = {{9, 3, 64, KV_BF16}, {9, 3, 64, KV_F32}, {8, 2, 128, KV_BF16}, {8, 2, 128, KV_F32}};
+    static const AttentionShape shapes[] = {
+        {9, 3, 64, KV_BF16}, {9, 3, 64, KV_F32}, {8, 2, 128, KV_BF16}, {8, 2, 128, KV_F32}};
     char err[512];
     bool agree = true;
     ThreadPool *pool = threads_start(b->n_threads, err, sizeof err);
     if (!pool) die(1, "%s", err);
-    start_output(b, "head_dim,n_heads,n_kv_heads,kv,n,fused_ms,fused_gflops,unfused_ms,unfused_gflops,ratio,fused_bytes,unfused_bytes,max_difference",
-                 "| head dim | heads | KV | n | fused ms | GFLOP/s | unfused ms | GFLOP/s | ratio | fused MiB | unfused MiB | "
-                 "max diff |\n|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n");
+    start_output(b,
+                 "head_dim,n_heads,n_kv_heads,kv,n,fused_ms,fused_gflops,unfused_ms,unfused_gflops,ratio,"
+                 "fused_bytes,unfused_bytes,max_difference",
+                 "| head dim | heads | KV | n | fused ms | GFLOP/s | unfused ms | GFLOP/s | ratio | fused MiB | "
+                 "unfused MiB | max diff |\n|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n");
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) agree &= measure_attention(b, pool, &shapes[i]);
     end_output(b);
     threads_stop(pool);

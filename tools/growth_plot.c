@@ -9,7 +9,16 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { WIDTH = 1040, HEIGHT = 480, TOP = 148, BOTTOM = 408, PANEL_WIDTH = 396, LEFT = 72, RIGHT_PANEL = 582, LABEL_GAP = 15 };
+enum {
+    WIDTH = 1040,
+    HEIGHT = 480,
+    TOP = 148,
+    BOTTOM = 408,
+    PANEL_WIDTH = 396,
+    LEFT = 72,
+    RIGHT_PANEL = 582,
+    LABEL_GAP = 15
+};
 
 #define BLUE "#0b62a4"
 #define ORANGE "#c8500a"
@@ -100,8 +109,8 @@ static void choose_axis(Panel *p, const Series *series, int n_series) {
 static void put_y_tick(const Panel *p, double v) {
     char number[32];
     double y = y_at(p, v);
-    fprintf(p->f, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\"/>\n", p->x0, y, p->x0 + PANEL_WIDTH,
-            y, v > p->lo ? "#e4e8ec" : INK);
+    fprintf(p->f, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\"/>\n", p->x0, y,
+            p->x0 + PANEL_WIDTH, y, v > p->lo ? "#e4e8ec" : INK);
     fprintf(p->f, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\" fill=\"" GREY "\">%s</text>\n", p->x0 - 8, y + 4,
             short_number(number, sizeof number, v));
 }
@@ -117,8 +126,10 @@ static void put_axes(const Panel *p) {
     for (int i = 0; i < p->plot->n; i++) {
         char number[32];
         double x = x_at(p, i);
-        fprintf(p->f, "<line x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" y2=\"%d\" stroke=\"" INK "\"/>\n", x, BOTTOM, x, BOTTOM + 5);
-        if ((p->plot->n - 1 - i) % every) continue;
+        fprintf(p->f, "<line x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" y2=\"%d\" stroke=\"" INK "\"/>\n", x, BOTTOM, x,
+                BOTTOM + 5);
+        bool crowded = i < p->plot->n - 1 && x_at(p, p->plot->n - 1) - x < 38;
+        if (crowded || (p->plot->n - 1 - i) % every) continue;
         fprintf(p->f, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\" fill=\"" GREY "\">%s</text>\n", x, BOTTOM + 20,
                 short_context(number, sizeof number, p->plot->context[i]));
     }
@@ -166,15 +177,16 @@ static void put_legend(const Panel *p, const Series *series, int n_series) {
         fprintf(p->f, "<line x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" y2=\"%d\" stroke=\"%s\" stroke-width=\"2.5\" %s/>\n", x,
                 TOP - 22, x + 26, TOP - 22, series[s].colour, series[s].dash);
         fprintf(p->f, "<text x=\"%.1f\" y=\"%d\" fill=\"" INK "\">%s</text>\n", x + 33, TOP - 18, series[s].label);
-        x += 33 + 6.6 * (double)strlen(series[s].label) + 20;
+        x += 33 + 7.4 * (double)strlen(series[s].label) + 22;
     }
 }
 
-static void put_panel(FILE *f, const GrowthPlot *plot, double x0, const char *title, const Series *series, int n_series) {
+static void put_panel(FILE *f, const GrowthPlot *plot, double x0, const char *title, const Series *series,
+                      int n_series) {
     Panel p = {.f = f, .plot = plot, .x0 = x0};
     choose_axis(&p, series, n_series);
-    fprintf(f, "<text x=\"%.1f\" y=\"%d\" font-size=\"14\" font-weight=\"600\" fill=\"" INK "\">%s</text>\n", x0, TOP - 44,
-            title);
+    fprintf(f, "<text x=\"%.1f\" y=\"%d\" font-size=\"14\" font-weight=\"600\" fill=\"" INK "\">%s</text>\n", x0,
+            TOP - 44, title);
     put_axes(&p);
     put_legend(&p, series, n_series);
     for (int s = n_series - 1; s >= 0; s--) put_series(&p, &series[s]); // the measured one on top
@@ -197,7 +209,7 @@ int growth_plot_write(const char *path, const GrowthPlot *p, char *err, size_t e
 
     const Series prefill[] = {{"measured", BLUE, "", p->prefill}};
     const Series decode[] = {{"measured", ORANGE, "", p->decode},
-                             {"memory bandwidth / bytes per token", GREY, "stroke-dasharray=\"7 5\"", p->bound}};
+                             {"bound by memory bandwidth", GREY, "stroke-dasharray=\"7 5\"", p->bound}};
     put_panel(f, p, LEFT, "Prefill, tokens per second", prefill, 1);
     put_panel(f, p, RIGHT_PANEL, "Decode, tokens per second", decode, p->bound ? 2 : 1);
     fputs("</svg>\n", f);

@@ -4,9 +4,9 @@
 #include <stddef.h>
 
 typedef struct {
-    const char *title, *subtitle; // plain text
-    int n;                        // points, at least 1
-    const double *context;        // [n] tokens, growing
+    const char *title, *subtitle;   // plain text
+    int n;                          // points, at least 1
+    const double *context;          // [n] tokens, growing
     const double *prefill, *decode; // [n] tokens per second
     const double *bound;            // [n] decode at full bandwidth; NULL: unknown
 } GrowthPlot;

@@ -100,7 +100,8 @@ static void score_tokens(Session *s, Score *score, const int32_t *tokens, int fi
     score->tokens = tokens;
     score->first = first;
     session_visit(s, NULL, NULL);
-    bool failed = session_sync(s, &other, 1, err, sizeof err) || (first && session_sync(s, tokens, first, err, sizeof err));
+    bool failed =
+        session_sync(s, &other, 1, err, sizeof err) || (first && session_sync(s, tokens, first, err, sizeof err));
     session_visit(s, score_position, score);
     if (failed || session_sync(s, tokens, n - 1, err, sizeof err)) die(1, "%s", err);
 }
@@ -171,7 +172,7 @@ static int score_documents(const Engine *e, Session *s, Score *score, const char
             *n_cut += cut;
             score_tokens(s, score, ids, 0, n);
             score->bytes += cut ? count_bytes(e, ids, 1, n) : n_bytes;
-            if (++count % 50 == 0) print_running(score, count);
+            print_running(score, ++count);
         }
         free(ids);
     }
@@ -183,10 +184,11 @@ static void print_result(const Options *o, const Score *score, int count, int n_
     double bits = score->nll / 0.69314718055994530942 / (double)score->bytes;
     unsigned long long n = score->n, bytes = score->bytes;
     if (o->json) {
-        printf("{\"ppl\": %.9g, \"ppl_error\": %.9g, \"nats_per_token\": %.9g, \"bits_per_byte\": %.9g, \"tokens\": %llu, "
-               "\"bytes\": %llu, \"%s\": %d, \"cut\": %d, \"n_ctx\": %d, \"kv\": \"%s\", \"seconds\": %.3f}\n",
-               ppl, error, nats, bits, n, bytes, o->documents ? "documents" : "chunks", count, n_cut, n_ctx,
-               o->session.kv == KV_F32 ? "f32" : "bf16", took);
+        printf(
+            "{\"ppl\": %.9g, \"ppl_error\": %.9g, \"nats_per_token\": %.9g, \"bits_per_byte\": %.9g, \"tokens\": %llu, "
+            "\"bytes\": %llu, \"%s\": %d, \"cut\": %d, \"n_ctx\": %d, \"kv\": \"%s\", \"seconds\": %.3f}\n",
+            ppl, error, nats, bits, n, bytes, o->documents ? "documents" : "chunks", count, n_cut, n_ctx,
+            o->session.kv == KV_F32 ? "f32" : "bf16", took);
         return;
     }
     printf("Final estimate: PPL = %.4f +/- %.5f\n", ppl, error);
@@ -205,7 +207,8 @@ int main(int argc, char **argv) {
     if (!e) die(1, "%s", err);
     EngineInfo info = engine_info(e);
     if (o.session.n_ctx > info.max_seq_len && !o.session.window) {
-        die(2, "-c: expected at most the model's %d positions (or --window), found %d", info.max_seq_len, o.session.n_ctx);
+        die(2, "-c: expected at most the model's %d positions (or --window), found %d", info.max_seq_len,
+            o.session.n_ctx);
     }
     if (!o.session.n_ctx) o.session.n_ctx = info.max_seq_len < DEFAULT_CONTEXT ? info.max_seq_len : DEFAULT_CONTEXT;
     int n_ctx = o.session.n_ctx, n_cut = 0;
@@ -219,8 +222,8 @@ int main(int argc, char **argv) {
     double start = seconds();
     int count = o.documents ? score_documents(e, s, &score, text, length, n_ctx, &n_cut)
                             : score_chunks(e, s, &score, text, length, n_ctx);
-    fputc('\n', stderr);
     if (!score.n) die(1, "%s: no text to score", o.file);
+    fputc('\n', stderr); // after the running values
     print_result(&o, &score, count, n_cut, n_ctx, seconds() - start);
     if (fflush(stdout) || ferror(stdout)) die(1, "stdout: the result could not be written");
     free(text);

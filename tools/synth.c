@@ -10,11 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char usage[] =
-    "usage: build/synth SHAPE TYPE OUT.bin\n"
-    "  SHAPE   tiny | 100m | smollm2-135m | tinyllama-1.1b\n"
-    "  TYPE    f32 (llama2.c v0) | int8 (llama2.c v2)\n"
-    "  OUT.tokenizer.bin is written beside it\n";
+static const char usage[] = "usage: build/synth SHAPE TYPE OUT.bin\n"
+                            "  SHAPE   tiny | 100m | smollm2-135m | tinyllama-1.1b\n"
+                            "  TYPE    f32 (llama2.c v0) | int8 (llama2.c v2)\n"
+                            "  OUT.tokenizer.bin is written beside it\n";
 
 typedef struct {
     const char *name;
@@ -111,8 +110,8 @@ static void put_norms(int n, int64_t size) {
 static void write_f32(const Shape *s) {
     int64_t dim = s->dim, hidden = s->hidden_dim, kv_dim = dim / s->n_heads * s->n_kv_heads;
     int n = s->n_layers;
-    int32_t header[] = {s->dim, s->hidden_dim, n, s->n_heads, s->n_kv_heads, s->tied ? s->vocab_size : -s->vocab_size,
-                        s->seq_len};
+    int32_t header[] = {
+        s->dim, s->hidden_dim, n, s->n_heads, s->n_kv_heads, s->tied ? s->vocab_size : -s->vocab_size, s->seq_len};
     put(header, sizeof header);
     put_matrices(false, 1, s->vocab_size, dim);
     put_norms(n, dim);

@@ -23,9 +23,17 @@
 #define v_fma _mm256_fmadd_ps
 #define v_round(x) _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
 
-static inline __m256 v_load_first(const float *p, int n) {
-    __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    return _mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(n), lane));
+static inline __m256i first_lanes(int n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+static inline __m256 v_load_first(const float *p, int n, __m256 v) {
+    __m256i first = first_lanes(n);
+    return _mm256_blendv_ps(v, _mm256_maskload_ps(p, first), _mm256_castsi256_ps(first));
+}
+
+static inline void v_store_first(float *p, int n, __m256 v) {
+    _mm256_maskstore_ps(p, first_lanes(n), v);
 }
 
 static inline __m256 v_load_i8(const int8_t *p) {

@@ -25,8 +25,12 @@
 #define v_sum _mm512_reduce_add_ps
 #define v_max_of _mm512_reduce_max_ps
 
-static inline __m512 v_load_first(const float *p, int n) {
-    return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+static inline __m512 v_load_first(const float *p, int n, __m512 v) {
+    return _mm512_mask_loadu_ps(v, (__mmask16)((1u << n) - 1), p);
+}
+
+static inline void v_store_first(float *p, int n, __m512 v) {
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), v);
 }
 
 static inline __m512 v_exp2_scale(__m512 p, __m512 n) {

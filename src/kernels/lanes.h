@@ -3,7 +3,8 @@
 //   TABLE, RUNG_NAME          the table's variable and name
 //   V, LANES                  a vector of LANES floats
 //   v_zero v_set1 v_load v_store v_add v_sub v_mul v_div v_min v_max v_fma(a, b, c) = a * b + c   on unaligned memory
-//   v_load_first(p, n)        the first n < LANES floats, zeros behind
+//   v_load_first(p, n, v)     the first n < LANES floats, behind them v's lanes
+//   v_store_first(p, n, v)    the first n < LANES lanes
 //   v_load_i8(p)              LANES int8 values as floats
 //   v_load_bf16(p)            LANES bfloat16 values as floats
 //   v_round, v_exp2_scale(p, n)   to the nearest integer; p * 2^n for integral n in -126..127, 0 for n = -127
@@ -35,8 +36,8 @@ static inline __attribute__((always_inline)) void dots(float *y, const float *w,
         }
     }
     if (j < k) {
-        V xj = v_load_first(x + j, k - j);
-        for (int r = 0; r < rows; r++) sum[r] = v_fma(v_load_first(w + r * ldw + j, k - j), xj, sum[r]);
+        V xj = v_load_first(x + j, k - j, v_zero());
+        for (int r = 0; r < rows; r++) sum[r] = v_fma(v_load_first(w + r * ldw + j, k - j, v_zero()), xj, sum[r]);
     }
     for (int r = 0; r < rows; r += 4) v_sum4(y + r, sum[r], sum[r + 1], sum[r + 2], sum[r + 3]);
 }
@@ -218,29 +219,27 @@ static bool softmax_lanes(float *s, int n_keys, float *m, float *l, float *alpha
 }
 
 static float softmax_row(float *s, int n_keys, float *m, float *l) {
-    int j = 0;
-    float old = *m, top = old;
-    if (n_keys >= LANES) {
-        V most = v_load(s);
-        for (j = LANES; j + LANES <= n_keys; j += LANES) most = v_max(most, v_load(s + j));
-        top = v_max_of(most);
-    }
-    for (; j < n_keys; j++) top = s[j] > top ? s[j] : top;
+    int whole = n_keys / LANES * LANES, left = n_keys - whole;
+    V tail = v_set1(SCORE_MASKED), most = tail, sum = v_zero();
+    if (left) most = tail = v_load_first(s + whole, left, tail);
+    for (int j = 0; j < whole; j += LANES) most = v_max(most, v_load(s + j));
+    float old = *m, top = v_max_of(most), alpha[LANES];
     top = old > top ? old : top;
-    V vtop = v_set1(top), sum = v_zero();
-    for (j = 0; j + LANES <= n_keys; j += LANES) {
+    V vtop = v_set1(top);
+    for (int j = 0; j < whole; j += LANES) {
         V p = v_exp2(v_sub(v_load(s + j), vtop));
         v_store(s + j, p);
         sum = v_add(sum, p);
     }
-    float total = v_sum(sum), tail[LANES]; // the lanes behind the last key, and alpha in the last lane
-    for (int i = 0; i < LANES - 1; i++) tail[i] = j + i < n_keys ? s[j + i] : SCORE_MASKED;
-    tail[LANES - 1] = old;
-    v_store(tail, v_exp2(v_sub(v_load(tail), vtop)));
-    for (int i = 0; i < LANES - 1 && j + i < n_keys; i++) total += s[j + i] = tail[i];
+    if (left) {
+        tail = v_exp2(v_sub(tail, vtop));
+        v_store_first(s + whole, left, tail);
+        sum = v_add(sum, tail);
+    }
+    v_store(alpha, v_exp2(v_sub(v_set1(old), vtop)));
     *m = top;
-    *l = *l * tail[LANES - 1] + total;
-    return tail[LANES - 1];
+    *l = *l * alpha[0] + v_sum(sum);
+    return alpha[0];
 }
 
 static void unpack_bf16(float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int n_rows, int n) {
@@ -269,17 +268,12 @@ static void swiglu(float *gate, const float *up, int n) {
     const float log2e = 1.44269504088896340736f;
     for (int i = 0; i < n; i += LANES) {
         int left = n - i;
-        V g = left >= LANES ? v_load(gate + i) : v_load_first(gate + i, left);
-        V u = left >= LANES ? v_load(up + i) : v_load_first(up + i, left);
+        V g = left >= LANES ? v_load(gate + i) : v_load_first(gate + i, left, v_zero());
+        V u = left >= LANES ? v_load(up + i) : v_load_first(up + i, left, v_zero());
         V e = v_exp2(v_min(v_mul(g, v_set1(-log2e)), v_set1(126.0f)));
         V y = v_mul(v_div(g, v_add(v_set1(1.0f), e)), u);
-        if (left >= LANES) {
-            v_store(gate + i, y);
-        } else {
-            float tail[LANES];
-            v_store(tail, y);
-            memcpy(gate + i, tail, sizeof(float) * (size_t)left);
-        }
+        if (left >= LANES) v_store(gate + i, y);
+        else v_store_first(gate + i, left, y);
     }
 }
 

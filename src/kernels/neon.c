@@ -25,10 +25,17 @@
 #define v_sum vaddvq_f32
 #define v_max_of vmaxvq_f32
 
-static inline float32x4_t v_load_first(const float *p, int n) {
-    float x[4] = {0};
+static inline float32x4_t v_load_first(const float *p, int n, float32x4_t v) {
+    float x[4];
+    vst1q_f32(x, v);
     for (int i = 0; i < n; i++) x[i] = p[i];
     return vld1q_f32(x);
+}
+
+static inline void v_store_first(float *p, int n, float32x4_t v) {
+    float x[4];
+    vst1q_f32(x, v);
+    for (int i = 0; i < n; i++) p[i] = x[i];
 }
 
 static inline float32x4_t v_load_i8(const int8_t *p) {

@@ -1,0 +1,649 @@
+// The programs as people meet them: flags, exit statuses, what goes to stdout and what to stderr, and numbers that a
+// recomputation through tessera.h confirms. Runs ./run, bench, perplexity and synth of TESSERA_BUILD as children.
+#include "tessera.h"
+#include "test.h"
+
+#include <ctype.h>
+#include <fcntl.h>
+#include <math.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define TMP "build/tests/tmp/"
+#define MODEL TMP "tools.bin"
+#define MODEL_INT8 TMP "tools-int8.bin"
+#define TEXT TMP "tools.txt"
+
+enum { MAX_ARGS = 32, NOT_STARTED = 127 };
+
+// ---- children
+
+typedef struct {
+    int status;      // exit status, or 128 + signal
+    char *out, *err; // terminated
+    size_t n_out;
+} Result;
+
+static char *slurp(const char *path, size_t *n) {
+    FILE *f = fopen(path, "rb");
+    char *text = calloc(1, 1 << 20);
+    size_t got = f ? fread(text, 1, (1 << 20) - 1, f) : 0;
+    if (f) fclose(f);
+    if (n) *n = got;
+    return text;
+}
+
+static void spill(const char *path, const char *text) {
+    FILE *f = fopen(path, "wb");
+    CHECK(f && fputs(text, f) >= 0, "cannot write %s", path);
+    if (f) fclose(f);
+}
+
+// RUNNER, when set, is the emulator and its flags, split at spaces.
+static pid_t start(const char *in, const char *program, const char *const *args) {
+    static char runner[512], path[512];
+    const char *argv[MAX_ARGS + 16], *build = getenv("TESSERA_BUILD"), *words = getenv("RUNNER");
+    int n = 0;
+    snprintf(runner, sizeof runner, "%s", words ? words : "");
+    for (char *word = strtok(runner, " "); word && n < 8; word = strtok(NULL, " ")) argv[n++] = word;
+    snprintf(path, sizeof path, "%s/%s", build ? build : "build", program);
+    argv[n++] = path;
+    for (int i = 0; args[i] && i < MAX_ARGS; i++) argv[n++] = args[i];
+    argv[n] = NULL;
+    unlink(TMP "tools.out"); // of the call before
+    fflush(NULL);
+    pid_t child = fork();
+    if (child) return child;
+    int fd[3] = {open(in ? in : "/dev/null", O_RDONLY), open(TMP "tools.out", O_WRONLY | O_CREAT | O_TRUNC, 0666),
+                 open(TMP "tools.err", O_WRONLY | O_CREAT | O_TRUNC, 0666)};
+    for (int i = 0; i < 3; i++) dup2(fd[i], i);
+    execvp(argv[0], (char **)argv);
+    _exit(NOT_STARTED);
+}
+
+static Result finish(pid_t child) {
+    int status = 0;
+    waitpid(child, &status, 0);
+    Result r = {.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status)};
+    r.out = slurp(TMP "tools.out", &r.n_out);
+    r.err = slurp(TMP "tools.err", NULL);
+    return r;
+}
+
+// CALL("bench", "model", "-p", "8") runs a program to its end.
+#define CALL(...) call(NULL, (const char *const[]){__VA_ARGS__, NULL})
+#define CALL_IN(file, ...) call(file, (const char *const[]){__VA_ARGS__, NULL})
+
+static Result call(const char *in, const char *const *words) {
+    return finish(start(in, words[0], words + 1));
+}
+
+static void release(Result *r) {
+    free(r->out);
+    free(r->err);
+}
+
+// The program refuses: this status, one line on stderr that holds `part`, nothing on stdout.
+#define REFUSES(want, part, ...)                                                                                       \
+    do {                                                                                                               \
+        Result r_ = CALL(__VA_ARGS__);                                                                                 \
+        const char *end_ = strchr(r_.err, '\n');                                                                       \
+        CHECK(r_.status == want, "%s: status: expected %d, found %d: %s", #__VA_ARGS__, want, r_.status, r_.err);      \
+        CHECK(end_ && !end_[1] && !strncmp(r_.err, "error: ", 7), "%s: expected one line, found: %s", #__VA_ARGS__,    \
+              r_.err);                                                                                                 \
+        CHECK(strstr(r_.err, part), "%s: expected '%s' in: %s", #__VA_ARGS__, part, r_.err);                           \
+        CHECK(!*r_.out, "%s: expected nothing on stdout, found: %s", #__VA_ARGS__, r_.out);                            \
+        release(&r_);                                                                                                  \
+    } while (0)
+
+// Runs well, and its stdout is `want`.
+static void prints(Result r, const char *want, const char *what) {
+    CHECK(r.status == 0, "%s: status %d: %s", what, r.status, r.err);
+    CHECK(!strcmp(r.out, want), "%s: expected [%s], found [%s]", what, want, r.out);
+    release(&r);
+}
+
+// ---- formats
+
+static const char *skip_space(const char *s) {
+    while (isspace((unsigned char)*s)) s++;
+    return s;
+}
+
+// The end of one JSON value, or NULL where it is none.
+static const char *json_value(const char *s) { // NOLINT(misc-no-recursion)
+    s = skip_space(s);
+    if (*s == '"') {
+        for (s++; *s && *s != '"'; s++) {
+            if ((unsigned char)*s < ' ' || (*s == '\\' && !*++s)) return NULL;
+        }
+        return *s ? s + 1 : NULL;
+    }
+    if (*s == '{' || *s == '[') {
+        char close = *s == '{' ? '}' : ']';
+        const char *at = skip_space(s + 1);
+        if (*at == close) return at + 1;
+        for (;; at++) {
+            if (close == '}') {
+                at = skip_space(at);
+                if (*at != '"' || !(at = json_value(at))) return NULL;
+                at = skip_space(at);
+                if (*at++ != ':') return NULL;
+            }
+            if (!(at = json_value(at))) return NULL;
+            at = skip_space(at);
+            if (*at == close) return at + 1;
+            if (*at != ',') return NULL;
+        }
+    }
+    const char *const words[] = {"null", "true", "false"};
+    for (int i = 0; i < 3; i++) {
+        if (!strncmp(s, words[i], strlen(words[i]))) return s + strlen(words[i]);
+    }
+    char *end;
+    if (*s != '-' && !isdigit((unsigned char)*s)) return NULL;
+    strtod(s, &end);
+    return end;
+}
+
+static bool json_valid(const char *s) {
+    const char *end = json_value(s);
+    return end && !*skip_space(end);
+}
+
+static double json_number(const char *json, const char *key) {
+    char quoted[64];
+    snprintf(quoted, sizeof quoted, "\"%s\": ", key);
+    const char *at = strstr(json, quoted);
+    return at ? strtod(at + strlen(quoted), NULL) : NAN;
+}
+
+static int count_of(const char *text, const char *part) {
+    int n = 0;
+    for (; (text = strstr(text, part)); text += strlen(part)) n++;
+    return n;
+}
+
+// Tags balance, text holds no bare '<' or '&'.
+static bool xml_valid(const char *s) {
+    char stack[16][32];
+    int depth = 0, n_tags = 0;
+    while (*s) {
+        if (*s == '&' && strncmp(s, "&amp;", 5) && strncmp(s, "&lt;", 4) && strncmp(s, "&gt;", 4) &&
+            strncmp(s, "&quot;", 6)) {
+            return false;
+        }
+        if (*s++ != '<') continue;
+        bool closing = *s == '/';
+        s += closing;
+        size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyz");
+        if (!n || n > 31) return false;
+        char name[32] = {0};
+        memcpy(name, s, n);
+        for (s += n; *s && *s != '>'; s++) {
+            if (*s == '<') return false;
+            if (*s == '"' && !(s = strchr(s + 1, '"'))) return false;
+        }
+        if (!*s) return false;
+        n_tags++;
+        if (closing) {
+            if (!depth || strcmp(stack[--depth], name)) return false;
+        } else if (s[-1] != '/') {
+            if (depth == 16) return false;
+            strcpy(stack[depth++], name);
+        }
+    }
+    return depth == 0 && n_tags > 0;
+}
+
+static void test_the_checkers_themselves(void) {
+    const char *good[] = {"{}", "[1, -2.5e3, null]", "{\"a\": [{}, \"x\\\"y\"], \"b\": true}\n"};
+    const char *bad[] = {"", "{", "[1,]", "{\"a\" 1}", "{a: 1}", "[1] 2", "\"x", "nan", "[inf]"};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) CHECK(json_valid(good[i]), "%s is JSON", good[i]);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) CHECK(!json_valid(bad[i]), "%s is no JSON", bad[i]);
+    CHECK(xml_valid("<svg a=\"<\"><g/>x &amp; y</svg>"), "XML");
+    CHECK(!xml_valid("<svg><g></svg></g>") && !xml_valid("<svg>a & b</svg>") && !xml_valid("<svg>"), "no XML");
+}
+
+// ---- synth
+
+static void check_model(const char *path) {
+    char err[512];
+    Engine *e = engine_open(path, NULL, err, sizeof err);
+    CHECK(e, "%s", err);
+    if (!e) return;
+    SessionOptions so = {.n_threads = 1};
+    Session *s = session_open(e, &so, err, sizeof err);
+    int32_t *ids = NULL;
+    int n = engine_encode(e, "a word or two: \xc3\xa9!", 18, true, false, &ids, err, sizeof err);
+    CHECK(n > 1 && s && !session_sync(s, ids, n, err, sizeof err), "%s", err);
+    const float *logits = session_logits(s);
+    for (int i = 0; logits && i < engine_info(e).vocab_size; i++) {
+        CHECK(fabsf(logits[i]) < 1000, "%s: logit %d is %g", path, i, (double)logits[i]);
+    }
+    free(ids);
+    session_close(s);
+    engine_close(e);
+}
+
+static void test_synth(void) {
+    Result r = CALL("synth", "tiny", "f32", MODEL);
+    CHECK(r.status == 0 && !*r.out, "status %d: %s", r.status, r.err);
+    release(&r);
+    r = CALL("synth", "tiny", "int8", MODEL_INT8);
+    CHECK(r.status == 0, "status %d: %s", r.status, r.err);
+    release(&r);
+    check_model(MODEL);
+    check_model(MODEL_INT8);
+    REFUSES(2, "smollm2-135m", "synth", "huge", "f32", TMP "x.bin");
+    REFUSES(2, "int8", "synth", "tiny", "f64", TMP "x.bin");
+    REFUSES(2, "found 2", "synth", "tiny", "f32");
+    REFUSES(2, "--wat", "synth", "tiny", "f32", "--wat");
+    REFUSES(1, "absent/x.bin", "synth", "tiny", "f32", TMP "absent/x.bin");
+}
+
+// ---- bench
+
+static void test_bench_md(void) {
+    Result r = CALL("bench", MODEL, "-p", "16,8", "-n", "4", "-d", "0,32", "-r", "2", "-t", "2");
+    CHECK(r.status == 0, "status %d: %s", r.status, r.err);
+    const char *want[] = {"| pp16 |",      "| pp8 |",       "| tg4 |", "| pp16 @ d32 |",
+                          "| pp8 @ d32 |", "| tg4 @ d32 |", " ± ",     "GB/s"};
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++)
+        CHECK(strstr(r.out, want[i]), "no '%s' in:\n%s", want[i], r.out);
+    CHECK(count_of(r.out, "| llama2.c v0 |") == 6, "expected 6 rows:\n%s", r.out);
+    release(&r);
+    r = CALL("bench", MODEL_INT8, "-p", "0", "-n", "3", "-r", "1", "--window", "8", "--sinks", "2", "--kv", "f32", "-c",
+             "3");
+    CHECK(r.status == 0 && count_of(r.out, "| llama2.c v2 |") == 1, "status %d: %s%s", r.status, r.out, r.err);
+    release(&r);
+}
+
+static void test_bench_json(void) {
+    Result r = CALL("bench", MODEL, "-p", "16", "-n", "4", "-d", "300", "-r", "3", "-t", "1", "-o", "json");
+    CHECK(r.status == 0 && json_valid(r.out), "status %d, JSON expected: %s%s", r.status, r.out, r.err);
+    const char *fields[] = {"test",      "n_prompt",      "n_gen",      "n_depth",  "n_threads", "avg_ts",
+                            "stddev_ts", "avg_ns",        "samples_ns", "gb_per_s", "kv_bytes",  "model_bytes",
+                            "cpu_rung",  "read_gb_per_s", "cores",      "peak_rss"};
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        char quoted[64];
+        snprintf(quoted, sizeof quoted, "\"%s\": ", fields[i]);
+        CHECK(strstr(r.out, quoted), "no field %s", fields[i]);
+    }
+    const char *decode = strstr(r.out, "\"test\": \"tg4 @ d300\"");
+    CHECK(decode, "no decode row: %s", r.out);
+    if (decode) { // every number of the row follows from others and from the shape of synth's tiny model
+        const char *samples = strstr(decode, "\"samples_ns\": [") + 15;
+        double sum_ns = 0, sum_ts = 0;
+        for (int i = 0; i < 3; i++) {
+            char *end;
+            double ns = strtod(samples, &end);
+            sum_ns += ns, sum_ts += 4e9 / ns;
+            samples = end + 2;
+        }
+        double ts = json_number(decode, "avg_ts");
+        CHECK(fabs(json_number(decode, "avg_ns") - sum_ns / 3) <= 1, "avg_ns against samples %g", sum_ns / 3);
+        CHECK(fabs(ts / (sum_ts / 3) - 1) < 1e-4, "avg_ts %g against samples %g", ts, sum_ts / 3);
+        double kv = 302.5 * 2 * 2 * 32 * 2; // mean keys x layers x (K, V) x kv_dim x bytes of bf16
+        double gb = (json_number(r.out, "token_bytes") + kv) * ts * 1e-9;
+        CHECK(fabs(json_number(decode, "gb_per_s") / gb - 1) < 1e-4, "gb_per_s: expected %g in %s", gb, decode);
+        CHECK(json_number(decode, "kv_bytes") == 512 * 2 * 2 * 32 * 2, "kv_bytes of two blocks in %s", decode);
+        CHECK(json_number(decode, "peak_rss") > 1e5 && json_number(decode, "n_depth") == 300, "%s", decode);
+    }
+    release(&r);
+}
+
+static void test_bench_csv(void) {
+    Result r = CALL("bench", MODEL, "-p", "8", "-n", "2", "-r", "1", "-o", "csv");
+    CHECK(r.status == 0 && count_of(r.out, "\n") == 3, "status %d, three lines expected: %s%s", r.status, r.out, r.err);
+    int commas[3] = {0}, line = 0;
+    for (const char *s = r.out; *s && line < 3; s++) {
+        commas[line] += *s == ',';
+        line += *s == '\n';
+    }
+    CHECK(commas[0] > 8 && commas[1] == commas[0] && commas[2] == commas[0], "columns differ: %s", r.out);
+    release(&r);
+}
+
+static void test_bench_sweep(void) {
+    Result r = CALL("bench", MODEL, "--sweep", "600", "-r", "2", "--plot", TMP "tools.svg");
+    CHECK(r.status == 0, "status %d: %s", r.status, r.err);
+    CHECK(strstr(r.out, "| PP | TG | N_KV | T_PP s | S_PP t/s | T_TG s | S_TG t/s | GB/s | KV MiB |"), "%s", r.out);
+    const char *rows[] = {"| 128 | 32 | 128 |", "| 256 | 32 | 256 |", "| 512 | 32 | 512 |", "| 512 | 32 | 600 |"};
+    for (int i = 0; i < 4; i++) CHECK(strstr(r.out, rows[i]), "no row %s in:\n%s", rows[i], r.out);
+    char *svg = slurp(TMP "tools.svg", NULL);
+    CHECK(xml_valid(svg) && !strncmp(svg, "<svg ", 5), "not well formed: %s", svg);
+    CHECK(!strstr(svg, "nan") && !strstr(svg, "inf"), "a number is missing in %s", svg);
+    free(svg);
+    release(&r);
+    r = CALL("bench", MODEL, "--sweep", "40", "-r", "1", "--plot", TMP "tools.svg", "-o", "json", "--window", "16");
+    CHECK(r.status == 0 && json_valid(r.out) && count_of(r.out, "\"bound_ts\"") == 1, "%s%s", r.out, r.err);
+    svg = slurp(TMP "tools.svg", NULL);
+    CHECK(xml_valid(svg) && !strstr(svg, "nan"), "one point: %s", svg);
+    free(svg);
+    release(&r);
+}
+
+static void test_bench_attention(void) {
+    const char *lengths[] = {"1", "33", "300"};
+    for (int i = 0; i < 3; i++) {
+        Result r = CALL("bench", "--attention", lengths[i], "-r", "1", "-t", i == 1 ? "3" : "1", "-o", "json");
+        CHECK(r.status == 0 && json_valid(r.out), "n = %s: status %d: %s%s", lengths[i], r.status, r.out, r.err);
+        CHECK(count_of(r.out, "\"max_difference\"") == 4, "four shapes expected: %s", r.out);
+        release(&r);
+    }
+}
+
+static void test_bench_refuses(void) {
+    REFUSES(2, "--wat", "bench", MODEL, "--wat");
+    REFUSES(2, "-p", "bench", MODEL, "-p");
+    REFUSES(2, "-p", "bench", MODEL, "-p", "8,");
+    REFUSES(2, "-n", "bench", MODEL, "-n", "-3");
+    REFUSES(2, "-d", "bench", MODEL, "-d", "1x");
+    REFUSES(2, "-r", "bench", MODEL, "-r", "0");
+    REFUSES(2, "-o", "bench", MODEL, "-o", "xml");
+    REFUSES(2, "nothing to measure", "bench", MODEL, "-p", "0", "-n", "0");
+    REFUSES(2, "pp512 needs 512", "bench", MODEL, "-c", "100");
+    REFUSES(2, "--plot", "bench", MODEL, "--plot", TMP "x.svg");
+    REFUSES(2, "--window", "bench", MODEL, "--sinks", "4");
+    REFUSES(2, "no model", "bench", "-p", "8");
+    REFUSES(2, "second model", "bench", MODEL, MODEL);
+    REFUSES(1, "absent.bin", "bench", TMP "absent.bin");
+    REFUSES(1, "absent.tok", "bench", MODEL, "-z", TMP "absent.tok");
+}
+
+// ---- perplexity
+
+static void write_text(void) {
+    static char text[1 << 14];
+    size_t n = 0;
+    for (int document = 0; document < 4; document++) {
+        for (int word = 0; word < (document == 2 ? 90 : 20 + document); word++) {
+            for (int i = 0; i < 1 + (int)(test_u32() % 5); i++) text[n++] = (char)('a' + test_u32() % 26);
+            text[n++] = word % 10 == 9 ? '\n' : ' ';
+        }
+        n += (size_t)snprintf(text + n, sizeof text - n, "caf\xc3\xa9.\n%s", document < 3 ? "<|endoftext|>\n" : "");
+    }
+    spill(TEXT, text);
+}
+
+typedef struct {
+    double nll;
+    int n, first;
+    const int32_t *tokens;
+    int vocab;
+} Sum;
+
+static void add_nll(void *context, int position, const float *logits) {
+    Sum *s = context;
+    if (position < s->first) return;
+    long double total = 0;
+    for (int i = 0; i < s->vocab; i++) total += expl((long double)logits[i] - logits[s->tokens[position + 1]]);
+    s->nll += (double)logl(total);
+    s->n++;
+}
+
+// A fresh session predicts tokens[first + 1 .. n).
+static void sum_tokens(const Engine *e, Sum *sum, const int32_t *tokens, int first, int n) {
+    char err[512];
+    SessionOptions so = {.n_threads = 1, .kv = KV_F32};
+    Session *s = session_open(e, &so, err, sizeof err);
+    CHECK(s, "%s", err);
+    if (!s) return;
+    sum->tokens = tokens, sum->first = first, sum->vocab = engine_info(e).vocab_size;
+    session_visit(s, add_nll, sum);
+    CHECK(!session_sync(s, tokens, n - 1, err, sizeof err), "%s", err);
+    session_close(s);
+}
+
+static void check_estimate(Result r, const Sum *want, const char *what) {
+    double ppl = exp(want->nll / want->n);
+    CHECK(r.status == 0 && json_valid(r.out), "%s: status %d: %s%s", what, r.status, r.out, r.err);
+    CHECK(json_number(r.out, "tokens") == want->n, "%s: expected %d tokens: %s", what, want->n, r.out);
+    CHECK(fabs(json_number(r.out, "ppl") / ppl - 1) < 1e-6, "%s: expected PPL %.9g: %s", what, ppl, r.out);
+    double bits = want->nll / log(2) / json_number(r.out, "bytes");
+    CHECK(fabs(json_number(r.out, "bits_per_byte") / bits - 1) < 1e-6, "%s: expected %.9g bits: %s", what, bits, r.out);
+    CHECK(fabs(json_number(r.out, "nats_per_token") * want->n / want->nll - 1) < 1e-6, "%s: %s", what, r.out);
+}
+
+static void test_perplexity_chunks(void) {
+    char err[512];
+    Engine *e = engine_open(MODEL, NULL, err, sizeof err);
+    CHECK(e, "%s", err);
+    if (!e) return;
+    size_t length;
+    char *text = slurp(TEXT, &length);
+    int32_t *ids;
+    int n = engine_encode(e, text, length, true, false, &ids, err, sizeof err);
+    Sum want = {0};
+    for (int at = 0; at + 63 <= n; at += 63) { // an odd context
+        ids[at] = engine_info(e).bos_id;
+        sum_tokens(e, &want, ids + at, 31, 63);
+    }
+    Result r = CALL("perplexity", MODEL, "-f", TEXT, "-c", "63", "-t", "2", "--kv", "f32", "-o", "json");
+    check_estimate(r, &want, "chunks");
+    CHECK(json_number(r.out, "chunks") == n / 63, "expected %d chunks: %s", n / 63, r.out);
+    double share = json_number(r.out, "bytes") / (double)length; // about half of the text is scored
+    CHECK(share > 0.35 && share < 0.6, "%g of the bytes scored", share);
+    release(&r);
+    r = CALL_IN(TEXT, "perplexity", MODEL, "-f", "-", "-c", "63");
+    CHECK(r.status == 0 && !strncmp(r.out, "Final estimate: PPL = ", 22) && strstr(r.out, " +/- "), "%s%s", r.out,
+          r.err);
+    CHECK(strstr(r.out, "nats per token") && strstr(r.out, "bits per byte"), "%s", r.out);
+    release(&r);
+    free(ids);
+    free(text);
+    engine_close(e);
+}
+
+static void test_perplexity_documents(void) {
+    char err[512];
+    Engine *e = engine_open(MODEL, NULL, err, sizeof err);
+    CHECK(e, "%s", err);
+    if (!e) return;
+    char *text = slurp(TEXT, NULL), *at = text;
+    Sum want = {0}, want_cut = {0};
+    size_t bytes = 0;
+    int n_cut = 0;
+    for (int i = 0; i < 4; i++) {
+        char *end = strstr(at, "\n<|endoftext|>\n"),
+             *last = end ? end : at + strlen(at) - 1; // without the last newline
+        int32_t *ids;
+        int n = engine_encode(e, at, (size_t)(last - at), true, false, &ids, err, sizeof err);
+        sum_tokens(e, &want, ids, 0, n);
+        n_cut += n > 128;
+        sum_tokens(e, &want_cut, ids, 0, n > 128 ? 128 : n);
+        bytes += (size_t)(last - at);
+        at = end + strlen("\n<|endoftext|>\n");
+        free(ids);
+    }
+    CHECK(n_cut == 1, "one document is longer than 128 tokens, found %d", n_cut);
+    Result r =
+        CALL("perplexity", MODEL, "-f", TEXT, "--documents", "-c", "256", "-t", "1", "--kv", "f32", "-o", "json");
+    if (json_number(r.out, "cut") == 0) check_estimate(r, &want, "documents");
+    CHECK(json_number(r.out, "documents") == 4 && json_number(r.out, "cut") == 0, "%s", r.out);
+    CHECK(json_number(r.out, "bytes") == (double)bytes, "expected %zu bytes: %s", bytes, r.out);
+    release(&r);
+    r = CALL("perplexity", MODEL, "-f", TEXT, "--documents", "-c", "128", "-t", "1", "--kv", "f32", "-o", "json");
+    check_estimate(r, &want_cut, "cut documents");
+    CHECK(json_number(r.out, "cut") == 1 && json_number(r.out, "bytes") < (double)bytes, "%s", r.out);
+    release(&r);
+    free(text);
+    engine_close(e);
+}
+
+static void test_perplexity_refuses(void) {
+    spill(TMP "short.txt", "too short");
+    spill(TMP "empty.txt", "");
+    REFUSES(2, "--wat", "perplexity", MODEL, "-f", TEXT, "--wat");
+    REFUSES(2, "no text", "perplexity", MODEL);
+    REFUSES(2, "no model", "perplexity", "-f", TEXT);
+    REFUSES(2, "-o", "perplexity", MODEL, "-f", TEXT, "-o", "csv");
+    REFUSES(2, "256 positions", "perplexity", MODEL, "-f", TEXT, "-c", "257");
+    REFUSES(1, "absent.txt", "perplexity", MODEL, "-f", TMP "absent.txt");
+    REFUSES(1, "absent.bin", "perplexity", TMP "absent.bin", "-f", TEXT);
+    REFUSES(1, "tokens, a chunk", "perplexity", MODEL, "-f", TMP "short.txt");
+    REFUSES(1, "no text to score", "perplexity", MODEL, "-f", TMP "empty.txt", "--documents");
+}
+
+static void test_perplexity_of_a_real_model(void) {
+    const char *text = SHARED_DATA "text/stories-valid.txt", *tokenizer = SHARED_DATA "stories260K/tok512.bin";
+    SKIP_WITHOUT(SHARED_DATA "stories260K/stories260K.bin");
+    SKIP_WITHOUT(text);
+    if (getenv("TESSERA_TEST_QUICK")) {
+        test_was_skipped = 1;
+        return;
+    }
+    const char *model = SHARED_DATA "stories260K/stories260K.bin", *int8 = SHARED_DATA "stories260K/stories260K-q8.bin";
+    Result f32 = CALL("perplexity", model, "-z", tokenizer, "-f", text, "--documents", "--kv", "f32", "-o", "json");
+    Result bf16 = CALL("perplexity", model, "-z", tokenizer, "-f", text, "--documents", "--kv", "bf16", "-o", "json");
+    Result q8 = CALL("perplexity", int8, "-z", tokenizer, "-f", text, "--documents", "--kv", "f32", "-o", "json");
+    double a = json_number(f32.out, "ppl"), b = json_number(bf16.out, "ppl"), c = json_number(q8.out, "ppl");
+    CHECK(fabs(b / a - 1) < 0.001, "KV as bf16 against f32: %g, %g", b, a);
+    CHECK(fabs(c / a - 1) < 0.02, "int8 weights against fp32: %g, %g", c, a);
+    CHECK(fabs(json_number(f32.out, "bits_per_byte") - 1.0147) < 0.002, "bits per byte: %s", f32.out);
+    release(&f32);
+    release(&bf16);
+    release(&q8);
+}
+
+// ---- run
+
+static void test_run_refuses(void) {
+    REFUSES(2, "--wat", "run", MODEL, "--wat");
+    REFUSES(2, "-n", "run", MODEL, "-n");
+    REFUSES(2, "-n", "run", MODEL, "-n", "ten");
+    REFUSES(2, "-n", "run", MODEL, "-n", "99999999999999999999");
+    REFUSES(2, "-t", "run", MODEL, "-t", "0");
+    REFUSES(2, "--temp", "run", MODEL, "--temp", "nan");
+    REFUSES(2, "--top-p", "run", MODEL, "--top-p", "1.5");
+    REFUSES(2, "-s", "run", MODEL, "-s", "-1");
+    REFUSES(2, "--kv", "run", MODEL, "--kv", "f16");
+    REFUSES(2, "--sinks", "run", MODEL, "--sinks", "4");
+    REFUSES(2, "second model", "run", MODEL, MODEL);
+    REFUSES(2, "no model", "run", "-p", "x");
+    REFUSES(2, "found both", "run", MODEL, "-p", "x", "-f", TEXT);
+    REFUSES(1, "absent.bin", "run", TMP "absent.bin");
+    REFUSES(1, "absent.txt", "run", MODEL, "-f", TMP "absent.txt");
+    REFUSES(1, "-c", "run", MODEL, "-p", "far more words than three tokens can hold", "-c", "3");
+    Result r = CALL("run", "--help");
+    CHECK(r.status == 0 && strstr(r.out, "usage:") && !*r.err, "--help: status %d", r.status);
+    release(&r);
+    r = finish(start(NULL, "run", (const char *const[]){NULL}));
+    CHECK(r.status == 2 && strstr(r.err, "usage:") && !*r.out, "no argument: status %d", r.status);
+    release(&r);
+}
+
+static void test_run_streams(void) {
+    Result r = CALL("run", MODEL, "-p", "some words", "-n", "12", "-s", "5");
+    CHECK(r.status == 0 && !strncmp(r.out, "some words", 10), "status %d: %s", r.status, r.out);
+    CHECK(!strstr(r.out, "tok/s") && strstr(r.err, "tok/s") && strstr(r.err, "seed 5"), "statistics on stderr: %s",
+          r.err);
+    CHECK(r.n_out && r.out[r.n_out - 1] == '\n', "the text ends in a newline");
+    Result q = CALL("run", MODEL, "-p", "some words", "-n", "12", "-s", "5", "-q");
+    CHECK(!*q.err, "-q prints nothing on stderr, found: %s", q.err);
+    prints(q, r.out, "-q");
+    spill(TMP "prompt.txt", "some words");
+    prints(CALL_IN(TMP "prompt.txt", "run", MODEL, "-f", "-", "-n", "12", "-s", "5"), r.out, "-f -");
+    prints(CALL("run", MODEL, "-f", TMP "prompt.txt", "-n", "12", "-s", "5"), r.out, "-f FILE");
+    prints(CALL("run", MODEL, "-i", "some words", "-n", "12", "-s", "5"), r.out, "-i");
+    release(&r);
+}
+
+static void test_run_seed(void) {
+    Result one = CALL("run", MODEL, "-p", "abc", "-n", "60", "-s", "7", "-t", "1", "--temp", "1.2");
+    CHECK(one.status == 0 && one.n_out > 10, "status %d: %s", one.status, one.err);
+    prints(CALL("run", MODEL, "-p", "abc", "-n", "60", "-s", "7", "-t", "2", "--temp", "1.2"), one.out, "2 threads");
+    prints(CALL("run", MODEL, "-p", "abc", "-n", "60", "-s", "7", "-t", "3", "--temp", "1.2"), one.out, "3 threads");
+    Result other = CALL("run", MODEL, "-p", "abc", "-n", "60", "-s", "8", "-t", "1", "--temp", "1.2");
+    CHECK(strcmp(one.out, other.out) != 0, "another seed gives another text");
+    release(&one);
+    release(&other);
+    Result greedy = CALL("run", MODEL, "-p", "abc", "-n", "60", "--temp", "0");
+    CHECK(greedy.status == 0, "%s", greedy.err);
+    prints(CALL("run", MODEL, "-p", "abc", "-n", "60", "--temp", "0", "-s", "99"), greedy.out, "--temp 0");
+    release(&greedy);
+}
+
+static void test_run_hint(void) {
+    Result r = CALL("run", MODEL, "-p", "0.9", "-n", "2");
+    CHECK(r.status == 0 && strstr(r.err, "--top-p 0.9"), "a number after -p earns a hint: %s", r.err);
+    release(&r);
+    r = CALL("run", MODEL, "-p", "0.9 apples", "-n", "2");
+    CHECK(r.status == 0 && !strstr(r.err, "hint"), "words do not: %s", r.err);
+    release(&r);
+}
+
+static void test_run_any_bytes(void) {
+    Result r = CALL("run", MODEL, "-p", "bad \xff\xfe\xc3 bytes", "-n", "3", "-s", "1");
+    CHECK(r.status == 0 && !strncmp(r.out, "bad \xff\xfe\xc3 bytes", 13), "status %d: %s%s", r.status, r.out, r.err);
+    release(&r);
+    r = CALL("run", MODEL, "-p", "", "-n", "3", "-s", "1");
+    CHECK(r.status == 0, "an empty prompt: status %d: %s", r.status, r.err);
+    release(&r);
+    r = CALL("run", MODEL, "-p", "abc", "-n", "0");
+    CHECK(r.status == 0 && !strcmp(r.out, "abc\n"), "-n 0: %s", r.out);
+    release(&r);
+}
+
+static void test_run_full_context(void) {
+    Result r = CALL("run", MODEL, "-p", "abc", "-n", "300", "-c", "20", "--temp", "0");
+    CHECK(r.status == 0 && strstr(r.err, "-c") && strstr(r.err, "tok/s"), "status %d: %s", r.status, r.err);
+    release(&r);
+}
+
+static void wait_a_little(void) {
+    nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+}
+
+static void test_run_interrupt(void) {
+    pid_t child = start(
+        NULL, "run", (const char *const[]){MODEL, "-p", "abc", "-n", "3000000", "-c", "4000000", "--temp", "0", NULL});
+    for (int i = 0; i < 4000; i++) { // until text beyond the prompt is there
+        struct stat st;
+        if (!stat(TMP "tools.out", &st) && st.st_size > 40) break;
+        wait_a_little();
+    }
+    kill(child, SIGINT);
+    Result r = finish(child);
+    CHECK(r.status == 0, "Ctrl-C: status %d: %s", r.status, r.err);
+    CHECK(strstr(r.err, "tok/s") && strstr(r.err, "generated"), "statistics after Ctrl-C: %s", r.err);
+    CHECK(!strncmp(r.out, "abc", 3) && r.out[r.n_out - 1] == '\n', "the text so far is kept");
+    release(&r);
+}
+
+int main(void) {
+    mkdir("build", 0777);
+    mkdir("build/tests", 0777);
+    mkdir(TMP, 0777);
+    RUN(test_the_checkers_themselves);
+    Result r = CALL("run", "--help");
+    bool there = r.status != NOT_STARTED;
+    release(&r);
+    if (!there) {
+        printf("  FAIL the programs do not start: run make first, or set TESSERA_BUILD\n");
+        return 1;
+    }
+    RUN(test_synth);
+    write_text();
+    RUN(test_bench_md);
+    RUN(test_bench_json);
+    RUN(test_bench_csv);
+    RUN(test_bench_sweep);
+    RUN(test_bench_attention);
+    RUN(test_bench_refuses);
+    RUN(test_perplexity_chunks);
+    RUN(test_perplexity_documents);
+    RUN(test_perplexity_refuses);
+    RUN(test_perplexity_of_a_real_model);
+    RUN(test_run_refuses);
+    RUN(test_run_streams);
+    RUN(test_run_seed);
+    RUN(test_run_hint);
+    RUN(test_run_any_bytes);
+    RUN(test_run_full_context);
+    RUN(test_run_interrupt);
+    return test_report();
+}
