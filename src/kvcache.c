@@ -161,12 +161,13 @@ void kvcache_advance(KvCache *c, int n) {
 
 int kvcache_truncate(KvCache *c, int n) {
     if (n >= c->length) return c->length;
-    int first_visible = c->shape.window && n >= c->shape.window ? n - c->shape.window + 1 : 0;
-    bool gone = first_visible / KV_BLOCK < c->first_kept && c->first_kept > sink_blocks(c);
-    if (gone) n = 0;
-    int keep = (n + KV_BLOCK - 1) / KV_BLOCK;
+    // Position n needs the blocks of its window; [sink_blocks, first_kept) are no longer here.
+    int first_needed = c->shape.window && n >= c->shape.window ? (n - c->shape.window + 1) / KV_BLOCK : 0;
+    int keep = (n + KV_BLOCK - 1) / KV_BLOCK, sinks = sink_blocks(c);
+    bool gone = (first_needed > sinks ? first_needed : sinks) < (keep < c->first_kept ? keep : c->first_kept);
+    if (gone) n = keep = 0;
     while (c->n_blocks > keep) free_block(c, --c->n_blocks);
-    if (c->first_kept > c->n_blocks || gone) c->first_kept = 0;
+    if (keep <= sinks) c->first_kept = 0;
     c->length = n;
     return n;
 }

@@ -243,7 +243,7 @@ static void test_tokenizers(void) {
     const int sizes[] = {1, 2, 3, 4, 80, 258, 259, 260, 700};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         make_tokenizer_bin(TOKENS, sizes[i], 9);
-        check_vocab(TOKENS, sizes[i], (const char *[]){"<unk>", "\n<s>\n", "\n</s>\n"}, sizes[i] < 3 ? sizes[i] : 3,
+        check_vocab(TOKENS, sizes[i], (const char *[]){"<unk>", "<s>", "</s>"}, sizes[i] < 3 ? sizes[i] : 3,
                     0);
     }
 }

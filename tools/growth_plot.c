@@ -62,8 +62,8 @@ static double y_at(const Panel *p, double v) {
 }
 
 // 950, 1.2k, 64K: powers of two of tokens are told in 1024s, speeds in thousands.
-static const char *short_number(char *s, size_t n, double v) {
-    if (v >= 10000) snprintf(s, n, "%.3gk", v * 1e-3);
+static const char *short_number(char *s, size_t n, double v, double most) { // most: of the axis
+    if (v > 0 && most >= 10000) snprintf(s, n, "%.3gk", v * 1e-3);
     else if (v >= 100) snprintf(s, n, "%.0f", v);
     else snprintf(s, n, "%.3g", v);
     return s;
@@ -112,7 +112,7 @@ static void put_y_tick(const Panel *p, double v) {
     fprintf(p->f, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\"/>\n", p->x0, y,
             p->x0 + PANEL_WIDTH, y, v > p->lo ? "#e4e8ec" : INK);
     fprintf(p->f, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\" fill=\"" GREY "\">%s</text>\n", p->x0 - 8, y + 4,
-            short_number(number, sizeof number, v));
+            short_number(number, sizeof number, v, p->hi));
 }
 
 static void put_axes(const Panel *p) {
@@ -142,7 +142,7 @@ static void put_value(const Panel *p, const Series *s, int i, double x, double y
     fprintf(p->f,
             "<text x=\"%.1f\" y=\"%.1f\" fill=\"%s\" font-weight=\"600\" stroke=\"#fff\" stroke-width=\"4\" "
             "paint-order=\"stroke\">%s</text>\n",
-            x, y, s->colour, short_number(number, sizeof number, s->y[i]));
+            x, y, s->colour, short_number(number, sizeof number, s->y[i], s->y[i]));
 }
 
 // The first value beside its point, away from the line; the last ones in the margin, not over each other.
