@@ -10,7 +10,7 @@
 enum {
     GEMM_K = 512,            // columns unpacked at a time: the panel stays in L2, a column tile of x in L1
     MATVEC_TOKENS = 6,       // up to here rows are read again for each token (from L1), beyond they are unpacked
-    MATVEC_CHUNK = 32 << 10, // bytes of weights in a work item
+    MATVEC_CHUNK = 128 << 10,// bytes of weights in a work item
     SMALL_BYTES = 160 << 10, // a region that reads less is not worth a hand-off
     SMALL_FLOATS = 16 << 10, // the same for element-wise work
     ALIGNMENT = 64,

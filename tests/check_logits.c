@@ -385,7 +385,7 @@ static void against_reference(const Engine *e, KvType kv, int n_threads, int n) 
 static void same_at_any_thread_count(const Engine *e, KvType kv, int n) {
     static const int counts[] = {2, 3, 7};
     Seen one = run_fresh(e, kv, 1, n);
-    for (int i = 0; i < N_OF(counts); i++) {
+    for (int i = 0; i < N_OF(counts) - quick(); i++) {
         Seen many = run_fresh(e, kv, counts[i], n);
         CHECK(!memcmp(one.logits, many.logits, sizeof(float) * (size_t)n * (size_t)vocab),
               "%d tokens: %d threads differ from 1 by NMSE %.2g", n, counts[i], nmse_f32(many.logits, one.logits, n * vocab));
@@ -431,7 +431,7 @@ static void make_spec(int i) {
 // Beyond a KV block and a prefill block; a large model is slow in double.
 static int text_length(const BinSpec *s) {
     bool large = s->dim * (s->dim + s->hidden_dim) > 100000;
-    return large ? 100 : quick() ? 300 : 700;
+    return large ? (quick() ? 30 : 100) : quick() ? 280 : 700;
 }
 
 static void model_child(void) {
@@ -465,7 +465,7 @@ static void windows(void) {
     static const struct {
         int spec, window, n_sinks;
     } cases[] = {{0, 50, 0}, {3, 64, 4}, {4, 300, 1}, {1, 1, 0}, {7, 256, 0}, {1, 5, 300}, {0, 5000, 3}};
-    for (int i = 0; i < N_OF(cases) - 3 * quick(); i++) {
+    for (int i = 0; i < N_OF(cases) - 5 * quick(); i++) {
         make_spec(cases[i].spec);
         know(text_length(&specs[0]), cases[i].window, cases[i].n_sinks, false);
         at_every_rung(model_child);
@@ -530,7 +530,7 @@ static void reuse_by(const Engine *e, KvType kv) {
     const int rewind[] = {n - 1, n - 5, n / 2, n / 2 + 1, n, 61, 60, n, 1, n};
     for (int i = 0; i < N_OF(rewind); i++) as_fresh(e, s, kv, tokens, rewind[i], "rewind");
     const int change[] = {n / 3, n - 1, 0, 32, n - 2, n / 2};
-    for (int i = 0; i < N_OF(change) - 3 * (window > 0); i++) {
+    for (int i = 0; i < N_OF(change) - 3 * (window > 0 || quick()); i++) {
         memcpy(other, tokens, sizeof *other * (size_t)n);
         other[change[i]] = (other[change[i]] + 1) % vocab;
         as_fresh(e, s, kv, other, n, "change in the middle");
@@ -569,13 +569,13 @@ static void reuse_child(void) {
 
 static void reuse(void) {
     make_spec(1);
-    know(quick() ? 150 : 300, 0, 0, false);
+    know(quick() ? 90 : 300, 0, 0, false);
     at_every_rung(reuse_child);
 }
 
 static void reuse_in_a_window(void) { // rewinding behind what the window kept starts over
     make_spec(3);
-    know(400, 64, 0, false);
+    know(quick() ? 330 : 400, 64, 0, false);
     at_every_rung(reuse_child);
     make_spec(1);
     know(560, 30, 4, false);
@@ -666,7 +666,7 @@ static void failures_child(void) {
         as_fresh(e, s, (KvType)kv, tokens, 30, "after no tokens");
         const int32_t bad[] = {-1, vocab, vocab + 1, INT32_MAX, INT32_MIN};
         const int at[] = {0, 1, 29, 30, 31, 40};
-        for (int i = 0; i < N_OF(bad) * N_OF(at); i++) {
+        for (int i = 0; i < N_OF(bad) * N_OF(at); i += 1 + 3 * quick()) {
             int32_t ids[45];
             memcpy(ids, tokens, sizeof ids);
             ids[at[i / N_OF(bad)]] = bad[i % N_OF(bad)];
@@ -747,9 +747,9 @@ static void story_child(void) {
     CHECK(info.dim == 64 && info.hidden_dim == 172 && info.n_layers == 5 && info.n_heads == 8 && info.n_kv_heads == 4 &&
               info.vocab_size == 512 && info.max_seq_len == 512 && info.bos_id == 1,
           "engine_info of stories260K");
-    story_by(e, KV_F32, 1);
-    story_by(e, KV_F32, 3);
     story_by(e, KV_BF16, 2);
+    if (!quick()) story_by(e, KV_F32, 1);
+    if (!quick()) story_by(e, KV_F32, 3);
     engine_close(e);
     model_child();
 }
@@ -760,7 +760,7 @@ static void stories260K(void) {
     SKIP_WITHOUT(STORIES "stories260K.bin");
     bin_path = STORIES "stories260K.bin";
     tokenizer_path = STORIES "tok512.bin";
-    know(quick() ? 300 : 512, 0, 0, true);
+    know(quick() ? 100 : 512, 0, 0, true);
     at_every_rung(story_child);
 }
 
@@ -768,7 +768,7 @@ static void stories260K_q8(void) {
     SKIP_WITHOUT(STORIES "stories260K-q8.bin");
     bin_path = STORIES "stories260K-q8.bin";
     tokenizer_path = STORIES "tok512.bin";
-    know(quick() ? 300 : 512, 0, 0, true);
+    know(quick() ? 100 : 512, 0, 0, true);
     at_every_rung(model_child);
 }
 

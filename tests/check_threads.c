@@ -179,7 +179,7 @@ static void two_pools(void) { // one inside a task of the other is a caller of i
 static void many_threads_child(void) {
     struct rlimit limit = {256u << 20, 256u << 20}; // 255 stacks of 8 MiB do not fit
     if (setrlimit(RLIMIT_AS, &limit)) exit(CHILD_CANNOT);
-    void *probe = malloc(512u << 20);
+    void *volatile probe = malloc(512u << 20);
     if (probe) exit(CHILD_CANNOT); // an emulator that ignores the limit
     char err[200] = "";
     ThreadPool *p = threads_start(MAX_THREADS, err, sizeof err);
@@ -199,7 +199,7 @@ static void a_thread_that_cannot_start(void) {
 
 // ---- more threads than cores: gently slower, not collapsed (printed; a shared machine cannot be asserted on)
 
-static volatile float sink; // keeps the work
+static _Thread_local volatile float sink; // keeps the work
 
 static void small_work(void *context, int item, int worker) {
     (void)context;

@@ -145,7 +145,7 @@ static void *must_alloc(size_t bytes) {
 
 // ---- read bandwidth
 
-enum { PROBE_CHUNK = 1 << 20, PROBE_CHUNKS = 384, PROBE_PASSES = 12 };
+enum { PROBE_CHUNK = 1 << 20, PROBE_CHUNKS = 384, PROBE_PASSES = 12, PROBE_AHEAD = 512 };
 
 typedef struct {
     uint64_t *data;
@@ -163,7 +163,8 @@ static void probe_read(void *context, int item, int worker) {
     enum { N = PROBE_CHUNK / sizeof(uint64_t) };
     const uint64_t *v = p->data + (size_t)item * N;
     uint64_t sum[8] = {0};
-    for (int i = 0; i < (int)N; i += 8) {
+    for (int i = 0; i < (int)N; i += 8) { // a cache line
+        __builtin_prefetch(v + i + PROBE_AHEAD);
         for (int j = 0; j < 8; j++) sum[j] += v[i + j];
     }
     for (int j = 0; j < 8; j++) p->sums[item] += sum[j];
@@ -500,9 +501,8 @@ static void run_sweep(Bench *b) {
 
 // ---- attention alone: causal, n queries over n keys
 
-// The plain way, in three passes over a full n x n matrix of one head at a time. It gets every help that is not
-// fusion: the same kernels and threads, fp32 keys, values that lie transposed already, and no work on what the mask
-// hides beyond a block's last query.
+// The textbook way, in three passes over a full n x n matrix of one head at a time: matmul, masked softmax, matmul. It
+// gets every help that does not need fusion: the same kernels and threads, fp32 keys, values that lie transposed already.
 typedef struct {
     const Kernels *kernels;
     int n, head_dim, n_heads, group, head;
@@ -530,13 +530,13 @@ static void plain_qk(void *context, int block, int worker) {
     const float *q = p->q + ((int64_t)block * panel * p->n_heads + p->head) * hd;
     p->kernels->pack(packed, q, (int64_t)p->n_heads * hd, rows, hd);
     p->kernels->gemm(plain_scores(p, block), panel, packed, p->k + (int64_t)(p->head / p->group) * hd,
-                     (int64_t)n_kv_heads * hd, block * panel + rows, hd, panel, false);
+                     (int64_t)n_kv_heads * hd, p->n, hd, panel, false);
 }
 
 static void plain_softmax(void *context, int block, int worker) {
     (void)worker;
     const Plain *p = context;
-    int panel = p->kernels->panel, rows = plain_rows(p, block), n_keys = block * panel + rows;
+    int panel = p->kernels->panel, n_keys = p->n;
     float *s = plain_scores(p, block), scale = 1.0f / sqrtf((float)p->head_dim);
     float max[MAX_PANEL], sum[MAX_PANEL] = {0};
     for (int i = 0; i < panel; i++) max[i] = s[i]; // key 0 is visible to all
@@ -560,7 +560,7 @@ static void plain_pv(void *context, int block, int worker) {
     int panel = p->kernels->panel, hd = p->head_dim, rows = plain_rows(p, block);
     float *o = p->panels + ((int64_t)worker * 2 + 1) * hd * panel; // [head_dim][PANEL]
     p->kernels->gemm(o, panel, plain_scores(p, block), p->vt + (int64_t)(p->head / p->group) * hd * p->n, p->n, hd,
-                     block * panel + rows, panel, false);
+                     p->n, panel, false);
     for (int i = 0; i < rows; i++) {
         float *row = p->out + ((int64_t)(block * panel + i) * p->n_heads + p->head) * hd;
         for (int d = 0; d < hd; d++) row[d] = o[d * panel + i];

@@ -17,42 +17,79 @@
 #include <math.h>
 #include <string.h>
 
-enum { PANEL = PANEL_V * LANES, MATVEC_ROWS = 8, STREAM_K = 256, PREFETCH_FLOATS = 1024, UNPACK_CHUNK = 512 };
+enum {
+    PANEL = PANEL_V * LANES,
+    MATVEC_ROWS = 8,
+    STREAM_K = 256,      // from here a row is long enough to be read alone
+    STREAM_SUMS = 4,
+    LINE_FLOATS = 16,    // a cache line
+    AHEAD_FLOATS = 1024, // fetched ahead: 4 KiB
+    UNPACK_CHUNK = 512,
+};
 
 // ---- matvec
 
 // `rows` dots at once (4 or MATVEC_ROWS, a constant), one accumulator each: enough to hide the latency of a
-// multiply-add, and the order of a sum depends on k alone. Rows ldw apart; `stream`: from memory, so fetch ahead.
+// multiply-add, and the order of a sum depends on k alone. Rows are ldw apart.
 static inline __attribute__((always_inline)) void dots(float *y, const float *w, int64_t ldw, const float *x, int k,
-                                                       const int rows, const bool stream) {
+                                                       const int rows) {
     V sum[MATVEC_ROWS];
     for (int r = 0; r < rows; r++) sum[r] = v_zero();
     int j = 0;
     for (; j + LANES <= k; j += LANES) {
         V xj = v_load(x + j);
-        for (int r = 0; r < rows; r++) {
-            if (stream) __builtin_prefetch(w + r * ldw + j + PREFETCH_FLOATS);
-            sum[r] = v_fma(v_load(w + r * ldw + j), xj, sum[r]);
-        }
+        for (int r = 0; r < rows; r++) sum[r] = v_fma(v_load(w + r * ldw + j), xj, sum[r]);
     }
     if (j < k) {
         V xj = v_load_first(x + j, k - j, v_zero());
-        for (int r = 0; r < rows; r++) sum[r] = v_fma(v_load_first(w + r * ldw + j, k - j, v_zero()), xj, sum[r]);
+        for (int r = 0; r < rows; r++) {
+            sum[r] = v_fma(v_load_first(w + r * ldw + j, k - j, v_zero()), xj, sum[r]);
+        }
     }
     for (int r = 0; r < rows; r += 4) v_sum4(y + r, sum[r], sum[r + 1], sum[r + 2], sum[r + 3]);
 }
 
-static void matvec_f32(float *y, const float *w, int64_t ldw, const float *x, int n_rows, int k) {
-    int i = 0;
-    if (k >= STREAM_K) {
-        for (; i + MATVEC_ROWS <= n_rows; i += MATVEC_ROWS) dots(y + i, w + i * ldw, ldw, x, k, MATVEC_ROWS, true);
-    } else {
-        for (; i + MATVEC_ROWS <= n_rows; i += MATVEC_ROWS) dots(y + i, w + i * ldw, ldw, x, k, MATVEC_ROWS, false);
+// One long row, read straight on: what memory and its prefetchers like best.
+static inline V dot_stream(const float *w, const float *x, int k) {
+    V sum[STREAM_SUMS];
+    for (int i = 0; i < STREAM_SUMS; i++) sum[i] = v_zero();
+    int j = 0;
+    for (; j + STREAM_SUMS * LANES <= k; j += STREAM_SUMS * LANES) {
+        for (int i = 0; i < STREAM_SUMS; i++) {
+            if (i * LANES % LINE_FLOATS == 0) __builtin_prefetch(w + j + i * LANES + AHEAD_FLOATS);
+            sum[i] = v_fma(v_load(w + j + i * LANES), v_load(x + j + i * LANES), sum[i]);
+        }
     }
-    for (; i + 4 <= n_rows; i += 4) dots(y + i, w + i * ldw, ldw, x, k, 4, false);
+    for (; j + LANES <= k; j += LANES) sum[0] = v_fma(v_load(w + j), v_load(x + j), sum[0]);
+    if (j < k) {
+        V xj = v_load_first(x + j, k - j, v_zero());
+        sum[1] = v_fma(v_load_first(w + j, k - j, v_zero()), xj, sum[1]);
+    }
+    return v_add(v_add(sum[0], sum[1]), v_add(sum[2], sum[3]));
+}
+
+static void matvec_stream(float *y, const float *w, int64_t ldw, const float *x, int n_rows, int k) {
+    for (int i = 0; i < n_rows; i += 4) {
+        V sum[4];
+        float sums[4];
+        int n = n_rows - i < 4 ? n_rows - i : 4;
+        for (int r = 0; r < 4; r++) sum[r] = r < n ? dot_stream(w + (i + r) * ldw, x, k) : v_zero();
+        v_sum4(sums, sum[0], sum[1], sum[2], sum[3]);
+        memcpy(y + i, sums, sizeof(float) * (size_t)n);
+    }
+}
+
+static void matvec_f32(float *y, const float *w, int64_t ldw, const float *x, int n_rows, int k) {
+    if (k >= STREAM_K) {
+        matvec_stream(y, w, ldw, x, n_rows, k);
+        return;
+    }
+    int i = 0;
+    for (; i + MATVEC_ROWS <= n_rows; i += MATVEC_ROWS) dots(y + i, w + i * ldw, ldw, x, k, MATVEC_ROWS);
+    for (; i + 4 <= n_rows; i += 4) dots(y + i, w + i * ldw, ldw, x, k, 4);
     for (; i < n_rows; i++) { // the same sum, four times of one row
         float sums[4];
-        dots(sums, w + i * ldw, 0, x, k, 4, false);
+        dots(sums, w + i * ldw, 0, x, k, 4);
         y[i] = sums[0];
     }
 }
@@ -71,23 +108,20 @@ static void unpack_i8g(float *y, const int8_t *q, const float *scales, int group
 }
 
 // Groups of whole vectors inside a row: each group's dot is scaled lane by lane, one horizontal sum at the end.
-static inline void dots_i8g(float *y, const int8_t *const q[MATVEC_ROWS], const float *const scales[MATVEC_ROWS],
-                            int group, const float *x, int k) {
-    V sum[MATVEC_ROWS];
-    for (int r = 0; r < MATVEC_ROWS; r++) sum[r] = v_zero();
-    for (int g = 0; g * group < k; g++) {
-        V acc[MATVEC_ROWS];
-        for (int r = 0; r < MATVEC_ROWS; r++) acc[r] = v_zero();
-        for (int j = g * group; j < (g + 1) * group; j += LANES) {
-            V xj = v_load(x + j);
-            for (int r = 0; r < MATVEC_ROWS; r++) acc[r] = v_fma(v_load_i8(q[r] + j), xj, acc[r]);
+static inline V dot_i8g(const int8_t *q, const float *scales, int group, const float *x, int k) {
+    V sum = v_zero();
+    for (int g = 0; g * group < k; g++, q += group, x += group) {
+        V a = v_zero(), b = v_zero();
+        int j = 0;
+        __builtin_prefetch(q + AHEAD_FLOATS * sizeof(float));
+        for (; j + 2 * LANES <= group; j += 2 * LANES) {
+            a = v_fma(v_load_i8(q + j), v_load(x + j), a);
+            b = v_fma(v_load_i8(q + j + LANES), v_load(x + j + LANES), b);
         }
-        for (int r = 0; r < MATVEC_ROWS; r++) {
-            __builtin_prefetch(q[r] + g * group + 4 * PREFETCH_FLOATS);
-            sum[r] = v_fma(acc[r], v_set1(scales[r][g]), sum[r]);
-        }
+        if (j < group) a = v_fma(v_load_i8(q + j), v_load(x + j), a);
+        sum = v_fma(v_add(a, b), v_set1(scales[g]), sum);
     }
-    for (int r = 0; r < MATVEC_ROWS; r += 4) v_sum4(y + r, sum[r], sum[r + 1], sum[r + 2], sum[r + 3]);
+    return sum;
 }
 
 // Any other grouping: unpack a stretch of the row, then take the dot.
@@ -109,17 +143,15 @@ static void matvec_i8g(float *y, const int8_t *q, const float *scales, int group
         for (int i = 0; i < n_rows; i++) y[i] = dot_i8g_any(q, scales, group, (row0 + i) * k, x, k);
         return;
     }
-    for (int i = 0; i < n_rows; i += MATVEC_ROWS) {
-        float sums[MATVEC_ROWS];
-        int n = n_rows - i < MATVEC_ROWS ? n_rows - i : MATVEC_ROWS;
-        const int8_t *rows[MATVEC_ROWS];
-        const float *row_scales[MATVEC_ROWS];
-        for (int r = 0; r < MATVEC_ROWS; r++) {
-            int64_t row = row0 + i + (r < n ? r : 0);
-            rows[r] = q + row * k;
-            row_scales[r] = scales + row * (k / group);
+    for (int i = 0; i < n_rows; i += 4) {
+        V sum[4];
+        float sums[4];
+        int n = n_rows - i < 4 ? n_rows - i : 4;
+        for (int r = 0; r < 4; r++) {
+            int64_t row = row0 + i + r;
+            sum[r] = r < n ? dot_i8g(q + row * k, scales + row * (k / group), group, x, k) : v_zero();
         }
-        dots_i8g(sums, rows, row_scales, group, x, k);
+        v_sum4(sums, sum[0], sum[1], sum[2], sum[3]);
         memcpy(y + i, sums, sizeof(float) * (size_t)n);
     }
 }
