@@ -38,7 +38,10 @@ static inline __attribute__((always_inline)) void dots(float *y, const float *w,
     int j = 0;
     for (; j + LANES <= k; j += LANES) {
         V xj = v_load(x + j);
-        for (int r = 0; r < rows; r++) sum[r] = v_fma(v_load(w + r * ldw + j), xj, sum[r]);
+        for (int r = 0; r < rows; r++) {
+            __builtin_prefetch(w + (r + rows) * ldw + j); // the same place of the next rows
+            sum[r] = v_fma(v_load(w + r * ldw + j), xj, sum[r]);
+        }
     }
     if (j < k) {
         V xj = v_load_first(x + j, k - j, v_zero());
