@@ -3,6 +3,8 @@
 
 #include <immintrin.h>
 
+#include "transpose4_sse.h"
+
 #define TABLE kernels_avx2
 #define RUNG_NAME "avx2"
 #define V __m256
@@ -65,16 +67,6 @@ static inline float v_max_of(__m256 a) {
     __m128 m = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     m = _mm_max_ps(m, _mm_movehl_ps(m, m));
     return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
-}
-
-static inline void transpose4(float *dst, int64_t ldd, const float *src, int64_t lds) {
-    __m128 a = _mm_loadu_ps(src), b = _mm_loadu_ps(src + lds);
-    __m128 c = _mm_loadu_ps(src + 2 * lds), d = _mm_loadu_ps(src + 3 * lds);
-    _MM_TRANSPOSE4_PS(a, b, c, d);
-    _mm_storeu_ps(dst, a);
-    _mm_storeu_ps(dst + ldd, b);
-    _mm_storeu_ps(dst + 2 * ldd, c);
-    _mm_storeu_ps(dst + 3 * ldd, d);
 }
 
 #include "lanes.h"

@@ -3,6 +3,8 @@
 
 #include <immintrin.h>
 
+#include "transpose4_sse.h"
+
 #define TABLE kernels_avx512
 #define RUNG_NAME "avx512"
 #define V __m512
@@ -56,16 +58,6 @@ static inline void v_sum4(float *y, __m512 a, __m512 b, __m512 c, __m512 d) {
     __m512 s = _mm512_add_ps(lo, hi);
     __m256 h = _mm256_add_ps(_mm512_castps512_ps256(s), _mm512_extractf32x8_ps(s, 1));
     _mm_storeu_ps(y, _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1)));
-}
-
-static inline void transpose4(float *dst, int64_t ldd, const float *src, int64_t lds) {
-    __m128 a = _mm_loadu_ps(src), b = _mm_loadu_ps(src + lds);
-    __m128 c = _mm_loadu_ps(src + 2 * lds), d = _mm_loadu_ps(src + 3 * lds);
-    _MM_TRANSPOSE4_PS(a, b, c, d);
-    _mm_storeu_ps(dst, a);
-    _mm_storeu_ps(dst + ldd, b);
-    _mm_storeu_ps(dst + 2 * ldd, c);
-    _mm_storeu_ps(dst + 3 * ldd, d);
 }
 
 #include "lanes.h"
