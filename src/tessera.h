@@ -63,7 +63,9 @@ void session_close(Session *s); // accepts NULL
 
 // Make tokens[0..n) the session's text, n >= 1: keeps the longest common prefix, rewinds what differs, computes what is
 // new (in blocks of tokens), and leaves the logits that follow the last token. On -1 (out of memory, context full, bad
-// id) the session keeps the prefix that it has computed so far: session_length says how much.
+// id) the session keeps the prefix that it has computed so far: session_length says how much. The number of threads
+// changes no bit; how the text was cut into syncs moves logits by rounding only (with an fp32 cache, a normalized mean
+// squared error below 1e-10).
 int session_sync(Session *s, const int32_t *tokens, int n, char *err, size_t errlen);
 int session_length(const Session *s);
 const float *session_logits(const Session *s); // [vocab_size], after tokens[length - 1]; valid until the next sync
