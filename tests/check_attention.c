@@ -1,12 +1,12 @@
 // check_attention: the tiled loop against attention written down naively, in double, from the head of attention.h.
 //
-// A product of masks x n_q x n_keys; for each the case takes the shape, the stored type, the data and the poison that
-// have met the others least (pairs are what is covered, not the full product). Each runs at 1, 2, 3 and 7 threads, which
-// must agree to the bit. All of it in a child process for every rung.
+// A product of masks x n_q x n_keys; for each the case takes the shape, the stored type, the data and the poison
+// that have met the others least (pairs are what is covered, not the full product). Each runs at 1, 2, 3 and 7
+// threads, which must agree to the bit. All of it in a child process for every rung.
 //
-// Tolerance. With bf16 the reference uses K and V rounded to bf16, so what is left is fp32 arithmetic. A score s with
-// error e moves a weighted mean of values by at most 2 e max|V|, and e is a few eps * scale * sum |q_i k_i|: for
-// ordinary scores the bound is about 1e-5 max|V|, for scores of 1e4 it grows with them.
+// Tolerance. With bf16 the reference uses K and V rounded to bf16, so what is left is fp32 arithmetic. A score s
+// with error e moves a weighted mean of values by at most 2 e max|V|, and e is a few eps * scale * sum |q_i k_i|:
+// for ordinary scores the bound is about 1e-5 max|V|, for scores of 1e4 it grows with them.
 #include "reference.h"
 
 #include "attention.h"
@@ -19,7 +19,8 @@ typedef struct {
     int n_heads, n_kv_heads, head_dim;
 } Shape;
 
-static const Shape shapes[] = {{4, 4, 64}, {6, 2, 48}, {8, 1, 20}, {9, 3, 64}, {16, 1, 128}, {3, 3, 7}, {40, 1, 16}, {2, 1, 80}};
+static const Shape shapes[] = {{4, 4, 64},   {6, 2, 48}, {8, 1, 20},  {9, 3, 64},
+                               {16, 1, 128}, {3, 3, 7},  {40, 1, 16}, {2, 1, 80}};
 
 typedef struct {
     const char *name;
@@ -44,7 +45,11 @@ static const MaskKind masks[] = {
     {.name = "causal, window 5, 70 sinks", .causal = true, .window = 5, .n_sinks = 70},
     {.name = "learned sinks", .learned = true},
     {.name = "causal, learned sinks", .causal = true, .learned = true},
-    {.name = "causal, window 5, 2 sinks, learned sinks", .causal = true, .window = 5, .n_sinks = 2, .learned = true},
+    {.name = "causal, window 5, 2 sinks, learned sinks",
+     .causal = true,
+     .window = 5,
+     .n_sinks = 2,
+     .learned = true},
     {.name = "bitmap of 16", .block = 16},
     {.name = "bitmap of 32 with holes", .block = 32, .holes = true},
     {.name = "causal, bitmap of 16 with holes", .causal = true, .block = 16, .holes = true},
@@ -155,7 +160,8 @@ static Data make_data(const Case *c) {
     d.mask = (AttnMask){.causal = c->mask->causal, .window = c->mask->window, .n_sinks = c->mask->n_sinks};
     if (c->mask->learned) {
         d.sink_logits = need_floats(H);
-        for (int h = 0; h < H; h++) d.sink_logits[h] = c->fill == HUGE_SCORES ? test_uniform() * 1e4f : test_uniform() * 4;
+        for (int h = 0; h < H; h++)
+            d.sink_logits[h] = c->fill == HUGE_SCORES ? test_uniform() * 1e4f : test_uniform() * 4;
         d.mask.sink_logits = d.sink_logits;
     }
     if (c->mask->block) {
@@ -195,7 +201,8 @@ typedef struct {
 } Expected;
 
 // One query of one head: out[head_dim].
-static Expected reference(const Attention *a, const float *k, const float *v, int t, int h, double *out, double *scores) {
+static Expected reference(const Attention *a, const float *k, const float *v, int t, int h, double *out,
+                          double *scores) {
     int hd = a->kv.head_dim, n_kv = a->kv.n_kv_heads, kv_head = h / (a->n_heads / n_kv);
     const float *q = a->q + ((int64_t)t * a->n_heads + h) * hd;
     double top = a->mask.sink_logits ? (double)a->mask.sink_logits[h] : -INFINITY, most_abs = 0, v_max = 0;
@@ -240,11 +247,13 @@ static int n_cases;
 
 static const char *describe(const Case *c) {
     static char text[400];
-    static const char *const fills[] = {"ordinary", "huge scores", "equal scores"}, *const poisons[] = {"", ", NaN behind",
-                                                                                                       ", NaN under"};
-    snprintf(text, sizeof text, "%s: %s, n_q %d n_keys %d pos0 %d, heads %d/%d of %d, %s, %s%s", cpu_rung_name(cpu_rung()),
-             c->mask->name, c->n_q, c->n_keys, c->pos0, c->shape.n_heads, c->shape.n_kv_heads, c->shape.head_dim,
-             c->type == KV_BF16 ? "bf16" : "f32", fills[c->fill], poisons[c->poison]);
+    static const char *const fills[] = {"ordinary", "huge scores", "equal scores"}, *const poisons[] = {
+                                                                                        "", ", NaN behind",
+                                                                                        ", NaN under"};
+    snprintf(text, sizeof text, "%s: %s, n_q %d n_keys %d pos0 %d, heads %d/%d of %d, %s, %s%s",
+             cpu_rung_name(cpu_rung()), c->mask->name, c->n_q, c->n_keys, c->pos0, c->shape.n_heads,
+             c->shape.n_kv_heads, c->shape.head_dim, c->type == KV_BF16 ? "bf16" : "f32", fills[c->fill],
+             poisons[c->poison]);
     return text;
 }
 
@@ -263,8 +272,8 @@ static void check_rows(const Attention *a, const float *k, const float *v, const
             for (int d = 0; d < hd && wrong < 3; d++) {
                 double tolerance = e.n_visible ? e.tolerance : 0; // nothing visible: zeros
                 if (fabs((double)out[d] - expected[d]) <= tolerance) continue;
-                CHECK(false, "%s: query %d head %d [%d] = %.9g, expected %.9g +- %.2g (%d keys visible)", what, t, h, d,
-                      (double)out[d], expected[d], tolerance, e.n_visible);
+                CHECK(false, "%s: query %d head %d [%d] = %.9g, expected %.9g +- %.2g (%d keys visible)", what, t,
+                      h, d, (double)out[d], expected[d], tolerance, e.n_visible);
                 wrong++;
             }
         }
@@ -441,16 +450,20 @@ static void long_spans(void) {
 static void nothing_visible_child(void) {
     open_pools();
     static const MaskKind window = {.name = "window 5 behind all keys", .window = 5};
-    static const MaskKind learned = {.name = "window 5 behind all keys, learned sinks", .window = 5, .learned = true};
+    static const MaskKind learned = {
+        .name = "window 5 behind all keys, learned sinks", .window = 5, .learned = true};
     static const MaskKind kept = {.name = "window 5 behind all keys, 3 sinks", .window = 5, .n_sinks = 3};
-    static const MaskKind causal = {.name = "causal, window 5 behind all keys, 3 sinks", .causal = true, .window = 5, .n_sinks = 3};
+    static const MaskKind causal = {
+        .name = "causal, window 5 behind all keys, 3 sinks", .causal = true, .window = 5, .n_sinks = 3};
     static const MaskKind many = {.name = "window 5 behind all keys, 600 sinks", .window = 5, .n_sinks = 600};
-    static const MaskKind plain = {.name = "no keys"}, no_keys = {.name = "no keys, learned sinks", .learned = true};
+    static const MaskKind plain = {.name = "no keys"},
+                          no_keys = {.name = "no keys, learned sinks", .learned = true};
     static const MaskKind *const kinds[] = {&window, &learned, &kept, &causal, &many, &plain, &no_keys};
     for (int i = 0; i < N_OF(kinds); i++) {
         for (int shape = 0; shape < N_SHAPES; shape += 3) {
             for (int n_q = 1; n_q < 80; n_q += 39) {
-                Case c = {.mask = kinds[i], .shape = shapes[shape], .n_q = n_q, .n_keys = i < 5 ? 70 : 0, .pos0 = 500};
+                Case c = {
+                    .mask = kinds[i], .shape = shapes[shape], .n_q = n_q, .n_keys = i < 5 ? 70 : 0, .pos0 = 500};
                 c.type = n_q == 40 ? KV_F32 : KV_BF16;
                 c.seed = (uint64_t)(i * 100 + shape * 10 + n_q);
                 run_case(&c, shape);
@@ -468,8 +481,14 @@ static void nothing_visible(void) {
 
 static void evicted_by(int window, int n_sinks, int s, KvType type, int most_at_once) {
     char err[200] = "";
-    int n_total = quick() ? 600 : 1200, H = shapes[s].n_heads, hd = shapes[s].head_dim, row = shapes[s].n_kv_heads * hd;
-    KvShape shape = {.n_layers = 1, .n_kv_heads = shapes[s].n_kv_heads, .head_dim = hd, .type = type, .window = window, .n_sinks = n_sinks};
+    int n_total = quick() ? 600 : 1200, H = shapes[s].n_heads, hd = shapes[s].head_dim,
+        row = shapes[s].n_kv_heads * hd;
+    KvShape shape = {.n_layers = 1,
+                     .n_kv_heads = shapes[s].n_kv_heads,
+                     .head_dim = hd,
+                     .type = type,
+                     .window = window,
+                     .n_sinks = n_sinks};
     KvCache *cache = kvcache_open(&shape, err, sizeof err);
     float *k = need_floats((int64_t)n_total * row), *v = need_floats((int64_t)n_total * row);
     fill_uniform(k, (int64_t)n_total * row, 2);
@@ -486,7 +505,13 @@ static void evicted_by(int window, int n_sinks, int s, KvType type, int most_at_
         if (n > n_total - at) n = n_total - at;
         CHECK(!kvcache_reserve(cache, n, err, sizeof err), "%s", err);
         kvcache_store(cache, 0, n, k + (int64_t)at * row, v + (int64_t)at * row);
-        Attention a = {.q = q, .n_q = n, .n_heads = H, .pos0 = at, .n_keys = at + n, .scale = 0.2f, .kv = kvcache_view(cache, 0)};
+        Attention a = {.q = q,
+                       .n_q = n,
+                       .n_heads = H,
+                       .pos0 = at,
+                       .n_keys = at + n,
+                       .scale = 0.2f,
+                       .kv = kvcache_view(cache, 0)};
         a.mask = (AttnMask){.causal = true, .window = window, .n_sinks = n_sinks};
         if (most_at_once > 1 || at % (quick() ? 203 : 61) == 0 || at % KV_BLOCK < 2) {
             char what[200];
@@ -535,11 +560,21 @@ static void scratch_child(void) {
     static const Shape smaller[] = {{16, 1, 128}, {8, 1, 64}, {1, 1, 128}, {16, 1, 6}};
     for (int i = 0; i < N_OF(smaller); i++) {
         for (int n = 100; n <= 4000; n *= 40) {
-            Case c = {.mask = &masks[1], .shape = smaller[i], .n_q = n == 100 ? 100 : 3, .n_keys = n, .seed = (uint64_t)(n + i)};
+            Case c = {.mask = &masks[1],
+                      .shape = smaller[i],
+                      .n_q = n == 100 ? 100 : 3,
+                      .n_keys = n,
+                      .seed = (uint64_t)(n + i)};
             c.pos0 = n - c.n_q;
             Data d = make_data(&c);
             float *out = need_floats((int64_t)c.n_q * c.shape.n_heads * c.shape.head_dim);
-            Attention a = {.q = d.q, .out = out, .n_q = c.n_q, .n_heads = c.shape.n_heads, .pos0 = c.pos0, .n_keys = n, .scale = d.scale};
+            Attention a = {.q = d.q,
+                           .out = out,
+                           .n_q = c.n_q,
+                           .n_heads = c.shape.n_heads,
+                           .pos0 = c.pos0,
+                           .n_keys = n,
+                           .scale = d.scale};
             a.kv = kvcache_view(d.cache, 1);
             a.mask = d.mask;
             attention(pools[1], s, &a);
@@ -554,7 +589,8 @@ static void scratch_child(void) {
     attention_scratch_free(NULL);
     close_pools();
     if (cpu_rung() == RUNG_SCALAR) return;
-    printf("  %s: %.0f KiB of scratch for 2 workers, 16/1 heads of 128\n", cpu_rung_name(cpu_rung()), (double)before / 1024);
+    printf("  %s: %.0f KiB of scratch for 2 workers, 16/1 heads of 128\n", cpu_rung_name(cpu_rung()),
+           (double)before / 1024);
 }
 
 static void scratch(void) {

@@ -1,9 +1,9 @@
 // check_kernels: every kernel of every rung that this machine runs, against sums in double.
 //
-// Data is biased to what breaks kernels: -128, zero, denormal and huge scales, odd sizes, strides. Every operand ends at
-// a page that may not be touched, so one element read or written too far is a fault (said with its parameters), and
-// gaps between rows hold NaN. What is one multiplication or a copy must be exact; sums are bounded by
-// c * eps * sum |a_i b_i|. At the end a table of speeds, printed, never asserted.
+// Data is biased to what breaks kernels: -128, zero, denormal and huge scales, odd sizes, strides. Every operand
+// ends at a page that may not be touched, so one element read or written too far is a fault (said with its
+// parameters), and gaps between rows hold NaN. What is one multiplication or a copy must be exact; sums are bounded
+// by c * eps * sum |a_i b_i|. At the end a table of speeds, printed, never asserted.
 #include "reference.h"
 
 #include <float.h>
@@ -23,11 +23,11 @@ static const Kernels *K; // under test
 static char doing[300];  // its parameters
 static int n_cases;
 
-#define DOING(...)                                                                                                     \
-    do {                                                                                                               \
-        int n_ = snprintf(doing, sizeof doing, "%s ", K->name);                                                        \
-        snprintf(doing + n_, sizeof doing - (size_t)n_, __VA_ARGS__);                                                  \
-        n_cases++;                                                                                                     \
+#define DOING(...)                                                                                                 \
+    do {                                                                                                           \
+        int n_ = snprintf(doing, sizeof doing, "%s ", K->name);                                                    \
+        snprintf(doing + n_, sizeof doing - (size_t)n_, __VA_ARGS__);                                              \
+        n_cases++;                                                                                                 \
     } while (0)
 
 static void on_fault(int signal) {
@@ -112,9 +112,10 @@ static bool near(float found, double expected, double tolerance) {
     return fabs((double)found - expected) <= tolerance; // false for NaN
 }
 
-static const int sizes_k[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,  22,  23,  24,  25,
-                              26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46,  47,  48,  49,  50,
-                              51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63, 64, 65, 66, 67, 68, 69, 70, 127, 128, 129, 257, 1000};
+static const int sizes_k[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14,  15,  16,  17,  18,  19,
+                              20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33,  34,  35,  36,  37,  38,
+                              39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52,  53,  54,  55,  56,  57,
+                              58, 59, 60, 61, 62, 63, 64, 65, 66, 67, 68, 69, 70, 127, 128, 129, 257, 1000};
 static const int sizes_gemm_k[] = {1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 64, 70, 129, 300};
 
 static int step_k(void) { // through sizes_k
@@ -166,8 +167,8 @@ static void matvec_f32(void) {
 
 static const int groups[] = {1, 3, 8, 16, 32, 64, 96};
 
-// An int8 matrix of n values and its scales in fences 0 and 1. The last group may be incomplete: then the values end
-// where the file would.
+// An int8 matrix of n values and its scales in fences 0 and 1. The last group may be incomplete: then the values
+// end where the file would.
 static void put_i8g(int64_t n, int group, int kind, int8_t **q, float **scales) {
     int64_t n_scales = (n + group - 1) / group;
     *q = fence_put(0, n);
@@ -214,7 +215,8 @@ static void matvec_i8g(void) {
             }
         }
     }
-    for (int g = 0; g < N_OF(groups); g++) matvec_i8g_case(33, 96 * 4, groups[g], 7, PLAIN); // whole groups, many rows
+    for (int g = 0; g < N_OF(groups); g++)
+        matvec_i8g_case(33, 96 * 4, groups[g], 7, PLAIN); // whole groups, many rows
 }
 
 static void unpack_i8g_case(int64_t first, int n, int group, int kind) {
@@ -254,8 +256,8 @@ static void pack_case(int n_rows, int k, int64_t ldw) {
     for (int j = 0; j < k; j++) {
         for (int i = 0; i < K->panel; i++) {
             float expected = i < n_rows ? w[i * ldw + j] : 0;
-            CHECK(!memcmp(&panel[j * K->panel + i], &expected, sizeof expected), "%s: panel[%d][%d] = %.9g, not %.9g",
-                  doing, j, i, panel[j * K->panel + i], expected);
+            CHECK(!memcmp(&panel[j * K->panel + i], &expected, sizeof expected),
+                  "%s: panel[%d][%d] = %.9g, not %.9g", doing, j, i, panel[j * K->panel + i], expected);
         }
     }
 }
@@ -305,7 +307,8 @@ static void gemm_regroup(const Gemm *g, const float *y, const float *before, int
     memcpy(again, before, bytes);
     int cut = pick(g->n + 1);
     K->gemm(again, g->ldy, g->panel, g->x, g->ldx, cut, g->k, g->lanes, g->add);
-    K->gemm(again + cut * g->ldy, g->ldy, g->panel, g->x + cut * g->ldx, g->ldx, g->n - cut, g->k, g->lanes, g->add);
+    K->gemm(again + cut * g->ldy, g->ldy, g->panel, g->x + cut * g->ldx, g->ldx, g->n - cut, g->k, g->lanes,
+            g->add);
     CHECK(!memcmp(again, y, bytes), "%s: split at column %d differs", doing, cut);
 
     int64_t ld = K->panel + 1, n_full = (g->n - 1) * ld + K->panel;
@@ -366,15 +369,15 @@ static float any_score(int kind, int masked_of_8) {
     return kind == EXTREME ? test_uniform() * 1e4f : kind == WIDE ? test_uniform() * 150 : test_uniform() * 8;
 }
 
-// 2^d of a float difference d <= 0: d is rounded to float first (relative to its size), and what is below the smallest
-// normal number may fade to 0.
+// 2^d of a float difference d <= 0: d is rounded to float first (relative to its size), and what is below the
+// smallest normal number may fade to 0.
 static double exp2_bound(double d) {
     return exp2(d) * (1e-6 + 1.2e-7 * fabs(d)) + 2 * (double)FLT_MIN;
 }
 
 // One query of one tile, in double: m and l before, n scores, what they became.
-static void softmax_check(const float *before, const float *after, int n, int stride, float m0, float l0, float m, float l,
-                          float alpha, int lane) {
+static void softmax_check(const float *before, const float *after, int n, int stride, float m0, float l0, float m,
+                          float l, float alpha, int lane) {
     float top = m0;
     for (int j = 0; j < n; j++) top = before[j * stride] > top ? before[j * stride] : top;
     CHECK(m == top, "%s lane %d: m = %.9g, expected %.9g", doing, lane, m, top);
@@ -384,14 +387,15 @@ static void softmax_check(const float *before, const float *after, int n, int st
         float found = after[j * stride];
         sum += p;
         CHECK(near(found, p, exp2_bound(d)), "%s lane %d: P[%d] = %.9g, expected %.9g", doing, lane, j, found, p);
-        CHECK(before[j * stride] != SCORE_MASKED || found == 0, "%s lane %d: masked P[%d] = %.9g, expected exactly 0",
-              doing, lane, j, found);
+        CHECK(before[j * stride] != SCORE_MASKED || found == 0,
+              "%s lane %d: masked P[%d] = %.9g, expected exactly 0", doing, lane, j, found);
     }
     double d = (double)m0 - (double)top, expected = (double)l0 * exp2(d) + sum;
-    CHECK(near(alpha, exp2(d), exp2_bound(d)), "%s lane %d: alpha = %.9g, expected %.9g", doing, lane, alpha, exp2(d));
+    CHECK(near(alpha, exp2(d), exp2_bound(d)), "%s lane %d: alpha = %.9g, expected %.9g", doing, lane, alpha,
+          exp2(d));
     CHECK(m0 != top || alpha == 1, "%s lane %d: m stayed, but alpha = %.9g", doing, lane, alpha);
-    CHECK(near(l, expected, 2e-5 * expected + 2 * (double)FLT_MIN * n), "%s lane %d: l = %.9g, expected %.9g", doing,
-          lane, l, expected);
+    CHECK(near(l, expected, 2e-5 * expected + 2 * (double)FLT_MIN * n), "%s lane %d: l = %.9g, expected %.9g",
+          doing, lane, l, expected);
     if (sum <= 0) CHECK(l == l0, "%s lane %d: nothing visible, but l went from %.9g to %.9g", doing, lane, l0, l);
 }
 
@@ -515,7 +519,8 @@ static void rmsnorm(void) {
 
 static void swiglu_case(int n, float reach) {
     DOING("swiglu n %d |x| up to %g", n, (double)reach);
-    float *gate = fence_floats(0, n), *up = fence_floats(1, n), *before = fence_floats(2, n), *one = fence_floats(3, n);
+    float *gate = fence_floats(0, n), *up = fence_floats(1, n), *before = fence_floats(2, n),
+          *one = fence_floats(3, n);
     for (int i = 0; i < n; i++) {
         before[i] = pick(8) ? test_uniform() * reach : pick(2) ? reach * (float)(1 - 2 * pick(2)) : 0;
         up[i] = test_uniform() * 10;
@@ -550,7 +555,7 @@ static struct {
     float scales[TIME_ROWS * TIME_K / 32], s[TIME_KEYS * MAX_PANEL], m[MAX_PANEL], l[MAX_PANEL], alpha[MAX_PANEL];
     int8_t q[TIME_ROWS * TIME_K];
     uint16_t half[TIME_ROWS * TIME_K];
-} *T;
+} * T;
 
 static void time_matvec_f32(void) {
     K->matvec_f32(T->y, T->w, TIME_K, T->x, TIME_ROWS, TIME_K);
@@ -588,14 +593,14 @@ static const struct {
     void (*run)(void);
     double work, work_per_lane; // of one call, in the unit
 } timed[] = {
-    {"matvec_f32, 1 MiB", "GB/s", time_matvec_f32, 4e-9 * TIME_ROWS * TIME_K, 0},
-    {"matvec_i8g, 288 KiB", "GB/s", time_matvec_i8g, 1.125e-9 * TIME_ROWS * TIME_K, 0},
-    {"unpack_i8g", "Gvalue/s", time_unpack_i8g, 1e-9 * TIME_ROWS * TIME_K, 0},
+    {"matvec_f32, 1 MiB", "GB/s", time_matvec_f32, 4e-9 * TIME_ROWS *TIME_K, 0},
+    {"matvec_i8g, 288 KiB", "GB/s", time_matvec_i8g, 1.125e-9 * TIME_ROWS *TIME_K, 0},
+    {"unpack_i8g", "Gvalue/s", time_unpack_i8g, 1e-9 * TIME_ROWS *TIME_K, 0},
     {"pack", "Gvalue/s", time_pack, 0, 1e-9 * TIME_K},
-    {"gemm, k 1024, n 48", "GFLOP/s", time_gemm, 0, 2e-9 * TIME_K * TIME_COLS},
+    {"gemm, k 1024, n 48", "GFLOP/s", time_gemm, 0, 2e-9 * TIME_K *TIME_COLS},
     {"softmax_lanes", "Gvalue/s", time_softmax_lanes, 0, 1e-9 * TIME_KEYS},
     {"softmax_row", "Gvalue/s", time_softmax_row, 1e-9 * TIME_KEYS, 0},
-    {"f32_from_bf16", "Gvalue/s", time_bf16, 1e-9 * TIME_ROWS * TIME_K, 0},
+    {"f32_from_bf16", "Gvalue/s", time_bf16, 1e-9 * TIME_ROWS *TIME_K, 0},
     {"rmsnorm", "Gvalue/s", time_rmsnorm, 1e-9 * TIME_K, 0},
     {"swiglu", "Gvalue/s", time_swiglu, 1e-9 * TIME_K, 0},
 };
@@ -644,8 +649,8 @@ static void print_speeds(const Kernels *const *tables, int n_tables) {
 static void tables_are_complete(void) {
     CHECK(K->name && *K->name, "a table without a name");
     CHECK(K->panel >= 1 && K->panel <= MAX_PANEL, "%s: panel %d", K->name, K->panel);
-    CHECK(K->matvec_f32 && K->matvec_i8g && K->unpack_i8g && K->pack && K->gemm && K->softmax_lanes && K->softmax_row &&
-              K->f32_from_bf16 && K->rmsnorm && K->swiglu,
+    CHECK(K->matvec_f32 && K->matvec_i8g && K->unpack_i8g && K->pack && K->gemm && K->softmax_lanes &&
+              K->softmax_row && K->f32_from_bf16 && K->rmsnorm && K->swiglu,
           "%s: a kernel is missing", K->name);
 }
 

@@ -1,5 +1,5 @@
-// check_kvcache: the cache against a plain array of rows: layout, growth without moves, bytes that follow the text, the
-// window and its sinks, exact truncation, and memory that runs out.
+// check_kvcache: the cache against a plain array of rows: layout, growth without moves, bytes that follow the text,
+// the window and its sinks, exact truncation, and memory that runs out.
 #include "reference.h"
 
 #include "kvcache.h"
@@ -14,7 +14,7 @@ enum { MAX_TOKENS = 3000 };
 typedef struct {
     KvShape shape;
     KvCache *c;
-    int row;     // n_kv_heads * head_dim
+    int row; // n_kv_heads * head_dim
     int length;
     float *k, *v; // [n_layers][MAX_TOKENS][row], as they should read back
 } Pair;
@@ -153,8 +153,8 @@ static void layout(void) {
         if (!p.c) return;
         KvView view = kvcache_view(p.c, 0);
         size_t half = KV_BLOCK * (size_t)p.shape.head_dim * element_bytes(&p.shape);
-        CHECK(view.v_offset >= half && view.head_bytes >= view.v_offset + half, "head_bytes %zu, v_offset %zu: overlap",
-              view.head_bytes, view.v_offset);
+        CHECK(view.v_offset >= half && view.head_bytes >= view.v_offset + half,
+              "head_bytes %zu, v_offset %zu: overlap", view.head_bytes, view.v_offset);
         for (int i = 0; i < N_OF(parts); i++) pair_append(&p, parts[i], (i + s) % 2);
         CHECK(pair_check(&p, "after appending") == p.shape.n_layers * p.length, "not everything was checked");
         pair_close(&p);
@@ -221,7 +221,8 @@ static void reserve_is_not_length(void) { // reserving twice, or too much, store
     pair_append(&p, 100, false);
     uint64_t bytes = kvcache_bytes(p.c);
     CHECK(!kvcache_reserve(p.c, 0, err, sizeof err), "reserve 0: %s", err);
-    CHECK(!kvcache_reserve(p.c, 100, err, sizeof err) && kvcache_bytes(p.c) == bytes, "the block had room for 100 more");
+    CHECK(!kvcache_reserve(p.c, 100, err, sizeof err) && kvcache_bytes(p.c) == bytes,
+          "the block had room for 100 more");
     for (int i = 0; i < 3; i++) CHECK(!kvcache_reserve(p.c, 700, err, sizeof err), "reserve 700: %s", err);
     CHECK(kvcache_bytes(p.c) <= bytes * 4, "reserving the same again takes memory again: %llu of %llu bytes",
           (unsigned long long)kvcache_bytes(p.c), (unsigned long long)bytes * 4);
@@ -232,6 +233,13 @@ static void reserve_is_not_length(void) { // reserving twice, or too much, store
 }
 
 // ---- window
+
+// Bytes that a window and its sinks may hold: the blocks that they can touch.
+static uint64_t window_limit(const KvShape *s) {
+    int sink_blocks = (s->n_sinks + KV_BLOCK - 1) / KV_BLOCK;
+    int blocks = (s->window + KV_BLOCK - 2) / KV_BLOCK + 1 + sink_blocks;
+    return (uint64_t)blocks * KV_BLOCK * token_bytes(s) * 11 / 10 + 1024;
+}
 
 static void window_by_token(int window, int n_sinks, int s) {
     KvShape shape = shapes[s];
@@ -252,14 +260,12 @@ static void window_by_token(int window, int n_sinks, int s) {
     }
     CHECK(at_most == settled, "window %d sinks %d: bytes grow from %llu to %llu", window, n_sinks,
           (unsigned long long)settled, (unsigned long long)at_most);
-    int blocks = (window + KV_BLOCK - 2) / KV_BLOCK + 1 + sink_blocks;
-    uint64_t limit = (uint64_t)blocks * KV_BLOCK * token_bytes(&shape);
-    CHECK(at_most <= limit * 11 / 10 + 65536, "window %d sinks %d: %llu bytes, %d blocks are %llu", window, n_sinks,
-          (unsigned long long)at_most, blocks, (unsigned long long)limit);
+    CHECK(at_most <= window_limit(&shape), "window %d sinks %d: %llu bytes, expected at most %llu", window, n_sinks,
+          (unsigned long long)at_most, (unsigned long long)window_limit(&shape));
     uint64_t visible = (uint64_t)(window + n_sinks) * token_bytes(&shape), reads = kvcache_token_bytes(p.c);
     CHECK(reads + token_bytes(&shape) >= visible && reads <= visible + 2 * KV_BLOCK * token_bytes(&shape),
-          "window %d sinks %d: a token reads %llu bytes, visible are %llu", window, n_sinks, (unsigned long long)reads,
-          (unsigned long long)visible);
+          "window %d sinks %d: a token reads %llu bytes, visible are %llu", window, n_sinks,
+          (unsigned long long)reads, (unsigned long long)visible);
     pair_close(&p);
 }
 
@@ -325,9 +331,10 @@ static void truncate_is_exact(void) {
     }
 }
 
-// The keys that a query at position n would need are all held.
+// The keys that a query at position n would need are all held, and so is the block that position n continues.
 static bool could_keep(const Pair *p, int n) {
     KvView view = kvcache_view(p->c, 0);
+    if (n % KV_BLOCK && !view.blocks[n / KV_BLOCK]) return false;
     for (int t = 0; t < n; t++) {
         if (token_needed(p, t, n) && !view.blocks[t / KV_BLOCK]) return false;
     }
@@ -345,28 +352,37 @@ static void truncate_in_a_window(int window, int n_sinks, int s) {
         for (int turn = 0; turn < 3; turn++) { // again and again in one cache: the ring must not remember
             pair_append(&p, 1 + pick(900), pick(2));
             int n = pick(3) ? pick(p.length + 1) : p.length - pick(p.length < 20 ? p.length : 20);
+            if (pick(3) == 0) n -= n % KV_BLOCK;
+            if (pick(3) == 0)
+                n += KV_BLOCK - n % KV_BLOCK + window - 2 + pick(3); // a window that begins at a block
+            if (n > p.length) n = p.length;
             bool could = could_keep(&p, n);
             int kept = kvcache_truncate(p.c, n);
-            CHECK(kept == (could ? n : 0), "window %d sinks %d: truncate %d to %d gives %d, the keys were %s", window,
-                  n_sinks, p.length, n, kept, could ? "held" : "gone");
+            CHECK(kept == (could ? n : 0), "window %d sinks %d: truncate %d to %d gives %d, the keys were %s",
+                  window, n_sinks, p.length, n, kept, could ? "held" : "gone");
             CHECK(kvcache_length(p.c) == kept, "truncate returns %d, the length is %d", kept, kvcache_length(p.c));
             p.length = kvcache_length(p.c);
             pair_check(&p, "after truncate in a window");
             n_kept += kept > 0;
             n_lost += n > 0 && kept == 0;
         }
-        for (int i = 0; i < 300; i++) pair_append(&p, 1, i % 2);
+        for (int i = 0; i < 600 && p.length < MAX_TOKENS; i++) pair_append(&p, 1, i % 2);
         pair_check(&p, "window, after truncate and other rows");
+        CHECK(kvcache_bytes(p.c) <= window_limit(&shape),
+              "window %d sinks %d, after truncate and other rows: %llu bytes, expected at most %llu", window,
+              n_sinks, (unsigned long long)kvcache_bytes(p.c), (unsigned long long)window_limit(&shape));
         pair_close(&p);
     }
     if (!quick()) {
-        CHECK(n_kept && n_lost, "window %d sinks %d: %d kept, %d lost: one side was not tested", window, n_sinks, n_kept,
-              n_lost);
+        CHECK(n_kept && n_lost, "window %d sinks %d: %d kept, %d lost: one side was not tested", window, n_sinks,
+              n_kept, n_lost);
     }
 }
 
 static void truncate_after_eviction(void) {
     truncate_in_a_window(256, 0, 1);
+    truncate_in_a_window(1, 0, 1);
+    truncate_in_a_window(1, 1, 1);
     truncate_in_a_window(5, 0, 2);
     truncate_in_a_window(64, 4, 1);
     truncate_in_a_window(100, 300, 2);
@@ -430,7 +446,8 @@ static void out_of_memory_child(void) {
     }
     int n_steps = 0;
     char err[200] = "";
-    while (p.length + 256 < MAX_TOKENS && !kvcache_reserve(p.c, 256, err, sizeof err)) { // to the very end, by blocks
+    while (p.length + 256 < MAX_TOKENS &&
+           !kvcache_reserve(p.c, 256, err, sizeof err)) { // to the very end, by blocks
         pair_append(&p, 256, false);
         if (++n_steps > 100) break;
     }
@@ -440,8 +457,10 @@ static void out_of_memory_child(void) {
 
 static void out_of_memory(void) {
     int status = SANITIZED ? CHILD_CANNOT : in_child(out_of_memory_child);
-    if (status == CHILD_CANNOT) test_was_skipped = 1;
-    else CHECK(status == 0, "^ status %d", status);
+    if (status == CHILD_CANNOT)
+        test_was_skipped = 1;
+    else
+        CHECK(status == 0, "^ status %d", status);
 }
 
 static void closing(void) {

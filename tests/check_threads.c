@@ -1,9 +1,10 @@
-// check_threads: every item once, what a region wrote is seen after it, and nothing hangs: many sizes, many threads,
-// tiny regions, workers asleep, more threads than cores, start and stop.
+// check_threads: every item once, what a region wrote is seen after it, and nothing hangs: many sizes, many
+// threads, tiny regions, workers asleep, more threads than cores, start and stop.
 #include "reference.h"
 
 #include "threads.h"
 
+#include <stdatomic.h>
 #include <sys/resource.h>
 
 static const int counts[] = {1, 2, 3, 4, 5, 7, 8, 11, 16};
@@ -152,6 +153,48 @@ static void asleep_then_work(void) {
     }
 }
 
+// Workers that take longer than the caller spins: it must be woken when the last item is done.
+static void slow_when_not_the_caller(void *context, int item, int worker) {
+    ((uint8_t *)context)[item]++;
+    usleep(worker ? 3000 : 500);
+}
+
+static void caller_asleep(void) {
+    for (int c = 1; c < N_OF(counts); c += 3) {
+        ThreadPool *p = start(counts[c]);
+        if (!p) return;
+        uint8_t drawn[11] = {0};
+        for (int i = 1; i <= 10; i++) {
+            threads_for(p, N_OF(drawn), slow_when_not_the_caller, drawn);
+            int wrong = 0;
+            for (int item = 0; item < N_OF(drawn); item++) wrong += drawn[item] != i;
+            CHECK(!wrong, "%d threads, slow items, round %d: %d not run once", counts[c], i, wrong);
+        }
+        threads_stop(p);
+    }
+}
+
+// Sleeping workers are woken for a region and take part. On a loaded machine one may come late: once in 20 is
+// enough.
+static void note_worker(void *context, int item, int worker) {
+    (void)item;
+    if (worker) atomic_store((_Atomic int *)context, 1);
+    usleep(2000);
+}
+
+static void workers_are_woken(void) {
+    ThreadPool *p = start(2);
+    if (!p) return;
+    if (cpu_count() == 1) test_was_skipped = 1; // then the caller alone may do it all
+    _Atomic int helped = 0;
+    for (int i = 0; i < 20 && !helped && cpu_count() > 1; i++) {
+        usleep(20000);
+        threads_for(p, 10, note_worker, &helped);
+    }
+    CHECK(helped || cpu_count() == 1, "20 regions of 20 ms each: a worker that slept was never woken");
+    threads_stop(p);
+}
+
 static void start_and_stop(void) {
     for (int i = 0; i < (quick() ? 30 : 200); i++) {
         ThreadPool *p = start(1 + i % 9);
@@ -193,8 +236,10 @@ static void many_threads_child(void) {
 
 static void a_thread_that_cannot_start(void) {
     int status = SANITIZED ? CHILD_CANNOT : in_child(many_threads_child);
-    if (status == CHILD_CANNOT) test_was_skipped = 1;
-    else CHECK(status == 0, "^ status %d", status);
+    if (status == CHILD_CANNOT)
+        test_was_skipped = 1;
+    else
+        CHECK(status == 0, "^ status %d", status);
 }
 
 // ---- more threads than cores: gently slower, not collapsed (printed; a shared machine cannot be asserted on)
@@ -223,17 +268,20 @@ static double time_regions(int n_threads, int n_regions) {
 static void oversubscription(void) {
     int n = quick() ? 100 : 2000;
     double one = time_regions(1, n), cores = time_regions(cpu_count(), n), many = time_regions(4 * cpu_count(), n);
-    printf("  %d regions of 16 x ~1 us: 1 thread %.1f ms, %d threads %.1f ms, %d threads %.1f ms (%.2fx of %d)\n", n,
-           1e3 * one, cpu_count(), 1e3 * cores, 4 * cpu_count(), 1e3 * many, many / cores, cpu_count());
+    printf("  %d regions of 16 x ~1 us: 1 thread %.1f ms, %d threads %.1f ms, %d threads %.1f ms (%.2fx of %d)\n",
+           n, 1e3 * one, cpu_count(), 1e3 * cores, 4 * cpu_count(), 1e3 * many, many / cores, cpu_count());
 }
 
 int main(void) {
+    alarm(300);                      // what hangs ends
     RUN(a_thread_that_cannot_start); // forks: before there are threads
     RUN(every_item_once);
     RUN(the_largest_region);
     RUN(writes_are_seen);
     RUN(contexts_end_with_their_region);
     RUN(asleep_then_work);
+    RUN(caller_asleep);
+    RUN(workers_are_woken);
     RUN(start_and_stop);
     RUN(two_pools);
     RUN(oversubscription);

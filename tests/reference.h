@@ -1,8 +1,9 @@
-// reference.h: what the numeric tests share. Rungs as child processes, bfloat16 from its definition, error measures.
+// reference.h: what the numeric tests share. Rungs as child processes, bfloat16 from its definition, error
+// measures.
 //
-// The rung of a process is chosen once, from TESSERA_CPU. So a test that depends on it runs its body in a forked child
-// for every rung of the machine; the parent must not have asked cpu.h anything before. TESSERA_CPU set from outside
-// leaves only that rung. TESSERA_TEST_QUICK=1 shrinks the products (emulators, sanitizers).
+// The rung of a process is chosen once, from TESSERA_CPU. So a test that depends on it runs its body in a forked
+// child for every rung of the machine; the parent must not have asked cpu.h anything before. TESSERA_CPU set from
+// outside leaves only that rung. TESSERA_TEST_QUICK=1 shrinks the products (emulators, sanitizers).
 #pragma once
 #include "test.h"
 
@@ -119,7 +120,8 @@ static CpuRung rung_wanted;
 
 UNUSED static void rung_child(void) {
     setenv("TESSERA_CPU", cpu_rung_name(rung_wanted), 1);
-    CHECK(cpu_rung() == rung_wanted, "TESSERA_CPU=%s gives %s", cpu_rung_name(rung_wanted), cpu_rung_name(cpu_rung()));
+    CHECK(cpu_rung() == rung_wanted, "TESSERA_CPU=%s gives %s", cpu_rung_name(rung_wanted),
+          cpu_rung_name(cpu_rung()));
     CHECK(kernels() == kernels_for(rung_wanted), "rung %s: kernels() is another table", cpu_rung_name(rung_wanted));
     rung_body();
 }

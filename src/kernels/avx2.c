@@ -3,8 +3,6 @@
 
 #include <immintrin.h>
 
-#include "transpose4_sse.h"
-
 #define TABLE kernels_avx2
 #define RUNG_NAME "avx2"
 #define V __m256
@@ -67,6 +65,21 @@ static inline float v_max_of(__m256 a) {
     __m128 m = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     m = _mm_max_ps(m, _mm_movehl_ps(m, m));
     return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+}
+
+static inline __m256 every_fourth_row(const float *src, int64_t lds) { // rows 0 and 4
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(src)), _mm_loadu_ps(src + 4 * lds), 1);
+}
+
+static inline void transpose_4(float *dst, int64_t ldd, const float *src, int64_t lds) {
+    __m256 a = every_fourth_row(src, lds), b = every_fourth_row(src + lds, lds);
+    __m256 c = every_fourth_row(src + 2 * lds, lds), d = every_fourth_row(src + 3 * lds, lds);
+    __m256 ab01 = _mm256_unpacklo_ps(a, b), ab23 = _mm256_unpackhi_ps(a, b);
+    __m256 cd01 = _mm256_unpacklo_ps(c, d), cd23 = _mm256_unpackhi_ps(c, d);
+    _mm256_storeu_ps(dst, _mm256_shuffle_ps(ab01, cd01, _MM_SHUFFLE(1, 0, 1, 0)));
+    _mm256_storeu_ps(dst + ldd, _mm256_shuffle_ps(ab01, cd01, _MM_SHUFFLE(3, 2, 3, 2)));
+    _mm256_storeu_ps(dst + 2 * ldd, _mm256_shuffle_ps(ab23, cd23, _MM_SHUFFLE(1, 0, 1, 0)));
+    _mm256_storeu_ps(dst + 3 * ldd, _mm256_shuffle_ps(ab23, cd23, _MM_SHUFFLE(3, 2, 3, 2)));
 }
 
 #include "lanes.h"

@@ -3,8 +3,6 @@
 
 #include <immintrin.h>
 
-#include "transpose4_sse.h"
-
 #define TABLE kernels_avx512
 #define RUNG_NAME "avx512"
 #define V __m512
@@ -58,6 +56,25 @@ static inline void v_sum4(float *y, __m512 a, __m512 b, __m512 c, __m512 d) {
     __m512 s = _mm512_add_ps(lo, hi);
     __m256 h = _mm256_add_ps(_mm512_castps512_ps256(s), _mm512_extractf32x8_ps(s, 1));
     _mm_storeu_ps(y, _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1)));
+}
+
+// Rows 0, 4, 8, 12: the masked loads cost no shuffle.
+static inline __m512 every_fourth_row(const float *src, int64_t lds) {
+    __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(src));
+    v = _mm512_mask_broadcast_f32x4(v, 0x00f0, _mm_loadu_ps(src + 4 * lds));
+    v = _mm512_mask_broadcast_f32x4(v, 0x0f00, _mm_loadu_ps(src + 8 * lds));
+    return _mm512_mask_broadcast_f32x4(v, 0xf000, _mm_loadu_ps(src + 12 * lds));
+}
+
+static inline void transpose_4(float *dst, int64_t ldd, const float *src, int64_t lds) {
+    __m512 a = every_fourth_row(src, lds), b = every_fourth_row(src + lds, lds);
+    __m512 c = every_fourth_row(src + 2 * lds, lds), d = every_fourth_row(src + 3 * lds, lds);
+    __m512 ab01 = _mm512_unpacklo_ps(a, b), ab23 = _mm512_unpackhi_ps(a, b);
+    __m512 cd01 = _mm512_unpacklo_ps(c, d), cd23 = _mm512_unpackhi_ps(c, d);
+    _mm512_storeu_ps(dst, _mm512_shuffle_ps(ab01, cd01, _MM_SHUFFLE(1, 0, 1, 0)));
+    _mm512_storeu_ps(dst + ldd, _mm512_shuffle_ps(ab01, cd01, _MM_SHUFFLE(3, 2, 3, 2)));
+    _mm512_storeu_ps(dst + 2 * ldd, _mm512_shuffle_ps(ab23, cd23, _MM_SHUFFLE(1, 0, 1, 0)));
+    _mm512_storeu_ps(dst + 3 * ldd, _mm512_shuffle_ps(ab23, cd23, _MM_SHUFFLE(3, 2, 3, 2)));
 }
 
 #include "lanes.h"

@@ -10,7 +10,7 @@
 //   v_round, v_exp2_scale(p, n)   to the nearest integer; p * 2^n for integral n in -126..127, 0 for n = -127
 //   v_sum, v_max_of           over the lanes
 //   v_sum4(y, a, b, c, d)     y[0..3] = the sums of four vectors, each in the same order as the others
-//   transpose4(dst, ldd, src, lds)   a 4 x 4 block
+//   transpose_4(dst, ldd, src, lds)  dst[k * ldd + i] = src[i * lds + k] for i < LANES, k < 4
 //   PANEL_V, GEMM_COLS        vectors in a panel and columns held in registers: PANEL_V * GEMM_COLS accumulators
 #include "kernels.h"
 
@@ -162,13 +162,13 @@ static void matvec_i8g(float *y, const int8_t *q, const float *scales, int group
 // ---- gemm
 
 static void pack(float *panel, const float *w, int64_t ldw, int n_rows, int k) {
-    for (int i = 0; i < PANEL; i += 4) {
+    for (int i = 0; i < PANEL; i += LANES) {
         int j = 0;
-        if (i + 4 <= n_rows) {
-            for (; j + 4 <= k; j += 4) transpose4(panel + j * PANEL + i, PANEL, w + i * ldw + j, ldw);
+        if (i + LANES <= n_rows) {
+            for (; j + 4 <= k; j += 4) transpose_4(panel + j * PANEL + i, PANEL, w + i * ldw + j, ldw);
         }
         for (; j < k; j++) {
-            for (int r = i; r < i + 4; r++) panel[j * PANEL + r] = r < n_rows ? w[r * ldw + j] : 0;
+            for (int r = i; r < i + LANES; r++) panel[j * PANEL + r] = r < n_rows ? w[r * ldw + j] : 0;
         }
     }
 }
@@ -199,6 +199,7 @@ static void gemm_full(float *y, int64_t ldy, const float *panel, const float *x,
         gemm_cols(y + j * ldy, ldy, panel, x + j * ldx, ldx, k, add, GEMM_COLS);
     }
     for (; j + 4 <= n; j += 4) gemm_cols(y + j * ldy, ldy, panel, x + j * ldx, ldx, k, add, 4);
+    for (; j + 2 <= n; j += 2) gemm_cols(y + j * ldy, ldy, panel, x + j * ldx, ldx, k, add, 2);
     for (; j < n; j++) gemm_cols(y + j * ldy, ldy, panel, x + j * ldx, ldx, k, add, 1);
 }
 

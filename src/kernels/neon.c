@@ -58,7 +58,7 @@ static inline void v_sum4(float *y, float32x4_t a, float32x4_t b, float32x4_t c,
     vst1q_f32(y, vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)));
 }
 
-static inline void transpose4(float *dst, int64_t ldd, const float *src, int64_t lds) {
+static inline void transpose_4(float *dst, int64_t ldd, const float *src, int64_t lds) {
     float32x4x2_t ab = vtrnq_f32(vld1q_f32(src), vld1q_f32(src + lds));
     float32x4x2_t cd = vtrnq_f32(vld1q_f32(src + 2 * lds), vld1q_f32(src + 3 * lds));
     vst1q_f32(dst, vcombine_f32(vget_low_f32(ab.val[0]), vget_low_f32(cd.val[0])));
