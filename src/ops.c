@@ -52,8 +52,11 @@ typedef struct {
 static const Linear *linear_of(const LinearJob *job, int item, int *row0, int *n_rows) {
     int i = 0;
     while (item >= job->first_item[i + 1]) i++;
-    int rows = (int)job->list[i].w->shape[0];
-    *row0 = (item - job->first_item[i]) * job->rows_per_item[i];
+    int rows = (int)job->list[i].w->shape[0], n = job->first_item[i + 1] - job->first_item[i];
+    int at = item - job->first_item[i], parts = threads_count(job->c->pool), part = at % parts;
+    // Parts of n / parts chunks, the first n % parts of them one longer.
+    int chunk = part * (n / parts) + (part < n % parts ? part : n % parts) + at / parts;
+    *row0 = chunk * job->rows_per_item[i];
     *n_rows = rows - *row0 < job->rows_per_item[i] ? rows - *row0 : job->rows_per_item[i];
     return &job->list[i];
 }
