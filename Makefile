@@ -85,7 +85,7 @@ check-deps:
 
 demo: deps
 	@$(MAKE) --no-print-directory all
-	./run $(DEMO_MODEL) -p "Once upon a time" -s 7
+	./run $(DEMO_MODEL) -p "Once upon a time" --temp 0.5 -s 3
 
 test: deps
 	@$(MAKE) --no-print-directory all checks
