@@ -43,7 +43,7 @@ TOOLS := $(patsubst tools/%.c,$(B)/%,$(filter-out tools/growth_plot.c,$(wildcard
 CHECKS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/check_*.c))
 RUN := $(if $(filter release,$(CONFIG)),run,$(B)/run)
 
-all: check-deps $(RUN) $(TOOLS)
+all: $(RUN) $(TOOLS)
 
 run: $(B)/run
 	@cp $< $@
@@ -57,7 +57,7 @@ $(B)/run $(TOOLS) $(CHECKS):
 $(B)/libtessera.a: $(LIB_OBJ)
 	@rm -f $@
 	$(AR) rcs $@ $^
-$(B)/%.o: %.c
+$(B)/%.o: %.c | check-deps
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(FLAGS_$(basename $(notdir $<))) -c -o $@ $<
 
