@@ -11,7 +11,7 @@
 #include <string.h>
 
 static const char usage[] = "usage: build/synth SHAPE TYPE OUT.bin\n"
-                            "  SHAPE   tiny | 100m | smollm2-135m | tinyllama-1.1b\n"
+                            "  SHAPE   tiny | 134m | smollm2-135m | tinyllama-1.1b\n"
                             "  TYPE    f32 (llama2.c v0) | int8 (llama2.c v2)\n"
                             "  OUT.tokenizer.bin is written beside it\n";
 
@@ -23,7 +23,7 @@ typedef struct {
 
 static const Shape shapes[] = {
     {"tiny", 64, 128, 2, 4, 2, 512, 256, true},
-    {"100m", 768, 2048, 12, 12, 4, 32000, 4096, true},
+    {"134m", 768, 2048, 12, 12, 12, 32000, 4096, false},
     {"smollm2-135m", 576, 1536, 30, 9, 3, 32000, 8192, false},
     {"tinyllama-1.1b", 2048, 5632, 22, 32, 4, 32000, 2048, false},
 };
@@ -204,7 +204,7 @@ int main(int argc, char **argv) {
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         if (!strcmp(shapes[i].name, name)) s = &shapes[i];
     }
-    if (!s) die(2, "%s: expected tiny, 100m, smollm2-135m or tinyllama-1.1b", name);
+    if (!s) die(2, "%s: expected tiny, 134m, smollm2-135m or tinyllama-1.1b", name);
     bool int8 = !strcmp(type, "int8");
     if (!int8 && strcmp(type, "f32")) die(2, "%s: expected f32 or int8", type);
 
