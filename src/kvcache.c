@@ -167,7 +167,7 @@ int kvcache_truncate(KvCache *c, int n) {
     bool gone = (first_needed > sinks ? first_needed : sinks) < (keep < c->first_kept ? keep : c->first_kept);
     if (gone) n = keep = 0;
     while (c->n_blocks > keep) free_block(c, --c->n_blocks);
-    if (keep <= sinks) c->first_kept = 0;
+    if (c->first_kept > keep) c->first_kept = keep;
     c->length = n;
     return n;
 }
