@@ -68,7 +68,8 @@ void session_close(Session *s); // accepts NULL
 // squared error below 1e-10).
 int session_sync(Session *s, const int32_t *tokens, int n, char *err, size_t errlen);
 int session_length(const Session *s);
-const float *session_logits(const Session *s); // [vocab_size], after tokens[length - 1]; valid until the next sync
+const float *session_logits(const Session *s); // [vocab_size], after tokens[length - 1], valid until the next sync; NULL
+                                               // before the first one and after one that could compute nothing
 
 // Called by session_sync for every newly computed position, in order, with the logits that follow it. NULL: off.
 typedef void (*LogitsVisitor)(void *context, int position, const float *logits);

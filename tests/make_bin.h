@@ -159,6 +159,11 @@ static void bin_write_tensor(FILE *f, const BinSpec *s, BinKind kind, int layer)
     int rows, cols, group = bin_group(s);
     size_t n = bin_shape(s, kind, &rows, &cols);
     float *v = bin_values(s, kind, layer);
+    bool grouped = cols && (s->version == 2 || s->dequantized);
+    if (grouped && n % (size_t)group) {
+        fprintf(stderr, "make_bin: a group of %d does not divide a tensor of %zu values\n", group, n);
+        abort();
+    }
     if (s->version == 2 && cols) {
         int8_t *q = malloc(n);
         float *scales = malloc(n / (size_t)group * sizeof *scales);
