@@ -24,12 +24,12 @@ enum {
     ALIGNMENT = 64,
 };
 
-typedef struct {      // one worker's memory
-    float *q, *o;     // panel way: [panels][head_dim][PANEL]; row way: [rows][head_dim]
-    float *m, *l;     // [rows], the running maximum and sum
-    float *s;         // [TILE][PANEL] or [TILE]
-    float *k, *v;     // the tile as fp32: [TILE][head_dim], [head_dim][TILE]
-    int *lo, *hi;     // [rows], visible keys of each row
+typedef struct {  // one worker's memory
+    float *q, *o; // panel way: [panels][head_dim][PANEL]; row way: [rows][head_dim]
+    float *m, *l; // [rows], the running maximum and sum
+    float *s;     // [TILE][PANEL] or [TILE]
+    float *k, *v; // the tile as fp32: [TILE][head_dim], [head_dim][TILE]
+    int *lo, *hi; // [rows], visible keys of each row
 } Lane;
 
 struct AttnScratch {
@@ -45,7 +45,7 @@ typedef struct {
     const Attention *a;
     AttnScratch *scratch;
     const Kernels *kernels;
-    int group;     // query heads of a KV head
+    int group; // query heads of a KV head
     int q_block, n_blocks, n_spans;
 } Plan;
 
@@ -55,8 +55,12 @@ typedef struct {
     int lo_min, hi_max;    // of all rows
 } Item;
 
-static int min_int(int a, int b) { return a < b ? a : b; }
-static int max_int(int a, int b) { return a > b ? a : b; }
+static int min_int(int a, int b) {
+    return a < b ? a : b;
+}
+static int max_int(int a, int b) {
+    return a > b ? a : b;
+}
 
 // ---- scratch
 
@@ -73,8 +77,8 @@ AttnScratch *attention_scratch(int n_threads, int n_heads, int n_kv_heads, int h
     int group = n_heads / n_kv_heads;
     size_t hd = (size_t)head_dim, rows = (size_t)q_block_for(group) * (size_t)group;
     rows = (rows + MAX_PANEL - 1) / MAX_PANEL * MAX_PANEL;
-    size_t each[] = {padded(rows * hd), padded(rows * hd), padded(rows),      padded(rows), padded(TILE * MAX_PANEL),
-                     padded(TILE * hd), padded(TILE * hd), padded(rows),      padded(rows)};
+    size_t each[] = {padded(rows * hd), padded(rows * hd), padded(rows), padded(rows), padded(TILE * MAX_PANEL),
+                     padded(TILE * hd), padded(TILE * hd), padded(rows), padded(rows)};
     size_t per_worker = 0, parts = MAX_ITEMS_SPLIT * rows * (hd + 2);
     for (size_t i = 0; i < sizeof each / sizeof *each; i++) per_worker += each[i];
     size_t bytes = sizeof(float) * (per_worker * (size_t)n_threads + padded(parts));
@@ -258,8 +262,8 @@ static void scaled_copy(float *dst, const float *src, int n, float scale) {
 
 // ---- the two ways
 
-// s[row][TILE] = K q for every row. Short vectors do not fill the lanes of a dot: then K^T is packed, keys are the lanes,
-// and the rows are the columns of the gemm.
+// s[row][TILE] = K q for every row. Short vectors do not fill the lanes of a dot: then K^T is packed, keys are the
+// lanes, and the rows are the columns of the gemm.
 static void row_scores(const Plan *p, const Item *it, const Lane *w, const float *k, int n_keys) {
     const Kernels *kn = p->kernels;
     int hd = p->a->kv.head_dim, panel = kn->panel;
@@ -369,7 +373,8 @@ static void run_item(void *context, int index, int worker) {
     set_visible(p, &it, w);
     start_rows(p, &it, w);
     TileList tiles = list_tiles(p, &it);
-    int first = (int)((int64_t)tiles.n * it.span / p->n_spans), last = (int)((int64_t)tiles.n * (it.span + 1) / p->n_spans);
+    int first = (int)((int64_t)tiles.n * it.span / p->n_spans),
+        last = (int)((int64_t)tiles.n * (it.span + 1) / p->n_spans);
     float scale = p->a->scale * 1.44269504088896340736f; // log2 e
     bool few = it.n_rows <= p->kernels->panel / 4;
     (few ? row_way : panel_way)(p, &it, w, tiles, first, last, scale);

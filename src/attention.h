@@ -28,9 +28,9 @@ typedef struct {
     const float *q; // [n_q][n_heads][head_dim]
     float *out;     // the same shape; may not overlap q
     int n_q, n_heads;
-    int pos0;       // position of q[0]
-    int n_keys;     // keys 0..n_keys-1 of the view are stored
-    float scale;    // usually 1 / sqrt(head_dim)
+    int pos0;    // position of q[0]
+    int n_keys;  // keys 0..n_keys-1 of the view are stored
+    float scale; // usually 1 / sqrt(head_dim)
     KvView kv;
     AttnMask mask;
 } Attention;

@@ -59,7 +59,8 @@ uint64_t args_u64(Args *a, const char *flag) {
     char *end;
     errno = 0;
     uint64_t v = strtoull(text, &end, 10);
-    if (end == text || *end || errno || strchr(text, '-')) die(2, "%s: expected a whole number, found '%s'", flag, text);
+    if (end == text || *end || errno || strchr(text, '-'))
+        die(2, "%s: expected a whole number, found '%s'", flag, text);
     return v;
 }
 

@@ -1,7 +1,7 @@
 // cli: what the programs share: flags with checked values, one-line errors, clocks and memory figures.
 //
-// Owns the contract of DESIGN: text goes to stdout, everything else to stderr; status 0 done, 1 the input or the machine
-// failed, 2 the command line was wrong. Not part of the library.
+// Owns the contract of DESIGN: text goes to stdout, everything else to stderr; status 0 done, 1 the input or the
+// machine failed, 2 the command line was wrong. Not part of the library.
 #pragma once
 #include "tessera.h"
 
@@ -10,7 +10,8 @@ typedef struct {
     char **argv;
 } Args;
 
-Args args_start(int argc, char **argv, const char *usage); // also prints the usage for -h, --help and no argument at all
+Args args_start(int argc, char **argv,
+                const char *usage); // also prints the usage for -h, --help and no argument at all
 bool args_left(const Args *a);
 const char *args_next(Args *a); // the next argument, consumed
 // The value of the flag that args_next returned; a missing or malformed one ends the program with status 2.
@@ -28,5 +29,5 @@ _Noreturn void die(int status, const char *fmt, ...) __attribute__((format(print
 // The whole file ("-": stdin), malloc'd and terminated; ends the program with status 1 when it cannot be read.
 char *read_text(const char *path, size_t *n);
 
-double seconds(void);         // monotonic clock
+double seconds(void); // monotonic clock
 uint64_t peak_rss_bytes(void);

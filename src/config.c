@@ -32,7 +32,8 @@ int config_check(const Config *c, const char *path, char *err, size_t errlen) {
                     c->n_kv_heads);
     }
     if (c->head_dim % 2) {
-        return fail(err, errlen, "%s: head_dim: expected an even number (RoPE turns pairs), found %d", path, c->head_dim);
+        return fail(err, errlen, "%s: head_dim: expected an even number (RoPE turns pairs), found %d", path,
+                    c->head_dim);
     }
     if ((long long)c->n_heads * c->head_dim > MAX_WIDTH) {
         return fail(err, errlen, "%s: n_heads x head_dim: expected at most %d, found %lld", path, MAX_WIDTH,

@@ -12,20 +12,20 @@ typedef enum {
 } RopePairing;
 
 typedef struct {
-    int dim;           // width of the residual stream
-    int hidden_dim;    // width of the feed-forward layer
+    int dim;        // width of the residual stream
+    int hidden_dim; // width of the feed-forward layer
     int n_layers;
-    int n_heads;       // query heads
-    int n_kv_heads;    // key/value heads; divides n_heads
-    int head_dim;      // even; not tied to dim / n_heads
+    int n_heads;    // query heads
+    int n_kv_heads; // key/value heads; divides n_heads
+    int head_dim;   // even; not tied to dim / n_heads
     int vocab_size;
-    int max_seq_len;   // positions the model was trained for
-    int window;        // a query sees the last `window` positions, itself included; 0: all
-    int n_sinks;       // with a window, the first positions that stay visible
-    float norm_eps;    // RMSNorm
+    int max_seq_len; // positions the model was trained for
+    int window;      // a query sees the last `window` positions, itself included; 0: all
+    int n_sinks;     // with a window, the first positions that stay visible
+    float norm_eps;  // RMSNorm
     float rope_theta;
     RopePairing rope_pairing;
-    bool tied;         // the classifier is the embedding table
+    bool tied; // the classifier is the embedding table
 } Config;
 
 // 0, or -1 with "path: field: expected ..., found ..." in err.

@@ -28,15 +28,9 @@ static int bind_layer(Layer *l, const Model *m, int i, char *err, size_t errlen)
         const char *part;
         int64_t rows, cols;
     } parts[] = {
-        {&l->attn_norm, "attn_norm", dim, 0},
-        {&l->wq, "attn_q", q_dim, dim},
-        {&l->wk, "attn_k", kv_dim, dim},
-        {&l->wv, "attn_v", kv_dim, dim},
-        {&l->wo, "attn_output", dim, q_dim},
-        {&l->ffn_norm, "ffn_norm", dim, 0},
-        {&l->gate, "ffn_gate", hidden, dim},
-        {&l->up, "ffn_up", hidden, dim},
-        {&l->down, "ffn_down", dim, hidden},
+        {&l->attn_norm, "attn_norm", dim, 0}, {&l->wq, "attn_q", q_dim, dim},      {&l->wk, "attn_k", kv_dim, dim},
+        {&l->wv, "attn_v", kv_dim, dim},      {&l->wo, "attn_output", dim, q_dim}, {&l->ffn_norm, "ffn_norm", dim, 0},
+        {&l->gate, "ffn_gate", hidden, dim},  {&l->up, "ffn_up", hidden, dim},     {&l->down, "ffn_down", dim, hidden},
     };
     for (size_t p = 0; p < sizeof parts / sizeof *parts; p++) {
         *parts[p].slot = layer_tensor(m, i, parts[p].part, parts[p].rows, parts[p].cols, err, errlen);
@@ -54,7 +48,8 @@ int decoder_bind(Decoder *d, const Model *m, char *err, size_t errlen) {
     bool ok = (d->embedding = weights_get(w, "token_embd.weight", DTYPE_ANY, c->vocab_size, c->dim, err, errlen)) &&
               (d->output_norm = weights_get(w, "output_norm.weight", f32, c->dim, 0, err, errlen));
     d->output = d->embedding;
-    if (ok && !c->tied) ok = (d->output = weights_get(w, "output.weight", DTYPE_ANY, c->vocab_size, c->dim, err, errlen));
+    if (ok && !c->tied)
+        ok = (d->output = weights_get(w, "output.weight", DTYPE_ANY, c->vocab_size, c->dim, err, errlen));
     for (int i = 0; ok && i < c->n_layers; i++) ok = !bind_layer(&d->layers[i], m, i, err, errlen);
     if (!ok) decoder_free(d);
     return ok ? 0 : -1;
@@ -106,10 +101,11 @@ int decoder_state_reserve(DecoderState *s, const Decoder *d, int n, char *err, s
     const struct {
         float **slot;
         size_t width;
-    } parts[] = {{&s->x, dim},     {&s->norm, dim}, {&s->q, q_dim},     {&s->k, kv_dim},  {&s->v, kv_dim},
+    } parts[] = {{&s->x, dim},     {&s->norm, dim}, {&s->q, q_dim},     {&s->k, kv_dim}, {&s->v, kv_dim},
                  {&s->att, q_dim}, {&s->rope, hd},  {&s->gate, hidden}, {&s->up, hidden}};
     size_t room = n == 1 ? 1 : (size_t)n, n_floats = 0, line = ALIGNMENT / sizeof(float);
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) n_floats += (parts[i].width * room + line - 1) / line * line;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        n_floats += (parts[i].width * room + line - 1) / line * line;
     void *memory;
     if (posix_memalign(&memory, ALIGNMENT, sizeof(float) * n_floats)) {
         return fail(err, errlen, "out of memory: %zu bytes of activations for a block of %d tokens",
@@ -151,7 +147,8 @@ static void rope_and_store(void *context, int kv_head, int worker) {
     kvcache_store_head(job->cache, job->layer, kv_head, job->n, k, s->v + kv_head * hd, kv_dim);
 }
 
-static void output_logits(const Decoder *d, DecoderState *s, int pos0, int n, LogitsVisitor visit, void *visit_context) {
+static void output_logits(const Decoder *d, DecoderState *s, int pos0, int n, LogitsVisitor visit,
+                          void *visit_context) {
     const Config *c = &d->config;
     int64_t dim = c->dim, vocab = c->vocab_size;
     int step = visit ? LOGITS_BLOCK : 1;

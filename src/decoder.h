@@ -8,8 +8,9 @@
 #include "ops.h"
 
 typedef struct {
-    const Tensor *attn_norm, *wq, *wk, *wv, *wo; // [dim], [n_heads * head_dim][dim], [kv_dim][dim] x 2, [dim][n_heads * head_dim]
-    const Tensor *ffn_norm, *gate, *up, *down;   // [dim], [hidden_dim][dim] x 2, [dim][hidden_dim]
+    const Tensor *attn_norm, *wq, *wk, *wv,
+        *wo; // [dim], [n_heads * head_dim][dim], [kv_dim][dim] x 2, [dim][n_heads * head_dim]
+    const Tensor *ffn_norm, *gate, *up, *down; // [dim], [hidden_dim][dim] x 2, [dim][hidden_dim]
 } Layer;
 
 typedef struct {
@@ -28,7 +29,7 @@ typedef struct {
     Compute compute;
     AttnScratch *scratch;
     float *memory;
-    int room; // tokens
+    int room;                                             // tokens
     float *x, *norm, *q, *k, *v, *att, *gate, *up, *rope; // [room][..]
     float *logits;                                        // [LOGITS_BLOCK][vocab]
 } DecoderState;

@@ -28,8 +28,9 @@ static int find_tokenizer(char *path, size_t n, const char *model, char *err, si
     int stem = dot ? (int)(dot - model) : (int)strlen(model);
     if ((size_t)snprintf(path, n, "%.*s.tokenizer.bin", stem, model) < n && !access(path, R_OK)) return 0;
     if ((size_t)snprintf(path, n, "%.*stokenizer.bin", (int)(name - model), model) < n && !access(path, R_OK)) return 0;
-    return fail(err, errlen, "%s: no tokenizer: expected %.*s.tokenizer.bin or tokenizer.bin beside it; name one with -z",
-                model, stem, model);
+    return fail(err, errlen,
+                "%s: no tokenizer: expected %.*s.tokenizer.bin or tokenizer.bin beside it; name one with -z", model,
+                stem, model);
 }
 
 static uint64_t count_params(const Weights *w) {

@@ -12,11 +12,11 @@ enum { ALIGNMENT = 64 };
 struct KvCache {
     KvShape shape;
     size_t element, head_bytes, block_bytes;
-    void ***blocks;  // [n_layers][n_slots], NULL where nothing is stored or the window let go
-    int n_slots;     // room in each block table
-    int n_blocks;    // blocks of tokens that have been reserved, from the first
-    int first_kept;  // block tables hold blocks [0, n_sink_blocks) and [first_kept, n_blocks)
-    int length;      // tokens stored
+    void ***blocks; // [n_layers][n_slots], NULL where nothing is stored or the window let go
+    int n_slots;    // room in each block table
+    int n_blocks;   // blocks of tokens that have been reserved, from the first
+    int first_kept; // block tables hold blocks [0, n_sink_blocks) and [first_kept, n_blocks)
+    int length;     // tokens stored
     uint64_t bytes;
 };
 
@@ -112,7 +112,8 @@ int kvcache_reserve(KvCache *c, int n, char *err, size_t errlen) {
         return fail(err, errlen,
                     "KV cache: out of memory after %d tokens (%.1f MiB held, %.1f MiB for the next %d); a smaller -c, "
                     "--window W or --kv bf16 needs less",
-                    c->length, (double)c->bytes / 0x1p20, (double)c->block_bytes * c->shape.n_layers / 0x1p20, KV_BLOCK);
+                    c->length, (double)c->bytes / 0x1p20, (double)c->block_bytes * c->shape.n_layers / 0x1p20,
+                    KV_BLOCK);
     }
     return 0;
 }
@@ -133,7 +134,8 @@ void kvcache_store_head(KvCache *c, int layer, int head, int n, const float *k, 
         int pos = c->length + i, at = pos % KV_BLOCK;
         char *base = (char *)c->blocks[layer][pos / KV_BLOCK] + (size_t)head * c->head_bytes;
         size_t k_at = (size_t)at * (size_t)hd;
-        size_t v_at = (size_t)KV_BLOCK * hd + (size_t)(at / KV_GROUP) * hd * KV_GROUP + at % KV_GROUP; // [group][d][token]
+        size_t v_at =
+            (size_t)KV_BLOCK * hd + (size_t)(at / KV_GROUP) * hd * KV_GROUP + at % KV_GROUP; // [group][d][token]
         if (c->shape.type == KV_BF16) {
             uint16_t *p = (uint16_t *)(void *)base;
             store_bf16(p + k_at, p + v_at, k, v, hd);

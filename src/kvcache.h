@@ -23,8 +23,8 @@ typedef struct KvCache KvCache;
 KvCache *kvcache_open(const KvShape *shape, char *err, size_t errlen);
 void kvcache_close(KvCache *c); // accepts NULL
 
-int kvcache_length(const KvCache *c);       // tokens stored
-uint64_t kvcache_bytes(const KvCache *c);   // bytes of the blocks held now
+int kvcache_length(const KvCache *c);           // tokens stored
+uint64_t kvcache_bytes(const KvCache *c);       // bytes of the blocks held now
 uint64_t kvcache_token_bytes(const KvCache *c); // bytes that a decoded token's attention reads now, all layers
 
 // Make room for n more tokens. -1 with a line in err when memory runs out; the cache is then as before.

@@ -37,8 +37,7 @@ enum { TOKENS, ATTN_NORM, WQ, WK, WV, WO, FFN_NORM, W1, W2, W3, OUT_NORM, ROPE, 
 
 static const unsigned char order_v0[] = {TOKENS, ATTN_NORM, WQ, WK,       WV,   WO,        FFN_NORM,
                                          W1,     W2,        W3, OUT_NORM, ROPE, CLASSIFIER};
-static const unsigned char order_v1[] = {ATTN_NORM, FFN_NORM, OUT_NORM, TOKENS, WQ, WK,
-                                         WV,        WO,       W1,       W2,     W3, CLASSIFIER};
+static const unsigned char order_v1[] = {ATTN_NORM, FFN_NORM, OUT_NORM, TOKENS, WQ, WK, WV, WO, W1, W2, W3, CLASSIFIER};
 
 // -- header
 
@@ -119,13 +118,13 @@ static uint64_t tensor_extent(const Header *h, const Array *a, const char *path,
     bool fits = mul_u64((uint64_t)a->rows, a->cols ? (uint64_t)a->cols : 1, &count);
     if (fits && group) {
         if (count % group) {
-            fail(err, errlen, "%s: at byte %d: group_size: expected a divisor of the %llu values of %s, found %d",
-                 path, GROUP_AT, (unsigned long long)count, a->name, h->group);
+            fail(err, errlen, "%s: at byte %d: group_size: expected a divisor of the %llu values of %s, found %d", path,
+                 GROUP_AT, (unsigned long long)count, a->name, h->group);
             return 0;
         }
         if (count % sizeof(float)) {
-            fail(err, errlen, "%s: %s: expected int8 values in a multiple of 4 (fp32 scales follow), found %llu",
-                 path, a->name, (unsigned long long)count);
+            fail(err, errlen, "%s: %s: expected int8 values in a multiple of 4 (fp32 scales follow), found %llu", path,
+                 a->name, (unsigned long long)count);
             return 0;
         }
         fits = mul_u64(count / group, sizeof(float), &bytes) && add_u64(bytes, count, &bytes);
@@ -168,10 +167,8 @@ static int add_array(Model *m, const Header *h, const Array *a, Cursor *in) {
         if (!a->name) continue;
         t.scales = scales;
         char name[64];
-        if (a->n_layers)
-            snprintf(name, sizeof name, "blk.%d.%s.weight", i, a->name);
-        else
-            snprintf(name, sizeof name, "%s.weight", a->name);
+        if (a->n_layers) snprintf(name, sizeof name, "blk.%d.%s.weight", i, a->name);
+        else snprintf(name, sizeof name, "%s.weight", a->name);
         if (weights_add(&m->weights, name, t, in->err, in->errlen)) return -1;
     }
     return 0;
@@ -224,8 +221,8 @@ static TokenType piece_type(Cursor *in, const Piece *p, int id, int vocab_size) 
     int b = id - N_CONTROL;
     const char want[] = {'<', '0', 'x', hex[b >> 4], hex[b & 15], '>'};
     if (p->len != sizeof want || memcmp(p->text, want, sizeof want)) {
-        cursor_fail(in, in->pos - (uint64_t)p->len, "token %d: expected the byte token <0x%02X>, found other text",
-                    id, b);
+        cursor_fail(in, in->pos - (uint64_t)p->len, "token %d: expected the byte token <0x%02X>, found other text", id,
+                    b);
     }
     return TOKEN_BYTE;
 }
@@ -233,8 +230,7 @@ static TokenType piece_type(Cursor *in, const Piece *p, int id, int vocab_size) 
 static Piece read_piece(Cursor *in, int id, int vocab_size, uint32_t max_length) {
     uint64_t at = in->pos, left = in->file->size - at;
     if (left < RECORD_BYTES) {
-        cursor_fail(in, at, "token %d: expected %d tokens, found %d before the end of the file", id, vocab_size,
-                    id);
+        cursor_fail(in, at, "token %d: expected %d tokens, found %d before the end of the file", id, vocab_size, id);
         return (Piece){0};
     }
     Piece p = {.score = cursor_f32(in, "score")};
@@ -245,8 +241,8 @@ static Piece read_piece(Cursor *in, int id, int vocab_size, uint32_t max_length)
         cursor_fail(in, at + 4, "token %d: length: expected 0 to the %llu bytes left, found %d", id,
                     (unsigned long long)left, p.len);
     } else if ((uint32_t)p.len > max_length) {
-        cursor_fail(in, at + 4, "token %d: length: expected at most max_token_length = %u, found %d", id,
-                    max_length, p.len);
+        cursor_fail(in, at + 4, "token %d: length: expected at most max_token_length = %u, found %d", id, max_length,
+                    p.len);
     }
     if (in->failed) return (Piece){0};
     p.text = (const char *)cursor_bytes(in, (uint64_t)p.len, "text");

@@ -8,11 +8,11 @@
 #include <string.h>
 
 enum {
-    GEMM_K = 512,            // columns unpacked at a time: the panel stays in L2, a column tile of x in L1
-    MATVEC_TOKENS = 6,       // up to here rows are read again for each token (from L1), beyond they are unpacked
-    MATVEC_CHUNK = 128 << 10,// bytes of weights in a work item
-    SMALL_BYTES = 160 << 10, // a region that reads less is not worth a hand-off
-    SMALL_FLOATS = 16 << 10, // the same for element-wise work
+    GEMM_K = 512,             // columns unpacked at a time: the panel stays in L2, a column tile of x in L1
+    MATVEC_TOKENS = 6,        // up to here rows are read again for each token (from L1), beyond they are unpacked
+    MATVEC_CHUNK = 128 << 10, // bytes of weights in a work item
+    SMALL_BYTES = 160 << 10,  // a region that reads less is not worth a hand-off
+    SMALL_FLOATS = 16 << 10,  // the same for element-wise work
     ALIGNMENT = 64,
 };
 
@@ -96,7 +96,8 @@ static void unpack_panel(const Kernels *k, float *panel, float *rows, const Tens
         k->pack(panel, (const float *)w->data + first, cols, n_rows, kn);
         return;
     }
-    for (int i = 0; i < n_rows; i++) k->unpack_i8g(rows + i * GEMM_K, w->data, w->scales, w->group, first + i * cols, kn);
+    for (int i = 0; i < n_rows; i++)
+        k->unpack_i8g(rows + i * GEMM_K, w->data, w->scales, w->group, first + i * cols, kn);
     k->pack(panel, rows, GEMM_K, n_rows, kn);
 }
 

@@ -34,8 +34,7 @@ typedef struct {
 } Options;
 
 static Options parse(int argc, char **argv) {
-    Options o = {.n_new = 256,
-                 .sampler = {.temperature = 0.8f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f}};
+    Options o = {.n_new = 256, .sampler = {.temperature = 0.8f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f}};
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     o.sampler.seed = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
@@ -62,7 +61,8 @@ static Options parse(int argc, char **argv) {
     if (o.session.n_sinks && !o.session.window) die(2, "--sinks: needs --window");
     char *end = NULL;
     if (o.prompt && *o.prompt) strtod(o.prompt, &end);
-    if (end && !*end) fprintf(stderr, "hint: the prompt is \"%s\"; for nucleus sampling use --top-p %s\n", o.prompt, o.prompt);
+    if (end && !*end)
+        fprintf(stderr, "hint: the prompt is \"%s\"; for nucleus sampling use --top-p %s\n", o.prompt, o.prompt);
     return o;
 }
 
@@ -85,15 +85,16 @@ static void print_stats(const Stats *st, const Session *s, uint64_t seed) {
     fprintf(stderr, "load %.3f s | prompt %d tokens, %.1f tok/s | generated %d tokens", st->load, st->n_prompt,
             st->n_prompt / st->prompt, st->n_new);
     if (st->n_new > 1) {
-        fprintf(stderr, ", %.1f tok/s, %.2f GB/s", (st->n_new - 1) / st->generate, st->bytes_read / st->generate * 1e-9);
+        fprintf(stderr, ", %.1f tok/s, %.2f GB/s", (st->n_new - 1) / st->generate,
+                st->bytes_read / st->generate * 1e-9);
     }
     fprintf(stderr, " | KV %.2f MiB | peak %.1f MiB | %d threads | seed %llu\n", (double)info.kv_bytes / 0x1p20,
             (double)peak_rss_bytes() / 0x1p20, info.n_threads, (unsigned long long)seed);
 }
 
 // Sample and print until n_new, an end token, a full context or Ctrl-C. Returns the exit status.
-static int generate(const Engine *e, Session *s, Sampler *sampler, const Options *o, int32_t *tokens, int n, bool at_start,
-                    Stats *st) {
+static int generate(const Engine *e, Session *s, Sampler *sampler, const Options *o, int32_t *tokens, int n,
+                    bool at_start, Stats *st) {
     char err[512];
     EngineInfo info = engine_info(e);
     int n_ctx = session_info(s).n_ctx, status = 0;

@@ -33,12 +33,12 @@ Engine *engine_open(const char *model, const char *tokenizer, char *err, size_t 
 void engine_close(Engine *e); // after its sessions; accepts NULL
 
 typedef struct {
-    const char *kind;      // container, "llama2.c v2"
+    const char *kind; // container, "llama2.c v2"
     int dim, hidden_dim, n_layers, n_heads, n_kv_heads, head_dim, vocab_size, max_seq_len;
-    int bos_id, eos_id;    // -1: none
+    int bos_id, eos_id; // -1: none
     uint64_t n_params;
-    uint64_t model_bytes;  // size of the file
-    uint64_t token_bytes;  // weight bytes read to decode one token
+    uint64_t model_bytes; // size of the file
+    uint64_t token_bytes; // weight bytes read to decode one token
 } EngineInfo;
 EngineInfo engine_info(const Engine *e);
 
@@ -68,8 +68,8 @@ void session_close(Session *s); // accepts NULL
 // squared error below 1e-10).
 int session_sync(Session *s, const int32_t *tokens, int n, char *err, size_t errlen);
 int session_length(const Session *s);
-const float *session_logits(const Session *s); // [vocab_size], after tokens[length - 1], valid until the next sync; NULL
-                                               // before the first one and after one that could compute nothing
+const float *session_logits(const Session *s); // [vocab_size], after tokens[length - 1], valid until the next sync;
+                                               // NULL before the first one and after one that could compute nothing
 
 // Called by session_sync for every newly computed position, in order, with the logits that follow it. NULL: off.
 typedef void (*LogitsVisitor)(void *context, int position, const float *logits);

@@ -33,9 +33,10 @@ typedef struct {
 } Worker;
 
 struct ThreadPool {
-    alignas(CACHE_LINE) _Atomic uint64_t region;   // generation | n_items | next item
-    alignas(CACHE_LINE) _Atomic uint32_t n_undone; // items of the open region that are not finished; futex of the caller
-    alignas(CACHE_LINE) _Atomic uint32_t bell;     // counts regions; futex of the workers
+    alignas(CACHE_LINE) _Atomic uint64_t region; // generation | n_items | next item
+    alignas(
+        CACHE_LINE) _Atomic uint32_t n_undone; // items of the open region that are not finished; futex of the caller
+    alignas(CACHE_LINE) _Atomic uint32_t bell; // counts regions; futex of the workers
     _Atomic int n_asleep;
     _Atomic int caller_asleep;
     _Atomic int stop;
@@ -79,7 +80,8 @@ static void *worker_main(void *argument) {
     int spins = w->index <= p->n_hot ? SPINS : 0;
     uint32_t heard = 0;
     while (!atomic_load_explicit(&p->stop, memory_order_acquire)) {
-        for (int i = 0; i < spins && atomic_load_explicit(&p->bell, memory_order_acquire) == heard; i++) pause_briefly();
+        for (int i = 0; i < spins && atomic_load_explicit(&p->bell, memory_order_acquire) == heard; i++)
+            pause_briefly();
         if (atomic_load(&p->bell) == heard) {
             atomic_fetch_add(&p->n_asleep, 1);
             futex_wait(&p->bell, heard); // returns at once when the bell has rung since
@@ -158,7 +160,8 @@ ThreadPool *threads_start(int n_threads, char *err, size_t errlen) {
         p->workers[i] = (Worker){.pool = p, .index = i};
         int rc = pthread_create(&p->workers[i].thread, NULL, worker_main, &p->workers[i]);
         if (rc) {
-            fail(err, errlen, "threads: cannot start thread %d of %d: %s; try a smaller -t", i + 1, n_threads, strerror(rc));
+            fail(err, errlen, "threads: cannot start thread %d of %d: %s; try a smaller -t", i + 1, n_threads,
+                 strerror(rc));
             threads_stop(p);
             return NULL;
         }

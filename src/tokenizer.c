@@ -339,10 +339,8 @@ static int encode_segments(Encoder *e, const char *text, int n) {
         if (len < 0) return -1;
         segment_merge(e, text, len);
         for (int32_t i = 0; i < len; i = e->nodes[i].next) {
-            if (e->nodes[i].id == NO_PIECE)
-                emit_bytes(e, text + i, e->nodes[i].next - i);
-            else
-                encoder_emit(e, e->nodes[i].id);
+            if (e->nodes[i].id == NO_PIECE) emit_bytes(e, text + i, e->nodes[i].next - i);
+            else encoder_emit(e, e->nodes[i].id);
         }
     }
     return 0;
@@ -439,10 +437,8 @@ size_t textstream_push(TextStream *s, int id, char *out) {
     int len = p->len, byte = byte_value(p);
     char one = (char)byte;
     if (byte >= 0) text = &one, len = 1;
-    if (p->type == TOKEN_UNKNOWN)
-        text = " \xE2\x81\x87 ", len = 5; // U+2047, what SentencePiece shows
-    else if (s->at_start && text[0] == ' ')
-        text++, len--;
+    if (p->type == TOKEN_UNKNOWN) text = " \xE2\x81\x87 ", len = 5; // U+2047, what SentencePiece shows
+    else if (s->at_start && text[0] == ' ') text++, len--;
     s->at_start = false;
     size_t n = 0;
     for (int i = 0; i < len; i++) n += stream_byte(s, (unsigned char)text[i], out + n);

@@ -22,7 +22,7 @@ typedef struct {
 } Piece;
 
 typedef struct {
-    Piece *pieces; // stb_ds array, index = id
+    Piece *pieces;              // stb_ds array, index = id
     int bos_id, eos_id, unk_id; // -1: none
     bool add_space_prefix;      // SentencePiece's dummy prefix
 } Vocab;
@@ -57,8 +57,8 @@ int tokenizer_encode(const Tokenizer *t, const char *text, size_t n, unsigned fl
 // that cannot complete come out as U+FFFD. The space that add_space_prefix put before the text is dropped.
 typedef struct {
     const Tokenizer *tokenizer;
-    bool at_start;      // nothing written yet: drop one leading space
-    int n_held;         // bytes of an unfinished character
+    bool at_start; // nothing written yet: drop one leading space
+    int n_held;    // bytes of an unfinished character
     unsigned char held[4];
 } TextStream;
 

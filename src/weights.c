@@ -49,8 +49,8 @@ const Tensor *weights_find(const Weights *w, const char *name) {
     return i >= 0 ? &w->table[i].value : NULL;
 }
 
-const Tensor *weights_get(const Weights *w, const char *name, unsigned dtype_mask, int64_t rows, int64_t cols, char *err,
-                          size_t errlen) {
+const Tensor *weights_get(const Weights *w, const char *name, unsigned dtype_mask, int64_t rows, int64_t cols,
+                          char *err, size_t errlen) {
     const Tensor *t = weights_find(w, name);
     const char *path = weights_path(w);
     if (!t) {

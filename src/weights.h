@@ -18,15 +18,15 @@ typedef enum {
 
 typedef struct {
     DType dtype;
-    int n_dims;       // 1 or 2
-    int64_t shape[2]; // [n] or [rows][cols], row-major
-    const void *data; // into the mapping
+    int n_dims;          // 1 or 2
+    int64_t shape[2];    // [n] or [rows][cols], row-major
+    const void *data;    // into the mapping
     const float *scales; // DTYPE_I8G: [rows * cols / group], into the mapping
     int group;           // DTYPE_I8G: values per scale; divides rows * cols
 } Tensor;
 
 typedef struct {
-    char *key;    // name, owned by the map
+    char *key; // name, owned by the map
     Tensor value;
 } TensorEntry;
 
@@ -36,8 +36,8 @@ typedef struct {
 } Weights;
 
 const char *dtype_name(DType d);
-int64_t tensor_count(const Tensor *t);    // values
-uint64_t tensor_bytes(const Tensor *t);   // bytes that a full read touches, scales included
+int64_t tensor_count(const Tensor *t);  // values
+uint64_t tensor_bytes(const Tensor *t); // bytes that a full read touches, scales included
 
 // Take a tensor over into the table. -1 with a line in err for a duplicate name.
 int weights_add(Weights *w, const char *name, Tensor t, char *err, size_t errlen);
@@ -47,6 +47,6 @@ const Tensor *weights_at(const Weights *w, size_t i); // i < weights_count
 const Tensor *weights_find(const Weights *w, const char *name);
 // The tensor of this name with one of the dtypes in `dtype_mask` and exactly this shape (cols 0: one dimension),
 // or NULL with a line in err.
-const Tensor *weights_get(const Weights *w, const char *name, unsigned dtype_mask, int64_t rows, int64_t cols, char *err,
-                          size_t errlen);
+const Tensor *weights_get(const Weights *w, const char *name, unsigned dtype_mask, int64_t rows, int64_t cols,
+                          char *err, size_t errlen);
 void weights_free(Weights *w); // unmaps the files

@@ -45,11 +45,7 @@ static const MaskKind masks[] = {
     {.name = "causal, window 5, 70 sinks", .causal = true, .window = 5, .n_sinks = 70},
     {.name = "learned sinks", .learned = true},
     {.name = "causal, learned sinks", .causal = true, .learned = true},
-    {.name = "causal, window 5, 2 sinks, learned sinks",
-     .causal = true,
-     .window = 5,
-     .n_sinks = 2,
-     .learned = true},
+    {.name = "causal, window 5, 2 sinks, learned sinks", .causal = true, .window = 5, .n_sinks = 2, .learned = true},
     {.name = "bitmap of 16", .block = 16},
     {.name = "bitmap of 32 with holes", .block = 32, .holes = true},
     {.name = "causal, bitmap of 16 with holes", .causal = true, .block = 16, .holes = true},
@@ -247,9 +243,9 @@ static int n_cases;
 
 static const char *describe(const Case *c) {
     static char text[400];
-    static const char *const fills[] = {"ordinary", "huge scores", "equal scores"}, *const poisons[] = {
-                                                                                        "", ", NaN behind",
-                                                                                        ", NaN under"};
+    static const char *const fills[] = {"ordinary", "huge scores", "equal scores"}, *const poisons[] = {"",
+                                                                                                        ", NaN behind",
+                                                                                                        ", NaN under"};
     snprintf(text, sizeof text, "%s: %s, n_q %d n_keys %d pos0 %d, heads %d/%d of %d, %s, %s%s",
              cpu_rung_name(cpu_rung()), c->mask->name, c->n_q, c->n_keys, c->pos0, c->shape.n_heads,
              c->shape.n_kv_heads, c->shape.head_dim, c->type == KV_BF16 ? "bf16" : "f32", fills[c->fill],
@@ -272,8 +268,8 @@ static void check_rows(const Attention *a, const float *k, const float *v, const
             for (int d = 0; d < hd && wrong < 3; d++) {
                 double tolerance = e.n_visible ? e.tolerance : 0; // nothing visible: zeros
                 if (fabs((double)out[d] - expected[d]) <= tolerance) continue;
-                CHECK(false, "%s: query %d head %d [%d] = %.9g, expected %.9g +- %.2g (%d keys visible)", what, t,
-                      h, d, (double)out[d], expected[d], tolerance, e.n_visible);
+                CHECK(false, "%s: query %d head %d [%d] = %.9g, expected %.9g +- %.2g (%d keys visible)", what, t, h, d,
+                      (double)out[d], expected[d], tolerance, e.n_visible);
                 wrong++;
             }
         }
@@ -450,20 +446,17 @@ static void long_spans(void) {
 static void nothing_visible_child(void) {
     open_pools();
     static const MaskKind window = {.name = "window 5 behind all keys", .window = 5};
-    static const MaskKind learned = {
-        .name = "window 5 behind all keys, learned sinks", .window = 5, .learned = true};
+    static const MaskKind learned = {.name = "window 5 behind all keys, learned sinks", .window = 5, .learned = true};
     static const MaskKind kept = {.name = "window 5 behind all keys, 3 sinks", .window = 5, .n_sinks = 3};
     static const MaskKind causal = {
         .name = "causal, window 5 behind all keys, 3 sinks", .causal = true, .window = 5, .n_sinks = 3};
     static const MaskKind many = {.name = "window 5 behind all keys, 600 sinks", .window = 5, .n_sinks = 600};
-    static const MaskKind plain = {.name = "no keys"},
-                          no_keys = {.name = "no keys, learned sinks", .learned = true};
+    static const MaskKind plain = {.name = "no keys"}, no_keys = {.name = "no keys, learned sinks", .learned = true};
     static const MaskKind *const kinds[] = {&window, &learned, &kept, &causal, &many, &plain, &no_keys};
     for (int i = 0; i < N_OF(kinds); i++) {
         for (int shape = 0; shape < N_SHAPES; shape += 3) {
             for (int n_q = 1; n_q < 80; n_q += 39) {
-                Case c = {
-                    .mask = kinds[i], .shape = shapes[shape], .n_q = n_q, .n_keys = i < 5 ? 70 : 0, .pos0 = 500};
+                Case c = {.mask = kinds[i], .shape = shapes[shape], .n_q = n_q, .n_keys = i < 5 ? 70 : 0, .pos0 = 500};
                 c.type = n_q == 40 ? KV_F32 : KV_BF16;
                 c.seed = (uint64_t)(i * 100 + shape * 10 + n_q);
                 run_case(&c, shape);
@@ -481,8 +474,7 @@ static void nothing_visible(void) {
 
 static void evicted_by(int window, int n_sinks, int s, KvType type, int most_at_once) {
     char err[200] = "";
-    int n_total = quick() ? 600 : 1200, H = shapes[s].n_heads, hd = shapes[s].head_dim,
-        row = shapes[s].n_kv_heads * hd;
+    int n_total = quick() ? 600 : 1200, H = shapes[s].n_heads, hd = shapes[s].head_dim, row = shapes[s].n_kv_heads * hd;
     KvShape shape = {.n_layers = 1,
                      .n_kv_heads = shapes[s].n_kv_heads,
                      .head_dim = hd,
@@ -505,13 +497,8 @@ static void evicted_by(int window, int n_sinks, int s, KvType type, int most_at_
         if (n > n_total - at) n = n_total - at;
         CHECK(!kvcache_reserve(cache, n, err, sizeof err), "%s", err);
         kvcache_store(cache, 0, n, k + (int64_t)at * row, v + (int64_t)at * row);
-        Attention a = {.q = q,
-                       .n_q = n,
-                       .n_heads = H,
-                       .pos0 = at,
-                       .n_keys = at + n,
-                       .scale = 0.2f,
-                       .kv = kvcache_view(cache, 0)};
+        Attention a = {
+            .q = q, .n_q = n, .n_heads = H, .pos0 = at, .n_keys = at + n, .scale = 0.2f, .kv = kvcache_view(cache, 0)};
         a.mask = (AttnMask){.causal = true, .window = window, .n_sinks = n_sinks};
         if (most_at_once > 1 || at % (quick() ? 203 : 61) == 0 || at % KV_BLOCK < 2) {
             char what[200];

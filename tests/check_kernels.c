@@ -23,11 +23,11 @@ static const Kernels *K; // under test
 static char doing[300];  // its parameters
 static int n_cases;
 
-#define DOING(...)                                                                                                 \
-    do {                                                                                                           \
-        int n_ = snprintf(doing, sizeof doing, "%s ", K->name);                                                    \
-        snprintf(doing + n_, sizeof doing - (size_t)n_, __VA_ARGS__);                                              \
-        n_cases++;                                                                                                 \
+#define DOING(...)                                                                                                     \
+    do {                                                                                                               \
+        int n_ = snprintf(doing, sizeof doing, "%s ", K->name);                                                        \
+        snprintf(doing + n_, sizeof doing - (size_t)n_, __VA_ARGS__);                                                  \
+        n_cases++;                                                                                                     \
     } while (0)
 
 static void on_fault(int signal) {
@@ -215,8 +215,7 @@ static void matvec_i8g(void) {
             }
         }
     }
-    for (int g = 0; g < N_OF(groups); g++)
-        matvec_i8g_case(33, 96 * 4, groups[g], 7, PLAIN); // whole groups, many rows
+    for (int g = 0; g < N_OF(groups); g++) matvec_i8g_case(33, 96 * 4, groups[g], 7, PLAIN); // whole groups, many rows
 }
 
 static void unpack_i8g_case(int64_t first, int n, int group, int kind) {
@@ -256,8 +255,8 @@ static void pack_case(int n_rows, int k, int64_t ldw) {
     for (int j = 0; j < k; j++) {
         for (int i = 0; i < K->panel; i++) {
             float expected = i < n_rows ? w[i * ldw + j] : 0;
-            CHECK(!memcmp(&panel[j * K->panel + i], &expected, sizeof expected),
-                  "%s: panel[%d][%d] = %.9g, not %.9g", doing, j, i, panel[j * K->panel + i], expected);
+            CHECK(!memcmp(&panel[j * K->panel + i], &expected, sizeof expected), "%s: panel[%d][%d] = %.9g, not %.9g",
+                  doing, j, i, panel[j * K->panel + i], expected);
         }
     }
 }
@@ -307,8 +306,7 @@ static void gemm_regroup(const Gemm *g, const float *y, const float *before, int
     memcpy(again, before, bytes);
     int cut = pick(g->n + 1);
     K->gemm(again, g->ldy, g->panel, g->x, g->ldx, cut, g->k, g->lanes, g->add);
-    K->gemm(again + cut * g->ldy, g->ldy, g->panel, g->x + cut * g->ldx, g->ldx, g->n - cut, g->k, g->lanes,
-            g->add);
+    K->gemm(again + cut * g->ldy, g->ldy, g->panel, g->x + cut * g->ldx, g->ldx, g->n - cut, g->k, g->lanes, g->add);
     CHECK(!memcmp(again, y, bytes), "%s: split at column %d differs", doing, cut);
 
     int64_t ld = K->panel + 1, n_full = (g->n - 1) * ld + K->panel;
@@ -387,15 +385,14 @@ static void softmax_check(const float *before, const float *after, int n, int st
         float found = after[j * stride];
         sum += p;
         CHECK(near(found, p, exp2_bound(d)), "%s lane %d: P[%d] = %.9g, expected %.9g", doing, lane, j, found, p);
-        CHECK(before[j * stride] != SCORE_MASKED || found == 0,
-              "%s lane %d: masked P[%d] = %.9g, expected exactly 0", doing, lane, j, found);
+        CHECK(before[j * stride] != SCORE_MASKED || found == 0, "%s lane %d: masked P[%d] = %.9g, expected exactly 0",
+              doing, lane, j, found);
     }
     double d = (double)m0 - (double)top, expected = (double)l0 * exp2(d) + sum;
-    CHECK(near(alpha, exp2(d), exp2_bound(d)), "%s lane %d: alpha = %.9g, expected %.9g", doing, lane, alpha,
-          exp2(d));
+    CHECK(near(alpha, exp2(d), exp2_bound(d)), "%s lane %d: alpha = %.9g, expected %.9g", doing, lane, alpha, exp2(d));
     CHECK(m0 != top || alpha == 1, "%s lane %d: m stayed, but alpha = %.9g", doing, lane, alpha);
-    CHECK(near(l, expected, 2e-5 * expected + 2 * (double)FLT_MIN * n), "%s lane %d: l = %.9g, expected %.9g",
-          doing, lane, l, expected);
+    CHECK(near(l, expected, 2e-5 * expected + 2 * (double)FLT_MIN * n), "%s lane %d: l = %.9g, expected %.9g", doing,
+          lane, l, expected);
     if (sum <= 0) CHECK(l == l0, "%s lane %d: nothing visible, but l went from %.9g to %.9g", doing, lane, l0, l);
 }
 
@@ -519,8 +516,7 @@ static void rmsnorm(void) {
 
 static void swiglu_case(int n, float reach) {
     DOING("swiglu n %d |x| up to %g", n, (double)reach);
-    float *gate = fence_floats(0, n), *up = fence_floats(1, n), *before = fence_floats(2, n),
-          *one = fence_floats(3, n);
+    float *gate = fence_floats(0, n), *up = fence_floats(1, n), *before = fence_floats(2, n), *one = fence_floats(3, n);
     for (int i = 0; i < n; i++) {
         before[i] = pick(8) ? test_uniform() * reach : pick(2) ? reach * (float)(1 - 2 * pick(2)) : 0;
         up[i] = test_uniform() * 10;
@@ -649,8 +645,8 @@ static void print_speeds(const Kernels *const *tables, int n_tables) {
 static void tables_are_complete(void) {
     CHECK(K->name && *K->name, "a table without a name");
     CHECK(K->panel >= 1 && K->panel <= MAX_PANEL, "%s: panel %d", K->name, K->panel);
-    CHECK(K->matvec_f32 && K->matvec_i8g && K->unpack_i8g && K->pack && K->gemm && K->softmax_lanes &&
-              K->softmax_row && K->f32_from_bf16 && K->rmsnorm && K->swiglu,
+    CHECK(K->matvec_f32 && K->matvec_i8g && K->unpack_i8g && K->pack && K->gemm && K->softmax_lanes && K->softmax_row &&
+              K->f32_from_bf16 && K->rmsnorm && K->swiglu,
           "%s: a kernel is missing", K->name);
 }
 

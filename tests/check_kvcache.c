@@ -153,8 +153,8 @@ static void layout(void) {
         if (!p.c) return;
         KvView view = kvcache_view(p.c, 0);
         size_t half = KV_BLOCK * (size_t)p.shape.head_dim * element_bytes(&p.shape);
-        CHECK(view.v_offset >= half && view.head_bytes >= view.v_offset + half,
-              "head_bytes %zu, v_offset %zu: overlap", view.head_bytes, view.v_offset);
+        CHECK(view.v_offset >= half && view.head_bytes >= view.v_offset + half, "head_bytes %zu, v_offset %zu: overlap",
+              view.head_bytes, view.v_offset);
         for (int i = 0; i < N_OF(parts); i++) pair_append(&p, parts[i], (i + s) % 2);
         CHECK(pair_check(&p, "after appending") == p.shape.n_layers * p.length, "not everything was checked");
         pair_close(&p);
@@ -206,8 +206,8 @@ static void growth_moves_nothing(void) {
                   (unsigned long long)bytes);
             uint64_t reads = kvcache_token_bytes(p.c);
             CHECK(reads >= exact && reads <= exact + 2 * KV_BLOCK * token_bytes(&p.shape),
-                  "%d tokens of %llu bytes: a token reads %llu", p.length,
-                  (unsigned long long)token_bytes(&p.shape), (unsigned long long)reads);
+                  "%d tokens of %llu bytes: a token reads %llu", p.length, (unsigned long long)token_bytes(&p.shape),
+                  (unsigned long long)reads);
         }
         pair_check(&p, "after growth");
         pair_close(&p);
@@ -264,8 +264,8 @@ static void window_by_token(int window, int n_sinks, int s) {
           (unsigned long long)at_most, (unsigned long long)window_limit(&shape));
     uint64_t visible = (uint64_t)(window + n_sinks) * token_bytes(&shape), reads = kvcache_token_bytes(p.c);
     CHECK(reads + token_bytes(&shape) >= visible && reads <= visible + 2 * KV_BLOCK * token_bytes(&shape),
-          "window %d sinks %d: a token reads %llu bytes, visible are %llu", window, n_sinks,
-          (unsigned long long)reads, (unsigned long long)visible);
+          "window %d sinks %d: a token reads %llu bytes, visible are %llu", window, n_sinks, (unsigned long long)reads,
+          (unsigned long long)visible);
     pair_close(&p);
 }
 
@@ -353,13 +353,12 @@ static void truncate_in_a_window(int window, int n_sinks, int s) {
             pair_append(&p, 1 + pick(900), pick(2));
             int n = pick(3) ? pick(p.length + 1) : p.length - pick(p.length < 20 ? p.length : 20);
             if (pick(3) == 0) n -= n % KV_BLOCK;
-            if (pick(3) == 0)
-                n += KV_BLOCK - n % KV_BLOCK + window - 2 + pick(3); // a window that begins at a block
+            if (pick(3) == 0) n += KV_BLOCK - n % KV_BLOCK + window - 2 + pick(3); // a window that begins at a block
             if (n > p.length) n = p.length;
             bool could = could_keep(&p, n);
             int kept = kvcache_truncate(p.c, n);
-            CHECK(kept == (could ? n : 0), "window %d sinks %d: truncate %d to %d gives %d, the keys were %s",
-                  window, n_sinks, p.length, n, kept, could ? "held" : "gone");
+            CHECK(kept == (could ? n : 0), "window %d sinks %d: truncate %d to %d gives %d, the keys were %s", window,
+                  n_sinks, p.length, n, kept, could ? "held" : "gone");
             CHECK(kvcache_length(p.c) == kept, "truncate returns %d, the length is %d", kept, kvcache_length(p.c));
             p.length = kvcache_length(p.c);
             pair_check(&p, "after truncate in a window");
@@ -369,8 +368,8 @@ static void truncate_in_a_window(int window, int n_sinks, int s) {
         for (int i = 0; i < 600 && p.length < MAX_TOKENS; i++) pair_append(&p, 1, i % 2);
         pair_check(&p, "window, after truncate and other rows");
         CHECK(kvcache_bytes(p.c) <= window_limit(&shape),
-              "window %d sinks %d, after truncate and other rows: %llu bytes, expected at most %llu", window,
-              n_sinks, (unsigned long long)kvcache_bytes(p.c), (unsigned long long)window_limit(&shape));
+              "window %d sinks %d, after truncate and other rows: %llu bytes, expected at most %llu", window, n_sinks,
+              (unsigned long long)kvcache_bytes(p.c), (unsigned long long)window_limit(&shape));
         pair_close(&p);
     }
     if (!quick()) {
@@ -446,8 +445,7 @@ static void out_of_memory_child(void) {
     }
     int n_steps = 0;
     char err[200] = "";
-    while (p.length + 256 < MAX_TOKENS &&
-           !kvcache_reserve(p.c, 256, err, sizeof err)) { // to the very end, by blocks
+    while (p.length + 256 < MAX_TOKENS && !kvcache_reserve(p.c, 256, err, sizeof err)) { // to the very end, by blocks
         pair_append(&p, 256, false);
         if (++n_steps > 100) break;
     }
@@ -457,10 +455,8 @@ static void out_of_memory_child(void) {
 
 static void out_of_memory(void) {
     int status = SANITIZED ? CHILD_CANNOT : in_child(out_of_memory_child);
-    if (status == CHILD_CANNOT)
-        test_was_skipped = 1;
-    else
-        CHECK(status == 0, "^ status %d", status);
+    if (status == CHILD_CANNOT) test_was_skipped = 1;
+    else CHECK(status == 0, "^ status %d", status);
 }
 
 static void closing(void) {

@@ -29,10 +29,8 @@ static BinSpec small_spec(int version, bool tied) {
 }
 
 static void full_name(char out[64], BinKind kind, int layer) {
-    if (bin_per_layer(kind))
-        snprintf(out, 64, "blk.%d.%s.weight", layer, bin_name(kind));
-    else
-        snprintf(out, 64, "%s.weight", bin_name(kind));
+    if (bin_per_layer(kind)) snprintf(out, 64, "blk.%d.%s.weight", layer, bin_name(kind));
+    else snprintf(out, 64, "%s.weight", bin_name(kind));
 }
 
 // Value i of a tensor, whatever its dtype.
@@ -51,8 +49,8 @@ static bool all_zero(const void *p, size_t n) {
 }
 
 // A load that must fail: -1, everything left empty, one line that names the file and holds `want`.
-static void expect_line(int rc, const void *left, size_t left_size, const char *err, const char *path,
-                        const char *want, const char *what) {
+static void expect_line(int rc, const void *left, size_t left_size, const char *err, const char *path, const char *want,
+                        const char *what) {
     CHECK(rc == -1, "%s: expected a failure, got %d", what, rc);
     CHECK(all_zero(left, left_size), "%s: not left empty", what);
     CHECK(!strncmp(err, path, strlen(path)) && !strchr(err, '\n'),
@@ -111,20 +109,20 @@ static void check_tensors(const Model *m, const BinSpec *s) {
                 continue;
             }
             bool quantized = s->version == 2 && cols;
-            const Tensor *t = weights_get(&m->weights, name, DTYPE_BIT(quantized ? DTYPE_I8G : DTYPE_F32), rows,
-                                          cols, err, sizeof err);
+            const Tensor *t = weights_get(&m->weights, name, DTYPE_BIT(quantized ? DTYPE_I8G : DTYPE_F32), rows, cols,
+                                          err, sizeof err);
             CHECK(t, "%s", err);
             if (!t) continue;
-            CHECK(tensor_count(t) == (int64_t)n && tensor_bytes(t) == (quantized ? n + n / 12 * 4 : n * 4),
-                  "%s: size", name);
+            CHECK(tensor_count(t) == (int64_t)n && tensor_bytes(t) == (quantized ? n + n / 12 * 4 : n * 4), "%s: size",
+                  name);
             float *want = bin_values(s, kind, layer), worst = 0;
             bool exact = !quantized;
             if (s->dequantized && cols) bin_quantize(want, n, s->group, NULL, NULL, exact = true);
             for (size_t i = 0; i < n; i++) worst = fmaxf(worst, fabsf(value_at(t, (int64_t)i) - want[i]));
             // Rounding to nearest: half a step, of the largest scale a value of this tensor can have.
             float step = (kind == BIN_TOKENS ? sqrtf(3) : sqrtf(3.0f / (float)(cols ? cols : 1))) / 127;
-            CHECK(exact ? worst == 0 : worst <= 0.5001f * step && worst > 0, "v%d %s: off by %g, step %g",
-                  s->version, name, (double)worst, (double)step);
+            CHECK(exact ? worst == 0 : worst <= 0.5001f * step && worst > 0, "v%d %s: off by %g, step %g", s->version,
+                  name, (double)worst, (double)step);
             free(want);
         }
     }
@@ -193,8 +191,7 @@ static void test_real_models(void) {
         for (ptrdiff_t i = 0; i < shlen(a.weights.table); i++) {
             const char *name = a.weights.table[i].key;
             const Tensor *t = &a.weights.table[i].value, *u = weights_find(&b.weights, name);
-            CHECK(u && u->n_dims == t->n_dims && u->shape[0] == t->shape[0] && u->shape[1] == t->shape[1], "%s",
-                  name);
+            CHECK(u && u->n_dims == t->n_dims && u->shape[0] == t->shape[0] && u->shape[1] == t->shape[1], "%s", name);
             if (!u) continue;
             CHECK(u->dtype == (t->n_dims == 1 ? DTYPE_F32 : DTYPE_I8G) && (u->dtype == DTYPE_F32 || u->group == 8),
                   "%s", name);
@@ -203,8 +200,7 @@ static void test_real_models(void) {
                 float step = u->dtype == DTYPE_I8G ? u->scales[k / u->group] : 0;
                 n_bad += !(fabsf(value_at(t, k) - value_at(u, k)) <= 0.5001f * step);
             }
-            CHECK(n_bad == 0, "%s: %d of %d values differ by more than rounding", name, n_bad,
-                  (int)tensor_count(t));
+            CHECK(n_bad == 0, "%s: %d of %d values differ by more than rounding", name, n_bad, (int)tensor_count(t));
         }
     }
     weights_free(&a.weights);
@@ -243,8 +239,7 @@ static void test_tokenizers(void) {
     const int sizes[] = {1, 2, 3, 4, 80, 258, 259, 260, 700};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         make_tokenizer_bin(TOKENS, sizes[i], 9);
-        check_vocab(TOKENS, sizes[i], (const char *[]){"<unk>", "<s>", "</s>"}, sizes[i] < 3 ? sizes[i] : 3,
-                    0);
+        check_vocab(TOKENS, sizes[i], (const char *[]){"<unk>", "<s>", "</s>"}, sizes[i] < 3 ? sizes[i] : 3, 0);
     }
 }
 
@@ -252,8 +247,8 @@ static void test_real_tokenizers(void) {
     SKIP_WITHOUT(REAL "tok512.bin");
     SKIP_WITHOUT(SHARED_DATA "llama2-tokenizer/tokenizer.bin");
     check_vocab(REAL "tok512.bin", 512, (const char *[]){"<0xFF>", " t", "he", " a"}, 4, 258);
-    check_vocab(SHARED_DATA "llama2-tokenizer/tokenizer.bin", 32000, (const char *[]){"<0xFF>", "  ", " t", "er"},
-                4, 258);
+    check_vocab(SHARED_DATA "llama2-tokenizer/tokenizer.bin", 32000, (const char *[]){"<0xFF>", "  ", " t", "er"}, 4,
+                258);
     expect_bad_tokenizer(REAL "tok512.bin", 511, "found 11 more bytes", "one too few");
     expect_bad_tokenizer(REAL "tok512.bin", 513, "expected 513 tokens, found 512", "one too many");
     expect_bad_tokenizer(REAL "stories260K.bin", 512, "", "a model as tokenizer");
@@ -536,8 +531,8 @@ static void test_no_room_for_the_line(void) {
     Model m;
     char err[8] = "1234567";
     CHECK(load_llama2c(&m, BIN_DIR "no-such-file.bin", NULL, 0) == -1, "NULL");
-    CHECK(load_llama2c(&m, BIN_DIR "no-such-file.bin", err, 5) == -1 && !strcmp(err, "buil") && err[5] == '6',
-          "'%s'", err);
+    CHECK(load_llama2c(&m, BIN_DIR "no-such-file.bin", err, 5) == -1 && !strcmp(err, "buil") && err[5] == '6', "'%s'",
+          err);
     BinSpec s = small_spec(1, true);
     make_bin(MODEL, &s);
     CHECK(!truncate(MODEL, 300), "truncate");
@@ -607,14 +602,12 @@ static void test_shrinking_file(void) {
     close(fds[1]);
     char text[512] = "";
     size_t n = 0;
-    for (ssize_t got; n < sizeof text - 1 && (got = read(fds[0], text + n, sizeof text - 1 - n)) > 0;)
-        n += (size_t)got;
+    for (ssize_t got; n < sizeof text - 1 && (got = read(fds[0], text + n, sizeof text - 1 - n)) > 0;) n += (size_t)got;
     close(fds[0]);
     CHECK(waitpid(child, &status, 0) == child, "waitpid");
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 1, "status %d, expected exit 1", status);
     const char *line = text + strspn(text, "\n"); // it may follow half a line of generated text
-    CHECK(!strncmp(line, "error: ", 7) && strchr(line, '\n') == line + strlen(line) - 1, "one line, found '%s'",
-          text);
+    CHECK(!strncmp(line, "error: ", 7) && strchr(line, '\n') == line + strlen(line) - 1, "one line, found '%s'", text);
 }
 
 int main(void) {

@@ -337,8 +337,8 @@ static Seen run_fresh(const Engine *e, KvType kv, int n_threads, int n) {
     Seen seen = seen_open();
     session_visit(s, see, &seen);
     for (int at = n > 20 ? n - 3 : n; at <= n; at++) sync_to(s, tokens, at, "fresh");
-    CHECK(seen.in_order && seen.first == 0 && seen.next == n, "%d tokens: the visitor saw positions %d to %d, %s",
-          n, seen.first, seen.next, seen.in_order ? "in order" : "out of order");
+    CHECK(seen.in_order && seen.first == 0 && seen.next == n, "%d tokens: the visitor saw positions %d to %d, %s", n,
+          seen.first, seen.next, seen.in_order ? "in order" : "out of order");
     CHECK(!memcmp(session_logits(s), seen.logits + (int64_t)(n - 1) * vocab, sizeof(float) * (size_t)vocab),
           "%d tokens: session_logits differ from what the visitor saw last", n);
     session_close(s);
@@ -401,10 +401,10 @@ static void same_at_any_thread_count(const Engine *e, KvType kv, int n) {
 
 // ---- random models
 
-#define MODEL(dim_, hidden, layers, heads, kv_heads, vocabulary, tied_, version_, group_)                          \
-    {                                                                                                              \
-        .dim = dim_, .hidden_dim = hidden, .n_layers = layers, .n_heads = heads, .n_kv_heads = kv_heads,           \
-        .vocab_size = vocabulary, .seq_len = 1024, .tied = tied_, .version = version_, .group = group_             \
+#define MODEL(dim_, hidden, layers, heads, kv_heads, vocabulary, tied_, version_, group_)                              \
+    {                                                                                                                  \
+        .dim = dim_, .hidden_dim = hidden, .n_layers = layers, .n_heads = heads, .n_kv_heads = kv_heads,               \
+        .vocab_size = vocabulary, .seq_len = 1024, .tied = tied_, .version = version_, .group = group_                 \
     }
 
 static const BinSpec specs[] = {
@@ -454,8 +454,8 @@ static void random_models(void) {
     for (int i = 0; i < N_OF(specs); i += 1 + 2 * quick()) {
         const BinSpec *s = &specs[i];
         printf("  dim %d, hidden %d, %d layers, heads %d/%d of %d, vocabulary %d %s, v%d\n", s->dim, s->hidden_dim,
-               s->n_layers, s->n_heads, s->n_kv_heads, s->dim / s->n_heads, s->vocab_size,
-               s->tied ? "tied" : "untied", s->version);
+               s->n_layers, s->n_heads, s->n_kv_heads, s->dim / s->n_heads, s->vocab_size, s->tied ? "tied" : "untied",
+               s->version);
         make_spec(i);
         know(text_length(s), 0, 0, false);
         at_every_rung(model_child);
@@ -482,8 +482,7 @@ static void steps_child(void) {
         Session *s = open_session(e, (KvType)kv, 2);
         session_visit(s, see, &steps);
         for (int n = 1; n <= n_tokens; n++) sync_to(s, tokens, n, "token by token");
-        CHECK(steps.in_order && steps.first == 0 && steps.next == n_tokens,
-              "token by token: positions out of order");
+        CHECK(steps.in_order && steps.first == 0 && steps.next == n_tokens, "token by token: positions out of order");
         double worst = 0, limit = kv == KV_F32 ? 1e-10 : 1e-6;
         for (int64_t i = 0; i < n_tokens; i++) {
             worst = fmax(worst, nmse_f32(steps.logits + i * vocab, whole.logits + i * vocab, vocab));
@@ -512,15 +511,15 @@ static void as_fresh(const Engine *e, Session *s, KvType kv, const int32_t *ids,
     Seen seen = seen_open();
     session_visit(s, see, &seen);
     sync_to(s, ids, n, what);
-    CHECK(seen.in_order && (seen.next < 0 || seen.next == n), "%s: the visitor saw %d to %d of %d", what,
-          seen.first, seen.next, n);
+    CHECK(seen.in_order && (seen.next < 0 || seen.next == n), "%s: the visitor saw %d to %d of %d", what, seen.first,
+          seen.next, n);
     session_visit(s, NULL, NULL);
     Session *fresh = open_session(e, kv, 2);
     sync_to(fresh, ids, n, "fresh");
     double error = nmse_f32(session_logits(s), session_logits(fresh), vocab);
     CHECK(error <= (kv == KV_F32 ? 1e-10 : 1e-6),
-          "%s, %s, window %d sinks %d, %d tokens: NMSE %.2g from a fresh session", what,
-          kv == KV_F32 ? "f32" : "bf16", window, n_sinks, n, error);
+          "%s, %s, window %d sinks %d, %d tokens: NMSE %.2g from a fresh session", what, kv == KV_F32 ? "f32" : "bf16",
+          window, n_sinks, n, error);
     session_close(fresh);
     free(seen.logits);
 }
@@ -752,8 +751,8 @@ static void story_by(const Engine *e, KvType kv, int n_threads) {
 static void story_child(void) {
     Engine *e = open_engine();
     EngineInfo info = engine_info(e);
-    CHECK(info.dim == 64 && info.hidden_dim == 172 && info.n_layers == 5 && info.n_heads == 8 &&
-              info.n_kv_heads == 4 && info.vocab_size == 512 && info.max_seq_len == 512 && info.bos_id == 1,
+    CHECK(info.dim == 64 && info.hidden_dim == 172 && info.n_layers == 5 && info.n_heads == 8 && info.n_kv_heads == 4 &&
+              info.vocab_size == 512 && info.max_seq_len == 512 && info.bos_id == 1,
           "engine_info of stories260K");
     story_by(e, KV_BF16, 2);
     if (!quick()) story_by(e, KV_F32, 1);

@@ -236,10 +236,8 @@ static void many_threads_child(void) {
 
 static void a_thread_that_cannot_start(void) {
     int status = SANITIZED ? CHILD_CANNOT : in_child(many_threads_child);
-    if (status == CHILD_CANNOT)
-        test_was_skipped = 1;
-    else
-        CHECK(status == 0, "^ status %d", status);
+    if (status == CHILD_CANNOT) test_was_skipped = 1;
+    else CHECK(status == 0, "^ status %d", status);
 }
 
 // ---- more threads than cores: gently slower, not collapsed (printed; a shared machine cannot be asserted on)
@@ -268,8 +266,8 @@ static double time_regions(int n_threads, int n_regions) {
 static void oversubscription(void) {
     int n = quick() ? 100 : 2000;
     double one = time_regions(1, n), cores = time_regions(cpu_count(), n), many = time_regions(4 * cpu_count(), n);
-    printf("  %d regions of 16 x ~1 us: 1 thread %.1f ms, %d threads %.1f ms, %d threads %.1f ms (%.2fx of %d)\n",
-           n, 1e3 * one, cpu_count(), 1e3 * cores, 4 * cpu_count(), 1e3 * many, many / cores, cpu_count());
+    printf("  %d regions of 16 x ~1 us: 1 thread %.1f ms, %d threads %.1f ms, %d threads %.1f ms (%.2fx of %d)\n", n,
+           1e3 * one, cpu_count(), 1e3 * cores, 4 * cpu_count(), 1e3 * many, many / cores, cpu_count());
 }
 
 int main(void) {

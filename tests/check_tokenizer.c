@@ -143,12 +143,11 @@ static void put_basics(Vocab *v, char *storage, bool bytes) {
 // A small vocabulary full of what real ones lack: ties, zeros of both signs, infinities, NaN, duplicates, empty
 // pieces, broken UTF-8, control tokens that look like text, and sometimes no byte tokens.
 static Subject subject_random(void) {
-    static const char *const alphabet[] = {
-        "a", "b", "c", " ", "\n", "\xC3\xA9", "\xE4\xB8\xAD", "\xF0\x9F\x98\x80", "<", "\x80"};
+    static const char *const alphabet[] = {"a", "b",   "c", " ", "\n", "\xC3\xA9", "\xE4\xB8\xAD", "\xF0\x9F\x98\x80",
+                                           "<", "\x80"};
     static const float scores[] = {-1, -1, -2, -3, 0, -0.0f, 2.5f, -1e9f, -1e30f, 1e30f};
     Subject s = {.storage = malloc(1 << 16)};
-    Vocab v = {
-        .bos_id = 1, .eos_id = 2, .unk_id = test_u32() % 4 ? 0 : -1, .add_space_prefix = test_u32() % 4 != 0};
+    Vocab v = {.bos_id = 1, .eos_id = 2, .unk_id = test_u32() % 4 ? 0 : -1, .add_space_prefix = test_u32() % 4 != 0};
     put_basics(&v, s.storage, test_u32() % 4 != 0);
     char *end = s.storage + 2048;
     int n_pieces = 5 + (int)(test_u32() % 60);
@@ -181,10 +180,8 @@ static int slow_find(const Subject *s, const char *text, int len) {
     while (lo < hi) {
         int mid = (lo + hi) / 2;
         const Piece *p = tokenizer_piece(s->t, s->sorted[mid]);
-        if (compare_text(p->text, p->len, text, len) < 0)
-            lo = mid + 1;
-        else
-            hi = mid;
+        if (compare_text(p->text, p->len, text, len) < 0) lo = mid + 1;
+        else hi = mid;
     }
     if (lo == s->n_sorted) return -1;
     const Piece *p = tokenizer_piece(s->t, s->sorted[lo]);
@@ -304,8 +301,7 @@ static size_t put_snippet(const Subject *s, char *out, bool valid) {
     }
     default: {
         size_t n = 1 + test_u32() % 3;
-        for (size_t i = 0; i < n; i++)
-            out[i] = (char)(test_u32() % 3 ? 0x80 + test_u32() % 0x80 : test_u32() % 256);
+        for (size_t i = 0; i < n; i++) out[i] = (char)(test_u32() % 3 ? 0x80 + test_u32() % 0x80 : test_u32() % 256);
         return n;
     }
     }
@@ -538,8 +534,7 @@ static void limits(void) {
 
     Vocab nothing = {.bos_id = 0, .unk_id = -1, .add_space_prefix = true};
     Subject empty = {.t = tokenizer_new(&nothing, NULL, 0)};
-    CHECK(encode(&empty, "some text", 9, TOKENIZE_BOS | TOKENIZE_SPECIAL, &ids) == 0,
-          "an empty vocabulary has no ids");
+    CHECK(encode(&empty, "some text", 9, TOKENIZE_BOS | TOKENIZE_SPECIAL, &ids) == 0, "an empty vocabulary has no ids");
     free(ids);
     subject_close(&empty);
 }
@@ -657,16 +652,13 @@ static void check_stream(const Subject *s) {
         ids[i] = (int32_t)(high_byte ? 3 + 0x80 + test_u32() % 0x80 : test_u32() % (n_vocab + 2)) - 1;
         const Piece *p = tokenizer_piece(s->t, ids[i]);
         if (!p || p->type == TOKEN_CONTROL || !p->len) continue;
-        if (p->type == TOKEN_BYTE)
-            bytes[n++] = (char)(ids[i] - 3);
-        else if (p->type == TOKEN_UNKNOWN)
-            memcpy(bytes + n, " \xE2\x81\x87 ", 5), n += 5;
-        else
-            memcpy(bytes + n, p->text, (size_t)p->len), n += (size_t)p->len;
+        if (p->type == TOKEN_BYTE) bytes[n++] = (char)(ids[i] - 3);
+        else if (p->type == TOKEN_UNKNOWN) memcpy(bytes + n, " \xE2\x81\x87 ", 5), n += 5;
+        else memcpy(bytes + n, p->text, (size_t)p->len), n += (size_t)p->len;
     }
     size_t n_expected = ref_repair(bytes, n, expected), n_out = decode(s, ids, N_IDS, false, &out);
-    CHECK(n_out == n_expected && !memcmp(out, expected, n_out), "%.*s, expected %.*s", (int)n_out, out,
-          (int)n_expected, expected);
+    CHECK(n_out == n_expected && !memcmp(out, expected, n_out), "%.*s, expected %.*s", (int)n_out, out, (int)n_expected,
+          expected);
     free(out);
     free(expected);
     free(bytes);
@@ -705,8 +697,8 @@ static void leading_spaces(void) {
             const char *expected = at_start ? cases[k].start : cases[k].later;
             char *out;
             size_t n = decode(&s, cases[k].ids, 3, at_start, &out);
-            CHECK(n == strlen(expected) && !memcmp(out, expected, n), "case %zu: '%.*s', expected '%s'", k, (int)n,
-                  out, expected);
+            CHECK(n == strlen(expected) && !memcmp(out, expected, n), "case %zu: '%.*s', expected '%s'", k, (int)n, out,
+                  expected);
             free(out);
         }
     }

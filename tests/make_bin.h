@@ -182,9 +182,8 @@ static void bin_write_tensor(FILE *f, const BinSpec *s, BinKind kind, int layer)
 BIN_UNUSED void make_bin(const char *path, const BinSpec *s) {
     static const BinKind order_v0[] = {BIN_TOKENS,   BIN_ATTN_NORM, BIN_WQ, BIN_WK, BIN_WV,       BIN_WO,
                                        BIN_FFN_NORM, BIN_W1,        BIN_W2, BIN_W3, BIN_OUT_NORM, BIN_CLASSIFIER};
-    static const BinKind order_v1[] = {BIN_ATTN_NORM, BIN_FFN_NORM, BIN_OUT_NORM, BIN_TOKENS,
-                                       BIN_WQ,        BIN_WK,       BIN_WV,       BIN_WO,
-                                       BIN_W1,        BIN_W2,       BIN_W3,       BIN_CLASSIFIER};
+    static const BinKind order_v1[] = {BIN_ATTN_NORM, BIN_FFN_NORM, BIN_OUT_NORM, BIN_TOKENS, BIN_WQ, BIN_WK,
+                                       BIN_WV,        BIN_WO,       BIN_W1,       BIN_W2,     BIN_W3, BIN_CLASSIFIER};
     FILE *f = bin_open(path);
     bin_write_header(f, s);
     for (int i = 0; i < BIN_N_KINDS; i++) {
@@ -223,12 +222,9 @@ BIN_UNUSED void make_tokenizer_bin(const char *path, int vocab_size, uint64_t se
     uint32_t longest = 0;
     for (int id = 0; id < vocab_size; id++) {
         char *p = pieces[id];
-        if (id < 3)
-            strcpy(p, control[id]);
-        else if (id < first)
-            snprintf(p, sizeof *pieces, "<0x%02X>", (unsigned)(id - 3) & 255u);
-        else if (id - first < (int)sizeof letters - 1)
-            p[0] = letters[id - first];
+        if (id < 3) strcpy(p, control[id]);
+        else if (id < first) snprintf(p, sizeof *pieces, "<0x%02X>", (unsigned)(id - 3) & 255u);
+        else if (id - first < (int)sizeof letters - 1) p[0] = letters[id - first];
         else {
             do {
                 const char *a = pieces[first + (int)(bin_random(&seed) % (uint64_t)(id - first))];

@@ -120,8 +120,7 @@ static CpuRung rung_wanted;
 
 UNUSED static void rung_child(void) {
     setenv("TESSERA_CPU", cpu_rung_name(rung_wanted), 1);
-    CHECK(cpu_rung() == rung_wanted, "TESSERA_CPU=%s gives %s", cpu_rung_name(rung_wanted),
-          cpu_rung_name(cpu_rung()));
+    CHECK(cpu_rung() == rung_wanted, "TESSERA_CPU=%s gives %s", cpu_rung_name(rung_wanted), cpu_rung_name(cpu_rung()));
     CHECK(kernels() == kernels_for(rung_wanted), "rung %s: kernels() is another table", cpu_rung_name(rung_wanted));
     rung_body();
 }

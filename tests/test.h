@@ -1,4 +1,5 @@
-// test.h: the whole test framework. A test file has functions, a main that RUNs them, and ends in `return test_report()`.
+// test.h: the whole test framework. A test file has functions, a main that RUNs them, and ends in `return
+// test_report()`.
 #pragma once
 #include <stdarg.h>
 #include <stdbool.h>

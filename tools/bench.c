@@ -489,7 +489,7 @@ static void run_sweep(Bench *b) {
     Growth g = {0};
     open_model(b, b->o.sweep + SWEEP_NEW, "--sweep");
     int last = b->o.sweep;
-    time_prefill(b, 0, last < SWEEP_CHUNK ? last : SWEEP_CHUNK); // warm up
+    time_prefill(b, 0, last < SWEEP_CHUNK ? last : SWEEP_CHUNK);  // warm up
     b->read_gb = fmax(b->read_gb, probe_bandwidth(b->n_threads)); // a neighbour may have slowed the first probe
     start_output(b, "pp,tg,n_kv,t_pp,s_pp,t_tg,s_tg,gb_per_s,kv_bytes,bound_ts",
                  "| PP | TG | N_KV | T_PP s | S_PP t/s | T_TG s | S_TG t/s | GB/s | KV MiB | bound t/s |\n"
@@ -503,7 +503,8 @@ static void run_sweep(Bench *b) {
 // ---- attention alone: causal, n queries over n keys
 
 // The textbook way, in three passes over a full n x n matrix of one head at a time: matmul, masked softmax, matmul. It
-// gets every help that does not need fusion: the same kernels and threads, fp32 keys, values that lie transposed already.
+// gets every help that does not need fusion: the same kernels and threads, fp32 keys, values that lie transposed
+// already.
 typedef struct {
     const Kernels *kernels;
     int n, head_dim, n_heads, group, head;

@@ -1,5 +1,5 @@
-// The vector kernels, written once over a vector of LANES floats. avx2.c, avx512.c and neon.c each define the vector and
-// include this file, which then defines the rung's table. What the including file provides:
+// The vector kernels, written once over a vector of LANES floats. avx2.c, avx512.c and neon.c each define the vector
+// and include this file, which then defines the rung's table. What the including file provides:
 //   TABLE, RUNG_NAME          the table's variable and name
 //   V, LANES                  a vector of LANES floats
 //   v_zero v_set1 v_load v_store v_add v_sub v_mul v_div v_min v_max v_fma(a, b, c) = a * b + c   on unaligned memory
@@ -20,7 +20,7 @@
 enum {
     PANEL = PANEL_V * LANES,
     MATVEC_ROWS = 8,
-    STREAM_K = 256,      // from here a row is long enough to be read alone
+    STREAM_K = 256, // from here a row is long enough to be read alone
     STREAM_SUMS = 4,
     LINE_FLOATS = 16,    // a cache line
     AHEAD_FLOATS = 1024, // fetched ahead: 4 KiB

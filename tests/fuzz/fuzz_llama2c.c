@@ -21,12 +21,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { HEADER_MAX = 256, FILE_MAX = 1 << 16 };
 
-#define REQUIRE(cond)                                                                                              \
-    do {                                                                                                           \
-        if (!(cond)) {                                                                                             \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond);                                             \
-            abort();                                                                                               \
-        }                                                                                                          \
+#define REQUIRE(cond)                                                                                                  \
+    do {                                                                                                               \
+        if (!(cond)) {                                                                                                 \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond);                                                 \
+            abort();                                                                                                   \
+        }                                                                                                              \
     } while (0)
 
 static volatile uint8_t sink;
@@ -132,8 +132,7 @@ static void try_plausible(const uint8_t *data, size_t size) {
     size_t want = implied_size(&h), n = (want ? want : 4096) + (in[10] > 128 ? in[10] - 192u : 0u);
     if (n > FILE_MAX || !n) n = FILE_MAX;
     uint8_t *bytes = calloc(1, n > HEADER_MAX ? n : HEADER_MAX);
-    int32_t numbers[9] = {0x616b3432, h.version,    h.dim,   h.hidden, h.n_layers,
-                          h.n_heads,  h.n_kv_heads, h.vocab, h.seq};
+    int32_t numbers[9] = {0x616b3432, h.version, h.dim, h.hidden, h.n_layers, h.n_heads, h.n_kv_heads, h.vocab, h.seq};
     if (h.version) {
         memcpy(bytes, numbers, sizeof numbers);
         bytes[36] = (uint8_t)h.tied;

@@ -18,12 +18,12 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define REQUIRE(cond)                                                                                              \
-    do {                                                                                                           \
-        if (!(cond)) {                                                                                             \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond);                                             \
-            abort();                                                                                               \
-        }                                                                                                          \
+#define REQUIRE(cond)                                                                                                  \
+    do {                                                                                                               \
+        if (!(cond)) {                                                                                                 \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond);                                                 \
+            abort();                                                                                                   \
+        }                                                                                                              \
     } while (0)
 
 enum { HAS_PREFIX = 1, HAS_BYTES = 2, HAS_UNKNOWN = 4, WITH_SPECIAL = 8, WITH_BOS = 16 };
@@ -81,8 +81,7 @@ static int find_normal(const Tokenizer *t, const char *text, size_t len) {
 
 // The bytes of the ids are the text, no two neighbours make a piece (unless something between them was dropped),
 // and only text tokens came out.
-static void check_ids(const Tokenizer *t, unsigned parts, const int32_t *ids, int n, const char *text,
-                      size_t size) {
+static void check_ids(const Tokenizer *t, unsigned parts, const int32_t *ids, int n, const char *text, size_t size) {
     size_t n_raw = 0, last = 0;
     char *raw = malloc(8 * (size_t)n + 8);
     bool prefix = (parts & HAS_PREFIX) && size;
@@ -131,8 +130,7 @@ static size_t decode(const Tokenizer *t, const int32_t *ids, int n, char **out) 
     *out = malloc(((size_t)n + 1) * room);
     TextStream stream = textstream_start(t, true);
     for (int i = 0; i <= n; i++) {
-        size_t k =
-            i < n ? textstream_push(&stream, ids[i], *out + n_out) : textstream_finish(&stream, *out + n_out);
+        size_t k = i < n ? textstream_push(&stream, ids[i], *out + n_out) : textstream_finish(&stream, *out + n_out);
         REQUIRE(k <= room && utf8_valid(*out + n_out, k));
         n_out += k;
     }
