@@ -487,10 +487,10 @@ static void plot_sweep(const Bench *b, const Growth *g) {
 
 static void run_sweep(Bench *b) {
     Growth g = {0};
-    open_model(b, b->o.sweep + SWEEP_NEW, "--sweep");
-    int last = b->o.sweep;
-    time_prefill(b, 0, last < SWEEP_CHUNK ? last : SWEEP_CHUNK);  // warm up
     b->read_gb = fmax(b->read_gb, probe_bandwidth(b->n_threads)); // a neighbour may have slowed the first probe
+    open_model(b, b->o.sweep + SWEEP_NEW, "--sweep");             // starts threads: no fork behind this
+    int last = b->o.sweep;
+    time_prefill(b, 0, last < SWEEP_CHUNK ? last : SWEEP_CHUNK); // warm up
     start_output(b, "pp,tg,n_kv,t_pp,s_pp,t_tg,s_tg,gb_per_s,kv_bytes,bound_ts",
                  "| PP | TG | N_KV | T_PP s | S_PP t/s | T_TG s | S_TG t/s | GB/s | KV MiB | bound t/s |\n"
                  "|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n");
