@@ -119,7 +119,7 @@ $(FUZZERS): build/fuzz/%: $(B)/tests/fuzz/%.o $(B)/libtessera.a
 endif
 
 format:
-	clang-format -i src/*.[ch] src/kernels/*.[ch] tools/*.[ch] tests/*.[ch] tests/fuzz/*.c
+	clang-format -i src/*.[ch] src/kernels/*.[ch] tools/*.[ch] tests/*.[ch] tests/fuzz/*.[ch]
 
 clean:
 	rm -rf build run

@@ -103,7 +103,7 @@ int decoder_state_reserve(DecoderState *s, const Decoder *d, int n, char *err, s
         size_t width;
     } parts[] = {{&s->x, dim},     {&s->norm, dim}, {&s->q, q_dim},     {&s->k, kv_dim}, {&s->v, kv_dim},
                  {&s->att, q_dim}, {&s->rope, hd},  {&s->gate, hidden}, {&s->up, hidden}};
-    size_t room = n == 1 ? 1 : (size_t)n, n_floats = 0, line = ALIGNMENT / sizeof(float);
+    size_t room = (size_t)n, n_floats = 0, line = ALIGNMENT / sizeof(float);
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         n_floats += (parts[i].width * room + line - 1) / line * line;
     void *memory;

@@ -43,7 +43,7 @@ typedef struct {
     const Compute *c;
     const Linear *list;
     const float *x;
-    int count, n;
+    int n;
     int rows_per_item[MAX_LINEARS];
     int first_item[MAX_LINEARS + 1];
 } LinearJob;
@@ -116,7 +116,7 @@ static void gemm_item(void *context, int item, int worker) {
 }
 
 void ops_linear(const Compute *c, const Linear *list, int count, const float *x, int n) {
-    LinearJob job = {.c = c, .list = list, .x = x, .count = count, .n = n};
+    LinearJob job = {.c = c, .list = list, .x = x, .n = n};
     bool few = n <= MATVEC_TOKENS;
     uint64_t bytes = 0;
     for (int i = 0; i < count; i++) {
