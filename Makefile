@@ -11,9 +11,9 @@ ifeq ($(origin CC),default)
 endif
 CFLAGS ?= -O3 -g
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes -Wmissing-prototypes
-CPPFLAGS += -Isrc -idirafter /usr/include -D_GNU_SOURCE -MMD -MP
+CPPFLAGS += -Isrc -Itools/encdec -Itools/vit -idirafter /usr/include -D_GNU_SOURCE -MMD -MP
 SHELL := /bin/bash
-LDLIBS += -lm -lpthread
+LDLIBS += -ljansson -lz -lm -lpthread
 override CFLAGS += -std=gnu11 $(WARN) -fno-math-errno -fno-trapping-math -pthread
 
 ifeq ($(CONFIG),san)
@@ -40,21 +40,29 @@ FLAGS_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -
 LIB_SRC := $(filter-out src/run.c,$(wildcard src/*.c)) src/kernels/kernels.c src/kernels/scalar.c $(RUNGS_$(MACHINE):%=src/kernels/%.c)
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
 TOOLS := $(patsubst tools/%.c,$(B)/%,$(filter-out tools/growth_plot.c,$(wildcard tools/*.c)))
+# Programs of several files: tools/NAME/NAME.c is the program, its neighbours are parts that the checks use too.
+SUITES := encdec vit
+PART_SRC := $(filter-out $(foreach s,$(SUITES),tools/$s/$s.c),$(wildcard $(SUITES:%=tools/%/*.c)))
+PROGRAMS := $(TOOLS) $(SUITES:%=$(B)/%)
 CHECKS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/check_*.c))
 RUN := $(if $(filter release,$(CONFIG)),run,$(B)/run)
 
-all: $(RUN) $(TOOLS)
+all: $(RUN) $(PROGRAMS)
 
 run: $(B)/run
 	@cp $< $@
 $(B)/run: $(B)/src/run.o $(B)/libtessera.a
 $(B)/bench: $(B)/tools/growth_plot.o
 $(TOOLS): $(B)/%: $(B)/tools/%.o $(B)/libtessera.a
-$(CHECKS): $(B)/tests/%: $(B)/tests/%.o $(B)/libtessera.a
-$(B)/run $(TOOLS) $(CHECKS):
+$(foreach s,$(SUITES),$(eval $(B)/$s: $(B)/tools/$s/$s.o))
+$(SUITES:%=$(B)/%): $(B)/libparts.a $(B)/libtessera.a
+$(CHECKS): $(B)/tests/%: $(B)/tests/%.o $(B)/libparts.a $(B)/libtessera.a
+$(B)/run $(PROGRAMS) $(CHECKS):
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(B)/libtessera.a: $(LIB_OBJ)
+$(B)/libparts.a: $(PART_SRC:%.c=$(B)/%.o)
+$(B)/libtessera.a $(B)/libparts.a:
 	@rm -f $@
 	$(AR) rcs $@ $^
 $(B)/%.o: %.c | check-deps
@@ -68,20 +76,25 @@ checks: $(CHECKS)
 DEMO_MODEL := models/stories.bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
+# What is not libc, and the package that has it.
+HEADERS := stb/stb_ds.h jansson.h zlib.h
+PACKAGE_stb_ds.h := libstb-dev
+PACKAGE_jansson.h := libjansson-dev
+PACKAGE_zlib.h := zlib1g-dev
+
 # Install what is missing, saying so; nothing when nothing is.
 deps:
 	@missing=; \
 	echo '#include <stdio.h>' | $(CC) -E - >/dev/null 2>&1 || missing="$$missing libc6-dev"; \
-	test -f /usr/include/stb/stb_ds.h || missing="$$missing libstb-dev"; \
-	$(call install)
+	$(foreach h,$(HEADERS),test -f /usr/include/$h || missing="$$missing $(PACKAGE_$(notdir $h))";) $(call install)
 install = if test -n "$$missing"; then \
 	    echo "installing$$missing ($(or $(SUDO),as root): apt-get install)"; \
 	    $(SUDO) apt-get update -q && $(SUDO) apt-get install -q -y --no-install-recommends $$missing; \
 	  fi
 
 check-deps:
-	@test -f /usr/include/stb/stb_ds.h || \
-	  { echo "missing: stb_ds.h. Get it with 'make deps', or: apt-get install libstb-dev" >&2; exit 1; }
+	@$(foreach h,$(HEADERS),test -f /usr/include/$h || { echo "missing: $h. Get it with 'make deps', or:" \
+	  "apt-get install $(PACKAGE_$(notdir $h))" >&2; exit 1; };)
 
 demo: deps
 	@$(MAKE) --no-print-directory all
@@ -114,12 +127,12 @@ fuzz: deps
 	  grep -E 'SUMMARY|ERROR|number_of_executed|Test unit'; test $${PIPESTATUS[0]} = 0 || exit 1; done
 fuzzers: $(FUZZERS)
 ifeq ($(CONFIG),fuzz)
-$(FUZZERS): build/fuzz/%: $(B)/tests/fuzz/%.o $(B)/libtessera.a
+$(FUZZERS): build/fuzz/%: $(B)/tests/fuzz/%.o $(B)/libparts.a $(B)/libtessera.a
 	$(CC) $(CFLAGS) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(LDLIBS)
 endif
 
 format:
-	clang-format -i src/*.[ch] src/kernels/*.[ch] tools/*.[ch] tests/*.[ch] tests/fuzz/*.[ch]
+	clang-format -i src/*.[ch] src/kernels/*.[ch] tools/*.[ch] tools/*/*.[ch] tests/*.[ch] tests/fuzz/*.[ch]
 
 clean:
 	rm -rf build run

@@ -8,6 +8,7 @@
 
 #include "file.h"
 #include "kernels/kernels.h"
+#include "quant.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -423,4 +424,58 @@ void attention(ThreadPool *pool, AttnScratch *scratch, const Attention *a) {
     bool small = (int64_t)a->n_q * a->n_heads * a->n_keys * a->kv.head_dim * 2 < SMALL_WORK;
     threads_for_if(!small, pool, n_pairs * p.n_spans, run_item, &p);
     if (p.n_spans > 1) threads_for_if(!small, pool, n_pairs, merge_item, &p);
+}
+
+// ---- pictures
+
+static void copy_key(float *k, const KvView *kv, int head, int pos) {
+    const char *base = (const char *)kv->blocks[pos / KV_BLOCK] + (size_t)head * kv->head_bytes;
+    int64_t at = (int64_t)(pos % KV_BLOCK) * kv->head_dim;
+    for (int d = 0; d < kv->head_dim; d++) {
+        k[d] = kv->type == KV_F32 ? ((const float *)(const void *)base)[at + d]
+                                  : f32_from_bf16(((const uint16_t *)(const void *)base)[at + d]);
+    }
+}
+
+// The keys of a, with value j = unit vector j - first (zeros for the others).
+static void store_unit_values(KvCache *units, const Attention *a, int first, float *k, float *v) {
+    const KvView *kv = &a->kv;
+    int hd = kv->head_dim, width = kv->n_kv_heads * hd;
+    kvcache_restart(units);
+    for (int j = 0; j < a->n_keys; j++) {
+        memset(v, 0, sizeof *v * (size_t)width);
+        for (int h = 0; h < kv->n_kv_heads; h++) {
+            copy_key(k + h * hd, kv, h, j);
+            if (j >= first && j < first + hd) v[h * hd + j - first] = 1;
+        }
+        kvcache_store(units, 0, 1, k, v);
+        kvcache_advance(units, 1);
+    }
+}
+
+int attention_weights(ThreadPool *pool, AttnScratch *scratch, const Attention *a, float *weights, char *err,
+                      size_t errlen) {
+    int hd = a->kv.head_dim, rows = a->n_q * a->n_heads;
+    size_t width = (size_t)a->kv.n_kv_heads * (size_t)hd;
+    KvCache *units = kvcache_open(&(KvShape){1, a->kv.n_kv_heads, hd, KV_F32, 0, 0}, err, errlen);
+    float *k = malloc(sizeof *k * width), *v = malloc(sizeof *v * width);
+    float *out = malloc(sizeof *out * (size_t)rows * (size_t)hd);
+    bool room = units && k && v && out && !kvcache_reserve(units, a->n_keys, err, errlen);
+    if (units && !(k && v && out)) fail(err, errlen, "out of memory for %d attention weights of a head", a->n_keys);
+    for (int first = 0; room && first < a->n_keys; first += hd) {
+        store_unit_values(units, a, first, k, v);
+        Attention probe = *a;
+        probe.kv = kvcache_view(units, 0);
+        probe.out = out;
+        attention(pool, scratch, &probe);
+        int n = min_int(hd, a->n_keys - first);
+        for (int r = 0; r < rows; r++) {
+            memcpy(weights + (int64_t)r * a->n_keys + first, out + (int64_t)r * hd, sizeof(float) * (size_t)n);
+        }
+    }
+    kvcache_close(units);
+    free(k);
+    free(v);
+    free(out);
+    return room ? 0 : -1;
 }

@@ -42,3 +42,8 @@ void attention_scratch_free(AttnScratch *s); // accepts NULL
 uint64_t attention_scratch_bytes(const AttnScratch *s);
 
 void attention(ThreadPool *pool, AttnScratch *scratch, const Attention *a);
+
+// The probabilities that attention() gives each key, for pictures: weights[n_q][n_heads][n_keys]. They come out of the
+// same loop, run with unit vectors as values, head_dim keys at a time. -1 with a line in err when memory runs out.
+int attention_weights(ThreadPool *pool, AttnScratch *scratch, const Attention *a, float *weights, char *err,
+                      size_t errlen);

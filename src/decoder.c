@@ -156,7 +156,7 @@ static void output_logits(const Decoder *d, DecoderState *s, int pos0, int n, Lo
         int count = n - t0 < step ? n - t0 : step;
         float *norm = s->norm + t0 * dim;
         ops_rmsnorm(&s->compute, norm, s->x + t0 * dim, d->output_norm, count, c->norm_eps);
-        ops_linear(&s->compute, &(Linear){d->output, s->logits, false}, 1, norm, count);
+        ops_linear(&s->compute, &(Linear){.w = d->output, .y = s->logits}, 1, norm, count);
         for (int t = 0; visit && t < count; t++) visit(visit_context, pos0 + t0 + t, s->logits + t * vocab);
         if (count > 1) memmove(s->logits, s->logits + (count - 1) * vocab, sizeof(float) * (size_t)vocab);
     }
@@ -176,7 +176,7 @@ void decoder_forward(const Decoder *d, DecoderState *s, KvCache *cache, AttnMask
         const Layer *l = &d->layers[i];
 
         ops_rmsnorm(compute, s->norm, s->x, l->attn_norm, n, c->norm_eps);
-        Linear qkv[] = {{l->wq, s->q, false}, {l->wk, s->k, false}, {l->wv, s->v, false}};
+        Linear qkv[] = {{.w = l->wq, .y = s->q}, {.w = l->wk, .y = s->k}, {.w = l->wv, .y = s->v}};
         ops_linear(compute, qkv, 3, s->norm, n);
         rope.layer = i;
         threads_for_if(!small, compute->pool, c->n_kv_heads, rope_and_store, &rope);
@@ -190,13 +190,13 @@ void decoder_forward(const Decoder *d, DecoderState *s, KvCache *cache, AttnMask
                                .scale = 1.0f / sqrtf((float)c->head_dim),
                                .kv = kvcache_view(cache, i),
                                .mask = mask});
-        ops_linear(compute, &(Linear){l->wo, s->x, true}, 1, s->att, n);
+        ops_linear(compute, &(Linear){.w = l->wo, .y = s->x, .add = true}, 1, s->att, n);
 
         ops_rmsnorm(compute, s->norm, s->x, l->ffn_norm, n, c->norm_eps);
-        Linear gate_up[] = {{l->gate, s->gate, false}, {l->up, s->up, false}};
+        Linear gate_up[] = {{.w = l->gate, .y = s->gate}, {.w = l->up, .y = s->up}};
         ops_linear(compute, gate_up, 2, s->norm, n);
         ops_swiglu(compute, s->gate, s->up, n, c->hidden_dim);
-        ops_linear(compute, &(Linear){l->down, s->x, true}, 1, s->gate, n);
+        ops_linear(compute, &(Linear){.w = l->down, .y = s->x, .add = true}, 1, s->gate, n);
     }
     output_logits(d, s, pos0, n, visit, visit_context);
 }

@@ -19,6 +19,9 @@ int fail(char *err, size_t errlen, const char *fmt, ...) {
         va_start(args, fmt);
         vsnprintf(err, errlen, fmt, args);
         va_end(args);
+        for (char *c = err; *c; c++) {
+            if ((unsigned char)*c < ' ' || *c == 0x7f) *c = '?'; // names from files stay on the one line
+        }
     }
     return -1;
 }

@@ -174,6 +174,10 @@ int kvcache_truncate(KvCache *c, int n) {
     return n;
 }
 
+void kvcache_restart(KvCache *c) {
+    c->length = 0;
+}
+
 KvView kvcache_view(const KvCache *c, int layer) {
     return (KvView){
         .blocks = c->blocks[layer],

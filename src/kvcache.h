@@ -39,6 +39,9 @@ void kvcache_advance(KvCache *c, int n);
 // position n would need (the caller computes again from the start). Exact: as if the rest had never been.
 int kvcache_truncate(KvCache *c, int n);
 
+// Forget every token and keep the memory, for the next text of about this length. Not with a window.
+void kvcache_restart(KvCache *c);
+
 // What attention reads: the keys of one layer. K and V of (block, head) at
 //   base = blocks[block] + head * head_bytes;  V starts v_offset bytes in.
 typedef struct {

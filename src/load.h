@@ -1,6 +1,7 @@
 // load: what every reader of a container produces. One function a format; nothing downstream knows which one ran.
 #pragma once
 #include "config.h"
+#include "settings.h"
 #include "tokenizer.h"
 #include "weights.h"
 
@@ -16,6 +17,16 @@ typedef struct {
 int load_llama2c(Model *m, const char *path, char *err, size_t errlen);
 // The same from an opened file, which is taken over (also on failure) and zeroed.
 int load_llama2c_file(Model *m, File *file, char *err, size_t errlen);
+
+// safetensors: a file, or a Hugging Face folder with model.safetensors, with model.safetensors.index.json and its
+// shards, or with one .safetensors file of another name. Offsets must tile the data, every size must be what dtype and
+// shape say. Returns 0, or -1 with one line in err and *w left empty.
+int load_safetensors(Weights *w, const char *path, char *err, size_t errlen);
+// The settings that belong to such a path: config.json of the folder or beside the file, or STEM_config.json beside
+// STEM.safetensors. settings_free them. -1 with a line in err.
+int load_config(Settings *s, const char *path, char *err, size_t errlen);
+// One opened file, which is taken over (also on failure) and zeroed; its tensors join those already in *w.
+int load_safetensors_file(Weights *w, File *file, char *err, size_t errlen);
 
 // llama2.c tokenizer.bin: exactly vocab_size records must fill the file to its end. The pieces point into *file,
 // which the caller unmaps after the tokenizer is gone. Types come from the ids: 0 unknown, 1 and 2 control, and from

@@ -63,10 +63,12 @@ static const Linear *linear_of(const LinearJob *job, int item, int *row0, int *n
 
 static void matvec(const Kernels *k, float *y, const Tensor *w, int row0, int n_rows, const float *x) {
     int cols = (int)w->shape[1];
-    if (w->dtype == DTYPE_F32) {
-        k->matvec_f32(y, (const float *)w->data + (int64_t)row0 * cols, cols, x, n_rows, cols);
-    } else {
-        k->matvec_i8g(y, w->data, w->scales, w->group, row0, x, n_rows, cols);
+    int64_t first = (int64_t)row0 * cols;
+    switch (w->dtype) {
+    case DTYPE_F16: k->matvec_f16(y, (const uint16_t *)w->data + first, cols, x, n_rows, cols); break;
+    case DTYPE_BF16: k->matvec_bf16(y, (const uint16_t *)w->data + first, cols, x, n_rows, cols); break;
+    case DTYPE_I8G: k->matvec_i8g(y, w->data, w->scales, w->group, row0, x, n_rows, cols); break;
+    default: k->matvec_f32(y, (const float *)w->data + first, cols, x, n_rows, cols);
     }
 }
 
@@ -76,15 +78,13 @@ static void matvec_item(void *context, int item, int worker) {
     int row0, n_rows;
     const Linear *l = linear_of(job, item, &row0, &n_rows);
     int64_t rows = l->w->shape[0], cols = l->w->shape[1];
+    const Kernels *k = job->c->kernels;
     for (int t = 0; t < job->n; t++) {
-        float *y = l->y + t * rows + row0;
-        if (!l->add) {
-            matvec(job->c->kernels, y, l->w, row0, n_rows, job->x + t * cols);
-            continue;
-        }
-        float sums[MAX_CHUNK_ROWS];
-        matvec(job->c->kernels, sums, l->w, row0, n_rows, job->x + t * cols);
-        for (int i = 0; i < n_rows; i++) y[i] += sums[i];
+        float sums[MAX_CHUNK_ROWS], *y = l->y + t * rows + row0, *out = l->add ? sums : y;
+        matvec(k, out, l->w, row0, n_rows, job->x + t * cols);
+        for (int i = 0; l->bias && i < n_rows; i++) out[i] += l->bias[row0 + i];
+        for (int i = 0; l->add && i < n_rows; i++) y[i] += sums[i];
+        if (l->act) k->activate(y, n_rows, l->act);
     }
 }
 
@@ -92,12 +92,15 @@ static void matvec_item(void *context, int item, int worker) {
 static void unpack_panel(const Kernels *k, float *panel, float *rows, const Tensor *w, int row0, int n_rows, int k0,
                          int kn) {
     int64_t cols = w->shape[1], first = row0 * cols + k0;
-    if (w->dtype == DTYPE_F32) {
-        k->pack(panel, (const float *)w->data + first, cols, n_rows, kn);
-        return;
+    const uint16_t *half = (const uint16_t *)w->data + first;
+    switch (w->dtype) {
+    case DTYPE_F32: k->pack(panel, (const float *)w->data + first, cols, n_rows, kn); return;
+    case DTYPE_F16: k->f32_from_f16(rows, GEMM_K, half, cols, n_rows, kn); break;
+    case DTYPE_BF16: k->f32_from_bf16(rows, GEMM_K, half, cols, n_rows, kn); break;
+    default:
+        for (int i = 0; i < n_rows; i++)
+            k->unpack_i8g(rows + i * GEMM_K, w->data, w->scales, w->group, first + i * cols, kn);
     }
-    for (int i = 0; i < n_rows; i++)
-        k->unpack_i8g(rows + i * GEMM_K, w->data, w->scales, w->group, first + i * cols, kn);
     k->pack(panel, rows, GEMM_K, n_rows, kn);
 }
 
@@ -108,11 +111,16 @@ static void gemm_item(void *context, int item, int worker) {
     const Linear *l = linear_of(job, item, &row0, &n_rows);
     int rows = (int)l->w->shape[0], cols = (int)l->w->shape[1];
     float *panel = job->c->panels + (size_t)worker * 2 * GEMM_K * MAX_PANEL, *unpacked = panel + GEMM_K * MAX_PANEL;
+    for (int t = 0; l->bias && t < job->n; t++) { // the sums start from the bias
+        float *y = l->y + (int64_t)t * rows + row0;
+        for (int i = 0; i < n_rows; i++) y[i] = l->bias[row0 + i] + (l->add ? y[i] : 0);
+    }
     for (int k0 = 0; k0 < cols; k0 += GEMM_K) {
         int kn = cols - k0 < GEMM_K ? cols - k0 : GEMM_K;
         unpack_panel(k, panel, unpacked, l->w, row0, n_rows, k0, kn);
-        k->gemm(l->y + row0, rows, panel, job->x + k0, cols, job->n, kn, n_rows, l->add || k0 > 0);
+        k->gemm(l->y + row0, rows, panel, job->x + k0, cols, job->n, kn, n_rows, l->add || l->bias || k0 > 0);
     }
+    for (int t = 0; l->act && t < job->n; t++) k->activate(l->y + (int64_t)t * rows + row0, n_rows, l->act);
 }
 
 void ops_linear(const Compute *c, const Linear *list, int count, const float *x, int n) {
@@ -142,6 +150,7 @@ typedef struct {
     const float *x;
     const Tensor *w;
     const int32_t *tokens;
+    const float *weight, *bias;
     int n, dim;
     float eps;
 } RowJob;
@@ -165,10 +174,13 @@ static void embed_item(void *context, int item, int worker) {
     for (int t = item * ROWS_PER_ITEM; t < row_end(job, item); t++) {
         int64_t first = (int64_t)job->tokens[t] * job->dim;
         float *y = job->y + (int64_t)t * job->dim;
-        if (job->w->dtype == DTYPE_F32) {
-            memcpy(y, (const float *)job->w->data + first, sizeof(float) * (size_t)job->dim);
-        } else {
-            job->c->kernels->unpack_i8g(y, job->w->data, job->w->scales, job->w->group, first, job->dim);
+        const Kernels *k = job->c->kernels;
+        const uint16_t *half = (const uint16_t *)job->w->data + first;
+        switch (job->w->dtype) {
+        case DTYPE_F16: k->f32_from_f16(y, job->dim, half, job->dim, 1, job->dim); break;
+        case DTYPE_BF16: k->f32_from_bf16(y, job->dim, half, job->dim, 1, job->dim); break;
+        case DTYPE_I8G: k->unpack_i8g(y, job->w->data, job->w->scales, job->w->group, first, job->dim); break;
+        default: memcpy(y, (const float *)job->w->data + first, sizeof(float) * (size_t)job->dim);
         }
     }
 }
@@ -190,6 +202,21 @@ static void rmsnorm_item(void *context, int item, int worker) {
 void ops_rmsnorm(const Compute *c, float *y, const float *x, const Tensor *weight, int n, float eps) {
     RowJob job = {.y = y, .x = x, .w = weight, .n = n, .dim = (int)weight->shape[0], .eps = eps};
     for_rows(c, &job, rmsnorm_item);
+}
+
+static void layernorm_item(void *context, int item, int worker) {
+    (void)worker;
+    const RowJob *job = context;
+    for (int t = item * ROWS_PER_ITEM; t < row_end(job, item); t++) {
+        int64_t at = (int64_t)t * job->dim;
+        job->c->kernels->layernorm(job->y + at, job->x + at, job->weight, job->bias, job->dim, job->eps);
+    }
+}
+
+void ops_layernorm(const Compute *c, float *y, const float *x, const float *weight, const float *bias, int n, int dim,
+                   float eps) {
+    RowJob job = {.y = y, .x = x, .weight = weight, .bias = bias, .n = n, .dim = dim, .eps = eps};
+    for_rows(c, &job, layernorm_item);
 }
 
 static void swiglu_item(void *context, int item, int worker) {

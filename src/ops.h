@@ -18,17 +18,21 @@ typedef struct {
 int compute_open(Compute *c, int n_threads, char *err, size_t errlen);
 void compute_close(Compute *c); // accepts a zeroed Compute
 
-// One matrix product of a group that shares its input: y[n][rows] (+)= x[n][cols] w[rows][cols]^T.
+// One matrix product of a group that shares its input: y[n][rows] (+)= act(x[n][cols] w[rows][cols]^T + bias).
 typedef struct {
     const Tensor *w;
     float *y;
-    bool add; // onto what y holds (the residual stream)
+    bool add;          // onto what y holds (the residual stream); then without an activation
+    const float *bias; // [rows]; NULL: none
+    Activation act;
 } Linear;
 
 // Few tokens: dots with the rows of w where they lie. More: a panel of rows is unpacked once and serves all tokens.
 void ops_linear(const Compute *c, const Linear *list, int count, const float *x, int n);
 void ops_embed(const Compute *c, float *y, const Tensor *table, const int32_t *tokens, int n); // y[n][cols]
 void ops_rmsnorm(const Compute *c, float *y, const float *x, const Tensor *weight, int n, float eps);
+void ops_layernorm(const Compute *c, float *y, const float *x, const float *weight, const float *bias, int n, int dim,
+                   float eps); // y may be x
 void ops_swiglu(const Compute *c, float *gate, const float *up, int n, int hidden_dim);
 
 // RoPE (arXiv:2104.09864, eq. 34). table[n][head_dim / 2][2] = cos, sin of position * theta^(-2i / head_dim).

@@ -4,21 +4,33 @@
 
 #include "weights.h"
 
+#include "quant.h"
+
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+enum { COPY_ALIGNMENT = 64 };
+
 const char *dtype_name(DType d) {
-    static const char *const names[N_DTYPES] = {[DTYPE_F32] = "F32", [DTYPE_I8G] = "I8G"};
+    static const char *const names[N_DTYPES] = {"F32", "F16", "BF16", "I8G", "that this build does not know"};
     return (unsigned)d < N_DTYPES ? names[d] : "?";
 }
 
 int64_t tensor_count(const Tensor *t) {
-    return t->n_dims == 2 ? t->shape[0] * t->shape[1] : t->shape[0];
+    int64_t n = 1;
+    for (int i = 0; i < t->n_dims; i++) n *= t->shape[i];
+    return n;
 }
 
 uint64_t tensor_bytes(const Tensor *t) {
     uint64_t n = (uint64_t)tensor_count(t);
-    return t->dtype == DTYPE_I8G ? n + n / (uint64_t)t->group * sizeof(float) : n * sizeof(float);
+    switch (t->dtype) {
+    case DTYPE_I8G: return n + n / (uint64_t)t->group * sizeof(float);
+    case DTYPE_F16:
+    case DTYPE_BF16: return n * sizeof(uint16_t);
+    default: return n * sizeof(float);
+    }
 }
 
 static const char *weights_path(const Weights *w) {
@@ -49,30 +61,66 @@ const Tensor *weights_find(const Weights *w, const char *name) {
     return i >= 0 ? &w->table[i].value : NULL;
 }
 
-const Tensor *weights_get(const Weights *w, const char *name, unsigned dtype_mask, int64_t rows, int64_t cols,
-                          char *err, size_t errlen) {
+static void print_shape(char *text, size_t size, const int64_t *shape, int n_dims) {
+    size_t n = 0;
+    text[0] = 0;
+    for (int i = 0; i < n_dims && n < size; i++) {
+        n += (size_t)snprintf(text + n, size - n, "%s%lld", i ? ", " : "", (long long)shape[i]);
+    }
+}
+
+const Tensor *weights_get_shape(const Weights *w, const char *name, unsigned dtype_mask, const int64_t *shape,
+                                int n_dims, char *err, size_t errlen) {
     const Tensor *t = weights_find(w, name);
     const char *path = weights_path(w);
     if (!t) {
         fail(err, errlen, "%s: tensor %s: expected, not found", path, name);
         return NULL;
     }
+    if (t->n_dims != n_dims || memcmp(t->shape, shape, sizeof *shape * (size_t)n_dims) != 0) {
+        char expected[100], found[100];
+        print_shape(expected, sizeof expected, shape, n_dims);
+        print_shape(found, sizeof found, t->shape, t->n_dims);
+        fail(err, errlen, "%s: tensor %s: expected shape [%s], found [%s]", path, name, expected, found);
+        return NULL;
+    }
     if (!(dtype_mask & DTYPE_BIT(t->dtype))) {
         fail(err, errlen, "%s: tensor %s: dtype %s cannot be used here", path, name, dtype_name(t->dtype));
         return NULL;
     }
-    int64_t found_cols = t->n_dims == 2 ? t->shape[1] : 0;
-    if (t->shape[0] != rows || found_cols != cols) {
-        fail(err, errlen, "%s: tensor %s: expected shape [%lld, %lld], found [%lld, %lld]", path, name, (long long)rows,
-             (long long)cols, (long long)t->shape[0], (long long)found_cols);
-        return NULL;
-    }
     return t;
+}
+
+const Tensor *weights_get(const Weights *w, const char *name, unsigned dtype_mask, int64_t rows, int64_t cols,
+                          char *err, size_t errlen) {
+    return weights_get_shape(w, name, dtype_mask, (int64_t[]){rows, cols}, cols ? 2 : 1, err, errlen);
+}
+
+void *weights_own(Weights *w, size_t bytes) {
+    void *copy;
+    if (posix_memalign(&copy, COPY_ALIGNMENT, bytes)) return NULL;
+    arrput(w->copies, copy);
+    return copy;
+}
+
+const float *weights_floats(Weights *w, const char *name, const int64_t *shape, int n_dims, char *err, size_t errlen) {
+    const Tensor *t = weights_get_shape(w, name, DTYPE_FLOATS, shape, n_dims, err, errlen);
+    if (!t || t->dtype == DTYPE_F32) return t ? t->data : NULL;
+    int64_t n = tensor_count(t);
+    const uint16_t *half = t->data;
+    float *values = weights_own(w, sizeof *values * (size_t)n);
+    if (!values) fail(err, errlen, "%s: tensor %s: out of memory", weights_path(w), name);
+    for (int64_t i = 0; values && i < n; i++) {
+        values[i] = t->dtype == DTYPE_F16 ? f32_from_f16(half[i]) : f32_from_bf16(half[i]);
+    }
+    return values;
 }
 
 void weights_free(Weights *w) {
     shfree(w->table);
     for (ptrdiff_t i = 0; i < arrlen(w->files); i++) file_unmap(&w->files[i]);
     arrfree(w->files);
+    for (ptrdiff_t i = 0; i < arrlen(w->copies); i++) free(w->copies[i]);
+    arrfree(w->copies);
     w->table = NULL;
 }

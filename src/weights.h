@@ -1,28 +1,35 @@
 // weights: the tensor table of an opened model.
 //
-// Owns the mapped files and a name -> tensor map; a loader fills it, the decoder reads it, and nothing downstream
+// Owns the mapped files and a name -> tensor map; a loader fills it, the forward passes read it, and nothing downstream
 // knows which container the bytes came from. Refuses a tensor whose name, dtype or shape is not what was asked for.
-// Names are GGUF's: token_embd.weight, output_norm.weight, output.weight,
+// Names of decoders are GGUF's: token_embd.weight, output_norm.weight, output.weight,
 // blk.N.{attn_norm,attn_q,attn_k,attn_v,attn_output,ffn_norm,ffn_gate,ffn_up,ffn_down}.weight
+// Encoders and encoder-decoders keep the names of their safetensors file, which the binding code is told.
 #pragma once
 #include "file.h"
 
 typedef enum {
     DTYPE_F32,
-    DTYPE_I8G, // int8 values and one fp32 scale for each `group` consecutive values: w = q * scale (llama2.c v2)
+    DTYPE_F16,
+    DTYPE_BF16,
+    DTYPE_I8G,   // int8 values and one fp32 scale for each `group` consecutive values: w = q * scale (llama2.c v2)
+    DTYPE_OTHER, // stored in the file, but nothing here computes with it
     N_DTYPES
 } DType;
 
 #define DTYPE_BIT(d) (1u << (d))
-#define DTYPE_ANY (~0u)
+#define DTYPE_FLOATS (DTYPE_BIT(DTYPE_F32) | DTYPE_BIT(DTYPE_F16) | DTYPE_BIT(DTYPE_BF16))
+#define DTYPE_ANY (DTYPE_FLOATS | DTYPE_BIT(DTYPE_I8G)) // every one that a matrix may have
+
+enum { MAX_DIMS = 4 };
 
 typedef struct {
     DType dtype;
-    int n_dims;          // 1 or 2
-    int64_t shape[2];    // [n] or [rows][cols], row-major
-    const void *data;    // into the mapping
-    const float *scales; // DTYPE_I8G: [rows * cols / group], into the mapping
-    int group;           // DTYPE_I8G: values per scale; divides rows * cols
+    int n_dims;              // 1 to MAX_DIMS
+    int64_t shape[MAX_DIMS]; // [n], [rows][cols], ..., row-major
+    const void *data;        // into the mapping
+    const float *scales;     // DTYPE_I8G: [rows * cols / group], into the mapping
+    int group;               // DTYPE_I8G: values per scale; divides rows * cols
 } Tensor;
 
 typedef struct {
@@ -33,6 +40,7 @@ typedef struct {
 typedef struct {
     File *files;        // stb_ds array; the first is the model as named on the command line
     TensorEntry *table; // stb_ds string map
+    void **copies;      // stb_ds array: values that could not be used in place
 } Weights;
 
 const char *dtype_name(DType d);
@@ -49,4 +57,12 @@ const Tensor *weights_find(const Weights *w, const char *name);
 // or NULL with a line in err.
 const Tensor *weights_get(const Weights *w, const char *name, unsigned dtype_mask, int64_t rows, int64_t cols,
                           char *err, size_t errlen);
+// The same for a shape of n_dims dimensions.
+const Tensor *weights_get_shape(const Weights *w, const char *name, unsigned dtype_mask, const int64_t *shape,
+                                int n_dims, char *err, size_t errlen);
+// A tensor of floats with this shape as fp32 values: in place, or a copy that the table owns where the file holds F16
+// or BF16. For vectors (norms, biases, positions); matrices are read as they lie.
+const float *weights_floats(Weights *w, const char *name, const int64_t *shape, int n_dims, char *err, size_t errlen);
+// Memory of the table's own, freed with it. NULL when there is none.
+void *weights_own(Weights *w, size_t bytes);
 void weights_free(Weights *w); // unmaps the files

@@ -3,7 +3,8 @@
 // Data is biased to what breaks kernels: -128, zero, denormal and huge scales, odd sizes, strides. Every operand
 // ends at a page that may not be touched, so one element read or written too far is a fault (said with its
 // parameters), and gaps between rows hold NaN. What is one multiplication or a copy must be exact; sums are bounded
-// by c * eps * sum |a_i b_i|. At the end a table of speeds, printed, never asserted.
+// by c * eps * sum |a_i b_i|; norms and activations by what their text here says, and what they were off by is
+// printed. At the end a table of speeds, printed, never asserted.
 #include "reference.h"
 
 #include <float.h>
@@ -161,6 +162,88 @@ static void matvec_f32(void) {
             }
         }
     }
+}
+
+// ---- matvec_f16, matvec_bf16, and the values of 16 bits
+
+// From the definition: 1 sign, 5 exponent (bias 15) and 10 fraction bits, or 1, 8 (bias 127) and 7.
+static double half_value(uint16_t bits, bool is_f16) {
+    int n_fraction = is_f16 ? 10 : 7, bias = is_f16 ? 15 : 127, last = is_f16 ? 31 : 255;
+    int fraction = bits & ((1 << n_fraction) - 1), exponent = bits >> n_fraction & last;
+    double size = exponent == last ? (fraction ? NAN : INFINITY)
+                  : exponent       ? ldexp(fraction + (1 << n_fraction), exponent - bias - n_fraction)
+                                   : ldexp(fraction, 1 - bias - n_fraction);
+    return bits >> 15 ? -size : size;
+}
+
+static const uint16_t half_gap[] = {0x7fa5, 0x7e5a}; // NaN as bf16, and as f16
+
+static uint16_t any_half(int kind, bool is_f16) {
+    // zeros, ones, the least and the largest denormal, the least normal; f16: +-65504; bf16: +-1e15 and -128
+    static const uint16_t extremes[][13] = {
+        {0x0000, 0x8000, 0x3f80, 0xbf80, 0x0001, 0x8001, 0x007f, 0x807f, 0x0080, 0x8080, 0x5863, 0xd863, 0xc300},
+        {0x0000, 0x8000, 0x3c00, 0xbc00, 0x0001, 0x8001, 0x03ff, 0x83ff, 0x0400, 0x8400, 0x7bff, 0xfbff, 0xd800}};
+    if (kind == EXTREME && pick(3)) return extremes[is_f16][pick(13)];
+    // WIDE: f16 of every finite size, bf16 from 2^-20 to 2^20; else from 2^-8 to 1
+    int wide = kind == WIDE,
+        least = is_f16 ? wide ? 0 : 7
+                : wide ? 107
+                       : 119,
+        sizes = is_f16 ? wide ? 31 : 8
+                : wide ? 40
+                       : 8;
+    int n_fraction = is_f16 ? 10 : 7;
+    return (uint16_t)((least + pick(sizes)) << n_fraction | pick(1 << n_fraction) | pick(2) << 15);
+}
+
+typedef void (*MatvecHalf)(float *y, const uint16_t *w, int64_t ldw, const float *x, int n_rows, int k);
+
+static void matvec_half_case(bool is_f16, int n_rows, int k, int64_t ldw, int kind) {
+    DOING("matvec_%s n_rows %d k %d ldw %d data %d", is_f16 ? "f16" : "bf16", n_rows, k, (int)ldw, kind);
+    MatvecHalf run = is_f16 ? K->matvec_f16 : K->matvec_bf16;
+    int64_t n = (n_rows - 1) * ldw + k;
+    uint16_t *w = fence_put(0, n * (int64_t)sizeof *w);
+    float *x = fence_floats(1, k), *y = fence_floats(2, n_rows), *one = fence_floats(3, n_rows);
+    for (int64_t i = 0; i < n; i++) w[i] = i % ldw < k ? any_half(kind, is_f16) : half_gap[is_f16];
+    fill_floats(x, k, kind);
+    fill_gap(y, n_rows);
+    run(y, w, ldw, x, n_rows, k);
+    CHECK(floats_kept(2, n_rows), "%s: wrote before y", doing);
+    for (int i = 0; i < n_rows; i++) {
+        double sum = 0, sum_abs = 0, sum_x = 0;
+        for (int j = 0; j < k; j++) {
+            double product = half_value(w[i * ldw + j], is_f16) * (double)x[j];
+            sum += product;
+            sum_abs += fabs(product);
+            sum_x += fabs((double)x[j]);
+        }
+        CHECK(near(y[i], sum, bound(sum_abs, sum_x, k)), "%s: y[%d] = %.9g, expected %.9g", doing, i, y[i], sum);
+    }
+    for (int i = 0; i < n_rows; i++) run(one + i, w + i * ldw, ldw, x, 1, k);
+    CHECK(!memcmp(one, y, sizeof(float) * (size_t)n_rows), "%s: rows one at a time differ", doing);
+    int cut = pick(n_rows + 1);
+    run(one, w, ldw, x, cut, k);
+    run(one + cut, w + cut * ldw, ldw, x, n_rows - cut, k);
+    CHECK(!memcmp(one, y, sizeof(float) * (size_t)n_rows), "%s: split at row %d differs", doing, cut);
+}
+
+static void matvec_half(bool is_f16) {
+    static const int rows[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 17, 33};
+    for (int a = 0; a < N_OF(sizes_k); a += step_k()) {
+        for (int b = 0; b < N_OF(rows); b++) {
+            for (int kind = 0; kind < N_KINDS; kind++) {
+                matvec_half_case(is_f16, rows[b], sizes_k[a], sizes_k[a] + (pick(2) ? 0 : 3), kind);
+            }
+        }
+    }
+}
+
+static void matvec_f16(void) {
+    matvec_half(true);
+}
+
+static void matvec_bf16(void) {
+    matvec_half(false);
 }
 
 // ---- matvec_i8g, unpack_i8g
@@ -455,22 +538,34 @@ static void softmax(void) {
     }
 }
 
-// ---- bf16, norm, activation
+// ---- f16, bf16, norms, activations
 
-static void bf16_case(int n_rows, int n, int64_t ldx, int64_t ldy, int first_bits) {
-    DOING("f32_from_bf16 n_rows %d n %d ldx %d ldy %d", n_rows, n, (int)ldx, (int)ldy);
+// Bits equal, or both NaN: a vector instruction may make a signalling NaN quiet.
+static bool same_value(float found, double expected) {
+    float e = (float)expected;
+    return isnan(e) ? isnan(found) : !memcmp(&found, &e, sizeof e);
+}
+
+static void unpack_half_case(bool is_f16, int n_rows, int n, int64_t ldx, int64_t ldy, int first_bits) {
+    DOING("f32_from_%s n_rows %d n %d ldx %d ldy %d", is_f16 ? "f16" : "bf16", n_rows, n, (int)ldx, (int)ldy);
     int64_t n_x = (n_rows - 1) * ldx + n, n_y = (n_rows - 1) * ldy + n;
     uint16_t *x = fence_put(0, n_x * (int64_t)sizeof *x);
     float *y = fence_floats(1, n_y);
     for (int64_t i = 0; i < n_x; i++) x[i] = (uint16_t)(first_bits < 0 ? (int)test_u32() : first_bits + (int)i);
     fill_gap(y, n_y);
-    K->f32_from_bf16(y, ldy, x, ldx, n_rows, n);
+    if (is_f16) K->f32_from_f16(y, ldy, x, ldx, n_rows, n);
+    else K->f32_from_bf16(y, ldy, x, ldx, n_rows, n);
     CHECK(floats_kept(1, n_y), "%s: wrote before y", doing);
     for (int i = 0; i < n_rows; i++) {
         for (int j = 0; j < n; j++) {
-            uint32_t bits, expected = (uint32_t)x[i * ldx + j] << 16;
-            memcpy(&bits, &y[i * ldy + j], sizeof bits);
-            CHECK(bits == expected, "%s: y[%d][%d] is %08x, expected %08x", doing, i, j, bits, expected);
+            uint16_t bits = x[i * ldx + j];
+            float found = y[i * ldy + j];
+            CHECK(same_value(found, half_value(bits, is_f16)), "%s: y[%d][%d] of %04x is %.9g, expected exactly %.9g",
+                  doing, i, j, (unsigned)bits, found, half_value(bits, is_f16));
+            uint32_t kept;
+            memcpy(&kept, &found, sizeof kept);
+            CHECK(is_f16 || kept == (uint32_t)bits << 16, "%s: y[%d][%d] is %08x, expected %04x0000", doing, i, j, kept,
+                  (unsigned)bits);
         }
         for (int64_t j = n; i + 1 < n_rows && j < ldy; j++) {
             CHECK(is_gap(y[i * ldy + j]), "%s: wrote y[%d][%d], beyond its row", doing, i, (int)j);
@@ -478,15 +573,23 @@ static void bf16_case(int n_rows, int n, int64_t ldx, int64_t ldy, int first_bit
     }
 }
 
-static void f32_from_bf16(void) {
+static void unpack_half(bool is_f16) {
     for (int a = 0; a < N_OF(sizes_k); a += step_k()) {
         int n = sizes_k[a];
         for (int n_rows = 1; n_rows <= 5; n_rows++) {
-            bf16_case(n_rows, n, n, n, -1);
-            bf16_case(n_rows, n, n + 1 + pick(7), n + 1 + pick(7), -1);
+            unpack_half_case(is_f16, n_rows, n, n, n, -1);
+            unpack_half_case(is_f16, n_rows, n, n + 1 + pick(7), n + 1 + pick(7), -1);
         }
     }
-    for (int bits = 0; bits < 65536; bits += 4096) bf16_case(1, 4096, 4096, 4096, bits); // all there are
+    for (int bits = 0; bits < 65536; bits += 4096) unpack_half_case(is_f16, 1, 4096, 4096, 4096, bits); // all there are
+}
+
+static void f32_from_f16(void) {
+    unpack_half(true);
+}
+
+static void f32_from_bf16(void) {
+    unpack_half(false);
 }
 
 static void rmsnorm_case(int n, int kind, float eps) {
@@ -514,6 +617,178 @@ static void rmsnorm(void) {
     }
 }
 
+// Rows that break a layer norm: MEAN, 1000 + [-1, 1); CONSTANT, one value and variance 0; SPREAD, 1000 + [-1, 1) /
+// 1000, 16 steps of a float.
+enum { MEAN = N_KINDS, SPREAD, CONSTANT, N_NORM_KINDS };
+
+static const char *const norm_kinds[] = {"plain",   "wide", "extreme", "mean 1000", "mean 1000, deviation 6e-4",
+                                         "constant"};
+static struct {
+    double error, part; // |y - expected| at most, over |weight| in the first; its part of the bound
+} norm_worst[N_NORM_KINDS];
+
+static void fill_row(float *x, int n, int kind) {
+    float constant = pick(4) ? test_uniform() * 100 : pick(2) ? 1e4f : 0.1f;
+    for (int i = 0; i < n; i++) {
+        x[i] = kind == CONSTANT ? constant
+               : kind == SPREAD ? 1000 + test_uniform() * 1e-3f
+               : kind == MEAN   ? 1000 + test_uniform()
+                                : any_float(kind);
+    }
+}
+
+// What the bound on a row's y is made of. The mean of n floats, in whatever order they are added, is off by at most
+// `shift` = (n + 1) u mean|x|, u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, 4.2). Around a mean
+// off by s the variance is v + s^2, never less, so with r = sqrt(v + eps) and d = x - mean:
+//   |(d - s) / sqrt(v + s^2 + eps) - d / r| <= |s| / r + |d| / r * min(1, s^2 / (2 r^2))
+// and besides there is the rounding of the sum of squares (sqrt n), of the root and of four more operations.
+typedef struct {
+    double mean, r, shift, rounding;
+} NormRow;
+
+static NormRow norm_row(const float *x, int n, double eps) {
+    NormRow row = {.rounding = 5e-7 + 6e-8 * sqrt(n)};
+    double sum_abs = 0, squares = 0;
+    for (int i = 0; i < n; i++) {
+        row.mean += (double)x[i] / n;
+        sum_abs += fabs((double)x[i]);
+    }
+    for (int i = 0; i < n; i++) squares += ((double)x[i] - row.mean) * ((double)x[i] - row.mean);
+    row.r = sqrt(squares / n + eps);
+    row.shift = (n + 1) * (double)FLT_EPSILON / 2 * (sum_abs / n) + (double)FLT_MIN;
+    return row;
+}
+
+static void layernorm_case(int n, int kind, float eps) {
+    DOING("layernorm n %d data %s eps %g", n, norm_kinds[kind], (double)eps);
+    float *x = fence_floats(0, n), *weight = fence_floats(1, n), *bias = fence_floats(2, n), *y = fence_floats(3, n);
+    float *in_place = fence_floats(4, n);
+    fill_row(x, n, kind);
+    fill_floats(weight, n, PLAIN);
+    fill_floats(bias, n, pick(2) ? PLAIN : EXTREME);
+    fill_gap(y, n);
+    memcpy(in_place, x, sizeof(float) * (size_t)n);
+    K->layernorm(y, x, weight, bias, n, eps);
+    CHECK(floats_kept(3, n), "%s: wrote before y", doing);
+    NormRow row = norm_row(x, n, (double)eps);
+    for (int i = 0; i < n; i++) {
+        double d = ((double)x[i] - row.mean) / row.r, w = fabs((double)weight[i]), s = row.shift / row.r;
+        double expected = d * (double)weight[i] + (double)bias[i];
+        double moved = s + fabs(d) * fmin(1, s * s / 2), rounded = (fabs(d) + s) * row.rounding;
+        double tolerance = w * (moved + rounded) + 1.2e-7 * fabs((double)bias[i]) + (double)FLT_MIN;
+        double error = fabs((double)y[i] - expected);
+        CHECK(near(y[i], expected, tolerance), "%s: y[%d] = %.9g, expected %.9g +- %.2g", doing, i, y[i], expected,
+              tolerance);
+        if (w > 0.1 && fabs((double)bias[i]) <= 1) norm_worst[kind].error = fmax(norm_worst[kind].error, error / w);
+        norm_worst[kind].part = fmax(norm_worst[kind].part, error / tolerance);
+    }
+    K->layernorm(in_place, in_place, weight, bias, n, eps);
+    CHECK(floats_kept(4, n), "%s: wrote before x", doing);
+    CHECK(!memcmp(in_place, y, sizeof(float) * (size_t)n), "%s: y = x differs", doing);
+}
+
+static void layernorm(void) {
+    memset(norm_worst, 0, sizeof norm_worst);
+    for (int a = 0; a < N_OF(sizes_k); a += step_k()) {
+        for (int kind = 0; kind < N_NORM_KINDS; kind++) {
+            layernorm_case(sizes_k[a], kind, 1e-5f);
+            layernorm_case(sizes_k[a], kind, 1e-12f);
+        }
+    }
+    for (int kind = 0; kind < N_NORM_KINDS; kind++) {
+        printf("    %-26s off by %.1e |weight| at most, %.2f of the bound\n", norm_kinds[kind], norm_worst[kind].error,
+               norm_worst[kind].part);
+    }
+}
+
+// x from -100 to 100 densely and at random, zeros, tiny and huge.
+static const char *const activation_names[N_ACTIVATIONS] = {"none", "gelu", "gelu_tanh", "quick_gelu", "relu", "silu"};
+
+// By the formula in double; *size is the argument of its exponential, which float rounds relative to its size.
+static double activation_value(double x, Activation a, double *size) {
+    double cubic = sqrt(2 / acos(-1)) * (x + 0.044715 * x * x * x);
+    *size = a == ACT_GELU ? x * x / 2 : a == ACT_GELU_TANH ? 2 * cubic : a == ACT_QUICK_GELU ? 1.702 * x : x;
+    if (a == ACT_NONE || a == ACT_RELU) return *size = 0, a == ACT_NONE || x > 0 ? x : 0;
+    if (a == ACT_GELU) return x * erfc(-x / sqrt(2)) / 2; // 1 + erf without its cancellation
+    return x / (1 + exp(-*size));                         // (1 + tanh u) / 2 = 1 / (1 + exp(-2 u))
+}
+
+// The worst errors for 1e-30 <= |y| and |x| <= 100: itself; over |y|, and where; over the tolerance.
+static struct { double absolute, relative, relative_at, part; } activate_worst[N_ACTIVATIONS];
+
+static void activate_check(float x, float y, Activation a) {
+    double size, expected = activation_value((double)x, a, &size), error = fabs((double)y - expected);
+    // Relative: a few roundings, and the exponential's argument, off by two roundings, or of a polynomial in x by five.
+    // Absolute: where the exponential passes 2^126.
+    bool exact = a == ACT_NONE || a == ACT_RELU;
+    double per_size = a == ACT_GELU || a == ACT_GELU_TANH ? 3e-7 : 1.2e-7;
+    double relative = exact ? 0 : 5e-7 + per_size * fmin(fabs(size), 100);
+    double tolerance = relative * fabs(expected) + (exact ? 0 : fabs((double)x) * 2 * (double)FLT_MIN + 1.5e-45);
+    CHECK(near(y, expected, tolerance), "%s: of %.9g = %.9g, expected %.9g +- %.2g", doing, x, y, expected, tolerance);
+    if (exact || fabsf(x) > 100 || fabs(expected) < 1e-30) return;
+    activate_worst[a].absolute = fmax(activate_worst[a].absolute, error);
+    activate_worst[a].part = fmax(activate_worst[a].part, error / tolerance);
+    if (error / fabs(expected) > activate_worst[a].relative) {
+        activate_worst[a].relative = error / fabs(expected);
+        activate_worst[a].relative_at = (double)x;
+    }
+}
+
+static void activate_case(Activation a, const float *values, int n) {
+    DOING("activate %s n %d from %.9g", activation_names[a], n, values[0]);
+    float *x = fence_floats(0, n), *one = fence_floats(1, n);
+    memcpy(x, values, sizeof(float) * (size_t)n);
+    memcpy(one, values, sizeof(float) * (size_t)n);
+    K->activate(x, n, a);
+    CHECK(floats_kept(0, n), "%s: wrote before x", doing);
+    for (int i = 0; i < n; i++) activate_check(values[i], x[i], a);
+    for (int i = 0; i < n; i++) K->activate(one + i, 1, a);
+    CHECK(!memcmp(one, x, sizeof(float) * (size_t)n), "%s: values one at a time differ", doing);
+}
+
+static void activate_ends(Activation a) {
+    static const float tiny[] = {0,      -0.0f,   1e-45f, -1e-45f, 1e-40f, -1e-40f,
+                                 1e-38f, -1e-38f, 1e-30f, -1e-30f, 1e-8f,  -1e-8f};
+    static const float huge[] = {101, 1e3f, 1e4f, 1e10f, 1e19f, 2e19f, 1e30f, 1e35f, 3e38f, FLT_MAX};
+    activate_case(a, tiny, N_OF(tiny));
+    DOING("activate %s of huge values", activation_names[a]);
+    for (int i = 0; i < N_OF(huge); i++) {
+        float x[2] = {huge[i], -huge[i]}; // gives x, and 0 of either sign
+        K->activate(x, 2, a);
+        CHECK(x[0] == huge[i], "%s: of %.9g = %.9g, expected the same", doing, huge[i], x[0]);
+        float expected = a == ACT_NONE ? -huge[i] : 0;
+        CHECK(fabsf(x[1] - expected) < 1e-30f, "%s: of %.9g = %.9g, expected %g", doing, -huge[i], x[1], expected);
+    }
+}
+
+static void activate(void) {
+    enum { ROOM = 8192 };
+    float *values = need_floats(ROOM);
+    int per_unit = quick() ? 32 : 512, n_all = 200 * per_unit + 1;
+    memset(activate_worst, 0, sizeof activate_worst);
+    for (Activation a = 0; a < N_ACTIVATIONS; a++) {
+        for (int begin = 0; begin < n_all; begin += ROOM) {
+            int n = n_all - begin < ROOM ? n_all - begin : ROOM;
+            for (int i = 0; i < n; i++) values[i] = (float)((begin + i) / (double)per_unit - 100);
+            activate_case(a, values, n);
+        }
+        for (int i = 0; i < ROOM; i++) values[i] = test_uniform() * (i % 4 ? 10 : 100);
+        activate_case(a, values, ROOM);
+        for (int i = 0; i < ROOM; i++) values[i] = ldexpf(test_uniform(), -pick(140));
+        activate_case(a, values, ROOM);
+        for (int k = 0; k < N_OF(sizes_k); k += step_k()) { // every tail
+            fill_floats(values, sizes_k[k], WIDE);
+            activate_case(a, values, sizes_k[k]);
+        }
+        activate_ends(a);
+        if (a == ACT_NONE || a == ACT_RELU) continue;
+        printf("    %-26s off by %.1e at most, relative %.1e (at %.4g), %.2f of the bound\n", activation_names[a],
+               activate_worst[a].absolute, activate_worst[a].relative, activate_worst[a].relative_at,
+               activate_worst[a].part);
+    }
+    free(values);
+}
+
 static void swiglu_case(int n, float reach) {
     DOING("swiglu n %d |x| up to %g", n, (double)reach);
     float *gate = fence_floats(0, n), *up = fence_floats(1, n), *before = fence_floats(2, n), *one = fence_floats(3, n);
@@ -536,7 +811,7 @@ static void swiglu_case(int n, float reach) {
 }
 
 static void swiglu(void) {
-    static const float reaches[] = {1e-3f, 1, 10, 100, 1e4f};
+    static const float reaches[] = {1e-3f, 1, 10, 100, 1e4f, 1e30f};
     for (int a = 0; a < N_OF(sizes_k); a += step_k()) {
         for (int r = 0; r < N_OF(reaches); r++) swiglu_case(sizes_k[a], reaches[r]);
     }
@@ -556,6 +831,12 @@ static struct {
 static void time_matvec_f32(void) {
     K->matvec_f32(T->y, T->w, TIME_K, T->x, TIME_ROWS, TIME_K);
 }
+static void time_matvec_f16(void) {
+    K->matvec_f16(T->y, T->half, TIME_K, T->x, TIME_ROWS, TIME_K);
+}
+static void time_matvec_bf16(void) {
+    K->matvec_bf16(T->y, T->half, TIME_K, T->x, TIME_ROWS, TIME_K);
+}
 static void time_matvec_i8g(void) {
     K->matvec_i8g(T->y, T->q, T->scales, 32, 0, T->x, TIME_ROWS, TIME_K);
 }
@@ -574,11 +855,36 @@ static void time_softmax_lanes(void) {
 static void time_softmax_row(void) {
     K->softmax_row(T->s, TIME_KEYS, T->m, T->l);
 }
+static void time_f16(void) {
+    K->f32_from_f16(T->y, TIME_K, T->half, TIME_K, TIME_ROWS, TIME_K);
+}
 static void time_bf16(void) {
     K->f32_from_bf16(T->y, TIME_K, T->half, TIME_K, TIME_ROWS, TIME_K);
 }
 static void time_rmsnorm(void) {
     K->rmsnorm(T->y, T->x, T->w, TIME_K, 1e-5f);
+}
+static void time_layernorm(void) {
+    K->layernorm(T->y, T->x, T->w, T->w + TIME_K, TIME_K, 1e-5f);
+}
+static void time_activation(Activation a) { // again and again of the same values
+    memcpy(T->y, T->x, sizeof(float) * TIME_K);
+    K->activate(T->y, TIME_K, a);
+}
+static void time_gelu(void) {
+    time_activation(ACT_GELU);
+}
+static void time_gelu_tanh(void) {
+    time_activation(ACT_GELU_TANH);
+}
+static void time_quick_gelu(void) {
+    time_activation(ACT_QUICK_GELU);
+}
+static void time_relu(void) {
+    time_activation(ACT_RELU);
+}
+static void time_silu(void) {
+    time_activation(ACT_SILU);
 }
 static void time_swiglu(void) {
     K->swiglu(T->y, T->w, TIME_K);
@@ -590,14 +896,23 @@ static const struct {
     double work, work_per_lane; // of one call, in the unit
 } timed[] = {
     {"matvec_f32, 1 MiB", "GB/s", time_matvec_f32, 4e-9 * TIME_ROWS *TIME_K, 0},
+    {"matvec_f16, 512 KiB", "GB/s", time_matvec_f16, 2e-9 * TIME_ROWS *TIME_K, 0},
+    {"matvec_bf16, 512 KiB", "GB/s", time_matvec_bf16, 2e-9 * TIME_ROWS *TIME_K, 0},
     {"matvec_i8g, 288 KiB", "GB/s", time_matvec_i8g, 1.125e-9 * TIME_ROWS *TIME_K, 0},
     {"unpack_i8g", "Gvalue/s", time_unpack_i8g, 1e-9 * TIME_ROWS *TIME_K, 0},
     {"pack", "Gvalue/s", time_pack, 0, 1e-9 * TIME_K},
     {"gemm, k 1024, n 48", "GFLOP/s", time_gemm, 0, 2e-9 * TIME_K *TIME_COLS},
     {"softmax_lanes", "Gvalue/s", time_softmax_lanes, 0, 1e-9 * TIME_KEYS},
     {"softmax_row", "Gvalue/s", time_softmax_row, 1e-9 * TIME_KEYS, 0},
+    {"f32_from_f16", "Gvalue/s", time_f16, 1e-9 * TIME_ROWS *TIME_K, 0},
     {"f32_from_bf16", "Gvalue/s", time_bf16, 1e-9 * TIME_ROWS *TIME_K, 0},
     {"rmsnorm", "Gvalue/s", time_rmsnorm, 1e-9 * TIME_K, 0},
+    {"layernorm", "Gvalue/s", time_layernorm, 1e-9 * TIME_K, 0},
+    {"copy, gelu", "Gvalue/s", time_gelu, 1e-9 * TIME_K, 0},
+    {"copy, gelu_tanh", "Gvalue/s", time_gelu_tanh, 1e-9 * TIME_K, 0},
+    {"copy, quick_gelu", "Gvalue/s", time_quick_gelu, 1e-9 * TIME_K, 0},
+    {"copy, relu", "Gvalue/s", time_relu, 1e-9 * TIME_K, 0},
+    {"copy, silu", "Gvalue/s", time_silu, 1e-9 * TIME_K, 0},
     {"swiglu", "Gvalue/s", time_swiglu, 1e-9 * TIME_K, 0},
 };
 
@@ -645,8 +960,9 @@ static void print_speeds(const Kernels *const *tables, int n_tables) {
 static void tables_are_complete(void) {
     CHECK(K->name && *K->name, "a table without a name");
     CHECK(K->panel >= 1 && K->panel <= MAX_PANEL, "%s: panel %d", K->name, K->panel);
-    CHECK(K->matvec_f32 && K->matvec_i8g && K->unpack_i8g && K->pack && K->gemm && K->softmax_lanes && K->softmax_row &&
-              K->f32_from_bf16 && K->rmsnorm && K->swiglu,
+    CHECK(K->matvec_f32 && K->matvec_f16 && K->matvec_bf16 && K->matvec_i8g && K->unpack_i8g && K->pack && K->gemm &&
+              K->softmax_lanes && K->softmax_row && K->f32_from_f16 && K->f32_from_bf16 && K->rmsnorm && K->layernorm &&
+              K->activate && K->swiglu,
           "%s: a kernel is missing", K->name);
 }
 
@@ -664,13 +980,18 @@ int main(void) {
         RUN(tables_are_complete);
         if (test_bad) return test_report(); // the rest would call NULL
         RUN(matvec_f32);
+        RUN(matvec_f16);
+        RUN(matvec_bf16);
         RUN(matvec_i8g);
         RUN(unpack_i8g);
         RUN(pack);
         RUN(gemm);
         RUN(softmax);
+        RUN(f32_from_f16);
         RUN(f32_from_bf16);
         RUN(rmsnorm);
+        RUN(layernorm);
+        RUN(activate);
         RUN(swiglu);
         printf("  %d cases\n", n_cases);
     }

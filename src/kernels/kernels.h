@@ -16,12 +16,25 @@
 
 enum { MAX_PANEL = 32 };
 
+typedef enum {
+    ACT_NONE,
+    ACT_GELU,       // x Phi(x), the exact form (arXiv:1606.08415)
+    ACT_GELU_TANH,  // its tanh approximation, section 2 there
+    ACT_QUICK_GELU, // x sigmoid(1.702 x)
+    ACT_RELU,
+    ACT_SILU, // x sigmoid(x)
+    N_ACTIVATIONS
+} Activation;
+
 typedef struct {
     const char *name;
     int panel; // lanes of a panel, at most MAX_PANEL
 
     // y[i] = sum_j w[i * ldw + j] * x[j]
     void (*matvec_f32)(float *y, const float *w, int64_t ldw, const float *x, int n_rows, int k);
+    // The same with rows of half precision, and of bfloat16.
+    void (*matvec_f16)(float *y, const uint16_t *w, int64_t ldw, const float *x, int n_rows, int k);
+    void (*matvec_bf16)(float *y, const uint16_t *w, int64_t ldw, const float *x, int n_rows, int k);
     // The same over rows row0.. of an int8 matrix with one scale for each `group` consecutive values of the matrix.
     void (*matvec_i8g)(float *y, const int8_t *q, const float *scales, int group, int64_t row0, const float *x,
                        int n_rows, int k);
@@ -41,8 +54,12 @@ typedef struct {
     float (*softmax_row)(float *s, int n_keys, float *m, float *l);
 
     // y[i * ldy + j] = x[i * ldx + j] for i < n_rows, j < n
+    void (*f32_from_f16)(float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int n_rows, int n);
     void (*f32_from_bf16)(float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int n_rows, int n);
     void (*rmsnorm)(float *y, const float *x, const float *weight, int n, float eps); // arXiv:1910.07467, eq. 4
+    // y = (x - mean) / sqrt(variance + eps) * weight + bias (arXiv:1607.06450); y may be x
+    void (*layernorm)(float *y, const float *x, const float *weight, const float *bias, int n, float eps);
+    void (*activate)(float *x, int n, Activation a);
     void (*swiglu)(float *gate, const float *up, int n); // gate = silu(gate) * up, arXiv:2002.05202
 } Kernels;
 

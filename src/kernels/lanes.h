@@ -6,7 +6,7 @@
 //   v_load_first(p, n, v)     the first n < LANES floats, behind them v's lanes
 //   v_store_first(p, n, v)    the first n < LANES lanes
 //   v_load_i8(p)              LANES int8 values as floats
-//   v_load_bf16(p)            LANES bfloat16 values as floats
+//   v_load_f16(p) v_load_bf16(p)  LANES half precision, or bfloat16, values as floats
 //   v_round, v_exp2_scale(p, n)   to the nearest integer; p * 2^n for integral n in -126..127, 0 for n = -127
 //   v_sum, v_max_of           over the lanes
 //   v_sum4(y, a, b, c, d)     y[0..3] = the sums of four vectors, each in the same order as the others
@@ -95,6 +95,57 @@ static void matvec_f32(float *y, const float *w, int64_t ldw, const float *x, in
         dots(sums, w + i * ldw, 0, x, k, 4);
         y[i] = sums[0];
     }
+}
+
+// LANES 16-bit floats; the first n < LANES, then zeros.
+static inline __attribute__((always_inline)) V load_half(const uint16_t *w, const bool is_f16) {
+    return is_f16 ? v_load_f16(w) : v_load_bf16(w);
+}
+
+static inline V load_half_first(const uint16_t *w, int n, const bool is_f16) {
+    uint16_t part[LANES] = {0};
+    memcpy(part, w, sizeof *w * (size_t)n);
+    return load_half(part, is_f16);
+}
+
+static inline __attribute__((always_inline)) void dots_half(float *y, const uint16_t *w, int64_t ldw, const float *x,
+                                                            int k, const int rows, const bool is_f16) {
+    V sum[MATVEC_ROWS];
+    for (int r = 0; r < rows; r++) sum[r] = v_zero();
+    int j = 0;
+    for (; j + LANES <= k; j += LANES) {
+        V xj = v_load(x + j);
+        for (int r = 0; r < rows; r++) {
+            __builtin_prefetch(w + (r + rows) * ldw + j);
+            sum[r] = v_fma(load_half(w + r * ldw + j, is_f16), xj, sum[r]);
+        }
+    }
+    if (j < k) {
+        V xj = v_load_first(x + j, k - j, v_zero());
+        for (int r = 0; r < rows; r++) sum[r] = v_fma(load_half_first(w + r * ldw + j, k - j, is_f16), xj, sum[r]);
+    }
+    for (int r = 0; r < rows; r += 4) v_sum4(y + r, sum[r], sum[r + 1], sum[r + 2], sum[r + 3]);
+}
+
+static inline __attribute__((always_inline)) void matvec_half(float *y, const uint16_t *w, int64_t ldw, const float *x,
+                                                              int n_rows, int k, const bool is_f16) {
+    int i = 0;
+    for (; i + MATVEC_ROWS <= n_rows; i += MATVEC_ROWS) {
+        dots_half(y + i, w + i * ldw, ldw, x, k, MATVEC_ROWS, is_f16);
+    }
+    for (; i < n_rows; i++) {
+        float sums[4];
+        dots_half(sums, w + i * ldw, 0, x, k, 4, is_f16);
+        y[i] = sums[0];
+    }
+}
+
+static void matvec_f16(float *y, const uint16_t *w, int64_t ldw, const float *x, int n_rows, int k) {
+    matvec_half(y, w, ldw, x, n_rows, k, true);
+}
+
+static void matvec_bf16(float *y, const uint16_t *w, int64_t ldw, const float *x, int n_rows, int k) {
+    matvec_half(y, w, ldw, x, n_rows, k, false);
 }
 
 static void unpack_i8g(float *y, const int8_t *q, const float *scales, int group, int64_t first, int n) {
@@ -278,12 +329,21 @@ static float softmax_row(float *s, int n_keys, float *m, float *l) {
     return alpha[0];
 }
 
-static void unpack_bf16(float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int n_rows, int n) {
+static inline __attribute__((always_inline)) void unpack_half(float *y, int64_t ldy, const uint16_t *x, int64_t ldx,
+                                                              int n_rows, int n, const bool is_f16) {
     for (int i = 0; i < n_rows; i++, y += ldy, x += ldx) {
         int j = 0;
-        for (; j + LANES <= n; j += LANES) v_store(y + j, v_load_bf16(x + j));
-        for (; j < n; j++) y[j] = f32_from_bf16(x[j]);
+        for (; j + LANES <= n; j += LANES) v_store(y + j, load_half(x + j, is_f16));
+        if (j < n) v_store_first(y + j, n - j, load_half_first(x + j, n - j, is_f16));
     }
+}
+
+static void unpack_f16(float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int n_rows, int n) {
+    unpack_half(y, ldy, x, ldx, n_rows, n, true);
+}
+
+static void unpack_bf16(float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int n_rows, int n) {
+    unpack_half(y, ldy, x, ldx, n_rows, n, false);
 }
 
 static void rmsnorm(float *y, const float *x, const float *weight, int n, float eps) {
@@ -300,14 +360,87 @@ static void rmsnorm(float *y, const float *x, const float *weight, int n, float 
     for (; i < n; i++) y[i] = x[i] * scale * weight[i];
 }
 
+static void layernorm(float *y, const float *x, const float *weight, const float *bias, int n, float eps) {
+    V acc = v_zero();
+    int i = 0;
+    for (; i + LANES <= n; i += LANES) acc = v_add(acc, v_load(x + i));
+    float sum = v_sum(acc), squares;
+    for (; i < n; i++) sum += x[i];
+    float mean = sum / (float)n;
+    V vmean = v_set1(mean);
+    acc = v_zero();
+    for (i = 0; i + LANES <= n; i += LANES) {
+        V d = v_sub(v_load(x + i), vmean);
+        acc = v_fma(d, d, acc);
+    }
+    for (squares = v_sum(acc); i < n; i++) squares += (x[i] - mean) * (x[i] - mean);
+    float scale = 1.0f / sqrtf(squares / (float)n + eps);
+    V vscale = v_set1(scale);
+    for (i = 0; i + LANES <= n; i += LANES) {
+        V d = v_mul(v_sub(v_load(x + i), vmean), vscale);
+        v_store(y + i, v_fma(d, v_load(weight + i), v_load(bias + i)));
+    }
+    for (; i < n; i++) y[i] = (x[i] - mean) * scale * weight[i] + bias[i];
+}
+
+// x sigmoid(a u), with u and -log2(e) a as the arguments.
+static inline V v_gated(V x, V u, float minus_a_log2e) {
+    V e = v_exp2(v_min(v_mul(u, v_set1(minus_a_log2e)), v_set1(126.0f)));
+    return v_div(x, v_add(v_set1(1.0f), e));
+}
+
+// x Phi(x) = max(x, 0) - |x| erfc(|x| / sqrt 2) / 2, where erfc(z) = t exp(-z^2 + P(t)), t = 1 / (1 + z / 2), to 1.2e-7
+// relative (Press et al., Numerical Recipes in C, 2nd ed., section 6.2, erfcc).
+static inline V v_gelu(V x) {
+    static const float coefficients[] = {0.17087277f,  -0.82215223f, 1.48851587f, -1.13520398f, 0.27886807f,
+                                         -0.18628806f, 0.09678418f,  0.37409196f, 1.00002368f,  -1.26551223f};
+    V size = v_max(x, v_sub(v_zero(), x)), z = v_mul(size, v_set1(0.70710678118654752f));
+    V t = v_div(v_set1(1.0f), v_fma(z, v_set1(0.5f), v_set1(1.0f)));
+    V p = v_set1(coefficients[0]);
+    for (int i = 1; i < 10; i++) p = v_fma(p, t, v_set1(coefficients[i]));
+    V exponent = v_mul(v_sub(p, v_mul(z, z)), v_set1(1.44269504088896340736f));
+    V half_erfc = v_mul(v_mul(t, v_set1(0.5f)), v_exp2(exponent));
+    return v_sub(v_max(x, v_zero()), v_mul(size, half_erfc));
+}
+
+static inline __attribute__((always_inline)) V v_activate(V x, const Activation a) {
+    const float log2e = 1.44269504088896340736f;
+    switch (a) {
+    case ACT_GELU: return v_gelu(x);
+    case ACT_GELU_TANH: { // 1 + tanh(u) = 2 sigmoid(2 u) with u = sqrt(2 / pi) (x + 0.044715 x^3)
+        V u = v_mul(x, v_fma(v_mul(x, x), v_set1(0.044715f), v_set1(1.0f)));
+        return v_gated(x, u, -1.59576912160573071f * log2e);
+    }
+    case ACT_QUICK_GELU: return v_gated(x, x, -1.702f * log2e);
+    case ACT_SILU: return v_gated(x, x, -log2e);
+    default: return v_max(x, v_zero()); // ACT_RELU
+    }
+}
+
+static inline __attribute__((always_inline)) void activate_all(float *x, int n, const Activation a) {
+    int i = 0;
+    for (; i + LANES <= n; i += LANES) v_store(x + i, v_activate(v_load(x + i), a));
+    if (i < n) v_store_first(x + i, n - i, v_activate(v_load_first(x + i, n - i, v_zero()), a));
+}
+
+static void activate(float *x, int n, Activation a) {
+    switch (a) {
+    case ACT_GELU: activate_all(x, n, ACT_GELU); break;
+    case ACT_GELU_TANH: activate_all(x, n, ACT_GELU_TANH); break;
+    case ACT_QUICK_GELU: activate_all(x, n, ACT_QUICK_GELU); break;
+    case ACT_SILU: activate_all(x, n, ACT_SILU); break;
+    case ACT_RELU: activate_all(x, n, ACT_RELU); break;
+    default: break;
+    }
+}
+
 static void swiglu(float *gate, const float *up, int n) {
     const float log2e = 1.44269504088896340736f;
     for (int i = 0; i < n; i += LANES) {
         int left = n - i;
         V g = left >= LANES ? v_load(gate + i) : v_load_first(gate + i, left, v_zero());
         V u = left >= LANES ? v_load(up + i) : v_load_first(up + i, left, v_zero());
-        V e = v_exp2(v_min(v_mul(g, v_set1(-log2e)), v_set1(126.0f)));
-        V y = v_mul(v_div(g, v_add(v_set1(1.0f), e)), u);
+        V y = v_mul(v_gated(g, g, -log2e), u);
         if (left >= LANES) v_store(gate + i, y);
         else v_store_first(gate + i, left, y);
     }
@@ -317,13 +450,18 @@ const Kernels TABLE = {
     .name = RUNG_NAME,
     .panel = PANEL,
     .matvec_f32 = matvec_f32,
+    .matvec_f16 = matvec_f16,
+    .matvec_bf16 = matvec_bf16,
     .matvec_i8g = matvec_i8g,
     .unpack_i8g = unpack_i8g,
     .pack = pack,
     .gemm = gemm,
     .softmax_lanes = softmax_lanes,
     .softmax_row = softmax_row,
+    .f32_from_f16 = unpack_f16,
     .f32_from_bf16 = unpack_bf16,
     .rmsnorm = rmsnorm,
+    .layernorm = layernorm,
+    .activate = activate,
     .swiglu = swiglu,
 };

@@ -45,6 +45,10 @@ static inline float32x4_t v_load_i8(const int8_t *p) {
     return vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)));
 }
 
+static inline float32x4_t v_load_f16(const uint16_t *p) {
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+}
+
 static inline float32x4_t v_load_bf16(const uint16_t *p) {
     return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16));
 }

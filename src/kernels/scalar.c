@@ -14,6 +14,22 @@ static void matvec_f32(float *y, const float *w, int64_t ldw, const float *x, in
     }
 }
 
+static void matvec_f16(float *y, const uint16_t *w, int64_t ldw, const float *x, int n_rows, int k) {
+    for (int i = 0; i < n_rows; i++) {
+        float sum = 0;
+        for (int j = 0; j < k; j++) sum += f32_from_f16(w[i * ldw + j]) * x[j];
+        y[i] = sum;
+    }
+}
+
+static void matvec_bf16(float *y, const uint16_t *w, int64_t ldw, const float *x, int n_rows, int k) {
+    for (int i = 0; i < n_rows; i++) {
+        float sum = 0;
+        for (int j = 0; j < k; j++) sum += f32_from_bf16(w[i * ldw + j]) * x[j];
+        y[i] = sum;
+    }
+}
+
 static void unpack_i8g(float *y, const int8_t *q, const float *scales, int group, int64_t first, int n) {
     for (int i = 0; i < n; i++) y[i] = (float)q[first + i] * scales[(first + i) / group];
 }
@@ -72,6 +88,12 @@ static bool softmax_lanes(float *s, int n_keys, float *m, float *l, float *alpha
     return rescale;
 }
 
+static void unpack_f16(float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int n_rows, int n) {
+    for (int i = 0; i < n_rows; i++) {
+        for (int j = 0; j < n; j++) y[i * ldy + j] = f32_from_f16(x[i * ldx + j]);
+    }
+}
+
 static void unpack_bf16(float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int n_rows, int n) {
     for (int i = 0; i < n_rows; i++) {
         for (int j = 0; j < n; j++) y[i * ldy + j] = f32_from_bf16(x[i * ldx + j]);
@@ -85,6 +107,29 @@ static void rmsnorm(float *y, const float *x, const float *weight, int n, float 
     for (int i = 0; i < n; i++) y[i] = x[i] * scale * weight[i];
 }
 
+static void layernorm(float *y, const float *x, const float *weight, const float *bias, int n, float eps) {
+    float mean = 0, variance = 0;
+    for (int i = 0; i < n; i++) mean += x[i] / (float)n;
+    for (int i = 0; i < n; i++) variance += (x[i] - mean) * (x[i] - mean) / (float)n;
+    float scale = 1.0f / sqrtf(variance + eps);
+    for (int i = 0; i < n; i++) y[i] = (x[i] - mean) * scale * weight[i] + bias[i];
+}
+
+static float activation(float x, Activation a) {
+    switch (a) {
+    case ACT_GELU: return 0.5f * x * erfcf(-x * 0.70710678118654752f);
+    case ACT_GELU_TANH: return x / (1.0f + expf(-1.59576912160573071f * (x + 0.044715f * x * x * x)));
+    case ACT_QUICK_GELU: return x / (1.0f + expf(-1.702f * x));
+    case ACT_SILU: return x / (1.0f + expf(-x));
+    case ACT_RELU: return x > 0 ? x : 0;
+    default: return x;
+    }
+}
+
+static void activate(float *x, int n, Activation a) {
+    for (int i = 0; i < n; i++) x[i] = activation(x[i], a);
+}
+
 static void swiglu(float *gate, const float *up, int n) {
     for (int i = 0; i < n; i++) gate[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
 }
@@ -93,13 +138,18 @@ const Kernels kernels_scalar = {
     .name = "scalar",
     .panel = PANEL,
     .matvec_f32 = matvec_f32,
+    .matvec_f16 = matvec_f16,
+    .matvec_bf16 = matvec_bf16,
     .matvec_i8g = matvec_i8g,
     .unpack_i8g = unpack_i8g,
     .pack = pack,
     .gemm = gemm,
     .softmax_lanes = softmax_lanes,
     .softmax_row = softmax_row,
+    .f32_from_f16 = unpack_f16,
     .f32_from_bf16 = unpack_bf16,
     .rmsnorm = rmsnorm,
+    .layernorm = layernorm,
+    .activate = activate,
     .swiglu = swiglu,
 };

@@ -1,0 +1,283 @@
+// load_safetensors: the tensors of a safetensors file, or of a Hugging Face folder with one file or shards.
+//
+// Owns the format's rules: a length, that much JSON, then data which the tensors' offsets must tile without hole or
+// overlap, each exactly as long as its dtype and shape say. Refuses everything else before a pointer is made. Tensors
+// keep the names of the file and are used in place; values that do not lie on a multiple of their size are copied.
+// Source: github.com/huggingface/safetensors, "Format".
+#include "load.h"
+#include "settings.h"
+
+#include <glob.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <stb/stb_ds.h>
+
+enum { LENGTH_BYTES = 8, MAX_SHARDS = 1000, PATH_ROOM = 4096 };
+
+static const struct {
+    const char *name;
+    DType dtype;
+    unsigned bytes; // of a value
+} dtypes[] = {
+    {"F32", DTYPE_F32, 4},    {"F16", DTYPE_F16, 2},       {"BF16", DTYPE_BF16, 2},     {"F64", DTYPE_OTHER, 8},
+    {"I64", DTYPE_OTHER, 8},  {"I32", DTYPE_OTHER, 4},     {"I16", DTYPE_OTHER, 2},     {"I8", DTYPE_OTHER, 1},
+    {"U64", DTYPE_OTHER, 8},  {"U32", DTYPE_OTHER, 4},     {"U16", DTYPE_OTHER, 2},     {"U8", DTYPE_OTHER, 1},
+    {"BOOL", DTYPE_OTHER, 1}, {"F8_E4M3", DTYPE_OTHER, 1}, {"F8_E5M2", DTYPE_OTHER, 1},
+};
+
+// One tensor of the header, its extent relative to the data.
+typedef struct {
+    const char *name; // the JSON's
+    Tensor tensor;
+    unsigned value_bytes;
+    uint64_t begin, end;
+} Entry;
+
+// -- header
+
+static uint64_t whole(const json_t *v, bool *ok) {
+    *ok = *ok && json_is_integer(v) && json_integer_value(v) >= 0;
+    return *ok ? (uint64_t)json_integer_value(v) : 0;
+}
+
+// dtype and shape; on success *bytes is what they imply.
+static int read_type(Entry *e, const json_t *info, uint64_t *bytes, const char *path, char *err, size_t errlen) {
+    const char *dtype = json_string_value(json_object_get(info, "dtype"));
+    const json_t *shape = json_object_get(info, "shape");
+    size_t n = json_array_size(shape);
+    for (size_t i = 0; dtype && i < sizeof dtypes / sizeof *dtypes; i++) {
+        if (strcmp(dtype, dtypes[i].name) != 0) continue;
+        e->tensor.dtype = dtypes[i].dtype;
+        e->value_bytes = dtypes[i].bytes;
+    }
+    if (!e->value_bytes) {
+        return fail(err, errlen, "%s: tensor %s: dtype: expected F32, F16, BF16, ..., found %.40s", path, e->name,
+                    dtype ? dtype : "no text");
+    }
+    if (!json_is_array(shape) || n > MAX_DIMS) {
+        return fail(err, errlen, "%s: tensor %s: shape: expected an array of at most %d dimensions, found %zu", path,
+                    e->name, MAX_DIMS, n);
+    }
+    *bytes = e->value_bytes;
+    e->tensor.n_dims = n ? (int)n : 1; // a scalar is one value
+    e->tensor.shape[0] = 1;
+    for (size_t i = 0; i < n; i++) {
+        bool ok = true;
+        uint64_t dim = whole(json_array_get(shape, i), &ok);
+        if (!ok) return fail(err, errlen, "%s: tensor %s: shape: expected whole numbers >= 0", path, e->name);
+        if (!mul_u64(*bytes, dim, bytes)) {
+            return fail(err, errlen, "%s: tensor %s: shape: its size does not fit 64 bits", path, e->name);
+        }
+        e->tensor.shape[i] = (int64_t)dim;
+    }
+    return 0;
+}
+
+static int read_entry(Entry *e, const json_t *info, const char *path, char *err, size_t errlen) {
+    if (!json_is_object(info)) return fail(err, errlen, "%s: tensor %s: expected an object", path, e->name);
+    uint64_t bytes;
+    if (read_type(e, info, &bytes, path, err, errlen)) return -1;
+    const json_t *offsets = json_object_get(info, "data_offsets");
+    bool ok = json_array_size(offsets) == 2;
+    e->begin = whole(json_array_get(offsets, 0), &ok);
+    e->end = whole(json_array_get(offsets, 1), &ok);
+    if (!ok) {
+        return fail(err, errlen, "%s: tensor %s: data_offsets: expected two whole numbers >= 0", path, e->name);
+    }
+    if (e->begin > e->end || e->end - e->begin != bytes) {
+        return fail(err, errlen,
+                    "%s: tensor %s: data_offsets: expected %llu bytes by its dtype and shape, found %llu to %llu", path,
+                    e->name, (unsigned long long)bytes, (unsigned long long)e->begin, (unsigned long long)e->end);
+    }
+    return 0;
+}
+
+static int by_begin(const void *a, const void *b) {
+    const Entry *x = a, *y = b;
+    if (x->begin != y->begin) return x->begin < y->begin ? -1 : 1;
+    return x->end < y->end ? -1 : x->end > y->end; // empty tensors first
+}
+
+// In the order of their data, the entries must follow one another from 0 to n_bytes.
+static int check_tiling(Entry *entries, uint64_t n_bytes, const char *path, char *err, size_t errlen) {
+    size_t n = arrlenu(entries);
+    if (n) qsort(entries, n, sizeof *entries, by_begin);
+    uint64_t at = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (entries[i].begin != at) {
+            return fail(err, errlen, "%s: tensor %s: data_offsets: expected to begin at %llu, found %llu: %s", path,
+                        entries[i].name, (unsigned long long)at, (unsigned long long)entries[i].begin,
+                        entries[i].begin < at ? "an overlap" : "a hole");
+        }
+        at = entries[i].end;
+    }
+    if (at == n_bytes) return 0;
+    return fail(err, errlen, "%s: %s: expected %llu bytes of data by its header, found %llu", path,
+                at > n_bytes ? "the file is too short" : "bytes follow the last tensor", (unsigned long long)at,
+                (unsigned long long)n_bytes);
+}
+
+static int add_tensor(Weights *w, Entry *e, const uint8_t *data, const char *path, char *err, size_t errlen) {
+    const uint8_t *at = data + e->begin;
+    e->tensor.data = at;
+    if ((uintptr_t)at % e->value_bytes && e->tensor.dtype != DTYPE_OTHER) {
+        void *copy = weights_own(w, (size_t)(e->end - e->begin));
+        if (!copy) return fail(err, errlen, "%s: tensor %s: out of memory", path, e->name);
+        e->tensor.data = memcpy(copy, at, (size_t)(e->end - e->begin));
+    }
+    return weights_add(w, e->name, e->tensor, err, errlen);
+}
+
+static int read_tensors(Weights *w, const File *file, json_t *header, uint64_t data_at, char *err, size_t errlen) {
+    Entry *entries = NULL;
+    const char *name;
+    json_t *info;
+    int rc = 0;
+    json_object_foreach(header, name, info) {
+        if (!strcmp(name, "__metadata__")) continue;
+        Entry e = {.name = name};
+        rc = read_entry(&e, info, file->path, err, errlen);
+        if (rc) break;
+        arrput(entries, e);
+    }
+    if (!rc) rc = check_tiling(entries, file->size - data_at, file->path, err, errlen);
+    for (ptrdiff_t i = 0; !rc && i < arrlen(entries); i++) {
+        if (entries[i].begin == entries[i].end) continue; // no values: nothing can ask for it
+        rc = add_tensor(w, &entries[i], file->data + data_at, file->path, err, errlen);
+    }
+    arrfree(entries);
+    return rc;
+}
+
+static int read_file(Weights *w, const File *file, char *err, size_t errlen) {
+    Cursor in = cursor_at(file, 0, err, errlen);
+    uint64_t n = cursor_u64(&in, "header length");
+    if (n > MAX_SETTINGS_BYTES) {
+        cursor_fail(&in, 0, "not a safetensors file: header length: expected at most %d, found %llu",
+                    MAX_SETTINGS_BYTES, (unsigned long long)n);
+    }
+    const uint8_t *text = cursor_bytes(&in, n, "header");
+    if (in.failed) return -1;
+    Settings header;
+    if (settings_parse(&header, file->path, (const char *)text, (size_t)n, err, errlen)) return -1;
+    int rc = read_tensors(w, file, header.object, LENGTH_BYTES + n, err, errlen);
+    settings_free(&header);
+    return rc;
+}
+
+int load_safetensors_file(Weights *w, File *file, char *err, size_t errlen) {
+    arrput(w->files, *file);
+    memset(file, 0, sizeof *file);
+    if (!read_file(w, &arrlast(w->files), err, errlen)) return 0;
+    weights_free(w);
+    return -1;
+}
+
+// -- folders
+
+static int map_and_load(Weights *w, const char *path, char *err, size_t errlen) {
+    File file;
+    if (!file_map(&file, path, err, errlen)) return load_safetensors_file(w, &file, err, errlen);
+    weights_free(w);
+    return -1;
+}
+
+// The shards that an index names, each once, in the order of their first tensor. The index and the shards must name the
+// same tensors.
+static int load_shards(Weights *w, const char *folder, Settings *index) {
+    struct {
+        char *key;
+        int value;
+    } *seen = NULL;
+    Settings map = settings_object(index, "weight_map");
+    const char *name;
+    json_t *shard;
+    char path[PATH_ROOM];
+    if (!map.object) settings_fail(index, "weight_map", "expected an object, not found");
+    json_object_foreach(map.object, name, shard) {
+        const char *file = json_string_value(shard);
+        if (!file || !*file || strchr(file, '/')) {
+            settings_fail(index, "weight_map", "%.80s: expected the name of a file in this folder", name);
+        } else if (shgeti(seen, file) < 0) {
+            shput(seen, file, 1);
+            if (shlen(seen) > MAX_SHARDS) settings_fail(index, "weight_map", "expected at most %d files", MAX_SHARDS);
+            snprintf(path, sizeof path, "%s/%s", folder, file);
+            if (!index->failed && map_and_load(w, path, index->err, index->errlen)) index->failed = true;
+        }
+        if (index->failed) break;
+    }
+    json_object_foreach(map.object, name, shard) {
+        if (index->failed) break;
+        if (!weights_find(w, name)) settings_fail(index, "weight_map", "tensor %.80s: not found in its file", name);
+    }
+    shfree(seen);
+    return index->failed ? -1 : 0;
+}
+
+static bool exists(const char *path) {
+    struct stat st;
+    return !stat(path, &st);
+}
+
+static bool is_folder(const char *path) {
+    struct stat st;
+    return !stat(path, &st) && S_ISDIR(st.st_mode);
+}
+
+static int load_index(Weights *w, const char *folder, const char *path, char *err, size_t errlen) {
+    Settings index;
+    if (settings_read(&index, path, err, errlen)) return -1;
+    int rc = load_shards(w, folder, &index);
+    settings_free(&index);
+    if (rc) weights_free(w);
+    return rc;
+}
+
+// The only *.safetensors of a folder, into out; how many there are.
+static int only_safetensors(char *out, size_t size, const char *folder) {
+    glob_t found;
+    char pattern[PATH_ROOM];
+    snprintf(pattern, sizeof pattern, "%s/*.safetensors", folder); // a folder called like a pattern finds nothing
+    int n = glob(pattern, 0, NULL, &found) ? 0 : (int)found.gl_pathc;
+    if (n == 1) snprintf(out, size, "%s", found.gl_pathv[0]);
+    if (n) globfree(&found);
+    return n;
+}
+
+int load_safetensors(Weights *w, const char *path, char *err, size_t errlen) {
+    memset(w, 0, sizeof *w);
+    if (!is_folder(path)) return map_and_load(w, path, err, errlen);
+    char inside[PATH_ROOM];
+    snprintf(inside, sizeof inside, "%s/model.safetensors", path);
+    if (exists(inside)) return map_and_load(w, inside, err, errlen);
+    snprintf(inside, sizeof inside, "%s/model.safetensors.index.json", path);
+    if (exists(inside)) return load_index(w, path, inside, err, errlen);
+    int n = only_safetensors(inside, sizeof inside, path);
+    if (n == 1) return map_and_load(w, inside, err, errlen);
+    return fail(err, errlen,
+                "%s: expected model.safetensors, model.safetensors.index.json or one other .safetensors file, found %d",
+                path, n);
+}
+
+int load_config(Settings *s, const char *path, char *err, size_t errlen) {
+    char weights[PATH_ROOM], config[PATH_ROOM + 16];
+    memset(s, 0, sizeof *s);
+    if (is_folder(path)) {
+        snprintf(config, sizeof config, "%s/config.json", path);
+        if (exists(config) || only_safetensors(weights, sizeof weights, path) != 1) {
+            return settings_read(s, config, err, errlen);
+        }
+    } else {
+        snprintf(weights, sizeof weights, "%s", path);
+    }
+    char *dot = strrchr(weights, '.'), *slash = strrchr(weights, '/');
+    if (dot && (!slash || dot > slash)) *dot = 0;
+    snprintf(config, sizeof config, "%s_config.json", weights);
+    if (exists(config)) return settings_read(s, config, err, errlen);
+    if (slash) *slash = 0;
+    snprintf(config, sizeof config, "%s/config.json", slash ? weights : ".");
+    return settings_read(s, config, err, errlen);
+}

@@ -1,0 +1,140 @@
+// settings: see settings.h.
+#include "settings.h"
+
+#include "file.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int settings_parse(Settings *s, const char *path, const char *text, size_t n, char *err, size_t errlen) {
+    *s = (Settings){.err = err, .errlen = errlen};
+    if (n > MAX_SETTINGS_BYTES) {
+        return fail(err, errlen, "%s: expected at most %d bytes of JSON, found %zu", path, MAX_SETTINGS_BYTES, n);
+    }
+    json_error_t where;
+    s->object = json_loadb(text, n, JSON_REJECT_DUPLICATES, &where);
+    if (!s->object) {
+        return fail(err, errlen, "%s: line %d, column %d: not JSON: %s", path, where.line, where.column, where.text);
+    }
+    if (json_is_object(s->object) && (s->path = strdup(path))) return 0;
+    bool object = json_is_object(s->object);
+    settings_free(s);
+    return fail(err, errlen, "%s: %s", path, object ? "out of memory" : "expected a JSON object, found another value");
+}
+
+int settings_read(Settings *s, const char *path, char *err, size_t errlen) {
+    *s = (Settings){0};
+    File file;
+    if (file_map(&file, path, err, errlen)) return -1;
+    int rc = settings_parse(s, path, (const char *)file.data, file.size, err, errlen);
+    file_unmap(&file);
+    return rc;
+}
+
+void settings_free(Settings *s) {
+    json_decref(s->object);
+    free(s->path);
+    *s = (Settings){0};
+}
+
+void settings_fail(Settings *s, const char *key, const char *fmt, ...) {
+    if (s->failed) return;
+    s->failed = true;
+    char what[256];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(what, sizeof what, fmt, args);
+    va_end(args);
+    const char *parent = s->parent ? s->parent : "", *dot = s->parent ? "." : "";
+    fail(s->err, s->errlen, "%s: %s%s%s: %s", s->path, parent, dot, key, what);
+}
+
+static const char *kind_of(const json_t *v) {
+    switch (json_typeof(v)) {
+    case JSON_OBJECT: return "an object";
+    case JSON_ARRAY: return "an array";
+    case JSON_STRING: return "a text";
+    case JSON_INTEGER: return "a whole number";
+    case JSON_REAL: return "a number";
+    case JSON_TRUE:
+    case JSON_FALSE: return "a boolean";
+    default: return "null";
+    }
+}
+
+static json_t *find(const Settings *s, const char *key) {
+    json_t *v = s->object ? json_object_get(s->object, key) : NULL;
+    return json_is_null(v) ? NULL : v;
+}
+
+bool settings_has(const Settings *s, const char *key) {
+    return find(s, key) != NULL;
+}
+
+int settings_int(Settings *s, const char *key, int least, int most, int fallback) {
+    const json_t *v = find(s, key);
+    bool required = fallback < least || fallback > most;
+    if (!v && !required) return fallback;
+    if (!v) settings_fail(s, key, "expected a whole number from %d to %d, not found", least, most);
+    else if (!json_is_integer(v)) settings_fail(s, key, "expected a whole number, found %s", kind_of(v));
+    else if (json_integer_value(v) < least || json_integer_value(v) > most) {
+        settings_fail(s, key, "expected %d to %d, found %lld", least, most, (long long)json_integer_value(v));
+    } else return (int)json_integer_value(v);
+    return required ? 0 : fallback;
+}
+
+double settings_number(Settings *s, const char *key, double least, double most, double fallback) {
+    const json_t *v = find(s, key);
+    bool required = !(fallback >= least && fallback <= most);
+    if (!v && !required) return fallback;
+    double x = json_number_value(v);
+    if (!v) settings_fail(s, key, "expected a number from %g to %g, not found", least, most);
+    else if (!json_is_number(v)) settings_fail(s, key, "expected a number, found %s", kind_of(v));
+    else if (!(x >= least && x <= most)) settings_fail(s, key, "expected %g to %g, found %g", least, most, x);
+    else return x;
+    return required ? 0 : fallback;
+}
+
+bool settings_bool(Settings *s, const char *key, bool fallback) {
+    const json_t *v = find(s, key);
+    if (!v) return fallback;
+    if (json_is_boolean(v)) return json_is_true(v);
+    settings_fail(s, key, "expected true or false, found %s", kind_of(v));
+    return fallback;
+}
+
+const char *settings_text(Settings *s, const char *key, const char *fallback) {
+    const json_t *v = find(s, key);
+    if (v && json_is_string(v)) return json_string_value(v);
+    if (v) settings_fail(s, key, "expected a text, found %s", kind_of(v));
+    else if (!fallback) settings_fail(s, key, "expected a text, not found");
+    return fallback ? fallback : "";
+}
+
+bool settings_numbers(Settings *s, const char *key, int n, double *values) {
+    const json_t *v = find(s, key);
+    if (!v) return false;
+    if (!json_is_array(v) || json_array_size(v) != (size_t)n) {
+        settings_fail(s, key, "expected an array of %d numbers, found %s of another length or kind", n, kind_of(v));
+        return true;
+    }
+    for (int i = 0; i < n; i++) {
+        const json_t *x = json_array_get(v, (size_t)i);
+        if (!json_is_number(x)) settings_fail(s, key, "expected numbers, found %s", kind_of(x));
+        values[i] = json_number_value(x);
+    }
+    return true;
+}
+
+Settings settings_object(Settings *s, const char *key) {
+    Settings inner = {.path = s->path, .parent = key, .failed = s->failed, .err = s->err, .errlen = s->errlen};
+    json_t *v = find(s, key);
+    if (json_is_object(v)) inner.object = v;
+    else if (v) {
+        settings_fail(s, key, "expected an object, found %s", kind_of(v));
+        inner.failed = true;
+    }
+    return inner;
+}

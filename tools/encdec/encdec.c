@@ -1,0 +1,281 @@
+// encdec: the command line of build/encdec: spelling in, pronunciation out, a line for each word.
+//
+// Words come from -p, -f or stdin; --eval scores a pronouncing dictionary; --attention draws where each symbol looked.
+#include "alignment.h"
+#include "cli.h"
+#include "cpu.h"
+#include "score.h"
+#include "trace.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <stb/stb_ds.h>
+
+static const char usage[] =
+    "usage: build/encdec MODEL [-p \"words\" | -f FILE] [options]\n"
+    "  MODEL            a folder with config.json and model.safetensors (BART, mBART), or the .safetensors file\n"
+    "  -p TEXT          words to pronounce; -f FILE from a file, - for stdin (stdin)\n"
+    "  -b N             beams, 1 is greedy (1; --eval: 4)\n"
+    "  -n N             most symbols of a word (what the model was made for)\n"
+    "  -t N             threads (the cores this process may use)\n"
+    "  -o text|json     a line \"word<TAB>symbols\", or a JSON object a line (text)\n"
+    "  --attention FILE .svg or .png: the cross-attention of the one word given, averaged and by head\n"
+    "  --eval [FILE]    word and phoneme error rate on a dictionary in CMUdict's format (MODEL/test.dict)\n"
+    "  -q               no statistics\n";
+
+enum { WORDS_AT_ONCE = 8192, DEFAULT_NEW = 512, EVAL_BEAMS = 4 };
+
+typedef struct {
+    const char *model, *prompt, *file, *picture, *eval;
+    char *eval_default; // owned
+    int n_beams, max_new, n_threads;
+    bool json, quiet;
+} Options;
+
+static Options parse(int argc, char **argv) {
+    Options o = {0};
+    bool eval = false;
+    Args a = args_start(argc, argv, usage);
+    while (args_left(&a)) {
+        const char *f = args_next(&a);
+        if (!strcmp(f, "-p")) o.prompt = args_text(&a, f);
+        else if (!strcmp(f, "-f")) o.file = args_text(&a, f);
+        else if (!strcmp(f, "-b")) o.n_beams = args_int(&a, f, 1, MAX_BEAMS);
+        else if (!strcmp(f, "-n")) o.max_new = args_int(&a, f, 1, DEFAULT_NEW);
+        else if (!strcmp(f, "-t")) o.n_threads = args_int(&a, f, 1, MAX_THREADS);
+        else if (!strcmp(f, "-o")) {
+            const char *form = args_text(&a, f);
+            o.json = !strcmp(form, "json");
+            if (!o.json && strcmp(form, "text") != 0) die(2, "-o: expected text or json, found '%s'", form);
+        } else if (!strcmp(f, "--attention")) o.picture = args_text(&a, f);
+        else if (!strcmp(f, "--eval")) {
+            eval = true;
+            if (args_left(&a) && *a.argv[a.at] != '-') o.eval = args_next(&a);
+        } else if (!strcmp(f, "-q")) o.quiet = true;
+        else if (*f == '-' && f[1]) die(2, "%s: unknown flag; build/encdec --help lists them", f);
+        else if (o.model) die(2, "%s: a second model; expected one, found %s first", f, o.model);
+        else o.model = f;
+    }
+    if (!o.model) die(2, "no model: expected build/encdec MODEL -p \"words\"");
+    if ((o.prompt != NULL) + (o.file != NULL) + eval > 1) die(2, "-p, -f and --eval: expected one, found more");
+    if (eval && o.picture) die(2, "--attention: expected with -p or -f, found with --eval");
+    if (eval && !o.eval && asprintf(&o.eval_default, "%s/test.dict", o.model) > 0) o.eval = o.eval_default;
+    if (!o.n_beams) o.n_beams = eval ? EVAL_BEAMS : 1;
+    if (!o.n_threads) o.n_threads = cpu_count();
+    return o;
+}
+
+// ---- words in, lines out
+
+typedef struct {
+    int n_words;
+    double seconds;
+    bool refused; // a word that the model cannot say
+} Totals;
+
+static void print_json(const Seq2seq *m, const Word *w, const Decoded *d) {
+    json_t *symbols = json_array();
+    for (int i = 0; i < d->n; i++) {
+        const char *symbol = symbols_text(&m->phonemes, d->ids[i]);
+        if (symbol) json_array_append_new(symbols, json_string(symbol));
+    }
+    json_t *line = json_pack("{s:s+%, s:o}", "word", w->text, strlen(w->text), "symbols", symbols);
+    if (!line) { // the word is not UTF-8
+        line = json_pack("{s:n, s:O}", "word", "symbols", symbols);
+        json_decref(symbols);
+    }
+    if (d->ids) json_object_set_new(line, "score", json_real(d->score));
+    json_dumpf(line, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6));
+    putchar('\n');
+    json_decref(line);
+}
+
+// What a reader of the output should know about a word.
+static void print_note(const Seq2seq *m, const Word *w) {
+    if (w->n_unknown) {
+        fprintf(stderr, "note: %s: the model has no letter '%s'%s; %s\n", w->text, w->unknown,
+                w->n_unknown > 1 ? " (and others)" : "", w->n_known ? "read as unknown" : "no letter is known to it");
+    }
+    if (w->n_ids > m->max_tokens) {
+        fprintf(stderr, "note: %.40s...: expected at most %d letters, found %d\n", w->text, m->max_tokens - 2,
+                w->n_ids - 2);
+    }
+}
+
+static void print_word(const Options *o, const Seq2seq *m, const Word *w, const Decoded *d, Totals *totals) {
+    print_note(m, w);
+    if (!d->ids) totals->refused = true;
+    if (o->json) {
+        print_json(m, w, d);
+        return;
+    }
+    char *text = d->ids ? pronunciation(m, d) : strdup("?");
+    if (!text) die(1, "out of memory");
+    printf("%s\t%s\n", w->text, text);
+    free(text);
+}
+
+static void run_words(Pronouncer *p, const Word *words, int n, Decoded *out, Totals *totals) {
+    char err[512];
+    double start = seconds();
+    if (pronounce(p, words, n, out, err, sizeof err)) die(1, "%s", err);
+    totals->seconds += seconds() - start;
+    totals->n_words += n;
+}
+
+static void flush_words(const Options *o, Pronouncer *p, Word **words, Totals *totals) {
+    int n = (int)arrlen(*words);
+    Decoded *out = calloc((size_t)n + 1, sizeof *out);
+    if (!out) die(1, "out of memory for %d words", n);
+    run_words(p, *words, n, out, totals);
+    for (int i = 0; i < n; i++) {
+        print_word(o, p->model, &(*words)[i], &out[i], totals);
+        decoded_free(&out[i]);
+    }
+    if (fflush(stdout) || ferror(stdout)) die(1, "stdout: the lines could not be written");
+    free(out);
+    words_free(words);
+}
+
+// A line at a time, so that a terminal answers at once and a long file needs no memory.
+static void pronounce_stream(const Options *o, Pronouncer *p, FILE *in, const char *path, Totals *totals) {
+    Word *words = NULL;
+    char *line = NULL, err[512];
+    size_t room = 0;
+    ssize_t n;
+    bool live = isatty(fileno(in));
+    while ((n = getline(&line, &room, in)) >= 0) {
+        if (words_split(&words, p->model, line, (size_t)n, err, sizeof err)) die(1, "%s", err);
+        if (live || arrlen(words) >= WORDS_AT_ONCE) flush_words(o, p, &words, totals);
+    }
+    if (ferror(in)) die(1, "%s: %s", path, strerror(errno));
+    flush_words(o, p, &words, totals);
+    free(line);
+}
+
+// ---- the picture
+
+static void draw(const Options *o, const Seq2seq *m, const Word *w, const Decoded *d) {
+    char err[512];
+    Seq2seqState state;
+    Trace t;
+    if (seq2seq_state_open(&state, m, 1, err, sizeof err)) die(1, "%s", err);
+    if (trace_word(&t, m, &state, w, d, err, sizeof err)) die(1, "%s", err);
+    const char **in = calloc((size_t)t.n_in, sizeof *in), **out = calloc((size_t)t.n_out, sizeof *out);
+    AlignmentMap *maps = calloc((size_t)t.n_maps + 1, sizeof *maps);
+    char(*titles)[48] = calloc((size_t)t.n_maps, sizeof *titles);
+    float *mean = malloc(sizeof *mean * (size_t)t.n_out * (size_t)t.n_in);
+    if (!in || !out || !maps || !titles || !mean) die(1, "out of memory for the picture");
+    for (int i = 0; i < t.n_in; i++) {
+        const char *symbol = symbols_text(&m->graphemes, w->ids[i]);
+        in[i] = symbol ? symbol : i == 0 ? "<s>" : i == t.n_in - 1 ? "</s>" : "<unk>";
+    }
+    for (int i = 0; i < t.n_out; i++) {
+        const char *symbol = i < d->n ? symbols_text(&m->phonemes, d->ids[i]) : "</s>";
+        out[i] = symbol ? symbol : "<s>";
+    }
+    trace_mean(&t, mean);
+    maps[0] = (AlignmentMap){"all heads", mean};
+    for (int i = 0; i < t.n_maps; i++) {
+        snprintf(titles[i], sizeof titles[i], "layer %d, head %d", i / t.n_heads + 1, i % t.n_heads + 1);
+        maps[i + 1] = (AlignmentMap){titles[i], t.weights + (int64_t)i * t.n_out * t.n_in};
+    }
+    if (alignment_write(o->picture, out, t.n_out, in, t.n_in, maps, t.n_maps + 1, err, sizeof err)) die(1, "%s", err);
+    free(in);
+    free(out);
+    free(maps);
+    free(titles);
+    free(mean);
+    trace_free(&t);
+    seq2seq_state_close(&state);
+}
+
+static void pronounce_and_draw(const Options *o, Pronouncer *p, Totals *totals) {
+    char err[512], *text = NULL;
+    size_t n = o->prompt ? strlen(o->prompt) : 0;
+    Word *words = NULL;
+    Decoded out;
+    if (!o->prompt) text = read_text(o->file ? o->file : "-", &n);
+    if (words_split(&words, p->model, text ? text : o->prompt, n, err, sizeof err)) die(1, "%s", err);
+    if (arrlen(words) != 1) die(2, "--attention: expected one word, found %d", (int)arrlen(words));
+    run_words(p, words, 1, &out, totals);
+    print_word(o, p->model, words, &out, totals);
+    if (!out.ids) die(1, "--attention: nothing to draw");
+    draw(o, p->model, words, &out);
+    decoded_free(&out);
+    words_free(&words);
+    free(text);
+}
+
+// ---- the score
+
+static void print_rates(const char *name, Rates r) {
+    printf("%-14s word error rate %5.2f %% (%d of %d)   phoneme error rate %5.2f %% (%ld of %ld)\n", name,
+           100.0 * r.wrong_words / r.n_words, r.wrong_words, r.n_words, 100.0 * (double)r.edits / (double)r.n_phonemes,
+           r.edits, r.n_phonemes);
+}
+
+static void evaluate(const Options *o, Pronouncer *p, Totals *totals) {
+    char err[512];
+    Dictionary d;
+    if (dictionary_read(&d, p->model, o->eval, err, sizeof err)) die(1, "%s", err);
+    int n = (int)arrlen(d.words);
+    Decoded *out = calloc((size_t)n, sizeof *out);
+    if (!out) die(1, "out of memory for %d words", n);
+    run_words(p, d.words, n, out, totals);
+    if (o->json) {
+        Rates plain = dictionary_score(&d, out, false), stress = dictionary_score(&d, out, true);
+        printf("{\"n_words\":%d,\"beams\":%d,\"wer\":%.6f,\"per\":%.6f,\"wer_stress\":%.6f,\"per_stress\":%.6f}\n", n,
+               o->n_beams, (double)plain.wrong_words / n, (double)plain.edits / (double)plain.n_phonemes,
+               (double)stress.wrong_words / n, (double)stress.edits / (double)stress.n_phonemes);
+    } else {
+        print_rates("without stress", dictionary_score(&d, out, false));
+        print_rates("with stress", dictionary_score(&d, out, true));
+    }
+    for (int i = 0; i < n; i++) decoded_free(&out[i]);
+    free(out);
+    dictionary_free(&d);
+}
+
+int main(int argc, char **argv) {
+    Options o = parse(argc, argv);
+    char err[512];
+    file_guard_shrinking();
+    double start = seconds();
+    Seq2seq m;
+    if (seq2seq_open(&m, o.model, err, sizeof err)) die(1, "%s", err);
+    if (!o.max_new) o.max_new = m.max_tokens - 2 < DEFAULT_NEW ? m.max_tokens - 2 : DEFAULT_NEW;
+    if (o.max_new < 1) o.max_new = 1;
+    Pronouncer p;
+    if (pronouncer_open(&p, &m, o.n_threads, o.n_beams, o.max_new, err, sizeof err)) die(1, "%s", err);
+    double load = seconds() - start;
+
+    Totals totals = {0};
+    if (o.eval) evaluate(&o, &p, &totals);
+    else if (o.picture) pronounce_and_draw(&o, &p, &totals);
+    else if (o.prompt) {
+        Word *words = NULL;
+        if (words_split(&words, &m, o.prompt, strlen(o.prompt), err, sizeof err)) die(1, "%s", err);
+        flush_words(&o, &p, &words, &totals);
+    } else {
+        const char *path = o.file && strcmp(o.file, "-") != 0 ? o.file : "stdin";
+        FILE *in = strcmp(path, "stdin") ? fopen(path, "r") : stdin;
+        if (!in) die(1, "%s: %s", path, strerror(errno));
+        pronounce_stream(&o, &p, in, path, &totals);
+        if (in != stdin) fclose(in);
+    }
+    if (!o.quiet) {
+        fprintf(stderr,
+                "load %.3f s | %.2f M parameters | %d words, %.1f words/s | %d beams | peak %.1f MiB | %d threads\n",
+                load, (double)seq2seq_params(&m) * 1e-6, totals.n_words, totals.n_words / totals.seconds, o.n_beams,
+                (double)peak_rss_bytes() / 0x1p20, o.n_threads);
+    }
+    pronouncer_close(&p);
+    seq2seq_close(&m);
+    free(o.eval_default);
+    return totals.refused;
+}

@@ -1,0 +1,83 @@
+// symbols: see symbols.h.
+#include "symbols.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+size_t utf8_length(const char *text, bool *valid) {
+    const unsigned char *p = (const unsigned char *)text;
+    size_t n = p[0] < 0x80                   ? 1
+               : p[0] >= 0xc2 && p[0] < 0xe0 ? 2
+               : p[0] >> 4 == 14             ? 3
+               : p[0] >= 0xf0 && p[0] < 0xf5 ? 4
+                                             : 0;
+    *valid = n > 0;
+    for (size_t i = 1; i < n && *valid; i++) *valid = p[i] >> 6 == 2; // the terminator stops it
+    if (*valid && n == 3) *valid = !(p[0] == 0xe0 && p[1] < 0xa0) && !(p[0] == 0xed && p[1] > 0x9f);
+    if (*valid && n == 4) *valid = !(p[0] == 0xf0 && p[1] < 0x90) && !(p[0] == 0xf4 && p[1] > 0x8f);
+    return *valid ? n : 1;
+}
+
+static void put(Symbols *y, Settings *s, const char *key, const char *text, size_t n, int64_t id) {
+    if (id < 0 || id >= y->n_ids) {
+        settings_fail(s, key, "id: expected 0 to %d, found %lld", y->n_ids - 1, (long long)id);
+    } else if (y->by_id[id]) {
+        settings_fail(s, key, "id %lld: expected once, found for '%s' and '%.*s'", (long long)id, y->by_id[id], (int)n,
+                      text);
+    } else if (!(y->by_id[id] = strndup(text, n))) {
+        settings_fail(s, key, "out of memory");
+    }
+}
+
+static void read_object(Symbols *y, Settings *s, const char *key, int n_special) {
+    Settings table = settings_object(s, key);
+    const char *symbol;
+    json_t *id;
+    y->spaced = true;
+    json_object_foreach(table.object, symbol, id) {
+        if (!json_is_integer(id) || !*symbol) {
+            settings_fail(s, key, "expected symbols with a whole number each, found '%.40s' with another", symbol);
+        } else if (json_integer_value(id) >= n_special) {
+            put(y, s, key, symbol, strlen(symbol), json_integer_value(id));
+        }
+        if (s->failed) return;
+    }
+}
+
+static void read_string(Symbols *y, Settings *s, const char *key, int n_special) {
+    const char *text = settings_text(s, key, NULL);
+    bool valid;
+    for (int id = 0; *text && !s->failed; id++) {
+        size_t n = utf8_length(text, &valid);
+        if (id >= n_special) put(y, s, key, text, n, id);
+        text += n;
+    }
+}
+
+int symbols_load(Symbols *y, Settings *s, const char *object_key, const char *string_key, int vocab_size,
+                 int n_special) {
+    *y = (Symbols){.by_id = calloc((size_t)vocab_size, sizeof *y->by_id), .n_ids = vocab_size};
+    if (!y->by_id) settings_fail(s, object_key, "out of memory");
+    else if (settings_has(s, object_key)) read_object(y, s, object_key, n_special);
+    else if (settings_has(s, string_key)) read_string(y, s, string_key, n_special);
+    else settings_fail(s, object_key, "expected it, or %s: the model's symbols, not found", string_key);
+    return s->failed ? -1 : 0;
+}
+
+void symbols_free(Symbols *y) {
+    for (int id = 0; y->by_id && id < y->n_ids; id++) free(y->by_id[id]);
+    free(y->by_id);
+    *y = (Symbols){0};
+}
+
+int symbols_find(const Symbols *y, const char *text, size_t n) {
+    for (int id = 0; id < y->n_ids; id++) { // a few dozen
+        const char *symbol = y->by_id[id];
+        if (symbol && !strncmp(symbol, text, n) && !symbol[n]) return id;
+    }
+    return -1;
+}
+
+const char *symbols_text(const Symbols *y, int id) {
+    return id >= 0 && id < y->n_ids ? y->by_id[id] : NULL;
+}

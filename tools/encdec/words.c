@@ -1,0 +1,89 @@
+// words: see words.h.
+#include "words.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <stb/stb_ds.h>
+
+// One letter of a word: its id, and how many bytes it has.
+static int letter_id(const Symbols *y, const char *text, size_t n) {
+    int id = symbols_find(y, text, n);
+    if (id >= 0 || n > 1) return id;
+    char lower = (char)tolower((unsigned char)*text);
+    return symbols_find(y, &lower, 1);
+}
+
+int words_add(Word **list, const Seq2seq *m, const char *text, size_t n, char *err, size_t errlen) {
+    Word w = {.text = strndup(text, n), .ids = malloc(sizeof *w.ids * (n + 2))};
+    if (!w.text || !w.ids) {
+        free(w.text);
+        free(w.ids);
+        return fail(err, errlen, "out of memory for a word of %zu bytes", n);
+    }
+    w.ids[w.n_ids++] = m->bos_id;
+    for (size_t i = 0; w.text[i];) { // a NUL ends the word
+        bool valid;
+        size_t len = utf8_length(w.text + i, &valid);
+        int id = letter_id(&m->graphemes, w.text + i, len);
+        if (id >= 0) w.n_known++;
+        else if (!w.n_unknown++) memcpy(w.unknown, w.text + i, len);
+        w.ids[w.n_ids++] = id >= 0 ? id : m->unk_id;
+        i += len;
+    }
+    w.ids[w.n_ids++] = m->eos_id;
+    arrput(*list, w);
+    return 0;
+}
+
+void words_free(Word **list) {
+    for (ptrdiff_t i = 0; i < arrlen(*list); i++) {
+        free((*list)[i].text);
+        free((*list)[i].ids);
+    }
+    arrfree(*list);
+}
+
+// Quotes, dashes, dots and brackets: ASCII, and General Punctuation U+2010 to U+205E.
+static bool is_punctuation(const char *p, size_t n) {
+    const unsigned char *u = (const unsigned char *)p;
+    return (n == 1 && ispunct(u[0])) || (n == 3 && u[0] == 0xe2 && (u[1] == 0x80 || u[1] == 0x81));
+}
+
+static size_t first_length(const char *p) {
+    bool valid;
+    return utf8_length(p, &valid);
+}
+
+static size_t last_length(const char *begin, const char *end) {
+    const char *p = end - 1;
+    while (p > begin && ((unsigned char)*p & 0xc0) == 0x80) p--;
+    return (size_t)(end - p);
+}
+
+// Punctuation around a word goes, but for what belongs to it: the apostrophe of 'tis and of dogs' (when it stands on
+// one side alone) and the last dot of u.s.
+static void strip(const char **begin, const char **end) {
+    const char *a = *begin, *b = *end;
+    while (a < b && *a != '\'' && is_punctuation(a, first_length(a))) a += first_length(a);
+    while (a < b && b[-1] != '\'' && is_punctuation(b - last_length(a, b), last_length(a, b))) {
+        if (b[-1] == '.' && memchr(a, '.', (size_t)(b - a - 1)) && b - a > 2 && isalpha((unsigned char)b[-2])) break;
+        b -= last_length(a, b);
+    }
+    if (b - a > 1 && *a == '\'' && b[-1] == '\'') a++, b--;
+    *begin = a, *end = b;
+}
+
+int words_split(Word **list, const Seq2seq *m, const char *text, size_t n, char *err, size_t errlen) {
+    char *copy = strndup(text, n), *saved;
+    int rc = copy ? 0 : fail(err, errlen, "out of memory for %zu bytes of text", n);
+    char *token = copy ? strtok_r(copy, " \t\r\n\f\v", &saved) : NULL;
+    for (; token && !rc; token = strtok_r(NULL, " \t\r\n\f\v", &saved)) {
+        const char *begin = token, *end = token + strlen(token);
+        strip(&begin, &end);
+        if (begin < end) rc = words_add(list, m, begin, (size_t)(end - begin), err, errlen);
+    }
+    free(copy);
+    return rc;
+}

@@ -1,0 +1,16 @@
+// overlay: where a vision transformer looks, as one PNG.
+//
+// Owns the drawing: the picture that the model saw, and beside it, for each map, the same picture darkened with the
+// map's weights over it in colour. Refuses weights that are negative or not finite, and drawings beyond MAX_PIXELS.
+#pragma once
+#include "picture.h"
+
+typedef struct {
+    const char *title;    // a line of ASCII under the panel; cut where it is too long
+    const float *weights; // [rows][cols] over the patches, from the top left; each map is shown relative to its maximum
+} AttentionMap;
+
+// picture: grey or RGB, of any size; the patches cover it evenly. Panels in a row (MAX_PANELS_A_ROW to a row), their
+// shorter side at least 224 pixels. -1 with one line in err.
+int overlay_write(const char *path, const Picture *picture, const AttentionMap *maps, int n_maps, int rows, int cols,
+                  char *err, size_t errlen);

@@ -1,0 +1,81 @@
+// picture: 8-bit pictures, and what a model's preprocessor_config.json says to do with one.
+//
+// Owns reading (PNG, JPEG, BMP, binary PPM and PGM), resizing, cropping, writing a PNG, drawing boxes and lines of text,
+// and the way from a picture to a vision transformer's input. The decoders are stb_image's. Refuses, each with one
+// line: other kinds of file, more than MAX_PIXELS pixels, a file that ends early or asks for more memory than its
+// picture can need, and settings that do not lead to the size the model takes.
+#pragma once
+#include "file.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    MAX_PIXELS = 64 << 20, // width x height
+    MAX_SIDE = 65535,
+    MAX_PICTURE_BYTES = 1 << 30, // of a file
+    MAX_CHANNELS = 3
+};
+
+typedef struct {
+    int width, height, channels; // 1 grey, 3 RGB
+    uint8_t *pixels;             // [height][width][channels], owned; NULL: no picture
+} Picture;
+
+// Values of "resample" in preprocessor_config.json (those of PIL).
+typedef enum {
+    RESAMPLE_NEAREST = 0,
+    RESAMPLE_LANCZOS = 1, // refused
+    RESAMPLE_BILINEAR = 2,
+    RESAMPLE_BICUBIC = 3
+} Resample;
+
+// Read `path` as grey (channels 1) or RGB (3). A transparent picture is laid over white, 16 bits are cut to their upper
+// 8, colour becomes grey by ITU-R 601-2 luma (PIL's convert("L")), CMYK becomes RGB as stb_image does it; an EXIF
+// orientation is not applied. A PPM must have 255 as its largest value. On failure *p is empty.
+int picture_read(Picture *p, const char *path, int channels, char *err, size_t errlen);
+// The same from a file that is already mapped (or in memory); file->path is for messages.
+int picture_decode(Picture *p, const File *file, int channels, char *err, size_t errlen);
+
+// Width x height zeroed (black) pixels.
+int picture_new(Picture *p, int width, int height, int channels, char *err, size_t errlen);
+void picture_free(Picture *p); // accepts a zeroed Picture
+
+// *out (another Picture) becomes `in` at width x height, as PIL's Image.resize does it: nearest, or the antialiased
+// convolution with a triangle (bilinear) or Catmull-Rom (bicubic) filter, along x and then along y, rounded to 8 bits in
+// between. @PIL@
+int picture_resize(Picture *out, const Picture *in, int width, int height, Resample r, char *err, size_t errlen);
+// *out becomes the middle width x height pixels, an odd rest at the right and the bottom; never more than there is.
+int picture_crop(Picture *out, const Picture *in, int width, int height, char *err, size_t errlen);
+int picture_write_png(const Picture *p, const char *path, char *err, size_t errlen);
+
+// Drawing; what lies outside the picture is cut off. colour: [channels].
+void picture_fill(Picture *p, int x, int y, int width, int height, const uint8_t *colour);
+// One line in a bitmap font of 7 scale pixels for a capital; x, y: the left end and the top of the capitals. upward:
+// the line runs upward from x (the capitals' top, at the left), y (their lower end). Bytes that are no printable ASCII
+// are drawn as '?'.
+void picture_text(Picture *p, int x, int y, int scale, bool upward, const uint8_t *colour, const char *text);
+int picture_text_width(const char *text, int scale); // pixels, along the line
+
+// Steps of ViTImageProcessor and DeiTImageProcessor (and their FeatureExtractor names), in the order they are taken.
+typedef struct {
+    int size, channels;              // of the model: the result is [channels][size][size]
+    bool resize;                     //
+    int resize_width, resize_height; // 0: shortest_edge holds
+    int shortest_edge;               // the other side keeps the proportions, rounded down; 0: width and height hold
+    Resample resample;
+    bool crop; // the middle
+    int crop_width, crop_height;
+    bool rescale;
+    double rescale_factor;
+    bool normalize;
+    float mean[MAX_CHANNELS], std[MAX_CHANNELS];
+} Preprocess;
+
+// Read FOLDER/preprocessor_config.json. Absent keys mean what they mean to the processor that the file names; an absent
+// file means ViT's: resize to image_size, bilinear, 1/255, mean and std 0.5. An error when the steps cannot end in
+// image_size x image_size.
+int preprocess_load(Preprocess *p, const char *folder, int image_size, int channels, char *err, size_t errlen);
+// Take the steps. in: of p->channels; pixels: [channels][size][size].
+int preprocess_apply(const Preprocess *p, const Picture *in, float *pixels, char *err, size_t errlen);

@@ -1,0 +1,275 @@
+// vit: the command line of build/vit: pictures in, classes out, with a picture of where the model looked if asked.
+#include "classify.h"
+#include "cli.h"
+#include "cpu.h"
+#include "idx.h"
+#include "overlay.h"
+#include "picture.h"
+#include "rollout.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char usage[] =
+    "usage: build/vit MODEL IMAGE... [options]\n"
+    "  MODEL                 a folder with config.json and model.safetensors (ViT, DeiT)\n"
+    "  IMAGE                 PNG, JPEG, BMP or PPM of any size; resized and normalised as the folder says\n"
+    "  -k N                  classes to show (3)\n"
+    "  -t N                  threads (the cores this process may use)\n"
+    "  -o text|json          bars, or a JSON object a line (text)\n"
+    "  --attention FILE.png  where it looked, over the one picture given: rollout and last layer\n"
+    "  --eval IMAGES LABELS  accuracy on a pair of idx files (also .gz), and pictures per second\n"
+    "  -b N                  pictures of a batch of --eval (64)\n"
+    "  -q                    no statistics\n";
+
+enum { BAR = 30, MAX_BATCH = 1 << 14 };
+
+typedef struct {
+    const char *model, **images, *picture, *eval_images, *eval_labels;
+    int n_images, n_best, n_threads, batch;
+    bool json, quiet;
+} Options;
+
+static Options parse(int argc, char **argv) {
+    Options o = {.n_best = 3, .batch = 64, .images = calloc((size_t)argc, sizeof *o.images)};
+    Args a = args_start(argc, argv, usage);
+    while (args_left(&a)) {
+        const char *f = args_next(&a);
+        if (!strcmp(f, "-k")) o.n_best = args_int(&a, f, 1, 1 << 20);
+        else if (!strcmp(f, "-t")) o.n_threads = args_int(&a, f, 1, MAX_THREADS);
+        else if (!strcmp(f, "-b")) o.batch = args_int(&a, f, 1, MAX_BATCH);
+        else if (!strcmp(f, "-o")) {
+            const char *form = args_text(&a, f);
+            o.json = !strcmp(form, "json");
+            if (!o.json && strcmp(form, "text") != 0) die(2, "-o: expected text or json, found '%s'", form);
+        } else if (!strcmp(f, "--attention")) o.picture = args_text(&a, f);
+        else if (!strcmp(f, "--eval")) {
+            o.eval_images = args_text(&a, f);
+            o.eval_labels = args_text(&a, f);
+        } else if (!strcmp(f, "-q")) o.quiet = true;
+        else if (*f == '-' && f[1]) die(2, "%s: unknown flag; build/vit --help lists them", f);
+        else if (o.model) o.images[o.n_images++] = f;
+        else o.model = f;
+    }
+    if (!o.model) die(2, "no model: expected build/vit MODEL IMAGE...");
+    if (!o.n_images && !o.eval_images) die(2, "no picture: expected build/vit MODEL IMAGE...");
+    if (o.n_images && o.eval_images) die(2, "--eval: expected no other pictures, found %s", o.images[0]);
+    if (o.picture && o.n_images != 1) die(2, "--attention: expected one picture, found %d", o.n_images);
+    if (!o.n_threads) o.n_threads = cpu_count();
+    return o;
+}
+
+// ---- one picture
+
+// The n_best largest of p[n], n_best <= n, in order; among equals the first.
+static void pick_best(const float *p, int n, int *best, int n_best) {
+    int found = 0;
+    for (int i = 0; i < n; i++) {
+        if (found == n_best && !(p[i] > p[best[found - 1]])) continue;
+        int at = found < n_best ? found++ : n_best - 1;
+        for (; at > 0 && p[i] > p[best[at - 1]]; at--) best[at] = best[at - 1];
+        best[at] = i;
+    }
+}
+
+static void print_text(const Vit *v, const char *image, const float *p, const int *best, int n_best) {
+    static const char *const eighths[] = {"", "▏", "▎", "▍", "▌", "▋", "▊", "▉"};
+    size_t widest = 0;
+    for (int i = 0; i < n_best; i++) widest = strlen(v->labels[best[i]]) > widest ? strlen(v->labels[best[i]]) : widest;
+    printf("%s\n", image);
+    for (int i = 0; i < n_best; i++) {
+        printf("  %-*s %5.1f %%  ", (int)widest, v->labels[best[i]], 100.0 * (double)p[best[i]]);
+        int length = (int)(p[best[i]] * BAR * 8 + 0.5f);
+        for (int b = 0; b < length / 8; b++) fputs("█", stdout);
+        printf("%s\n", eighths[length % 8]);
+    }
+}
+
+static void print_json(const Vit *v, const char *image, const float *p, const int *best, int n_best) {
+    json_t *classes = json_array(), *line = json_object();
+    for (int i = 0; i < n_best; i++) {
+        json_array_append_new(classes, json_pack("{s:i, s:s, s:f}", "id", best[i], "label", v->labels[best[i]],
+                                                 "probability", (double)p[best[i]]));
+    }
+    json_t *name = json_string(image);
+    json_object_set_new(line, "image", name ? name : json_null()); // the path is not UTF-8
+    json_object_set_new(line, "classes", classes);
+    json_dumpf(line, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6));
+    putchar('\n');
+    json_decref(line);
+}
+
+// The model's input as a picture again.
+static int picture_seen(const Preprocess *steps, const float *pixels, Picture *seen, char *err, size_t errlen) {
+    int size = steps->size, channels = steps->channels;
+    if (picture_new(seen, size, size, channels, err, errlen)) return -1;
+    for (int c = 0; c < channels; c++) {
+        for (int i = 0; i < size * size; i++) {
+            double x = (double)pixels[c * size * size + i];
+            if (steps->normalize) x = x * (double)steps->std[c] + (double)steps->mean[c];
+            if (steps->rescale) x /= steps->rescale_factor;
+            seen->pixels[i * channels + c] = (uint8_t)(x < 0 ? 0 : x > 255 ? 255 : x + 0.5);
+        }
+    }
+    return 0;
+}
+
+static int draw(const Options *o, Classifier *c, const Preprocess *steps, const float *pixels, char *err,
+                size_t errlen) {
+    const Vit *v = c->model;
+    float *logits = malloc(sizeof *logits * (size_t)v->n_labels);
+    float *maps = malloc(sizeof *maps * 2 * (size_t)v->n_patches);
+    Rollout r;
+    Picture seen = {0};
+    if (!logits || !maps) die(1, "out of memory for the picture");
+    int rc = rollout_open(&r, v, &c->whole, err, errlen);
+    if (rc) die(1, "%s", err);
+    rc = vit_forward(v, &c->whole, pixels, 1, logits, rollout_visit, &r, err, errlen);
+    if (!rc && r.failed) rc = -1;
+    if (!rc) {
+        rollout_maps(&r, maps, maps + v->n_patches);
+        AttentionMap list[] = {{"attention rollout", maps}, {"last layer", maps + v->n_patches}};
+        rc = picture_seen(steps, pixels, &seen, err, errlen) ||
+             overlay_write(o->picture, &seen, list, 2, v->side, v->side, err, errlen);
+    }
+    picture_free(&seen);
+    rollout_close(&r);
+    free(logits);
+    free(maps);
+    return rc;
+}
+
+// 0, or -1 with the reason printed; the other pictures go on.
+static int classify_one(const Options *o, Classifier *c, const Preprocess *steps, const char *path, float *pixels,
+                        float *logits) {
+    const Vit *v = c->model;
+    char err[512];
+    Picture picture;
+    int n_best = o->n_best < v->n_labels ? o->n_best : v->n_labels, *best = malloc(sizeof *best * (size_t)n_best);
+    if (!best) die(1, "out of memory");
+    int rc = picture_read(&picture, path, v->n_channels, err, sizeof err);
+    if (!rc) rc = preprocess_apply(steps, &picture, pixels, err, sizeof err);
+    if (!rc) rc = classify(c, pixels, 1, logits, err, sizeof err);
+    if (!rc) {
+        probabilities(logits, v->n_labels);
+        pick_best(logits, v->n_labels, best, n_best);
+        (o->json ? print_json : print_text)(v, path, logits, best, n_best);
+        if (o->picture) rc = draw(o, c, steps, pixels, err, sizeof err);
+    }
+    if (rc) {
+        fflush(stdout);
+        fprintf(stderr, "error: %s\n", err);
+    }
+    picture_free(&picture);
+    free(best);
+    return rc;
+}
+
+static int classify_files(const Options *o, Classifier *c, const Preprocess *steps, double load) {
+    int failed = 0;
+    float *pixels = malloc(sizeof *pixels * (size_t)vit_pixels(c->model));
+    float *logits = malloc(sizeof *logits * (size_t)c->model->n_labels);
+    if (!pixels || !logits) die(1, "out of memory for a picture");
+    double start = seconds();
+    for (int i = 0; i < o->n_images; i++) failed += classify_one(o, c, steps, o->images[i], pixels, logits) != 0;
+    double taken = seconds() - start;
+    if (fflush(stdout) || ferror(stdout)) die(1, "stdout: the classes could not be written");
+    if (!o->quiet && failed < o->n_images) {
+        fprintf(
+            stderr,
+            "load %.3f s | %.2f M parameters | %d pictures, %.1f ms each with reading | peak %.1f MiB | %d threads\n",
+            load, (double)vit_params(c->model) * 1e-6, o->n_images - failed, taken * 1e3 / o->n_images,
+            (double)peak_rss_bytes() / 0x1p20, o->n_threads);
+    }
+    free(pixels);
+    free(logits);
+    return failed > 0;
+}
+
+// ---- a labelled set
+
+static void read_set(const Options *o, const Vit *v, IdxImages *images, IdxLabels *labels) {
+    char err[512];
+    if (idx_read_images(images, o->eval_images, err, sizeof err)) die(1, "%s", err);
+    if (idx_read_labels(labels, o->eval_labels, err, sizeof err)) die(1, "%s", err);
+    if (images->n != labels->n) {
+        die(1, "%s: expected %d labels for the pictures of %s, found %d", o->eval_labels, images->n, o->eval_images,
+            labels->n);
+    }
+    for (int i = 0; i < labels->n; i++) {
+        if (labels->labels[i] >= v->n_labels) {
+            die(1, "%s: label %d: expected less than %d, found %d", o->eval_labels, i, v->n_labels, labels->labels[i]);
+        }
+    }
+}
+
+// A grey picture of the set, as many channels as the model takes.
+static Picture picture_at(const IdxImages *images, int i, int channels) {
+    char err[512];
+    Picture p;
+    if (picture_new(&p, images->width, images->height, channels, err, sizeof err)) die(1, "%s", err);
+    int64_t n = (int64_t)images->width * images->height;
+    const uint8_t *grey = images->pixels + i * n;
+    for (int64_t j = 0; j < n * channels; j++) p.pixels[j] = grey[j / channels];
+    return p;
+}
+
+static int evaluate(const Options *o, Classifier *c, const Preprocess *steps) {
+    const Vit *v = c->model;
+    IdxImages images;
+    IdxLabels labels;
+    char err[512];
+    read_set(o, v, &images, &labels);
+    int64_t each = vit_pixels(v);
+    float *pixels = malloc(sizeof *pixels * (size_t)(each * o->batch));
+    float *logits = malloc(sizeof *logits * (size_t)v->n_labels * (size_t)o->batch);
+    if (!pixels || !logits) die(1, "out of memory for a batch of %d pictures; a smaller -b needs less", o->batch);
+    int right = 0;
+    double taken = 0;
+    for (int first = 0; first < images.n; first += o->batch) {
+        int n = images.n - first < o->batch ? images.n - first : o->batch;
+        for (int i = 0; i < n; i++) {
+            Picture p = picture_at(&images, first + i, v->n_channels);
+            if (preprocess_apply(steps, &p, pixels + i * each, err, sizeof err)) die(1, "%s", err);
+            picture_free(&p);
+        }
+        double start = seconds();
+        if (classify(c, pixels, n, logits, err, sizeof err)) die(1, "%s", err);
+        taken += seconds() - start;
+        for (int i = 0; i < n; i++) {
+            right += best_label(logits + (int64_t)i * v->n_labels, v->n_labels) == labels.labels[first + i];
+        }
+    }
+    if (o->json) {
+        printf("{\"n_images\":%d,\"correct\":%d,\"accuracy\":%.6f,\"images_per_second\":%.1f,\"batch\":%d}\n", images.n,
+               right, (double)right / images.n, images.n / taken, o->batch);
+    } else {
+        printf("accuracy %.2f %% (%d of %d)   %.1f images/s in batches of %d, %d threads\n", 100.0 * right / images.n,
+               right, images.n, images.n / taken, o->batch, o->n_threads);
+    }
+    free(pixels);
+    free(logits);
+    idx_free_images(&images);
+    idx_free_labels(&labels);
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    Options o = parse(argc, argv);
+    char err[512];
+    file_guard_shrinking();
+    double start = seconds();
+    Vit v;
+    Classifier c;
+    Preprocess steps;
+    if (vit_open(&v, o.model, err, sizeof err)) die(1, "%s", err);
+    if (preprocess_load(&steps, o.model, v.image_size, v.n_channels, err, sizeof err)) die(1, "%s", err);
+    if (classifier_open(&c, &v, o.n_threads, err, sizeof err)) die(1, "%s", err);
+    double load = seconds() - start;
+    int status = o.eval_images ? evaluate(&o, &c, &steps) : classify_files(&o, &c, &steps, load);
+    classifier_close(&c);
+    vit_close(&v);
+    free(o.images);
+    return status;
+}
