@@ -123,7 +123,7 @@ static int check_tiling(Entry *entries, uint64_t n_bytes, const char *path, char
 static int add_tensor(Weights *w, Entry *e, const uint8_t *data, const char *path, char *err, size_t errlen) {
     const uint8_t *at = data + e->begin;
     e->tensor.data = at;
-    if ((uintptr_t)at % e->value_bytes && e->tensor.dtype != DTYPE_OTHER) {
+    if ((uintptr_t)at % e->value_bytes && e->tensor.dtype != DTYPE_OTHER && e->end > e->begin) {
         void *copy = weights_own(w, (size_t)(e->end - e->begin));
         if (!copy) return fail(err, errlen, "%s: tensor %s: out of memory", path, e->name);
         e->tensor.data = memcpy(copy, at, (size_t)(e->end - e->begin));
@@ -145,7 +145,6 @@ static int read_tensors(Weights *w, const File *file, json_t *header, uint64_t d
     }
     if (!rc) rc = check_tiling(entries, file->size - data_at, file->path, err, errlen);
     for (ptrdiff_t i = 0; !rc && i < arrlen(entries); i++) {
-        if (entries[i].begin == entries[i].end) continue; // no values: nothing can ask for it
         rc = add_tensor(w, &entries[i], file->data + data_at, file->path, err, errlen);
     }
     arrfree(entries);
@@ -185,33 +184,52 @@ static int map_and_load(Weights *w, const char *path, char *err, size_t errlen) 
     return -1;
 }
 
-// The shards that an index names, each once, in the order of their first tensor. The index and the shards must name the
-// same tensors.
+static int join(char out[PATH_ROOM], const char *folder, const char *name, char *err, size_t errlen) {
+    int n = snprintf(out, PATH_ROOM, "%s/%s", folder, name);
+    return n < PATH_ROOM ? 0 : fail(err, errlen, "%.200s...: the path is too long", folder);
+}
+
+// One shard: it must hold exactly the tensors that the index says are in it.
+static int load_shard(Weights *w, const char *folder, const char *file, Settings *index, const json_t *map) {
+    char path[PATH_ROOM];
+    size_t before = weights_count(w), n = 0;
+    if (join(path, folder, file, index->err, index->errlen) || map_and_load(w, path, index->err, index->errlen)) {
+        index->failed = true;
+        return -1;
+    }
+    const char *name;
+    json_t *shard;
+    json_object_foreach((json_t *)(uintptr_t)map, name, shard) {
+        if (strcmp(json_string_value(shard), file) != 0) continue;
+        n++;
+        if (!weights_find(w, name)) settings_fail(index, "weight_map", "tensor %.80s: not found in its file", name);
+    }
+    size_t found = weights_count(w) - before;
+    if (found != n) settings_fail(index, "weight_map", "%.80s: expected %zu tensors, found %zu", file, n, found);
+    return index->failed ? -1 : 0;
+}
+
+// The shards that an index names, each once, in the order of their first tensor.
 static int load_shards(Weights *w, const char *folder, Settings *index) {
     struct {
         char *key;
         int value;
     } *seen = NULL;
-    Settings map = settings_object(index, "weight_map");
+    json_t *map = settings_object(index, "weight_map").object, *shard;
     const char *name;
-    json_t *shard;
-    char path[PATH_ROOM];
-    if (!map.object) settings_fail(index, "weight_map", "expected an object, not found");
-    json_object_foreach(map.object, name, shard) {
+    if (!json_object_size(map)) settings_fail(index, "weight_map", "expected tensors and their files, found none");
+    json_object_foreach(map, name, shard) {
         const char *file = json_string_value(shard);
-        if (!file || !*file || strchr(file, '/')) {
-            settings_fail(index, "weight_map", "%.80s: expected the name of a file in this folder", name);
-        } else if (shgeti(seen, file) < 0) {
-            shput(seen, file, 1);
-            if (shlen(seen) > MAX_SHARDS) settings_fail(index, "weight_map", "expected at most %d files", MAX_SHARDS);
-            snprintf(path, sizeof path, "%s/%s", folder, file);
-            if (!index->failed && map_and_load(w, path, index->err, index->errlen)) index->failed = true;
-        }
-        if (index->failed) break;
+        if (file && *file && !strchr(file, '/')) continue;
+        settings_fail(index, "weight_map", "%.80s: expected the name of a file in this folder", name);
     }
-    json_object_foreach(map.object, name, shard) {
+    json_object_foreach(map, name, shard) {
         if (index->failed) break;
-        if (!weights_find(w, name)) settings_fail(index, "weight_map", "tensor %.80s: not found in its file", name);
+        const char *file = json_string_value(shard);
+        if (shgeti(seen, file) >= 0) continue;
+        shput(seen, file, 1);
+        if (shlen(seen) > MAX_SHARDS) settings_fail(index, "weight_map", "expected at most %d files", MAX_SHARDS);
+        else load_shard(w, folder, file, index, map);
     }
     shfree(seen);
     return index->failed ? -1 : 0;
@@ -237,13 +255,14 @@ static int load_index(Weights *w, const char *folder, const char *path, char *er
 }
 
 // The only *.safetensors of a folder, into out; how many there are.
-static int only_safetensors(char *out, size_t size, const char *folder) {
+static int only_safetensors(char out[PATH_ROOM], const char *folder) {
     glob_t found;
     char pattern[PATH_ROOM];
-    snprintf(pattern, sizeof pattern, "%s/*.safetensors", folder); // a folder called like a pattern finds nothing
+    if (join(pattern, folder, "*.safetensors", NULL, 0)) return 0; // a folder called like a pattern finds nothing
     int n = glob(pattern, 0, NULL, &found) ? 0 : (int)found.gl_pathc;
-    if (n == 1) snprintf(out, size, "%s", found.gl_pathv[0]);
-    if (n) globfree(&found);
+    if (n == 1 && strlen(found.gl_pathv[0]) >= PATH_ROOM) n = 0;
+    if (n == 1) memcpy(out, found.gl_pathv[0], strlen(found.gl_pathv[0]) + 1);
+    if (found.gl_pathc) globfree(&found);
     return n;
 }
 
@@ -251,11 +270,11 @@ int load_safetensors(Weights *w, const char *path, char *err, size_t errlen) {
     memset(w, 0, sizeof *w);
     if (!is_folder(path)) return map_and_load(w, path, err, errlen);
     char inside[PATH_ROOM];
-    snprintf(inside, sizeof inside, "%s/model.safetensors", path);
+    if (join(inside, path, "model.safetensors", err, errlen)) return -1;
     if (exists(inside)) return map_and_load(w, inside, err, errlen);
-    snprintf(inside, sizeof inside, "%s/model.safetensors.index.json", path);
+    if (join(inside, path, "model.safetensors.index.json", err, errlen)) return -1;
     if (exists(inside)) return load_index(w, path, inside, err, errlen);
-    int n = only_safetensors(inside, sizeof inside, path);
+    int n = only_safetensors(inside, path);
     if (n == 1) return map_and_load(w, inside, err, errlen);
     return fail(err, errlen,
                 "%s: expected model.safetensors, model.safetensors.index.json or one other .safetensors file, found %d",
@@ -263,21 +282,20 @@ int load_safetensors(Weights *w, const char *path, char *err, size_t errlen) {
 }
 
 int load_config(Settings *s, const char *path, char *err, size_t errlen) {
-    char weights[PATH_ROOM], config[PATH_ROOM + 16];
+    char weights[PATH_ROOM], config[PATH_ROOM];
     memset(s, 0, sizeof *s);
     if (is_folder(path)) {
-        snprintf(config, sizeof config, "%s/config.json", path);
-        if (exists(config) || only_safetensors(weights, sizeof weights, path) != 1) {
-            return settings_read(s, config, err, errlen);
-        }
-    } else {
-        snprintf(weights, sizeof weights, "%s", path);
+        if (join(config, path, "config.json", err, errlen)) return -1;
+        if (exists(config) || only_safetensors(weights, path) != 1) return settings_read(s, config, err, errlen);
+    } else if (snprintf(weights, sizeof weights, "%s", path) >= PATH_ROOM) {
+        return fail(err, errlen, "%.200s...: the path is too long", path);
     }
-    char *dot = strrchr(weights, '.'), *slash = strrchr(weights, '/');
-    if (dot && (!slash || dot > slash)) *dot = 0;
-    snprintf(config, sizeof config, "%s_config.json", weights);
-    if (exists(config)) return settings_read(s, config, err, errlen);
+    char *slash = strrchr(weights, '/'), *name = slash ? slash + 1 : weights, *dot = strrchr(name, '.');
+    int stem = (int)(dot ? dot - weights : (ptrdiff_t)strlen(weights));
+    if (snprintf(config, sizeof config, "%.*s_config.json", stem, weights) < PATH_ROOM && exists(config)) {
+        return settings_read(s, config, err, errlen);
+    }
     if (slash) *slash = 0;
-    snprintf(config, sizeof config, "%s/config.json", slash ? weights : ".");
+    if (join(config, slash ? weights : ".", "config.json", err, errlen)) return -1;
     return settings_read(s, config, err, errlen);
 }

@@ -39,16 +39,26 @@ void settings_free(Settings *s) {
     *s = (Settings){0};
 }
 
+// "outer.inner." of the objects that s stands in.
+static void print_names(char *text, size_t size, const Settings *s) {
+    if (!s->up) return;
+    print_names(text, size, s->up);
+    size_t n = strlen(text);
+    snprintf(text + n, size - n, "%s.", s->name);
+}
+
 void settings_fail(Settings *s, const char *key, const char *fmt, ...) {
-    if (s->failed) return;
-    s->failed = true;
-    char what[256];
+    Settings *root = s;
+    while (root->up) root = root->up;
+    if (root->failed) return;
+    root->failed = true;
+    char names[128] = "", what[256];
+    print_names(names, sizeof names, s);
     va_list args;
     va_start(args, fmt);
     vsnprintf(what, sizeof what, fmt, args);
     va_end(args);
-    const char *parent = s->parent ? s->parent : "", *dot = s->parent ? "." : "";
-    fail(s->err, s->errlen, "%s: %s%s%s: %s", s->path, parent, dot, key, what);
+    fail(root->err, root->errlen, "%s: %s%s: %s", root->path, names, key, what);
 }
 
 static const char *kind_of(const json_t *v) {
@@ -116,6 +126,7 @@ const char *settings_text(Settings *s, const char *key, const char *fallback) {
 bool settings_numbers(Settings *s, const char *key, int n, double *values) {
     const json_t *v = find(s, key);
     if (!v) return false;
+    memset(values, 0, sizeof *values * (size_t)n);
     if (!json_is_array(v) || json_array_size(v) != (size_t)n) {
         settings_fail(s, key, "expected an array of %d numbers, found %s of another length or kind", n, kind_of(v));
         return true;
@@ -129,12 +140,9 @@ bool settings_numbers(Settings *s, const char *key, int n, double *values) {
 }
 
 Settings settings_object(Settings *s, const char *key) {
-    Settings inner = {.path = s->path, .parent = key, .failed = s->failed, .err = s->err, .errlen = s->errlen};
+    Settings inner = {.up = s, .name = key};
     json_t *v = find(s, key);
     if (json_is_object(v)) inner.object = v;
-    else if (v) {
-        settings_fail(s, key, "expected an object, found %s", kind_of(v));
-        inner.failed = true;
-    }
+    else if (v) settings_fail(s, key, "expected an object, found %s", kind_of(v));
     return inner;
 }

@@ -9,13 +9,14 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-// One object of a file. After the first failure every call returns its fallback (or zero), `failed` stays set and err
-// holds the first message; callers may check once at the end of a group.
-typedef struct {
-    json_t *object;     // owned by whoever called settings_read or settings_parse
-    char *path;         // likewise
-    const char *parent; // key that the object stands under, for messages; NULL: the root
-    bool failed;
+// One object of a file. A call that fails returns its fallback (or zero); `failed` of the root is set and err holds the
+// first message, so callers may check once at the end of a group.
+typedef struct Settings {
+    json_t *object;      // owned by whoever called settings_read or settings_parse
+    char *path;          // likewise
+    struct Settings *up; // the object that this one stands in, which must outlive it; NULL: this is the root
+    const char *name;    // its key there
+    bool failed;         // of the root
     char *err;
     size_t errlen;
 } Settings;
@@ -34,11 +35,11 @@ double settings_number(Settings *s, const char *key, double least, double most, 
 bool settings_bool(Settings *s, const char *key, bool fallback);
 // fallback NULL: required. The text belongs to the object.
 const char *settings_text(Settings *s, const char *key, const char *fallback);
-// Exactly n numbers into values; false when the key is absent.
+// Exactly n numbers into values (zeros when it fails); false when the key is absent.
 bool settings_numbers(Settings *s, const char *key, int n, double *values);
-// The object under a key, which shares s's error; its `object` is NULL when the key is absent.
+// The object under a key; its `object` is NULL when the key is absent.
 Settings settings_object(Settings *s, const char *key);
 bool settings_has(const Settings *s, const char *key); // present and not null
 
-// Set the failure by hand: "path: key: message".
+// Set the failure by hand: "path: outer.key: message".
 void settings_fail(Settings *s, const char *key, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

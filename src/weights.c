@@ -29,6 +29,7 @@ uint64_t tensor_bytes(const Tensor *t) {
     case DTYPE_I8G: return n + n / (uint64_t)t->group * sizeof(float);
     case DTYPE_F16:
     case DTYPE_BF16: return n * sizeof(uint16_t);
+    case DTYPE_OTHER: return 0;
     default: return n * sizeof(float);
     }
 }

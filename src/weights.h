@@ -45,7 +45,7 @@ typedef struct {
 
 const char *dtype_name(DType d);
 int64_t tensor_count(const Tensor *t);  // values
-uint64_t tensor_bytes(const Tensor *t); // bytes that a full read touches, scales included
+uint64_t tensor_bytes(const Tensor *t); // bytes that a full read touches, scales included; 0: DTYPE_OTHER
 
 // Take a tensor over into the table. -1 with a line in err for a duplicate name.
 int weights_add(Weights *w, const char *name, Tensor t, char *err, size_t errlen);

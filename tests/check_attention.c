@@ -584,11 +584,112 @@ static void scratch(void) {
     at_every_rung(scratch_child);
 }
 
+// ---- the probabilities themselves
+
+// Each row against softmax in double; with sink logits it sums to less than 1, with nothing visible it is zeros.
+static void check_weights(const Attention *a, const float *k, const float *weights, const char *what) {
+    int hd = a->kv.head_dim, n_kv = a->kv.n_kv_heads, wrong = 0;
+    double *p = need(sizeof *p * (size_t)(a->n_keys + 1));
+    for (int row = 0; row < a->n_q * a->n_heads; row++) {
+        int t = row / a->n_heads, h = row % a->n_heads;
+        double sink = a->mask.sink_logits ? (double)a->mask.sink_logits[h] : -INFINITY;
+        double top = sink, largest = a->mask.sink_logits ? fabs(sink) : 0, sum = 0, found = 0;
+        for (int j = 0; j < a->n_keys; j++) {
+            const float *q = a->q + (int64_t)row * hd, *key = k + ((int64_t)j * n_kv + h / (a->n_heads / n_kv)) * hd;
+            double size = 0;
+            p[j] = 0;
+            for (int d = 0; d < hd; d++) {
+                p[j] += (double)q[d] * (double)key[d] * (double)a->scale;
+                size += fabs((double)q[d] * (double)key[d] * (double)a->scale);
+            }
+            if (!visible(&a->mask, a->pos0, a->n_keys, t, j)) p[j] = -INFINITY;
+            else largest = fmax(largest, size);
+            top = fmax(top, p[j]);
+        }
+        for (int j = 0; j < a->n_keys; j++) sum += p[j] = p[j] > -INFINITY ? exp(p[j] - top) : 0;
+        if (a->mask.sink_logits) sum += exp(sink - top);
+        double tolerance = 4e-6 + 2 * 3 * (double)FLT_EPSILON * largest, expected = 0;
+        for (int j = 0; j < a->n_keys; j++) {
+            double want = sum > 0 ? p[j] / sum : 0, w = (double)weights[(int64_t)row * a->n_keys + j];
+            bool hidden = !visible(&a->mask, a->pos0, a->n_keys, t, j);
+            expected += want;
+            found += w;
+            if (hidden ? w == 0 : fabs(w - want) <= tolerance) continue;
+            if (wrong++ < 3) {
+                CHECK(false, "%s: query %d head %d key %d: weight %.9g, expected %.9g +- %.2g", what, t, h, j, w, want,
+                      tolerance);
+            }
+        }
+        CHECK(fabs(found - expected) <= 1e-5, "%s: query %d head %d: weights sum to %.9g, expected %.9g", what, t, h,
+              found, expected);
+    }
+    free(p);
+}
+
+static void run_weights(const Case *c, int shape) {
+    char err[200] = "";
+    test_rng = c->seed * 0x9E3779B97F4A7C15u + 1;
+    Data d = make_data(c);
+    int64_t n = (int64_t)c->n_q * c->shape.n_heads * c->n_keys;
+    float *weights = need_floats(n + 2 * GUARD), *again = need_floats(n + 2 * GUARD);
+    Attention a = {.q = d.q,
+                   .n_q = c->n_q,
+                   .n_heads = c->shape.n_heads,
+                   .pos0 = c->pos0,
+                   .n_keys = c->n_keys,
+                   .scale = d.scale,
+                   .kv = kvcache_view(d.cache, 1),
+                   .mask = d.mask};
+    for (int i = 0; i < N_POOLS; i += 2) {
+        float *to = i ? again : weights;
+        for (int64_t at = 0; at < n + 2 * GUARD; at++) to[at] = NAN;
+        CHECK(!attention_weights(pools[i], scratches[shape][i], &a, to + GUARD, err, sizeof err), "%s: %s", describe(c),
+              err);
+        bool kept = true;
+        for (int g = 0; g < GUARD; g++) kept &= isnan(to[g]) && isnan(to[GUARD + n + g]);
+        CHECK(kept, "%s: wrote outside the weights", describe(c));
+    }
+    CHECK(!memcmp(weights + GUARD, again + GUARD, sizeof *weights * (size_t)n), "%s: weights: %d threads differ from 1",
+          describe(c), thread_counts[2]);
+    check_weights(&a, d.k, weights + GUARD, describe(c));
+    free(weights);
+    free(again);
+    free_data(&d);
+}
+
+// Fewer keys than head_dim, as many, one more, several blocks of the cache.
+static void probabilities_child(void) {
+    open_pools();
+    static const int lengths[][2] = {{1, 1}, {1, 5}, {3, 16}, {2, 65}, {7, 48}, {17, 130}, {1, 300}, {33, 129}};
+    int n = 0;
+    for (int mask = 0; mask < N_MASKS; mask++) {
+        for (int i = quick() ? mask % 3 : 0; i < N_OF(lengths); i += quick() ? 3 : 1, n++) {
+            int shape = (mask * 3 + i) % N_SHAPES;
+            Case c = {.mask = &masks[mask],
+                      .shape = shapes[shape],
+                      .n_q = lengths[i][0],
+                      .n_keys = lengths[i][1],
+                      .pos0 = lengths[i][1] - lengths[i][0],
+                      .type = (mask + i / 2) % 2 ? KV_F32 : KV_BF16,
+                      .fill = n % 4 ? ORDINARY : n % 3,
+                      .poison = n % N_POISONS,
+                      .seed = (uint64_t)(2000000 + n)};
+            run_weights(&c, shape);
+        }
+    }
+    close_pools();
+}
+
+static void probabilities(void) {
+    at_every_rung(probabilities_child);
+}
+
 int main(void) {
     RUN(product);
     RUN(long_spans);
     RUN(nothing_visible);
     RUN(evicted_blocks);
     RUN(scratch);
+    RUN(probabilities);
     return test_report();
 }

@@ -7,7 +7,7 @@
 //   v_store_first(p, n, v)    the first n < LANES lanes
 //   v_load_i8(p)              LANES int8 values as floats
 //   v_load_f16(p) v_load_bf16(p)  LANES half precision, or bfloat16, values as floats
-//   v_round, v_exp2_scale(p, n)   to the nearest integer; p * 2^n for integral n in -126..127, 0 for n = -127
+//   v_round, v_exp2_scale(p, n)   to the nearest integer; p * 2^n for integral n in -126..128 (then inf), 0 for n = -127
 //   v_sum, v_max_of           over the lanes
 //   v_sum4(y, a, b, c, d)     y[0..3] = the sums of four vectors, each in the same order as the others
 //   transpose_4(dst, ldd, src, lds)  dst[k * ldd + i] = src[i * lds + k] for i < LANES, k < 4
@@ -272,7 +272,7 @@ static void gemm(float *y, int64_t ldy, const float *panel, const float *x, int6
 
 // ---- softmax, activation, norm
 
-// 2^x for x in [-inf, 127], 0 below -126.5. Taylor of degree 6 on [-0.5, 0.5]: 1.2e-7 relative.
+// 2^x for x in [-inf, 128], 0 below -126.5, inf at 128. Taylor of degree 6 on [-0.5, 0.5]: 1.2e-7 relative.
 static inline V v_exp2(V x) {
     x = v_max(x, v_set1(-127.0f));
     V n = v_round(x), f = v_sub(x, n);
@@ -364,33 +364,38 @@ static void layernorm(float *y, const float *x, const float *weight, const float
     V acc = v_zero();
     int i = 0;
     for (; i + LANES <= n; i += LANES) acc = v_add(acc, v_load(x + i));
-    float sum = v_sum(acc), squares;
+    float sum = v_sum(acc), rest, squares;
     for (; i < n; i++) sum += x[i];
     float mean = sum / (float)n;
-    V vmean = v_set1(mean);
+    V vmean = v_set1(mean), some = v_zero();
     acc = v_zero();
     for (i = 0; i + LANES <= n; i += LANES) {
         V d = v_sub(v_load(x + i), vmean);
+        some = v_add(some, d);
         acc = v_fma(d, d, acc);
     }
-    for (squares = v_sum(acc); i < n; i++) squares += (x[i] - mean) * (x[i] - mean);
-    float scale = 1.0f / sqrtf(squares / (float)n + eps);
-    V vscale = v_set1(scale);
+    for (rest = v_sum(some), squares = v_sum(acc); i < n; i++) {
+        rest += x[i] - mean;
+        squares += (x[i] - mean) * (x[i] - mean);
+    }
+    rest /= (float)n; // what rounding took from the mean
+    float scale = 1.0f / sqrtf(fmaxf(squares / (float)n - rest * rest, 0) + eps);
+    V vscale = v_set1(scale), vrest = v_set1(rest);
     for (i = 0; i + LANES <= n; i += LANES) {
-        V d = v_mul(v_sub(v_load(x + i), vmean), vscale);
+        V d = v_mul(v_sub(v_sub(v_load(x + i), vmean), vrest), vscale);
         v_store(y + i, v_fma(d, v_load(weight + i), v_load(bias + i)));
     }
-    for (; i < n; i++) y[i] = (x[i] - mean) * scale * weight[i] + bias[i];
+    for (; i < n; i++) y[i] = (x[i] - mean - rest) * scale * weight[i] + bias[i];
 }
 
 // x sigmoid(a u), with u and -log2(e) a as the arguments.
 static inline V v_gated(V x, V u, float minus_a_log2e) {
-    V e = v_exp2(v_min(v_mul(u, v_set1(minus_a_log2e)), v_set1(126.0f)));
+    V e = v_exp2(v_min(v_mul(u, v_set1(minus_a_log2e)), v_set1(128.0f)));
     return v_div(x, v_add(v_set1(1.0f), e));
 }
 
-// x Phi(x) = max(x, 0) - |x| erfc(|x| / sqrt 2) / 2, where erfc(z) = t exp(-z^2 + P(t)), t = 1 / (1 + z / 2), to 1.2e-7
-// relative (Press et al., Numerical Recipes in C, 2nd ed., section 6.2, erfcc).
+// x Phi(x) = max(x, 0) - |x| erfc(|x| / sqrt 2) / 2, where erfc(z) = t exp(-z^2 + P(t)), t = 1 / (1 + z / 2), to 2.4e-7
+// absolute (Press et al., Numerical Recipes in C, 2nd ed., section 6.2, erfcc).
 static inline V v_gelu(V x) {
     static const float coefficients[] = {0.17087277f,  -0.82215223f, 1.48851587f, -1.13520398f, 0.27886807f,
                                          -0.18628806f, 0.09678418f,  0.37409196f, 1.00002368f,  -1.26551223f};

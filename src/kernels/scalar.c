@@ -108,11 +108,11 @@ static void rmsnorm(float *y, const float *x, const float *weight, int n, float 
 }
 
 static void layernorm(float *y, const float *x, const float *weight, const float *bias, int n, float eps) {
-    float mean = 0, variance = 0;
-    for (int i = 0; i < n; i++) mean += x[i] / (float)n;
-    for (int i = 0; i < n; i++) variance += (x[i] - mean) * (x[i] - mean) / (float)n;
-    float scale = 1.0f / sqrtf(variance + eps);
-    for (int i = 0; i < n; i++) y[i] = (x[i] - mean) * scale * weight[i] + bias[i];
+    double mean = 0, variance = 0;
+    for (int i = 0; i < n; i++) mean += (double)x[i] / n;
+    for (int i = 0; i < n; i++) variance += (x[i] - mean) * (x[i] - mean) / n;
+    double scale = 1 / sqrt(variance + (double)eps);
+    for (int i = 0; i < n; i++) y[i] = (float)((x[i] - mean) * scale) * weight[i] + bias[i];
 }
 
 static float activation(float x, Activation a) {

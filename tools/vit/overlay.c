@@ -5,13 +5,13 @@
 #include <string.h>
 
 enum {
-    MIN_SIDE = 224,   // pixels of a panel's shorter side
-    TINY_SIDE = 64,   // a picture below this is enlarged pixel by pixel, so that its pixels stay visible
+    MIN_SIDE = 224, // pixels of a panel's shorter side
+    TINY_SIDE = 64, // a picture below this is enlarged pixel by pixel, so that its pixels stay visible
     MAX_PANELS_A_ROW = 8,
     MARGIN = 20,
-    GAP = 16,         // between panels
+    GAP = 16,          // between panels
     TITLE_HEIGHT = 36, // under a panel
-    TITLE_GAP = 11,   // from the panel to the capitals
+    TITLE_GAP = 11,    // from the panel to the capitals
     TEXT_SCALE = 2,
     MAX_MAPS = 256,
     MAX_GRID = 1024 // rows, cols
@@ -19,9 +19,10 @@ enum {
 
 static const uint8_t paper[3] = {255, 255, 255}, ink[3] = {31, 41, 51};
 
-// Dark violet to pale yellow; CIE lightness rises evenly (8, 24, 40, 57, 75, 94), so that more weight always looks
+// Dark violet to pale yellow; CIE lightness rises evenly (6, 22, 38, 54, 73, 91), so that more weight always looks
 // brighter, in grey and to colour-blind eyes as well.
-static const uint8_t heat[][3] = {{20, 11, 52}, {84, 22, 108}, {158, 42, 99}, {220, 83, 60}, {250, 157, 30}, {252, 242, 156}};
+static const uint8_t heat[][3] = {{20, 11, 52},  {84, 22, 108},  {158, 42, 99},
+                                  {220, 83, 60}, {250, 157, 30}, {250, 231, 140}};
 
 enum { N_HEAT = sizeof heat / sizeof *heat };
 

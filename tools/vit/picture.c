@@ -14,9 +14,11 @@
 #include <string.h>
 #include <unistd.h>
 
-static _Thread_local size_t allocation_limit;   // bytes, of one allocation of the decoder
-static _Thread_local bool allocation_refused;   // one was larger
-static _Thread_local bool resize_out_of_bounds; // the resizer's own checks failed
+enum { HEADER_ALLOCATION = 1 << 16 }; // the JPEG decoder's tables
+
+static _Thread_local size_t allocation_limit = HEADER_ALLOCATION; // bytes, of one allocation of the decoder
+static _Thread_local bool allocation_refused;                     // one was larger
+static _Thread_local bool resize_out_of_bounds;                   // the resizer's own checks failed
 
 // Zeroed: a JPEG may use tables that it never defined.
 static void *bounded_malloc(size_t n) {
@@ -49,8 +51,8 @@ static void *bounded_realloc(void *p, size_t n) {
 #define STB_IMAGE_WRITE_IMPLEMENTATION
 #include <stb/stb_image_write.h>
 
-// The resizer's own checks, without the exit. Those of a sum of weights ("total") are too narrow for a triangle at 2/3 of
-// the size; it divides by the sum right after.
+// The resizer's own checks, without the exit. Those of a sum of weights ("total") are too narrow for a triangle at 2/3
+// of the size; it divides by the sum right after.
 static void resizer_check(bool good, const char *what) {
     if (!good && strncmp(what, "total", 5) != 0) resize_out_of_bounds = true;
 }
@@ -164,12 +166,12 @@ static bool huffman_tables_fit(const File *f, size_t pos, size_t length) {
     return true;
 }
 
-// Every marker segment of a JPEG in order. In coded data 0xff is followed by 0 or a restart marker (0xd0 to 0xd7);
-// whatever else follows is the next marker, to the decoder as well.
+// Every marker segment of a JPEG in order. 0xd8 opens the file; in coded data 0xff is followed by 0 or a restart
+// marker (0xd0 to 0xd7); whatever else follows is the next marker, to the decoder as well.
 static int check_jpeg(const File *f, char *err, size_t errlen) {
-    for (size_t pos = 2; pos + 4 <= f->size;) {
+    for (size_t pos = 0; pos + 4 <= f->size;) {
         const uint8_t *b = f->data + pos;
-        if (b[0] != 0xff || b[1] == 0xff || b[1] == 0 || (b[1] >= 0xd0 && b[1] <= 0xd7)) {
+        if (b[0] != 0xff || b[1] == 0xff || b[1] == 0 || (b[1] >= 0xd0 && b[1] <= 0xd8)) {
             pos++;
             continue;
         }
@@ -186,12 +188,12 @@ static int check_jpeg(const File *f, char *err, size_t errlen) {
 }
 
 // The size in the header, checked before anything is decoded, and the limit of one allocation that follows from it: 4
-// channels, twice (the PNG decoder doubles its buffer when an interlaced picture outgrows the first guess), sides padded
-// to a JPEG's largest block, and the file's own bytes, doubled likewise.
+// channels, twice (the PNG decoder doubles its buffer when an interlaced picture outgrows the first guess), sides
+// padded to a JPEG's largest block, and the file's own bytes, doubled likewise.
 static int check_size(const File *f, char *err, size_t errlen) {
     Reader r = {.file = f};
     int width, height, channels;
-    allocation_limit = 1 << 16; // the JPEG decoder's tables
+    allocation_limit = HEADER_ALLOCATION;
     if (!stbi_info_from_callbacks(&reader_calls, &r, &width, &height, &channels)) {
         return fail(err, errlen, "%s: expected a PNG, JPEG, BMP or PPM picture, found none or a damaged header",
                     f->path);
@@ -250,7 +252,7 @@ int picture_decode(Picture *p, const File *file, int channels, char *err, size_t
                     file->size);
     }
     bool pnm = file->size > 2 && b[0] == 'P' && (b[1] == '5' || b[1] == '6');
-    bool jpeg = file->size > 2 && b[0] == 0xff && b[1] == 0xd8;
+    bool jpeg = b[0] == 0xff; // any number of them may come before the first marker
     if ((pnm && check_pnm(file, err, errlen)) || (jpeg && check_jpeg(file, err, errlen))) return -1;
     if (check_size(file, err, errlen)) return -1;
     int width, height, n;
@@ -435,8 +437,8 @@ void picture_text(Picture *p, int x, int y, int scale, bool upward, const uint8_
 // ---- preprocessor_config.json
 
 static bool is_deit(Settings *s) {
-    static const char *const names[] = {"ViTImageProcessor",      "ViTImageProcessorFast",  "ViTFeatureExtractor",
-                                        "DeiTImageProcessor",     "DeiTImageProcessorFast", "DeiTFeatureExtractor"};
+    static const char *const names[] = {"ViTImageProcessor",  "ViTImageProcessorFast",  "ViTFeatureExtractor",
+                                        "DeiTImageProcessor", "DeiTImageProcessorFast", "DeiTFeatureExtractor"};
     const char *key = settings_has(s, "image_processor_type") ? "image_processor_type" : "feature_extractor_type";
     const char *type = settings_text(s, key, names[0]);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {

@@ -1,8 +1,8 @@
 // picture: 8-bit pictures, and what a model's preprocessor_config.json says to do with one.
 //
-// Owns reading (PNG, JPEG, BMP, binary PPM and PGM), resizing, cropping, writing a PNG, drawing boxes and lines of text,
-// and the way from a picture to a vision transformer's input. The decoders are stb_image's. Refuses, each with one
-// line: other kinds of file, more than MAX_PIXELS pixels, a file that ends early or asks for more memory than its
+// Owns reading (PNG, JPEG, BMP, binary PPM and PGM), resizing, cropping, writing a PNG, drawing boxes and lines of
+// text, and the way from a picture to a vision transformer's input. The decoders are stb_image's. Refuses, each with
+// one line: other kinds of file, more than MAX_PIXELS pixels, a file that ends early or asks for more memory than its
 // picture can need, and settings that do not lead to the size the model takes.
 #pragma once
 #include "file.h"
@@ -43,8 +43,8 @@ int picture_new(Picture *p, int width, int height, int channels, char *err, size
 void picture_free(Picture *p); // accepts a zeroed Picture
 
 // *out (another Picture) becomes `in` at width x height, as PIL's Image.resize does it: nearest, or the antialiased
-// convolution with a triangle (bilinear) or Catmull-Rom (bicubic) filter, along x and then along y, rounded to 8 bits in
-// between. @PIL@
+// convolution with a triangle (bilinear) or Catmull-Rom (bicubic) filter, along x and then along y, rounded to 8 bits
+// in between. @PIL@
 int picture_resize(Picture *out, const Picture *in, int width, int height, Resample r, char *err, size_t errlen);
 // *out becomes the middle width x height pixels, an odd rest at the right and the bottom; never more than there is.
 int picture_crop(Picture *out, const Picture *in, int width, int height, char *err, size_t errlen);

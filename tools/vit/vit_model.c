@@ -27,7 +27,6 @@ static void read_labels(Vit *v, Settings *s) {
         char number[16];
         snprintf(number, sizeof number, "%d", i);
         const char *name = n ? settings_text(&table, number, NULL) : number;
-        s->failed |= table.failed;
         v->labels[i] = strdup(name);
         if (!v->labels[i]) settings_fail(s, "id2label", "out of memory");
     }
