@@ -207,10 +207,12 @@ static const float *k_tile(const Plan *p, const Item *it, const Lane *w, int j0,
     return w->k;
 }
 
-// [head_dim][TILE]; only the first n_keys columns are filled from stored tokens.
-static const float *v_tile(const Plan *p, const Item *it, const Lane *w, int j0, int n_keys) {
+// [head_dim][*ld], the first n_keys columns. Few keys of an fp32 cache are used in place.
+static const float *v_tile(const Plan *p, const Item *it, const Lane *w, int j0, int n_keys, int *ld) {
     const char *base = (const char *)tile_base(p, it, j0) + p->a->kv.v_offset;
     int hd = p->a->kv.head_dim;
+    bool in_place = p->a->kv.type == KV_F32 && n_keys <= KV_GROUP;
+    *ld = in_place ? KV_GROUP : TILE;
     for (int j = 0; j < n_keys; j += KV_GROUP) {
         int64_t at = (int64_t)(j0 % KV_BLOCK + j) * hd;
         int n = min_int(KV_GROUP, n_keys - j);
@@ -219,6 +221,7 @@ static const float *v_tile(const Plan *p, const Item *it, const Lane *w, int j0,
             continue;
         }
         const float *group = (const float *)(const void *)base + at;
+        if (in_place) return group;
         for (int d = 0; d < hd; d++) memcpy(w->v + d * TILE + j, group + d * KV_GROUP, sizeof(float) * (size_t)n);
     }
     return w->v;
@@ -288,7 +291,8 @@ static void row_way(const Plan *p, const Item *it, Lane *w, TileList tiles, int 
     for (int i = first; i < last; i++) {
         int j0 = tile_at(tiles, i) * TILE, n = min_int(TILE, it->hi_max - j0);
         if (judge(p, it, w, 0, it->n_rows, j0, j0 + n) == SKIP) continue;
-        const float *k = k_tile(p, it, w, j0, n), *v = v_tile(p, it, w, j0, n);
+        int ldv;
+        const float *k = k_tile(p, it, w, j0, n), *v = v_tile(p, it, w, j0, n, &ldv);
         row_scores(p, it, w, k, n);
         for (int r = 0; r < it->n_rows; r++) {
             float *s = w->s + r * TILE, *o = w->o + r * hd;
@@ -299,7 +303,7 @@ static void row_way(const Plan *p, const Item *it, Lane *w, TileList tiles, int 
             if (alpha != 1) scaled_copy(o, o, hd, alpha);
             for (int d = 0; d < hd; d += TILE) {
                 int n_d = min_int(TILE, hd - d);
-                kn->matvec_f32(pv, v + d * TILE, TILE, s, n_d, n);
+                kn->matvec_f32(pv, v + d * ldv, ldv, s, n_d, n);
                 for (int e = 0; e < n_d; e++) o[d + e] += pv[e];
             }
         }
@@ -328,12 +332,13 @@ static void panel_way(const Plan *p, const Item *it, Lane *w, TileList tiles, in
     for (int i = first; i < last; i++) {
         int j0 = tile_at(tiles, i) * TILE, n = min_int(TILE, it->hi_max - j0);
         const float *k = NULL, *v = NULL;
+        int ldv = 0;
         for (int r0 = 0; r0 < it->n_rows; r0 += panel) {
             int r1 = min_int(r0 + panel, it->n_rows);
             Verdict verdict = judge(p, it, w, r0, r1, j0, j0 + n);
             if (verdict == SKIP) continue;
             if (!k) k = k_tile(p, it, w, j0, n);
-            if (!v) v = v_tile(p, it, w, j0, n);
+            if (!v) v = v_tile(p, it, w, j0, n, &ldv);
             kn->gemm(w->s, panel, w->q + r0 * hd, k, hd, n, hd, panel, false);
             if (verdict == EDGE) apply_mask(p, it, w, w->s, panel, r0, r1 - r0, j0, n);
             float *o = w->o + r0 * hd;
@@ -342,7 +347,7 @@ static void panel_way(const Plan *p, const Item *it, Lane *w, TileList tiles, in
                     for (int lane = 0; lane < panel; lane++) o[d * panel + lane] *= alpha[lane];
                 }
             }
-            kn->gemm(o, panel, w->s, v, TILE, hd, n, panel, true);
+            kn->gemm(o, panel, w->s, v, ldv, hd, n, panel, true);
         }
     }
     for (int r = 0; r < it->n_rows; r++) {

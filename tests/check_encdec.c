@@ -19,12 +19,14 @@
 
 static char folder[] = "/tmp/check_encdec.XXXXXX";
 
+// The path of a file there; stays valid.
 static const char *in_folder(const char *name) {
-    static char paths[16][256]; // the last few stay
-    static int at;
-    char *path = paths[at++ % 16];
-    snprintf(path, sizeof paths[0], "%s/%s", folder, name);
-    return path;
+    static char paths[64][256];
+    int at = 0;
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    while (at < 63 && paths[at][0] && strcmp(paths[at], path) != 0) at++;
+    return strcpy(paths[at], path);
 }
 
 static void write_file(const char *name, const void *data, size_t n) {
@@ -1699,6 +1701,8 @@ static void program_words(void) {
     prints(CALL(folder, "-p", text, "-q"), 0, one, NULL, "-p");
     prints(CALL(folder, "-p", text, "-q", "-b", "3", "-t", "1"), 0, three, NULL, "-b 3 -t 1");
     prints(CALL(folder, "-p", text, "-q", "-b", "3", "-t", "3"), 0, three, NULL, "-b 3 -t 3");
+    prints(CALL(folder, "-p", text, "-q", "--batch", "1"), 0, one, NULL, "--batch 1");
+    prints(CALL(folder, "-p", text, "-q", "--batch", "256"), 0, one, NULL, "--batch 256");
     prints(CALL_IN(text, folder, "-q"), 0, one, NULL, "stdin");
     prints(CALL_IN(text, folder, "-f", "-", "-q"), 0, one, NULL, "-f -");
     write_text("words.txt", text);
@@ -1827,6 +1831,7 @@ static void program_refuses(void) {
     REFUSES(2, "-p", folder, "-p");
     REFUSES(2, "-b", folder, "-p", "a", "-b", "0");
     REFUSES(2, "-b", folder, "-p", "a", "-b", "65");
+    REFUSES(2, "--batch", folder, "-p", "a", "--batch", "0");
     REFUSES(2, "-n", folder, "-p", "a", "-n", "-1");
     REFUSES(2, "-n", folder, "-p", "a", "-n", "many");
     REFUSES(2, "-t", folder, "-p", "a", "-t", "0");

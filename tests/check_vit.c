@@ -3,12 +3,19 @@
 // tests/fixtures/vit_random.txt holds the logits of models with random weights that this file makes again from their
 // names (tests/fixtures/vit_random.py says how); tests/fixtures/vit_fashion.tsv those of the shipped model.
 #include "classify.h"
-#include "test.h"
+#include "idx.h"
+#include "picture.h"
+#include "reference.h"
+#include "rollout.h"
 
+#include <fcntl.h>
 #include <math.h>
 #include <unistd.h>
 
 #define CASES "tests/fixtures/vit_random.txt"
+#define FASHION "tests/fixtures/vit_fashion.tsv"
+#define SHIPPED "models/vit"
+#define PICTURES "/usr/share/datasets/fashion-mnist/t10k-images-idx3-ubyte.gz"
 
 // ---- random models, written as a folder
 
@@ -59,7 +66,7 @@ static void put(Maker *m, const char *name, int a, int b) { // b 0: one dimensio
 }
 
 static void put_dense(Maker *m, const char *name, int rows, int cols, bool bias) {
-    char full[128];
+    char full[192];
     snprintf(full, sizeof full, "%s.weight", name);
     put(m, full, rows, cols);
     snprintf(full, sizeof full, "%s.bias", name);
@@ -240,14 +247,716 @@ static void random_models(void) {
     if (f) fclose(f);
 }
 
+// ---- files of the folder
+
+// The path of a file there; stays valid.
+static const char *in_folder(const char *name) {
+    static char paths[64][256];
+    int at = 0;
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    while (at < 63 && paths[at][0] && strcmp(paths[at], path) != 0) at++;
+    return strcpy(paths[at], path);
+}
+
+static void write_text(const char *name, const char *text) {
+    write_file(name, text, strlen(text), "", 0);
+}
+
+static char *read_file(const char *name, size_t *n) {
+    FILE *f = fopen(in_folder(name), "rb");
+    size_t room = 1 << 22, got = 0;
+    char *text = need(room);
+    if (f) {
+        got = fread(text, 1, room - 1, f);
+        fclose(f);
+    }
+    text[got] = 0;
+    if (n) *n = got;
+    return text;
+}
+
+// A whole model for what follows: 16 patches, grey.
+static const Case tiny = {.name = "tiny",
+                          .architecture = "ViTForImageClassification",
+                          .act = "gelu",
+                          .image = 28,
+                          .patch = 7,
+                          .channels = 1,
+                          .dim = 24,
+                          .layers = 2,
+                          .heads = 3,
+                          .hidden = 40,
+                          .labels = 10,
+                          .qkv_bias = true,
+                          .cls = true,
+                          .eps = 1e-6};
+
+static bool open_tiny(Vit *v) {
+    char err[512] = "";
+    write_model(&tiny);
+    bool open = !vit_open(v, folder, err, sizeof err);
+    CHECK(open, "%s", err);
+    return open;
+}
+
+// ---- hostile models
+
+static void refuses_model(const char *what, const char *file, const char *part) {
+    char err[512] = "";
+    Vit v;
+    bool refused = vit_open(&v, folder, err, sizeof err) == -1;
+    CHECK(refused, "%s: opens", what);
+    if (!refused) vit_close(&v);
+    CHECK(one_line(err) && strstr(err, file) && strstr(err, part), "%s: expected '%s' and '%s' in '%s'", what, file,
+          part, err);
+}
+
+static void hostile_config(void) {
+    static const struct {
+        const char *key, *value, *part; // value NULL: the key is absent
+    } changes[] = {
+        {"model_type", "\"bert\"", "model_type: expected vit or deit, found 'bert'"},
+        {"model_type", "3", "model_type: expected a text"},
+        {"hidden_size", "0", "hidden_size: expected 1 to"},
+        {"hidden_size", "-24", "hidden_size"},
+        {"hidden_size", "24.0", "hidden_size: expected a whole number"},
+        {"hidden_size", "\"24\"", "hidden_size: expected a whole number, found a text"},
+        {"hidden_size", "4294967320", "hidden_size"}, // 24, cut to 32 bits
+        {"hidden_size", "99999999999999999999", "not JSON"},
+        {"hidden_size", "25", "heads: expected a divisor of the width 25, found 3"},
+        {"num_attention_heads", "0", "num_attention_heads"},
+        {"num_attention_heads", "7", "heads: expected a divisor of the width 24, found 7"},
+        {"num_attention_heads", "-3", "num_attention_heads"},
+        {"intermediate_size", "0", "intermediate_size"},
+        {"intermediate_size", "{}", "intermediate_size: expected a whole number, found an object"},
+        {"num_hidden_layers", "0", "num_hidden_layers"},
+        {"num_hidden_layers", "1000000000", "num_hidden_layers"},
+        {"layer_norm_eps", "0", "layer_norm_eps"},
+        {"layer_norm_eps", "-1e-6", "layer_norm_eps"},
+        {"layer_norm_eps", "1e999", "not JSON"},
+        {"layer_norm_eps", "\"1e-6\"", "layer_norm_eps: expected a number"},
+        {"hidden_act", "\"mish\"", "hidden_act: expected gelu"},
+        {"hidden_act", "null, \"x\":[", "not JSON"},
+        {"image_size", "0", "image_size"},
+        {"image_size", "29", "patch_size: expected a divisor of image_size = 29, found 7"},
+        {"image_size", "1000000", "image_size"},
+        {"image_size", "[28, 28]", "image_size: expected a whole number, found an array"},
+        {"patch_size", "0", "patch_size"},
+        {"patch_size", "56", "patch_size: expected a divisor"},
+        {"patch_size", "-7", "patch_size"},
+        {"num_channels", "2", "num_channels: expected 1 or 3, found 2"},
+        {"num_channels", "0", "num_channels"},
+        {"num_channels", "4", "num_channels"},
+        {"num_labels", "0", "num_labels"},
+        {"num_labels", "2147483648", "num_labels"},
+        {"qkv_bias", "1", "qkv_bias: expected true or false"},
+        {"use_mean_pooling", "\"no\"", "use_mean_pooling: expected true or false"},
+        {"id2label", "[\"a\"]", "id2label: expected an object"},
+        {"id2label", "{\"1\":\"a\"}", "id2label.0"},
+        {"id2label", "{\"0\":\"a\",\"2\":\"b\"}", "id2label.1"},
+        {"id2label", "{\"0\":\"a\",\"01\":\"b\"}", "id2label.1"},
+        {"id2label", "{\"0\":7}", "id2label.0: expected a text, found a whole number"},
+        {"id2label", "{\"0\":\"a\",\"0\":\"b\"}", "not JSON: duplicate"},
+    };
+    static const char *const files[][2] = {
+        {"", "empty"}, {"[", "not JSON"}, {"\"vit\"", "not JSON"}, {"[{}]", "expected a JSON object"}};
+    write_model(&tiny);
+    char *base = read_file("config.json", NULL);
+    for (int i = 0; i < N_OF(changes); i++) {
+        json_t *config = json_loads(base, 0, NULL);
+        json_object_del(config, changes[i].key);
+        char *rest = json_dumps(config, JSON_COMPACT), what[128], text[4096];
+        snprintf(text, sizeof text, "%.*s,\"%s\":%s}", (int)strlen(rest) - 1, rest, changes[i].key, changes[i].value);
+        write_text("config.json", text);
+        snprintf(what, sizeof what, "%s %s", changes[i].key, changes[i].value);
+        refuses_model(what, "config.json", changes[i].part);
+        free(rest);
+        json_decref(config);
+    }
+    for (int i = 0; i < N_OF(files); i++) {
+        write_text("config.json", files[i][0]);
+        refuses_model(files[i][0], "config.json", files[i][1]);
+    }
+    // sound in itself, but not what the tensors are
+    static const char *const other[][3] = {{"hidden_size", "48", "shape"},
+                                           {"intermediate_size", "65536", "intermediate.dense.weight"},
+                                           {"num_hidden_layers", "3", "encoder.layer.2.attention.attention.query"},
+                                           {"image_size", "35", "position_embeddings"},
+                                           {"patch_size", "14", "position_embeddings"},
+                                           {"num_channels", "3", "patch_embeddings.projection.weight"},
+                                           {"num_labels", "9", "classifier.weight"},
+                                           {"id2label", "{\"0\":\"a\",\"1\":\"b\"}", "classifier.weight"}};
+    for (int i = 0; i < N_OF(other); i++) {
+        json_t *config = json_loads(base, 0, NULL);
+        json_object_set_new(config, other[i][0], json_loads(other[i][1], JSON_DECODE_ANY, NULL));
+        char *text = json_dumps(config, JSON_COMPACT);
+        write_text("config.json", text);
+        refuses_model(other[i][0], "model.safetensors", other[i][2]);
+        free(text);
+        json_decref(config);
+    }
+    write_text("config.json", "{\"image_size\":4096,\"patch_size\":8}");
+    refuses_model("262144 patches", "config.json", "patch_size: expected at most");
+    unlink(in_folder("config.json"));
+    refuses_model("no config.json", "config.json", folder);
+    free(base);
+}
+
+// The header is written again with one tensor under another name, of another shape or of another kind.
+static void hostile_tensors(void) {
+    static const char *const names[] = {"vit.embeddings.cls_token",
+                                        "vit.embeddings.position_embeddings",
+                                        "vit.embeddings.patch_embeddings.projection.weight",
+                                        "vit.embeddings.patch_embeddings.projection.bias",
+                                        "vit.encoder.layer.0.attention.attention.query.weight",
+                                        "vit.encoder.layer.1.attention.attention.value.bias",
+                                        "vit.encoder.layer.1.attention.output.dense.weight",
+                                        "vit.encoder.layer.0.intermediate.dense.weight",
+                                        "vit.encoder.layer.1.output.dense.bias",
+                                        "vit.encoder.layer.0.layernorm_before.weight",
+                                        "vit.encoder.layer.1.layernorm_after.bias",
+                                        "vit.layernorm.weight",
+                                        "classifier.weight",
+                                        "classifier.bias"};
+    static const char *const parts[] = {"not found", "shape", "dtype"};
+    write_model(&tiny);
+    size_t n;
+    char *file = read_file("model.safetensors", &n);
+    uint64_t length;
+    memcpy(&length, file, sizeof length);
+    for (int i = 0; i < N_OF(names); i++) {
+        for (int fault = 0; fault < 3; fault++) {
+            json_t *header = json_loadb(file + 8, length, 0, NULL), *info = json_object_get(header, names[i]);
+            CHECK(info, "%s: not in the file", names[i]);
+            if (fault == 0) {
+                json_object_set(header, "another", info);
+                json_object_del(header, names[i]);
+            } else if (fault == 1) {
+                json_t *shape = json_object_get(info, "shape");
+                json_t *first = json_incref(json_array_get(shape, 0));
+                json_array_remove(shape, 0); // to the end; a vector becomes a row
+                if (!json_array_size(shape) || json_equal(first, json_array_get(shape, 0))) {
+                    json_array_append_new(shape, json_integer(1));
+                }
+                json_array_append_new(shape, first);
+            } else {
+                json_object_set_new(info, "dtype", json_string("U32"));
+            }
+            char *text = json_dumps(header, JSON_COMPACT), what[128], part[128];
+            uint64_t n_text = strlen(text);
+            char *head = need(sizeof n_text + n_text);
+            memcpy(head, &n_text, sizeof n_text);
+            memcpy(head + sizeof n_text, text, n_text);
+            write_file("model.safetensors", head, sizeof n_text + n_text, file + 8 + length, n - 8 - length);
+            snprintf(what, sizeof what, "%s, fault %d", names[i], fault);
+            snprintf(part, sizeof part, "tensor %s: ", names[i]);
+            refuses_model(what, "model.safetensors",
+                          strstr(names[i], "patch_embeddings.projection.weight") ? "" : part);
+            refuses_model(what, "model.safetensors", parts[fault]);
+            free(head);
+            free(text);
+            json_decref(header);
+        }
+    }
+    write_file("model.safetensors", file, n, "x", 1);
+    refuses_model("a byte too many", "model.safetensors", "bytes");
+    for (int i = 39; i >= 0; i--) {
+        size_t left = i > 9 ? n * (size_t)i / 40 : i > 6 ? 8 + length + (size_t)i - 8 : (size_t)i * (size_t)i / 2;
+        char what[64];
+        write_file("model.safetensors", file, left, "", 0);
+        snprintf(what, sizeof what, "cut to %zu of %zu bytes", left, n);
+        refuses_model(what, "model.safetensors", "");
+    }
+    free(file);
+}
+
+// ---- the shipped model
+
+static void shipped_model(void) {
+    SKIP_WITHOUT(SHIPPED "/model.safetensors");
+    SKIP_WITHOUT(FASHION);
+    SKIP_WITHOUT(PICTURES);
+    char err[512] = "", *line = NULL;
+    size_t room = 0;
+    Vit v;
+    IdxImages set;
+    Preprocess steps;
+    Classifier c;
+    bool open = !vit_open(&v, SHIPPED, err, sizeof err) && !idx_read_images(&set, PICTURES, err, sizeof err) &&
+                !preprocess_load(&steps, SHIPPED, v.image_size, v.n_channels, err, sizeof err) &&
+                !classifier_open(&c, &v, 2, err, sizeof err);
+    CHECK(open, "%s", err);
+    if (!open) return;
+    FILE *f = fopen(FASHION, "r");
+    CHECK(f && getline(&line, &room, f) == set.n + 1, "%s: expected a line of %d classes", FASHION, set.n);
+    char *classes = strdup(line ? line : "");
+    enum { BATCH = 100 };
+    int n = quick() ? 200 : set.n, n_ties = 0, each = vit_pixels(&v);
+    double most = 0;
+    float *pixels = need_floats((int64_t)each * BATCH), *logits = need_floats((int64_t)v.n_labels * BATCH);
+    double *want = need(sizeof *want * (size_t)v.n_labels);
+    for (int first = 0; first < n; first += BATCH) {
+        for (int i = 0; i < BATCH; i++) {
+            int64_t size = (int64_t)set.width * set.height;
+            Picture p = {set.width, set.height, 1, set.pixels + (first + i) * size};
+            CHECK(!preprocess_apply(&steps, &p, pixels + (int64_t)i * each, err, sizeof err), "%s", err);
+        }
+        CHECK(!classify(&c, pixels, BATCH, logits, err, sizeof err), "%s", err);
+        for (int i = 0; i < BATCH; i++) {
+            const float *row = logits + (int64_t)i * v.n_labels;
+            int best = best_label(row, v.n_labels), expected = classes[first + i] - '0';
+            bool tie = expected >= 0 && expected < v.n_labels && row[best] - row[expected] < 1e-4f;
+            n_ties += best != expected && tie;
+            CHECK(best == expected || tie, "picture %d: expected class %d, found %d", first + i, expected, best);
+            if (first) continue;
+            char *at = getline(&line, &room, f) > 0 ? line : NULL;
+            for (int k = 0; at && k < v.n_labels; k++) want[k] = strtod(at, &at);
+            double error = at ? nmse(row, want, v.n_labels) : INFINITY;
+            most = fmax(most, error);
+            CHECK(error <= 1e-6, "picture %d: logits: NMSE %g", i, error);
+        }
+    }
+    printf("  %s: %d pictures in their classes (%d at a tie), logits of 100: NMSE up to %.1e\n", SHIPPED, n, n_ties,
+           most);
+    if (f) fclose(f);
+    free(line);
+    free(classes);
+    free(pixels);
+    free(logits);
+    free(want);
+    classifier_close(&c);
+    idx_free_images(&set);
+    vit_close(&v);
+}
+
+// ---- rollout
+
+typedef struct {
+    const Vit *v;
+    VitState *s;
+    double *product, *mean; // [n_tokens][n_tokens]
+    int n_visits;
+} Naive;
+
+// product = (mean over heads + I) / 2 x product
+static void naive_visit(void *context, int layer, int picture, const Attention *a) {
+    Naive *x = context;
+    int n = x->v->n_tokens, n_heads = a->n_heads;
+    char err[512] = "";
+    float *weights = need_floats((int64_t)n * n_heads * n);
+    double *before = need(sizeof *before * (size_t)(n * n));
+    CHECK(layer == x->n_visits++ && picture == 0, "visit %d: layer %d, picture %d", x->n_visits, layer, picture);
+    CHECK(!attention_weights(x->s->encoder.work.compute.pool, x->s->encoder.work.scratch, a, weights, err, sizeof err),
+          "%s", err);
+    memcpy(before, x->product, sizeof *before * (size_t)(n * n));
+    for (int t = 0; t < n; t++) {
+        for (int j = 0; j < n; j++) {
+            x->mean[t * n + j] = 0;
+            for (int h = 0; h < n_heads; h++) {
+                x->mean[t * n + j] += (double)weights[((int64_t)t * n_heads + h) * n + j] / n_heads;
+            }
+        }
+    }
+    for (int t = 0; t < n; t++) {
+        for (int j = 0; j < n; j++) {
+            double sum = 0;
+            for (int k = 0; k < n; k++) sum += (x->mean[t * n + k] + (t == k)) / 2 * before[k * n + j];
+            x->product[t * n + j] = sum;
+        }
+    }
+    free(weights);
+    free(before);
+}
+
+static void check_map(const Vit *v, const double *matrix, const float *map, const char *what) {
+    int n = v->n_tokens, n_rows = v->mean_pooling ? v->n_patches : 1, first = v->mean_pooling ? v->n_special : 0;
+    double *want = need(sizeof *want * (size_t)v->n_patches), most = 0;
+    for (int p = 0; p < v->n_patches; p++) {
+        want[p] = 0;
+        for (int row = first; row < first + n_rows; row++) want[p] += matrix[row * n + v->n_special + p];
+        most = fmax(most, want[p]);
+    }
+    float largest = 0;
+    for (int p = 0; p < v->n_patches; p++) {
+        CHECK(fabs((double)map[p] - want[p] / most) < 1e-4, "%s: patch %d: expected %g, found %g", what, p,
+              want[p] / most, (double)map[p]);
+        CHECK(map[p] >= 0 && map[p] <= 1, "%s: patch %d: %g", what, p, (double)map[p]);
+        largest = fmaxf(largest, map[p]);
+    }
+    CHECK(largest == 1, "%s: the largest is %g", what, (double)largest);
+    free(want);
+}
+
+static void check_rollout(const Case *c) {
+    char err[512] = "", what[64];
+    Vit v;
+    write_model(c);
+    bool open = !vit_open(&v, folder, err, sizeof err);
+    CHECK(open, "%s: %s", c->name, err);
+    if (!open) return;
+    VitState s;
+    Rollout r;
+    CHECK(!vit_state_open(&s, &v, 2, err, sizeof err) && !rollout_open(&r, &v, &s, err, sizeof err), "%s", err);
+    int n = v.n_tokens;
+    float *pixels = need_floats(vit_pixels(&v)), *logits = need_floats(2 * v.n_labels), *maps = need_floats(2 * n);
+    Naive x = {&v, &s, need(sizeof(double) * (size_t)(n * n)), need(sizeof(double) * (size_t)(n * n)), 0};
+    for (int i = 0; i < n * n; i++) x.product[i] = i % (n + 1) == 0;
+    for (int again = 0; again < 2; again++) { // what an earlier picture left must not matter
+        for (int i = 0; i < vit_pixels(&v); i++) pixels[i] = (float)unit(again ? "pixels" : "others", i);
+        CHECK(!vit_forward(&v, &s, pixels, 1, logits + again * v.n_labels, rollout_visit, &r, err, sizeof err), "%s",
+              err);
+    }
+    rollout_maps(&r, maps, maps + n);
+    CHECK(!vit_forward(&v, &s, pixels, 1, logits, naive_visit, &x, err, sizeof err), "%s", err);
+    CHECK(!memcmp(logits, logits + v.n_labels, sizeof *logits * (size_t)v.n_labels), "%s: watching changes the logits",
+          c->name);
+    CHECK(x.n_visits == c->layers && !r.failed, "%s: %d layers seen", c->name, x.n_visits);
+    snprintf(what, sizeof what, "%s, rollout", c->name);
+    check_map(&v, x.product, maps, what);
+    snprintf(what, sizeof what, "%s, last layer", c->name);
+    check_map(&v, x.mean, maps + n, what);
+    free(x.product);
+    free(x.mean);
+    free(pixels);
+    free(logits);
+    free(maps);
+    rollout_close(&r);
+    vit_state_close(&s);
+    vit_close(&v);
+}
+
+// A class token, two special tokens, the patches' mean with and without a class token.
+static void rollouts(void) {
+    static const char *const wanted[] = {"fashion", "deit", "meanpool", "meancls", "patch32"};
+    FILE *f = fopen(CASES, "r");
+    CHECK(f, "%s: missing", CASES);
+    char *line = NULL;
+    size_t room = 0;
+    int n = 0;
+    while (f && getline(&line, &room, f) > 0) {
+        Case c;
+        if (!read_case(&c, line) || getline(&line, &room, f) < 0) break;
+        for (int i = 0; i < N_OF(wanted); i++) {
+            if (strcmp(c.name, wanted[i]) != 0) continue;
+            check_rollout(&c);
+            n++;
+        }
+    }
+    CHECK(n == N_OF(wanted), "%d models", n);
+    free(line);
+    if (f) fclose(f);
+}
+
+// ---- build/vit as people meet it
+
+enum { MAX_ARGS = 24, NOT_STARTED = 127 };
+
+typedef struct {
+    int status;      // exit status, or 128 + signal
+    char *out, *err; // terminated
+} Result;
+
+// RUNNER, when set, is the emulator and its flags, split at spaces.
+static Result call(const char *const *args) {
+    static char runner[512], path[512];
+    const char *argv[MAX_ARGS + 16], *build = getenv("TESSERA_BUILD"), *words = getenv("RUNNER");
+    int n = 0, status = 0;
+    snprintf(runner, sizeof runner, "%s", words ? words : "");
+    for (char *word = strtok(runner, " "); word && n < 8; word = strtok(NULL, " ")) argv[n++] = word;
+    snprintf(path, sizeof path, "%s/vit", build ? build : "build");
+    argv[n++] = path;
+    for (int i = 0; args[i] && i < MAX_ARGS; i++) argv[n++] = args[i];
+    argv[n] = NULL;
+    fflush(NULL);
+    pid_t child = fork();
+    if (!child) {
+        int fd[3] = {open("/dev/null", O_RDONLY), open(in_folder("out"), O_WRONLY | O_CREAT | O_TRUNC, 0666),
+                     open(in_folder("err"), O_WRONLY | O_CREAT | O_TRUNC, 0666)};
+        for (int i = 0; i < 3; i++) dup2(fd[i], i);
+        execvp(argv[0], (char **)argv);
+        _exit(NOT_STARTED);
+    }
+    waitpid(child, &status, 0);
+    Result r = {.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status)};
+    r.out = read_file("out", NULL);
+    r.err = read_file("err", NULL);
+    return r;
+}
+
+#define CALL(...) call((const char *const[]){__VA_ARGS__, NULL})
+
+static void release(Result *r) {
+    free(r->out);
+    free(r->err);
+}
+
+// The program refuses: this status, one line on stderr that holds `part`, nothing on stdout.
+#define REFUSES(want, part, ...) refuses(want, part, #__VA_ARGS__, CALL(__VA_ARGS__))
+static void refuses(int status, const char *part, const char *what, Result r) {
+    const char *end = strchr(r.err, '\n');
+    CHECK(r.status == status, "%s: status: expected %d, found %d: %s", what, status, r.status, r.err);
+    CHECK(end && !end[1] && !strncmp(r.err, "error: ", 7), "%s: expected one line, found: %s", what, r.err);
+    CHECK(strstr(r.err, part), "%s: expected '%s' in: %s", what, part, r.err);
+    CHECK(!*r.out, "%s: expected nothing on stdout, found: %s", what, r.out);
+    release(&r);
+}
+
+enum { N_PICTURES = 10, SIDE = 28 };
+
+static void draw_picture(int i, uint8_t *pixels) {
+    for (int p = 0; p < SIDE * SIDE; p++) pixels[p] = (uint8_t)((p % SIDE * (i + 3) + p / SIDE * (7 - i)) * 5 + i * 20);
+}
+
+// p0.pgm, p1.pgm, ...; p9.ppm is in colour and of another size.
+static void write_pictures(void) {
+    uint8_t pixels[SIDE * SIDE], colours[40 * 30 * 3];
+    char name[32];
+    for (int i = 0; i < N_PICTURES - 1; i++) {
+        draw_picture(i, pixels);
+        snprintf(name, sizeof name, "p%d.pgm", i);
+        write_file(name, "P5\n28 28\n255\n", 13, pixels, sizeof pixels);
+    }
+    for (int p = 0; p < (int)sizeof colours; p++) colours[p] = (uint8_t)(p * 7 % 251);
+    write_file("p9.ppm", "P6\n40 30\n255\n", 13, colours, sizeof colours);
+}
+
+// What the library makes of a picture file: probabilities[n_labels].
+static void look(const Vit *v, const char *path, float *p) {
+    char err[512] = "";
+    Picture picture;
+    Preprocess steps;
+    Classifier c;
+    float *pixels = need_floats(vit_pixels(v));
+    CHECK(!picture_read(&picture, path, v->n_channels, err, sizeof err) &&
+              !preprocess_load(&steps, folder, v->image_size, v->n_channels, err, sizeof err) &&
+              !preprocess_apply(&steps, &picture, pixels, err, sizeof err) &&
+              !classifier_open(&c, v, 1, err, sizeof err) && !classify(&c, pixels, 1, p, err, sizeof err),
+          "%s", err);
+    probabilities(p, v->n_labels);
+    classifier_close(&c);
+    picture_free(&picture);
+    free(pixels);
+}
+
+static bool program_missing(void) {
+    Result r = CALL("--help");
+    bool missing = r.status == NOT_STARTED;
+    CHECK(!missing, "build/vit does not start: run make first, or set TESSERA_BUILD");
+    CHECK(r.status == 0 && strstr(r.out, "usage: ") && !*r.err, "--help: status %d: %s%s", r.status, r.out, r.err);
+    release(&r);
+    return missing;
+}
+
+// One line of -o json against the library: so many classes, the likeliest first.
+static void check_json(const Vit *v, const char *line, const char *path, int n_best) {
+    json_t *object = json_loads(line, JSON_REJECT_DUPLICATES, NULL);
+    const json_t *classes = json_object_get(object, "classes");
+    const char *image = json_string_value(json_object_get(object, "image"));
+    CHECK(image && !strcmp(image, path), "image: expected %s in %s", path, line);
+    CHECK((int)json_array_size(classes) == n_best, "expected %d classes in %s", n_best, line);
+    float *p = need_floats(v->n_labels);
+    look(v, path, p);
+    for (int i = 0; i < n_best; i++) {
+        const json_t *entry = json_array_get(classes, (size_t)i);
+        const char *label = json_string_value(json_object_get(entry, "label"));
+        int id = (int)json_integer_value(json_object_get(entry, "id")), best = best_label(p, v->n_labels);
+        double probability = json_number_value(json_object_get(entry, "probability"));
+        CHECK(id == best && fabs(probability - (double)p[best]) < 1e-5, "place %d: expected class %d, %g: %s", i, best,
+              (double)p[best], line);
+        CHECK(label && !strcmp(label, v->labels[best]), "label: %s", line);
+        p[best] = -1;
+    }
+    free(p);
+    json_decref(object);
+}
+
+static void program_pictures(void) {
+    Vit v;
+    if (program_missing() || !open_tiny(&v)) return;
+    write_pictures();
+    const char *one = in_folder("p0.pgm"), *two = in_folder("p9.ppm"), *three = in_folder("p4.pgm");
+    Result r = CALL(folder, one, two, three, "-o", "json", "-k", "10", "-t", "1", "-q");
+    CHECK(r.status == 0 && !*r.err, "status %d: %s", r.status, r.err);
+    Result again = CALL(folder, "-t", "3", "-q", one, "-k", "4000", two, "-o", "json", three);
+    CHECK(again.status == 0 && !strcmp(again.out, r.out), "3 threads: expected %s, found %s%s", r.out, again.out,
+          again.err);
+    release(&again);
+    const char *paths[] = {one, two, three};
+    char *saved, *line = strtok_r(r.out, "\n", &saved);
+    for (int i = 0; i < 3; i++, line = strtok_r(NULL, "\n", &saved)) {
+        CHECK(line, "three lines expected, found %d", i);
+        if (!line) break;
+        check_json(&v, line, paths[i], 10);
+    }
+    CHECK(!line, "more than three lines: %s", line);
+    release(&r);
+    r = CALL(folder, two, "-o", "json", "-q");
+    check_json(&v, r.out, two, 3);
+    release(&r);
+    r = CALL(folder, one, two, "-k", "2");
+    float p[10];
+    char want[64];
+    look(&v, one, p);
+    int best = best_label(p, 10), n_lines = 0;
+    snprintf(want, sizeof want, "\n  %d %5.1f %%", best, 100.0 * (double)p[best]);
+    for (const char *c = r.out; *c; c++) n_lines += *c == '\n';
+    CHECK(r.status == 0 && n_lines == 6 && !strncmp(r.out, one, strlen(one)) && strstr(r.out, want) &&
+              strstr(r.out, two),
+          "two pictures as text: '%s' in %s", want, r.out);
+    CHECK(strstr(r.err, "2 pictures"), "statistics: %s", r.err);
+    release(&r);
+
+    // a picture that is none among others
+    write_text("bad.png", "\x89PNG\r\n\x1a\nnot really");
+    const char *bad = in_folder("bad.png"), *absent = in_folder("absent.png");
+    r = CALL(folder, one, bad, two, absent, "-q", "-o", "json");
+    CHECK(r.status == 1 && strstr(r.err, "bad.png") && strstr(r.err, "absent.png"), "status %d: %s", r.status, r.err);
+    n_lines = 0;
+    for (const char *c = r.err; *c; c++) n_lines += *c == '\n';
+    CHECK(n_lines == 2 && strstr(r.out, "p0.pgm") && strstr(r.out, "p9.ppm") && !strstr(r.out, "bad.png"), "%s%s",
+          r.out, r.err);
+    release(&r);
+    REFUSES(1, "bad.png", folder, bad);
+    vit_close(&v);
+}
+
+static void program_refuses(void) {
+    Vit v;
+    if (program_missing() || !open_tiny(&v)) return;
+    vit_close(&v);
+    write_pictures();
+    const char *one = in_folder("p0.pgm"), *two = in_folder("p1.pgm"), *none = in_folder("absent");
+    REFUSES(2, "no picture", folder);
+    REFUSES(2, "no model", "-k", "3");
+    REFUSES(2, "--wat", folder, one, "--wat");
+    REFUSES(2, "-k", folder, one, "-k", "0");
+    REFUSES(2, "-k", folder, one, "-k");
+    REFUSES(2, "-t", folder, one, "-t", "-1");
+    REFUSES(2, "--batch", folder, one, "--batch", "0");
+    REFUSES(2, "xml", folder, one, "-o", "xml");
+    REFUSES(2, "--attention: expected one picture, found 2", folder, one, two, "--attention", in_folder("a.png"));
+    REFUSES(2, "--eval", folder, one, "--eval", "a", "b");
+    REFUSES(2, "--eval", folder, "--eval", "a");
+    REFUSES(1, "absent", none, one);
+    REFUSES(1, "absent", folder, "--eval", none, none);
+    write_text("config.json", "{");
+    REFUSES(1, "config.json: line 1", folder, one);
+}
+
+// ---- --eval on pictures whose classes the program itself has said, some of them altered
+
+static void put_u32(uint8_t *p, int n) {
+    for (int i = 0; i < 4; i++) p[i] = (uint8_t)(n >> (24 - 8 * i));
+}
+
+static void program_eval(void) {
+    Vit v;
+    if (program_missing() || !open_tiny(&v)) return;
+    write_pictures();
+    uint8_t head[16] = {0, 0, 8, 3}, pixels[N_PICTURES - 1][SIDE * SIDE], label_head[8] = {0, 0, 8, 1},
+            labels[10] = {0};
+    int n = N_PICTURES - 1, right = 0;
+    char name[32], want[64];
+    for (int i = 0; i < n; i++) {
+        float p[10];
+        draw_picture(i, pixels[i]);
+        snprintf(name, sizeof name, "p%d.pgm", i);
+        look(&v, in_folder(name), p);
+        bool wrong = i % 4 == 1;
+        labels[i] = (uint8_t)((best_label(p, 10) + wrong) % 10);
+        right += !wrong;
+    }
+    put_u32(head + 4, n);
+    put_u32(head + 8, SIDE);
+    put_u32(head + 12, SIDE);
+    put_u32(label_head + 4, n);
+    write_file("images", head, sizeof head, pixels, sizeof pixels);
+    write_file("labels", label_head, sizeof label_head, labels, (size_t)n);
+    snprintf(want, sizeof want, "accuracy %.2f %% (%d of %d) ", 100.0 * right / n, right, n);
+    static const char *const batches[] = {"1", "4", "64"};
+    for (int i = 0; i < 3; i++) {
+        Result r =
+            CALL(folder, "--eval", in_folder("images"), in_folder("labels"), "--batch", batches[i], "-t", "2", "-q");
+        CHECK(r.status == 0 && !strncmp(r.out, want, strlen(want)), "--batch %s: expected '%s', found %s%s", batches[i],
+              want, r.out, r.err);
+        release(&r);
+    }
+    Result r = CALL(folder, "--eval", in_folder("images"), in_folder("labels"), "-o", "json");
+    json_t *object = json_loads(r.out, 0, NULL);
+    CHECK(json_integer_value(json_object_get(object, "correct")) == right &&
+              json_integer_value(json_object_get(object, "n_images")) == n &&
+              fabs(json_number_value(json_object_get(object, "accuracy")) - (double)right / n) < 1e-6 &&
+              json_number_value(json_object_get(object, "images_per_second")) > 0,
+          "--eval -o json: %s%s", r.out, r.err);
+    json_decref(object);
+    release(&r);
+    labels[2] = 10; // no class of the model
+    write_file("labels", label_head, sizeof label_head, labels, (size_t)n);
+    REFUSES(1, "label 2: expected less than 10, found 10", folder, "--eval", in_folder("images"), in_folder("labels"));
+    put_u32(label_head + 4, n + 1);
+    write_file("labels", label_head, sizeof label_head, labels, (size_t)n + 1);
+    REFUSES(1, "expected 9 labels", folder, "--eval", in_folder("images"), in_folder("labels"));
+    REFUSES(1, "labels: magic number", folder, "--eval", in_folder("labels"), in_folder("images"));
+    vit_close(&v);
+}
+
+static void program_attention(void) {
+    Vit v;
+    if (program_missing() || !open_tiny(&v)) return;
+    vit_close(&v);
+    write_pictures();
+    static const char *const pictures[] = {"p3.pgm", "p9.ppm"};
+    for (int i = 0; i < 2; i++) {
+        unlink(in_folder("a.png"));
+        Result r = CALL(folder, in_folder(pictures[i]), "--attention", in_folder("a.png"), "-q");
+        CHECK(r.status == 0 && *r.out && !*r.err, "status %d: %s", r.status, r.err);
+        release(&r);
+        Picture p;
+        char err[512] = "";
+        bool read = !picture_read(&p, in_folder("a.png"), 3, err, sizeof err);
+        CHECK(read && p.width > 3 * 224 && p.height > 224, "%s", err); // three panels
+        if (read) picture_free(&p);
+    }
+    unlink(in_folder("a.png"));
+    Result r = CALL(folder, in_folder("p0.pgm"), "--attention", in_folder("absent/a.png"), "-q");
+    CHECK(r.status == 1 && strstr(r.err, "absent/a.png"), "a folder that is not there: status %d: %s", r.status, r.err);
+    release(&r);
+    r = CALL(folder, in_folder("bad.png"), "--attention", in_folder("a.png"), "-q");
+    CHECK(r.status == 1 && access(in_folder("a.png"), F_OK), "nothing to draw: status %d: %s", r.status, r.err);
+    release(&r);
+}
+
 int main(void) {
     if (!mkdtemp(folder)) return 1;
     RUN(random_models);
-    char path[64];
-    for (int i = 0; i < 2; i++) {
-        snprintf(path, sizeof path, "%s/%s", folder, i ? "model.safetensors" : "config.json");
-        unlink(path);
-    }
+    RUN(hostile_config);
+    RUN(hostile_tensors);
+    RUN(shipped_model);
+    RUN(rollouts);
+    RUN(program_pictures);
+    RUN(program_refuses);
+    RUN(program_eval);
+    RUN(program_attention);
+    static const char *const left[] = {"model.safetensors",
+                                       "config.json",
+                                       "out",
+                                       "err",
+                                       "images",
+                                       "labels",
+                                       "bad.png",
+                                       "a.png",
+                                       "p0.pgm",
+                                       "p1.pgm",
+                                       "p2.pgm",
+                                       "p3.pgm",
+                                       "p4.pgm",
+                                       "p5.pgm",
+                                       "p6.pgm",
+                                       "p7.pgm",
+                                       "p8.pgm",
+                                       "p9.ppm"};
+    for (int i = 0; i < N_OF(left); i++) unlink(in_folder(left[i]));
     rmdir(folder);
     return test_report();
 }

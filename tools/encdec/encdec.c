@@ -22,6 +22,7 @@ static const char usage[] =
     "  -b N             beams, 1 is greedy (1; --eval: 4)\n"
     "  -n N             most symbols of a word (what the model was made for)\n"
     "  -t N             threads (the cores this process may use)\n"
+    "  --batch N        words decoded together (32)\n"
     "  -o text|json     a line \"word<TAB>symbols\", or a JSON object a line (text)\n"
     "  --attention FILE .svg or .png: the cross-attention of the one word given, averaged and by head\n"
     "  --eval [FILE]    word and phoneme error rate on a dictionary in CMUdict's format (MODEL/test.dict)\n"
@@ -32,12 +33,12 @@ enum { WORDS_AT_ONCE = 8192, DEFAULT_NEW = 512, EVAL_BEAMS = 4 };
 typedef struct {
     const char *model, *prompt, *file, *picture, *eval;
     char *eval_default; // owned
-    int n_beams, max_new, n_threads;
+    int n_beams, max_new, n_threads, batch;
     bool json, quiet;
 } Options;
 
 static Options parse(int argc, char **argv) {
-    Options o = {0};
+    Options o = {.batch = 32};
     bool eval = false;
     Args a = args_start(argc, argv, usage);
     while (args_left(&a)) {
@@ -46,6 +47,7 @@ static Options parse(int argc, char **argv) {
         else if (!strcmp(f, "-f")) o.file = args_text(&a, f);
         else if (!strcmp(f, "-b")) o.n_beams = args_int(&a, f, 1, MAX_BEAMS);
         else if (!strcmp(f, "-n")) o.max_new = args_int(&a, f, 1, DEFAULT_NEW);
+        else if (!strcmp(f, "--batch")) o.batch = args_int(&a, f, 1, MAX_BATCH);
         else if (!strcmp(f, "-t")) o.n_threads = args_int(&a, f, 1, MAX_THREADS);
         else if (!strcmp(f, "-o")) {
             const char *form = args_text(&a, f);
@@ -252,6 +254,7 @@ int main(int argc, char **argv) {
     if (o.max_new < 1) o.max_new = 1;
     Pronouncer p;
     if (pronouncer_open(&p, &m, o.n_threads, o.n_beams, o.max_new, err, sizeof err)) die(1, "%s", err);
+    p.batch = o.batch;
     double load = seconds() - start;
 
     Totals totals = {0};

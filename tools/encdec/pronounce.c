@@ -9,7 +9,7 @@ enum { BATCH = 32, ERROR_ROOM = 256 };
 
 int pronouncer_open(Pronouncer *p, const Seq2seq *m, int n_threads, int n_beams, int max_new, char *err,
                     size_t errlen) {
-    *p = (Pronouncer){.model = m, .n_beams = n_beams, .max_new = max_new};
+    *p = (Pronouncer){.model = m, .n_beams = n_beams, .max_new = max_new, .batch = BATCH};
     p->pool = threads_start(n_threads, err, errlen);
     if (!p->pool) return -1;
     p->states = calloc((size_t)n_threads, sizeof *p->states);
@@ -43,9 +43,9 @@ static void run_batch(void *context, int item, int worker) {
     const Job *job = context;
     Pronouncer *p = job->p;
     Seq2seqState *s = &p->states[worker];
-    const Place *order = job->order + item * BATCH;
-    int n = job->n - item * BATCH < BATCH ? job->n - item * BATCH : BATCH, lengths[BATCH], n_tokens = 0;
-    Decoded out[BATCH];
+    const Place *order = job->order + item * p->batch;
+    int left = job->n - item * p->batch, n = left < p->batch ? left : p->batch, lengths[MAX_BATCH], n_tokens = 0;
+    Decoded out[MAX_BATCH];
     char *err = job->errors[item];
     for (int i = 0; i < n; i++) n_tokens += lengths[i] = order[i].n_ids;
     int32_t *tokens = malloc(sizeof *tokens * (size_t)n_tokens), *at = tokens;
@@ -77,7 +77,7 @@ int pronounce(Pronouncer *p, const Word *words, int n, Decoded *out, char *err, 
         if (pronounceable(p->model, &words[i])) order[n_order++] = (Place){words[i].n_ids, i};
     }
     if (order) qsort(order, (size_t)n_order, sizeof *order, by_length);
-    int n_batches = (n_order + BATCH - 1) / BATCH;
+    int n_batches = (n_order + p->batch - 1) / p->batch;
     Job job = {.p = p, .words = words, .order = order, .n = n_order, .out = out};
     job.errors = calloc((size_t)n_batches + 1, sizeof *job.errors);
     int rc = order && job.errors ? 0 : fail(err, errlen, "out of memory for %d words", n);

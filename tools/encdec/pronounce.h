@@ -11,7 +11,10 @@ typedef struct {
     ThreadPool *pool;
     Seq2seqState *states; // [threads]
     int n_beams, max_new;
+    int batch; // words decoded together, 1 to MAX_BATCH; may be changed after opening
 } Pronouncer;
+
+enum { MAX_BATCH = 256 };
 
 int pronouncer_open(Pronouncer *p, const Seq2seq *m, int n_threads, int n_beams, int max_new, char *err, size_t errlen);
 void pronouncer_close(Pronouncer *p); // accepts a zeroed one

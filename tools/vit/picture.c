@@ -195,8 +195,10 @@ static int check_size(const File *f, char *err, size_t errlen) {
     int width, height, channels;
     allocation_limit = HEADER_ALLOCATION;
     if (!stbi_info_from_callbacks(&reader_calls, &r, &width, &height, &channels)) {
-        return fail(err, errlen, "%s: expected a PNG, JPEG, BMP or PPM picture, found none or a damaged header",
-                    f->path);
+        return fail(
+            err, errlen,
+            "%s: expected a PNG, JPEG, BMP or PPM picture, found none, or a header that is damaged or too large",
+            f->path);
     }
     int64_t h = height < 0 ? -(int64_t)height : height; // a BMP stored from the top
     if (width < 1 || h < 1 || width > MAX_SIDE || h > MAX_SIDE || width * h > MAX_PIXELS) {
@@ -458,7 +460,6 @@ static void read_size(Settings *s, const char *key, int fallback, int *width, in
     Settings inner = settings_object(s, key);
     *height = settings_int(&inner, "height", 1, MAX_SIZE, 0);
     *width = settings_int(&inner, "width", 1, MAX_SIZE, 0);
-    s->failed |= inner.failed;
 }
 
 // As read_size, or the shortest edge alone.
@@ -472,7 +473,6 @@ static void read_resize(Preprocess *p, Settings *s, int fallback) {
     }
     if (settings_has(&inner, "longest_edge")) settings_fail(&inner, "longest_edge", "not supported");
     p->shortest_edge = settings_int(&inner, "shortest_edge", 1, 1 << 13, 0);
-    s->failed |= inner.failed;
 }
 
 // image_mean or image_std: a number a channel, or one for all.
@@ -529,24 +529,21 @@ static void read_steps(Preprocess *p, Settings *s) {
 }
 
 int preprocess_load(Preprocess *p, const char *folder, int image_size, int channels, char *err, size_t errlen) {
-    *p = (Preprocess){.size = image_size, .channels = channels};
+    *p = (Preprocess){0};
     if (channels != 1 && channels != 3) {
         return fail(err, errlen, "%s: channels: expected 1 or 3, found %d", folder, channels);
     }
     char path[4096];
     int n = snprintf(path, sizeof path, "%s/preprocessor_config.json", folder);
     if (n < 0 || n >= (int)sizeof path) return fail(err, errlen, "%.64s...: the path is too long", folder);
-    Settings s = {0};
-    if (!access(path, F_OK) || errno != ENOENT) {
-        if (settings_read(&s, path, err, errlen)) return -1;
-    } else {
-        s = (Settings){.path = path, .object = json_object(), .err = err, .errlen = errlen};
-    }
-    read_steps(p, &s);
-    int rc = s.failed ? -1 : 0;
+    Settings s;
+    bool absent = access(path, F_OK) && errno == ENOENT;
+    if (absent ? settings_parse(&s, path, "{}", 2, err, errlen) : settings_read(&s, path, err, errlen)) return -1;
+    Preprocess steps = {.size = image_size, .channels = channels};
+    read_steps(&steps, &s);
+    if (!s.failed) *p = steps;
     settings_free(&s);
-    if (rc) *p = (Preprocess){0};
-    return rc;
+    return s.failed ? -1 : 0;
 }
 
 static int apply_resize(const Preprocess *p, Picture *out, const Picture *in, char *err, size_t errlen) {

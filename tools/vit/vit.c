@@ -20,7 +20,7 @@ static const char usage[] =
     "  -o text|json          bars, or a JSON object a line (text)\n"
     "  --attention FILE.png  where it looked, over the one picture given: rollout and last layer\n"
     "  --eval IMAGES LABELS  accuracy on a pair of idx files (also .gz), and pictures per second\n"
-    "  -b N                  pictures of a batch of --eval (64)\n"
+    "  --batch N             pictures at once in --eval (64)\n"
     "  -q                    no statistics\n";
 
 enum { BAR = 30, MAX_BATCH = 1 << 14 };
@@ -38,7 +38,7 @@ static Options parse(int argc, char **argv) {
         const char *f = args_next(&a);
         if (!strcmp(f, "-k")) o.n_best = args_int(&a, f, 1, 1 << 20);
         else if (!strcmp(f, "-t")) o.n_threads = args_int(&a, f, 1, MAX_THREADS);
-        else if (!strcmp(f, "-b")) o.batch = args_int(&a, f, 1, MAX_BATCH);
+        else if (!strcmp(f, "--batch")) o.batch = args_int(&a, f, 1, MAX_BATCH);
         else if (!strcmp(f, "-o")) {
             const char *form = args_text(&a, f);
             o.json = !strcmp(form, "json");
@@ -224,7 +224,7 @@ static int evaluate(const Options *o, Classifier *c, const Preprocess *steps) {
     int64_t each = vit_pixels(v);
     float *pixels = malloc(sizeof *pixels * (size_t)(each * o->batch));
     float *logits = malloc(sizeof *logits * (size_t)v->n_labels * (size_t)o->batch);
-    if (!pixels || !logits) die(1, "out of memory for a batch of %d pictures; a smaller -b needs less", o->batch);
+    if (!pixels || !logits) die(1, "out of memory for a batch of %d pictures; a smaller --batch needs less", o->batch);
     int right = 0;
     double taken = 0;
     for (int first = 0; first < images.n; first += o->batch) {
