@@ -151,7 +151,7 @@ typedef struct {
     const Tensor *w;
     const int32_t *tokens;
     const float *weight, *bias;
-    int n, dim;
+    int n, dim, first, step;
     float eps;
 } RowJob;
 
@@ -188,6 +188,21 @@ static void embed_item(void *context, int item, int worker) {
 void ops_embed(const Compute *c, float *y, const Tensor *table, const int32_t *tokens, int n) {
     RowJob job = {.y = y, .w = table, .tokens = tokens, .n = n, .dim = (int)table->shape[1]};
     for_rows(c, &job, embed_item);
+}
+
+static void positions_item(void *context, int item, int worker) {
+    (void)worker;
+    const RowJob *job = context;
+    for (int t = item * ROWS_PER_ITEM; t < row_end(job, item); t++) {
+        const float *row = job->x + ((int64_t)job->first + (int64_t)t * job->step) * job->dim;
+        float *y = job->y + (int64_t)t * job->dim;
+        for (int d = 0; d < job->dim; d++) y[d] += row[d];
+    }
+}
+
+void ops_positions(const Compute *c, float *x, const float *table, int first, int step, int n, int dim) {
+    RowJob job = {.y = x, .x = table, .first = first, .step = step, .n = n, .dim = dim};
+    for_rows(c, &job, positions_item);
 }
 
 static void rmsnorm_item(void *context, int item, int worker) {

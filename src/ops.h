@@ -30,6 +30,8 @@ typedef struct {
 // Few tokens: dots with the rows of w where they lie. More: a panel of rows is unpacked once and serves all tokens.
 void ops_linear(const Compute *c, const Linear *list, int count, const float *x, int n);
 void ops_embed(const Compute *c, float *y, const Tensor *table, const int32_t *tokens, int n); // y[n][cols]
+// Learned positions: x[t] += table[first + t * step], rows of dim; step 1, or 0 when all stand at one position.
+void ops_positions(const Compute *c, float *x, const float *table, int first, int step, int n, int dim);
 void ops_rmsnorm(const Compute *c, float *y, const float *x, const Tensor *weight, int n, float eps);
 void ops_layernorm(const Compute *c, float *y, const float *x, const float *weight, const float *bias, int n, int dim,
                    float eps); // y may be x

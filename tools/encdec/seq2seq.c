@@ -203,16 +203,13 @@ static int restart_caches(Seq2seqState *s, const Seq2seq *m, char *err, size_t e
 
 // ---- forward
 
-// Tokens and positions, then the norm of embeddings; position of token t: t0 + t, or one for all.
+// Tokens and positions, then the norm of embeddings. step 0: all stand at position `first`.
 static void embed(const Seq2seq *m, const Workspace *work, float *x, const int32_t *tokens, int n,
-                  const float *positions, bool same_position, const LayerNorm *norm) {
+                  const float *positions, int first, int step, const LayerNorm *norm) {
     int dim = m->config.dim;
     ops_embed(&work->compute, x, &m->embedding, tokens, n);
-    for (int t = 0; t < n; t++) {
-        const float *p = same_position ? positions : positions + (int64_t)t * dim;
-        float *row = x + (int64_t)t * dim;
-        for (int d = 0; d < dim; d++) row[d] = row[d] * m->embed_scale + p[d];
-    }
+    for (int64_t i = 0; m->embed_scale != 1 && i < (int64_t)n * dim; i++) x[i] *= m->embed_scale;
+    ops_positions(&work->compute, x, positions, first, step, n, dim);
     norm_forward(work, norm, x, x, n, dim, m->config.norm_eps);
 }
 
@@ -235,7 +232,7 @@ int seq2seq_encode(const Seq2seq *m, Seq2seqState *s, const int32_t *tokens, con
     }
     const Workspace *work = &s->work;
     for (int i = 0, t = 0; i < n_inputs; t += lengths[i++]) {
-        embed(m, work, s->x + (int64_t)t * dim, tokens + t, lengths[i], m->encoder_positions, false, &m->encoder_embed);
+        embed(m, work, s->x + (int64_t)t * dim, tokens + t, lengths[i], m->encoder_positions, 0, 1, &m->encoder_embed);
     }
     encoder_forward(&m->encoder, &s->encoder, s->x, lengths, n_inputs, NULL, NULL);
     for (int l = 0; l < m->n_layers; l++) {
@@ -299,8 +296,7 @@ const float *seq2seq_step(const Seq2seq *m, Seq2seqState *s, const int32_t *toke
         grow(&s->logits, &s->logits_room, n_rows, m->vocab_size, err, errlen)) {
         return NULL;
     }
-    const float *place = m->decoder_positions + (int64_t)position * dim;
-    embed(m, &s->work, s->x, tokens, n_rows, place, true, &m->decoder_embed);
+    embed(m, &s->work, s->x, tokens, n_rows, m->decoder_positions, position, 0, &m->decoder_embed);
     for (int i = 0; i < m->n_layers; i++) {
         self_attention(m, s, i, groups, n_groups, n_rows);
         cross_attention(m, s, i, groups, n_groups, n_rows, visit, context);

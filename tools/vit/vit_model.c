@@ -209,13 +209,12 @@ static void cut_patches(const Vit *v, const float *pixels, float *rows) {
 }
 
 // Special tokens and embedded patches, plus positions.
-static void place_tokens(const Vit *v, const float *embedded, float *x) {
+static void place_tokens(const Vit *v, const Compute *compute, const float *embedded, float *x) {
+    size_t row = sizeof *x * (size_t)v->encoder.config.dim;
     int dim = v->encoder.config.dim;
-    for (int t = 0; t < v->n_tokens; t++) {
-        const float *token = t < v->n_special ? v->special[t] : embedded + (int64_t)(t - v->n_special) * dim;
-        const float *position = v->positions + (int64_t)t * dim;
-        for (int d = 0; d < dim; d++) x[(int64_t)t * dim + d] = token[d] + position[d];
-    }
+    for (int i = 0; i < v->n_special; i++) memcpy(x + (int64_t)i * dim, v->special[i], row);
+    memcpy(x + (int64_t)v->n_special * dim, embedded, row * (size_t)v->n_patches);
+    ops_positions(compute, x, v->positions, 0, 1, v->n_tokens, dim);
 }
 
 // What a head reads: its special token, or the mean of the patches.
@@ -244,7 +243,7 @@ int vit_forward(const Vit *v, VitState *s, const float *pixels, int n, float *lo
     for (int i = 0; i < n; i++) cut_patches(v, pixels + i * picture, s->patches + i * picture);
     dense_forward(work, (const Dense *[]){&v->patch}, (float *[]){s->embedded}, 1, s->patches, n * v->n_patches);
     for (int i = 0; i < n; i++) {
-        place_tokens(v, s->embedded + i * grid, s->x + i * tokens);
+        place_tokens(v, &work->compute, s->embedded + i * grid, s->x + i * tokens);
         lengths[i] = v->n_tokens;
     }
     encoder_forward(&v->encoder, &s->encoder, s->x, lengths, n, visit, context);
