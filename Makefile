@@ -100,6 +100,8 @@ check-deps:
 demo: deps
 	@$(MAKE) --no-print-directory all
 	./run $(DEMO_MODEL) -p "Once upon a time" --temp 0.5 -s 3
+	build/encdec models/g2p -p "small machines can speak" -b 4
+	build/vit models/vit models/vit/samples/ankle-boot.png
 
 # The pictures that the shipped model is scored on; where the package cannot be had, that check skips, saying so.
 FASHION := /usr/share/datasets/fashion-mnist

@@ -74,6 +74,13 @@ float args_float(Args *a, const char *flag, float least, float most) {
     return v;
 }
 
+bool args_json(Args *a, const char *flag) {
+    const char *text = args_text(a, flag);
+    if (strcmp(text, "text") != 0 && strcmp(text, "json") != 0)
+        die(2, "%s: expected text or json, found '%s'", flag, text);
+    return *text == 'j';
+}
+
 KvType args_kv(Args *a, const char *flag) {
     const char *text = args_text(a, flag);
     if (!strcmp(text, "bf16")) return KV_BF16;

@@ -19,6 +19,7 @@ const char *args_text(Args *a, const char *flag);
 int args_int(Args *a, const char *flag, int least, int most);
 uint64_t args_u64(Args *a, const char *flag);
 float args_float(Args *a, const char *flag, float least, float most);
+bool args_json(Args *a, const char *flag); // -o text or json
 KvType args_kv(Args *a, const char *flag);
 // Flags that every program over a session shares: -c -t --window --sinks --kv. True when `flag` was one.
 bool args_session(Args *a, const char *flag, SessionOptions *o);

@@ -1,13 +1,14 @@
 // Tessera: a minimal transformer inference engine. The one public header.
 //
 // The map of the house, in the order data flows:
-//   file, weights, load_llama2c    bytes of a mapped file -> checked tensors
-//   tokenizer                      text -> ids, ids -> whole UTF-8
-//   cpu, threads, kernels/         what the machine can do, who does it, the inner loops
-//   ops, attention, kvcache        linear, norm, rope; the one tiled attention loop; the cache that grows
-//   config, decoder                what a model is; its forward pass
-//   engine, sampler                this header's nouns
-//   run                            the command line
+//   file, weights, settings, load_*  bytes of mapped files -> checked tensors, JSON settings
+//   tokenizer                        text -> ids, ids -> whole UTF-8
+//   cpu, threads, kernels/           what the machine can do, who does it, the inner loops
+//   ops, attention, kvcache          linear, norms, positions; the one tiled attention loop; the cache that grows
+//   config, decoder                  what a decoder is; its forward pass
+//   sublayers, encoder               parts of encoders; a bidirectional stack (tools/encdec, tools/vit)
+//   engine, sampler                  this header's nouns
+//   run                              the command line
 //
 // An Engine is a model opened: immutable, shared by any number of threads and sessions. A Session is one timeline of
 // text: it owns the KV cache, the positions and the logits, and belongs to one caller at a time. Calls that can fail

@@ -673,6 +673,100 @@ static void beams_against_all_outputs(void) {
     seq2seq_close(&m);
 }
 
+// Beam search once more, plainly: paths as they are, each run alone; the rules as beam.h's source states them.
+typedef struct {
+    int32_t ids[8];
+    int n;
+    double score; // the sum while it grows, the mean when it is done
+} Path;
+
+static int by_score(const void *a, const void *b) {
+    const Path *x = a, *y = b;
+    return x->score != y->score ? (x->score < y->score ? 1 : -1) : 0;
+}
+
+static Path plain_search(const Seq2seq *m, Seq2seqState *s, const int32_t *tokens, int n_tokens, int n_beams,
+                         int max_new) {
+    Path open[MAX_BEAMS] = {{.n = 0}}, all[MAX_BEAMS * 16], done[4 * MAX_BEAMS];
+    int n_open = 1, n_done = 0;
+    for (int length = 1; n_open && length <= max_new; length++) {
+        int n = 0;
+        for (int h = 0; h < n_open; h++) {
+            int32_t path[8] = {m->start_id};
+            memcpy(path + 1, open[h].ids, sizeof *path * (size_t)(length - 1));
+            float *logits = run_alone(m, s, tokens, n_tokens, path, length);
+            for (int id = 0; id < m->vocab_size; id++) {
+                all[n] = open[h];
+                all[n].ids[length - 1] = id;
+                all[n].n = length;
+                all[n++].score += log_probability(logits + (length - 1) * m->vocab_size, m->vocab_size, id);
+            }
+            free(logits);
+        }
+        qsort(all, (size_t)n, sizeof *all, by_score);
+        n_open = 0;
+        for (int i = 0; i < n && i < 2 * n_beams; i++) {
+            bool ends = all[i].ids[length - 1] == m->eos_id;
+            if (!ends && n_open < n_beams) open[n_open++] = all[i];
+            if (!ends || i >= n_beams) continue; // an end that came late is dropped
+            done[n_done] = all[i];
+            done[n_done].n--;
+            done[n_done++].score /= length;
+        }
+        qsort(done, (size_t)n_done, sizeof *done, by_score);
+        if (n_done > n_beams) n_done = n_beams;
+        if (n_done == n_beams && open[0].score / length <= done[n_done - 1].score) n_open = 0;
+    }
+    for (int i = 0; i < n_open; i++) {
+        done[n_done] = open[i];
+        done[n_done++].score /= max_new;
+    }
+    qsort(done, (size_t)n_done, sizeof *done, by_score);
+    return done[0];
+}
+
+static void beams_against_a_plain_search(void) {
+    char err[512] = "";
+    int n_ended = 0, n_not_greedy = 0, n_all = 0;
+    for (int dim = 8; dim <= 24; dim += 8) {
+        Case c = small;
+        c.vocab = 9, c.dim = dim, c.longest = 12, c.mute = 0;
+        Seq2seq m;
+        if (!open_model(&m, &c)) continue;
+        enum { N_INPUTS = 8, MAX_NEW = 6 };
+        int32_t tokens[N_INPUTS * 12], *at = tokens;
+        int lengths[N_INPUTS];
+        for (int i = 0; i < N_INPUTS; i++) {
+            lengths[i] = 1 + pick(12);
+            for (int t = 0; t < lengths[i]; t++) *at++ = pick(9);
+        }
+        Seq2seqState s = open_state(&m, 1), alone = open_state(&m, 1);
+        for (int n_beams = 1; n_beams <= 6; n_beams++) {
+            Decoded out[N_INPUTS];
+            CHECK(!seq2seq_encode(&m, &s, tokens, lengths, N_INPUTS, err, sizeof err), "%s", err);
+            CHECK(!beam_decode(&m, &s, n_beams, MAX_NEW, out, err, sizeof err), "%s", err);
+            at = tokens;
+            for (int i = 0; i < N_INPUTS; at += lengths[i++]) {
+                Path want = plain_search(&m, &alone, at, lengths[i], n_beams, MAX_NEW);
+                Path greedy = plain_search(&m, &alone, at, lengths[i], 1, MAX_NEW);
+                CHECK(fabs(out[i].score - want.score) < 1e-5, "dim %d, input %d, %d beams: score %.9g, expected %.9g",
+                      dim, i, n_beams, out[i].score, want.score);
+                CHECK(out[i].n == want.n && !memcmp(out[i].ids, want.ids, sizeof *want.ids * (size_t)want.n),
+                      "dim %d, input %d, %d beams: another output", dim, i, n_beams);
+                n_ended += want.n < MAX_NEW;
+                n_not_greedy += greedy.score != want.score;
+                n_all++;
+                decoded_free(&out[i]);
+            }
+        }
+        seq2seq_state_close(&s);
+        seq2seq_state_close(&alone);
+        seq2seq_close(&m);
+    }
+    printf("  %d searches: %d end before the limit, %d not as greedy\n", n_all, n_ended, n_not_greedy);
+    CHECK(n_ended > n_all / 10 && n_not_greedy > n_all / 10, "too much alike to tell");
+}
+
 // ids, score and closeness of what greedy says, along the path it took.
 static void greedy_is_greedy(void) {
     char err[512] = "";
@@ -2006,6 +2100,7 @@ int main(void) {
     RUN(random_models);
     RUN(encode_and_step_refuse);
     RUN(beams_against_all_outputs);
+    RUN(beams_against_a_plain_search);
     RUN(greedy_is_greedy);
     RUN(words_in_batches);
     RUN(trace_of_words);

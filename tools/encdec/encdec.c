@@ -49,11 +49,8 @@ static Options parse(int argc, char **argv) {
         else if (!strcmp(f, "-n")) o.max_new = args_int(&a, f, 1, DEFAULT_NEW);
         else if (!strcmp(f, "--batch")) o.batch = args_int(&a, f, 1, MAX_BATCH);
         else if (!strcmp(f, "-t")) o.n_threads = args_int(&a, f, 1, MAX_THREADS);
-        else if (!strcmp(f, "-o")) {
-            const char *form = args_text(&a, f);
-            o.json = !strcmp(form, "json");
-            if (!o.json && strcmp(form, "text") != 0) die(2, "-o: expected text or json, found '%s'", form);
-        } else if (!strcmp(f, "--attention")) o.picture = args_text(&a, f);
+        else if (!strcmp(f, "-o")) o.json = args_json(&a, f);
+        else if (!strcmp(f, "--attention")) o.picture = args_text(&a, f);
         else if (!strcmp(f, "--eval")) {
             eval = true;
             if (args_left(&a) && *a.argv[a.at] != '-') o.eval = args_next(&a);
@@ -85,11 +82,9 @@ static void print_json(const Seq2seq *m, const Word *w, const Decoded *d) {
         const char *symbol = symbols_text(&m->phonemes, d->ids[i]);
         if (symbol) json_array_append_new(symbols, json_string(symbol));
     }
-    json_t *line = json_pack("{s:s+%, s:o}", "word", w->text, strlen(w->text), "symbols", symbols);
-    if (!line) { // the word is not UTF-8
-        line = json_pack("{s:n, s:O}", "word", "symbols", symbols);
-        json_decref(symbols);
-    }
+    json_t *line = json_object(), *word = json_string(w->text);
+    json_object_set_new(line, "word", word ? word : json_null()); // not UTF-8
+    json_object_set_new(line, "symbols", symbols);
     if (d->ids) json_object_set_new(line, "score", json_real(d->score));
     json_dumpf(line, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6));
     putchar('\n');
@@ -99,7 +94,13 @@ static void print_json(const Seq2seq *m, const Word *w, const Decoded *d) {
 // What a reader of the output should know about a word.
 static void print_note(const Seq2seq *m, const Word *w) {
     if (w->n_unknown) {
-        fprintf(stderr, "note: %s: the model has no letter '%s'%s; %s\n", w->text, w->unknown,
+        bool valid;
+        unsigned char first = (unsigned char)w->unknown[0];
+        utf8_length(w->unknown, &valid);
+        char letter[16];
+        if (valid && first > ' ') snprintf(letter, sizeof letter, "'%s'", w->unknown);
+        else snprintf(letter, sizeof letter, "byte 0x%02X", first);
+        fprintf(stderr, "note: %s: the model has no letter %s%s; %s\n", w->text, letter,
                 w->n_unknown > 1 ? " (and others)" : "", w->n_known ? "read as unknown" : "no letter is known to it");
     }
     if (w->n_ids > m->max_tokens) {

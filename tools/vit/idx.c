@@ -111,7 +111,7 @@ static uint8_t *read_idx(const char *path, uint32_t magic, int n_dims, uint32_t 
 }
 
 int idx_read_images(IdxImages *x, const char *path, char *err, size_t errlen) {
-    uint32_t dims[3];
+    uint32_t dims[3] = {0};
     *x = (IdxImages){0};
     uint8_t *pixels = read_idx(path, IMAGES_MAGIC, 3, dims, err, errlen);
     if (!pixels) return -1;
@@ -120,7 +120,7 @@ int idx_read_images(IdxImages *x, const char *path, char *err, size_t errlen) {
 }
 
 int idx_read_labels(IdxLabels *x, const char *path, char *err, size_t errlen) {
-    uint32_t dims[1];
+    uint32_t dims[1] = {0};
     *x = (IdxLabels){0};
     uint8_t *labels = read_idx(path, LABELS_MAGIC, 1, dims, err, errlen);
     if (!labels) return -1;

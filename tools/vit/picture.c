@@ -541,9 +541,10 @@ int preprocess_load(Preprocess *p, const char *folder, int image_size, int chann
     if (absent ? settings_parse(&s, path, "{}", 2, err, errlen) : settings_read(&s, path, err, errlen)) return -1;
     Preprocess steps = {.size = image_size, .channels = channels};
     read_steps(&steps, &s);
-    if (!s.failed) *p = steps;
+    int rc = s.failed ? -1 : 0;
     settings_free(&s);
-    return s.failed ? -1 : 0;
+    if (!rc) *p = steps;
+    return rc;
 }
 
 static int apply_resize(const Preprocess *p, Picture *out, const Picture *in, char *err, size_t errlen) {

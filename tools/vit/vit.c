@@ -39,11 +39,8 @@ static Options parse(int argc, char **argv) {
         if (!strcmp(f, "-k")) o.n_best = args_int(&a, f, 1, 1 << 20);
         else if (!strcmp(f, "-t")) o.n_threads = args_int(&a, f, 1, MAX_THREADS);
         else if (!strcmp(f, "--batch")) o.batch = args_int(&a, f, 1, MAX_BATCH);
-        else if (!strcmp(f, "-o")) {
-            const char *form = args_text(&a, f);
-            o.json = !strcmp(form, "json");
-            if (!o.json && strcmp(form, "text") != 0) die(2, "-o: expected text or json, found '%s'", form);
-        } else if (!strcmp(f, "--attention")) o.picture = args_text(&a, f);
+        else if (!strcmp(f, "-o")) o.json = args_json(&a, f);
+        else if (!strcmp(f, "--attention")) o.picture = args_text(&a, f);
         else if (!strcmp(f, "--eval")) {
             o.eval_images = args_text(&a, f);
             o.eval_labels = args_text(&a, f);
