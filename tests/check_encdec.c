@@ -733,7 +733,7 @@ static void beams_against_a_plain_search(void) {
         c.vocab = 9, c.dim = dim, c.longest = 12, c.mute = 0;
         Seq2seq m;
         if (!open_model(&m, &c)) continue;
-        enum { N_INPUTS = 8, MAX_NEW = 6 };
+        enum { N_INPUTS = 24, MAX_NEW = 7 };
         int32_t tokens[N_INPUTS * 12], *at = tokens;
         int lengths[N_INPUTS];
         for (int i = 0; i < N_INPUTS; i++) {
@@ -741,7 +741,7 @@ static void beams_against_a_plain_search(void) {
             for (int t = 0; t < lengths[i]; t++) *at++ = pick(9);
         }
         Seq2seqState s = open_state(&m, 1), alone = open_state(&m, 1);
-        for (int n_beams = 1; n_beams <= 6; n_beams++) {
+        for (int n_beams = 2; n_beams <= 4; n_beams++) {
             Decoded out[N_INPUTS];
             CHECK(!seq2seq_encode(&m, &s, tokens, lengths, N_INPUTS, err, sizeof err), "%s", err);
             CHECK(!beam_decode(&m, &s, n_beams, MAX_NEW, out, err, sizeof err), "%s", err);

@@ -174,9 +174,8 @@ static int clamp(int v, int least, int most) {
 
 static Panel panel_of(const Surface *s, const Alignment *a, int cell, bool large) {
     Panel p = {.cell = cell, .title_size = large ? TITLE_SIZE : SMALL_TITLE_SIZE};
-    p.label_size = large                  ? clamp(cell * 2 / 3, SMALL_LABEL_SIZE, LABEL_SIZE)
-                   : cell < LABELLED_CELL ? 0
-                                          : SMALL_LABEL_SIZE;
+    if (large) p.label_size = clamp(cell * 2 / 3, SMALL_LABEL_SIZE, LABEL_SIZE);
+    else if (cell >= LABELLED_CELL) p.label_size = SMALL_LABEL_SIZE;
     p.top = p.title_size + TITLE_GAP;
     if (p.label_size) {
         int over = widest(s, a->in, a->n_in, p.label_size);
@@ -209,7 +208,6 @@ static int fit_cells(const Surface *s, const Alignment *a, int across, int most,
 static void choose_grid(Layout *l, const Surface *s, const Alignment *a) {
     int n = a->n_maps - 1, room = WIDTH - 2 * MARGIN - l->large.width, best = 0;
     int most = clamp(l->large.cell * 2 / 3, MIN_SMALL_CELL, MAX_CELL);
-    l->across = 1;
     for (int height = l->large.height, k = 0; best < ENOUGH_SMALL_CELL && k < 10; height += height / 4, k++) {
         for (int across = 1; across <= n && across <= MAX_ACROSS; across++) {
             int cell = fit_cells(s, a, across, most, room, height);
@@ -219,6 +217,7 @@ static void choose_grid(Layout *l, const Surface *s, const Alignment *a) {
         }
     }
     l->small = panel_of(s, a, best ? best : MIN_SMALL_CELL, false);
+    if (!best) l->across = clamp(room / (l->small.width + PANEL_GAP), 1, n);
 }
 
 static Layout layout_of(const Surface *s, const Alignment *a) {

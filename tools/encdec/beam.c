@@ -62,11 +62,12 @@ void decoded_free(Decoded *d) {
 }
 
 // Keep it if it is among the n_beams best; among equals the older one wins.
-static int finish(Beam *b, const Search *s, const int32_t *ids, int n, double score, char *err, size_t errlen) {
+static int finish(Beam *b, const Search *s, const int32_t *ids, int n, bool ended, double score, char *err,
+                  size_t errlen) {
     int at = b->n_finished;
     while (at > 0 && score > b->finished[at - 1].score) at--;
     if (at == s->n_beams) return 0;
-    Decoded d = {.ids = malloc(sizeof *ids * (size_t)(n ? n : 1)), .n = n, .score = score};
+    Decoded d = {.ids = malloc(sizeof *ids * (size_t)(n ? n : 1)), .n = n, .ended = ended, .score = score};
     if (!d.ids) return fail(err, errlen, "out of memory for %d tokens", n);
     memcpy(d.ids, ids, sizeof *ids * (size_t)n);
     if (b->n_finished == s->n_beams) decoded_free(&b->finished[--b->n_finished]);
@@ -121,7 +122,7 @@ static int step_beam(Beam *b, const Search *s, const float *logits, int length, 
             grow(b, s, &best[i], n_next++, length);
         } else if (i < s->n_beams) {
             const int32_t *ids = b->now[best[i].hypothesis].ids;
-            if (finish(b, s, ids, length - 1, best[i].sum / length, err, errlen)) return -1;
+            if (finish(b, s, ids, length - 1, true, best[i].sum / length, err, errlen)) return -1;
         }
     }
     for (int i = 0; i < n_next; i++) {
@@ -134,7 +135,7 @@ static int step_beam(Beam *b, const Search *s, const float *logits, int length, 
     if (full && most / length <= b->finished[s->n_beams - 1].score) b->n = 0;
     if (length < s->max_new) return 0;
     for (int i = 0; i < b->n; i++) {
-        if (finish(b, s, b->now[i].ids, length, b->now[i].sum / length, err, errlen)) return -1;
+        if (finish(b, s, b->now[i].ids, length, false, b->now[i].sum / length, err, errlen)) return -1;
     }
     b->n = 0;
     return 0;
@@ -153,7 +154,7 @@ static int step_greedy(Beam *b, const Search *s, const float *logits, int length
     h->ids[length - 1] = best;
     if (!ends && length < s->max_new) return 0;
     b->n = 0;
-    return finish(b, s, h->ids, length - ends, h->sum / length, err, errlen);
+    return finish(b, s, h->ids, length - ends, ends, h->sum / length, err, errlen);
 }
 
 // ---- all inputs

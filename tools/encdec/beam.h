@@ -9,6 +9,7 @@
 typedef struct {
     int32_t *ids; // [n] generated tokens, the end token left out; owned
     int n;
+    bool ended;       // by the end token, not by the limit
     double score;     // mean log-probability of a token, the end token counted
     double closeness; // greedy: the smallest distance between the two best logits of a step
 } Decoded;

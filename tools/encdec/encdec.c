@@ -61,6 +61,11 @@ static Options parse(int argc, char **argv) {
     }
     if (!o.model) die(2, "no model: expected build/encdec MODEL -p \"words\"");
     if ((o.prompt != NULL) + (o.file != NULL) + eval > 1) die(2, "-p, -f and --eval: expected one, found more");
+    size_t length = o.picture ? strlen(o.picture) : 0;
+    if (o.picture &&
+        (length < 4 || (strcmp(o.picture + length - 4, ".svg") && strcmp(o.picture + length - 4, ".png")))) {
+        die(2, "--attention: expected a name that ends in .svg or .png, found '%s'", o.picture);
+    }
     if (eval && o.picture) die(2, "--attention: expected with -p or -f, found with --eval");
     if (eval && !o.eval && asprintf(&o.eval_default, "%s/test.dict", o.model) > 0) o.eval = o.eval_default;
     if (!o.n_beams) o.n_beams = eval ? EVAL_BEAMS : 1;

@@ -94,11 +94,13 @@ int dictionary_read(Dictionary *d, const Seq2seq *m, const char *path, char *err
     sh_new_strdup(index);
     char *text = strndup((const char *)file.data, file.size), *saved = text, *line;
     if (!text) rc = fail(err, errlen, "%s: out of memory", path);
+    else if (strlen(text) < file.size)
+        rc = fail(err, errlen, "%s: expected text, found a byte 0 at %zu", path, strlen(text));
     while (!rc && (line = strsep(&saved, "\n"))) {
         char why[256];
         number++;
         size_t n = strcspn(line, "\r");
-        if (!n || !strncmp(line, ";;;", 3)) continue;
+        if (strspn(line, " \t\r") == strlen(line) || !strncmp(line, ";;;", 3) || !strncmp(line, "# ", 2)) continue;
         if (read_line(d, &index, m, line, n, why, sizeof why))
             rc = fail(err, errlen, "%s: line %d: %s", path, number, why);
     }

@@ -1,9 +1,9 @@
 // score: how far a model's output is from a pronouncing dictionary.
 //
-// Owns the dictionary's format (CMUdict's: "word P1 P2 ...", "word(2) ..." for further pronunciations, "#" before a
-// comment, ";;;" before a comment line) and the two rates of the literature: words that equal none of their references,
-// and edit distance to the nearest reference over that reference's length. Each with the stress digits of vowels and
-// without them, which is what is published.
+// Owns the dictionary's format (CMUdict's: "word P1 P2 ...", "word(2) ..." for further pronunciations, "# comment"
+// behind them or on a line, ";;;" before a comment line) and the two rates of the literature: words that equal none of
+// their references, and edit distance to the nearest reference over that reference's length. Each with the stress
+// digits of vowels and without them, which is what is published.
 #pragma once
 #include "pronounce.h"
 

@@ -31,13 +31,14 @@ static void keep_row(void *context, int layer, int input, const Attention *a) {
 int trace_word(Trace *t, const Seq2seq *m, Seq2seqState *s, const Word *word, const Decoded *output, char *err,
                size_t errlen) {
     int n_heads = m->config.n_heads;
-    *t = (Trace){.n_maps = m->n_layers * n_heads, .n_out = output->n + 1, .n_in = word->n_ids, .n_heads = n_heads};
+    *t = (Trace){
+        .n_maps = m->n_layers * n_heads, .n_out = output->n + output->ended, .n_in = word->n_ids, .n_heads = n_heads};
     t->weights = malloc(sizeof *t->weights * (size_t)t->n_maps * (size_t)t->n_out * (size_t)t->n_in);
     float *head_rows = malloc(sizeof *head_rows * (size_t)n_heads * (size_t)t->n_in);
     Visit visit = {.trace = t, .work = &s->work, .weights = head_rows, .err = err, .errlen = errlen};
     int rc = t->weights && head_rows ? 0 : fail(err, errlen, "out of memory for %d attention maps", t->n_maps);
     if (!rc) rc = seq2seq_encode(m, s, word->ids, &word->n_ids, 1, err, errlen);
-    for (int i = 0; !rc && i < t->n_out && i < m->max_tokens; i++) {
+    for (int i = 0; !rc && i < t->n_out; i++) {
         int32_t token = i ? output->ids[i - 1] : m->start_id;
         visit.row = i;
         StepGroup group = {.input = 0, .n_rows = 1};

@@ -4,7 +4,7 @@
 #include "words.h"
 
 typedef struct {
-    int n_maps, n_out, n_in; // a map for each head of each layer; outputs count the end token
+    int n_maps, n_out, n_in; // a map for each head of each layer; outputs count the end token, if there is one
     int n_heads;
     float *weights; // [n_maps][n_out][n_in], owned; each row sums to 1
 } Trace;

@@ -7,9 +7,10 @@
 
 #include <stb/stb_ds.h>
 
-// One letter of a word: its id, and how many bytes it has.
+// The letter as it is, a typeset apostrophe as a plain one, or in lower case (ASCII). -1: the model has none of them.
 static int letter_id(const Symbols *y, const char *text, size_t n) {
     int id = symbols_find(y, text, n);
+    if (id < 0 && n == 3 && !memcmp(text, "\u2019", 3)) return symbols_find(y, "'", 1);
     if (id >= 0 || n > 1) return id;
     char lower = (char)tolower((unsigned char)*text);
     return symbols_find(y, &lower, 1);
@@ -45,7 +46,7 @@ void words_free(Word **list) {
     arrfree(*list);
 }
 
-// Quotes, dashes, dots and brackets: ASCII, and General Punctuation U+2010 to U+205E.
+// Quotes, dashes, dots and brackets: ASCII, and General Punctuation, U+2000 to U+207F.
 static bool is_punctuation(const char *p, size_t n) {
     const unsigned char *u = (const unsigned char *)p;
     return (n == 1 && ispunct(u[0])) || (n == 3 && u[0] == 0xe2 && (u[1] == 0x80 || u[1] == 0x81));
@@ -66,21 +67,29 @@ static size_t last_length(const char *begin, const char *end) {
 // one side alone) and the last dot of u.s.
 static void strip(const char **begin, const char **end) {
     const char *a = *begin, *b = *end;
-    while (a < b && *a != '\'' && is_punctuation(a, first_length(a))) a += first_length(a);
-    while (a < b && b[-1] != '\'' && is_punctuation(b - last_length(a, b), last_length(a, b))) {
-        if (b[-1] == '.' && memchr(a, '.', (size_t)(b - a - 1)) && b - a > 2 && isalpha((unsigned char)b[-2])) break;
-        b -= last_length(a, b);
+    for (bool quoted = true; quoted;) {
+        while (a < b && *a != '\'' && is_punctuation(a, first_length(a))) a += first_length(a);
+        while (a < b && b[-1] != '\'' && is_punctuation(b - last_length(a, b), last_length(a, b))) {
+            if (b[-1] == '.' && memchr(a, '.', (size_t)(b - a - 1)) && b - a > 2 && isalpha((unsigned char)b[-2]))
+                break;
+            b -= last_length(a, b);
+        }
+        quoted = b - a > 1 && *a == '\'' && b[-1] == '\'';
+        if (quoted) a++, b--;
     }
-    if (b - a > 1 && *a == '\'' && b[-1] == '\'') a++, b--;
+    if (b - a == 1 && *a == '\'') b = a;
     *begin = a, *end = b;
 }
 
 int words_split(Word **list, const Seq2seq *m, const char *text, size_t n, char *err, size_t errlen) {
-    char *copy = strndup(text, n), *saved;
-    int rc = copy ? 0 : fail(err, errlen, "out of memory for %zu bytes of text", n);
-    char *token = copy ? strtok_r(copy, " \t\r\n\f\v", &saved) : NULL;
-    for (; token && !rc; token = strtok_r(NULL, " \t\r\n\f\v", &saved)) {
-        const char *begin = token, *end = token + strlen(token);
+    static const char blanks[] = " \t\r\n\f\v";
+    char *copy = malloc(n + 1), *saved;
+    if (!copy) return fail(err, errlen, "out of memory for %zu bytes of text", n);
+    for (size_t i = 0; i < n; i++) copy[i] = text[i] ? text[i] : ' ';
+    copy[n] = 0;
+    int rc = 0;
+    for (char *t = strtok_r(copy, blanks, &saved); t && !rc; t = strtok_r(NULL, blanks, &saved)) {
+        const char *begin = t, *end = t + strlen(t);
         strip(&begin, &end);
         if (begin < end) rc = words_add(list, m, begin, (size_t)(end - begin), err, errlen);
     }

@@ -10,7 +10,7 @@ typedef struct {
     const float *weights; // [rows][cols] over the patches, from the top left; each map is shown relative to its maximum
 } AttentionMap;
 
-// picture: grey or RGB, of any size; the patches cover it evenly. Panels in a row (MAX_PANELS_A_ROW to a row), their
+// picture: grey or RGB, of any size; the patches cover it evenly. Panels in a row (8 to a row), their
 // shorter side at least 224 pixels. -1 with one line in err.
 int overlay_write(const char *path, const Picture *picture, const AttentionMap *maps, int n_maps, int rows, int cols,
                   char *err, size_t errlen);

@@ -2,7 +2,7 @@
 //
 // stb_image 2.27 trusts some of what a file says; the checks here come first. A reader counts what the decoder asks
 // for, so that a file that ends early is seen (the decoder itself would go on with zeros), and every allocation is held
-// to what a picture of the header's size can need.
+// to what a picture of the header's size can need. To be built with -fwrapv: a damaged JPEG's sums wrap.
 #include "picture.h"
 
 #include "settings.h"

@@ -33,7 +33,8 @@ typedef enum {
 
 // Read `path` as grey (channels 1) or RGB (3). A transparent picture is laid over white, 16 bits are cut to their upper
 // 8, colour becomes grey by ITU-R 601-2 luma (PIL's convert("L")), CMYK becomes RGB as stb_image does it; an EXIF
-// orientation is not applied. A PPM must have 255 as its largest value. On failure *p is empty.
+// orientation is not applied. A PPM must have 255 as its largest value. PNG and BMP give PIL's values; of a JPEG they
+// may differ by a few grey levels (0.2 on average), as decoders do. On failure *p is empty.
 int picture_read(Picture *p, const char *path, int channels, char *err, size_t errlen);
 // The same from a file that is already mapped (or in memory); file->path is for messages.
 int picture_decode(Picture *p, const File *file, int channels, char *err, size_t errlen);
@@ -61,8 +62,8 @@ int picture_text_width(const char *text, int scale); // pixels, along the line
 
 // Steps of ViTImageProcessor and DeiTImageProcessor (and their FeatureExtractor names), in the order they are taken.
 typedef struct {
-    int size, channels;              // of the model: the result is [channels][size][size]
-    bool resize;                     //
+    int size, channels; // of the model: the result is [channels][size][size]
+    bool resize;
     int resize_width, resize_height; // 0: shortest_edge holds
     int shortest_edge;               // the other side keeps the proportions, rounded down; 0: width and height hold
     Resample resample;
