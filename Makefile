@@ -37,6 +37,7 @@ RUNGS_x86_64 := avx2 avx512
 RUNGS_aarch64 := neon
 FLAGS_avx2 := -mavx2 -mfma -mf16c
 FLAGS_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c -mprefer-vector-width=512
+FLAGS_picture := -fwrapv -fno-sanitize=nonnull-attribute,shift # stb's JPEG code counts on sums that wrap
 
 LIB_SRC := $(filter-out src/run.c,$(wildcard src/*.c)) src/kernels/kernels.c src/kernels/scalar.c $(RUNGS_$(MACHINE):%=src/kernels/%.c)
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
