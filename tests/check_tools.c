@@ -1,109 +1,14 @@
 // The programs as people meet them: flags, exit statuses, what goes to stdout and what to stderr, and numbers that a
 // recomputation through tessera.h confirms. Runs ./run, bench, perplexity and synth of TESSERA_BUILD as children.
+#include "child.h"
 #include "tessera.h"
-#include "test.h"
 
 #include <ctype.h>
-#include <fcntl.h>
-#include <math.h>
 #include <signal.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
-#define TMP "build/tests/tmp/"
-#define MODEL TMP "tools.bin"
-#define MODEL_INT8 TMP "tools-int8.bin"
-#define TEXT TMP "tools.txt"
-
-enum { MAX_ARGS = 32, NOT_STARTED = 127 };
-
-// ---- children
-
-typedef struct {
-    int status;      // exit status, or 128 + signal
-    char *out, *err; // terminated
-    size_t n_out;
-} Result;
-
-static char *slurp(const char *path, size_t *n) {
-    FILE *f = fopen(path, "rb");
-    char *text = calloc(1, 1 << 20);
-    size_t got = f ? fread(text, 1, (1 << 20) - 1, f) : 0;
-    if (f) fclose(f);
-    if (n) *n = got;
-    return text;
-}
-
-static void spill(const char *path, const char *text) {
-    FILE *f = fopen(path, "wb");
-    CHECK(f && fputs(text, f) >= 0, "cannot write %s", path);
-    if (f) fclose(f);
-}
-
-// RUNNER, when set, is the emulator and its flags, split at spaces.
-static pid_t start(const char *in, const char *program, const char *const *args) {
-    static char runner[512], path[512];
-    const char *argv[MAX_ARGS + 16], *build = getenv("TESSERA_BUILD"), *words = getenv("RUNNER");
-    int n = 0;
-    snprintf(runner, sizeof runner, "%s", words ? words : "");
-    for (char *word = strtok(runner, " "); word && n < 8; word = strtok(NULL, " ")) argv[n++] = word;
-    snprintf(path, sizeof path, "%s/%s", build ? build : "build", program);
-    argv[n++] = path;
-    for (int i = 0; args[i] && i < MAX_ARGS; i++) argv[n++] = args[i];
-    argv[n] = NULL;
-    unlink(TMP "tools.out"); // of the call before
-    fflush(NULL);
-    pid_t child = fork();
-    if (child) return child;
-    int fd[3] = {open(in ? in : "/dev/null", O_RDONLY), open(TMP "tools.out", O_WRONLY | O_CREAT | O_TRUNC, 0666),
-                 open(TMP "tools.err", O_WRONLY | O_CREAT | O_TRUNC, 0666)};
-    for (int i = 0; i < 3; i++) dup2(fd[i], i);
-    execvp(argv[0], (char **)argv);
-    _exit(NOT_STARTED);
-}
-
-static Result finish(pid_t child) {
-    int status = 0;
-    waitpid(child, &status, 0);
-    Result r = {.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status)};
-    r.out = slurp(TMP "tools.out", &r.n_out);
-    r.err = slurp(TMP "tools.err", NULL);
-    return r;
-}
-
-// CALL("bench", "model", "-p", "8") runs a program to its end.
-#define CALL(...) call(NULL, (const char *const[]){__VA_ARGS__, NULL})
-#define CALL_IN(file, ...) call(file, (const char *const[]){__VA_ARGS__, NULL})
-
-static Result call(const char *in, const char *const *words) {
-    return finish(start(in, words[0], words + 1));
-}
-
-static void release(Result *r) {
-    free(r->out);
-    free(r->err);
-}
-
-// The program refuses: this status, one line on stderr that holds `part`, nothing on stdout.
-#define REFUSES(want, part, ...)                                                                                       \
-    do {                                                                                                               \
-        Result r_ = CALL(__VA_ARGS__);                                                                                 \
-        const char *end_ = strchr(r_.err, '\n');                                                                       \
-        CHECK(r_.status == want, "%s: status: expected %d, found %d: %s", #__VA_ARGS__, want, r_.status, r_.err);      \
-        CHECK(end_ && !end_[1] && !strncmp(r_.err, "error: ", 7), "%s: expected one line, found: %s", #__VA_ARGS__,    \
-              r_.err);                                                                                                 \
-        CHECK(strstr(r_.err, part), "%s: expected '%s' in: %s", #__VA_ARGS__, part, r_.err);                           \
-        CHECK(!*r_.out, "%s: expected nothing on stdout, found: %s", #__VA_ARGS__, r_.out);                            \
-        release(&r_);                                                                                                  \
-    } while (0)
-
-// Runs well, and its stdout is `want`.
-static void prints(Result r, const char *want, const char *what) {
-    CHECK(r.status == 0, "%s: status %d: %s", what, r.status, r.err);
-    CHECK(!strcmp(r.out, want), "%s: expected [%s], found [%s]", what, want, r.out);
-    release(&r);
-}
+#define MODEL in_folder("f32.bin")
+#define MODEL_INT8 in_folder("int8.bin")
+#define TEXT in_folder("text.txt")
 
 // ---- formats
 
@@ -237,11 +142,11 @@ static void test_synth(void) {
     release(&r);
     check_model(MODEL);
     check_model(MODEL_INT8);
-    REFUSES(2, "smollm2-135m", "synth", "huge", "f32", TMP "x.bin");
-    REFUSES(2, "int8", "synth", "tiny", "f64", TMP "x.bin");
+    REFUSES(2, "smollm2-135m", "synth", "huge", "f32", in_folder("x.bin"));
+    REFUSES(2, "int8", "synth", "tiny", "f64", in_folder("x.bin"));
     REFUSES(2, "found 2", "synth", "tiny", "f32");
     REFUSES(2, "--wat", "synth", "tiny", "f32", "--wat");
-    REFUSES(1, "absent/x.bin", "synth", "tiny", "f32", TMP "absent/x.bin");
+    REFUSES(1, "absent/x.bin", "synth", "tiny", "f32", in_folder("absent/x.bin"));
 }
 
 // ---- bench
@@ -308,19 +213,20 @@ static void test_bench_csv(void) {
 }
 
 static void test_bench_sweep(void) {
-    Result r = CALL("bench", MODEL, "--sweep", "600", "-r", "2", "--plot", TMP "tools.svg");
+    Result r = CALL("bench", MODEL, "--sweep", "600", "-r", "2", "--plot", in_folder("tools.svg"));
     CHECK(r.status == 0, "status %d: %s", r.status, r.err);
     CHECK(strstr(r.out, "| PP | TG | N_KV | T_PP s | S_PP t/s | T_TG s | S_TG t/s | GB/s | KV MiB |"), "%s", r.out);
     const char *rows[] = {"| 128 | 32 | 128 |", "| 256 | 32 | 256 |", "| 512 | 32 | 512 |", "| 512 | 32 | 600 |"};
     for (int i = 0; i < 4; i++) CHECK(strstr(r.out, rows[i]), "no row %s in:\n%s", rows[i], r.out);
-    char *svg = slurp(TMP "tools.svg", NULL);
+    char *svg = read_file(in_folder("tools.svg"), NULL);
     CHECK(xml_valid(svg) && !strncmp(svg, "<svg ", 5), "not well formed: %s", svg);
     CHECK(!strstr(svg, "nan") && !strstr(svg, "inf"), "a number is missing in %s", svg);
     free(svg);
     release(&r);
-    r = CALL("bench", MODEL, "--sweep", "40", "-r", "1", "--plot", TMP "tools.svg", "-o", "json", "--window", "16");
+    r = CALL("bench", MODEL, "--sweep", "40", "-r", "1", "--plot", in_folder("tools.svg"), "-o", "json", "--window",
+             "16");
     CHECK(r.status == 0 && json_valid(r.out) && count_of(r.out, "\"bound_ts\"") == 1, "%s%s", r.out, r.err);
-    svg = slurp(TMP "tools.svg", NULL);
+    svg = read_file(in_folder("tools.svg"), NULL);
     CHECK(xml_valid(svg) && !strstr(svg, "nan"), "one point: %s", svg);
     free(svg);
     release(&r);
@@ -346,17 +252,17 @@ static void test_bench_refuses(void) {
     REFUSES(2, "-o", "bench", MODEL, "-o", "xml");
     REFUSES(2, "nothing to measure", "bench", MODEL, "-p", "0", "-n", "0");
     REFUSES(2, "pp512 needs 512", "bench", MODEL, "-c", "100");
-    REFUSES(2, "--plot", "bench", MODEL, "--plot", TMP "x.svg");
+    REFUSES(2, "--plot", "bench", MODEL, "--plot", in_folder("x.svg"));
     REFUSES(2, "--window", "bench", MODEL, "--sinks", "4");
     REFUSES(2, "no model", "bench", "-p", "8");
     REFUSES(2, "second model", "bench", MODEL, MODEL);
-    REFUSES(1, "absent.bin", "bench", TMP "absent.bin");
-    REFUSES(1, "absent.tok", "bench", MODEL, "-z", TMP "absent.tok");
+    REFUSES(1, "absent.bin", "bench", in_folder("absent.bin"));
+    REFUSES(1, "absent.tok", "bench", MODEL, "-z", in_folder("absent.tok"));
 }
 
 // ---- perplexity
 
-static void write_text(void) {
+static void write_documents(void) {
     static char text[1 << 14];
     size_t n = 0;
     for (int document = 0; document < 4; document++) {
@@ -366,7 +272,7 @@ static void write_text(void) {
         }
         n += (size_t)snprintf(text + n, sizeof text - n, "caf\xc3\xa9.\n%s", document < 3 ? "<|endoftext|>\n" : "");
     }
-    spill(TEXT, text);
+    write_text("text.txt", text);
 }
 
 typedef struct {
@@ -414,7 +320,7 @@ static void test_perplexity_chunks(void) {
     CHECK(e, "%s", err);
     if (!e) return;
     size_t length;
-    char *text = slurp(TEXT, &length);
+    char *text = read_file(TEXT, &length);
     int32_t *ids;
     int n = engine_encode(e, text, length, true, false, &ids, err, sizeof err);
     Sum want = {0};
@@ -428,7 +334,7 @@ static void test_perplexity_chunks(void) {
     double share = json_number(r.out, "bytes") / (double)length; // about half of the text is scored
     CHECK(share > 0.35 && share < 0.6, "%g of the bytes scored", share);
     release(&r);
-    r = CALL_IN(TEXT, "perplexity", MODEL, "-f", "-", "-c", "63");
+    r = CALL_IN(text, "perplexity", MODEL, "-f", "-", "-c", "63");
     CHECK(r.status == 0 && !strncmp(r.out, "Final estimate: PPL = ", 22) && strstr(r.out, " +/- "), "%s%s", r.out,
           r.err);
     CHECK(strstr(r.out, "nats per token") && strstr(r.out, "bits per byte"), "%s", r.out);
@@ -443,7 +349,7 @@ static void test_perplexity_documents(void) {
     Engine *e = engine_open(MODEL, NULL, err, sizeof err);
     CHECK(e, "%s", err);
     if (!e) return;
-    char *text = slurp(TEXT, NULL), *at = text;
+    char *text = read_file(TEXT, NULL), *at = text;
     Sum want = {0}, want_cut = {0};
     size_t bytes = 0;
     int n_cut = 0;
@@ -475,24 +381,24 @@ static void test_perplexity_documents(void) {
 }
 
 static void test_perplexity_refuses(void) {
-    spill(TMP "short.txt", "too short");
-    spill(TMP "empty.txt", "");
+    write_text("short.txt", "too short");
+    write_text("empty.txt", "");
     REFUSES(2, "--wat", "perplexity", MODEL, "-f", TEXT, "--wat");
     REFUSES(2, "no text", "perplexity", MODEL);
     REFUSES(2, "no model", "perplexity", "-f", TEXT);
     REFUSES(2, "-o", "perplexity", MODEL, "-f", TEXT, "-o", "csv");
     REFUSES(2, "256 positions", "perplexity", MODEL, "-f", TEXT, "-c", "257");
-    REFUSES(1, "absent.txt", "perplexity", MODEL, "-f", TMP "absent.txt");
-    REFUSES(1, "absent.bin", "perplexity", TMP "absent.bin", "-f", TEXT);
-    REFUSES(1, "tokens, a chunk", "perplexity", MODEL, "-f", TMP "short.txt");
-    REFUSES(1, "no text to score", "perplexity", MODEL, "-f", TMP "empty.txt", "--documents");
+    REFUSES(1, "absent.txt", "perplexity", MODEL, "-f", in_folder("absent.txt"));
+    REFUSES(1, "absent.bin", "perplexity", in_folder("absent.bin"), "-f", TEXT);
+    REFUSES(1, "tokens, a chunk", "perplexity", MODEL, "-f", in_folder("short.txt"));
+    REFUSES(1, "no text to score", "perplexity", MODEL, "-f", in_folder("empty.txt"), "--documents");
 }
 
 static void test_perplexity_of_a_real_model(void) {
     const char *text = SHARED_DATA "text/stories-valid.txt", *tokenizer = SHARED_DATA "stories260K/tok512.bin";
     SKIP_WITHOUT(SHARED_DATA "stories260K/stories260K.bin");
     SKIP_WITHOUT(text);
-    if (getenv("TESSERA_TEST_QUICK")) {
+    if (quick()) {
         test_was_skipped = 1;
         return;
     }
@@ -525,13 +431,13 @@ static void test_run_refuses(void) {
     REFUSES(2, "second model", "run", MODEL, MODEL);
     REFUSES(2, "no model", "run", "-p", "x");
     REFUSES(2, "found both", "run", MODEL, "-p", "x", "-f", TEXT);
-    REFUSES(1, "absent.bin", "run", TMP "absent.bin");
-    REFUSES(1, "absent.txt", "run", MODEL, "-f", TMP "absent.txt");
+    REFUSES(1, "absent.bin", "run", in_folder("absent.bin"));
+    REFUSES(1, "absent.txt", "run", MODEL, "-f", in_folder("absent.txt"));
     REFUSES(1, "-c", "run", MODEL, "-p", "far more words than three tokens can hold", "-c", "3");
     Result r = CALL("run", "--help");
     CHECK(r.status == 0 && strstr(r.out, "usage:") && !*r.err, "--help: status %d", r.status);
     release(&r);
-    r = finish(start(NULL, "run", (const char *const[]){NULL}));
+    r = CALL("run");
     CHECK(r.status == 2 && strstr(r.err, "usage:") && !*r.out, "no argument: status %d", r.status);
     release(&r);
 }
@@ -544,26 +450,26 @@ static void test_run_streams(void) {
     CHECK(r.n_out && r.out[r.n_out - 1] == '\n', "the text ends in a newline");
     Result q = CALL("run", MODEL, "-p", "some words", "-n", "12", "-s", "5", "-q");
     CHECK(!*q.err, "-q prints nothing on stderr, found: %s", q.err);
-    prints(q, r.out, "-q");
-    spill(TMP "prompt.txt", "some words");
-    prints(CALL_IN(TMP "prompt.txt", "run", MODEL, "-f", "-", "-n", "12", "-s", "5"), r.out, "-f -");
-    prints(CALL("run", MODEL, "-f", TMP "prompt.txt", "-n", "12", "-s", "5"), r.out, "-f FILE");
-    prints(CALL("run", MODEL, "-i", "some words", "-n", "12", "-s", "5"), r.out, "-i");
+    prints(q, 0, r.out, "-q");
+    write_text("prompt.txt", "some words");
+    prints(CALL_IN("some words", "run", MODEL, "-f", "-", "-n", "12", "-s", "5"), 0, r.out, "-f -");
+    prints(CALL("run", MODEL, "-f", in_folder("prompt.txt"), "-n", "12", "-s", "5"), 0, r.out, "-f FILE");
+    prints(CALL("run", MODEL, "-i", "some words", "-n", "12", "-s", "5"), 0, r.out, "-i");
     release(&r);
 }
 
 static void test_run_seed(void) {
     Result one = CALL("run", MODEL, "-p", "abc", "-n", "60", "-s", "7", "-t", "1", "--temp", "1.2");
     CHECK(one.status == 0 && one.n_out > 10, "status %d: %s", one.status, one.err);
-    prints(CALL("run", MODEL, "-p", "abc", "-n", "60", "-s", "7", "-t", "2", "--temp", "1.2"), one.out, "2 threads");
-    prints(CALL("run", MODEL, "-p", "abc", "-n", "60", "-s", "7", "-t", "3", "--temp", "1.2"), one.out, "3 threads");
+    prints(CALL("run", MODEL, "-p", "abc", "-n", "60", "-s", "7", "-t", "2", "--temp", "1.2"), 0, one.out, "2 threads");
+    prints(CALL("run", MODEL, "-p", "abc", "-n", "60", "-s", "7", "-t", "3", "--temp", "1.2"), 0, one.out, "3 threads");
     Result other = CALL("run", MODEL, "-p", "abc", "-n", "60", "-s", "8", "-t", "1", "--temp", "1.2");
     CHECK(strcmp(one.out, other.out) != 0, "another seed gives another text");
     release(&one);
     release(&other);
     Result greedy = CALL("run", MODEL, "-p", "abc", "-n", "60", "--temp", "0");
     CHECK(greedy.status == 0, "%s", greedy.err);
-    prints(CALL("run", MODEL, "-p", "abc", "-n", "60", "--temp", "0", "-s", "99"), greedy.out, "--temp 0");
+    prints(CALL("run", MODEL, "-p", "abc", "-n", "60", "--temp", "0", "-s", "99"), 0, greedy.out, "--temp 0");
     release(&greedy);
 }
 
@@ -600,10 +506,10 @@ static void wait_a_little(void) {
 
 static void test_run_interrupt(void) {
     pid_t child = start(
-        NULL, "run", (const char *const[]){MODEL, "-p", "abc", "-n", "3000000", "-c", "4000000", "--temp", "0", NULL});
+        NULL, (const char *const[]){"run", MODEL, "-p", "abc", "-n", "3000000", "-c", "4000000", "--temp", "0", NULL});
     for (int i = 0; i < 4000; i++) { // until text beyond the prompt is there
         struct stat st;
-        if (!stat(TMP "tools.out", &st) && st.st_size > 40) break;
+        if (!stat(in_folder("out"), &st) && st.st_size > 40) break;
         wait_a_little();
     }
     kill(child, SIGINT);
@@ -615,19 +521,14 @@ static void test_run_interrupt(void) {
 }
 
 int main(void) {
-    mkdir("build", 0777);
-    mkdir("build/tests", 0777);
-    mkdir(TMP, 0777);
+    folder_make();
     RUN(test_the_checkers_themselves);
-    Result r = CALL("run", "--help");
-    bool there = r.status != NOT_STARTED;
-    release(&r);
-    if (!there) {
-        printf("  FAIL the programs do not start: run make first, or set TESSERA_BUILD\n");
+    if (program_missing("run")) {
+        folder_remove();
         return 1;
     }
     RUN(test_synth);
-    write_text();
+    write_documents();
     RUN(test_bench_md);
     RUN(test_bench_json);
     RUN(test_bench_csv);
@@ -645,5 +546,6 @@ int main(void) {
     RUN(test_run_any_bytes);
     RUN(test_run_full_context);
     RUN(test_run_interrupt);
+    folder_remove();
     return test_report();
 }

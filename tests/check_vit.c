@@ -2,15 +2,14 @@
 //
 // tests/fixtures/vit_random.txt holds the logits of models with random weights that this file makes again from their
 // names (tests/fixtures/vit_random.py says how); tests/fixtures/vit_fashion.tsv those of the shipped model.
+#include "child.h"
+#include "expect.h"
+#include "make_model.h"
+
 #include "classify.h"
 #include "idx.h"
 #include "picture.h"
-#include "reference.h"
 #include "rollout.h"
-
-#include <fcntl.h>
-#include <math.h>
-#include <unistd.h>
 
 #define CASES "tests/fixtures/vit_random.txt"
 #define FASHION "tests/fixtures/vit_fashion.tsv"
@@ -19,187 +18,106 @@
 
 // ---- random models, written as a folder
 
-static char folder[] = "/tmp/check_vit.XXXXXX";
-
-static uint64_t mix(uint64_t x) {
-    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9u;
-    x = (x ^ x >> 27) * 0x94D049BB133111EBu;
-    return x ^ x >> 31;
-}
-
-static double unit(const char *name, int64_t i) {
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (const char *c = name; *c; c++) hash = (hash ^ (unsigned char)*c) * 0x100000001b3u;
-    return (double)(mix(hash + (uint64_t)(i + 1) * 0x9E3779B97F4A7C15u) >> 40) / 8388608.0 - 1;
-}
-
 typedef struct {
-    FILE *header, *data;
-    char *text, *bytes;
-    size_t text_size, bytes_size;
-    long at;
-} Maker;
-
-static void put_tensor(Maker *m, const char *name, int n_dims, const int *shape) {
-    int64_t n = 1, fan_in = 1;
-    char dims[64] = "";
-    for (int i = 0; i < n_dims; i++) {
-        n *= shape[i];
-        fan_in *= i ? shape[i] : 1;
-        snprintf(dims + strlen(dims), sizeof dims - strlen(dims), "%s%d", i ? "," : "", shape[i]);
-    }
-    bool token = strstr(name, "_token") || strstr(name, "position_embeddings");
-    bool norm = n_dims == 1 && strstr(name, "layernorm") && strstr(name, ".weight");
-    for (int64_t i = 0; i < n; i++) {
-        double u = unit(name, i);
-        double x = token ? 0.5 * u : norm ? 1 + 0.1 * u : n_dims == 1 ? 0.1 * u : u * sqrt(3.0 / (double)fan_in);
-        float f = (float)x;
-        fwrite(&f, sizeof f, 1, m->data);
-    }
-    fprintf(m->header, "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[%s],\"data_offsets\":[%ld,%ld]}", m->at ? "," : "{",
-            name, dims, m->at, m->at + 4 * (long)n);
-    m->at += 4 * (long)n;
-}
-
-static void put(Maker *m, const char *name, int a, int b) { // b 0: one dimension
-    put_tensor(m, name, b ? 2 : 1, (int[]){a, b});
-}
-
-static void put_dense(Maker *m, const char *name, int rows, int cols, bool bias) {
-    char full[192];
-    snprintf(full, sizeof full, "%s.weight", name);
-    put(m, full, rows, cols);
-    snprintf(full, sizeof full, "%s.bias", name);
-    if (bias) put(m, full, rows, 0);
-}
-
-typedef struct {
-    char name[32], architecture[64], act[32];
+    char name[WORD_ROOM], architecture[WORD_ROOM], act[WORD_ROOM];
     int image, patch, channels, dim, layers, heads, hidden, labels;
     bool qkv_bias, mean, cls;
     double eps;
 } Case;
 
-static void put_layer(Maker *m, const Case *c, const char *prefix, int layer) {
-    static const char *const parts[] = {"attention.attention.query", "attention.attention.key",
-                                        "attention.attention.value", "attention.output.dense"};
-    char name[128];
-    for (int i = 0; i < 4; i++) {
-        snprintf(name, sizeof name, "%sencoder.layer.%d.%s", prefix, layer, parts[i]);
-        put_dense(m, name, c->dim, c->dim, i == 3 || c->qkv_bias);
+static void put_layer(Maker *m, const Case *c, const char *layer) {
+    static const char *const parts[] = {"query", "key", "value"};
+    for (int i = 0; i < 3; i++) {
+        put_dense(m, c->dim, c->dim, c->qkv_bias, "%s.attention.attention.%s", layer, parts[i]);
     }
-    snprintf(name, sizeof name, "%sencoder.layer.%d.intermediate.dense", prefix, layer);
-    put_dense(m, name, c->hidden, c->dim, true);
-    snprintf(name, sizeof name, "%sencoder.layer.%d.output.dense", prefix, layer);
-    put_dense(m, name, c->dim, c->hidden, true);
-    for (int i = 0; i < 2; i++) {
-        snprintf(name, sizeof name, "%sencoder.layer.%d.layernorm_%s", prefix, layer, i ? "after" : "before");
-        put_dense(m, name, c->dim, 0, true);
-    }
+    put_dense(m, c->dim, c->dim, true, "%s.attention.output.dense", layer);
+    put_dense(m, c->hidden, c->dim, true, "%s.intermediate.dense", layer);
+    put_dense(m, c->dim, c->hidden, true, "%s.output.dense", layer);
+    put_dense(m, c->dim, 0, true, "%s.layernorm_before", layer);
+    put_dense(m, c->dim, 0, true, "%s.layernorm_after", layer);
 }
 
 static void put_model(Maker *m, const Case *c) {
     bool deit = !strncmp(c->architecture, "DeiT", 4), teacher = strstr(c->architecture, "Teacher") != NULL;
-    const char *prefix = deit ? "deit." : "vit.";
+    const char *prefix = deit ? "deit" : "vit";
     char name[128];
     int n_tokens = c->image / c->patch * (c->image / c->patch) + c->cls + deit;
-    snprintf(name, sizeof name, "%sembeddings.cls_token", prefix);
+    snprintf(name, sizeof name, "%s.embeddings.cls_token", prefix);
     if (c->cls) put_tensor(m, name, 3, (int[]){1, 1, c->dim});
-    snprintf(name, sizeof name, "%sembeddings.distillation_token", prefix);
+    snprintf(name, sizeof name, "%s.embeddings.distillation_token", prefix);
     if (deit) put_tensor(m, name, 3, (int[]){1, 1, c->dim});
-    snprintf(name, sizeof name, "%sembeddings.position_embeddings", prefix);
+    snprintf(name, sizeof name, "%s.embeddings.position_embeddings", prefix);
     put_tensor(m, name, 3, (int[]){1, n_tokens, c->dim});
-    snprintf(name, sizeof name, "%sembeddings.patch_embeddings.projection.weight", prefix);
+    snprintf(name, sizeof name, "%s.embeddings.patch_embeddings.projection.weight", prefix);
     put_tensor(m, name, 4, (int[]){c->dim, c->channels, c->patch, c->patch});
-    snprintf(name, sizeof name, "%sembeddings.patch_embeddings.projection.bias", prefix);
+    snprintf(name, sizeof name, "%s.embeddings.patch_embeddings.projection.bias", prefix);
     put(m, name, c->dim, 0);
-    for (int i = 0; i < c->layers; i++) put_layer(m, c, prefix, i);
-    snprintf(name, sizeof name, "%slayernorm", prefix);
-    put_dense(m, name, c->dim, 0, true);
-    put_dense(m, teacher ? "cls_classifier" : "classifier", c->labels, c->dim, true);
-    if (teacher) put_dense(m, "distillation_classifier", c->labels, c->dim, true);
-}
-
-static void write_file(const char *name, const void *a, size_t n_a, const void *b, size_t n_b) {
-    char path[256];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *f = fopen(path, "wb");
-    bool written = f && fwrite(a, 1, n_a, f) == n_a && fwrite(b, 1, n_b, f) == n_b;
-    if (!f || fclose(f) || !written) {
-        perror(path);
-        exit(1);
+    for (int i = 0; i < c->layers; i++) {
+        snprintf(name, sizeof name, "%s.encoder.layer.%d", prefix, i);
+        put_layer(m, c, name);
     }
+    put_dense(m, c->dim, 0, true, "%s.layernorm", prefix);
+    put_dense(m, c->labels, c->dim, true, teacher ? "cls_classifier" : "classifier");
+    if (teacher) put_dense(m, c->labels, c->dim, true, "distillation_classifier");
 }
 
 static void write_model(const Case *c) {
     Maker m = {0};
-    m.header = open_memstream(&m.text, &m.text_size);
-    m.data = open_memstream(&m.bytes, &m.bytes_size);
+    maker_open(&m);
     put_model(&m, c);
-    fputc('}', m.header);
-    fclose(m.header);
-    fclose(m.data);
-    uint64_t n = m.text_size;
-    char *head = malloc(sizeof n + n);
-    memcpy(head, &n, sizeof n);
-    memcpy(head + sizeof n, m.text, n);
-    write_file("model.safetensors", head, sizeof n + n, m.bytes, m.bytes_size);
-    free(head);
-    free(m.text);
-    free(m.bytes);
+    maker_close(&m);
     char config[1024];
-    int length = snprintf(config, sizeof config,
-                          "{\"architectures\":[\"%s\"],\"model_type\":\"%s\",\"image_size\":%d,\"patch_size\":%d,"
-                          "\"num_channels\":%d,\"hidden_size\":%d,\"num_hidden_layers\":%d,\"num_attention_heads\":%d,"
-                          "\"intermediate_size\":%d,\"hidden_act\":\"%s\",\"layer_norm_eps\":%g,\"qkv_bias\":%s,"
-                          "\"use_mean_pooling\":%s,\"num_labels\":%d}",
-                          c->architecture, strncmp(c->architecture, "DeiT", 4) ? "vit" : "deit", c->image, c->patch,
-                          c->channels, c->dim, c->layers, c->heads, c->hidden, c->act, c->eps,
-                          c->qkv_bias ? "true" : "false", c->mean ? "true" : "false", c->labels);
-    write_file("config.json", config, (size_t)length, "", 0);
-}
-
-static bool truth(const char *text) {
-    return !strncmp(text, "true", 4);
+    snprintf(config, sizeof config,
+             "{\"architectures\":[\"%s\"],\"model_type\":\"%s\",\"image_size\":%d,\"patch_size\":%d,"
+             "\"num_channels\":%d,\"hidden_size\":%d,\"num_hidden_layers\":%d,\"num_attention_heads\":%d,"
+             "\"intermediate_size\":%d,\"hidden_act\":\"%s\",\"layer_norm_eps\":%g,\"qkv_bias\":%s,"
+             "\"use_mean_pooling\":%s,\"num_labels\":%d}",
+             c->architecture, strncmp(c->architecture, "DeiT", 4) ? "vit" : "deit", c->image, c->patch, c->channels,
+             c->dim, c->layers, c->heads, c->hidden, c->act, c->eps, c->qkv_bias ? "true" : "false",
+             c->mean ? "true" : "false", c->labels);
+    write_text("config.json", config);
 }
 
 static bool read_case(Case *c, char *line) {
-    char *saved, *token = strtok_r(line, " \n", &saved);
-    if (!token) return false;
     *c = (Case){0};
-    snprintf(c->name, sizeof c->name, "%s", token);
-    const struct {
-        const char *key;
-        int *slot;
-    } numbers[] = {{"image_size", &c->image},         {"patch_size", &c->patch},
-                   {"num_channels", &c->channels},    {"hidden_size", &c->dim},
-                   {"num_hidden_layers", &c->layers}, {"num_attention_heads", &c->heads},
-                   {"intermediate_size", &c->hidden}, {"num_labels", &c->labels}};
-    while ((token = strtok_r(NULL, " \n", &saved))) {
-        char *value = strchr(token, '=');
-        if (!value) return false;
-        *value++ = 0;
-        for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
-            if (!strcmp(token, numbers[i].key)) *numbers[i].slot = atoi(value);
-        }
-        if (!strcmp(token, "architecture")) snprintf(c->architecture, sizeof c->architecture, "%s", value);
-        if (!strcmp(token, "hidden_act")) snprintf(c->act, sizeof c->act, "%s", value);
-        if (!strcmp(token, "layer_norm_eps")) c->eps = atof(value);
-        if (!strcmp(token, "qkv_bias")) c->qkv_bias = truth(value);
-        if (!strcmp(token, "use_mean_pooling")) c->mean = truth(value);
-        if (!strcmp(token, "cls_token")) c->cls = truth(value);
-    }
-    return true;
+    const Slot slots[] = {{"image_size", .number = &c->image},         {"patch_size", .number = &c->patch},
+                          {"num_channels", .number = &c->channels},    {"hidden_size", .number = &c->dim},
+                          {"num_hidden_layers", .number = &c->layers}, {"num_attention_heads", .number = &c->heads},
+                          {"intermediate_size", .number = &c->hidden}, {"num_labels", .number = &c->labels},
+                          {"layer_norm_eps", .real = &c->eps},         {"qkv_bias", .truth = &c->qkv_bias},
+                          {"use_mean_pooling", .truth = &c->mean},     {"cls_token", .truth = &c->cls},
+                          {"architecture", .word = c->architecture},   {"hidden_act", .word = c->act}};
+    return read_shape(line, c->name, slots, N_OF(slots));
+}
+
+// Every model of the fixture and its line of logits.
+static void each_case(void (*check)(const Case *c, char *expected)) {
+    FILE *f = fopen(CASES, "r");
+    CHECK(f, "%s: missing", CASES);
+    char *line = NULL;
+    size_t room = 0;
+    Case c;
+    while (f && getline(&line, &room, f) > 0 && read_case(&c, line) && getline(&line, &room, f) > 0) check(&c, line);
+    free(line);
+    if (f) fclose(f);
+}
+
+static int n_cases; // checked
+
+static bool open_model(Vit *v, const Case *c) {
+    char err[512] = "";
+    write_model(c);
+    bool open = !vit_open(v, folder, err, sizeof err);
+    CHECK(open, "%s: %s", c->name, err);
+    return open;
 }
 
 static void check_case(const Case *c, char *expected) {
     char err[512] = "";
     Vit v;
     Classifier classifier;
-    write_model(c);
-    bool open = !vit_open(&v, folder, err, sizeof err);
-    CHECK(open, "%s: %s", c->name, err);
-    if (!open) return;
+    n_cases++;
+    if (!open_model(&v, c)) return;
     CHECK(!classifier_open(&classifier, &v, 2, err, sizeof err), "%s: %s", c->name, err);
     int n_pixels = vit_pixels(&v);
     float *pixels = malloc(sizeof *pixels * (size_t)n_pixels * 3),
@@ -231,49 +149,9 @@ static void check_case(const Case *c, char *expected) {
 }
 
 static void random_models(void) {
-    FILE *f = fopen(CASES, "r");
-    CHECK(f, "%s: missing", CASES);
-    char *line = NULL;
-    size_t room = 0;
-    int n = 0;
-    while (f && getline(&line, &room, f) > 0) {
-        Case c;
-        if (!read_case(&c, line) || getline(&line, &room, f) < 0) break;
-        check_case(&c, line);
-        n++;
-    }
-    CHECK(n >= 8, "%s: expected 8 cases, found %d", CASES, n);
-    free(line);
-    if (f) fclose(f);
-}
-
-// ---- files of the folder
-
-// The path of a file there; stays valid.
-static const char *in_folder(const char *name) {
-    static char paths[64][256];
-    int at = 0;
-    char path[256];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    while (at < 63 && paths[at][0] && strcmp(paths[at], path) != 0) at++;
-    return strcpy(paths[at], path);
-}
-
-static void write_text(const char *name, const char *text) {
-    write_file(name, text, strlen(text), "", 0);
-}
-
-static char *read_file(const char *name, size_t *n) {
-    FILE *f = fopen(in_folder(name), "rb");
-    size_t room = 1 << 22, got = 0;
-    char *text = need(room);
-    if (f) {
-        got = fread(text, 1, room - 1, f);
-        fclose(f);
-    }
-    text[got] = 0;
-    if (n) *n = got;
-    return text;
+    n_cases = 0;
+    each_case(check_case);
+    CHECK(n_cases >= 8, "%s: expected 8 cases, found %d", CASES, n_cases);
 }
 
 // A whole model for what follows: 16 patches, grey.
@@ -292,14 +170,6 @@ static const Case tiny = {.name = "tiny",
                           .cls = true,
                           .eps = 1e-6};
 
-static bool open_tiny(Vit *v) {
-    char err[512] = "";
-    write_model(&tiny);
-    bool open = !vit_open(v, folder, err, sizeof err);
-    CHECK(open, "%s", err);
-    return open;
-}
-
 // ---- hostile models
 
 static void refuses_model(const char *what, const char *file, const char *part) {
@@ -308,8 +178,7 @@ static void refuses_model(const char *what, const char *file, const char *part) 
     bool refused = vit_open(&v, folder, err, sizeof err) == -1;
     CHECK(refused, "%s: opens", what);
     if (!refused) vit_close(&v);
-    CHECK(one_line(err) && strstr(err, file) && strstr(err, part), "%s: expected '%s' and '%s' in '%s'", what, file,
-          part, err);
+    expect_named(err, file, part, what);
 }
 
 static void hostile_config(void) {
@@ -362,17 +231,13 @@ static void hostile_config(void) {
     static const char *const files[][2] = {
         {"", "empty"}, {"[", "not JSON"}, {"\"vit\"", "not JSON"}, {"[{}]", "expected a JSON object"}};
     write_model(&tiny);
-    char *base = read_file("config.json", NULL);
+    char *base = read_file(in_folder("config.json"), NULL);
     for (int i = 0; i < N_OF(changes); i++) {
-        json_t *config = json_loads(base, 0, NULL);
-        json_object_del(config, changes[i].key);
-        char *rest = json_dumps(config, JSON_COMPACT), what[128], text[4096];
-        snprintf(text, sizeof text, "%.*s,\"%s\":%s}", (int)strlen(rest) - 1, rest, changes[i].key, changes[i].value);
+        char *text = altered(base, changes[i].key, changes[i].value), what[128];
         write_text("config.json", text);
         snprintf(what, sizeof what, "%s %s", changes[i].key, changes[i].value);
         refuses_model(what, "config.json", changes[i].part);
-        free(rest);
-        json_decref(config);
+        free(text);
     }
     for (int i = 0; i < N_OF(files); i++) {
         write_text("config.json", files[i][0]);
@@ -388,13 +253,10 @@ static void hostile_config(void) {
                                            {"num_labels", "9", "classifier.weight"},
                                            {"id2label", "{\"0\":\"a\",\"1\":\"b\"}", "classifier.weight"}};
     for (int i = 0; i < N_OF(other); i++) {
-        json_t *config = json_loads(base, 0, NULL);
-        json_object_set_new(config, other[i][0], json_loads(other[i][1], JSON_DECODE_ANY, NULL));
-        char *text = json_dumps(config, JSON_COMPACT);
+        char *text = altered(base, other[i][0], other[i][1]);
         write_text("config.json", text);
         refuses_model(other[i][0], "model.safetensors", other[i][2]);
         free(text);
-        json_decref(config);
     }
     write_text("config.json", "{\"image_size\":4096,\"patch_size\":8}");
     refuses_model("262144 patches", "config.json", "patch_size: expected at most");
@@ -422,7 +284,7 @@ static void hostile_tensors(void) {
     static const char *const parts[] = {"not found", "shape", "dtype"};
     write_model(&tiny);
     size_t n;
-    char *file = read_file("model.safetensors", &n);
+    char *file = read_file(in_folder("model.safetensors"), &n);
     uint64_t length;
     memcpy(&length, file, sizeof length);
     for (int i = 0; i < N_OF(names); i++) {
@@ -444,27 +306,26 @@ static void hostile_tensors(void) {
                 json_object_set_new(info, "dtype", json_string("U32"));
             }
             char *text = json_dumps(header, JSON_COMPACT), what[128], part[128];
-            uint64_t n_text = strlen(text);
-            char *head = need(sizeof n_text + n_text);
-            memcpy(head, &n_text, sizeof n_text);
-            memcpy(head + sizeof n_text, text, n_text);
-            write_file("model.safetensors", head, sizeof n_text + n_text, file + 8 + length, n - 8 - length);
+            write_safetensors(text, strlen(text), file + 8 + length, n - 8 - length);
             snprintf(what, sizeof what, "%s, fault %d", names[i], fault);
             snprintf(part, sizeof part, "tensor %s: ", names[i]);
             refuses_model(what, "model.safetensors",
                           strstr(names[i], "patch_embeddings.projection.weight") ? "" : part);
             refuses_model(what, "model.safetensors", parts[fault]);
-            free(head);
             free(text);
             json_decref(header);
         }
     }
-    write_file("model.safetensors", file, n, "x", 1);
+    char *longer = need(n + 1);
+    memcpy(longer, file, n);
+    longer[n] = 'x';
+    write_file("model.safetensors", longer, n + 1);
+    free(longer);
     refuses_model("a byte too many", "model.safetensors", "bytes");
     for (int i = 39; i >= 0; i--) {
         size_t left = i > 9 ? n * (size_t)i / 40 : i > 6 ? 8 + length + (size_t)i - 8 : (size_t)i * (size_t)i / 2;
         char what[64];
-        write_file("model.safetensors", file, left, "", 0);
+        write_file("model.safetensors", file, left);
         snprintf(what, sizeof what, "cut to %zu of %zu bytes", left, n);
         refuses_model(what, "model.safetensors", "");
     }
@@ -589,12 +450,9 @@ static void check_map(const Vit *v, const double *matrix, const float *map, cons
 }
 
 static void check_rollout(const Case *c) {
-    char err[512] = "", what[64];
+    char err[512] = "", what[128];
     Vit v;
-    write_model(c);
-    bool open = !vit_open(&v, folder, err, sizeof err);
-    CHECK(open, "%s: %s", c->name, err);
-    if (!open) return;
+    if (!open_model(&v, c)) return;
     VitState s;
     Rollout r;
     CHECK(!vit_state_open(&s, &v, 2, err, sizeof err) && !rollout_open(&r, &v, &s, err, sizeof err), "%s", err);
@@ -627,80 +485,24 @@ static void check_rollout(const Case *c) {
 }
 
 // A class token, two special tokens, the patches' mean with and without a class token.
-static void rollouts(void) {
-    static const char *const wanted[] = {"fashion", "deit", "meanpool", "meancls", "patch32"};
-    FILE *f = fopen(CASES, "r");
-    CHECK(f, "%s: missing", CASES);
-    char *line = NULL;
-    size_t room = 0;
-    int n = 0;
-    while (f && getline(&line, &room, f) > 0) {
-        Case c;
-        if (!read_case(&c, line) || getline(&line, &room, f) < 0) break;
-        for (int i = 0; i < N_OF(wanted); i++) {
-            if (strcmp(c.name, wanted[i]) != 0) continue;
-            check_rollout(&c);
-            n++;
-        }
+static const char *const rolled_out[] = {"fashion", "deit", "meanpool", "meancls", "patch32"};
+
+static void check_rollout_of_some(const Case *c, char *expected) {
+    (void)expected;
+    for (int i = 0; i < N_OF(rolled_out); i++) {
+        if (strcmp(c->name, rolled_out[i]) != 0) continue;
+        check_rollout(c);
+        n_cases++;
     }
-    CHECK(n == N_OF(wanted), "%d models", n);
-    free(line);
-    if (f) fclose(f);
+}
+
+static void rollouts(void) {
+    n_cases = 0;
+    each_case(check_rollout_of_some);
+    CHECK(n_cases == N_OF(rolled_out), "%d models", n_cases);
 }
 
 // ---- build/vit as people meet it
-
-enum { MAX_ARGS = 24, NOT_STARTED = 127 };
-
-typedef struct {
-    int status;      // exit status, or 128 + signal
-    char *out, *err; // terminated
-} Result;
-
-// RUNNER, when set, is the emulator and its flags, split at spaces.
-static Result call(const char *const *args) {
-    static char runner[512], path[512];
-    const char *argv[MAX_ARGS + 16], *build = getenv("TESSERA_BUILD"), *words = getenv("RUNNER");
-    int n = 0, status = 0;
-    snprintf(runner, sizeof runner, "%s", words ? words : "");
-    for (char *word = strtok(runner, " "); word && n < 8; word = strtok(NULL, " ")) argv[n++] = word;
-    snprintf(path, sizeof path, "%s/vit", build ? build : "build");
-    argv[n++] = path;
-    for (int i = 0; args[i] && i < MAX_ARGS; i++) argv[n++] = args[i];
-    argv[n] = NULL;
-    fflush(NULL);
-    pid_t child = fork();
-    if (!child) {
-        int fd[3] = {open("/dev/null", O_RDONLY), open(in_folder("out"), O_WRONLY | O_CREAT | O_TRUNC, 0666),
-                     open(in_folder("err"), O_WRONLY | O_CREAT | O_TRUNC, 0666)};
-        for (int i = 0; i < 3; i++) dup2(fd[i], i);
-        execvp(argv[0], (char **)argv);
-        _exit(NOT_STARTED);
-    }
-    waitpid(child, &status, 0);
-    Result r = {.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status)};
-    r.out = read_file("out", NULL);
-    r.err = read_file("err", NULL);
-    return r;
-}
-
-#define CALL(...) call((const char *const[]){__VA_ARGS__, NULL})
-
-static void release(Result *r) {
-    free(r->out);
-    free(r->err);
-}
-
-// The program refuses: this status, one line on stderr that holds `part`, nothing on stdout.
-#define REFUSES(want, part, ...) refuses(want, part, #__VA_ARGS__, CALL(__VA_ARGS__))
-static void refuses(int status, const char *part, const char *what, Result r) {
-    const char *end = strchr(r.err, '\n');
-    CHECK(r.status == status, "%s: status: expected %d, found %d: %s", what, status, r.status, r.err);
-    CHECK(end && !end[1] && !strncmp(r.err, "error: ", 7), "%s: expected one line, found: %s", what, r.err);
-    CHECK(strstr(r.err, part), "%s: expected '%s' in: %s", what, part, r.err);
-    CHECK(!*r.out, "%s: expected nothing on stdout, found: %s", what, r.out);
-    release(&r);
-}
 
 enum { N_PICTURES = 10, SIDE = 28 };
 
@@ -710,15 +512,16 @@ static void draw_picture(int i, uint8_t *pixels) {
 
 // p0.pgm, p1.pgm, ...; p9.ppm is in colour and of another size.
 static void write_pictures(void) {
-    uint8_t pixels[SIDE * SIDE], colours[40 * 30 * 3];
+    enum { HEADER = 13, COLOURS = 40 * 30 * 3 };
+    uint8_t grey[HEADER + SIDE * SIDE] = "P5\n28 28\n255\n", colours[HEADER + COLOURS] = "P6\n40 30\n255\n";
     char name[32];
     for (int i = 0; i < N_PICTURES - 1; i++) {
-        draw_picture(i, pixels);
+        draw_picture(i, grey + HEADER);
         snprintf(name, sizeof name, "p%d.pgm", i);
-        write_file(name, "P5\n28 28\n255\n", 13, pixels, sizeof pixels);
+        write_file(name, grey, sizeof grey);
     }
-    for (int p = 0; p < (int)sizeof colours; p++) colours[p] = (uint8_t)(p * 7 % 251);
-    write_file("p9.ppm", "P6\n40 30\n255\n", 13, colours, sizeof colours);
+    for (int p = 0; p < COLOURS; p++) colours[HEADER + p] = (uint8_t)(p * 7 % 251);
+    write_file("p9.ppm", colours, sizeof colours);
 }
 
 // What the library makes of a picture file: probabilities[n_labels].
@@ -737,15 +540,6 @@ static void look(const Vit *v, const char *path, float *p) {
     classifier_close(&c);
     picture_free(&picture);
     free(pixels);
-}
-
-static bool program_missing(void) {
-    Result r = CALL("--help");
-    bool missing = r.status == NOT_STARTED;
-    CHECK(!missing, "build/vit does not start: run make first, or set TESSERA_BUILD");
-    CHECK(r.status == 0 && strstr(r.out, "usage: ") && !*r.err, "--help: status %d: %s%s", r.status, r.out, r.err);
-    release(&r);
-    return missing;
 }
 
 // One line of -o json against the library: so many classes, the likeliest first.
@@ -773,12 +567,12 @@ static void check_json(const Vit *v, const char *line, const char *path, int n_b
 
 static void program_pictures(void) {
     Vit v;
-    if (program_missing() || !open_tiny(&v)) return;
+    if (program_missing("vit") || !open_model(&v, &tiny)) return;
     write_pictures();
     const char *one = in_folder("p0.pgm"), *two = in_folder("p9.ppm"), *three = in_folder("p4.pgm");
-    Result r = CALL(folder, one, two, three, "-o", "json", "-k", "10", "-t", "1", "-q");
+    Result r = CALL("vit", folder, one, two, three, "-o", "json", "-k", "10", "-t", "1", "-q");
     CHECK(r.status == 0 && !*r.err, "status %d: %s", r.status, r.err);
-    Result again = CALL(folder, "-t", "3", "-q", one, "-k", "4000", two, "-o", "json", three);
+    Result again = CALL("vit", folder, "-t", "3", "-q", one, "-k", "4000", two, "-o", "json", three);
     CHECK(again.status == 0 && !strcmp(again.out, r.out), "3 threads: expected %s, found %s%s", r.out, again.out,
           again.err);
     release(&again);
@@ -791,10 +585,10 @@ static void program_pictures(void) {
     }
     CHECK(!line, "more than three lines: %s", line);
     release(&r);
-    r = CALL(folder, two, "-o", "json", "-q");
+    r = CALL("vit", folder, two, "-o", "json", "-q");
     check_json(&v, r.out, two, 3);
     release(&r);
-    r = CALL(folder, one, two, "-k", "2");
+    r = CALL("vit", folder, one, two, "-k", "2");
     float p[10];
     char want[64];
     look(&v, one, p);
@@ -810,38 +604,39 @@ static void program_pictures(void) {
     // a picture that is none among others
     write_text("bad.png", "\x89PNG\r\n\x1a\nnot really");
     const char *bad = in_folder("bad.png"), *absent = in_folder("absent.png");
-    r = CALL(folder, one, bad, two, absent, "-q", "-o", "json");
+    r = CALL("vit", folder, one, bad, two, absent, "-q", "-o", "json");
     CHECK(r.status == 1 && strstr(r.err, "bad.png") && strstr(r.err, "absent.png"), "status %d: %s", r.status, r.err);
     n_lines = 0;
     for (const char *c = r.err; *c; c++) n_lines += *c == '\n';
     CHECK(n_lines == 2 && strstr(r.out, "p0.pgm") && strstr(r.out, "p9.ppm") && !strstr(r.out, "bad.png"), "%s%s",
           r.out, r.err);
     release(&r);
-    REFUSES(1, "bad.png", folder, bad);
+    REFUSES(1, "bad.png", "vit", folder, bad);
     vit_close(&v);
 }
 
 static void program_refuses(void) {
     Vit v;
-    if (program_missing() || !open_tiny(&v)) return;
+    if (program_missing("vit") || !open_model(&v, &tiny)) return;
     vit_close(&v);
     write_pictures();
     const char *one = in_folder("p0.pgm"), *two = in_folder("p1.pgm"), *none = in_folder("absent");
-    REFUSES(2, "no picture", folder);
-    REFUSES(2, "no model", "-k", "3");
-    REFUSES(2, "--wat", folder, one, "--wat");
-    REFUSES(2, "-k", folder, one, "-k", "0");
-    REFUSES(2, "-k", folder, one, "-k");
-    REFUSES(2, "-t", folder, one, "-t", "-1");
-    REFUSES(2, "--batch", folder, one, "--batch", "0");
-    REFUSES(2, "xml", folder, one, "-o", "xml");
-    REFUSES(2, "--attention: expected one picture, found 2", folder, one, two, "--attention", in_folder("a.png"));
-    REFUSES(2, "--eval", folder, one, "--eval", "a", "b");
-    REFUSES(2, "--eval", folder, "--eval", "a");
-    REFUSES(1, "absent", none, one);
-    REFUSES(1, "absent", folder, "--eval", none, none);
+    REFUSES(2, "no picture", "vit", folder);
+    REFUSES(2, "no model", "vit", "-k", "3");
+    REFUSES(2, "--wat", "vit", folder, one, "--wat");
+    REFUSES(2, "-k", "vit", folder, one, "-k", "0");
+    REFUSES(2, "-k", "vit", folder, one, "-k");
+    REFUSES(2, "-t", "vit", folder, one, "-t", "-1");
+    REFUSES(2, "--batch", "vit", folder, one, "--batch", "0");
+    REFUSES(2, "xml", "vit", folder, one, "-o", "xml");
+    REFUSES(2, "--attention: expected one picture, found 2", "vit", folder, one, two, "--attention",
+            in_folder("a.png"));
+    REFUSES(2, "--eval", "vit", folder, one, "--eval", "a", "b");
+    REFUSES(2, "--eval", "vit", folder, "--eval", "a");
+    REFUSES(1, "absent", "vit", none, one);
+    REFUSES(1, "absent", "vit", folder, "--eval", none, none);
     write_text("config.json", "{");
-    REFUSES(1, "config.json: line 1", folder, one);
+    REFUSES(1, "config.json: line 1", "vit", folder, one);
 }
 
 // ---- --eval on pictures whose classes the program itself has said, some of them altered
@@ -852,37 +647,37 @@ static void put_u32(uint8_t *p, int n) {
 
 static void program_eval(void) {
     Vit v;
-    if (program_missing() || !open_tiny(&v)) return;
+    if (program_missing("vit") || !open_model(&v, &tiny)) return;
     write_pictures();
-    uint8_t head[16] = {0, 0, 8, 3}, pixels[N_PICTURES - 1][SIDE * SIDE], label_head[8] = {0, 0, 8, 1},
-            labels[10] = {0};
+    enum { HEAD = 16, LABEL_HEAD = 8, PIXELS = SIDE * SIDE };
+    uint8_t images[HEAD + (N_PICTURES - 1) * PIXELS] = {0, 0, 8, 3}, labels[LABEL_HEAD + N_PICTURES] = {0, 0, 8, 1};
     int n = N_PICTURES - 1, right = 0;
     char name[32], want[64];
     for (int i = 0; i < n; i++) {
         float p[10];
-        draw_picture(i, pixels[i]);
+        draw_picture(i, images + HEAD + i * PIXELS);
         snprintf(name, sizeof name, "p%d.pgm", i);
         look(&v, in_folder(name), p);
         bool wrong = i % 4 == 1;
-        labels[i] = (uint8_t)((best_label(p, 10) + wrong) % 10);
+        labels[LABEL_HEAD + i] = (uint8_t)((best_label(p, 10) + wrong) % 10);
         right += !wrong;
     }
-    put_u32(head + 4, n);
-    put_u32(head + 8, SIDE);
-    put_u32(head + 12, SIDE);
-    put_u32(label_head + 4, n);
-    write_file("images", head, sizeof head, pixels, sizeof pixels);
-    write_file("labels", label_head, sizeof label_head, labels, (size_t)n);
+    put_u32(images + 4, n);
+    put_u32(images + 8, SIDE);
+    put_u32(images + 12, SIDE);
+    put_u32(labels + 4, n);
+    write_file("images", images, sizeof images);
+    write_file("labels", labels, LABEL_HEAD + (size_t)n);
     snprintf(want, sizeof want, "accuracy %.2f %% (%d of %d) ", 100.0 * right / n, right, n);
     static const char *const batches[] = {"1", "4", "64"};
     for (int i = 0; i < 3; i++) {
-        Result r =
-            CALL(folder, "--eval", in_folder("images"), in_folder("labels"), "--batch", batches[i], "-t", "2", "-q");
+        Result r = CALL("vit", folder, "--eval", in_folder("images"), in_folder("labels"), "--batch", batches[i], "-t",
+                        "2", "-q");
         CHECK(r.status == 0 && !strncmp(r.out, want, strlen(want)), "--batch %s: expected '%s', found %s%s", batches[i],
               want, r.out, r.err);
         release(&r);
     }
-    Result r = CALL(folder, "--eval", in_folder("images"), in_folder("labels"), "-o", "json");
+    Result r = CALL("vit", folder, "--eval", in_folder("images"), in_folder("labels"), "-o", "json");
     json_t *object = json_loads(r.out, 0, NULL);
     CHECK(json_integer_value(json_object_get(object, "correct")) == right &&
               json_integer_value(json_object_get(object, "n_images")) == n &&
@@ -891,25 +686,26 @@ static void program_eval(void) {
           "--eval -o json: %s%s", r.out, r.err);
     json_decref(object);
     release(&r);
-    labels[2] = 10; // no class of the model
-    write_file("labels", label_head, sizeof label_head, labels, (size_t)n);
-    REFUSES(1, "label 2: expected less than 10, found 10", folder, "--eval", in_folder("images"), in_folder("labels"));
-    put_u32(label_head + 4, n + 1);
-    write_file("labels", label_head, sizeof label_head, labels, (size_t)n + 1);
-    REFUSES(1, "expected 9 labels", folder, "--eval", in_folder("images"), in_folder("labels"));
-    REFUSES(1, "labels: magic number", folder, "--eval", in_folder("labels"), in_folder("images"));
+    labels[LABEL_HEAD + 2] = 10; // no class of the model
+    write_file("labels", labels, LABEL_HEAD + (size_t)n);
+    REFUSES(1, "label 2: expected less than 10, found 10", "vit", folder, "--eval", in_folder("images"),
+            in_folder("labels"));
+    put_u32(labels + 4, n + 1);
+    write_file("labels", labels, LABEL_HEAD + (size_t)n + 1);
+    REFUSES(1, "expected 9 labels", "vit", folder, "--eval", in_folder("images"), in_folder("labels"));
+    REFUSES(1, "labels: magic number", "vit", folder, "--eval", in_folder("labels"), in_folder("images"));
     vit_close(&v);
 }
 
 static void program_attention(void) {
     Vit v;
-    if (program_missing() || !open_tiny(&v)) return;
+    if (program_missing("vit") || !open_model(&v, &tiny)) return;
     vit_close(&v);
     write_pictures();
     static const char *const pictures[] = {"p3.pgm", "p9.ppm"};
     for (int i = 0; i < 2; i++) {
         unlink(in_folder("a.png"));
-        Result r = CALL(folder, in_folder(pictures[i]), "--attention", in_folder("a.png"), "-q");
+        Result r = CALL("vit", folder, in_folder(pictures[i]), "--attention", in_folder("a.png"), "-q");
         CHECK(r.status == 0 && *r.out && !*r.err, "status %d: %s", r.status, r.err);
         release(&r);
         Picture p;
@@ -919,16 +715,16 @@ static void program_attention(void) {
         if (read) picture_free(&p);
     }
     unlink(in_folder("a.png"));
-    Result r = CALL(folder, in_folder("p0.pgm"), "--attention", in_folder("absent/a.png"), "-q");
+    Result r = CALL("vit", folder, in_folder("p0.pgm"), "--attention", in_folder("absent/a.png"), "-q");
     CHECK(r.status == 1 && strstr(r.err, "absent/a.png"), "a folder that is not there: status %d: %s", r.status, r.err);
     release(&r);
-    r = CALL(folder, in_folder("bad.png"), "--attention", in_folder("a.png"), "-q");
+    r = CALL("vit", folder, in_folder("bad.png"), "--attention", in_folder("a.png"), "-q");
     CHECK(r.status == 1 && access(in_folder("a.png"), F_OK), "nothing to draw: status %d: %s", r.status, r.err);
     release(&r);
 }
 
 int main(void) {
-    if (!mkdtemp(folder)) return 1;
+    folder_make();
     RUN(random_models);
     RUN(hostile_config);
     RUN(hostile_tensors);
@@ -938,25 +734,6 @@ int main(void) {
     RUN(program_refuses);
     RUN(program_eval);
     RUN(program_attention);
-    static const char *const left[] = {"model.safetensors",
-                                       "config.json",
-                                       "out",
-                                       "err",
-                                       "images",
-                                       "labels",
-                                       "bad.png",
-                                       "a.png",
-                                       "p0.pgm",
-                                       "p1.pgm",
-                                       "p2.pgm",
-                                       "p3.pgm",
-                                       "p4.pgm",
-                                       "p5.pgm",
-                                       "p6.pgm",
-                                       "p7.pgm",
-                                       "p8.pgm",
-                                       "p9.ppm"};
-    for (int i = 0; i < N_OF(left); i++) unlink(in_folder(left[i]));
-    rmdir(folder);
+    folder_remove();
     return test_report();
 }

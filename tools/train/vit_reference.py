@@ -117,7 +117,7 @@ class Model:
 
     @torch.no_grad()
     def forward(self, pixels, with_attention=False):
-        """pixels: [n, channels, size, size], normalised. Logits [n, classes], on request with each attention."""
+        """pixels: [n, channels, size, size], normalised. Logits [n, classes], and each layer's attention if asked."""
         x, attention = self.embed(pixels.to(self.dtype)), []
         for i in range(self.n_layers):
             x, probabilities = self.block(x, f"encoder.layer.{i}")

@@ -539,7 +539,7 @@ int preprocess_load(Preprocess *p, const char *folder, int image_size, int chann
     Settings s;
     bool absent = access(path, F_OK) && errno == ENOENT;
     if (absent ? settings_parse(&s, path, "{}", 2, err, errlen) : settings_read(&s, path, err, errlen)) return -1;
-    Preprocess steps = {.size = image_size, .channels = channels};
+    Preprocess steps = {.assumed = absent, .size = image_size, .channels = channels};
     read_steps(&steps, &s);
     int rc = s.failed ? -1 : 0;
     settings_free(&s);

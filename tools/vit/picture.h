@@ -62,6 +62,7 @@ int picture_text_width(const char *text, int scale); // pixels, along the line
 
 // Steps of ViTImageProcessor and DeiTImageProcessor (and their FeatureExtractor names), in the order they are taken.
 typedef struct {
+    bool assumed;       // there was no file: ViT's own values
     int size, channels; // of the model: the result is [channels][size][size]
     bool resize;
     int resize_width, resize_height; // 0: shortest_edge holds

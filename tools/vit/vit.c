@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static const char usage[] =
     "usage: build/vit MODEL IMAGE... [options]\n"
@@ -252,6 +253,21 @@ static int evaluate(const Options *o, Classifier *c, const Preprocess *steps) {
     return 0;
 }
 
+// preprocessor_config.json of the folder that MODEL is, or lies in.
+static void load_steps(Preprocess *steps, const char *model, const Vit *v) {
+    char err[512], folder[4096];
+    struct stat st;
+    snprintf(folder, sizeof folder, "%s", model);
+    char *slash = strrchr(folder, '/');
+    bool is_file = !stat(model, &st) && !S_ISDIR(st.st_mode);
+    if (is_file && slash) *slash = 0;
+    const char *where = is_file && !slash ? "." : folder;
+    if (preprocess_load(steps, where, v->image_size, v->n_channels, err, sizeof err)) die(1, "%s", err);
+    if (steps->assumed) {
+        fprintf(stderr, "note: no %s/preprocessor_config.json: mean and deviation 0.5 are assumed\n", where);
+    }
+}
+
 int main(int argc, char **argv) {
     Options o = parse(argc, argv);
     char err[512];
@@ -261,7 +277,7 @@ int main(int argc, char **argv) {
     Classifier c;
     Preprocess steps;
     if (vit_open(&v, o.model, err, sizeof err)) die(1, "%s", err);
-    if (preprocess_load(&steps, o.model, v.image_size, v.n_channels, err, sizeof err)) die(1, "%s", err);
+    load_steps(&steps, o.model, &v);
     if (classifier_open(&c, &v, o.n_threads, err, sizeof err)) die(1, "%s", err);
     double load = seconds() - start;
     int status = o.eval_images ? evaluate(&o, &c, &steps) : classify_files(&o, &c, &steps, load);

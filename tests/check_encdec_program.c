@@ -1,0 +1,571 @@
+// check_encdec_program: build/encdec as people meet it, and folders that mean harm. What it prints is compared with
+// what the library says of the same words.
+#include "child.h"
+#include "expect.h"
+#include "make_bart.h"
+
+#define US_BART SHARED_DATA "g2p-bart-us"
+#define G2P "models/g2p"
+
+// ---- hostile models
+
+static void refuses_model(const char *what, const char *file, const char *part) {
+    char err[512] = "";
+    Seq2seq m;
+    bool refused = seq2seq_open(&m, folder, err, sizeof err) == -1;
+    CHECK(refused, "%s: opens", what);
+    if (!refused) seq2seq_close(&m);
+    expect_named(err, file, part, what);
+}
+
+static void hostile_config(void) {
+    static const struct {
+        const char *key, *value, *part; // value NULL: the key is absent
+    } changes[] = {
+        {"model_type", NULL, "model_type"},
+        {"model_type", "\"t5\"", "found 't5'"},
+        {"model_type", "7", "model_type: expected a text"},
+        {"vocab_size", NULL, "vocab_size"},
+        {"vocab_size", "0", "vocab_size: expected 5 to"},
+        {"vocab_size", "4", "vocab_size"},
+        {"vocab_size", "-30", "vocab_size"},
+        {"vocab_size", "30.0", "vocab_size: expected a whole number"},
+        {"vocab_size", "\"30\"", "vocab_size"},
+        {"vocab_size", "2147483648", "vocab_size"},
+        {"vocab_size", "4294967326", "vocab_size"}, // 30, cut to 32 bits
+        {"vocab_size", "1e999", "not JSON"},
+        {"vocab_size", "99999999999999999999", "not JSON"},
+        {"vocab_size", "10", "graphemes: id: expected 0 to 9"},
+        {"d_model", NULL, "d_model"},
+        {"d_model", "0", "d_model: expected 1 to"},
+        {"d_model", "-16", "d_model"},
+        {"d_model", "65537", "d_model"},
+        {"d_model", "1000000000000", "d_model"},
+        {"d_model", "[16]", "d_model: expected a whole number, found an array"},
+        {"d_model", "17", "heads: expected a divisor"},
+        {"encoder_attention_heads", NULL, "encoder_attention_heads"},
+        {"encoder_attention_heads", "0", "encoder_attention_heads: expected 1 to"},
+        {"encoder_attention_heads", "3", "heads: expected a divisor of the width 16, found 3"},
+        {"encoder_attention_heads", "32", "heads: expected a divisor of the width 16, found 32"},
+        {"decoder_attention_heads", "0", "decoder_attention_heads: expected 1 to"},
+        {"decoder_attention_heads", "5", "heads: expected a divisor of the width 16, found 5"},
+        {"decoder_attention_heads", "-1", "decoder_attention_heads"},
+        {"encoder_ffn_dim", NULL, "encoder_ffn_dim"},
+        {"encoder_ffn_dim", "0", "encoder_ffn_dim"},
+        {"decoder_ffn_dim", "9999999", "decoder_ffn_dim"},
+        {"decoder_ffn_dim", "{}", "decoder_ffn_dim: expected a whole number, found an object"},
+        {"encoder_layers", NULL, "encoder_layers"},
+        {"encoder_layers", "0", "encoder_layers"},
+        {"decoder_layers", "2000000000", "decoder_layers"},
+        {"decoder_layers", "true", "decoder_layers: expected a whole number, found a boolean"},
+        {"max_position_embeddings", NULL, "max_position_embeddings"},
+        {"max_position_embeddings", "1", "max_position_embeddings: expected 2 to"},
+        {"max_position_embeddings", "2147483647", "max_position_embeddings"},
+        {"activation_function", "\"tanh\"", "activation_function: expected gelu"},
+        {"activation_function", "[]", "activation_function: expected a text"},
+        {"scale_embedding", "1", "scale_embedding: expected true or false"},
+        {"tie_word_embeddings", "\"yes\"", "tie_word_embeddings: expected true or false"},
+        {"eos_token_id", "4", "eos_token_id: expected 0 to 3, found 4"},
+        {"eos_token_id", "[2]", "eos_token_id: expected a whole number"},
+        {"bos_token_id", "-1", "bos_token_id"},
+        {"unk_token_id", "2.5", "unk_token_id"},
+        {"decoder_start_token_id", "30", "decoder_start_token_id"},
+        {"pad_token_id", "\"0\"", "pad_token_id"},
+        {"graphemes", NULL, "grapheme"},
+        {"phonemes", NULL, "phoneme"},
+        {"phonemes", "{\"A\":30}", "phonemes: id: expected 0 to 29, found 30"},
+    };
+    static const struct {
+        const char *text, *part;
+    } files[] = {{"", "empty"},
+                 {"{", "not JSON"},
+                 {"{}", "model_type"},
+                 {"[]", "expected a JSON object"},
+                 {"7", "config.json"},
+                 {"\xff\xfe", "not JSON"},
+                 {"{\"model_type\":\"bart\",\"model_type\":\"mbart\"}", "not JSON: duplicate"},
+                 {"{\"model_type\":\"mbart\"} x", "not JSON"}};
+    write_weights(&small, (Fault){0});
+    char *base = config_text(&small);
+    for (int i = 0; i < N_OF(changes); i++) {
+        char *text = altered(base, changes[i].key, changes[i].value), what[128];
+        write_text("config.json", text);
+        snprintf(what, sizeof what, "%s %s", changes[i].key, changes[i].value ? changes[i].value : "absent");
+        refuses_model(what, "config.json", changes[i].part);
+        free(text);
+    }
+    for (int i = 0; i < N_OF(files); i++) {
+        write_text("config.json", files[i].text);
+        refuses_model(files[i].text, "config.json", files[i].part);
+    }
+    unlink(in_folder("config.json"));
+    refuses_model("no config.json", "config.json", folder);
+    free(base);
+}
+
+// A config that is sound in itself, and tensors of another shape.
+static void config_and_tensors_differ(void) {
+    static const struct {
+        Case c;
+        const char *part;
+    } cases[] = {{{.vocab = 29}, "model.shared.weight: expected shape [29, 16], found [30, 16]"},
+                 {{.dim = 32}, "model.shared.weight"},
+                 {{.longest = 19}, "model.encoder.embed_positions.weight"},
+                 {{.encoder_ffn = 25}, "model.encoder.layers.0.fc1.weight"},
+                 {{.decoder_ffn = 65536}, "model.decoder.layers.0.fc1.weight"},
+                 {{.encoder_layers = 3}, "model.encoder.layers.2.self_attn.q_proj.weight"},
+                 {{.decoder_layers = 1000}, "model.decoder.layers.2.self_attn.q_proj.weight"}};
+    write_weights(&small, (Fault){0});
+    for (int i = 0; i < N_OF(cases); i++) {
+        Case c = small;
+        if (cases[i].c.vocab) c.vocab = cases[i].c.vocab;
+        if (cases[i].c.dim) c.dim = cases[i].c.dim;
+        if (cases[i].c.longest) c.longest = cases[i].c.longest;
+        if (cases[i].c.encoder_ffn) c.encoder_ffn = cases[i].c.encoder_ffn;
+        if (cases[i].c.decoder_ffn) c.decoder_ffn = cases[i].c.decoder_ffn;
+        if (cases[i].c.encoder_layers) c.encoder_layers = cases[i].c.encoder_layers;
+        if (cases[i].c.decoder_layers) c.decoder_layers = cases[i].c.decoder_layers;
+        write_config(&c);
+        refuses_model(cases[i].part, "model.safetensors", cases[i].part);
+    }
+    Case c = small;
+    c.tied = false; // promises an output matrix that is not there
+    write_config(&c);
+    refuses_model("untied", "model.safetensors", "lm_head.weight");
+}
+
+static void hostile_tensors(void) {
+    static const char *const names[] = {
+        "model.shared.weight",
+        "final_logits_bias",
+        "model.encoder.embed_positions.weight",
+        "model.decoder.embed_positions.weight",
+        "model.encoder.layernorm_embedding.weight",
+        "model.decoder.layernorm_embedding.bias",
+        "model.encoder.layers.0.self_attn.q_proj.weight",
+        "model.encoder.layers.1.self_attn.k_proj.bias",
+        "model.encoder.layers.0.self_attn.out_proj.bias",
+        "model.encoder.layers.1.self_attn_layer_norm.weight",
+        "model.encoder.layers.0.fc1.weight",
+        "model.encoder.layers.0.fc1.bias",
+        "model.encoder.layers.1.fc2.weight",
+        "model.encoder.layers.1.final_layer_norm.bias",
+        "model.encoder.layer_norm.weight",
+        "model.decoder.layers.0.self_attn.v_proj.weight",
+        "model.decoder.layers.1.encoder_attn.k_proj.weight",
+        "model.decoder.layers.1.encoder_attn.v_proj.bias",
+        "model.decoder.layers.0.encoder_attn_layer_norm.bias",
+        "model.decoder.layers.1.fc2.bias",
+        "model.decoder.layer_norm.bias",
+    };
+    static const char *const parts[] = {[MISSING] = "expected, not found",
+                                        [TALLER] = "shape",
+                                        [WIDER] = "shape",
+                                        [FLAT] = "shape",
+                                        [WHOLE_NUMBERS] = "dtype"};
+    write_model(&small);
+    for (int i = 0; i < N_OF(names); i++) {
+        bool vector = strstr(names[i], ".bias") || strstr(names[i], "layer_norm") || strstr(names[i], "layernorm");
+        for (int kind = MISSING; kind <= WHOLE_NUMBERS; kind++) {
+            if (kind == FLAT && vector) continue; // it is flat
+            if (kind == MISSING && !strcmp(names[i], "final_logits_bias")) continue;
+            write_weights(&small, (Fault){names[i], (FaultKind)kind});
+            char what[128], part[192];
+            snprintf(what, sizeof what, "%s, fault %d", names[i], kind);
+            snprintf(part, sizeof part, "tensor %s: ", names[i]);
+            refuses_model(what, "model.safetensors", part);
+            refuses_model(what, "model.safetensors", parts[kind]);
+        }
+    }
+    write_weights(&small, (Fault){"final_logits_bias", MISSING}); // may be absent
+    char err[512] = "";
+    Seq2seq m;
+    bool open = !seq2seq_open(&m, folder, err, sizeof err);
+    CHECK(open, "%s", err);
+    if (open) seq2seq_close(&m);
+}
+
+static void truncated_weights(void) {
+    write_model(&small);
+    struct stat st;
+    const char *path = in_folder("model.safetensors");
+    if (stat(path, &st)) return;
+    FILE *f = fopen(path, "ab");
+    if (f) fputc(0, f), fclose(f);
+    refuses_model("a byte too many", "model.safetensors", "bytes");
+    uint64_t header = 0;
+    f = fopen(path, "rb");
+    CHECK(f && fread(&header, 8, 1, f) == 1, "%s", path);
+    if (f) fclose(f);
+    long sizes[64], n = 0, size = (long)st.st_size, data = 8 + (long)header;
+    for (int i = 1; i < 40; i++) sizes[n++] = size - (size * i / 40 | (i % 2));
+    const long edges[] = {size - 1, size - 4, data + 1, data, data - 1, data / 2, 9, 8, 7, 1, 0};
+    for (int i = 0; i < N_OF(edges); i++) sizes[n++] = edges[i];
+    for (int left = (int)n; left > 0; left--) { // the longest first
+        int longest = 0;
+        for (int i = 0; i < n; i++) longest = sizes[i] > sizes[longest] ? i : longest;
+        CHECK(!truncate(path, sizes[longest]), "truncate to %ld", sizes[longest]);
+        char what[64];
+        snprintf(what, sizeof what, "cut to %ld of %ld bytes", sizes[longest], size);
+        refuses_model(what, "model.safetensors", "");
+        sizes[longest] = -1;
+    }
+    unlink(path);
+    refuses_model("no model.safetensors", folder, "model.safetensors");
+}
+
+// ---- the program
+
+// As prints, and its stderr holds `note` (NULL: is empty).
+static void says(Result r, int status, const char *want, const char *note, const char *what) {
+    CHECK(note ? strstr(r.err, note) != NULL : !*r.err, "%s: expected '%s' on stderr, found: %s", what,
+          note ? note : "", r.err);
+    prints(r, status, want, what);
+}
+
+// The lines that the library makes of this text.
+static char *said_by_library(const Seq2seq *m, const char *text, int n_beams) {
+    char err[512] = "", *lines;
+    size_t n;
+    Word *words = NULL;
+    CHECK(!words_split(&words, m, text, strlen(text), err, sizeof err), "%s", err);
+    Decoded *out = pronounce_all(m, words, (int)arrlen(words), 1, n_beams);
+    FILE *f = open_memstream(&lines, &n);
+    for (ptrdiff_t i = 0; i < arrlen(words); i++) {
+        char *spoken = pronunciation(m, &out[i]);
+        fprintf(f, "%s\t%s\n", words[i].text, out[i].ids ? spoken : "?");
+        free(spoken);
+    }
+    fclose(f);
+    free_outputs(out, (int)arrlen(words));
+    words_free(&words);
+    return lines;
+}
+
+static void program_words(void) {
+    Seq2seq m;
+    if (program_missing("encdec") || !open_model(&m, &small)) return;
+    const char *text = "some words, Over \"two\" lines\nand one long: abcdefghijklmnopqr\n\n last";
+    char *one = said_by_library(&m, text, 1), *three = said_by_library(&m, text, 3);
+    says(CALL("encdec", folder, "-p", text, "-q"), 0, one, NULL, "-p");
+    says(CALL("encdec", folder, "-p", text, "-q", "-b", "3", "-t", "1"), 0, three, NULL, "-b 3 -t 1");
+    says(CALL("encdec", folder, "-p", text, "-q", "-b", "3", "-t", "3"), 0, three, NULL, "-b 3 -t 3");
+    says(CALL("encdec", folder, "-p", text, "-q", "--batch", "1"), 0, one, NULL, "--batch 1");
+    says(CALL("encdec", folder, "-p", text, "-q", "--batch", "256"), 0, one, NULL, "--batch 256");
+    says(CALL_IN(text, "encdec", folder, "-q"), 0, one, NULL, "stdin");
+    says(CALL_IN(text, "encdec", folder, "-f", "-", "-q"), 0, one, NULL, "-f -");
+    write_text("words.txt", text);
+    says(CALL("encdec", folder, "-f", in_folder("words.txt"), "-q", "-t", "2"), 0, one, NULL, "-f FILE");
+    says(CALL("encdec", "-q", "-p", text, in_folder("model.safetensors")), 0, one, NULL, "the .safetensors file");
+    says(CALL("encdec", folder, "-p", text), 0, one, "10 words", "statistics");
+    says(CALL("encdec", folder, "-p", "", "-q"), 0, "", NULL, "no words");
+    says(CALL("encdec", folder, "-p", ""), 0, "", "0 words", "statistics of no words");
+    says(CALL_IN("\n \n...\n", "encdec", folder, "-q"), 0, "", NULL, "blank lines");
+    Result r = CALL("encdec", folder, "-p", "");
+    CHECK(!strstr(r.err, "nan") && !strstr(r.err, "inf"), "statistics of no words: %s", r.err);
+    release(&r);
+    r = CALL("encdec", folder, "-p", text, "-q", "-n", "2");
+    for (char *line = strtok(r.out, "\n"); line; line = strtok(NULL, "\n")) {
+        char *tab = strchr(line, '\t'), *space = tab ? strchr(tab, ' ') : NULL;
+        CHECK(tab && (!space || !strchr(space + 1, ' ')), "-n 2: more than two symbols: %s", line);
+    }
+    release(&r);
+    free(one);
+    free(three);
+    seq2seq_close(&m);
+}
+
+static void program_many_words(void) {
+    if (program_missing("encdec")) return;
+    write_model(&small);
+    char *text;
+    size_t n;
+    FILE *f = open_memstream(&text, &n);
+    for (int i = 0; i < (quick() ? 300 : 9000); i++) { // more than it takes at once
+        fprintf(f, "%c%c%c%c", 'a' + pick(26), 'a' + pick(26), 'a' + pick(3), i % 7 ? ' ' : '\n');
+    }
+    fclose(f);
+    Seq2seq m;
+    if (!open_model(&m, &small)) return;
+    char *lines = said_by_library(&m, text, 1);
+    // the words come in pieces, so that batches differ; words and their order do not
+    Result r = CALL_IN(text, "encdec", folder, "-q", "-t", "2");
+    CHECK(r.status == 0 && !*r.err, "status %d: %s", r.status, r.err);
+    int differ = 0, n_lines = 0;
+    char *a = lines, *b = r.out;
+    for (; *a && *b; n_lines++) {
+        size_t n_a = strcspn(a, "\n"), n_b = strcspn(b, "\n");
+        CHECK(!strncmp(a, b, strcspn(a, "\t") + 1), "line %d: another word: %.20s", n_lines, b);
+        differ += n_a != n_b || memcmp(a, b, n_a) != 0;
+        a += n_a + 1;
+        b += n_b + 1;
+    }
+    CHECK(!*a && !*b && differ < n_lines / 1000 + 1, "%d lines, %d differ", n_lines, differ);
+    says(CALL_IN(text, "encdec", folder, "-q", "-t", "1"), 0, r.out, NULL, "one thread");
+    release(&r);
+    free(lines);
+    seq2seq_close(&m);
+    free(text);
+}
+
+static void program_json(void) {
+    Seq2seq m;
+    if (program_missing("encdec") || !open_model(&m, &small)) return;
+    const char *text = "some \"words\" toolongtoolongtoolong qu\xc3\xa9 ### \xff\xfe"
+                       "ab \xf0\x9f\x98\x80";
+    Result r = CALL("encdec", folder, "-p", text, "-o", "json", "-b", "2");
+    CHECK(r.status == 1, "three words cannot be said: status %d: %s", r.status, r.err);
+    char *lines = said_by_library(&m, text, 2), *want = lines, *saved;
+    int n = 0;
+    for (char *line = strtok_r(r.out, "\n", &saved); line; line = strtok_r(NULL, "\n", &saved), n++) {
+        json_t *object = json_loads(line, JSON_REJECT_DUPLICATES, NULL);
+        CHECK(json_is_object(object), "not JSON: %s", line);
+        const json_t *symbols = json_object_get(object, "symbols"), *score = json_object_get(object, "score");
+        const char *word = json_string_value(json_object_get(object, "word"));
+        size_t n_word = strcspn(want, "\t");
+        CHECK(json_object_get(object, "word") && json_is_array(symbols), "keys: %s", line);
+        if (memchr(want, '\xff', n_word)) {
+            CHECK(json_is_null(json_object_get(object, "word")), "a word that is not UTF-8: %s", line);
+        } else {
+            CHECK(word && strlen(word) == n_word && !memcmp(word, want, n_word), "word: expected %.*s in %s",
+                  (int)n_word, want, line);
+        }
+        char spoken[512] = "";
+        for (size_t i = 0; i < json_array_size(symbols); i++) {
+            if (i) strcat(spoken, " ");
+            strncat(spoken, json_string_value(json_array_get(symbols, i)), 8);
+        }
+        const char *tab = want + n_word + 1;
+        bool said = *tab != '?';
+        CHECK(!said || (strlen(spoken) == strcspn(tab, "\n") && !strncmp(spoken, tab, strlen(spoken))),
+              "symbols: expected %.*s, found %s", (int)strcspn(tab, "\n"), tab, line);
+        CHECK(said ? json_is_real(score) && json_real_value(score) <= 0 : !score && !*spoken, "score: %s", line);
+        json_decref(object);
+        want += strcspn(want, "\n") + 1;
+    }
+    CHECK(n == 6 && !*want, "6 lines expected, found %d", n);
+    free(lines);
+    release(&r);
+    seq2seq_close(&m);
+}
+
+static void program_notes(void) {
+    Seq2seq m;
+    if (program_missing("encdec") || !open_model(&m, &small)) return;
+    char *line = said_by_library(&m, "qu\xc3\xa9", 1);
+    Result r = CALL("encdec", folder, "-p", "qu\xc3\xa9", "-q");
+    CHECK(!strncmp(r.err, "note: qu\xc3\xa9: ", 12) && strstr(r.err, "'\xc3\xa9'"), "note: %s", r.err);
+    CHECK(one_line((r.err[strcspn(r.err, "\n")] = 0, r.err)), "one line: %s", r.err);
+    says(r, 0, line, "note: ", "an unknown letter");
+    says(CALL("encdec", folder, "-p", "#1# \xe6\x97\xa5", "-q"), 1, "1\t?\n\xe6\x97\xa5\t?\n",
+         "note: ", "no known letter");
+    free(line);
+    char text[1010] = "ab ", want[2048];
+    memset(text + 3, 'x', 1000);
+    text[1003] = 0;
+    line = said_by_library(&m, "ab", 1);
+    snprintf(want, sizeof want, "%s%s\t?\n", line, text + 3);
+    says(CALL("encdec", folder, "-p", text, "-q"), 1, want, "found 1000", "a word too long");
+    says(CALL("encdec", folder, "-p", "abcdefghijklmnopqrs", "-q"), 1, "abcdefghijklmnopqrs\t?\n", "at most 18 letters",
+         "a letter too many");
+    free(line);
+    seq2seq_close(&m);
+}
+
+static void program_refuses(void) {
+    if (program_missing("encdec")) return;
+    write_model(&small);
+    REFUSES(2, "--wat", "encdec", folder, "--wat");
+    REFUSES(2, "no model", "encdec", "-p", "a");
+    REFUSES(2, "second", "encdec", folder, folder, "-p", "a");
+    REFUSES(2, "-p", "encdec", folder, "-p");
+    REFUSES(2, "-b", "encdec", folder, "-p", "a", "-b", "0");
+    REFUSES(2, "-b", "encdec", folder, "-p", "a", "-b", "65");
+    REFUSES(2, "--batch", "encdec", folder, "-p", "a", "--batch", "0");
+    REFUSES(2, "-n", "encdec", folder, "-p", "a", "-n", "-1");
+    REFUSES(2, "-n", "encdec", folder, "-p", "a", "-n", "many");
+    REFUSES(2, "-t", "encdec", folder, "-p", "a", "-t", "0");
+    REFUSES(2, "xml", "encdec", folder, "-p", "a", "-o", "xml");
+    REFUSES(2, "expected one", "encdec", folder, "-p", "a", "-f", "x");
+    REFUSES(2, "--eval", "encdec", folder, "-p", "a", "--eval");
+    REFUSES(2, "--attention", "encdec", folder, "--eval", "--attention", "x.svg");
+    REFUSES(2, "expected one word, found 2", "encdec", folder, "-p", "a b", "--attention", in_folder("p.svg"));
+    REFUSES(2, "expected one word, found 0", "encdec", folder, "-p", "...", "--attention", in_folder("p.svg"));
+    REFUSES(1, "absent", "encdec", in_folder("absent"), "-p", "a");
+    REFUSES(1, "absent.safetensors", "encdec", in_folder("absent.safetensors"), "-p", "a");
+    REFUSES(1, "absent.txt", "encdec", folder, "-f", in_folder("absent.txt"));
+    REFUSES(1, "test.dict", "encdec", folder, "--eval");
+    REFUSES(1, folder, "encdec", folder, "-f", folder);
+    write_text("config.json", "{}");
+    REFUSES(1, "config.json: model_type", "encdec", folder, "-p", "a");
+    Result r = CALL("encdec", "--help");
+    CHECK(r.status == 0 && strstr(r.out, "usage: ") && !*r.err, "--help: status %d: %s%s", r.status, r.out, r.err);
+    release(&r);
+}
+
+// A dictionary of what the model says, some of it altered: the rates follow.
+static void program_eval(void) {
+    char err[512] = "";
+    if (program_missing("encdec")) return;
+    Case c = lettered;
+    Seq2seq m;
+    if (!open_model(&m, &c)) return;
+    Word *words = NULL;
+    const char *text = "alpha bravo charlie delta echo foxtrot golf hotel india juliett kilo lima";
+    CHECK(!words_split(&words, &m, text, strlen(text), err, sizeof err), "%s", err);
+    int n = (int)arrlen(words), wrong[2] = {0}, edits[2] = {0}, n_words = 0, n_phonemes = 0;
+    Decoded *out = pronounce_all(&m, words, n, 1, 4);
+    char *dict;
+    size_t size;
+    FILE *f = open_memstream(&dict, &size);
+    fprintf(f, ";;; what it says, altered\n");
+    for (int i = 0; i < n; i++) {
+        int symbols = 0, vowels = 0;
+        for (int t = 0; t < out[i].n; t++) {
+            symbols += symbols_text(&m.phonemes, out[i].ids[t]) != NULL;
+            vowels += out[i].ids[t] >= AH0 && out[i].ids[t] <= AH2;
+        }
+        if (symbols != out[i].n || !symbols) continue; // ids without a symbol cannot be written down
+        n_words++;
+        fprintf(f, "%s%s", words[i].text, i % 4 == 3 ? " K K K K K K\n" : "");
+        if (i % 4 == 3) fprintf(f, "%s(2)", words[i].text); // one of two is right
+        for (int t = 0; t < symbols; t++) {
+            int id = out[i].ids[t];
+            bool vowel = id >= AH0 && id <= AH2;
+            if (i % 4 == 1 && vowel) id = AH0 + (id - AH0 + 1) % 3; // another stress
+            fprintf(f, " %s", symbols_text(&m.phonemes, id));
+        }
+        if (i % 4 == 2) fprintf(f, " XX YY"); // two symbols that it never says
+        fprintf(f, "%s\n", i % 2 ? " # comment" : "");
+        n_phonemes += symbols + 2 * (i % 4 == 2);
+        for (int stress = 0; stress < 2; stress++) {
+            int e = i % 4 == 2 ? 2 : i % 4 == 1 && stress ? vowels : 0;
+            edits[stress] += e;
+            wrong[stress] += e > 0;
+        }
+    }
+    fclose(f);
+    CHECK(n_words >= 6, "%d words that can be written down", n_words);
+    write_text("test.dict", dict);
+    char want[512];
+    snprintf(want, sizeof want,
+             "without stress word error rate %5.2f %% (%d of %d)   phoneme error rate %5.2f %% (%d of %d)\n"
+             "with stress    word error rate %5.2f %% (%d of %d)   phoneme error rate %5.2f %% (%d of %d)\n",
+             100.0 * wrong[0] / n_words, wrong[0], n_words, 100.0 * edits[0] / n_phonemes, edits[0], n_phonemes,
+             100.0 * wrong[1] / n_words, wrong[1], n_words, 100.0 * edits[1] / n_phonemes, edits[1], n_phonemes);
+    says(CALL("encdec", folder, "--eval", "-q"), 0, want, NULL, "--eval, MODEL/test.dict");
+    says(CALL("encdec", folder, "--eval", in_folder("test.dict"), "-b", "4", "-t", "3", "-q"), 0, want, NULL,
+         "--eval FILE");
+    Result r = CALL("encdec", folder, "--eval", "-o", "json", "-t", "1");
+    json_t *object = json_loads(r.out, 0, NULL);
+    const char *keys[] = {"wer", "per", "wer_stress", "per_stress"};
+    double rates[] = {(double)wrong[0] / n_words, (double)edits[0] / n_phonemes, (double)wrong[1] / n_words,
+                      (double)edits[1] / n_phonemes};
+    for (int i = 0; i < 4; i++) {
+        CHECK(fabs(json_number_value(json_object_get(object, keys[i])) - rates[i]) < 1e-6, "%s: expected %g in %s",
+              keys[i], rates[i], r.out);
+    }
+    CHECK(json_integer_value(json_object_get(object, "n_words")) == n_words &&
+              json_integer_value(json_object_get(object, "beams")) == 4,
+          "%s", r.out);
+    json_decref(object);
+    release(&r);
+    write_text("test.dict", "ab\n");
+    REFUSES(1, "test.dict: line 1", "encdec", folder, "--eval");
+    unlink(in_folder("test.dict"));
+    free(dict);
+    free_outputs(out, n);
+    words_free(&words);
+    seq2seq_close(&m);
+}
+
+static void check_picture(const char *model, const char *name, const char *begin, const char *const *parts) {
+    size_t n;
+    const char *path = in_folder(name);
+    unlink(path);
+    Result r = CALL("encdec", model, "-p", "cab", "-q", "--attention", path);
+    CHECK(r.status == 0 && !*r.err && !strncmp(r.out, "cab\t", 4), "%s: status %d: %s%s", name, r.status, r.out, r.err);
+    release(&r);
+    char *picture = read_file(in_folder(name), &n);
+    CHECK(n > 200 && !memcmp(picture, begin, strlen(begin)), "%s: %zu bytes: %.20s", name, n, picture);
+    for (; *parts; parts++) CHECK(strstr(picture, *parts), "%s: no '%s'", name, *parts);
+    unlink(in_folder(name));
+    free(picture);
+}
+
+static void program_attention(void) {
+    if (program_missing("encdec")) return;
+    write_model(&small);
+    const char *const svg[] = {"</svg>", ">c<", ">a<", ">b<", "all heads", "layer 2, head 4", NULL}, *const none[] = {
+                                                                                                         NULL};
+    check_picture(folder, "p.svg", "<svg", svg);
+    check_picture(folder, "p.png", "\x89PNG\r\n\x1a\n", none);
+    Result r = CALL("encdec", folder, "-p", "cab", "-q", "--attention", in_folder("p.txt"));
+    struct stat st;
+    CHECK(r.status == 1 || r.status == 2, "p.txt: status %d: %s", r.status, r.err);
+    CHECK(strstr(r.err, "p.txt") && strstr(r.err, ".svg"), "p.txt: %s", r.err);
+    CHECK(stat(in_folder("p.txt"), &st), "p.txt: written");
+    release(&r);
+    r = CALL("encdec", folder, "-p", "cab", "-q", "--attention", in_folder("absent/p.svg"));
+    CHECK(r.status == 1 && strstr(r.err, "absent/p.svg"), "a folder that is not there: %s", r.err);
+    release(&r);
+    r = CALL("encdec", folder, "-p", "abcdefghijklmnopqrstuv", "-q", "--attention", in_folder("p.svg"));
+    CHECK(r.status == 1 && !strcmp(r.out, "abcdefghijklmnopqrstuv\t?\n") && stat(in_folder("p.svg"), &st),
+          "a word too long: status %d: %s%s", r.status, r.out, r.err);
+    release(&r);
+    r = CALL_IN("cab\n", "encdec", folder, "-q", "-b", "3", "--attention", in_folder("p.svg"));
+    CHECK(r.status == 0 && !*r.err, "a word from stdin: %s", r.err);
+    release(&r);
+    // as many symbols as the decoder has positions: every row of the picture is there
+    Case c = small;
+    c.longest = 5;
+    write_model(&c);
+    r = CALL("encdec", folder, "-p", "cab", "-q", "-n", "500", "--attention", in_folder("p.svg"));
+    CHECK(r.status == 0 && !*r.err, "the longest output: %s", r.err);
+    release(&r);
+    unlink(in_folder("p.svg"));
+}
+
+static void program_on_real_models(void) {
+    if (program_missing("encdec")) return;
+    static const struct {
+        const char *model, *need, *words;
+    } models[] = {{US_BART, US_BART "/us_bart.safetensors", "cab"}, {G2P, G2P "/model.safetensors", "cab"}};
+    static const char *const svg[] = {"</svg>", "all heads", NULL}, *const none[] = {NULL};
+    int n = 0;
+    for (int i = 0; i < N_OF(models); i++) {
+        struct stat st;
+        if (stat(models[i].need, &st)) {
+            printf("  (no %s here)\n", models[i].need);
+            continue;
+        }
+        n++;
+        const char *text = "The quick brown fox, it's said, jumped over well-worn lazy dogs in the U.S.";
+        Result one = CALL("encdec", models[i].model, "-p", text, "-b", "4", "-t", "1", "-q");
+        CHECK(one.status == 0 && strstr(one.out, "quick\t"), "%s: status %d: %s", models[i].model, one.status, one.err);
+        says(CALL("encdec", models[i].model, "-p", text, "-b", "4", "-t", "3", "-q"), 0, one.out,
+             one.err[0] ? one.err : NULL, "three threads");
+        release(&one);
+        check_picture(models[i].model, "p.svg", "<svg", svg);
+        check_picture(models[i].model, "p.png", "\x89PNG\r\n\x1a\n", none);
+    }
+    if (!n) test_was_skipped = 1;
+}
+
+int main(void) {
+    folder_make();
+    RUN(hostile_config);
+    RUN(config_and_tensors_differ);
+    RUN(hostile_tensors);
+    RUN(truncated_weights);
+    RUN(program_words);
+    RUN(program_many_words);
+    RUN(program_json);
+    RUN(program_notes);
+    RUN(program_refuses);
+    RUN(program_eval);
+    RUN(program_attention);
+    RUN(program_on_real_models);
+    folder_remove();
+    return test_report();
+}

@@ -1,0 +1,91 @@
+// child.h: the programs as people meet them: what they are told, what they print and how they end.
+//
+//   Result r = CALL("bench", MODEL, "-p", "8"); // to its end
+//   CHECK(r.status == 0 && strstr(r.out, "pp8"), "%s", r.err);
+//   release(&r);
+//
+// Programs come from TESSERA_BUILD (build, when it is not set); RUNNER, when set, is the emulator and its flags, split
+// at spaces. What goes in and out lies in the folder of files.h, which must be there.
+#pragma once
+#include "files.h"
+
+#include <fcntl.h>
+
+enum { MAX_ARGS = 32, NOT_STARTED = 127 };
+
+typedef struct {
+    int status;      // exit status, or 128 + signal
+    char *out, *err; // terminated
+    size_t n_out;
+} Result;
+
+// in: what stands on stdin, NULL: nothing. args: the program and its arguments, then NULL.
+UNUSED static pid_t start(const char *in, const char *const *args) {
+    static char runner[512], path[512];
+    const char *argv[MAX_ARGS + 16], *build = getenv("TESSERA_BUILD"), *words = getenv("RUNNER");
+    int n = 0;
+    snprintf(runner, sizeof runner, "%s", words ? words : "");
+    for (char *word = strtok(runner, " "); word && n < 8; word = strtok(NULL, " ")) argv[n++] = word;
+    snprintf(path, sizeof path, "%s/%s", build ? build : "build", args[0]);
+    argv[n++] = path;
+    for (int i = 1; args[i] && i <= MAX_ARGS; i++) argv[n++] = args[i];
+    argv[n] = NULL;
+    write_text("in", in ? in : "");
+    unlink(in_folder("out")); // of the call before
+    fflush(NULL);
+    pid_t child = fork();
+    if (child) return child;
+    int fd[3] = {open(in_folder("in"), O_RDONLY), open(in_folder("out"), O_WRONLY | O_CREAT | O_TRUNC, 0666),
+                 open(in_folder("err"), O_WRONLY | O_CREAT | O_TRUNC, 0666)};
+    for (int i = 0; i < 3; i++) dup2(fd[i], i);
+    execvp(argv[0], (char **)argv);
+    _exit(NOT_STARTED);
+}
+
+UNUSED static Result finish(pid_t child) {
+    int status = 0;
+    waitpid(child, &status, 0);
+    Result r = {.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status)};
+    r.out = read_file(in_folder("out"), &r.n_out);
+    r.err = read_file(in_folder("err"), NULL);
+    return r;
+}
+
+UNUSED static Result call(const char *in, const char *const *args) {
+    return finish(start(in, args));
+}
+#define CALL(...) call(NULL, (const char *const[]){__VA_ARGS__, NULL})
+#define CALL_IN(text, ...) call(text, (const char *const[]){__VA_ARGS__, NULL})
+
+UNUSED static void release(Result *r) {
+    free(r->out);
+    free(r->err);
+}
+
+// The program refuses: this status, one line on stderr that holds `part`, nothing on stdout.
+UNUSED static void refuses(int status, const char *part, const char *what, Result r) {
+    const char *end = strchr(r.err, '\n');
+    CHECK(r.status == status, "%s: status: expected %d, found %d: %s", what, status, r.status, r.err);
+    CHECK(end && !end[1] && !strncmp(r.err, "error: ", 7), "%s: expected one line, found: %s", what, r.err);
+    CHECK(strstr(r.err, part), "%s: expected '%s' in: %s", what, part, r.err);
+    CHECK(!*r.out, "%s: expected nothing on stdout, found: %s", what, r.out);
+    release(&r);
+}
+#define REFUSES(status, part, ...) refuses(status, part, #__VA_ARGS__, CALL(__VA_ARGS__))
+
+// It ends with this status, and its stdout is `want`.
+UNUSED static void prints(Result r, int status, const char *want, const char *what) {
+    CHECK(r.status == status, "%s: status: expected %d, found %d: %s", what, status, r.status, r.err);
+    CHECK(!strcmp(r.out, want), "%s: expected [%s], found [%s]", what, want, r.out);
+    release(&r);
+}
+
+UNUSED static bool program_missing(const char *program) {
+    Result r = CALL(program, "--help");
+    bool missing = r.status == NOT_STARTED;
+    CHECK(!missing, "%s does not start: run make first, or set TESSERA_BUILD", program);
+    CHECK(missing || (r.status == 0 && strstr(r.out, "usage:") && !*r.err), "%s --help: status %d: %s%s", program,
+          r.status, r.out, r.err);
+    release(&r);
+    return missing;
+}
