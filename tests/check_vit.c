@@ -76,6 +76,7 @@ static void write_model(const Case *c) {
              c->dim, c->layers, c->heads, c->hidden, c->act, c->eps, c->qkv_bias ? "true" : "false",
              c->mean ? "true" : "false", c->labels);
     write_text("config.json", config);
+    write_text("preprocessor_config.json", "{}");
 }
 
 static bool read_case(Case *c, char *line) {
@@ -576,6 +577,11 @@ static void program_pictures(void) {
     CHECK(again.status == 0 && !strcmp(again.out, r.out), "3 threads: expected %s, found %s%s", r.out, again.out,
           again.err);
     release(&again);
+    unlink(in_folder("preprocessor_config.json"));
+    Result assumed = CALL("vit", in_folder("model.safetensors"), one, "-q");
+    CHECK(assumed.status == 0 && strstr(assumed.err, "note: no "), "without settings: %s", assumed.err);
+    release(&assumed);
+    write_text("preprocessor_config.json", "{}");
     const char *paths[] = {one, two, three};
     char *saved, *line = strtok_r(r.out, "\n", &saved);
     for (int i = 0; i < 3; i++, line = strtok_r(NULL, "\n", &saved)) {
