@@ -8,7 +8,6 @@ the model with its training loop (the Llama shape of llama2.c; Muon and AdamW), 
 started again. stories-valid.txt is only ever scored.
 """
 import argparse
-import ctypes
 import math
 import os
 import struct
@@ -20,6 +19,8 @@ import sentencepiece
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from training import Muon, keep_memory, save_atomically
 
 UNK, BOS, EOS, FIRST_BYTE = 0, 1, 2, 3
 PAD_TARGET = -1
@@ -248,41 +249,6 @@ class Llama(nn.Module):
 
 # -- training --------------------------------------------------------------------------------------------
 
-class Muon(torch.optim.Optimizer):
-    """Momentum whose matrix is replaced by (nearly) the closest orthogonal one; every step has the same size.
-
-    Five Newton-Schulz steps push the singular values toward 1. The factor 0.2 sqrt(max(rows, columns)) gives an
-    update about the root mean square of AdamW's, so both take the same learning rate.
-    """
-
-    def __init__(self, params, lr, momentum=0.95, weight_decay=0.1):
-        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
-
-    @staticmethod
-    def orthogonalise(m):
-        wide = m.shape[-2] <= m.shape[-1]
-        x = (m if wide else m.transpose(1, 2)).bfloat16()
-        x = x / (x.float().norm(dim=(1, 2), keepdim=True) + 1e-7).bfloat16()
-        for _ in range(5):
-            gram = torch.bmm(x, x.transpose(1, 2))
-            x = 3.4445 * x + torch.bmm(-4.7750 * gram + 2.0315 * torch.bmm(gram, gram), x)
-        return x if wide else x.transpose(1, 2)
-
-    @torch.no_grad()
-    def step(self):
-        for group in self.param_groups:
-            shapes = {}
-            for p in group["params"]:
-                buf = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
-                buf.mul_(group["momentum"]).add_(p.grad)
-                shapes.setdefault(tuple(p.shape), []).append((p, p.grad.add(buf, alpha=group["momentum"])))
-            for shape, same in shapes.items():
-                updates = self.orthogonalise(torch.stack([u for _, u in same]))
-                for (p, _), u in zip(same, updates):
-                    p.mul_(1 - group["lr"] * group["weight_decay"])
-                    p.add_(u, alpha=-group["lr"] * 0.2 * math.sqrt(max(shape)))
-
-
 def make_optimizers(model, args):
     matrices = [p for p in model.layers.parameters() if p.dim() == 2]
     norms = [p for p in model.parameters() if p.dim() == 1]
@@ -309,11 +275,6 @@ def bits_per_byte(model, vocab, stories, device):
         nats += F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=PAD_TARGET, reduction="sum").item()
         n_bytes += sum(len(vocab.decode(s[0].tolist()).encode()) for s in batch)
     return nats / (math.log(2) * n_bytes)
-
-
-def save_atomically(state, path):
-    torch.save(state, path + ".new")
-    os.replace(path + ".new", path)
 
 
 def train(args, config, model, vocab, train_stories, valid_stories, device):
@@ -454,14 +415,6 @@ def sample(model, vocab, prompt, temperature, device, n=320):
         logits = model(tokens, torch.zeros_like(tokens))[0, -1].float()
         ids.append(int(logits.argmax() if temperature == 0 else torch.multinomial((logits / temperature).softmax(-1), 1)))
     return vocab.decode(ids)
-
-
-def keep_memory():
-    """glibc otherwise returns every big tensor to the kernel and faults it in again: a quarter of the time."""
-    m_trim_threshold, m_top_pad, m_mmap_max, m_arena_max = -1, -2, -4, -8
-    libc = ctypes.CDLL(None)
-    for option, value in ((m_mmap_max, 0), (m_trim_threshold, 2**31 - 1), (m_top_pad, 1 << 28), (m_arena_max, 1)):
-        libc.mallopt(option, value)
 
 
 def main():

@@ -9,7 +9,6 @@ stops, for whatever reason, goes on from its last checkpoint when it is started 
 read here, but for the samples that --samples writes.
 """
 import argparse
-import ctypes
 import gzip
 import json
 import math
@@ -26,6 +25,7 @@ from PIL import Image
 from torch import nn
 
 import safetensors_file
+from training import Muon, keep_memory, save_atomically
 
 CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 MEAN, STD = 0.2860, 0.3530           # of the training pictures, in 0..1
@@ -209,42 +209,6 @@ class ViT(nn.Module):
 
 # -- training --------------------------------------------------------------------------------------------
 
-class Muon(torch.optim.Optimizer):
-    """Momentum whose matrix is replaced by (nearly) the closest orthogonal one; every step has the same size.
-
-    Five Newton-Schulz steps push the singular values toward 1. The factor 0.2 sqrt(max(rows, columns)) gives an
-    update about the root mean square of AdamW's, so both take the same learning rate. A parameter of three
-    dimensions is a stack of matrices.
-    """
-
-    def __init__(self, params, lr, weight_decay, momentum=0.95):
-        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
-
-    @staticmethod
-    def orthogonalise(m):
-        wide = m.shape[-2] <= m.shape[-1]
-        x = (m if wide else m.transpose(1, 2)).bfloat16()
-        x = x / (x.float().norm(dim=(1, 2), keepdim=True) + 1e-7).bfloat16()
-        for _ in range(5):
-            gram = torch.bmm(x, x.transpose(1, 2))
-            x = 3.4445 * x + torch.bmm(-4.7750 * gram + 2.0315 * torch.bmm(gram, gram), x)
-        return x if wide else x.transpose(1, 2)
-
-    @torch.no_grad()
-    def step(self):
-        for group in self.param_groups:
-            shapes = {}
-            for p in group["params"]:
-                buf = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
-                buf.mul_(group["momentum"]).add_(p.grad)
-                shapes.setdefault(tuple(p.shape), []).append((p, p.grad.add(buf, alpha=group["momentum"])))
-            for shape, same in shapes.items():
-                updates = self.orthogonalise(torch.stack([u for _, u in same]).view(-1, *shape[-2:]))
-                for (p, _), u in zip(same, updates.reshape(-1, *shape)):
-                    p.mul_(1 - group["lr"] * group["weight_decay"])
-                    p.add_(u, alpha=-group["lr"] * 0.2 * math.sqrt(max(shape[-2:])))
-
-
 def make_optimizers(model, args):
     """Muon for the matrices of the layers; AdamW for the first and last matrix, and without decay for all else."""
     matrices = [p for name, p in model.layers.named_parameters() if p.dim() > 1 and not name.endswith("bias")]
@@ -252,7 +216,7 @@ def make_optimizers(model, args):
     taken = {id(p) for p in [*matrices, *ends]}
     rest = [p for p in model.parameters() if id(p) not in taken]
     groups = [dict(params=ends, weight_decay=args.weight_decay), dict(params=rest, weight_decay=0.0)]
-    return [Muon(matrices, args.lr, args.weight_decay), torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98))]
+    return [Muon(matrices, args.lr, weight_decay=args.weight_decay), torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98))]
 
 
 def learning_rate(args, step, progress):
@@ -280,11 +244,6 @@ def accuracy(model, weights, images, labels):
     copy.load_state_dict(weights)
     logits = torch.cat([copy(normalise(part)) for part in images.split(250)])
     return (logits.argmax(1) == labels).float().mean().item(), F.cross_entropy(logits, labels).item()
-
-
-def save_atomically(state, path):
-    torch.save(state, path + ".new")
-    os.replace(path + ".new", path)
 
 
 def train(args, model, train_set, valid_set, device):
@@ -417,14 +376,6 @@ def write_samples(data, folder):
         first = int((labels == i).nonzero()[0])
         file_name = name.split("/")[0].lower().replace(" ", "-") + ".png"
         Image.fromarray(images[first].numpy()).save(os.path.join(folder, file_name))
-
-
-def keep_memory():
-    """glibc otherwise returns every big tensor to the kernel and faults it in again: a quarter of the time."""
-    m_trim_threshold, m_top_pad, m_mmap_max, m_arena_max = -1, -2, -4, -8
-    libc = ctypes.CDLL(None)
-    for option, value in ((m_mmap_max, 0), (m_trim_threshold, 2**31 - 1), (m_top_pad, 1 << 28), (m_arena_max, 1)):
-        libc.mallopt(option, value)
 
 
 def arguments():
