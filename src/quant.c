@@ -217,6 +217,13 @@ static uint16_t f16_scale(float d) {
     return f16_from_f32(fmaxf(-65504.0f, fminf(65504.0f, d)));
 }
 
+// Not nearer to zero than d, so that no whole number of its steps is needed beyond those there are.
+static uint16_t f16_outward(float d) {
+    uint16_t h = f16_scale(d);
+    bool more = fabsf(f32_from_f16(h)) < fabsf(d) && (h & 0x7fff) < 0x7bff;
+    return (uint16_t)(h + more);
+}
+
 // The value of the largest magnitude, with its sign.
 static float extreme(const float *x, int n) {
     float v = 0;
@@ -249,7 +256,7 @@ static float search_scale(const float *x, int n, int lo, int hi) {
 void pack_q8_0(void *blocks, const float *x, int64_t n) {
     BlockQ8_0 *b = blocks;
     for (BlockQ8_0 *end = b + n; b < end; b++, x += BLOCK) {
-        b->d = f16_scale(fabsf(extreme(x, BLOCK)) / 127);
+        b->d = f16_outward(fabsf(extreme(x, BLOCK)) / 127);
         float d = f32_from_f16(b->d);
         for (int j = 0; j < BLOCK; j++) b->q[j] = (int8_t)steps(x[j], d, -127, 127);
     }
@@ -272,7 +279,7 @@ void pack_q6_k(void *blocks, const float *x, int64_t n) {
         float scales[SUPER / GROUP];
         for (int g = 0; g < SUPER / GROUP; g++) scales[g] = search_scale(x + g * GROUP, GROUP, -32, 31);
         memset(b, 0, sizeof *b);
-        b->d = f16_scale(extreme(scales, SUPER / GROUP) / -128);
+        b->d = f16_outward(extreme(scales, SUPER / GROUP) / -128);
         float d = f32_from_f16(b->d);
         for (int g = 0; g < SUPER / GROUP; g++) b->scales[g] = (int8_t)steps(scales[g], d, -128, 127);
         for (int i = 0; i < SUPER; i++) {
@@ -300,10 +307,11 @@ static Fit fit_line(const float *x, const int *q, int n) {
         sxq += (double)x[i] * q[i];
     }
     double det = n * sqq - sq * sq, scale = det > 0 ? (n * sxq - sx * sq) / det : 0;
+    if (!(scale > 0)) scale = 0;
     double minimum = (scale * sq - sx) / n;
-    if (minimum < 0 || !(scale > 0)) {
-        scale = sqq > 0 && sxq > 0 ? sxq / sqq : 0;
+    if (minimum < 0) {
         minimum = 0;
+        scale = sxq > 0 ? sxq / sqq : 0;
     }
     Fit f = {(float)scale, (float)minimum, 0};
     for (int i = 0; i < n; i++) {
@@ -352,8 +360,8 @@ void pack_q4_k(void *blocks, const float *x, int64_t n) {
             minimum = fmaxf(minimum, fits[g].minimum);
         }
         memset(b, 0, sizeof *b);
-        b->d = f16_scale(scale / 63);
-        b->m = f16_scale(minimum / 63);
+        b->d = f16_outward(scale / 63);
+        b->m = f16_outward(minimum / 63);
         float d = f32_from_f16(b->d), m = f32_from_f16(b->m);
         for (int g = 0; g < N_STRETCHES; g++) {
             int s = steps(fits[g].scale, d, 0, 63), min = steps(fits[g].minimum, m, 0, 63);
