@@ -473,11 +473,8 @@ static void vocabulary_rules(void) {
 #define IDS_OF(...) (int32_t[]){__VA_ARGS__}
     Maker m = maker_new();
     maker_vocab(&m, 12);
-    set_token(&m, 10,
-              "\xE2\x96\x81"
-              "a\xE2\x96\x81",
-              4, 0);               // user-defined, " a "
-    set_token(&m, 11, "bc", 5, 0); // unused
+    set_token(&m, 10, "\xE2\x96\x81\x61\xE2\x96\x81", 4, 0); // user-defined, " a "
+    set_token(&m, 11, "bc", 5, 0);                           // unused
     Tokenizer *w = words_made(&m);
     if (!w) return;
     CHECK(tokenizer_bos(w) == 1 && tokenizer_eos(w) == 2, "bos, eos");

@@ -106,7 +106,7 @@ GGUF_UNUSED MakeTensor *maker_tensor(Maker *m, const char *name) {
 static MakePair *maker_set(Maker *m, const char *key, uint32_t type) {
     MakePair *p = maker_pair(m, key);
     if (!p) {
-        MakePair fresh = {.count = 1};
+        MakePair fresh = {0};
         snprintf(fresh.key, sizeof fresh.key, "%s", key);
         arrput(m->pairs, fresh);
         p = &arrlast(m->pairs);
@@ -114,6 +114,7 @@ static MakePair *maker_set(Maker *m, const char *key, uint32_t type) {
     arrfree(p->payload.at);
     p->type = type;
     p->array = false;
+    p->count = 1;
     return p;
 }
 
