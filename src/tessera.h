@@ -2,6 +2,7 @@
 //
 // The map of the house, in the order data flows:
 //   file, weights, settings, load_*  bytes of mapped files -> checked tensors, JSON settings
+//   quant                            number formats, each once: half precision, blocks
 //   tokenizer                        text -> ids, ids -> whole UTF-8
 //   cpu, threads, kernels/           what the machine can do, who does it, the inner loops
 //   ops, attention, kvcache          linear, norms, positions; the one tiled attention loop; the cache that grows

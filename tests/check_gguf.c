@@ -167,6 +167,34 @@ static void kind_equals_floats(void) {
     unlink(OTHER);
 }
 
+// Every tensor in another type, as files have them: products of a group need not be alike.
+static void mixed_kinds(void) {
+    BinSpec spec = {.dim = 256, .hidden_dim = 768, .n_layers = 3, .n_heads = 8, .n_kv_heads = 1, .vocab_size = 300};
+    spec.seq_len = 64, spec.seed = 4;
+    int32_t text[N_TEXT];
+    for (int i = 0; i < N_TEXT; i++) text[i] = pick(spec.vocab_size);
+    Maker m = maker_new();
+    maker_llama(&m, &spec);
+    for (int pass = 0; pass < 2; pass++) {
+        for (int i = 0; i < (int)arrlen(m.tensors); i++) {
+            if (m.tensors[i].n_dims > 1) (pass ? to_floats : to_kind)(&m.tensors[i], i * 5 % N_OF(kinds));
+        }
+        maker_write(&m, pass ? OTHER : MODEL);
+    }
+    maker_free(&m);
+    static const int steps[] = {1, 2, 7, 32};
+    for (int i = 0; i < N_OF(steps); i++) {
+        int vocab = 0;
+        float *a = logits_of(MODEL, NULL, text, N_TEXT, steps[i], 2, &vocab);
+        float *b = logits_of(OTHER, NULL, text, N_TEXT, steps[i], 1, &vocab);
+        if (!a || !b) return;
+        double off = nmse_f32(a, b, N_TEXT * vocab);
+        CHECK(off < 1e-11, "%d at a time: NMSE %g", steps[i], off);
+        free(a);
+        free(b);
+    }
+}
+
 static void every_kind_equals_floats(void) {
     at_every_rung(kind_equals_floats);
 }
@@ -1058,6 +1086,7 @@ static void engine_chooses(void) {
 
 int main(void) {
     RUN(every_kind_equals_floats);
+    RUN(mixed_kinds);
     RUN(long_rows);
     RUN(plain_model);
     RUN(settings_of_every_type);
