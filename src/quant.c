@@ -25,57 +25,58 @@ uint16_t f16_from_f32(float f) {
 
 // ---- unpack: blocks of 32
 
-void unpack_q4_0(float *y, const void *blocks, int64_t n) {
+// y[j] = scale (q - zero) - minimum, q the bits of q[j] from `shift` up that `mask` keeps. Not inlined: where n is a
+// constant, gcc 12 unrolls the loop and then finds no vectors in it (two to five times slower).
+__attribute__((noinline)) static void spread(float *restrict y, const uint8_t *restrict q, int n, int shift, int mask,
+                                             int zero, float scale, float minimum) {
+    for (int j = 0; j < n; j++) y[j] = scale * (float)((q[j] >> shift & mask) - zero) - minimum;
+}
+
+// The same with a fifth bit, bit j of `high`.
+__attribute__((noinline)) static void spread_5(float *restrict y, const uint8_t *restrict q, uint32_t high, int n,
+                                               int shift, int zero, float scale, float minimum) {
+    for (int j = 0; j < n; j++) {
+        y[j] = scale * (float)((q[j] >> shift & 15) + (int)(high >> j & 1) * 16 - zero) - minimum;
+    }
+}
+
+void unpack_q4_0(float *restrict y, const void *restrict blocks, int64_t n) {
     const BlockQ4_0 *b = blocks;
     for (const BlockQ4_0 *end = b + n; b < end; b++, y += BLOCK) {
         float d = f32_from_f16(b->d);
-        for (int j = 0; j < 16; j++) {
-            y[j] = d * (float)((b->q[j] & 15) - 8);
-            y[j + 16] = d * (float)((b->q[j] >> 4) - 8);
-        }
+        spread(y, b->q, 16, 0, 15, 8, d, 0);
+        spread(y + 16, b->q, 16, 4, 15, 8, d, 0);
     }
 }
 
-void unpack_q4_1(float *y, const void *blocks, int64_t n) {
+void unpack_q4_1(float *restrict y, const void *restrict blocks, int64_t n) {
     const BlockQ4_1 *b = blocks;
     for (const BlockQ4_1 *end = b + n; b < end; b++, y += BLOCK) {
         float d = f32_from_f16(b->d), m = f32_from_f16(b->m);
-        for (int j = 0; j < 16; j++) {
-            y[j] = d * (float)(b->q[j] & 15) + m;
-            y[j + 16] = d * (float)(b->q[j] >> 4) + m;
-        }
+        spread(y, b->q, 16, 0, 15, 0, d, -m);
+        spread(y + 16, b->q, 16, 4, 15, 0, d, -m);
     }
 }
 
-static int fifth(uint32_t high, int j) {
-    return (int)(high >> j & 1u) << 4;
-}
-
-void unpack_q5_0(float *y, const void *blocks, int64_t n) {
+void unpack_q5_0(float *restrict y, const void *restrict blocks, int64_t n) {
     const BlockQ5_0 *b = blocks;
     for (const BlockQ5_0 *end = b + n; b < end; b++, y += BLOCK) {
         float d = f32_from_f16(b->d);
-        uint32_t high = b->high;
-        for (int j = 0; j < 16; j++) {
-            y[j] = d * (float)((b->q[j] & 15) + fifth(high, j) - 16);
-            y[j + 16] = d * (float)((b->q[j] >> 4) + fifth(high, j + 16) - 16);
-        }
+        spread_5(y, b->q, b->high, 16, 0, 16, d, 0);
+        spread_5(y + 16, b->q, b->high >> 16, 16, 4, 16, d, 0);
     }
 }
 
-void unpack_q5_1(float *y, const void *blocks, int64_t n) {
+void unpack_q5_1(float *restrict y, const void *restrict blocks, int64_t n) {
     const BlockQ5_1 *b = blocks;
     for (const BlockQ5_1 *end = b + n; b < end; b++, y += BLOCK) {
         float d = f32_from_f16(b->d), m = f32_from_f16(b->m);
-        uint32_t high = b->high;
-        for (int j = 0; j < 16; j++) {
-            y[j] = d * (float)((b->q[j] & 15) + fifth(high, j)) + m;
-            y[j + 16] = d * (float)((b->q[j] >> 4) + fifth(high, j + 16)) + m;
-        }
+        spread_5(y, b->q, b->high, 16, 0, 0, d, -m);
+        spread_5(y + 16, b->q, b->high >> 16, 16, 4, 0, d, -m);
     }
 }
 
-void unpack_q8_0(float *y, const void *blocks, int64_t n) {
+void unpack_q8_0(float *restrict y, const void *restrict blocks, int64_t n) {
     const BlockQ8_0 *b = blocks;
     for (const BlockQ8_0 *end = b + n; b < end; b++, y += BLOCK) {
         float d = f32_from_f16(b->d);
@@ -90,15 +91,13 @@ static float f32_from_e8m0(uint8_t e) {
     return f;
 }
 
-void unpack_mxfp4(float *y, const void *blocks, int64_t n) {
+void unpack_mxfp4(float *restrict y, const void *restrict blocks, int64_t n) {
     static const float e2m1[16] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
     const BlockMxfp4 *b = blocks;
     for (const BlockMxfp4 *end = b + n; b < end; b++, y += BLOCK) {
         float d = f32_from_e8m0(b->e);
-        for (int j = 0; j < 16; j++) {
-            y[j] = d * e2m1[b->q[j] & 15];
-            y[j + 16] = d * e2m1[b->q[j] >> 4];
-        }
+        for (int j = 0; j < 16; j++) y[j] = d * e2m1[b->q[j] & 15];
+        for (int j = 0; j < 16; j++) y[j + 16] = d * e2m1[b->q[j] >> 4];
     }
 }
 
@@ -107,7 +106,7 @@ void unpack_mxfp4(float *y, const void *blocks, int64_t n) {
 // Value j of a stretch of 32, which share a bit position: groups of 16 begin at 0 and 16.
 enum { STRETCH = 32, N_STRETCHES = SUPER / STRETCH, GROUP = 16 };
 
-void unpack_q2_k(float *y, const void *blocks, int64_t n) {
+void unpack_q2_k(float *restrict y, const void *restrict blocks, int64_t n) {
     const BlockQ2_K *b = blocks;
     for (const BlockQ2_K *end = b + n; b < end; b++) {
         float d = f32_from_f16(b->d), m = f32_from_f16(b->m);
@@ -115,7 +114,7 @@ void unpack_q2_k(float *y, const void *blocks, int64_t n) {
             int s = g / 2, shift = s % 4 * 2;
             const uint8_t *q = b->q + s / 4 * STRETCH + g % 2 * GROUP;
             float scale = d * (float)(b->scales[g] & 15), minimum = m * (float)(b->scales[g] >> 4);
-            for (int j = 0; j < GROUP; j++) y[j] = scale * (float)(q[j] >> shift & 3) - minimum;
+            spread(y, q, GROUP, shift, 3, 0, scale, minimum);
         }
     }
 }
@@ -126,7 +125,7 @@ static int scale_q3_k(const uint8_t *scales, int g) {
     return (low | high << 4) - 32;
 }
 
-void unpack_q3_k(float *y, const void *blocks, int64_t n) {
+void unpack_q3_k(float *restrict y, const void *restrict blocks, int64_t n) {
     const BlockQ3_K *b = blocks;
     for (const BlockQ3_K *end = b + n; b < end; b++) {
         float d = f32_from_f16(b->d);
@@ -153,7 +152,7 @@ static void scale_q4_k(const uint8_t *scales, int g, int *scale, int *minimum) {
     }
 }
 
-void unpack_q4_k(float *y, const void *blocks, int64_t n) {
+void unpack_q4_k(float *restrict y, const void *restrict blocks, int64_t n) {
     const BlockQ4_K *b = blocks;
     for (const BlockQ4_K *end = b + n; b < end; b++) {
         float d = f32_from_f16(b->d), m = f32_from_f16(b->m);
@@ -162,12 +161,12 @@ void unpack_q4_k(float *y, const void *blocks, int64_t n) {
             const uint8_t *q = b->q + g / 2 * STRETCH;
             scale_q4_k(b->scales, g, &s, &min);
             float scale = d * (float)s, minimum = m * (float)min;
-            for (int j = 0; j < STRETCH; j++) y[j] = scale * (float)(q[j] >> shift & 15) - minimum;
+            spread(y, q, STRETCH, shift, 15, 0, scale, minimum);
         }
     }
 }
 
-void unpack_q5_k(float *y, const void *blocks, int64_t n) {
+void unpack_q5_k(float *restrict y, const void *restrict blocks, int64_t n) {
     const BlockQ5_K *b = blocks;
     for (const BlockQ5_K *end = b + n; b < end; b++) {
         float d = f32_from_f16(b->d), m = f32_from_f16(b->m);
@@ -183,7 +182,7 @@ void unpack_q5_k(float *y, const void *blocks, int64_t n) {
     }
 }
 
-void unpack_q6_k(float *y, const void *blocks, int64_t n) {
+void unpack_q6_k(float *restrict y, const void *restrict blocks, int64_t n) {
     const BlockQ6_K *b = blocks;
     for (const BlockQ6_K *end = b + n; b < end; b++) {
         float d = f32_from_f16(b->d);

@@ -117,7 +117,7 @@ _Static_assert(sizeof(BlockQ5_1) == 24 && sizeof(BlockQ8_0) == 34 && sizeof(Bloc
 _Static_assert(sizeof(BlockQ2_K) == 84 && sizeof(BlockQ3_K) == 110 && sizeof(BlockQ4_K) == 144, "as in files");
 _Static_assert(sizeof(BlockQ5_K) == 176 && sizeof(BlockQ6_K) == 210, "as in files");
 
-// n blocks of the type to fp32.
+// n blocks of the type to fp32, which lies apart from them.
 void unpack_q4_0(float *y, const void *blocks, int64_t n);
 void unpack_q4_1(float *y, const void *blocks, int64_t n);
 void unpack_q5_0(float *y, const void *blocks, int64_t n);
