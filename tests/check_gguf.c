@@ -480,6 +480,13 @@ static Tokenizer *words_made(Maker *m) {
     return w;
 }
 
+static void drop_pair(Maker *m, const char *key) {
+    MakePair *p = maker_pair(m, key);
+    if (!p) return;
+    arrfree(p->payload.at);
+    arrdel(m->pairs, p - m->pairs);
+}
+
 static void set_token(Maker *m, int id, const char *text, int32_t type, float score) {
     MakePair *tokens = maker_pair(m, "tokenizer.ggml.tokens");
     Bytes old = tokens->payload, fresh = {0};
@@ -529,7 +536,9 @@ static void vocabulary_rules(void) {
     m = maker_new(); // no piece for a space, but its byte
     maker_vocab(&m, 270);
     set_token(&m, 259, "zz", 1, 0);
-    arrdel(m.pairs, 4), arrdel(m.pairs, 4), arrdel(m.pairs, 4); // ids of bos, eos, unknown: the usual ones
+    drop_pair(&m, "tokenizer.ggml.bos_token_id"); // the usual ones then
+    drop_pair(&m, "tokenizer.ggml.eos_token_id");
+    drop_pair(&m, "tokenizer.ggml.unknown_token_id");
     w = words_made(&m);
     if (!w) return;
     CHECK(tokenizer_bos(w) == 1 && tokenizer_eos(w) == 2, "bos, eos");
@@ -646,8 +655,7 @@ static void settings_of_every_type(void) {
     maker_llama(&m, &s);
     for (ptrdiff_t i = arrlen(m.pairs) - 1; i >= 0; i--) {
         if (strstr(m.pairs[i].key, "rope") || strstr(m.pairs[i].key, "general.name")) {
-            arrfree(m.pairs[i].payload.at);
-            arrdel(m.pairs, i);
+            drop_pair(&m, m.pairs[i].key);
         }
     }
     CHECK(!load_maker(&m, &c, err, sizeof err), "%s", err);
@@ -915,13 +923,6 @@ static const Bad bad_files[] = {
     {"more tokens than the model has", "fewer 19", 0, 0, 0, 0, "tokenizer.ggml.tokens: expected 20, the model's tokens, found 19", 1},
 };
 // clang-format on
-
-static void drop_pair(Maker *m, const char *key) {
-    MakePair *p = maker_pair(m, key);
-    if (!p) return;
-    arrfree(p->payload.at);
-    arrdel(m->pairs, p - m->pairs);
-}
 
 // One word for what to do, then what to do it to.
 static void apply_edit(Maker *m, const char *edit, size_t *more) {
