@@ -12,6 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <stb/stb_ds.h>
+
 struct Engine {
     Model model;
     Decoder decoder;
@@ -39,19 +41,43 @@ static uint64_t count_params(const Weights *w) {
     return n;
 }
 
+static uint64_t model_bytes(const Weights *w) {
+    uint64_t n = 0;
+    for (ptrdiff_t i = 0; i < arrlen(w->files); i++) n += w->files[i].size;
+    return n;
+}
+
+static int load_model(Model *m, const char *path, char *err, size_t errlen) {
+    File file;
+    if (file_map(&file, path, err, errlen)) return -1;
+    return (file_is_gguf(&file) ? load_gguf_file : load_llama2c_file)(m, &file, err, errlen);
+}
+
+// `path` NULL: the model's own, or the file beside it.
+static Tokenizer *load_tokenizer(Engine *e, const char *path, char *err, size_t errlen) {
+    char beside[4096];
+    const File *model = &e->model.weights.files[0];
+    Vocab vocab;
+    int n = e->model.config.vocab_size, rc;
+    if (!path && file_is_gguf(model)) {
+        rc = load_gguf_vocab(&vocab, model, n, err, errlen);
+    } else {
+        if (!path && find_tokenizer(beside, sizeof beside, model->path, err, errlen)) return NULL;
+        if (file_map(&e->tokenizer_file, path ? path : beside, err, errlen)) return NULL;
+        bool gguf = file_is_gguf(&e->tokenizer_file);
+        rc = (gguf ? load_gguf_vocab : load_llama2c_tokenizer_file)(&vocab, &e->tokenizer_file, n, err, errlen);
+    }
+    return rc ? NULL : tokenizer_new(&vocab, err, errlen);
+}
+
 Engine *engine_open(const char *model, const char *tokenizer, char *err, size_t errlen) {
     Engine *e = calloc(1, sizeof *e);
     if (!e) {
         fail(err, errlen, "out of memory");
         return NULL;
     }
-    char path[4096];
-    Vocab vocab = {0};
-    bool ok = !load_llama2c(&e->model, model, err, errlen) && !decoder_bind(&e->decoder, &e->model, err, errlen);
-    if (ok && !tokenizer) ok = !find_tokenizer(path, sizeof path, model, err, errlen);
-    ok = ok && !load_llama2c_tokenizer(&vocab, &e->tokenizer_file, tokenizer ? tokenizer : path,
-                                       e->model.config.vocab_size, err, errlen);
-    ok = ok && (e->tokenizer = tokenizer_new(&vocab, err, errlen));
+    bool ok = !load_model(&e->model, model, err, errlen) && !decoder_bind(&e->decoder, &e->model, err, errlen) &&
+              (e->tokenizer = load_tokenizer(e, tokenizer, err, errlen));
     if (!ok) {
         engine_close(e);
         return NULL;
@@ -70,7 +96,7 @@ Engine *engine_open(const char *model, const char *tokenizer, char *err, size_t 
         .bos_id = tokenizer_bos(e->tokenizer),
         .eos_id = tokenizer_eos(e->tokenizer),
         .n_params = count_params(&e->model.weights),
-        .model_bytes = e->model.weights.files[0].size,
+        .model_bytes = model_bytes(&e->model.weights),
         .token_bytes = decoder_token_bytes(&e->decoder),
     };
     return e;

@@ -2,6 +2,7 @@
 #include "ops.h"
 
 #include "file.h"
+#include "quant.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 enum {
     GEMM_K = 512,             // columns unpacked at a time: the panel stays in L2, a column tile of x in L1
     MATVEC_TOKENS = 6,        // up to here rows are read again for each token (from L1), beyond they are unpacked
+    UNPACKED = 4096,          // values of a block format that one token's dots unpack at a time: they stay in L1
     MATVEC_CHUNK = 128 << 10, // bytes of weights in a work item
     SMALL_BYTES = 160 << 10,  // a region that reads less is not worth a hand-off
     SMALL_FLOATS = 16 << 10,  // the same for element-wise work
@@ -61,19 +63,50 @@ static const Linear *linear_of(const LinearJob *job, int item, int *row0, int *n
     return &job->list[i];
 }
 
-static void matvec(const Kernels *k, float *y, const Tensor *w, int row0, int n_rows, const float *x) {
+_Static_assert(GEMM_K % BLOCK_MAX == 0 && UNPACKED % BLOCK_MAX == 0, "both cut rows between blocks");
+
+// Values [row][col..] of a block format.
+static void unpack_blocks(float *y, const Tensor *w, int64_t row, int64_t col, int64_t n) {
+    const DTypeInfo *info = dtype_info(w->dtype);
+    int64_t block = (row * w->shape[1] + col) / info->block;
+    info->unpack(y, (const uint8_t *)w->data + block * info->block_bytes, n / info->block);
+}
+
+// A few rows, or a part of a long one, are unpacked and then multiplied. Where a row is cut depends on its length
+// alone.
+static void matvec_blocks(const Kernels *k, float *y, const Tensor *w, int row0, int n_rows, const float *x,
+                          float *unpacked) {
+    int cols = (int)w->shape[1], step = cols < UNPACKED ? UNPACKED / cols : 1;
+    for (int i = 0, count; i < n_rows; i += count) {
+        count = n_rows - i < step ? n_rows - i : step;
+        y[i] = 0;
+        for (int j = 0; j < cols; j += UNPACKED) {
+            int n = cols - j < UNPACKED ? cols - j : UNPACKED;
+            float sum;
+            unpack_blocks(unpacked, w, row0 + i, j, (int64_t)count * n);
+            k->matvec_f32(cols > UNPACKED ? &sum : y + i, unpacked, n, x + j, count, n);
+            if (cols > UNPACKED) y[i] += sum;
+        }
+    }
+}
+
+static void matvec(const Kernels *k, float *y, const Tensor *w, int row0, int n_rows, const float *x, float *unpacked) {
     int cols = (int)w->shape[1];
     int64_t first = (int64_t)row0 * cols;
     switch (w->dtype) {
     case DTYPE_F16: k->matvec_f16(y, (const uint16_t *)w->data + first, cols, x, n_rows, cols); break;
     case DTYPE_BF16: k->matvec_bf16(y, (const uint16_t *)w->data + first, cols, x, n_rows, cols); break;
     case DTYPE_I8G: k->matvec_i8g(y, w->data, w->scales, w->group, row0, x, n_rows, cols); break;
-    default: k->matvec_f32(y, (const float *)w->data + first, cols, x, n_rows, cols);
+    case DTYPE_F32: k->matvec_f32(y, (const float *)w->data + first, cols, x, n_rows, cols); break;
+    default: matvec_blocks(k, y, w, row0, n_rows, x, unpacked);
     }
 }
 
+static float *worker_panels(const Compute *c, int worker) {
+    return c->panels + (size_t)worker * 2 * GEMM_K * MAX_PANEL;
+}
+
 static void matvec_item(void *context, int item, int worker) {
-    (void)worker;
     const LinearJob *job = context;
     int row0, n_rows;
     const Linear *l = linear_of(job, item, &row0, &n_rows);
@@ -81,7 +114,7 @@ static void matvec_item(void *context, int item, int worker) {
     const Kernels *k = job->c->kernels;
     for (int t = 0; t < job->n; t++) {
         float sums[MAX_CHUNK_ROWS], *y = l->y + t * rows + row0, *out = l->add ? sums : y;
-        matvec(k, out, l->w, row0, n_rows, job->x + t * cols);
+        matvec(k, out, l->w, row0, n_rows, job->x + t * cols, worker_panels(job->c, worker));
         for (int i = 0; l->bias && i < n_rows; i++) out[i] += l->bias[row0 + i];
         for (int i = 0; l->add && i < n_rows; i++) y[i] += sums[i];
         if (l->act) k->activate(y, n_rows, l->act);
@@ -97,9 +130,12 @@ static void unpack_panel(const Kernels *k, float *panel, float *rows, const Tens
     case DTYPE_F32: k->pack(panel, (const float *)w->data + first, cols, n_rows, kn); return;
     case DTYPE_F16: k->f32_from_f16(rows, GEMM_K, half, cols, n_rows, kn); break;
     case DTYPE_BF16: k->f32_from_bf16(rows, GEMM_K, half, cols, n_rows, kn); break;
-    default:
+    case DTYPE_I8G:
         for (int i = 0; i < n_rows; i++)
             k->unpack_i8g(rows + i * GEMM_K, w->data, w->scales, w->group, first + i * cols, kn);
+        break;
+    default:
+        for (int i = 0; i < n_rows; i++) unpack_blocks(rows + i * GEMM_K, w, row0 + i, k0, kn);
     }
     k->pack(panel, rows, GEMM_K, n_rows, kn);
 }
@@ -110,7 +146,7 @@ static void gemm_item(void *context, int item, int worker) {
     int row0, n_rows;
     const Linear *l = linear_of(job, item, &row0, &n_rows);
     int rows = (int)l->w->shape[0], cols = (int)l->w->shape[1];
-    float *panel = job->c->panels + (size_t)worker * 2 * GEMM_K * MAX_PANEL, *unpacked = panel + GEMM_K * MAX_PANEL;
+    float *panel = worker_panels(job->c, worker), *unpacked = panel + GEMM_K * MAX_PANEL;
     for (int t = 0; l->bias && t < job->n; t++) { // the sums start from the bias
         float *y = l->y + (int64_t)t * rows + row0;
         for (int i = 0; i < n_rows; i++) y[i] = l->bias[row0 + i] + (l->add ? y[i] : 0);
@@ -125,7 +161,9 @@ static void gemm_item(void *context, int item, int worker) {
 
 void ops_linear(const Compute *c, const Linear *list, int count, const float *x, int n) {
     LinearJob job = {.c = c, .list = list, .x = x, .n = n};
-    bool few = n <= MATVEC_TOKENS;
+    bool blocks = false;
+    for (int i = 0; i < count; i++) blocks |= dtype_info(list[i].w->dtype)->unpack != NULL;
+    bool few = n <= (blocks ? 1 : MATVEC_TOKENS); // unpacking costs more than the panel that saves doing it again
     uint64_t bytes = 0;
     for (int i = 0; i < count; i++) {
         const Tensor *w = list[i].w;
@@ -180,7 +218,8 @@ static void embed_item(void *context, int item, int worker) {
         case DTYPE_F16: k->f32_from_f16(y, job->dim, half, job->dim, 1, job->dim); break;
         case DTYPE_BF16: k->f32_from_bf16(y, job->dim, half, job->dim, 1, job->dim); break;
         case DTYPE_I8G: k->unpack_i8g(y, job->w->data, job->w->scales, job->w->group, first, job->dim); break;
-        default: memcpy(y, (const float *)job->w->data + first, sizeof(float) * (size_t)job->dim);
+        case DTYPE_F32: memcpy(y, (const float *)job->w->data + first, sizeof(float) * (size_t)job->dim); break;
+        default: unpack_blocks(y, job->w, job->tokens[t], 0, job->dim);
         }
     }
 }

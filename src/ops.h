@@ -27,7 +27,8 @@ typedef struct {
     Activation act;
 } Linear;
 
-// Few tokens: dots with the rows of w where they lie. More: a panel of rows is unpacked once and serves all tokens.
+// Few tokens: dots with the rows of w where they lie (of a block format, one token: unpacked a few rows at a time).
+// More: a panel of rows is unpacked once and serves all tokens.
 void ops_linear(const Compute *c, const Linear *list, int count, const float *x, int n);
 void ops_embed(const Compute *c, float *y, const Tensor *table, const int32_t *tokens, int n); // y[n][cols]
 // Learned positions: x[t] += table[first + t * step], rows of dim; step 1, or 0 when all stand at one position.

@@ -1,7 +1,11 @@
 // quant: number formats, each defined once.
 //
-// bfloat16 is the upper half of an IEEE single: the cache stores it. Rounding is to nearest, ties to even; NaN stays
-// NaN (quiet). F16 is IEEE half precision: 1 sign, 5 exponent, 10 fraction bits.
+// bfloat16 is the upper half of an IEEE single: the cache stores it. F16 is IEEE half precision: 1 sign, 5 exponent, 10
+// fraction bits. Rounding is to nearest, ties to even; NaN stays NaN (quiet).
+//
+// Blocks hold 32 or 256 consecutive values of a row with scales that they share, as GGUF files store them (source: the
+// public description of the format, github.com/ggml-org/ggml). d, m: F16. In every format the products of scales and
+// values are exact in fp32 and at most one sum is rounded, so a fused multiply-add changes no bit.
 #pragma once
 #include <stdint.h>
 #include <string.h>
@@ -31,3 +35,104 @@ static inline float f32_from_f16(uint16_t h) {
     memcpy(&f, &bits, sizeof f);
     return f;
 }
+
+uint16_t f16_from_f32(float f); // beyond 65504 by half a step: infinity
+
+// ---- blocks
+
+enum { BLOCK = 32, SUPER = 256, BLOCK_MAX = SUPER }; // values of a block, of a super-block
+
+#define QUANT_PACKED __attribute__((packed))
+
+// Nibbles of a 32-block: byte j holds value j low and value j + 16 high. Bit j of `high` is value j's fifth.
+typedef struct QUANT_PACKED {
+    uint16_t d;
+    uint8_t q[16];
+} BlockQ4_0; // d (q - 8)
+
+typedef struct QUANT_PACKED {
+    uint16_t d, m;
+    uint8_t q[16];
+} BlockQ4_1; // d q + m
+
+typedef struct QUANT_PACKED {
+    uint16_t d;
+    uint32_t high;
+    uint8_t q[16];
+} BlockQ5_0; // d (q - 16)
+
+typedef struct QUANT_PACKED {
+    uint16_t d, m;
+    uint32_t high;
+    uint8_t q[16];
+} BlockQ5_1; // d q + m
+
+typedef struct QUANT_PACKED {
+    uint16_t d;
+    int8_t q[BLOCK];
+} BlockQ8_0; // d q
+
+typedef struct QUANT_PACKED {
+    uint8_t e;     // 2^(e - 127), 255 is NaN
+    uint8_t q[16]; // E2M1: sign, 2 exponent, 1 fraction bits
+} BlockMxfp4;      // OCP Microscaling Formats v1.0, 5.3 and 5.4
+
+// Super-blocks of 16 groups of 16, or of 8 groups of 32. Two bits: byte 32 h + j of q holds the values j, j + 32,
+// j + 64, j + 96 of half h, lowest first.
+typedef struct QUANT_PACKED {
+    uint8_t scales[16]; // of a group: scale low, minimum high
+    uint8_t q[64];
+    uint16_t d, m;
+} BlockQ2_K; // d scale q - m minimum
+
+typedef struct QUANT_PACKED {
+    uint8_t high[32]; // bit g of byte j: the third bit of value 32 g + j, 0 counts as -4
+    uint8_t q[64];
+    uint8_t scales[12]; // 6 bits each, see quant.c
+    uint16_t d;
+} BlockQ3_K; // d (scale - 32) q
+
+typedef struct QUANT_PACKED {
+    uint16_t d, m;
+    uint8_t scales[12]; // 6-bit scales and minima of the groups, see quant.c
+    uint8_t q[128];     // byte 32 p + j: value j of group 2 p low, of group 2 p + 1 high
+} BlockQ4_K;            // d scale q - m minimum
+
+typedef struct QUANT_PACKED {
+    uint16_t d, m;
+    uint8_t scales[12];
+    uint8_t high[32]; // bit g of byte j: the fifth bit of value j of group g
+    uint8_t q[128];
+} BlockQ5_K;
+
+typedef struct QUANT_PACKED {
+    uint8_t low[128]; // byte 64 h + j: value j of half h low, value j + 64 high
+    uint8_t high[64]; // byte 32 h + j: two bits of the values j, j + 32, j + 64, j + 96 of half h, lowest first
+    int8_t scales[16];
+    uint16_t d;
+} BlockQ6_K; // d scale (q - 32)
+
+_Static_assert(sizeof(BlockQ4_0) == 18 && sizeof(BlockQ4_1) == 20 && sizeof(BlockQ5_0) == 22, "as in files");
+_Static_assert(sizeof(BlockQ5_1) == 24 && sizeof(BlockQ8_0) == 34 && sizeof(BlockMxfp4) == 17, "as in files");
+_Static_assert(sizeof(BlockQ2_K) == 84 && sizeof(BlockQ3_K) == 110 && sizeof(BlockQ4_K) == 144, "as in files");
+_Static_assert(sizeof(BlockQ5_K) == 176 && sizeof(BlockQ6_K) == 210, "as in files");
+
+// n blocks of the type to fp32, which lies apart from them.
+void unpack_q4_0(float *y, const void *blocks, int64_t n);
+void unpack_q4_1(float *y, const void *blocks, int64_t n);
+void unpack_q5_0(float *y, const void *blocks, int64_t n);
+void unpack_q5_1(float *y, const void *blocks, int64_t n);
+void unpack_q8_0(float *y, const void *blocks, int64_t n);
+void unpack_mxfp4(float *y, const void *blocks, int64_t n);
+void unpack_q2_k(float *y, const void *blocks, int64_t n);
+void unpack_q3_k(float *y, const void *blocks, int64_t n);
+void unpack_q4_k(float *y, const void *blocks, int64_t n);
+void unpack_q5_k(float *y, const void *blocks, int64_t n);
+void unpack_q6_k(float *y, const void *blocks, int64_t n);
+
+// Finite values to n blocks, with the scales of the least squared error that a short search finds. What no F16 scale
+// reaches becomes the nearest that one does: tiny blocks become zeros, huge values are cut.
+void pack_q8_0(void *blocks, const float *x, int64_t n);
+void pack_q4_0(void *blocks, const float *x, int64_t n);
+void pack_q4_k(void *blocks, const float *x, int64_t n);
+void pack_q6_k(void *blocks, const float *x, int64_t n);

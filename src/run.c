@@ -22,7 +22,7 @@ static const char usage[] =
     "  --min-p X     keep what has this share of the best one's probability (0.05)\n"
     "  --window W    attend to the last W tokens, --sinks S and to the first S: memory O(W + S)\n"
     "  --kv TYPE     what the cache stores: bf16 or f32 (bf16)\n"
-    "  -z FILE       tokenizer (<model stem>.tokenizer.bin, then tokenizer.bin beside the model)\n"
+    "  -z FILE       tokenizer (the one in the GGUF; <model stem>.tokenizer.bin or tokenizer.bin beside the .bin)\n"
     "  -q            no statistics\n";
 
 typedef struct {

@@ -2,6 +2,7 @@
 //
 // The map of the house, in the order data flows:
 //   file, weights, settings, load_*  bytes of mapped files -> checked tensors, JSON settings
+//   quant                            number formats, each once: half precision, blocks
 //   tokenizer                        text -> ids, ids -> whole UTF-8
 //   cpu, threads, kernels/           what the machine can do, who does it, the inner loops
 //   ops, attention, kvcache          linear, norms, positions; the one tiled attention loop; the cache that grows
@@ -28,17 +29,19 @@ typedef struct Sampler Sampler;
 
 // ---- engine
 
-// Open a model (llama2.c .bin v0, v1, v2) and its vocabulary. tokenizer NULL: `<model stem>.tokenizer.bin`, then
-// `tokenizer.bin` beside the model. NULL with a line in err on failure.
+// Open a model and its vocabulary: llama2.c .bin (v0, v1, v2), or GGUF of the llama architecture (also in files
+// -00001-of-0000N, the first is named). tokenizer NULL: the one inside a GGUF file; beside a .bin
+// `<model stem>.tokenizer.bin`, then `tokenizer.bin`. It may also be another GGUF file. NULL with a line in err on
+// failure.
 Engine *engine_open(const char *model, const char *tokenizer, char *err, size_t errlen);
 void engine_close(Engine *e); // after its sessions; accepts NULL
 
 typedef struct {
-    const char *kind; // container, "llama2.c v2"
+    const char *kind; // container, "llama2.c v2", "GGUF v3"
     int dim, hidden_dim, n_layers, n_heads, n_kv_heads, head_dim, vocab_size, max_seq_len;
     int bos_id, eos_id; // -1: none
     uint64_t n_params;
-    uint64_t model_bytes; // size of the file
+    uint64_t model_bytes; // size of the file, or of all its parts
     uint64_t token_bytes; // weight bytes read to decode one token
 } EngineInfo;
 EngineInfo engine_info(const Engine *e);

@@ -33,8 +33,9 @@ struct Tokenizer {
     Slot *slots;           // [slot_mask + 1], open addressing, at most half full
     uint32_t slot_mask;
     int32_t byte_ids[256]; // the BYTE token of each value, or NO_PIECE
-    int32_t *specials;     // CONTROL pieces with text, longest first
+    int32_t *specials;     // CONTROL and USER pieces with text, longest first
     int n_specials;
+    bool has_user;                             // some of them USER
     bool starts_special[256];                  // some special begins with this byte
     uint64_t touching[1 << (BORDER_BITS - 6)]; // a set of hashed character pairs that some piece holds side by side
 };
@@ -131,7 +132,8 @@ static void piece_index(Tokenizer *t, int32_t id) {
     int byte = byte_value(p);
     if (byte >= 0 && t->byte_ids[byte] == NO_PIECE) t->byte_ids[byte] = id;
     if (p->len <= 0) return;
-    if (p->type == TOKEN_CONTROL) {
+    if (p->type == TOKEN_CONTROL || p->type == TOKEN_USER) {
+        t->has_user |= p->type == TOKEN_USER;
         t->specials[t->n_specials++] = id;
         t->starts_special[(unsigned char)p->text[0]] = true;
     } else if (p->type == TOKEN_NORMAL) {
@@ -154,6 +156,7 @@ static int known_id(const Tokenizer *t, int id) {
 void tokenizer_free(Tokenizer *t) {
     if (!t) return;
     arrfree(t->vocab.pieces);
+    free(t->vocab.text);
     free(t->slots);
     free(t->specials);
     free(t);
@@ -188,8 +191,10 @@ Tokenizer *tokenizer_new(Vocab *vocab, char *err, size_t errlen) {
         t->specials = malloc((n + 1) * sizeof *t->specials);
     } else {
         arrfree(vocab->pieces);
+        free(vocab->text);
     }
     vocab->pieces = NULL;
+    vocab->text = NULL;
     if (!t || !t->slots || !t->specials) {
         tokenizer_free(t);
         fail(err, errlen, "tokenizer: out of memory for %zu pieces", n);
@@ -360,20 +365,21 @@ static int encode_stretch(Encoder *e, const char *text, int n) {
     return rc;
 }
 
-// The longest special token at the start of the text.
-static int32_t special_at(const Tokenizer *t, const char *text, int n) {
+// The longest special token at the start of the text; without `control` only USER ones.
+static int32_t special_at(const Tokenizer *t, const char *text, int n, bool control) {
     if (!t->starts_special[(unsigned char)text[0]]) return NO_PIECE;
     for (int i = 0; i < t->n_specials; i++) {
         const Piece *p = &t->vocab.pieces[t->specials[i]];
+        if (p->type == TOKEN_CONTROL && !control) continue;
         if (p->len <= n && !memcmp(p->text, text, (size_t)p->len)) return t->specials[i];
     }
     return NO_PIECE;
 }
 
-static int encode_specials(Encoder *e, const char *text, int n) {
+static int encode_specials(Encoder *e, const char *text, int n, bool control) {
     int begin = 0; // of the ordinary text before i
     for (int i = 0; i < n;) {
-        int32_t id = special_at(e->t, text + i, n - i);
+        int32_t id = special_at(e->t, text + i, n - i, control);
         if (id == NO_PIECE) {
             i++;
             continue;
@@ -392,8 +398,10 @@ int tokenizer_encode(const Tokenizer *t, const char *text, size_t n, unsigned fl
     if (n == 0) text = ""; // NULL is fine then
     Encoder e = {.t = t, .prefix_due = t->vocab.add_space_prefix, .ids = malloc((n + 2) * sizeof *e.ids)};
     int rc = e.ids ? 0 : -1;
-    if (!rc && (flags & TOKENIZE_BOS)) encoder_emit(&e, t->vocab.bos_id);
-    if (!rc) rc = flags & TOKENIZE_SPECIAL ? encode_specials(&e, text, (int)n) : encode_stretch(&e, text, (int)n);
+    bool control = flags & TOKENIZE_SPECIAL, bos = (flags & TOKENIZE_BOS) && (n == 0 || !t->vocab.no_bos);
+    if (!rc && bos) encoder_emit(&e, t->vocab.bos_id);
+    if (!rc && (control || t->has_user)) rc = encode_specials(&e, text, (int)n, control);
+    else if (!rc) rc = encode_stretch(&e, text, (int)n);
     free(e.nodes);
     free(e.heap);
     if (rc) {

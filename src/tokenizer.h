@@ -12,6 +12,8 @@ typedef enum {
     TOKEN_UNKNOWN, // decoded as U+2047 between spaces
     TOKEN_CONTROL, // <s>, </s>: never produced from text unless TOKENIZE_SPECIAL, decoded as nothing
     TOKEN_BYTE,    // <0xNN>
+    TOKEN_USER,    // always found in text, before merges: chat marks
+    TOKEN_UNUSED,  // never produced from text
 } TokenType;
 
 typedef struct {
@@ -25,6 +27,8 @@ typedef struct {
     Piece *pieces;              // stb_ds array, index = id
     int bos_id, eos_id, unk_id; // -1: none
     bool add_space_prefix;      // SentencePiece's dummy prefix
+    bool no_bos;                // the model's texts begin without one, unless they would be empty
+    char *text;                 // malloc'd storage of pieces that are not in a mapping; NULL: none
 } Vocab;
 
 typedef struct Tokenizer Tokenizer;
@@ -34,9 +38,9 @@ enum {
     TOKENIZE_SPECIAL = 2, // the text of a control token ("<s>") becomes that token, the longest that fits
 };
 
-// Takes over vocab->pieces (freed also when this fails) but not the bytes the pieces point to, which must outlive the
-// tokenizer. Of equal pieces the first is used; ids outside the vocabulary count as none. NULL with a line in err when
-// memory runs out.
+// Takes over vocab->pieces and vocab->text (freed also when this fails) but not a mapping that pieces point into, which
+// must outlive the tokenizer. Of equal pieces the first is used; ids outside the vocabulary count as none. NULL with a
+// line in err when memory runs out.
 Tokenizer *tokenizer_new(Vocab *vocab, char *err, size_t errlen);
 void tokenizer_free(Tokenizer *t); // accepts NULL
 

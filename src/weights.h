@@ -12,14 +12,31 @@ typedef enum {
     DTYPE_F32,
     DTYPE_F16,
     DTYPE_BF16,
-    DTYPE_I8G,   // int8 values and one fp32 scale for each `group` consecutive values: w = q * scale (llama2.c v2)
+    DTYPE_I8G,  // int8 values and one fp32 scale for each `group` consecutive values: w = q * scale (llama2.c v2)
+    DTYPE_Q4_0, // from here on blocks of one row, see quant.h
+    DTYPE_Q4_1,
+    DTYPE_Q5_0,
+    DTYPE_Q5_1,
+    DTYPE_Q8_0,
+    DTYPE_Q2_K,
+    DTYPE_Q3_K,
+    DTYPE_Q4_K,
+    DTYPE_Q5_K,
+    DTYPE_Q6_K,
+    DTYPE_MXFP4,
     DTYPE_OTHER, // stored in the file, but nothing here computes with it
     N_DTYPES
 } DType;
 
+typedef struct {
+    const char *name;
+    int block, block_bytes; // values that lie together; I8G and OTHER: 0, the tensor says
+    void (*unpack)(float *y, const void *blocks, int64_t n_blocks); // to fp32; NULL: not a block format
+} DTypeInfo;
+
 #define DTYPE_BIT(d) (1u << (d))
 #define DTYPE_FLOATS (DTYPE_BIT(DTYPE_F32) | DTYPE_BIT(DTYPE_F16) | DTYPE_BIT(DTYPE_BF16))
-#define DTYPE_ANY (DTYPE_FLOATS | DTYPE_BIT(DTYPE_I8G)) // every one that a matrix may have
+#define DTYPE_ANY (DTYPE_BIT(DTYPE_OTHER) - 1) // every one that a matrix may have
 
 enum { MAX_DIMS = 4 };
 
@@ -43,6 +60,7 @@ typedef struct {
     void **copies;      // stb_ds array: values that could not be used in place
 } Weights;
 
+const DTypeInfo *dtype_info(DType d);
 const char *dtype_name(DType d);
 int64_t tensor_count(const Tensor *t);  // values
 uint64_t tensor_bytes(const Tensor *t); // bytes that a full read touches, scales included; 0: DTYPE_OTHER

@@ -32,7 +32,7 @@ static const char usage[] =
     "  -c N             context limit (what the rows need)\n"
     "  --window W       attend to the last W tokens, --sinks S and to the first S\n"
     "  --kv TYPE        what the cache stores: bf16 or f32 (bf16)\n"
-    "  -z FILE          tokenizer (<model stem>.tokenizer.bin, then tokenizer.bin beside the model)\n";
+    "  -z FILE          tokenizer (the one in the GGUF; <model stem>.tokenizer.bin or tokenizer.bin beside the .bin)\n";
 
 enum { MAX_LIST = 16, MOST_TOKENS = 1 << 24, MAX_REPEATS = 1000, SWEEP_START = 128, SWEEP_CHUNK = 512, SWEEP_NEW = 32 };
 

@@ -20,7 +20,7 @@ static const char usage[] =
     "  -t N          threads (the cores this process may use)\n"
     "  --window W    attend to the last W tokens, --sinks S and to the first S\n"
     "  --kv TYPE     what the cache stores: bf16 or f32 (bf16)\n"
-    "  -z FILE       tokenizer (<model stem>.tokenizer.bin, then tokenizer.bin beside the model)\n";
+    "  -z FILE       tokenizer (the one in the GGUF; <model stem>.tokenizer.bin or tokenizer.bin beside the .bin)\n";
 
 enum { DEFAULT_CONTEXT = 512 };
 
@@ -125,10 +125,11 @@ static int score_chunks(const Engine *e, Session *s, Score *score, const char *t
     int32_t *ids;
     int n = engine_encode(e, text, length, true, false, &ids, err, sizeof err), bos = engine_info(e).bos_id;
     if (n < 0) die(1, "%s", err);
+    bool begins = n && ids[0] == bos; // not every model's texts do
     if (n < n_ctx) die(1, "the text has %d tokens, a chunk %d; a smaller -c or --documents can score it", n, n_ctx);
     for (int i = 0; i < n / n_ctx; i++) {
         int32_t *chunk = ids + (int64_t)i * n_ctx;
-        if (bos >= 0) chunk[0] = bos;
+        if (begins) chunk[0] = bos;
         score_tokens(s, score, chunk, n_ctx / 2, n_ctx);
         score->bytes += count_bytes(e, chunk, n_ctx / 2 + 1, n_ctx);
         print_running(score, i + 1);

@@ -1,0 +1,374 @@
+// quant: see quant.h. One unpack a block format, written to be read; pack for the formats that programs write.
+//
+// The searches of pack: try a few roundings of a group, find the scale that fits each best in the least-squares sense
+// (closed form), keep the one with the smallest error; then round the groups' scales to their own few bits, and the
+// values once more to what those scales can say.
+#include "quant.h"
+
+#include <math.h>
+#include <stdbool.h>
+
+uint16_t f16_from_f32(float f) {
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    uint32_t sign = bits >> 16 & 0x8000u, rest = bits & 0x7fffffffu;
+    if (rest > 0x7f800000u) return (uint16_t)(sign | 0x7e00u);
+    if (rest >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u); // 65520 and above
+    if (rest < 0x38800000u) {                                   // below 2^-14: a multiple of 2^-24
+        float magnitude;
+        memcpy(&magnitude, &rest, sizeof magnitude);
+        return (uint16_t)(sign | (uint32_t)lrintf(magnitude * 0x1p24f));
+    }
+    uint32_t rounded = rest + 0xfffu + (rest >> 13 & 1u);
+    return (uint16_t)(sign | (rounded - (112u << 23)) >> 13);
+}
+
+// ---- unpack: blocks of 32
+
+// y[j] = scale (q - zero) - minimum, q the bits of q[j] from `shift` up that `mask` keeps. Not inlined: where n is a
+// constant, gcc 12 unrolls the loop and then finds no vectors in it (two to five times slower).
+__attribute__((noinline)) static void spread(float *restrict y, const uint8_t *restrict q, int n, int shift, int mask,
+                                             int zero, float scale, float minimum) {
+    for (int j = 0; j < n; j++) y[j] = scale * (float)((q[j] >> shift & mask) - zero) - minimum;
+}
+
+// The same with a fifth bit, bit j of `high`.
+__attribute__((noinline)) static void spread_5(float *restrict y, const uint8_t *restrict q, uint32_t high, int n,
+                                               int shift, int zero, float scale, float minimum) {
+    for (int j = 0; j < n; j++) {
+        y[j] = scale * (float)((q[j] >> shift & 15) + (int)(high >> j & 1) * 16 - zero) - minimum;
+    }
+}
+
+void unpack_q4_0(float *restrict y, const void *restrict blocks, int64_t n) {
+    const BlockQ4_0 *b = blocks;
+    for (const BlockQ4_0 *end = b + n; b < end; b++, y += BLOCK) {
+        float d = f32_from_f16(b->d);
+        spread(y, b->q, 16, 0, 15, 8, d, 0);
+        spread(y + 16, b->q, 16, 4, 15, 8, d, 0);
+    }
+}
+
+void unpack_q4_1(float *restrict y, const void *restrict blocks, int64_t n) {
+    const BlockQ4_1 *b = blocks;
+    for (const BlockQ4_1 *end = b + n; b < end; b++, y += BLOCK) {
+        float d = f32_from_f16(b->d), m = f32_from_f16(b->m);
+        spread(y, b->q, 16, 0, 15, 0, d, -m);
+        spread(y + 16, b->q, 16, 4, 15, 0, d, -m);
+    }
+}
+
+void unpack_q5_0(float *restrict y, const void *restrict blocks, int64_t n) {
+    const BlockQ5_0 *b = blocks;
+    for (const BlockQ5_0 *end = b + n; b < end; b++, y += BLOCK) {
+        float d = f32_from_f16(b->d);
+        spread_5(y, b->q, b->high, 16, 0, 16, d, 0);
+        spread_5(y + 16, b->q, b->high >> 16, 16, 4, 16, d, 0);
+    }
+}
+
+void unpack_q5_1(float *restrict y, const void *restrict blocks, int64_t n) {
+    const BlockQ5_1 *b = blocks;
+    for (const BlockQ5_1 *end = b + n; b < end; b++, y += BLOCK) {
+        float d = f32_from_f16(b->d), m = f32_from_f16(b->m);
+        spread_5(y, b->q, b->high, 16, 0, 0, d, -m);
+        spread_5(y + 16, b->q, b->high >> 16, 16, 4, 0, d, -m);
+    }
+}
+
+void unpack_q8_0(float *restrict y, const void *restrict blocks, int64_t n) {
+    const BlockQ8_0 *b = blocks;
+    for (const BlockQ8_0 *end = b + n; b < end; b++, y += BLOCK) {
+        float d = f32_from_f16(b->d);
+        for (int j = 0; j < BLOCK; j++) y[j] = d * (float)b->q[j];
+    }
+}
+
+static float f32_from_e8m0(uint8_t e) {
+    uint32_t bits = e == 255 ? 0x7fc00000u : e ? (uint32_t)e << 23 : 0x00400000u; // 2^-127 is a denormal
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+void unpack_mxfp4(float *restrict y, const void *restrict blocks, int64_t n) {
+    static const float e2m1[16] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
+    const BlockMxfp4 *b = blocks;
+    for (const BlockMxfp4 *end = b + n; b < end; b++, y += BLOCK) {
+        float d = f32_from_e8m0(b->e);
+        for (int j = 0; j < 16; j++) y[j] = d * e2m1[b->q[j] & 15];
+        for (int j = 0; j < 16; j++) y[j + 16] = d * e2m1[b->q[j] >> 4];
+    }
+}
+
+// ---- unpack: super-blocks
+
+// Value j of a stretch of 32, which share a bit position: groups of 16 begin at 0 and 16.
+enum { STRETCH = 32, N_STRETCHES = SUPER / STRETCH, GROUP = 16 };
+
+void unpack_q2_k(float *restrict y, const void *restrict blocks, int64_t n) {
+    const BlockQ2_K *b = blocks;
+    for (const BlockQ2_K *end = b + n; b < end; b++) {
+        float d = f32_from_f16(b->d), m = f32_from_f16(b->m);
+        for (int g = 0; g < SUPER / GROUP; g++, y += GROUP) {
+            int s = g / 2, shift = s % 4 * 2;
+            const uint8_t *q = b->q + s / 4 * STRETCH + g % 2 * GROUP;
+            float scale = d * (float)(b->scales[g] & 15), minimum = m * (float)(b->scales[g] >> 4);
+            spread(y, q, GROUP, shift, 3, 0, scale, minimum);
+        }
+    }
+}
+
+// Scale g of 16: four low bits in the nibbles of bytes 0..7, two high bits in bytes 8..11.
+static int scale_q3_k(const uint8_t *scales, int g) {
+    int low = scales[g % 8] >> g / 8 * 4 & 15, high = scales[8 + g % 4] >> g / 4 * 2 & 3;
+    return (low | high << 4) - 32;
+}
+
+void unpack_q3_k(float *restrict y, const void *restrict blocks, int64_t n) {
+    const BlockQ3_K *b = blocks;
+    for (const BlockQ3_K *end = b + n; b < end; b++) {
+        float d = f32_from_f16(b->d);
+        for (int g = 0; g < SUPER / GROUP; g++, y += GROUP) {
+            int s = g / 2, shift = s % 4 * 2;
+            const uint8_t *q = b->q + s / 4 * STRETCH + g % 2 * GROUP, *high = b->high + g % 2 * GROUP;
+            float scale = d * (float)scale_q3_k(b->scales, g);
+            for (int j = 0; j < GROUP; j++) {
+                y[j] = scale * (float)((q[j] >> shift & 3) + (high[j] >> s & 1) * 4 - 4);
+            }
+        }
+    }
+}
+
+// Group g of 8: for the first four, scale and minimum are the low six bits of bytes g and g + 4; for the others the
+// nibbles of byte g + 4, with the two bits that those bytes had left above them.
+static void scale_q4_k(const uint8_t *scales, int g, int *scale, int *minimum) {
+    if (g < 4) {
+        *scale = scales[g] & 63;
+        *minimum = scales[g + 4] & 63;
+    } else {
+        *scale = (scales[g + 4] & 15) | scales[g - 4] >> 6 << 4;
+        *minimum = scales[g + 4] >> 4 | scales[g] >> 6 << 4;
+    }
+}
+
+void unpack_q4_k(float *restrict y, const void *restrict blocks, int64_t n) {
+    const BlockQ4_K *b = blocks;
+    for (const BlockQ4_K *end = b + n; b < end; b++) {
+        float d = f32_from_f16(b->d), m = f32_from_f16(b->m);
+        for (int g = 0; g < N_STRETCHES; g++, y += STRETCH) {
+            int s, min, shift = g % 2 * 4;
+            const uint8_t *q = b->q + g / 2 * STRETCH;
+            scale_q4_k(b->scales, g, &s, &min);
+            float scale = d * (float)s, minimum = m * (float)min;
+            spread(y, q, STRETCH, shift, 15, 0, scale, minimum);
+        }
+    }
+}
+
+void unpack_q5_k(float *restrict y, const void *restrict blocks, int64_t n) {
+    const BlockQ5_K *b = blocks;
+    for (const BlockQ5_K *end = b + n; b < end; b++) {
+        float d = f32_from_f16(b->d), m = f32_from_f16(b->m);
+        for (int g = 0; g < N_STRETCHES; g++, y += STRETCH) {
+            int s, min, shift = g % 2 * 4;
+            const uint8_t *q = b->q + g / 2 * STRETCH;
+            scale_q4_k(b->scales, g, &s, &min);
+            float scale = d * (float)s, minimum = m * (float)min;
+            for (int j = 0; j < STRETCH; j++) {
+                y[j] = scale * (float)((q[j] >> shift & 15) + (b->high[j] >> g & 1) * 16) - minimum;
+            }
+        }
+    }
+}
+
+void unpack_q6_k(float *restrict y, const void *restrict blocks, int64_t n) {
+    const BlockQ6_K *b = blocks;
+    for (const BlockQ6_K *end = b + n; b < end; b++) {
+        float d = f32_from_f16(b->d);
+        for (int g = 0; g < SUPER / GROUP; g++, y += GROUP) {
+            int half = g / 8, quarter = g % 8 / 2, at = g % 2 * GROUP;
+            const uint8_t *low = b->low + half * 64 + quarter % 2 * 32 + at, *high = b->high + half * 32 + at;
+            float scale = d * (float)b->scales[g];
+            for (int j = 0; j < GROUP; j++) {
+                int q = (low[j] >> quarter / 2 * 4 & 15) | (high[j] >> quarter * 2 & 3) << 4;
+                y[j] = scale * (float)(q - 32);
+            }
+        }
+    }
+}
+
+// ---- pack
+
+static int clamp(int v, int lo, int hi) {
+    return v < lo ? lo : v > hi ? hi : v;
+}
+
+// v in steps, rounded and clamped. A scale of 0 says nothing.
+static int steps(float v, float scale, int lo, int hi) {
+    if (!(fabsf(scale) > 0)) return clamp(0, lo, hi);
+    float q = v / scale;
+    return q <= (float)lo ? lo : q >= (float)hi ? hi : (int)lrintf(q);
+}
+
+// The F16 nearest to a scale, never infinite.
+static uint16_t f16_scale(float d) {
+    return f16_from_f32(fmaxf(-65504.0f, fminf(65504.0f, d)));
+}
+
+// Not nearer to zero than d, so that no whole number of its steps is needed beyond those there are.
+static uint16_t f16_outward(float d) {
+    uint16_t h = f16_scale(d);
+    bool more = fabsf(f32_from_f16(h)) < fabsf(d) && (h & 0x7fff) < 0x7bff;
+    return (uint16_t)(h + more);
+}
+
+// The value of the largest magnitude, with its sign.
+static float extreme(const float *x, int n) {
+    float v = 0;
+    for (int i = 0; i < n; i++) v = fabsf(x[i]) > fabsf(v) ? x[i] : v;
+    return v;
+}
+
+enum { TRIES = 9 }; // on either side of the plain scale, a tenth of a step each
+
+// The scale s of x ~ s q for whole q from lo to hi, lo = -hi - 1.
+static float search_scale(const float *x, int n, int lo, int hi) {
+    float top = extreme(x, n), best = 0;
+    double best_gain = 0;
+    for (int t = -TRIES; t <= TRIES; t++) {
+        float scale = top / ((float)lo - 0.1f * (float)t);
+        double xq = 0, qq = 0; // the error of s is sum x^2 - 2 s xq + s^2 qq, least at s = xq / qq
+        for (int i = 0; i < n; i++) {
+            int q = steps(x[i], scale, lo, hi);
+            xq += (double)x[i] * q;
+            qq += (double)q * q;
+        }
+        if (qq > 0 && xq * xq > best_gain * qq) {
+            best_gain = xq * xq / qq;
+            best = (float)(xq / qq);
+        }
+    }
+    return best;
+}
+
+void pack_q8_0(void *blocks, const float *x, int64_t n) {
+    BlockQ8_0 *b = blocks;
+    for (BlockQ8_0 *end = b + n; b < end; b++, x += BLOCK) {
+        b->d = f16_outward(fabsf(extreme(x, BLOCK)) / 127);
+        float d = f32_from_f16(b->d);
+        for (int j = 0; j < BLOCK; j++) b->q[j] = (int8_t)steps(x[j], d, -127, 127);
+    }
+}
+
+void pack_q4_0(void *blocks, const float *x, int64_t n) {
+    BlockQ4_0 *b = blocks;
+    for (BlockQ4_0 *end = b + n; b < end; b++, x += BLOCK) {
+        b->d = f16_scale(search_scale(x, BLOCK, -8, 7));
+        float d = f32_from_f16(b->d);
+        for (int j = 0; j < 16; j++) {
+            b->q[j] = (uint8_t)((steps(x[j], d, -8, 7) + 8) | (steps(x[j + 16], d, -8, 7) + 8) << 4);
+        }
+    }
+}
+
+void pack_q6_k(void *blocks, const float *x, int64_t n) {
+    BlockQ6_K *b = blocks;
+    for (BlockQ6_K *end = b + n; b < end; b++, x += SUPER) {
+        float scales[SUPER / GROUP];
+        for (int g = 0; g < SUPER / GROUP; g++) scales[g] = search_scale(x + g * GROUP, GROUP, -32, 31);
+        memset(b, 0, sizeof *b);
+        b->d = f16_outward(extreme(scales, SUPER / GROUP) / -128);
+        float d = f32_from_f16(b->d);
+        for (int g = 0; g < SUPER / GROUP; g++) b->scales[g] = (int8_t)steps(scales[g], d, -128, 127);
+        for (int i = 0; i < SUPER; i++) {
+            int q = steps(x[i], d * (float)b->scales[i / GROUP], -32, 31) + 32;
+            int half = i / 128, quarter = i % 128 / 32, j = i % 32;
+            b->low[half * 64 + quarter % 2 * 32 + j] |= (uint8_t)((q & 15) << quarter / 2 * 4);
+            b->high[half * 32 + j] |= (uint8_t)(q >> 4 << quarter * 2);
+        }
+    }
+}
+
+// x ~ scale q - minimum, minimum >= 0.
+typedef struct {
+    float scale, minimum;
+    double error;
+} Fit;
+
+// The best scale and minimum for given q: the normal equations of a line, or of one through 0.
+static Fit fit_line(const float *x, const int *q, int n) {
+    double sx = 0, sq = 0, sqq = 0, sxq = 0;
+    for (int i = 0; i < n; i++) {
+        sx += (double)x[i];
+        sq += q[i];
+        sqq += (double)q[i] * q[i];
+        sxq += (double)x[i] * q[i];
+    }
+    double det = n * sqq - sq * sq, scale = det > 0 ? (n * sxq - sx * sq) / det : 0;
+    if (!(scale > 0)) scale = 0;
+    double minimum = (scale * sq - sx) / n;
+    if (minimum < 0) {
+        minimum = 0;
+        scale = sxq > 0 ? sxq / sqq : 0;
+    }
+    Fit f = {(float)scale, (float)minimum, 0};
+    for (int i = 0; i < n; i++) {
+        double e = (double)f.scale * q[i] - (double)f.minimum - (double)x[i];
+        f.error += e * e;
+    }
+    return f;
+}
+
+static Fit search_line(const float *x, int n, int hi) {
+    float low = 0, high = 0;
+    for (int i = 0; i < n; i++) {
+        low = fminf(low, x[i]);
+        high = fmaxf(high, x[i]);
+    }
+    Fit best = {0, -low, INFINITY};
+    for (int t = -TRIES; t <= TRIES; t++) {
+        float scale = (high - low) / ((float)hi + 0.1f * (float)t);
+        int q[STRETCH];
+        for (int i = 0; i < n; i++) q[i] = steps(x[i] - low, scale, 0, hi);
+        Fit f = fit_line(x, q, n);
+        if (f.error < best.error) best = f;
+    }
+    return best;
+}
+
+static void put_scale_q4_k(uint8_t *scales, int g, int scale, int minimum) {
+    if (g < 4) {
+        scales[g] |= (uint8_t)scale;
+        scales[g + 4] |= (uint8_t)minimum;
+    } else {
+        scales[g + 4] |= (uint8_t)((scale & 15) | (minimum & 15) << 4);
+        scales[g - 4] |= (uint8_t)(scale >> 4 << 6);
+        scales[g] |= (uint8_t)(minimum >> 4 << 6);
+    }
+}
+
+void pack_q4_k(void *blocks, const float *x, int64_t n) {
+    BlockQ4_K *b = blocks;
+    for (BlockQ4_K *end = b + n; b < end; b++, x += SUPER) {
+        Fit fits[N_STRETCHES];
+        float scale = 0, minimum = 0;
+        for (int g = 0; g < N_STRETCHES; g++) {
+            fits[g] = search_line(x + g * STRETCH, STRETCH, 15);
+            scale = fmaxf(scale, fits[g].scale);
+            minimum = fmaxf(minimum, fits[g].minimum);
+        }
+        memset(b, 0, sizeof *b);
+        b->d = f16_outward(scale / 63);
+        b->m = f16_outward(minimum / 63);
+        float d = f32_from_f16(b->d), m = f32_from_f16(b->m);
+        for (int g = 0; g < N_STRETCHES; g++) {
+            int s = steps(fits[g].scale, d, 0, 63), min = steps(fits[g].minimum, m, 0, 63);
+            put_scale_q4_k(b->scales, g, s, min);
+            for (int j = 0; j < STRETCH; j++) {
+                int q = steps(x[g * STRETCH + j] + m * (float)min, d * (float)s, 0, 15);
+                b->q[g / 2 * STRETCH + j] |= (uint8_t)(q << g % 2 * 4);
+            }
+        }
+    }
+}
