@@ -40,9 +40,9 @@ const char *dtype_name(DType d) {
 }
 
 int64_t tensor_count(const Tensor *t) {
-    int64_t n = 1;
-    for (int i = 0; i < t->n_dims; i++) n *= t->shape[i];
-    return n;
+    uint64_t n = 1; // of an empty tensor the other dimensions may be any
+    for (int i = 0; i < t->n_dims; i++) n *= (uint64_t)t->shape[i];
+    return (int64_t)n;
 }
 
 uint64_t tensor_bytes(const Tensor *t) {

@@ -846,6 +846,21 @@ static void test_folders(void) {
 
 // -- lookups
 
+// An empty tensor may have dimensions whose product without the 0 fits nothing.
+static void test_huge_and_empty(void) {
+    char *header = json_of("{" ENTRY("n", "'I8'", "[4611686018427387904,2,0]", "[0,0]") "}"), err[512] = "";
+    size_t n;
+    uint8_t *bytes = file_of(header, strlen(header), 0, &n);
+    Weights w;
+    write_bytes(ST, bytes, n);
+    bool loaded = !load_safetensors(&w, ST, err, sizeof err);
+    const Tensor *t = loaded ? weights_find(&w, "n") : NULL;
+    CHECK(t && tensor_count(t) == 0 && tensor_bytes(t) == 0, "%s", err);
+    if (loaded) weights_free(&w);
+    free(bytes);
+    free(header);
+}
+
 static void test_lookup(void) {
     Good g = good_of(0, 0);
     write_bytes(ST, g.bytes, g.n);
@@ -987,6 +1002,7 @@ int main(void) {
     RUN(test_hostile_indexes);
     RUN(test_index_is_complete);
     RUN(test_folders);
+    RUN(test_huge_and_empty);
     RUN(test_lookup);
     RUN(test_real_bart);
     RUN(test_real_stories);
