@@ -34,6 +34,12 @@ DType gguf_llama_fit(DType wanted, int64_t cols) {
     return cols % BLOCK ? DTYPE_F16 : DTYPE_Q8_0;
 }
 
+void gguf_llama_note(DType wanted, int n, int n_q8_0, int n_f16) {
+    if (!n_q8_0 && !n_f16) return;
+    fprintf(stderr, "note: %s: its blocks of %d do not divide the rows of %d of %d matrices: %d are Q8_0, %d F16\n",
+            dtype_name(wanted), dtype_info(wanted)->block, n_q8_0 + n_f16, n, n_q8_0, n_f16);
+}
+
 void gguf_llama_pack(DType d, void *to, const float *x, int64_t n) {
     uint16_t *half = to;
     if (d == DTYPE_F32) memcpy(to, x, sizeof *x * (size_t)n);

@@ -12,6 +12,8 @@
 DType gguf_llama_type(const char *name);
 // That type, or the one for rows of this many values instead.
 DType gguf_llama_fit(DType wanted, int64_t cols);
+// One line on stderr where, of n matrices, some got the one instead; nothing where none did.
+void gguf_llama_note(DType wanted, int n, int n_q8_0, int n_f16);
 // n finite values, whole blocks of the type, to their bytes; and back, from any type but I8G.
 void gguf_llama_pack(DType d, void *to, const float *x, int64_t n);
 void gguf_llama_unpack(DType d, float *x, const void *from, int64_t n);

@@ -205,16 +205,13 @@ static void name_of(char *name, size_t size, const char *path) {
 }
 
 static void report(const Options *o, const Account *a, uint64_t in, uint64_t out, double time) {
-    const char *type = dtype_name(o->type);
-    if (a->n_q8_0 || a->n_f16) {
-        fprintf(stderr, "note: rows that %s's blocks of %d do not divide: of %d matrices %d are Q8_0 and %d F16\n",
-                type, dtype_info(o->type)->block, a->n_matrices, a->n_q8_0, a->n_f16);
-    }
+    gguf_llama_note(o->type, a->n_matrices, a->n_q8_0, a->n_f16);
     fprintf(
         stderr,
         "%s: %s | %llu -> %llu bytes (%.2f bits a weight) | NMSE %.3g, worst %.3g in %s | %.2f s, %.1f M values/s\n",
-        o->out, type, (unsigned long long)in, (unsigned long long)out, 8 * (double)out / (double)a->n_total,
-        a->power > 0 ? a->error / a->power : 0, a->worst, a->worst_name, time, (double)a->n_total * 1e-6 / time);
+        o->out, dtype_name(o->type), (unsigned long long)in, (unsigned long long)out,
+        8 * (double)out / (double)a->n_total, a->power > 0 ? a->error / a->power : 0, a->worst, a->worst_name, time,
+        (double)a->n_total * 1e-6 / time);
 }
 
 int main(int argc, char **argv) {

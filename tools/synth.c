@@ -18,7 +18,7 @@
 
 static const char usage[] = "usage: build/synth SHAPE TYPE OUT.bin|OUT.gguf\n"
                             "  SHAPE   tiny | 134m | smollm2-135m | tinyllama-1.1b | llama-3.2-1b | mistral-7b\n"
-                            "          (llama-3.2-1b without its scaled RoPE)\n"
+                            "          (llama-3.2-1b without its scaled RoPE; mistral-7b as of v0.3)\n"
                             "  TYPE    of a .bin: f32 (llama2.c v0) or int8 (llama2.c v2);\n"
                             "          of a .gguf: F32, F16, BF16, Q8_0, Q4_0, Q4_K or Q6_K\n"
                             "  OUT.tokenizer.bin is written beside a .bin; a .gguf holds its vocabulary\n";
@@ -225,7 +225,7 @@ static void write_bin(const Shape *s, bool int8, const char *path) {
 
 // ---- GGUF
 
-enum { UNIT = 256, POOL = 2048, BATCH = 1024 }; // values drawn at once, whole blocks; units of the pool, of a write
+enum { UNIT = 256, POOL = 512, BATCH = 1024 }; // values drawn at once, whole blocks; units of the pool, of a write
 
 typedef struct {
     char name[64];
@@ -320,14 +320,20 @@ static void write_gguf(const Shape *s, DType type, const char *path) {
     put_vocab(&w, s);
     Named *list = list_tensors(s, type);
     uint64_t n_params = 0;
+    int n = 0, n_q8_0 = 0, n_f16 = 0; // matrices
     for (ptrdiff_t i = 0; i < arrlen(list); i++) {
-        gguf_tensor(&w, list[i].name, &list[i].tensor);
-        n_params += (uint64_t)tensor_count(&list[i].tensor);
+        const Tensor *t = &list[i].tensor;
+        gguf_tensor(&w, list[i].name, t);
+        n_params += (uint64_t)tensor_count(t);
+        n += t->n_dims > 1;
+        n_q8_0 += t->dtype != type && t->dtype == DTYPE_Q8_0;
+        n_f16 += t->dtype != type && t->dtype == DTYPE_F16;
     }
     gguf_begin(&w);
     for (ptrdiff_t i = 0; i < arrlen(list); i++) put_tensor(&w, &list[i].tensor);
     arrfree(list);
     uint64_t bytes = gguf_finish(&w);
+    gguf_llama_note(type, n, n_q8_0, n_f16);
     fprintf(stderr, "%s: %.1f M parameters, %.1f MiB\n", path, (double)n_params * 1e-6, (double)bytes / 0x1p20);
 }
 
