@@ -493,6 +493,58 @@ static void test_inspect_json(void) {
     }
 }
 
+static void note_most(void *context, int position, const float *logits) {
+    struct {
+        const Session *session;
+        uint64_t bytes;
+    } *most = context;
+    uint64_t bytes = session_info(most->session).kv_bytes;
+    if (bytes > most->bytes) most->bytes = bytes;
+    (void)position, (void)logits;
+}
+
+// With a window: the cache at its largest, while a text goes through, is within what was foretold, and not far below.
+static void test_inspect_window(void) {
+    enum { N = 3000 };
+    static const int windows[] = {20, 300, 700};
+    for (int i = 0; i < N_OF(windows); i++) {
+        BinSpec spec = {.dim = 32,
+                        .hidden_dim = 32,
+                        .n_layers = 1,
+                        .n_heads = 2,
+                        .n_kv_heads = 1,
+                        .vocab_size = 300,
+                        .seq_len = N,
+                        .seed = 9};
+        char err[512] = "";
+        Maker m = maker_new();
+        maker_llama(&m, &spec);
+        maker_u32(&m, "llama.attention.sliding_window", (uint32_t)windows[i]);
+        maker_write(&m, IN_GGUF);
+        maker_free(&m);
+        json_t *o = inspected(IN_GGUF);
+        const json_t *row = json_array_get(json_object_get(o, "memory"), 0);
+        uint64_t foretold = (uint64_t)whole(json_object_get(row, "bf16"), "kv_bytes"), all = N * 64;
+        Engine *e = engine_open(IN_GGUF, NULL, err, sizeof err);
+        Session *s = e ? session_open(e, &(SessionOptions){.n_threads = 1}, err, sizeof err) : NULL;
+        CHECK(s, "%s", err);
+        if (!s) return;
+        static int32_t tokens[N];
+        struct {
+            const Session *session;
+            uint64_t bytes;
+        } most = {s, 0};
+        session_visit(s, note_most, &most);
+        CHECK(!session_sync(s, tokens, N, err, sizeof err), "%s", err);
+        CHECK(most.bytes <= foretold && foretold <= most.bytes + 2 * 256 * 64 && foretold < all,
+              "window %d: %llu bytes at most, foretold %llu, all %llu", windows[i], (unsigned long long)most.bytes,
+              (unsigned long long)foretold, (unsigned long long)all);
+        session_close(s);
+        engine_close(e);
+        json_decref(o);
+    }
+}
+
 static void test_inspect_text(void) {
     Result r = CALL("inspect", IN_GGUF);
     const char *const want[] = {"GGUF v3, llama",
@@ -558,6 +610,7 @@ int main(void) {
     RUN(test_stories);
     RUN(test_inspect_json);
     RUN(test_inspect_text);
+    RUN(test_inspect_window);
     RUN(test_synth_gguf);
     folder_remove();
     return test_report();
