@@ -121,10 +121,10 @@ static void show_progress(const Account *a, const char *name, uint64_t n_new) {
     uint64_t before = a->n_done * 100 / a->n_total, now = (a->n_done + n_new) * 100 / a->n_total;
     if (before == now || !isatty(STDERR_FILENO)) return;
     int full = (int)now * BAR / 100;
-    fprintf(stderr, "\r%3d %% [", (int)now);
+    fprintf(stderr, "%3d %% [", (int)now);
     for (int i = 0; i < BAR; i++) fputc(i < full ? '#' : '.', stderr);
-    fprintf(stderr, "] %-30.30s", name);
-    if (now == 100) fprintf(stderr, "\r%*s\r", BAR + 40, "");
+    fprintf(stderr, "] %-30.30s\r", name); // whatever is said next begins there
+    if (now == 100) fprintf(stderr, "%*s\r", BAR + 40, "");
 }
 
 // The sums of a chunk, in the order of its rows; a value that is not finite ends the program.
