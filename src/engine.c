@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <stb/stb_ds.h>
 
@@ -24,17 +23,6 @@ struct Engine {
 
 // ---- engine
 
-// `<model stem>.tokenizer.bin`, then `tokenizer.bin` beside the model. -1 when neither is there.
-static int find_tokenizer(char *path, size_t n, const char *model, char *err, size_t errlen) {
-    const char *slash = strrchr(model, '/'), *name = slash ? slash + 1 : model, *dot = strrchr(name, '.');
-    int stem = dot ? (int)(dot - model) : (int)strlen(model);
-    if ((size_t)snprintf(path, n, "%.*s.tokenizer.bin", stem, model) < n && !access(path, R_OK)) return 0;
-    if ((size_t)snprintf(path, n, "%.*stokenizer.bin", (int)(name - model), model) < n && !access(path, R_OK)) return 0;
-    return fail(err, errlen,
-                "%s: no tokenizer: expected %.*s.tokenizer.bin or tokenizer.bin beside it; name one with -z", model,
-                stem, model);
-}
-
 static uint64_t count_params(const Weights *w) {
     uint64_t n = 0;
     for (size_t i = 0; i < weights_count(w); i++) n += (uint64_t)tensor_count(weights_at(w, i));
@@ -47,27 +35,11 @@ static uint64_t model_bytes(const Weights *w) {
     return n;
 }
 
-static int load_model(Model *m, const char *path, char *err, size_t errlen) {
-    File file;
-    if (file_map(&file, path, err, errlen)) return -1;
-    return (file_is_gguf(&file) ? load_gguf_file : load_llama2c_file)(m, &file, err, errlen);
-}
-
 // `path` NULL: the model's own, or the file beside it.
-static Tokenizer *load_tokenizer(Engine *e, const char *path, char *err, size_t errlen) {
-    char beside[4096];
-    const File *model = &e->model.weights.files[0];
+static Tokenizer *open_tokenizer(Engine *e, const char *path, char *err, size_t errlen) {
     Vocab vocab;
-    int n = e->model.config.vocab_size, rc;
-    if (!path && file_is_gguf(model)) {
-        rc = load_gguf_vocab(&vocab, model, n, err, errlen);
-    } else {
-        if (!path && find_tokenizer(beside, sizeof beside, model->path, err, errlen)) return NULL;
-        if (file_map(&e->tokenizer_file, path ? path : beside, err, errlen)) return NULL;
-        bool gguf = file_is_gguf(&e->tokenizer_file);
-        rc = (gguf ? load_gguf_vocab : load_llama2c_tokenizer_file)(&vocab, &e->tokenizer_file, n, err, errlen);
-    }
-    return rc ? NULL : tokenizer_new(&vocab, err, errlen);
+    if (load_vocab(&vocab, &e->tokenizer_file, &e->model, path, err, errlen)) return NULL;
+    return tokenizer_new(&vocab, err, errlen);
 }
 
 Engine *engine_open(const char *model, const char *tokenizer, char *err, size_t errlen) {
@@ -77,7 +49,7 @@ Engine *engine_open(const char *model, const char *tokenizer, char *err, size_t 
         return NULL;
     }
     bool ok = !load_model(&e->model, model, err, errlen) && !decoder_bind(&e->decoder, &e->model, err, errlen) &&
-              (e->tokenizer = load_tokenizer(e, tokenizer, err, errlen));
+              (e->tokenizer = open_tokenizer(e, tokenizer, err, errlen));
     if (!ok) {
         engine_close(e);
         return NULL;

@@ -11,6 +11,13 @@ typedef struct {
     char kind[32];   // "llama2.c v2", for people
 } Model;
 
+// A model file of either container below. Returns 0, or -1 with one line in err and *m left empty.
+int load_model(Model *m, const char *path, char *err, size_t errlen);
+// Its vocabulary. path NULL: the one inside a GGUF model; beside a .bin `<model stem>.tokenizer.bin`, then
+// `tokenizer.bin`. What pieces point into is mapped as *file (zeroed where nothing is), which the caller unmaps after
+// them. On failure both are left empty.
+int load_vocab(Vocab *v, File *file, const Model *m, const char *path, char *err, size_t errlen);
+
 // llama2.c .bin, v0 (no magic), v1 and v2 ("ak42"). Everything is checked before a pointer is made: the header's
 // numbers, every product, every tensor's end against the file's size. Returns 0, or -1 with one line in err and *m
 // left empty.

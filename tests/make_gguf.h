@@ -239,16 +239,12 @@ GGUF_UNUSED uint8_t *maker_bytes(Maker *m, size_t *n) {
     return bytes;
 }
 
-GGUF_UNUSED void write_file(const char *path, const void *p, size_t n) {
-    FILE *f = bin_open(path);
-    bin_write(f, p, n);
-    fclose(f);
-}
-
 GGUF_UNUSED void maker_write(Maker *m, const char *path) {
     size_t n;
     uint8_t *bytes = maker_bytes(m, &n);
-    write_file(path, bytes, n);
+    FILE *f = bin_open(path);
+    bin_write(f, bytes, n);
+    fclose(f);
     free(bytes);
 }
 

@@ -1,0 +1,41 @@
+// load: which reader a file gets, and where a model's vocabulary lies.
+//
+// Owns the choice by content, not by name, and the search for a tokenizer beside a model. Refuses a .bin without one.
+#include "load.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+int load_model(Model *m, const char *path, char *err, size_t errlen) {
+    memset(m, 0, sizeof *m);
+    File file;
+    if (file_map(&file, path, err, errlen)) return -1;
+    return (file_is_gguf(&file) ? load_gguf_file : load_llama2c_file)(m, &file, err, errlen);
+}
+
+// `<model stem>.tokenizer.bin`, then `tokenizer.bin` beside the model. -1 when neither is there.
+static int find_tokenizer(char *path, size_t n, const char *model, char *err, size_t errlen) {
+    const char *slash = strrchr(model, '/'), *name = slash ? slash + 1 : model, *dot = strrchr(name, '.');
+    int stem = dot ? (int)(dot - model) : (int)strlen(model);
+    if ((size_t)snprintf(path, n, "%.*s.tokenizer.bin", stem, model) < n && !access(path, R_OK)) return 0;
+    if ((size_t)snprintf(path, n, "%.*stokenizer.bin", (int)(name - model), model) < n && !access(path, R_OK)) return 0;
+    return fail(err, errlen,
+                "%s: no tokenizer: expected %.*s.tokenizer.bin or tokenizer.bin beside it; name one with -z", model,
+                stem, model);
+}
+
+int load_vocab(Vocab *v, File *file, const Model *m, const char *path, char *err, size_t errlen) {
+    char beside[4096];
+    const File *model = &m->weights.files[0];
+    int n = m->config.vocab_size;
+    memset(v, 0, sizeof *v);
+    memset(file, 0, sizeof *file);
+    if (!path && file_is_gguf(model)) return load_gguf_vocab(v, model, n, err, errlen);
+    if (!path && find_tokenizer(beside, sizeof beside, model->path, err, errlen)) return -1;
+    if (file_map(file, path ? path : beside, err, errlen)) return -1;
+    if (!(file_is_gguf(file) ? load_gguf_vocab : load_llama2c_tokenizer_file)(v, file, n, err, errlen)) return 0;
+    file_unmap(file);
+    memset(file, 0, sizeof *file);
+    return -1;
+}

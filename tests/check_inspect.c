@@ -1,0 +1,182 @@
+// inspect: what it tells of a model is what the library computes: the shape, the tensors, and the bytes that a session
+// takes. Models: synth's, in a .bin and as quantize wrote it, and ones with a window.
+#include "child.h"
+
+#include "make_gguf.h"
+#include "tessera.h"
+
+#include <jansson.h>
+
+#define IN_BIN in_folder("in.bin")
+#define IN_GGUF in_folder("in.gguf")
+
+static json_int_t whole(const json_t *o, const char *key) {
+    const json_t *v = json_object_get(o, key);
+    CHECK(json_is_integer(v), "%s: expected a whole number", key);
+    return json_integer_value(v);
+}
+
+static json_t *inspected(const char *path) {
+    Result r = CALL("inspect", path, "-o", "json");
+    json_t *o = json_loads(r.out, 0, NULL);
+    CHECK(r.status == 0 && o && !*r.err, "status %d: %s%s", r.status, r.err, r.out);
+    release(&r);
+    return o;
+}
+
+static void check_numbers(const json_t *o, const char *path) {
+    char err[512] = "";
+    Engine *e = engine_open(path, NULL, err, sizeof err);
+    CHECK(e, "%s", err);
+    if (!e) return;
+    EngineInfo i = engine_info(e);
+    const json_t *shape = json_object_get(o, "shape"), *words = json_object_get(o, "tokenizer");
+    CHECK(whole(shape, "dim") == i.dim && whole(shape, "hidden_dim") == i.hidden_dim, "widths");
+    CHECK(whole(shape, "n_layers") == i.n_layers && whole(shape, "n_heads") == i.n_heads, "layers, heads");
+    CHECK(whole(shape, "n_kv_heads") == i.n_kv_heads && whole(shape, "head_dim") == i.head_dim, "heads");
+    CHECK(whole(shape, "vocab_size") == i.vocab_size && whole(shape, "context") == i.max_seq_len,
+          "vocabulary, context");
+    CHECK(whole(o, "n_params") == (json_int_t)i.n_params && whole(o, "model_bytes") == (json_int_t)i.model_bytes,
+          "size");
+    CHECK(whole(o, "token_bytes") == (json_int_t)i.token_bytes, "bytes a token");
+    CHECK(whole(words, "bos_id") == i.bos_id && whole(words, "eos_id") == i.eos_id, "special ids");
+    CHECK(whole(words, "byte_tokens") == 256, "byte tokens");
+    CHECK(!strcmp(json_string_value(json_object_get(o, "kind")), i.kind), "kind");
+    engine_close(e);
+}
+
+// What a session's cache holds at the model's full context is what inspect has foretold.
+static void check_memory(const json_t *o, const char *path, int n_ctx) {
+    char err[512] = "";
+    Engine *e = engine_open(path, NULL, err, sizeof err);
+    if (!e) return;
+    const json_t *memory = json_object_get(o, "memory"), *row = json_array_get(memory, json_array_size(memory) - 1);
+    CHECK(whole(row, "context") == n_ctx, "the last row is of the full context");
+    int32_t *tokens = need(sizeof *tokens * (size_t)n_ctx);
+    for (int i = 0; i < n_ctx; i++) tokens[i] = i % 256;
+    for (KvType kv = KV_BF16; kv <= KV_F32; kv++) {
+        const char *name = kv == KV_F32 ? "f32" : "bf16";
+        Session *s = session_open(e, &(SessionOptions){.n_threads = 2, .kv = kv}, err, sizeof err);
+        CHECK(!session_sync(s, tokens, n_ctx, err, sizeof err), "%s", err);
+        json_int_t bytes = whole(json_object_get(row, name), "kv_bytes");
+        CHECK(bytes == (json_int_t)session_info(s).kv_bytes, "KV as %s: foretold %lld", name, (long long)bytes);
+        json_int_t total = whole(json_object_get(row, name), "total_bytes");
+        CHECK(total == bytes + whole(o, "model_bytes"), "total as %s", name);
+        char key[40];
+        snprintf(key, sizeof key, "kv_token_bytes_%s", name);
+        CHECK(whole(o, key) * ((n_ctx + 255) / 256 * 256) == bytes, "%s", key);
+        session_close(s);
+    }
+    free(tokens);
+    engine_close(e);
+}
+
+static void test_json(void) {
+    release(&(Result[]){CALL("synth", "tiny", "f32", IN_BIN)}[0]);
+    release(&(Result[]){CALL("quantize", IN_BIN, IN_GGUF, "Q4_0")}[0]);
+    const char *const paths[] = {IN_BIN, IN_GGUF};
+    for (int i = 0; i < N_OF(paths); i++) {
+        json_t *o = inspected(paths[i]);
+        check_numbers(o, paths[i]);
+        check_memory(o, paths[i], 256);
+        const json_t *tensors = json_object_get(o, "tensors"), *dtypes = json_object_get(o, "dtypes"), *t;
+        size_t at;
+        json_int_t bytes = 0, by_dtype = 0;
+        json_array_foreach(tensors, at, t) bytes += whole(t, "bytes");
+        json_array_foreach(dtypes, at, t) by_dtype += whole(t, "bytes");
+        CHECK(json_array_size(tensors) == 20 && bytes > 0 && bytes == by_dtype, "%zu tensors",
+              json_array_size(tensors));
+        CHECK(json_array_size(dtypes) == (i ? 2 : 1), "types");
+        CHECK(json_is_true(json_object_get(json_object_get(o, "shape"), "tied")), "tied");
+        json_decref(o);
+    }
+}
+
+static void note_most(void *context, int position, const float *logits) {
+    struct {
+        const Session *session;
+        uint64_t bytes;
+    } *most = context;
+    uint64_t bytes = session_info(most->session).kv_bytes;
+    if (bytes > most->bytes) most->bytes = bytes;
+    (void)position, (void)logits;
+}
+
+// With a window: the cache at its largest, while a text goes through, is within what was foretold, and not far below.
+static void test_window(void) {
+    enum { N = 3000 };
+    static const int windows[] = {20, 300, 700};
+    for (int i = 0; i < N_OF(windows); i++) {
+        BinSpec spec = {.dim = 32,
+                        .hidden_dim = 32,
+                        .n_layers = 1,
+                        .n_heads = 2,
+                        .n_kv_heads = 1,
+                        .vocab_size = 300,
+                        .seq_len = N,
+                        .seed = 9};
+        char err[512] = "";
+        Maker m = maker_new();
+        maker_llama(&m, &spec);
+        maker_u32(&m, "llama.attention.sliding_window", (uint32_t)windows[i]);
+        maker_write(&m, IN_GGUF);
+        maker_free(&m);
+        json_t *o = inspected(IN_GGUF);
+        const json_t *row = json_array_get(json_object_get(o, "memory"), 0);
+        uint64_t foretold = (uint64_t)whole(json_object_get(row, "bf16"), "kv_bytes"), all = N * 64;
+        Engine *e = engine_open(IN_GGUF, NULL, err, sizeof err);
+        Session *s = e ? session_open(e, &(SessionOptions){.n_threads = 1}, err, sizeof err) : NULL;
+        CHECK(s, "%s", err);
+        if (!s) return;
+        static int32_t tokens[N];
+        struct {
+            const Session *session;
+            uint64_t bytes;
+        } most = {s, 0};
+        session_visit(s, note_most, &most);
+        CHECK(!session_sync(s, tokens, N, err, sizeof err), "%s", err);
+        CHECK(most.bytes <= foretold && foretold <= most.bytes + 2 * 256 * 64 && foretold < all,
+              "window %d: %llu bytes at most, foretold %llu, all %llu", windows[i], (unsigned long long)most.bytes,
+              (unsigned long long)foretold, (unsigned long long)all);
+        session_close(s);
+        engine_close(e);
+        json_decref(o);
+    }
+}
+
+static void test_text(void) {
+    Result r = CALL("inspect", IN_GGUF);
+    const char *const want[] = {"GGUF v3, llama",
+                                "64 wide",
+                                "4 query, 2 key/value, of 16",
+                                "tied classifier",
+                                "theta 10000",
+                                "bos 1, eos 2, unk 0",
+                                "| blk.1.ffn_down.weight | Q4_0 | 64 x 128 | 4608 |"};
+    for (int i = 0; i < N_OF(want); i++) CHECK(strstr(r.out, want[i]), "no '%s' in:\n%s", want[i], r.out);
+    CHECK(r.status == 0 && !*r.err, "status %d: %s", r.status, r.err);
+    release(&r);
+    unlink(in_folder("in.tokenizer.bin"));
+    r = CALL("inspect", IN_BIN);
+    CHECK(r.status == 0 && strstr(r.out, "none: ") && strstr(r.out, "no tokenizer"), "%s", r.out);
+    release(&r);
+    REFUSES(2, "--wat", "inspect", IN_GGUF, "--wat");
+    REFUSES(2, "-o", "inspect", IN_GGUF, "-o", "xml");
+    REFUSES(2, "second model", "inspect", IN_GGUF, IN_GGUF);
+    REFUSES(2, "no model", "inspect", "-o", "json");
+    REFUSES(1, "absent.gguf", "inspect", in_folder("absent.gguf"));
+    REFUSES(1, "absent.tok", "inspect", IN_GGUF, "-z", in_folder("absent.tok"));
+}
+
+int main(void) {
+    folder_make();
+    if (program_missing("inspect") || program_missing("quantize")) {
+        folder_remove();
+        return 1;
+    }
+    RUN(test_json);
+    RUN(test_text);
+    RUN(test_window);
+    folder_remove();
+    return test_report();
+}

@@ -1,0 +1,452 @@
+// quantize and synth's GGUF: what they write opens again and says the same in the way its type allows. Models: one made
+// here, and stories260K where it is.
+#include "child.h"
+
+#include "decoder.h"
+#include "load.h"
+#include "make_gguf.h"
+#include "quant.h"
+#include "tessera.h"
+
+#define STORIES SHARED_DATA "stories260K/"
+#define IN_BIN in_folder("in.bin")
+#define IN_GGUF in_folder("in.gguf")
+#define OUT in_folder("out.gguf")
+
+// Rows of whole super-blocks; vocabulary with byte tokens.
+static const BinSpec wide = {.dim = 256,
+                             .hidden_dim = 512,
+                             .n_layers = 2,
+                             .n_heads = 4,
+                             .n_kv_heads = 2,
+                             .vocab_size = 320,
+                             .seq_len = 64,
+                             .tied = true,
+                             .seed = 5};
+
+// The types, and the error that each may leave in weights (uniform ones: less than half of it) and in logits.
+static const struct {
+    const char *name;
+    DType dtype;
+    double weights, logits;
+} kinds[] = {{"F32", DTYPE_F32, 0, 0},         {"F16", DTYPE_F16, 1e-7, 1e-5},  {"BF16", DTYPE_BF16, 1e-5, 1e-3},
+             {"Q8_0", DTYPE_Q8_0, 5e-5, 5e-3}, {"Q4_0", DTYPE_Q4_0, 1e-2, 0.5}, {"Q4_K", DTYPE_Q4_K, 1e-2, 0.5},
+             {"Q6_K", DTYPE_Q6_K, 5e-4, 5e-2}};
+
+// ---- models as they were and as they are
+
+typedef struct {
+    Model model;
+    Vocab vocab;
+    File tokenizer;
+} Opened;
+
+static bool opened(Opened *o, const char *path, const char *tokenizer) {
+    char err[512] = "";
+    int rc = load_model(&o->model, path, err, sizeof err) ||
+             load_vocab(&o->vocab, &o->tokenizer, &o->model, tokenizer, err, sizeof err);
+    CHECK(!rc, "%s", err);
+    return !rc;
+}
+
+static void closed(Opened *o) {
+    arrfree(o->vocab.pieces);
+    free(o->vocab.text);
+    file_unmap(&o->tokenizer);
+    weights_free(&o->model.weights);
+}
+
+static float *values_of(const Tensor *t) {
+    int64_t n = tensor_count(t);
+    float *v = need_floats(n);
+    const uint16_t *half = t->data;
+    if (t->dtype == DTYPE_F32) memcpy(v, t->data, sizeof *v * (size_t)n);
+    else if (t->dtype == DTYPE_I8G) {
+        for (int64_t i = 0; i < n; i++) v[i] = (float)((const int8_t *)t->data)[i] * t->scales[i / t->group];
+    } else if (dtype_info(t->dtype)->unpack) dtype_info(t->dtype)->unpack(v, t->data, n / dtype_info(t->dtype)->block);
+    else {
+        for (int64_t i = 0; i < n; i++) {
+            v[i] = t->dtype == DTYPE_F16 ? f32_from_f16(half[i]) : f32_from_bf16(half[i]);
+        }
+    }
+    return v;
+}
+
+static double tensor_error(const Tensor *a, const Tensor *b) {
+    CHECK(a->n_dims == b->n_dims && !memcmp(a->shape, b->shape, sizeof *a->shape * (size_t)a->n_dims), "another shape");
+    if (tensor_count(a) != tensor_count(b)) return INFINITY;
+    float *x = values_of(a), *y = values_of(b);
+    double off = nmse_f32(x, y, (int)tensor_count(a));
+    free(x);
+    free(y);
+    return off;
+}
+
+// Every tensor of `before`, no other, norms as they were, matrices of the type within its error.
+static void same_weights(const Opened *before, const Opened *after, DType type, double most, const char *what) {
+    const Weights *a = &after->model.weights, *b = &before->model.weights;
+    CHECK(weights_count(a) == weights_count(b), "%s: %zu tensors, not %zu", what, weights_count(a), weights_count(b));
+    for (size_t i = 0; i < weights_count(b); i++) {
+        const char *name = b->table[i].key;
+        const Tensor *old = weights_at(b, i), *new = weights_find(a, name);
+        CHECK(new, "%s: no %s", what, name);
+        if (!new) continue;
+        double off = tensor_error(new, old), limit = old->n_dims > 1 ? most : 0;
+        CHECK(off <= limit, "%s: %s: NMSE %g, expected at most %g", what, name, off, limit);
+        DType want = old->n_dims > 1 ? type : DTYPE_F32;
+        CHECK(new->dtype == want, "%s: %s: %s", what, name, dtype_name(new->dtype));
+        CHECK(((const uint8_t *)new->data - a->files[0].data) % 32 == 0, "%s: %s: alignment", what, name);
+    }
+}
+
+static void same_vocab(const Vocab *a, const Vocab *b, const char *what) {
+    CHECK(arrlen(a->pieces) == arrlen(b->pieces), "%s: %td pieces", what, arrlen(b->pieces));
+    for (ptrdiff_t i = 0; i < arrlen(a->pieces) && i < arrlen(b->pieces); i++) {
+        const Piece *p = &a->pieces[i], *q = &b->pieces[i];
+        bool same = p->len == q->len && !memcmp(p->text, q->text, (size_t)p->len) && p->type == q->type;
+        bool score = !memcmp(&p->score, &q->score, sizeof p->score);
+        CHECK(same && score, "%s: piece %d: '%.*s', '%.*s'", what, (int)i, p->len, p->text, q->len, q->text);
+    }
+    CHECK(a->bos_id == b->bos_id && a->eos_id == b->eos_id && a->unk_id == b->unk_id, "%s: special ids", what);
+    CHECK(a->no_bos == b->no_bos && a->add_space_prefix == b->add_space_prefix, "%s: flags", what);
+}
+
+static void same_config(const Config *a, const Config *b, const char *what) {
+    const int x[] = {a->dim,        a->hidden_dim,  a->n_layers, a->n_heads, a->n_kv_heads,       a->head_dim,
+                     a->vocab_size, a->max_seq_len, a->window,   a->tied,    (int)a->rope_pairing};
+    const int y[] = {b->dim,        b->hidden_dim,  b->n_layers, b->n_heads, b->n_kv_heads,       b->head_dim,
+                     b->vocab_size, b->max_seq_len, b->window,   b->tied,    (int)b->rope_pairing};
+    CHECK(!memcmp(x, y, sizeof x), "%s: the shape differs", what);
+    CHECK(!memcmp(&a->norm_eps, &b->norm_eps, 4) && !memcmp(&a->rope_theta, &b->rope_theta, 4), "%s: eps, theta", what);
+}
+
+// The ids of the text in ids and the logits after it; NULL on failure.
+static float *logits_after(const char *path, const char *tokenizer, const char *text, int32_t **ids, int *n) {
+    char err[512] = "";
+    Engine *e = engine_open(path, tokenizer, err, sizeof err);
+    Session *s = e ? session_open(e, &(SessionOptions){.n_threads = 1, .kv = KV_F32}, err, sizeof err) : NULL;
+    *n = s ? engine_encode(e, text, strlen(text), true, false, ids, err, sizeof err) : -1;
+    float *logits = NULL;
+    if (*n > 0 && !session_sync(s, *ids, *n, err, sizeof err)) {
+        size_t bytes = sizeof *logits * (size_t)engine_info(e).vocab_size;
+        logits = memcpy(need(bytes), session_logits(s), bytes);
+    }
+    CHECK(logits, "%s: %s", path, err);
+    session_close(s);
+    engine_close(e);
+    return logits;
+}
+
+static void same_logits(const char *before, const char *tokenizer, const char *after, double most, int vocab,
+                        const char *what) {
+    const char text[] = "a word, and caf\xc3\xa9  two";
+    int32_t *a = NULL, *b = NULL;
+    int n, m;
+    float *x = logits_after(before, tokenizer, text, &a, &n), *y = logits_after(after, NULL, text, &b, &m);
+    CHECK(n == m && n > 0 && !memcmp(a, b, sizeof *a * (size_t)n), "%s: the text has other ids", what);
+    double off = x && y ? nmse_f32(y, x, vocab) : INFINITY;
+    CHECK(off <= most, "%s: logits: NMSE %g, expected at most %g", what, off, most);
+    free(a);
+    free(b);
+    free(x);
+    free(y);
+}
+
+// The number after `key` in what the program said.
+static double said(const char *text, const char *key) {
+    const char *at = strstr(text, key);
+    return at ? strtod(at + strlen(key), NULL) : NAN;
+}
+
+static void check_conversion(const char *in, const char *tokenizer, const char *type, const char *what) {
+    const char *z = tokenizer ? "-z" : NULL;
+    Result r = CALL("quantize", in, OUT, type, z, tokenizer);
+    CHECK(r.status == 0 && !*r.out, "%s: status %d: %s", what, r.status, r.err);
+    struct stat a = {0}, b = {0};
+    CHECK(!stat(in, &a) && !stat(OUT, &b), "%s: no output", what);
+    CHECK(said(r.err, " | ") == (double)a.st_size, "%s: bytes in: %s", what, r.err);
+    CHECK(said(r.err, " -> ") == (double)b.st_size, "%s: bytes out: %s", what, r.err);
+    CHECK(access(in_folder("out.gguf.new"), F_OK), "%s: out.gguf.new is left", what);
+    release(&r);
+}
+
+// ---- quantize
+
+static void make_wide(void) {
+    make_bin(IN_BIN, &wide);
+    make_tokenizer_bin(in_folder("in.tokenizer.bin"), wide.vocab_size, 3);
+}
+
+static void test_each_type(void) {
+    make_wide();
+    for (int k = 0; k < N_OF(kinds); k++) {
+        Opened a, b;
+        check_conversion(IN_BIN, NULL, kinds[k].name, kinds[k].name);
+        if (!opened(&a, IN_BIN, NULL) || !opened(&b, OUT, NULL)) return;
+        CHECK(!strcmp(b.model.kind, "GGUF v3"), "%s", b.model.kind);
+        same_weights(&a, &b, kinds[k].dtype, kinds[k].weights, kinds[k].name);
+        same_vocab(&a.vocab, &b.vocab, kinds[k].name);
+        same_config(&a.model.config, &b.model.config, kinds[k].name);
+        same_logits(IN_BIN, NULL, OUT, kinds[k].logits, wide.vocab_size, kinds[k].name);
+        closed(&a);
+        closed(&b);
+    }
+}
+
+// What the program says of the error is what the two files say.
+static void test_the_error_it_tells(void) {
+    make_wide();
+    Result r = CALL("quantize", IN_BIN, OUT, "q4_0", "-t", "1");
+    Opened a, b;
+    if (!opened(&a, IN_BIN, NULL) || !opened(&b, OUT, NULL)) return;
+    double error = 0, power = 0, worst = 0;
+    for (size_t i = 0; i < weights_count(&a.model.weights); i++) {
+        const Tensor *t = weights_at(&a.model.weights, i);
+        if (t->n_dims < 2) continue;
+        float *x = values_of(t), *y = values_of(weights_find(&b.model.weights, a.model.weights.table[i].key));
+        for (int64_t k = 0; k < tensor_count(t); k++) {
+            error += ((double)y[k] - (double)x[k]) * ((double)y[k] - (double)x[k]);
+            power += (double)x[k] * (double)x[k];
+        }
+        worst = fmax(worst, nmse_f32(y, x, (int)tensor_count(t)));
+        free(x);
+        free(y);
+    }
+    CHECK(fabs(said(r.err, "NMSE ") / (error / power) - 1) < 0.005, "expected %g: %s", error / power, r.err);
+    CHECK(fabs(said(r.err, "worst ") / worst - 1) < 0.005, "expected %g: %s", worst, r.err);
+    closed(&a);
+    closed(&b);
+    release(&r);
+}
+
+static void same_bytes(const char *a, const char *b, const char *what) {
+    size_t n, m;
+    char *x = read_file(a, &n), *y = read_file(b, &m);
+    CHECK(n == m && !memcmp(x, y, n), "%s: the files differ", what);
+    free(x);
+    free(y);
+}
+
+static void test_threads_and_repetition(void) {
+    make_wide();
+    release(&(Result[]){CALL("quantize", IN_BIN, IN_GGUF, "Q4_K", "-t", "1")}[0]);
+    release(&(Result[]){CALL("quantize", IN_BIN, OUT, "Q4_K", "-t", "3")}[0]);
+    same_bytes(IN_GGUF, OUT, "1 and 3 threads");
+    Result r = CALL("quantize", IN_GGUF, OUT, "Q4_K"); // what has the type keeps its bytes
+    CHECK(r.status == 0 && said(r.err, "NMSE ") == 0, "%s", r.err);
+    same_bytes(IN_GGUF, OUT, "Q4_K again");
+    release(&r);
+}
+
+// An int8 file becomes what its values times their scales are.
+static void test_int8_input(void) {
+    BinSpec int8 = wide;
+    int8.version = 2, int8.group = 64, int8.tied = false;
+    make_wide();
+    make_bin(IN_BIN, &int8);
+    check_conversion(IN_BIN, NULL, "F32", "int8");
+    Opened a, b;
+    if (!opened(&a, IN_BIN, NULL) || !opened(&b, OUT, NULL)) return;
+    same_weights(&a, &b, DTYPE_F32, 0, "int8");
+    CHECK(!b.model.config.tied, "the classifier stays apart");
+    same_logits(IN_BIN, NULL, OUT, 1e-9, wide.vocab_size, "int8");
+    closed(&a);
+    closed(&b);
+}
+
+// What a GGUF vocabulary and its settings can say beyond a tokenizer.bin.
+static void test_gguf_input(void) {
+    BinSpec spec = {.dim = 64,
+                    .hidden_dim = 96,
+                    .n_layers = 2,
+                    .n_heads = 4,
+                    .n_kv_heads = 2,
+                    .vocab_size = 300,
+                    .seq_len = 64,
+                    .seed = 9};
+    Maker m = maker_new();
+    maker_llama(&m, &spec);
+    maker_bool(&m, "tokenizer.ggml.add_bos_token", 0);
+    maker_bool(&m, "tokenizer.ggml.add_space_prefix", 0);
+    maker_u32(&m, "tokenizer.ggml.eos_token_id", 280);
+    maker_u32(&m, "tokenizer.ggml.unknown_token_id", 0xFFFFFFFFu);
+    maker_u32(&m, "llama.attention.sliding_window", 32);
+    maker_f32(&m, "llama.rope.freq_base", 500000);
+    maker_f32(&m, "llama.attention.layer_norm_rms_epsilon", 1e-6f);
+    int32_t *token_types = (int32_t *)(void *)maker_pair(&m, "tokenizer.ggml.token_type")->payload.at;
+    token_types[270] = 4, token_types[271] = 5, token_types[280] = 3;
+    maker_write(&m, IN_GGUF);
+    maker_free(&m);
+    const char *const types[] = {"F32", "Q8_0"};
+    for (int i = 0; i < N_OF(types); i++) {
+        Opened a, b;
+        check_conversion(IN_GGUF, NULL, types[i], "GGUF");
+        if (!opened(&a, IN_GGUF, NULL) || !opened(&b, OUT, NULL)) return;
+        same_weights(&a, &b, i ? DTYPE_Q8_0 : DTYPE_F32, i ? 5e-5 : 0, "GGUF");
+        same_vocab(&a.vocab, &b.vocab, "GGUF");
+        same_config(&a.model.config, &b.model.config, "GGUF");
+        CHECK(b.vocab.unk_id == -1 && b.vocab.no_bos && b.vocab.pieces[270].type == TOKEN_USER, "vocabulary");
+        closed(&a);
+        closed(&b);
+    }
+}
+
+static void test_fallback(void) {
+    BinSpec spec = {.dim = 96,
+                    .hidden_dim = 40,
+                    .n_layers = 1,
+                    .n_heads = 4,
+                    .n_kv_heads = 4,
+                    .vocab_size = 300,
+                    .seq_len = 16,
+                    .tied = true,
+                    .seed = 2};
+    const struct {
+        const char *type;
+        DType even, odd; // of rows of 96 and of 40 values
+        const char *note;
+    } cases[] = {{"Q6_K", DTYPE_Q8_0, DTYPE_F16, "8 of 8 matrices: 7 are Q8_0, 1 F16"},
+                 {"Q4_0", DTYPE_Q4_0, DTYPE_F16, "1 of 8 matrices: 0 are Q8_0, 1 F16"},
+                 {"BF16", DTYPE_BF16, DTYPE_BF16, NULL}};
+    make_bin(IN_BIN, &spec);
+    make_tokenizer_bin(in_folder("in.tokenizer.bin"), spec.vocab_size, 3);
+    for (int i = 0; i < N_OF(cases); i++) {
+        Opened o;
+        Result r = CALL("quantize", IN_BIN, OUT, cases[i].type);
+        CHECK(r.status == 0 && (cases[i].note ? !!strstr(r.err, cases[i].note) : !strstr(r.err, "note")), "%s", r.err);
+        release(&r);
+        if (!opened(&o, OUT, NULL)) return;
+        const Weights *w = &o.model.weights;
+        CHECK(weights_find(w, "blk.0.attn_q.weight")->dtype == cases[i].even, "%s: attn_q", cases[i].type);
+        CHECK(weights_find(w, "blk.0.ffn_down.weight")->dtype == cases[i].odd, "%s: ffn_down", cases[i].type);
+        closed(&o);
+    }
+}
+
+// A value that a matrix of the .bin (v0, the first is the embedding) holds instead.
+static void spoil(const char *path, float value) {
+    size_t n;
+    char *bytes = read_file(path, &n);
+    memcpy(bytes + 28 + 4 * wide.dim, &value, sizeof value);
+    write_bytes(path, bytes, n);
+    free(bytes);
+}
+
+static void test_values_it_refuses(void) {
+    make_wide();
+    write_text("out.gguf", "what was there");
+    spoil(IN_BIN, INFINITY);
+    REFUSES(1, "token_embd.weight: row 1: expected finite values", "quantize", IN_BIN, OUT, "F32");
+    spoil(IN_BIN, NAN);
+    REFUSES(1, "row 1: expected finite values", "quantize", IN_BIN, OUT, "Q4_K");
+    spoil(IN_BIN, 1e5f);
+    REFUSES(1, "within F16's 65504", "quantize", IN_BIN, OUT, "F16");
+    char *text = read_file(OUT, NULL);
+    CHECK(!strcmp(text, "what was there"), "a failure leaves OUT as it was, found '%.40s'", text);
+    CHECK(access(in_folder("out.gguf.new"), F_OK), "out.gguf.new is left");
+    free(text);
+}
+
+static void test_quantize_refuses(void) {
+    make_wide();
+    Result r = CALL("quantize", IN_BIN, IN_GGUF, "F16");
+    release(&r);
+    REFUSES(2, "--wat", "quantize", IN_BIN, OUT, "F32", "--wat");
+    REFUSES(2, "found 2 names", "quantize", IN_BIN, OUT);
+    REFUSES(2, "fourth", "quantize", IN_BIN, OUT, "F32", "F32");
+    REFUSES(2, "Q5_K: expected F32", "quantize", IN_BIN, OUT, "Q5_K");
+    REFUSES(2, "-t", "quantize", IN_BIN, OUT, "F32", "-t", "0");
+    REFUSES(2, "replace the input", "quantize", IN_GGUF, IN_GGUF, "F32");
+    REFUSES(2, "replace the input", "quantize", IN_BIN, in_folder("in.tokenizer.bin"), "F32");
+    CHECK(!link(IN_GGUF, in_folder("in2.gguf.new")), "link");
+    REFUSES(2, "replace the input", "quantize", IN_GGUF, in_folder("in2.gguf"), "F32");
+    REFUSES(1, "directory", "quantize", IN_BIN, folder, "F32");
+    REFUSES(1, "absent.bin", "quantize", in_folder("absent.bin"), OUT, "F32");
+    REFUSES(1, "absent.tok", "quantize", IN_BIN, OUT, "F32", "-z", in_folder("absent.tok"));
+    REFUSES(1, "absent/x.gguf.new", "quantize", IN_BIN, in_folder("absent/x.gguf"), "F32");
+    unlink(in_folder("in.tokenizer.bin"));
+    REFUSES(1, "no tokenizer", "quantize", IN_BIN, OUT, "F32");
+    Opened o;
+    if (opened(&o, IN_GGUF, NULL)) closed(&o); // the refusals have left it whole
+}
+
+static void test_disk_full(void) {
+    SKIP_WITHOUT("/dev/full");
+    make_wide();
+    unlink(OUT);
+    CHECK(!symlink("/dev/full", in_folder("out.gguf.new")), "symlink");
+    REFUSES(1, "No space left on device", "quantize", IN_BIN, OUT, "F32");
+    CHECK(access(OUT, F_OK) && access(in_folder("out.gguf.new"), F_OK), "something is left behind");
+    CHECK(!symlink("/dev/full", in_folder("out.gguf.new")), "symlink");
+    REFUSES(1, "No space left on device", "synth", "tiny", "Q8_0", OUT);
+}
+
+// ---- real files
+
+static const char story[] =
+    "Once upon a time, there was a little girl named Lily. She loved to play outside in the park.";
+
+static void test_stories(void) {
+    SKIP_WITHOUT(STORIES "stories260K.bin");
+    SKIP_WITHOUT(STORIES "stories260K.gguf");
+    // Rows of 64 and 172 values: K types fall back to Q8_0, ffn_down to F16.
+    static const double most[] = {0, 1e-5, 1e-3, 1e-3, 0.1, 1e-3, 1e-3};
+    for (int from = 0; from < 2; from++) {
+        const char *in = from ? STORIES "stories260K.gguf" : STORIES "stories260K.bin";
+        const char *tokenizer = from ? NULL : STORIES "tok512.bin";
+        for (int k = 0; k < N_OF(kinds); k++) {
+            char what[80];
+            snprintf(what, sizeof what, "stories260K.%s to %s", from ? "gguf" : "bin", kinds[k].name);
+            check_conversion(in, tokenizer, kinds[k].name, what);
+            same_logits(in, tokenizer, OUT, most[k], 512, what);
+            if (k) continue;
+            Result r = CALL("run", OUT, "-n", "40", "--temp", "0", "-q");
+            CHECK(r.status == 0 && !strncmp(r.out, story, sizeof story - 1), "%s: '%s'", what, r.out);
+            release(&r);
+        }
+    }
+}
+
+// ---- synth
+
+static void test_synth_gguf(void) {
+    for (int k = 0; k < N_OF(kinds); k++) {
+        int32_t *ids = NULL;
+        int n;
+        Result r = CALL("synth", "tiny", kinds[k].name, OUT);
+        CHECK(r.status == 0 && !*r.out, "%s: status %d: %s", kinds[k].name, r.status, r.err);
+        CHECK(!strstr(r.err, "note") == (kinds[k].dtype != DTYPE_Q4_K && kinds[k].dtype != DTYPE_Q6_K), "%s", r.err);
+        release(&r);
+        float *logits = logits_after(OUT, NULL, "a word or two: \xc3\xa9!", &ids, &n);
+        for (int i = 0; logits && i < 512; i++) {
+            CHECK(fabsf(logits[i]) < 1000, "%s: logit %d is %g", kinds[k].name, i, (double)logits[i]);
+        }
+        free(logits);
+        free(ids);
+    }
+    CHECK(access(in_folder("out.tokenizer.bin"), F_OK), "the vocabulary is inside");
+    REFUSES(2, "int8: expected for a .gguf", "synth", "tiny", "int8", OUT);
+    REFUSES(2, "OUT.gguf", "synth", "tiny", "Q4_0", in_folder("x.bin"));
+    REFUSES(1, "absent/x.gguf", "synth", "tiny", "F32", in_folder("absent/x.gguf"));
+}
+
+int main(void) {
+    folder_make();
+    if (program_missing("quantize")) {
+        folder_remove();
+        return 1;
+    }
+    RUN(test_each_type);
+    RUN(test_the_error_it_tells);
+    RUN(test_threads_and_repetition);
+    RUN(test_int8_input);
+    RUN(test_gguf_input);
+    RUN(test_fallback);
+    RUN(test_values_it_refuses);
+    RUN(test_quantize_refuses);
+    RUN(test_disk_full);
+    RUN(test_stories);
+    RUN(test_synth_gguf);
+    folder_remove();
+    return test_report();
+}

@@ -1,0 +1,161 @@
+// gguf_writer: see gguf_writer.h.
+#include "gguf_writer.h"
+
+#include "cli.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <stb/stb_ds.h>
+
+enum { ALIGNMENT = 32, VERSION = 3, TYPE_U32 = 4, TYPE_BOOL = 7, TYPE_ARRAY = 9 };
+
+static const int tensor_types[N_DTYPES] = {
+    [DTYPE_F32] = 0,   [DTYPE_F16] = 1,   [DTYPE_BF16] = 30,  [DTYPE_I8G] = -1,   [DTYPE_Q4_0] = 2,  [DTYPE_Q4_1] = 3,
+    [DTYPE_Q5_0] = 6,  [DTYPE_Q5_1] = 7,  [DTYPE_Q8_0] = 8,   [DTYPE_Q2_K] = 10,  [DTYPE_Q3_K] = 11, [DTYPE_Q4_K] = 12,
+    [DTYPE_Q5_K] = 13, [DTYPE_Q6_K] = 14, [DTYPE_MXFP4] = 39, [DTYPE_OTHER] = -1,
+};
+
+// ---- the header, in memory
+
+static void put(uint8_t **part, const void *data, size_t n) {
+    if (n) memcpy(arraddnptr(*part, n), data, n);
+}
+
+static void put_u32(uint8_t **part, uint32_t v) {
+    put(part, &v, sizeof v);
+}
+
+static void put_u64(uint8_t **part, uint64_t v) {
+    put(part, &v, sizeof v);
+}
+
+static void put_text(uint8_t **part, const char *text, size_t n) {
+    put_u64(part, n);
+    put(part, text, n);
+}
+
+static void put_key(GgufWriter *w, const char *key, uint32_t type) {
+    put_text(&w->pairs, key, strlen(key));
+    put_u32(&w->pairs, type);
+    w->n_pairs++;
+}
+
+GgufWriter gguf_writer(const char *path) {
+    GgufWriter w = {.path = path, .partial = malloc(strlen(path) + sizeof ".new")};
+    if (!w.partial) die(1, "%s: out of memory", path);
+    sprintf(w.partial, "%s.new", path);
+    return w;
+}
+
+void gguf_u32(GgufWriter *w, const char *key, uint32_t value) {
+    put_key(w, key, TYPE_U32);
+    put_u32(&w->pairs, value);
+}
+
+void gguf_f32(GgufWriter *w, const char *key, float value) {
+    put_key(w, key, GGUF_F32);
+    put(&w->pairs, &value, sizeof value);
+}
+
+void gguf_bool(GgufWriter *w, const char *key, bool value) {
+    put_key(w, key, TYPE_BOOL);
+    put(&w->pairs, &(uint8_t){value}, 1);
+}
+
+void gguf_text(GgufWriter *w, const char *key, const char *text) {
+    put_key(w, key, GGUF_STRING);
+    put_text(&w->pairs, text, strlen(text));
+}
+
+void gguf_array(GgufWriter *w, const char *key, uint32_t element, uint64_t count) {
+    put_key(w, key, TYPE_ARRAY);
+    put_u32(&w->pairs, element);
+    put_u64(&w->pairs, count);
+}
+
+void gguf_array_bytes(GgufWriter *w, const void *element, size_t n) {
+    put(&w->pairs, element, n);
+}
+
+void gguf_array_text(GgufWriter *w, const char *text, size_t n) {
+    put_text(&w->pairs, text, n);
+}
+
+static uint64_t aligned(uint64_t n) {
+    return (n + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
+void gguf_tensor(GgufWriter *w, const char *name, const Tensor *t) {
+    assert(tensor_types[t->dtype] >= 0);
+    put_text(&w->infos, name, strlen(name));
+    put_u32(&w->infos, (uint32_t)t->n_dims);
+    for (int i = t->n_dims - 1; i >= 0; i--) put_u64(&w->infos, (uint64_t)t->shape[i]); // innermost first
+    put_u32(&w->infos, (uint32_t)tensor_types[t->dtype]);
+    put_u64(&w->infos, w->data_bytes);
+    w->n_infos++;
+    w->data_bytes += aligned(tensor_bytes(t));
+}
+
+// ---- the file
+
+_Noreturn static void give_up(GgufWriter *w) {
+    int why = errno;
+    char path[4096];
+    snprintf(path, sizeof path, "%s", w->path);
+    uint64_t written = w->written;
+    gguf_abandon(w);
+    die(1, "%s: %s after %.1f MiB; nothing is left behind", path, strerror(why), (double)written / 0x1p20);
+}
+
+void gguf_data(GgufWriter *w, const void *data, uint64_t n) {
+    if (fwrite(data, 1, n, w->file) != n) give_up(w);
+    w->written += n;
+}
+
+void gguf_align(GgufWriter *w) {
+    static const uint8_t zeros[ALIGNMENT];
+    gguf_data(w, zeros, aligned(w->written) - w->written);
+}
+
+void gguf_begin(GgufWriter *w) {
+    uint8_t *head = NULL;
+    put(&head, "GGUF", 4);
+    put_u32(&head, VERSION);
+    put_u64(&head, w->n_infos);
+    put_u64(&head, w->n_pairs);
+    if (!(w->file = fopen(w->partial, "wb"))) die(1, "%s: %s", w->partial, strerror(errno));
+    gguf_data(w, head, arrlenu(head));
+    gguf_data(w, w->pairs, arrlenu(w->pairs));
+    gguf_data(w, w->infos, arrlenu(w->infos));
+    gguf_align(w);
+    w->data_bytes += w->written; // from here on: what the file will hold
+    arrfree(head);
+}
+
+static void forget(GgufWriter *w) {
+    arrfree(w->pairs);
+    arrfree(w->infos);
+    free(w->partial);
+    memset(w, 0, sizeof *w);
+}
+
+uint64_t gguf_finish(GgufWriter *w) {
+    assert(w->written == w->data_bytes);
+    uint64_t bytes = w->written;
+    if (fflush(w->file)) give_up(w);
+    FILE *file = w->file;
+    w->file = NULL;
+    if (fclose(file) || rename(w->partial, w->path)) give_up(w);
+    forget(w);
+    return bytes;
+}
+
+void gguf_abandon(GgufWriter *w) {
+    if (w->file) fclose(w->file);
+    unlink(w->partial);
+    forget(w);
+}

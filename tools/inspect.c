@@ -1,0 +1,258 @@
+// inspect: what a decoder's file holds: shape, tensors, vocabulary, and what running it reads and needs.
+//
+// Owns only the arithmetic of memory; everything else is as the readers and decoder_bind found it, so a file that
+// ./run refuses is refused here, with the same line. A vocabulary that cannot be read is said, and is no failure.
+#include "cli.h"
+
+#include "decoder.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jansson.h>
+#include <stb/stb_ds.h>
+
+static const char usage[] =
+    "usage: build/inspect MODEL [options]     MODEL is a .gguf or llama2.c's .bin\n"
+    "  -o text|json     tables, or one JSON object (text)\n"
+    "  -z FILE          tokenizer (the one in the GGUF; <model stem>.tokenizer.bin or tokenizer.bin beside the .bin)\n";
+
+typedef struct {
+    const char *path;
+    Model model;
+    Decoder decoder;
+    Vocab vocab;
+    File tokenizer_file;
+    char no_vocab[512]; // why there is none; "": there is
+    uint64_t n_params, file_bytes;
+    int n_tensors[N_DTYPES];
+    uint64_t n_values[N_DTYPES], n_bytes[N_DTYPES]; // by type
+} Inspection;
+
+// ---- numbers
+
+static void count_tensors(Inspection *x) {
+    const Weights *w = &x->model.weights;
+    for (size_t i = 0; i < weights_count(w); i++) {
+        const Tensor *t = weights_at(w, i);
+        uint64_t n = (uint64_t)tensor_count(t);
+        x->n_params += n;
+        x->n_tensors[t->dtype]++;
+        x->n_values[t->dtype] += n;
+        x->n_bytes[t->dtype] += tensor_bytes(t);
+    }
+    for (ptrdiff_t i = 0; i < arrlen(w->files); i++) x->file_bytes += w->files[i].size;
+}
+
+static uint64_t kv_token_bytes(const Config *c, KvType kv) {
+    return 2 * (uint64_t)c->n_layers * (uint64_t)c->n_kv_heads * (uint64_t)c->head_dim * (kv == KV_F32 ? 4 : 2);
+}
+
+// At most, of n tokens, in whole blocks. With a window: what the tokens of one computed block see, wherever both begin.
+static uint64_t kv_bytes(const Config *c, KvType kv, int n) {
+    int computed = c->window && c->window < PREFILL_BLOCK ? c->window > KV_BLOCK ? c->window : KV_BLOCK : PREFILL_BLOCK;
+    uint64_t held = (uint64_t)n, most = (uint64_t)c->window + (uint64_t)computed + KV_BLOCK;
+    if (c->window && most < held) held = most;
+    return (held + KV_BLOCK - 1) / KV_BLOCK * KV_BLOCK * kv_token_bytes(c, kv);
+}
+
+// The contexts that memory is told for: 4096 tokens, where the model goes beyond them, and all that it has.
+static int contexts(const Config *c, int list[2]) {
+    enum { USUAL = 4096 };
+    int n = 0;
+    if (c->max_seq_len > USUAL) list[n++] = USUAL;
+    list[n++] = c->max_seq_len;
+    return n;
+}
+
+static int count_pieces(const Vocab *v, TokenType type) {
+    int n = 0;
+    for (ptrdiff_t i = 0; i < arrlen(v->pieces); i++) n += v->pieces[i].type == type;
+    return n;
+}
+
+// ---- text
+
+static void print_bytes(const char *what, uint64_t bytes) {
+    printf("%-14s %.2f MiB\n", what, (double)bytes / 0x1p20);
+}
+
+static void print_head(const Inspection *x) {
+    const Config *c = &x->model.config;
+    printf("%-14s %s\n", "file", x->path);
+    printf("%-14s %s, llama\n", "kind", x->model.kind);
+    printf("%-14s %d wide, feed-forward %d, %d layers\n", "shape", c->dim, c->hidden_dim, c->n_layers);
+    printf("%-14s %d query, %d key/value, of %d\n", "heads", c->n_heads, c->n_kv_heads, c->head_dim);
+    printf("%-14s %d tokens, %s classifier\n", "vocabulary", c->vocab_size, c->tied ? "tied" : "separate");
+    printf("%-14s %d", "context", c->max_seq_len);
+    if (c->window) printf(", window %d", c->window);
+    printf("\n%-14s theta %g, neighbours turn\n", "RoPE", (double)c->rope_theta);
+    printf("%-14s RMS, eps %g\n", "norms", (double)c->norm_eps);
+    printf("%-14s %llu (%.2f M)\n", "parameters", (unsigned long long)x->n_params, (double)x->n_params * 1e-6);
+    if (*x->no_vocab) printf("%-14s none: %s\n", "tokenizer", x->no_vocab);
+    else {
+        const Vocab *v = &x->vocab;
+        printf("%-14s SentencePiece BPE, bos %d%s, eos %d, unk %d, %d byte tokens, %d special\n", "tokenizer",
+               v->bos_id, v->no_bos ? " (not put first)" : "", v->eos_id, v->unk_id, count_pieces(v, TOKEN_BYTE),
+               count_pieces(v, TOKEN_CONTROL) + count_pieces(v, TOKEN_USER));
+    }
+}
+
+static void print_memory(const Inspection *x) {
+    const Config *c = &x->model.config;
+    int list[2], n = contexts(c, list);
+    putchar('\n');
+    print_bytes("file size", x->file_bytes);
+    print_bytes("read a token", decoder_token_bytes(&x->decoder));
+    printf("%-14s %llu bytes as bf16, %llu as f32\n", "KV a token", (unsigned long long)kv_token_bytes(c, KV_BF16),
+           (unsigned long long)kv_token_bytes(c, KV_F32));
+    for (int i = 0; i < n; i++) {
+        printf("%-14s %.1f MiB at %d tokens (KV %.1f as bf16; as f32 %.1f)\n", i ? "" : "memory",
+               (double)(x->file_bytes + kv_bytes(c, KV_BF16, list[i])) / 0x1p20, list[i],
+               (double)kv_bytes(c, KV_BF16, list[i]) / 0x1p20, (double)kv_bytes(c, KV_F32, list[i]) / 0x1p20);
+    }
+}
+
+static void print_tensors(const Inspection *x) {
+    const Weights *w = &x->model.weights;
+    printf("\n| tensor | type | shape | bytes |\n|---|---|---|---:|\n");
+    for (size_t i = 0; i < weights_count(w); i++) {
+        const Tensor *t = weights_at(w, i);
+        printf("| %s | %s | ", w->table[i].key, dtype_name(t->dtype));
+        for (int d = 0; d < t->n_dims; d++) printf("%s%lld", d ? " x " : "", (long long)t->shape[d]);
+        printf(" | %llu |\n", (unsigned long long)tensor_bytes(t));
+    }
+    printf("\n| type | tensors | values | bytes | bits a value |\n|---|---:|---:|---:|---:|\n");
+    for (int d = 0; d < N_DTYPES; d++) {
+        if (!x->n_tensors[d]) continue;
+        printf("| %s | %d | %llu | %llu | %.2f |\n", dtype_name((DType)d), x->n_tensors[d],
+               (unsigned long long)x->n_values[d], (unsigned long long)x->n_bytes[d],
+               8 * (double)x->n_bytes[d] / (double)x->n_values[d]);
+    }
+}
+
+// ---- JSON
+
+// NULL where the text is not UTF-8.
+static json_t *text_or_null(const char *text) {
+    json_t *s = json_string(text);
+    return s ? s : json_null();
+}
+
+static json_t *shape_json(const Config *c) {
+    json_t *o =
+        json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:b}", "dim", c->dim, "hidden_dim", c->hidden_dim,
+                  "n_layers", c->n_layers, "n_heads", c->n_heads, "n_kv_heads", c->n_kv_heads, "head_dim", c->head_dim,
+                  "vocab_size", c->vocab_size, "context", c->max_seq_len, "window", c->window, "tied", c->tied);
+    json_object_set_new(o, "rope_theta", json_real((double)c->rope_theta));
+    json_object_set_new(o, "norm_eps", json_real((double)c->norm_eps));
+    return o;
+}
+
+static json_t *tokenizer_json(const Inspection *x) {
+    const Vocab *v = &x->vocab;
+    if (*x->no_vocab) return json_null();
+    return json_pack("{s:s, s:i, s:i, s:i, s:b, s:b, s:i, s:i}", "kind", "SentencePiece BPE", "bos_id", v->bos_id,
+                     "eos_id", v->eos_id, "unk_id", v->unk_id, "add_bos", !v->no_bos, "add_space_prefix",
+                     v->add_space_prefix, "byte_tokens", count_pieces(v, TOKEN_BYTE), "special_tokens",
+                     count_pieces(v, TOKEN_CONTROL) + count_pieces(v, TOKEN_USER));
+}
+
+static json_t *tensors_json(const Weights *w) {
+    json_t *list = json_array();
+    for (size_t i = 0; i < weights_count(w); i++) {
+        const Tensor *t = weights_at(w, i);
+        json_t *shape = json_array();
+        for (int d = 0; d < t->n_dims; d++) json_array_append_new(shape, json_integer(t->shape[d]));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:s, s:o, s:I}", "name", w->table[i].key, "dtype", dtype_name(t->dtype),
+                                        "shape", shape, "bytes", (json_int_t)tensor_bytes(t)));
+    }
+    return list;
+}
+
+static json_t *dtypes_json(const Inspection *x) {
+    json_t *list = json_array();
+    for (int d = 0; d < N_DTYPES; d++) {
+        if (!x->n_tensors[d]) continue;
+        json_array_append_new(list, json_pack("{s:s, s:i, s:I, s:I}", "dtype", dtype_name((DType)d), "tensors",
+                                              x->n_tensors[d], "values", (json_int_t)x->n_values[d], "bytes",
+                                              (json_int_t)x->n_bytes[d]));
+    }
+    return list;
+}
+
+static json_t *memory_json(const Inspection *x) {
+    const Config *c = &x->model.config;
+    json_t *list = json_array();
+    int at[2], n = contexts(c, at);
+    for (int i = 0; i < n; i++) {
+        json_t *o = json_pack("{s:i}", "context", at[i]);
+        for (KvType kv = KV_BF16; kv <= KV_F32; kv++) {
+            const char *name = kv == KV_F32 ? "f32" : "bf16";
+            json_t *sizes = json_pack("{s:I, s:I}", "kv_bytes", (json_int_t)kv_bytes(c, kv, at[i]), "total_bytes",
+                                      (json_int_t)(x->file_bytes + kv_bytes(c, kv, at[i])));
+            json_object_set_new(o, name, sizes);
+        }
+        json_array_append_new(list, o);
+    }
+    return list;
+}
+
+static void print_json(const Inspection *x) {
+    const Config *c = &x->model.config;
+    json_t *o = json_object();
+    json_object_set_new(o, "file", text_or_null(x->path));
+    json_object_set_new(o, "kind", json_string(x->model.kind));
+    json_object_set_new(o, "architecture", json_string("llama"));
+    json_object_set_new(o, "shape", shape_json(c));
+    json_object_set_new(o, "n_params", json_integer((json_int_t)x->n_params));
+    json_object_set_new(o, "model_bytes", json_integer((json_int_t)x->file_bytes));
+    json_object_set_new(o, "token_bytes", json_integer((json_int_t)decoder_token_bytes(&x->decoder)));
+    json_object_set_new(o, "kv_token_bytes_bf16", json_integer((json_int_t)kv_token_bytes(c, KV_BF16)));
+    json_object_set_new(o, "kv_token_bytes_f32", json_integer((json_int_t)kv_token_bytes(c, KV_F32)));
+    json_object_set_new(o, "memory", memory_json(x));
+    json_object_set_new(o, "tokenizer", tokenizer_json(x));
+    json_object_set_new(o, "dtypes", dtypes_json(x));
+    json_object_set_new(o, "tensors", tensors_json(&x->model.weights));
+    json_dumpf(o, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(7));
+    putchar('\n');
+    json_decref(o);
+}
+
+int main(int argc, char **argv) {
+    static Inspection x;
+    const char *tokenizer = NULL;
+    bool json = false;
+    char err[512];
+    Args a = args_start(argc, argv, usage);
+    while (args_left(&a)) {
+        const char *f = args_next(&a);
+        if (!strcmp(f, "-o")) json = args_json(&a, f);
+        else if (!strcmp(f, "-z")) tokenizer = args_text(&a, f);
+        else if (*f == '-' && f[1]) die(2, "%s: unknown flag; build/inspect --help lists them", f);
+        else if (x.path) die(2, "%s: a second model; expected one, found %s first", f, x.path);
+        else x.path = f;
+    }
+    if (!x.path) die(2, "no model: expected build/inspect MODEL");
+    file_guard_shrinking();
+    if (load_model(&x.model, x.path, err, sizeof err)) die(1, "%s", err);
+    if (decoder_bind(&x.decoder, &x.model, err, sizeof err)) die(1, "%s", err);
+    if (load_vocab(&x.vocab, &x.tokenizer_file, &x.model, tokenizer, x.no_vocab, sizeof x.no_vocab) && tokenizer) {
+        die(1, "%s", x.no_vocab);
+    }
+    count_tensors(&x);
+    if (json) print_json(&x);
+    else {
+        print_head(&x);
+        print_memory(&x);
+        print_tensors(&x);
+    }
+    arrfree(x.vocab.pieces);
+    free(x.vocab.text);
+    file_unmap(&x.tokenizer_file);
+    decoder_free(&x.decoder);
+    weights_free(&x.model.weights);
+    return 0;
+}
