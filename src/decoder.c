@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ALIGNMENT = 64 };
-
 // ---- binding
 
 static const Tensor *layer_tensor(const Model *m, int layer, const char *part, int64_t rows, int64_t cols, char *err,
@@ -94,32 +92,12 @@ void decoder_state_close(DecoderState *s) {
 }
 
 int decoder_state_reserve(DecoderState *s, const Decoder *d, int n, char *err, size_t errlen) {
-    if (n <= s->room) return 0;
     const Config *c = &d->config;
     size_t dim = (size_t)c->dim, hidden = (size_t)c->hidden_dim, hd = (size_t)c->head_dim;
     size_t q_dim = (size_t)c->n_heads * hd, kv_dim = (size_t)c->n_kv_heads * hd;
-    const struct {
-        float **slot;
-        size_t width;
-    } parts[] = {{&s->x, dim},     {&s->norm, dim}, {&s->q, q_dim},     {&s->k, kv_dim}, {&s->v, kv_dim},
-                 {&s->att, q_dim}, {&s->rope, hd},  {&s->gate, hidden}, {&s->up, hidden}};
-    size_t room = (size_t)n, n_floats = 0, line = ALIGNMENT / sizeof(float);
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-        n_floats += (parts[i].width * room + line - 1) / line * line;
-    void *memory;
-    if (posix_memalign(&memory, ALIGNMENT, sizeof(float) * n_floats)) {
-        return fail(err, errlen, "out of memory: %zu bytes of activations for a block of %d tokens",
-                    sizeof(float) * n_floats, n);
-    }
-    free(s->memory);
-    s->memory = memory;
-    s->room = (int)room;
-    float *p = s->memory;
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-        *parts[i].slot = p;
-        p += (parts[i].width * room + line - 1) / line * line;
-    }
-    return 0;
+    const Buffer list[] = {{&s->x, dim},     {&s->norm, dim}, {&s->q, q_dim},     {&s->k, kv_dim}, {&s->v, kv_dim},
+                           {&s->att, q_dim}, {&s->rope, hd},  {&s->gate, hidden}, {&s->up, hidden}};
+    return buffers_reserve(&s->memory, &s->room, n, list, sizeof list / sizeof *list, "tokens", err, errlen);
 }
 
 // ---- forward

@@ -11,8 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <stb/stb_ds.h>
-
 struct Engine {
     Model model;
     Decoder decoder;
@@ -22,18 +20,6 @@ struct Engine {
 };
 
 // ---- engine
-
-static uint64_t count_params(const Weights *w) {
-    uint64_t n = 0;
-    for (size_t i = 0; i < weights_count(w); i++) n += (uint64_t)tensor_count(weights_at(w, i));
-    return n;
-}
-
-static uint64_t model_bytes(const Weights *w) {
-    uint64_t n = 0;
-    for (ptrdiff_t i = 0; i < arrlen(w->files); i++) n += w->files[i].size;
-    return n;
-}
 
 // `path` NULL: the model's own, or the file beside it.
 static Tokenizer *open_tokenizer(Engine *e, const char *path, char *err, size_t errlen) {
@@ -67,8 +53,8 @@ Engine *engine_open(const char *model, const char *tokenizer, char *err, size_t 
         .max_seq_len = c->max_seq_len,
         .bos_id = tokenizer_bos(e->tokenizer),
         .eos_id = tokenizer_eos(e->tokenizer),
-        .n_params = count_params(&e->model.weights),
-        .model_bytes = model_bytes(&e->model.weights),
+        .n_params = weights_params(&e->model.weights),
+        .model_bytes = weights_file_bytes(&e->model.weights),
         .token_bytes = decoder_token_bytes(&e->decoder),
     };
     return e;

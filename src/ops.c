@@ -37,6 +37,34 @@ void compute_close(Compute *c) {
     memset(c, 0, sizeof *c);
 }
 
+// ---- activations
+
+static size_t whole_lines(size_t n_floats) {
+    size_t line = ALIGNMENT / sizeof(float);
+    return (n_floats + line - 1) / line * line;
+}
+
+int buffers_reserve(float **memory, int *room, int n, const Buffer *list, size_t count, const char *what, char *err,
+                    size_t errlen) {
+    if (n <= *room) return 0;
+    size_t rows = (size_t)n, n_floats = 0;
+    for (size_t i = 0; i < count; i++) n_floats += whole_lines(list[i].width * rows);
+    void *more;
+    if (posix_memalign(&more, ALIGNMENT, sizeof(float) * n_floats)) {
+        return fail(err, errlen, "out of memory: %zu bytes of activations for a block of %d %s",
+                    sizeof(float) * n_floats, n, what);
+    }
+    free(*memory);
+    *memory = more;
+    *room = n;
+    float *p = more;
+    for (size_t i = 0; i < count; i++) {
+        *list[i].slot = p;
+        p += whole_lines(list[i].width * rows);
+    }
+    return 0;
+}
+
 // ---- linear
 
 enum { MAX_LINEARS = 3, MAX_CHUNK_ROWS = 1024 };

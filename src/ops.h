@@ -18,6 +18,17 @@ typedef struct {
 int compute_open(Compute *c, int n_threads, char *err, size_t errlen);
 void compute_close(Compute *c); // accepts a zeroed Compute
 
+// Activations: several buffers of [room][width] floats in one block of memory, each on a cache line of its own.
+typedef struct {
+    float **slot;
+    size_t width;
+} Buffer;
+
+// Make room for n rows in each, when *room is less: *memory is replaced (free() it in the end) and the slots set, what
+// they held is lost. -1 with a line in err and nothing changed. what: of the rows, "tokens".
+int buffers_reserve(float **memory, int *room, int n, const Buffer *list, size_t count, const char *what, char *err,
+                    size_t errlen);
+
 // One matrix product of a group that shares its input: y[n][rows] (+)= act(x[n][cols] w[rows][cols]^T + bias).
 typedef struct {
     const Tensor *w;

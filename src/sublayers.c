@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ALIGNMENT = 64, NAME_ROOM = 256, MAX_WIDTH = 1 << 16 };
+enum { NAME_ROOM = 256, MAX_WIDTH = 1 << 16 };
 
 // ---- binding
 
@@ -97,20 +97,10 @@ int workspace_open(Workspace *s, const SublayerConfig *c, int n_threads, char *e
 }
 
 int workspace_reserve(Workspace *s, const SublayerConfig *c, int n, char *err, size_t errlen) {
-    if (n <= s->room) return 0;
-    float **const slots[] = {&s->norm, &s->q, &s->k, &s->v, &s->att, &s->hidden};
-    size_t n_slots = sizeof slots / sizeof *slots, line = ALIGNMENT / sizeof(float);
-    size_t narrow = ((size_t)n * (size_t)c->dim + line - 1) / line * line;
-    size_t bytes = sizeof(float) * ((n_slots - 1) * narrow + (size_t)n * (size_t)c->hidden_dim);
-    void *memory;
-    if (posix_memalign(&memory, ALIGNMENT, bytes)) {
-        return fail(err, errlen, "out of memory: %zu bytes of activations for %d tokens", bytes, n);
-    }
-    free(s->memory);
-    s->memory = memory;
-    s->room = n;
-    for (size_t i = 0; i < n_slots; i++) *slots[i] = s->memory + i * narrow;
-    return 0;
+    size_t dim = (size_t)c->dim, hidden = (size_t)c->hidden_dim;
+    const Buffer list[] = {{&s->norm, dim}, {&s->q, dim},   {&s->k, dim},
+                           {&s->v, dim},    {&s->att, dim}, {&s->hidden, hidden}};
+    return buffers_reserve(&s->memory, &s->room, n, list, sizeof list / sizeof *list, "tokens", err, errlen);
 }
 
 void workspace_close(Workspace *s) {

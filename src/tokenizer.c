@@ -12,6 +12,7 @@
 #include "tokenizer.h"
 
 #include "file.h"
+#include "utf8.h"
 
 #include <limits.h>
 #include <math.h>
@@ -39,34 +40,6 @@ struct Tokenizer {
     bool starts_special[256];                  // some special begins with this byte
     uint64_t touching[1 << (BORDER_BITS - 6)]; // a set of hashed character pairs that some piece holds side by side
 };
-
-// ---- UTF-8, by table 3-7 of the Unicode standard: no overlong forms, no surrogates, nothing above U+10FFFF
-
-// Bytes of the character that `lead` begins; 0 when it begins none.
-static int utf8_length(unsigned char lead) {
-    return lead < 0x80 ? 1 : lead < 0xC2 ? 0 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : lead < 0xF5 ? 4 : 0;
-}
-
-// May `b` be byte i >= 1 of a character that begins with `lead`?
-static bool utf8_follows(unsigned char lead, int i, unsigned char b) {
-    unsigned char lo = 0x80, hi = 0xBF;
-    if (i == 1 && lead == 0xE0) lo = 0xA0;
-    if (i == 1 && lead == 0xED) hi = 0x9F;
-    if (i == 1 && lead == 0xF0) lo = 0x90;
-    if (i == 1 && lead == 0xF4) hi = 0x8F;
-    return lo <= b && b <= hi;
-}
-
-// The unit that encoding starts from: a character, or one byte that belongs to none. Units depend on no byte
-// outside them, so a piece splits alike alone and inside a text.
-static int unit_length(const char *text, int n) {
-    int len = utf8_length((unsigned char)text[0]);
-    if (len > n) return 1;
-    for (int i = 1; i < len; i++) {
-        if (!utf8_follows((unsigned char)text[0], i, (unsigned char)text[i])) return 1;
-    }
-    return len ? len : 1;
-}
 
 // ---- the vocabulary, indexed
 
@@ -105,7 +78,7 @@ static bool may_touch(const Tokenizer *t, int32_t left, int32_t right) {
 static void borders_mark(Tokenizer *t, const Piece *p) {
     int32_t left = NO_PIECE;
     for (int i = 0, len; i < p->len; i += len) {
-        len = unit_length(p->text + i, p->len - i);
+        len = utf8_unit(p->text + i, p->len - i);
         int32_t right = piece_find(t, p->text + i, len);
         uint32_t h = border_hash(left, right);
         if (left != NO_PIECE && right != NO_PIECE) t->touching[h >> 6] |= (uint64_t)1 << (h & 63);
@@ -316,7 +289,7 @@ static bool encoder_reserve(Encoder *e, size_t n) {
 static int segment_lay(Encoder *e, const char *text, int n) {
     int i = 0, prev = -1;
     for (int len; i < n; prev = i, i += len) {
-        len = unit_length(text + i, n - i);
+        len = utf8_unit(text + i, n - i);
         int32_t id = piece_find(e->t, text + i, len);
         if (prev >= 0 && !may_touch(e->t, e->nodes[prev].id, id)) break;
         if (!encoder_reserve(e, (size_t)i + 1)) return -1;
@@ -426,7 +399,7 @@ static size_t stream_byte(TextStream *s, unsigned char b, char *out) {
     size_t n = 0;
     if (s->n_held && !utf8_follows(s->held[0], s->n_held, b)) n = textstream_finish(s, out);
     s->held[s->n_held++] = b;
-    int len = utf8_length(s->held[0]);
+    int len = utf8_lead(s->held[0]);
     if (len == 0) return n + textstream_finish(s, out + n);
     if (s->n_held < len) return n;
     memcpy(out + n, s->held, (size_t)len);

@@ -73,6 +73,18 @@ const Tensor *weights_at(const Weights *w, size_t i) {
     return &w->table[i].value;
 }
 
+uint64_t weights_params(const Weights *w) {
+    uint64_t n = 0;
+    for (size_t i = 0; i < weights_count(w); i++) n += (uint64_t)tensor_count(weights_at(w, i));
+    return n;
+}
+
+uint64_t weights_file_bytes(const Weights *w) {
+    uint64_t n = 0;
+    for (ptrdiff_t i = 0; i < arrlen(w->files); i++) n += w->files[i].size;
+    return n;
+}
+
 const Tensor *weights_find(const Weights *w, const char *name) {
     if (!w->table) return NULL;
     ptrdiff_t i; // shgeti would keep the index inside the table: a write, and a race between two readers

@@ -69,6 +69,8 @@ uint64_t tensor_bytes(const Tensor *t); // bytes that a full read touches, scale
 int weights_add(Weights *w, const char *name, Tensor t, char *err, size_t errlen);
 size_t weights_count(const Weights *w);
 const Tensor *weights_at(const Weights *w, size_t i); // i < weights_count
+uint64_t weights_params(const Weights *w);            // values of all tensors
+uint64_t weights_file_bytes(const Weights *w);        // of the mapped files
 // NULL when absent.
 const Tensor *weights_find(const Weights *w, const char *name);
 // The tensor of this name with one of the dtypes in `dtype_mask` and exactly this shape (cols 0: one dimension),

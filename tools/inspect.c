@@ -37,12 +37,12 @@ static void count_tensors(Inspection *x) {
     for (size_t i = 0; i < weights_count(w); i++) {
         const Tensor *t = weights_at(w, i);
         uint64_t n = (uint64_t)tensor_count(t);
-        x->n_params += n;
         x->n_tensors[t->dtype]++;
         x->n_values[t->dtype] += n;
         x->n_bytes[t->dtype] += tensor_bytes(t);
     }
-    for (ptrdiff_t i = 0; i < arrlen(w->files); i++) x->file_bytes += w->files[i].size;
+    x->n_params = weights_params(w);
+    x->file_bytes = weights_file_bytes(w);
 }
 
 static uint64_t kv_token_bytes(const Config *c, KvType kv) {

@@ -239,9 +239,8 @@ int main(int argc, char **argv) {
         const Tensor *t = weights_at(&m.weights, i);
         convert(&w, pool, m.weights.table[i].key, t, type_of(t, o.type), &a);
     }
-    uint64_t in = 0, out = gguf_finish(&w);
-    for (ptrdiff_t i = 0; i < arrlen(m.weights.files); i++) in += m.weights.files[i].size;
-    report(&o, &a, in, out, seconds() - start);
+    uint64_t out = gguf_finish(&w);
+    report(&o, &a, weights_file_bytes(&m.weights), out, seconds() - start);
     threads_stop(pool);
     arrfree(vocab.pieces);
     free(vocab.text);

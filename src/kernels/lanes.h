@@ -7,10 +7,11 @@
 //   v_store_first(p, n, v)    the first n < LANES lanes
 //   v_load_i8(p)              LANES int8 values as floats
 //   v_load_f16(p) v_load_bf16(p)  LANES half precision, or bfloat16, values as floats
-//   v_round, v_exp2_scale(p, n)   to the nearest integer; p * 2^n for integral n in -126..128 (then inf), 0 for n =
-//   -127 v_sum, v_max_of           over the lanes v_sum4(y, a, b, c, d)     y[0..3] = the sums of four vectors, each in
-//   the same order as the others transpose_4(dst, ldd, src, lds)  dst[k * ldd + i] = src[i * lds + k] for i < LANES, k
-//   < 4 PANEL_V, GEMM_COLS        vectors in a panel and columns held in registers: PANEL_V * GEMM_COLS accumulators
+//   v_round, v_exp2_scale(p, n)   to the nearest integer; p * 2^n for integral n: -126..127, 128 (inf), -127 (0)
+//   v_sum, v_max_of           over the lanes
+//   v_sum4(y, a, b, c, d)     y[0..3] = the sums of four vectors, each in the same order as the others
+//   transpose_4(dst, ldd, src, lds)  dst[k * ldd + i] = src[i * lds + k] for i < LANES, k < 4
+//   PANEL_V, GEMM_COLS        vectors in a panel, columns held in registers: PANEL_V * GEMM_COLS accumulators
 #include "kernels.h"
 
 #include <math.h>

@@ -280,8 +280,8 @@ int main(int argc, char **argv) {
     if (!o.quiet) {
         fprintf(stderr,
                 "load %.3f s | %.2f M parameters | %d words, %.1f words/s | %d beams | peak %.1f MiB | %d threads\n",
-                load, (double)seq2seq_params(&m) * 1e-6, totals.n_words, totals.n_words / totals.seconds, o.n_beams,
-                (double)peak_rss_bytes() / 0x1p20, o.n_threads);
+                load, (double)weights_params(&m.weights) * 1e-6, totals.n_words, totals.n_words / totals.seconds,
+                o.n_beams, (double)peak_rss_bytes() / 0x1p20, o.n_threads);
     }
     pronouncer_close(&p);
     seq2seq_close(&m);

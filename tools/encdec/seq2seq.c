@@ -136,12 +136,6 @@ void seq2seq_close(Seq2seq *m) {
     memset(m, 0, sizeof *m);
 }
 
-int64_t seq2seq_params(const Seq2seq *m) {
-    int64_t n = 0;
-    for (size_t i = 0; i < weights_count(&m->weights); i++) n += tensor_count(weights_at(&m->weights, i));
-    return n;
-}
-
 // ---- state
 
 int seq2seq_state_open(Seq2seqState *s, const Seq2seq *m, int n_threads, char *err, size_t errlen) {

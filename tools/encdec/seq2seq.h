@@ -34,7 +34,6 @@ typedef struct {
 // A Hugging Face folder, or the .safetensors file of one. -1 with a line in err.
 int seq2seq_open(Seq2seq *m, const char *path, char *err, size_t errlen);
 void seq2seq_close(Seq2seq *m);
-int64_t seq2seq_params(const Seq2seq *m);
 
 // The inputs of one encode and the hypotheses that grow from them.
 typedef struct {

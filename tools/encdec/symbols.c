@@ -1,21 +1,15 @@
 // symbols: see symbols.h.
 #include "symbols.h"
 
+#include "utf8.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 size_t utf8_length(const char *text, bool *valid) {
-    const unsigned char *p = (const unsigned char *)text;
-    size_t n = p[0] < 0x80                   ? 1
-               : p[0] >= 0xc2 && p[0] < 0xe0 ? 2
-               : p[0] >> 4 == 14             ? 3
-               : p[0] >= 0xf0 && p[0] < 0xf5 ? 4
-                                             : 0;
-    *valid = n > 0;
-    for (size_t i = 1; i < n && *valid; i++) *valid = p[i] >> 6 == 2; // the terminator stops it
-    if (*valid && n == 3) *valid = !(p[0] == 0xe0 && p[1] < 0xa0) && !(p[0] == 0xed && p[1] > 0x9f);
-    if (*valid && n == 4) *valid = !(p[0] == 0xf0 && p[1] < 0x90) && !(p[0] == 0xf4 && p[1] > 0x8f);
-    return *valid ? n : 1;
+    int n = utf8_unit(text, 4); // the terminator ends it: it follows nothing
+    *valid = n == utf8_lead((unsigned char)text[0]);
+    return (size_t)n;
 }
 
 static void put(Symbols *y, Settings *s, const char *key, const char *text, size_t n, int64_t id) {

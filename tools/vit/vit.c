@@ -177,7 +177,7 @@ static int classify_files(const Options *o, Classifier *c, const Preprocess *ste
         fprintf(
             stderr,
             "load %.3f s | %.2f M parameters | %d pictures, %.1f ms each with reading | peak %.1f MiB | %d threads\n",
-            load, (double)vit_params(c->model) * 1e-6, o->n_images - failed, taken * 1e3 / o->n_images,
+            load, (double)weights_params(&c->model->weights) * 1e-6, o->n_images - failed, taken * 1e3 / o->n_images,
             (double)peak_rss_bytes() / 0x1p20, o->n_threads);
     }
     free(pixels);

@@ -5,14 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    MAX_SIZE = 4096,
-    MAX_WIDTH = 1 << 16,
-    MAX_LAYERS = 1000,
-    MAX_LABELS = 1 << 20,
-    MAX_PATCHES = 1 << 16,
-    ALIGNMENT = 64
-};
+enum { MAX_SIZE = 4096, MAX_WIDTH = 1 << 16, MAX_LAYERS = 1000, MAX_LABELS = 1 << 20, MAX_PATCHES = 1 << 16 };
 
 // ---- settings
 
@@ -141,12 +134,6 @@ void vit_close(Vit *v) {
     memset(v, 0, sizeof *v);
 }
 
-int64_t vit_params(const Vit *v) {
-    int64_t n = 0;
-    for (size_t i = 0; i < weights_count(&v->weights); i++) n += tensor_count(weights_at(&v->weights, i));
-    return n;
-}
-
 int vit_pixels(const Vit *v) {
     return v->n_channels * v->image_size * v->image_size;
 }
@@ -166,31 +153,13 @@ void vit_state_close(VitState *s) {
 
 static int reserve(VitState *s, const Vit *v, int n, char *err, size_t errlen) {
     if (encoder_state_reserve(&s->encoder, &v->encoder, n * v->n_tokens, v->n_tokens, err, errlen)) return -1;
-    if (n <= s->room) return 0;
-    size_t dim = (size_t)v->encoder.config.dim, line = ALIGNMENT / sizeof(float), total = 0;
-    const struct {
-        float **slot;
-        size_t each; // floats of a picture
-    } parts[] = {{&s->patches, (size_t)vit_pixels(v)},
-                 {&s->embedded, (size_t)v->n_patches * dim},
-                 {&s->x, (size_t)v->n_tokens * dim},
-                 {&s->pool, dim},
-                 {&s->logits, (size_t)v->n_labels}};
-    size_t n_parts = sizeof parts / sizeof *parts;
-    for (size_t i = 0; i < n_parts; i++) total += (parts[i].each * (size_t)n + line - 1) / line * line;
-    void *memory;
-    if (posix_memalign(&memory, ALIGNMENT, sizeof(float) * total)) {
-        return fail(err, errlen, "out of memory: %zu bytes for %d pictures", sizeof(float) * total, n);
-    }
-    free(s->memory);
-    s->memory = memory;
-    s->room = n;
-    float *p = s->memory;
-    for (size_t i = 0; i < n_parts; i++) {
-        *parts[i].slot = p;
-        p += (parts[i].each * (size_t)n + line - 1) / line * line;
-    }
-    return 0;
+    size_t dim = (size_t)v->encoder.config.dim;
+    const Buffer list[] = {{&s->patches, (size_t)vit_pixels(v)},
+                           {&s->embedded, (size_t)v->n_patches * dim},
+                           {&s->x, (size_t)v->n_tokens * dim},
+                           {&s->pool, dim},
+                           {&s->logits, (size_t)v->n_labels}};
+    return buffers_reserve(&s->memory, &s->room, n, list, sizeof list / sizeof *list, "pictures", err, errlen);
 }
 
 // ---- forward

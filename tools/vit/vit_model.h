@@ -29,7 +29,6 @@ typedef struct {
 // -1 with a line in err.
 int vit_open(Vit *v, const char *path, char *err, size_t errlen);
 void vit_close(Vit *v);
-int64_t vit_params(const Vit *v);
 int vit_pixels(const Vit *v); // floats of one picture: channels x size x size
 
 typedef struct {
