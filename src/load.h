@@ -19,16 +19,12 @@ int load_model(Model *m, const char *path, char *err, size_t errlen);
 int load_vocab(Vocab *v, File *file, const Model *m, const char *path, char *err, size_t errlen);
 
 // llama2.c .bin, v0 (no magic), v1 and v2 ("ak42"). Everything is checked before a pointer is made: the header's
-// numbers, every product, every tensor's end against the file's size. Returns 0, or -1 with one line in err and *m
-// left empty.
-int load_llama2c(Model *m, const char *path, char *err, size_t errlen);
-// The same from an opened file, which is taken over (also on failure) and zeroed.
+// numbers, every product, every tensor's end against the file's size. The file is taken over (also on failure) and
+// zeroed. Returns 0, or -1 with one line in err and *m left empty.
 int load_llama2c_file(Model *m, File *file, char *err, size_t errlen);
 
-// GGUF v2 or v3 of the llama architecture; STEM-00001-of-0000N.gguf brings the files behind it. Returns 0, or -1 with
-// one line in err and *m left empty.
-int load_gguf(Model *m, const char *path, char *err, size_t errlen);
-// The same from an opened file, which is taken over (also on failure) and zeroed.
+// GGUF v2 or v3 of the llama architecture; STEM-00001-of-0000N.gguf brings the files behind it. The file is taken over
+// (also on failure) and zeroed. Returns 0, or -1 with one line in err and *m left empty.
 int load_gguf_file(Model *m, File *file, char *err, size_t errlen);
 // The vocabulary of a GGUF file, if it is a SentencePiece one with scores: its pieces are copied, the file stays the
 // caller's. vocab_size: tokens that there must be; 0: any. On failure *v is left empty.

@@ -505,12 +505,6 @@ int load_gguf_file(Model *m, File *file, char *err, size_t errlen) {
     return -1;
 }
 
-int load_gguf(Model *m, const char *path, char *err, size_t errlen) {
-    memset(m, 0, sizeof *m);
-    File file;
-    return file_map(&file, path, err, errlen) ? -1 : load_gguf_file(m, &file, err, errlen);
-}
-
 // ---- vocabulary
 
 // Byte b's token is written <0xHH>.

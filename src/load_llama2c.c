@@ -203,12 +203,6 @@ int load_llama2c_file(Model *m, File *file, char *err, size_t errlen) {
     return -1;
 }
 
-int load_llama2c(Model *m, const char *path, char *err, size_t errlen) {
-    memset(m, 0, sizeof *m);
-    File file;
-    return file_map(&file, path, err, errlen) ? -1 : load_llama2c_file(m, &file, err, errlen);
-}
-
 // -- tokenizer.bin
 
 enum { N_CONTROL = 3, N_BYTE_TOKENS = 256, RECORD_BYTES = 8 }; // <unk>, <s>, </s>; <0x00> ..; f32 score, i32 length

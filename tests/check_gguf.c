@@ -238,7 +238,7 @@ static void long_rows(void) {
 
 static bool model_open(Model *m, const char *path) {
     char err[512] = "";
-    int rc = load_gguf(m, path, err, sizeof err);
+    int rc = load_model(m, path, err, sizeof err);
     CHECK(!rc, "%s", err);
     return !rc;
 }
@@ -281,7 +281,7 @@ static void real_story(void) {
     CHECK(!strcmp(text, known_story), "found '%s'", text);
     Model a, b;
     if (!model_open(&a, STORIES "stories260K.gguf")) return;
-    CHECK(!load_llama2c(&b, STORIES "stories260K.bin", err, sizeof err), "%s", err);
+    CHECK(!load_model(&b, STORIES "stories260K.bin", err, sizeof err), "%s", err);
     int n_same = 0, n_other = 0;
     for (size_t i = 0; i < weights_count(&a.weights); i++) {
         const char *name = a.weights.table[i].key;
@@ -735,7 +735,7 @@ static void expect_failure(const char *path, const char *want, const char *what)
     char err[512] = "";
     Model m;
     memset(&m, 0xAA, sizeof m);
-    int rc = load_gguf(&m, path, err, sizeof err);
+    int rc = load_model(&m, path, err, sizeof err);
     CHECK(rc == -1 && one_line(err) && strstr(err, want), "%s: expected '%s', found '%s'", what, want, err);
     CHECK(!rc || (!m.weights.files && !m.weights.table && !m.config.dim), "%s: not left empty", what);
     if (!rc) weights_free(&m.weights);

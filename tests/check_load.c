@@ -27,6 +27,13 @@ static BinSpec small_spec(int version, bool tied) {
                      .seed = 5};
 }
 
+// By this reader, whatever the file begins with.
+static int load_bin(Model *m, const char *path, char *err, size_t errlen) {
+    memset(m, 0, sizeof *m);
+    File file;
+    return file_map(&file, path, err, errlen) ? -1 : load_llama2c_file(m, &file, err, errlen);
+}
+
 static void full_name(char out[64], BinKind kind, int layer) {
     if (bin_per_layer(kind)) snprintf(out, 64, "blk.%d.%s.weight", layer, bin_name(kind));
     else snprintf(out, 64, "%s.weight", bin_name(kind));
@@ -43,7 +50,7 @@ static void expect_bad_model(const char *path, const char *want, const char *wha
     char err[512] = "";
     Model m;
     memset(&m, 0xAA, sizeof m);
-    int rc = load_llama2c(&m, path, err, sizeof err);
+    int rc = load_bin(&m, path, err, sizeof err);
     if (!expect_failed(rc, &m, sizeof m, err, path, want, what)) weights_free(&m.weights);
 }
 
@@ -116,7 +123,7 @@ static void test_versions_agree(void) {
         make_bin(MODEL, &s);
         char err[512] = "";
         Model m;
-        int rc = load_llama2c(&m, MODEL, err, sizeof err);
+        int rc = load_bin(&m, MODEL, err, sizeof err);
         CHECK(!rc, "%s", err);
         if (rc) continue;
         check_model(&m, &s);
@@ -142,7 +149,7 @@ static void test_smallest_model(void) {
         make_bin(MODEL, &s);
         char err[512] = "";
         Model m;
-        CHECK(!load_llama2c(&m, MODEL, err, sizeof err), "%s", err);
+        CHECK(!load_bin(&m, MODEL, err, sizeof err), "%s", err);
         if (m.weights.files) check_model(&m, &s);
         weights_free(&m.weights);
     }
@@ -155,8 +162,8 @@ static void test_real_models(void) {
     SKIP_WITHOUT(REAL "stories260K.bin");
     char err[512] = "";
     Model a, b;
-    CHECK(!load_llama2c(&a, REAL "stories260K.bin", err, sizeof err), "%s", err);
-    CHECK(!load_llama2c(&b, REAL "stories260K-q8.bin", err, sizeof err), "%s", err);
+    CHECK(!load_bin(&a, REAL "stories260K.bin", err, sizeof err), "%s", err);
+    CHECK(!load_bin(&b, REAL "stories260K-q8.bin", err, sizeof err), "%s", err);
     if (a.weights.files && b.weights.files) {
         BinSpec s = {.dim = 64,
                      .hidden_dim = 172,
@@ -497,15 +504,14 @@ static void test_not_files(void) {
 static void test_no_room_for_the_line(void) {
     Model m;
     char err[8] = "1234567";
-    CHECK(load_llama2c(&m, BIN_DIR "no-such-file.bin", NULL, 0) == -1, "NULL");
-    CHECK(load_llama2c(&m, BIN_DIR "no-such-file.bin", err, 5) == -1 && !strcmp(err, "buil") && err[5] == '6', "'%s'",
-          err);
+    CHECK(load_bin(&m, BIN_DIR "no-such-file.bin", NULL, 0) == -1, "NULL");
+    CHECK(load_bin(&m, BIN_DIR "no-such-file.bin", err, 5) == -1 && !strcmp(err, "buil") && err[5] == '6', "'%s'", err);
     BinSpec s = small_spec(1, true);
     make_bin(MODEL, &s);
     CHECK(!truncate(MODEL, 300), "truncate");
-    CHECK(load_llama2c(&m, MODEL, NULL, 0) == -1, "NULL");
+    CHECK(load_bin(&m, MODEL, NULL, 0) == -1, "NULL");
     CHECK(!truncate(MODEL, 20), "truncate");
-    CHECK(load_llama2c(&m, MODEL, NULL, 0) == -1, "NULL");
+    CHECK(load_bin(&m, MODEL, NULL, 0) == -1, "NULL");
 }
 
 // -- the table refuses what was not asked for
@@ -515,7 +521,7 @@ static void test_lookup(void) {
     make_bin(MODEL, &s);
     Model m;
     char err[512] = "";
-    CHECK(!load_llama2c(&m, MODEL, err, sizeof err), "%s", err);
+    CHECK(!load_bin(&m, MODEL, err, sizeof err), "%s", err);
     const struct {
         const char *name, *want;
         unsigned mask;
@@ -551,7 +557,7 @@ static void read_shrunk(int err_fd) {
     file_guard_shrinking();
     Model m;
     char err[512];
-    if (load_llama2c(&m, MODEL, err, sizeof err) || truncate(MODEL, 100)) _exit(3);
+    if (load_bin(&m, MODEL, err, sizeof err) || truncate(MODEL, 100)) _exit(3);
     volatile uint8_t sum = 0;
     for (size_t i = 0; i < m.weights.files[0].size; i++) sum = (uint8_t)(sum + m.weights.files[0].data[i]);
     _exit(4);
