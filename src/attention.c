@@ -28,10 +28,11 @@ enum {
 static const float LOG2_E = 1.44269504088896340736f; // softmax works in base 2
 
 typedef struct {  // one worker's memory
-    float *q, *o; // panel way: [panels][head_dim][PANEL]; row way: [rows][head_dim]
+    float *q, *o; // panel way: [panels][head_dim][PANEL], q perhaps in bfloat16; row way: [rows][head_dim]
     float *m, *l; // [rows], the running maximum and sum
-    float *s;     // [TILE][PANEL] or [TILE]
-    float *k, *v; // the tile as fp32: [TILE][head_dim], [head_dim][TILE]
+    float *s;     // [TILE][PANEL] or [rows][TILE]
+    float *p;     // s in bfloat16
+    float *k, *v; // the tile unpacked: [TILE][head_dim], [head_dim][TILE] or, in bfloat16, groups; row way: v is of P V
     int *lo, *hi; // [rows], visible keys of each row
 } Lane;
 
@@ -48,6 +49,7 @@ typedef struct {
     const Attention *a;
     AttnScratch *scratch;
     const Kernels *kernels;
+    bool bf16; // the panel way
     int group; // query heads of a KV head
     int q_block, n_blocks, n_spans;
 } Plan;
@@ -80,7 +82,8 @@ AttnScratch *attention_scratch(int n_threads, int n_heads, int n_kv_heads, int h
     int group = n_heads / n_kv_heads;
     size_t hd = (size_t)head_dim, rows = (size_t)q_block_for(group) * (size_t)group;
     rows = (rows + MAX_PANEL - 1) / MAX_PANEL * MAX_PANEL;
-    size_t each[] = {padded(rows * hd), padded(rows * hd), padded(rows), padded(rows), padded(TILE * MAX_PANEL),
+    size_t tile = padded(TILE * MAX_PANEL);
+    size_t each[] = {padded(rows * hd), padded(rows * hd), padded(rows), padded(rows), tile, tile,
                      padded(TILE * hd), padded(TILE * hd), padded(rows), padded(rows)};
     size_t per_worker = 0, parts = MAX_ITEMS_SPLIT * rows * (hd + 2);
     for (size_t i = 0; i < sizeof each / sizeof *each; i++) per_worker += each[i];
@@ -99,8 +102,8 @@ AttnScratch *attention_scratch(int n_threads, int n_heads, int n_kv_heads, int h
     float *p = s->memory + padded(parts);
     for (int i = 0; i < n_threads; i++) {
         Lane *w = &lanes[i];
-        void **fields[] = {(void **)&w->q, (void **)&w->o, (void **)&w->m,  (void **)&w->l, (void **)&w->s,
-                           (void **)&w->k, (void **)&w->v, (void **)&w->lo, (void **)&w->hi};
+        void **fields[] = {(void **)&w->q, (void **)&w->o, (void **)&w->m, (void **)&w->l,  (void **)&w->s,
+                           (void **)&w->p, (void **)&w->k, (void **)&w->v, (void **)&w->lo, (void **)&w->hi};
         for (size_t f = 0; f < sizeof fields / sizeof *fields; p += each[f++]) *fields[f] = p;
     }
     return s;
@@ -193,40 +196,83 @@ static void apply_mask(const Plan *p, const Item *it, const Lane *w, float *s, i
     }
 }
 
-// ---- a tile of K and V as fp32
+// ---- a tile of K and V
 
-static const void *tile_base(const Plan *p, const Item *it, int j0) {
+// Keys j0.. of the cache, as they are: K's rows, V's groups from j0's on, and with KV_Q8 the scales of both.
+typedef struct {
+    const void *k, *v;
+    const float *k_scales, *v_scales;
+} Stored;
+
+static Stored stored_at(const Plan *p, const Item *it, int j0) {
     const KvView *kv = &p->a->kv;
-    return (const char *)kv->blocks[j0 / KV_BLOCK] + (size_t)it->head * kv->head_bytes;
+    const char *base = (const char *)kv->blocks[j0 / KV_BLOCK] + (size_t)it->head * kv->head_bytes;
+    size_t at = (size_t)(j0 % KV_BLOCK) * (size_t)kv->head_dim * kv_value_bytes(kv->type);
+    const float *scales = (const float *)(const void *)(base + kv->scales_offset) + j0 % KV_BLOCK;
+    return (Stored){base + at, base + kv->v_offset + at, scales, scales + KV_BLOCK};
 }
 
-static const float *k_tile(const Plan *p, const Item *it, const Lane *w, int j0, int n_keys) {
-    const void *base = tile_base(p, it, j0);
-    int64_t hd = p->a->kv.head_dim, at = j0 % KV_BLOCK * hd;
-    if (p->a->kv.type == KV_F32) return (const float *)base + at;
-    int n = n_keys * (int)hd;
-    p->kernels->f32_from_bf16(w->k, n, (const uint16_t *)base + at, n, 1, n);
+// [n_keys][head_dim]
+static const float *k_tile(const Plan *p, const Lane *w, Stored t, int n_keys) {
+    int hd = p->a->kv.head_dim, n = n_keys * hd;
+    if (p->a->kv.type == KV_F32) return t.k;
+    if (p->a->kv.type == KV_BF16) p->kernels->f32_from_bf16(w->k, n, t.k, n, 1, n);
+    else p->kernels->unpack_i8g(w->k, t.k, t.k_scales, hd, 0, n);
     return w->k;
 }
 
-// [head_dim][*ld], the first n_keys columns. Few keys of an fp32 cache are used in place.
-static const float *v_tile(const Plan *p, const Item *it, const Lane *w, int j0, int n_keys, int *ld) {
-    const char *base = (const char *)tile_base(p, it, j0) + p->a->kv.v_offset;
+// KV_GROUP keys of V^T: y[d * ld + i]
+static void unpack_v_q8(float *y, int64_t ld, const int8_t *q, const float *scales, int hd) {
+    for (int d = 0; d < hd; d++) {
+        for (int i = 0; i < KV_GROUP; i++) y[d * ld + i] = (float)q[d * KV_GROUP + i] * scales[i];
+    }
+}
+
+// [head_dim][TILE]; whole groups, of which the first n_keys columns count.
+static const float *v_tile(const Plan *p, const Lane *w, Stored t, int n_keys) {
     int hd = p->a->kv.head_dim;
-    bool in_place = p->a->kv.type == KV_F32 && n_keys <= KV_GROUP;
-    *ld = in_place ? KV_GROUP : TILE;
     for (int j = 0; j < n_keys; j += KV_GROUP) {
-        int64_t at = (int64_t)(j0 % KV_BLOCK + j) * hd;
-        int n = min_int(KV_GROUP, n_keys - j);
-        if (p->a->kv.type == KV_BF16) {
-            p->kernels->f32_from_bf16(w->v + j, TILE, (const uint16_t *)(const void *)base + at, KV_GROUP, hd, n);
-            continue;
+        const float *f32 = (const float *)t.v + j * hd;
+        switch (p->a->kv.type) {
+        case KV_F32:
+            for (int d = 0; d < hd; d++) memcpy(w->v + d * TILE + j, f32 + d * KV_GROUP, sizeof *f32 * KV_GROUP);
+            break;
+        case KV_BF16:
+            p->kernels->f32_from_bf16(w->v + j, TILE, (const uint16_t *)t.v + j * hd, KV_GROUP, hd, KV_GROUP);
+            break;
+        case KV_Q8: unpack_v_q8(w->v + j, TILE, (const int8_t *)t.v + j * hd, t.v_scales + j, hd); break;
         }
-        const float *group = (const float *)(const void *)base + at;
-        if (in_place) return group;
-        for (int d = 0; d < hd; d++) memcpy(w->v + d * TILE + j, group + d * KV_GROUP, sizeof(float) * (size_t)n);
     }
     return w->v;
+}
+
+// The same in bfloat16: K as rows, V in the cache's groups.
+static const uint16_t *k_tile_bf16(const Plan *p, const Lane *w, Stored t, int n_keys) {
+    uint16_t *rounded = (uint16_t *)(void *)w->k; // over what is rounded
+    if (p->a->kv.type == KV_BF16) return t.k;
+    p->kernels->bf16->round(rounded, k_tile(p, w, t, n_keys), n_keys * p->a->kv.head_dim);
+    return rounded;
+}
+
+// Whole groups, with zeros behind the last key: what the cache has there may be no number.
+static const uint16_t *v_tile_bf16(const Plan *p, const Lane *w, Stored t, int n_keys) {
+    uint16_t *rounded = (uint16_t *)(void *)w->v;
+    int hd = p->a->kv.head_dim, group = KV_GROUP * hd, n_last = n_keys % KV_GROUP;
+    if (p->a->kv.type == KV_BF16 && !n_last) return t.v;
+    for (int j = 0; j < n_keys; j += KV_GROUP) {
+        uint16_t *to = rounded + j * hd;
+        if (p->a->kv.type == KV_Q8) {
+            unpack_v_q8(w->v + j * hd, KV_GROUP, (const int8_t *)t.v + j * hd, t.v_scales + j, hd);
+            p->kernels->bf16->round(to, w->v + j * hd, group);
+        } else {
+            memcpy(to, (const uint16_t *)t.v + j * hd, sizeof *to * (size_t)group);
+        }
+    }
+    uint16_t *last = rounded + (n_keys - n_last) * hd;
+    for (int d = 0; n_last && d < hd; d++) {
+        memset(last + d * KV_GROUP + n_last, 0, sizeof *last * (size_t)(KV_GROUP - n_last));
+    }
+    return rounded;
 }
 
 // ---- results
@@ -273,15 +319,34 @@ static void cap_scores(const Plan *p, float *s, int n) {
     p->kernels->softcap(s, n, 1, p->a->softcap * LOG2_E);
 }
 
+// y[row * ldy + i] = sum_j w(i, j) x[row * ldx + j] over rows of the cache.
+static void cache_dots(const Plan *p, float *y, int64_t ldy, const void *w, int64_t ldw, int64_t step, const float *x,
+                       int64_t ldx, int n_rows, int n_x, int k) {
+    const Kernels *kn = p->kernels;
+    switch (p->a->kv.type) {
+    case KV_F32: kn->dots_f32(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k); break;
+    case KV_BF16: kn->dots_bf16(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k); break;
+    case KV_Q8: kn->dots_i8(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k); break;
+    }
+}
+
+static void scale_keys(float *s, const float *scales, int n_keys, int n_rows) {
+    for (int r = 0; r < n_rows; r++) {
+        for (int j = 0; j < n_keys; j++) s[r * TILE + j] *= scales[j];
+    }
+}
+
 // s[row][TILE] = K q for every row. Short vectors do not fill the lanes of a dot: then K^T is packed, keys are the
 // lanes, and the rows are the columns of the gemm.
-static void row_scores(const Plan *p, const Item *it, const Lane *w, const float *k, int n_keys) {
+static void row_scores(const Plan *p, const Item *it, const Lane *w, Stored t, int n_keys) {
     const Kernels *kn = p->kernels;
     int hd = p->a->kv.head_dim, panel = kn->panel;
     if (hd > panel / 4) {
-        for (int r = 0; r < it->n_rows; r++) kn->matvec_f32(w->s + r * TILE, k, hd, w->q + r * hd, n_keys, hd);
+        cache_dots(p, w->s, TILE, t.k, hd, DOTS_STEP, w->q, hd, n_keys, it->n_rows, hd);
+        if (p->a->kv.type == KV_Q8) scale_keys(w->s, t.k_scales, n_keys, it->n_rows);
         return;
     }
+    const float *k = k_tile(p, w, t, n_keys);
     float packed[MAX_PANEL * MAX_PANEL / 4];
     for (int j = 0; j < n_keys; j += panel) {
         kn->pack(packed, k + j * hd, hd, min_int(panel, n_keys - j), hd);
@@ -289,44 +354,82 @@ static void row_scores(const Plan *p, const Item *it, const Lane *w, const float
     }
 }
 
-static void row_way(const Plan *p, const Item *it, Lane *w, TileList tiles, int first, int last, float scale) {
-    const Kernels *kn = p->kernels;
-    int hd = p->a->kv.head_dim;
-    float pv[TILE];
-    for (int r = 0; r < it->n_rows; r++) scaled_copy(w->q + r * hd, q_row(p, it, r), hd, scale);
-    memset(w->o, 0, sizeof(float) * (size_t)(it->n_rows * hd));
-    for (int i = first; i < last; i++) {
-        int j0 = tile_at(tiles, i) * TILE, n = min_int(TILE, it->hi_max - j0);
-        if (judge(p, it, w, 0, it->n_rows, j0, j0 + n) == SKIP) continue;
-        int ldv;
-        const float *k = k_tile(p, it, w, j0, n), *v = v_tile(p, it, w, j0, n, &ldv);
-        row_scores(p, it, w, k, n);
-        for (int r = 0; p->a->softcap > 0 && r < it->n_rows; r++) cap_scores(p, w->s + r * TILE, n);
-        for (int r = 0; r < it->n_rows; r++) {
-            float *s = w->s + r * TILE, *o = w->o + r * hd;
-            Verdict verdict = judge(p, it, w, r, r + 1, j0, j0 + n);
-            if (verdict == SKIP) continue;
-            if (verdict == EDGE) apply_mask(p, it, w, s, 1, r, 1, j0, n);
-            float alpha = kn->softmax_row(s, n, &w->m[r], &w->l[r]);
-            if (alpha != 1) scaled_copy(o, o, hd, alpha);
-            for (int d = 0; d < hd; d += TILE) {
-                int n_d = min_int(TILE, hd - d);
-                kn->matvec_f32(pv, v + d * ldv, ldv, s, n_d, n);
-                for (int e = 0; e < n_d; e++) o[d + e] += pv[e];
-            }
-        }
+// Scores of row r to probabilities, its output so far rescaled.
+static void row_softmax(const Plan *p, const Item *it, const Lane *w, int r, int j0, int n_keys) {
+    float *s = w->s + r * TILE, *o = w->o + r * p->a->kv.head_dim;
+    Verdict verdict = judge(p, it, w, r, r + 1, j0, j0 + n_keys);
+    if (verdict == SKIP) {
+        memset(s, 0, sizeof *s * (size_t)n_keys);
+        return;
     }
-    for (int r = 0; r < it->n_rows; r++) finish_row(p, it, r, w->o + r * hd, 1, w->m[r], w->l[r]);
+    if (p->a->softcap > 0) cap_scores(p, s, n_keys);
+    if (verdict == EDGE) apply_mask(p, it, w, s, 1, r, 1, j0, n_keys);
+    float alpha = p->kernels->softmax_row(s, n_keys, &w->m[r], &w->l[r]);
+    if (alpha != 1) scaled_copy(o, o, p->a->kv.head_dim, alpha);
 }
 
+static void row_way(const Plan *p, const Item *it, Lane *w, TileList tiles, int first, int last, float scale) {
+    int hd = p->a->kv.head_dim, n_rows = it->n_rows;
+    for (int r = 0; r < n_rows; r++) scaled_copy(w->q + r * hd, q_row(p, it, r), hd, scale);
+    memset(w->o, 0, sizeof(float) * (size_t)(n_rows * hd));
+    for (int i = first; i < last; i++) {
+        int j0 = tile_at(tiles, i) * TILE, n = min_int(TILE, it->hi_max - j0);
+        if (judge(p, it, w, 0, n_rows, j0, j0 + n) == SKIP) continue;
+        Stored t = stored_at(p, it, j0);
+        row_scores(p, it, w, t, n);
+        for (int r = 0; r < n_rows; r++) row_softmax(p, it, w, r, j0, n);
+        if (p->a->kv.type == KV_Q8) scale_keys(w->s, t.v_scales, n, n_rows);
+        cache_dots(p, w->v, hd, t.v, KV_GROUP, KV_GROUP * hd, w->s, TILE, hd, n_rows, n);
+        for (int d = 0; d < n_rows * hd; d++) w->o[d] += w->v[d];
+    }
+    for (int r = 0; r < n_rows; r++) finish_row(p, it, r, w->o + r * hd, 1, w->m[r], w->l[r]);
+}
+
+// Panels of Q^T, scaled so that softmax works in base 2; w->o is free until the first tile.
 static void pack_queries(const Plan *p, const Item *it, Lane *w, float scale) {
-    int hd = p->a->kv.head_dim, panel = p->kernels->panel;
+    const Kernels *kn = p->kernels;
+    int hd = p->a->kv.head_dim, panel = kn->panel;
+    uint16_t *words = (uint16_t *)(void *)w->o;
     for (int r0 = 0; r0 < it->n_rows; r0 += panel) {
         int n = min_int(panel, it->n_rows - r0);
-        // w->o is free until the first tile: the rows of a panel, scaled so that softmax works in base 2
         for (int r = 0; r < n; r++) scaled_copy(w->o + r * hd, q_row(p, it, r0 + r), hd, scale);
-        p->kernels->pack(w->q + r0 * hd, w->o, hd, n, hd);
+        if (p->bf16) kn->bf16->round(words, w->o, n * hd);
+        int width = p->bf16 ? hd / 2 : hd; // in words: a pair of bfloat16 is one
+        kn->pack(w->q + r0 * width, w->o, width, n, width);
     }
+}
+
+// A tile in the type of the panel way.
+typedef struct {
+    const float *k, *v;
+    const uint16_t *k16, *v16;
+} Tile;
+
+static Tile unpack_tile(const Plan *p, const Lane *w, Stored t, int n_keys) {
+    if (p->bf16) return (Tile){.k16 = k_tile_bf16(p, w, t, n_keys), .v16 = v_tile_bf16(p, w, t, n_keys)};
+    return (Tile){.k = k_tile(p, w, t, n_keys), .v = v_tile(p, w, t, n_keys)};
+}
+
+// s[key][PANEL] = K Q^T
+static void panel_scores(const Plan *p, const Lane *w, const Tile *t, const float *q, int n_keys) {
+    const Kernels *kn = p->kernels;
+    int hd = p->a->kv.head_dim;
+    const uint16_t *q16 = (const uint16_t *)(const void *)q;
+    if (p->bf16) kn->bf16->gemm(w->s, kn->panel, q16, t->k16, hd, BF16_STEP, n_keys, hd, kn->panel, false);
+    else kn->gemm(w->s, kn->panel, q, t->k, hd, n_keys, hd, kn->panel, false);
+}
+
+// o[d][PANEL] += V^T P^T, with P^T in w->s
+static void panel_values(const Plan *p, const Lane *w, const Tile *t, float *o, int n_keys) {
+    const Kernels *kn = p->kernels;
+    int hd = p->a->kv.head_dim, whole = (n_keys + BF16_STEP - 1) / BF16_STEP * BF16_STEP;
+    if (!p->bf16) {
+        kn->gemm(o, kn->panel, w->s, t->v, TILE, hd, n_keys, kn->panel, true);
+        return;
+    }
+    uint16_t *pairs = (uint16_t *)(void *)w->p;
+    kn->bf16->pair(pairs, w->s, n_keys);
+    kn->bf16->gemm(o, kn->panel, pairs, t->v16, KV_GROUP, KV_GROUP * hd, hd, whole, kn->panel, true);
 }
 
 static void panel_way(const Plan *p, const Item *it, Lane *w, TileList tiles, int first, int last, float scale) {
@@ -339,15 +442,13 @@ static void panel_way(const Plan *p, const Item *it, Lane *w, TileList tiles, in
     for (int r = it->n_rows; r < rows_padded; r++) w->m[r] = SCORE_START, w->l[r] = 0;
     for (int i = first; i < last; i++) {
         int j0 = tile_at(tiles, i) * TILE, n = min_int(TILE, it->hi_max - j0);
-        const float *k = NULL, *v = NULL;
-        int ldv = 0;
+        Tile t = {0};
         for (int r0 = 0; r0 < it->n_rows; r0 += panel) {
             int r1 = min_int(r0 + panel, it->n_rows);
             Verdict verdict = judge(p, it, w, r0, r1, j0, j0 + n);
             if (verdict == SKIP) continue;
-            if (!k) k = k_tile(p, it, w, j0, n);
-            if (!v) v = v_tile(p, it, w, j0, n, &ldv);
-            kn->gemm(w->s, panel, w->q + r0 * hd, k, hd, n, hd, panel, false);
+            if (!t.k && !t.k16) t = unpack_tile(p, w, stored_at(p, it, j0), n);
+            panel_scores(p, w, &t, w->q + r0 * (p->bf16 ? hd / 2 : hd), n);
             if (p->a->softcap > 0) cap_scores(p, w->s, n * panel);
             if (verdict == EDGE) apply_mask(p, it, w, w->s, panel, r0, r1 - r0, j0, n);
             float *o = w->o + r0 * hd;
@@ -356,7 +457,7 @@ static void panel_way(const Plan *p, const Item *it, Lane *w, TileList tiles, in
                     for (int lane = 0; lane < panel; lane++) o[d * panel + lane] *= alpha[lane];
                 }
             }
-            kn->gemm(o, panel, w->s, v, ldv, hd, n, panel, true);
+            panel_values(p, w, &t, o, n);
         }
     }
     for (int r = 0; r < it->n_rows; r++) {
@@ -438,14 +539,15 @@ static void end_profile(Profile *profile, const Attention *a) {
         lo = a->mask.window > 0 ? max_int(0, pos - a->mask.window + 1) : 0;
         pairs += hi - lo + min_int(n_sinks, lo);
     }
-    double keys = n_keys - lo + min_int(n_sinks, lo), size = a->kv.type == KV_F32 ? 4 : 2;
-    profile_end(profile, 4 * pairs * a->n_heads * a->kv.head_dim, 2 * size * keys * a->kv.n_kv_heads * a->kv.head_dim);
+    double keys = n_keys - lo + min_int(n_sinks, lo), bytes = (double)kv_token_bytes(a->kv.type, a->kv.head_dim);
+    profile_end(profile, 4 * pairs * a->n_heads * a->kv.head_dim, bytes * keys * a->kv.n_kv_heads);
 }
 
 void attention(ThreadPool *pool, AttnScratch *scratch, const Attention *a) {
     Profile *profile = threads_profile(pool);
     profile_begin(profile, PROFILE_ATTENTION);
     Plan p = {.a = a, .scratch = scratch, .kernels = kernels(), .group = a->n_heads / a->kv.n_kv_heads, .n_spans = 1};
+    p.bf16 = p.kernels->bf16 && a->kv.type != KV_F32 && a->kv.head_dim % BF16_STEP == 0;
     p.q_block = q_block_for(p.group);
     p.n_blocks = (a->n_q + p.q_block - 1) / p.q_block;
     int n_pairs = p.n_blocks * a->kv.n_kv_heads;
@@ -460,10 +562,13 @@ void attention(ThreadPool *pool, AttnScratch *scratch, const Attention *a) {
 
 static void copy_key(float *k, const KvView *kv, int head, int pos) {
     const char *base = (const char *)kv->blocks[pos / KV_BLOCK] + (size_t)head * kv->head_bytes;
-    int64_t at = (int64_t)(pos % KV_BLOCK) * kv->head_dim;
-    for (int d = 0; d < kv->head_dim; d++) {
-        k[d] = kv->type == KV_F32 ? ((const float *)(const void *)base)[at + d]
-                                  : f32_from_bf16(((const uint16_t *)(const void *)base)[at + d]);
+    int at = pos % KV_BLOCK, hd = kv->head_dim;
+    const char *row = base + (size_t)at * (size_t)hd * kv_value_bytes(kv->type);
+    const float *scales = (const float *)(const void *)(base + kv->scales_offset);
+    for (int d = 0; d < hd; d++) {
+        k[d] = kv->type == KV_F32    ? ((const float *)(const void *)row)[d]
+               : kv->type == KV_BF16 ? f32_from_bf16(((const uint16_t *)(const void *)row)[d])
+                                     : (float)((const int8_t *)row)[d] * scales[at];
     }
 }
 

@@ -1,6 +1,8 @@
 // cli: see cli.h.
 #include "cli.h"
 
+#include "kvcache.h"
+
 #include <errno.h>
 #include <math.h>
 #include <stdarg.h>
@@ -83,9 +85,10 @@ bool args_json(Args *a, const char *flag) {
 
 KvType args_kv(Args *a, const char *flag) {
     const char *text = args_text(a, flag);
-    if (!strcmp(text, "bf16")) return KV_BF16;
-    if (!strcmp(text, "f32")) return KV_F32;
-    die(2, "%s: expected bf16 or f32, found '%s'", flag, text);
+    for (KvType t = KV_BF16; kv_type_name(t); t++) {
+        if (!strcmp(text, kv_type_name(t))) return t;
+    }
+    die(2, "%s: expected bf16, f32 or q8, found '%s'", flag, text);
 }
 
 bool args_session(Args *a, const char *flag, SessionOptions *o) {

@@ -11,6 +11,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 static uint64_t enabled_state(void) { // XCR0: the register state that the operating system saves
     uint32_t lo, hi;
@@ -18,16 +20,27 @@ static uint64_t enabled_state(void) { // XCR0: the register state that the opera
     return (uint64_t)hi << 32 | lo;
 }
 
+// Linux gives a process the tiles when it asks (Documentation/arch/x86/xstate.rst); every thread may use them then.
+static bool may_use_tiles(void) {
+    enum { XCR0_TILES = 0x60000, ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    if ((enabled_state() & XCR0_TILES) != XCR0_TILES) return false;
+    return !syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA);
+}
+
 static CpuRung detect(void) {
     enum { XCR0_AVX = 0x6, XCR0_AVX512 = 0xe6 };
-    unsigned a, b, c, d, b7, c7;
+    unsigned a, b, c, d, a7, b7, c7, d7;
     if (!__get_cpuid(1, &a, &b, &c, &d)) return RUNG_SCALAR;
     unsigned need = bit_OSXSAVE | bit_AVX | bit_FMA | bit_F16C;
     if ((c & need) != need || (enabled_state() & XCR0_AVX) != XCR0_AVX) return RUNG_SCALAR;
-    if (!__get_cpuid_count(7, 0, &a, &b7, &c7, &d) || !(b7 & bit_AVX2)) return RUNG_SCALAR;
+    if (!__get_cpuid_count(7, 0, &a, &b7, &c7, &d7) || !(b7 & bit_AVX2)) return RUNG_SCALAR;
     unsigned need7 = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
     if ((b7 & need7) != need7 || !(c7 & bit_AVX512VNNI)) return RUNG_AVX2;
-    return (enabled_state() & XCR0_AVX512) == XCR0_AVX512 ? RUNG_AVX512 : RUNG_AVX2;
+    if ((enabled_state() & XCR0_AVX512) != XCR0_AVX512) return RUNG_AVX2;
+    enum { AVX512_BF16 = 1 << 5, AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24 }; // gcc and clang name them differently
+    if (!__get_cpuid_count(7, 1, &a7, &b, &c, &d) || !(a7 & AVX512_BF16)) return RUNG_AVX512;
+    unsigned tiles = AMX_TILE | AMX_BF16;
+    return (d7 & tiles) == tiles && may_use_tiles() ? RUNG_AMX : RUNG_AVX512BF16;
 }
 #elif defined(__aarch64__)
 static CpuRung detect(void) {
@@ -55,17 +68,20 @@ static void read_model(void) {
     if (f) fclose(f);
 }
 
+static bool has_rung(CpuRung r) {
+    bool x86 = best >= RUNG_AVX2 && r >= RUNG_AVX2 && r < best;
+    return r == RUNG_SCALAR || r == best || x86;
+}
+
 static void ask(void) {
     best = chosen = detect();
     read_model();
     const char *want = getenv("TESSERA_CPU");
     if (!want || !*want) return;
     for (CpuRung r = RUNG_SCALAR; r < N_RUNGS; r++) {
-        bool runs = r == RUNG_SCALAR || r == best || (best == RUNG_AVX512 && r == RUNG_AVX2);
-        if (!strcmp(want, cpu_rung_name(r)) && runs) {
-            chosen = r;
-            return;
-        }
+        if (strcmp(want, cpu_rung_name(r)) || !has_rung(r)) continue;
+        chosen = r;
+        return;
     }
     fprintf(stderr, "TESSERA_CPU=%s: not a rung of this machine; using %s\n", want, cpu_rung_name(best));
 }
@@ -81,7 +97,7 @@ CpuRung cpu_rung(void) {
 }
 
 const char *cpu_rung_name(CpuRung r) {
-    static const char *const names[N_RUNGS] = {"scalar", "neon", "avx2", "avx512"};
+    static const char *const names[N_RUNGS] = {"scalar", "neon", "avx2", "avx512", "avx512bf16", "amx"};
     return (unsigned)r < N_RUNGS ? names[r] : "?";
 }
 

@@ -21,10 +21,7 @@ int decoder_state_open(DecoderState *s, const Decoder *d, int n_ctx, int n_threa
     n_threads = threads_count(s->compute.pool);
     s->scratch = attention_scratch(n_threads, c->n_heads, c->n_kv_heads, c->head_dim, err, errlen);
     s->logits = malloc(sizeof(float) * LOGITS_BLOCK * (size_t)c->vocab_size);
-    int widest = c->n_heads * c->head_dim > c->dim ? c->n_heads * c->head_dim : c->dim;
-    if (experts_width(c) > widest) widest = experts_width(c);
-    if (s->scratch && s->logits && !compute_reserve(&s->compute, widest, err, errlen) &&
-        !rope_open(&s->rope, c, false, n_ctx, long_or_short(d, n_ctx), err, errlen) &&
+    if (s->scratch && s->logits && !rope_open(&s->rope, c, false, n_ctx, long_or_short(d, n_ctx), err, errlen) &&
         !rope_open(&s->local_rope, c, true, n_ctx, long_or_short(d, n_ctx), err, errlen) &&
         !decoder_state_reserve(s, d, 1, err, errlen)) {
         return 0;
@@ -43,6 +40,11 @@ void decoder_state_close(DecoderState *s) {
     free(s->memory);
     free(s->ffn.picks);
     memset(s, 0, sizeof *s);
+}
+
+static int widest_input(const Config *c) {
+    int widest = c->n_heads * c->head_dim > c->dim ? c->n_heads * c->head_dim : c->dim;
+    return experts_width(c) > widest ? experts_width(c) : widest;
 }
 
 // Which experts a token goes to: whole numbers, and so not among the buffers.
@@ -76,6 +78,7 @@ int decoder_state_reserve(DecoderState *s, const Decoder *d, int n, char *err, s
                            {&s->ffn.routes, (size_t)c->n_experts},
                            {&s->ffn.weights, used > 1 ? used : 1}};
     if (reserve_picks(s, c, n, err, errlen)) return -1;
+    if (compute_reserve(&s->compute, widest_input(c), n, err, errlen)) return -1;
     return buffers_reserve(&s->memory, &s->room, n, list, sizeof list / sizeof *list, "tokens", err, errlen);
 }
 
@@ -106,20 +109,24 @@ typedef struct {
     int layer, n;
 } HeadJob;
 
-// Turn the queries of one KV head and its keys, and store keys and values.
-static void turn_and_store(void *context, int kv_head, int worker) {
+enum { TOKENS_PER_ITEM = 32 };
+
+// Of some tokens: turn the queries of one KV head and its keys, and store keys and values.
+static void turn_and_store(void *context, int item, int worker) {
     (void)worker;
     const HeadJob *job = context;
     const Config *c = job->config;
     DecoderState *s = job->s;
+    int kv_head = item % c->n_kv_heads, first = item / c->n_kv_heads * TOKENS_PER_ITEM;
+    int n = job->n - first < TOKENS_PER_ITEM ? job->n - first : TOKENS_PER_ITEM, group = c->n_heads / c->n_kv_heads;
     int64_t hd = c->head_dim, q_dim = c->n_heads * hd, kv_dim = c->n_kv_heads * hd;
-    int group = c->n_heads / c->n_kv_heads;
-    float *k = s->k + kv_head * hd;
-    for (int h = kv_head * group; job->turns && h < (kv_head + 1) * group; h++) {
-        rope_turn(&s->rope, s->q + h * hd, q_dim, job->turns, c->rope_pairing, job->n);
+    float *q = s->q + first * q_dim, *k = s->k + first * kv_dim + kv_head * hd;
+    const float *turns = job->turns ? job->turns + (int64_t)first * config_rotated(c) : NULL;
+    for (int h = kv_head * group; turns && h < (kv_head + 1) * group; h++) {
+        rope_turn(&s->rope, q + h * hd, q_dim, turns, c->rope_pairing, n);
     }
-    if (job->turns) rope_turn(&s->rope, k, kv_dim, job->turns, c->rope_pairing, job->n);
-    kvcache_store_head(job->cache, job->layer, kv_head, job->n, k, s->v + kv_head * hd, kv_dim);
+    if (turns) rope_turn(&s->rope, k, kv_dim, turns, c->rope_pairing, n);
+    kvcache_store_head(job->cache, job->layer, kv_head, first, n, k, s->v + first * kv_dim + kv_head * hd, kv_dim);
 }
 
 // qkv[n][n_heads][q, k, v][head_dim] into q, k and v.
@@ -158,7 +165,8 @@ static void attend(const Decoder *d, DecoderState *s, KvCache *cache, int layer,
     if (config_layer_turns(c, layer)) job.turns = config_layer_slides(c, layer) ? s->local_turns : s->turns;
     bool small = (int64_t)n * (c->n_heads + 2 * c->n_kv_heads) * c->head_dim < 8192;
     profile_begin(threads_profile(compute->pool), PROFILE_ROPE);
-    threads_for_if(!small, compute->pool, c->n_kv_heads, turn_and_store, &job);
+    int n_items = (n + TOKENS_PER_ITEM - 1) / TOKENS_PER_ITEM * c->n_kv_heads;
+    threads_for_if(!small, compute->pool, n_items, turn_and_store, &job);
     profile_end(threads_profile(compute->pool), 0, 0);
     AttnMask mask = {.causal = true,
                      .window = kvcache_window(cache, layer),

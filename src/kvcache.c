@@ -4,6 +4,7 @@
 #include "file.h"
 #include "quant.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,16 +12,29 @@ enum { ALIGNMENT = 64 };
 
 struct KvCache {
     KvShape shape;
-    size_t element, head_bytes, block_bytes;
-    void ***blocks; // [n_layers][n_slots], NULL where nothing is stored or the window let go
-    int n_slots;    // room in each block table
-    int n_blocks;   // blocks of tokens that have been reserved, from the first
+    size_t k_bytes, head_bytes, block_bytes; // k_bytes: of K in a head, as many as of V
+    void ***blocks;                          // [n_layers][n_slots], NULL where nothing is stored or the window let go
+    int n_slots;                             // room in each block table
+    int n_blocks;                            // blocks of tokens that have been reserved, from the first
     struct {
         int window, first_kept; // its table holds blocks [0, n_sink_blocks) and [first_kept, n_blocks)
     } * layers;                 // [n_layers]
     int length;                 // tokens stored
     uint64_t bytes;
 };
+
+const char *kv_type_name(KvType t) {
+    static const char *const names[] = {[KV_BF16] = "bf16", [KV_F32] = "f32", [KV_Q8] = "q8"};
+    return (unsigned)t < sizeof names / sizeof *names ? names[t] : NULL;
+}
+
+size_t kv_value_bytes(KvType t) {
+    return t == KV_F32 ? sizeof(float) : t == KV_BF16 ? sizeof(uint16_t) : sizeof(int8_t);
+}
+
+size_t kv_token_bytes(KvType t, int head_dim) {
+    return 2 * (kv_value_bytes(t) * (size_t)head_dim + (t == KV_Q8 ? sizeof(float) : 0));
+}
 
 static int sink_blocks(const KvCache *c) {
     return (c->shape.n_sinks + KV_BLOCK - 1) / KV_BLOCK;
@@ -40,9 +54,9 @@ KvCache *kvcache_open(const KvShape *shape, char *err, size_t errlen) {
     c->shape = *shape;
     c->blocks = tables;
     for (int i = 0; i < shape->n_layers; i++) c->layers[i].window = shape->windows ? shape->windows[i] : shape->window;
-    c->element = shape->type == KV_BF16 ? sizeof(uint16_t) : sizeof(float);
-    size_t k_bytes = c->element * KV_BLOCK * (size_t)shape->head_dim;
-    c->head_bytes = (2 * k_bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    c->k_bytes = kv_value_bytes(shape->type) * KV_BLOCK * (size_t)shape->head_dim;
+    size_t bytes = KV_BLOCK * kv_token_bytes(shape->type, shape->head_dim);
+    c->head_bytes = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     c->block_bytes = c->head_bytes * (size_t)shape->n_kv_heads;
     return c;
 }
@@ -90,7 +104,7 @@ uint64_t kvcache_token_bytes(const KvCache *c) {
         if (window && n > window) n = window + (c->shape.n_sinks < n - window ? c->shape.n_sinks : n - window);
         visible += (uint64_t)n;
     }
-    return visible * (uint64_t)c->shape.n_kv_heads * (uint64_t)c->shape.head_dim * 2 * c->element;
+    return visible * (uint64_t)c->shape.n_kv_heads * kv_token_bytes(c->shape.type, c->shape.head_dim);
 }
 
 static int grow_tables(KvCache *c, int n_slots) {
@@ -127,7 +141,7 @@ int kvcache_reserve(KvCache *c, int n, char *err, size_t errlen) {
         while (c->n_blocks > before) free_block(c, --c->n_blocks);
         return fail(err, errlen,
                     "KV cache: out of memory after %d tokens (%.1f MiB held, %.1f MiB for the next %d); a smaller -c, "
-                    "--window W or --kv bf16 needs less",
+                    "--window W or --kv q8 needs less",
                     c->length, (double)c->bytes / 0x1p20, (double)c->block_bytes * c->shape.n_layers / 0x1p20,
                     KV_BLOCK);
     }
@@ -144,27 +158,37 @@ static void store_f32(float *k_row, float *v_column, const float *k, const float
     for (int d = 0; d < head_dim; d++) v_column[d * KV_GROUP] = v[d];
 }
 
-void kvcache_store_head(KvCache *c, int layer, int head, int n, const float *k, const float *v, int64_t ld) {
+// x[n] as whole numbers of -127..127, `stride` apart; returns what they are multiples of.
+static float store_q8(int8_t *q, int stride, const float *x, int n) {
+    float most = 0;
+    for (int i = 0; i < n; i++) most = fmaxf(most, fabsf(x[i]));
+    float scale = most / 127, inverse = scale > 0 ? 1 / scale : 0;
+    for (int i = 0; i < n; i++) q[i * stride] = (int8_t)lrintf(x[i] * inverse);
+    return scale;
+}
+
+void kvcache_store_head(KvCache *c, int layer, int head, int first, int n, const float *k, const float *v, int64_t ld) {
     int hd = c->shape.head_dim;
     for (int i = 0; i < n; i++, k += ld, v += ld) {
-        int pos = c->length + i, at = pos % KV_BLOCK;
-        char *base = (char *)c->blocks[layer][pos / KV_BLOCK] + (size_t)head * c->head_bytes;
-        size_t k_at = (size_t)at * (size_t)hd;
-        size_t v_at =
-            (size_t)KV_BLOCK * hd + (size_t)(at / KV_GROUP) * hd * KV_GROUP + at % KV_GROUP; // [group][d][token]
-        if (c->shape.type == KV_BF16) {
-            uint16_t *p = (uint16_t *)(void *)base;
-            store_bf16(p + k_at, p + v_at, k, v, hd);
-        } else {
-            float *p = (float *)(void *)base;
-            store_f32(p + k_at, p + v_at, k, v, hd);
+        int pos = c->length + first + i, at = pos % KV_BLOCK;
+        char *base = (char *)c->blocks[layer][pos / KV_BLOCK] + (size_t)head * c->head_bytes,
+             *values = base + c->k_bytes;
+        int k_at = at * hd, v_at = at / KV_GROUP * KV_GROUP * hd + at % KV_GROUP; // [group][d][token]
+        float *scales = (float *)(void *)(base + 2 * c->k_bytes) + at;
+        switch (c->shape.type) {
+        case KV_BF16: store_bf16((uint16_t *)(void *)base + k_at, (uint16_t *)(void *)values + v_at, k, v, hd); break;
+        case KV_F32: store_f32((float *)(void *)base + k_at, (float *)(void *)values + v_at, k, v, hd); break;
+        case KV_Q8:
+            scales[0] = store_q8((int8_t *)base + k_at, 1, k, hd);
+            scales[KV_BLOCK] = store_q8((int8_t *)values + v_at, KV_GROUP, v, hd);
+            break;
         }
     }
 }
 
 void kvcache_store(KvCache *c, int layer, int n, const float *k, const float *v) {
     int64_t hd = c->shape.head_dim, ld = hd * c->shape.n_kv_heads;
-    for (int h = 0; h < c->shape.n_kv_heads; h++) kvcache_store_head(c, layer, h, n, k + h * hd, v + h * hd, ld);
+    for (int h = 0; h < c->shape.n_kv_heads; h++) kvcache_store_head(c, layer, h, 0, n, k + h * hd, v + h * hd, ld);
 }
 
 void kvcache_advance(KvCache *c, int n) {
@@ -212,6 +236,7 @@ KvView kvcache_view(const KvCache *c, int layer) {
         .n_kv_heads = c->shape.n_kv_heads,
         .head_dim = c->shape.head_dim,
         .head_bytes = c->head_bytes,
-        .v_offset = c->element * KV_BLOCK * (size_t)c->shape.head_dim,
+        .v_offset = c->k_bytes,
+        .scales_offset = 2 * c->k_bytes,
     };
 }

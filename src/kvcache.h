@@ -6,6 +6,7 @@
 // and later as matrix tiles:
 //   block of a layer: for each KV head:  K [KV_BLOCK tokens][head_dim]
 //                                        V [KV_BLOCK / KV_GROUP][head_dim][KV_GROUP tokens]   (transposed groups)
+//                                        with KV_Q8 the scales of K [KV_BLOCK] and V [KV_BLOCK]: one for each vector
 #pragma once
 #include "tessera.h"
 
@@ -18,6 +19,10 @@ typedef struct {
     int n_sinks;        // with a window, first tokens that stay
     const int *windows; // [n_layers] of each layer, in place of `window`; NULL: all alike
 } KvShape;
+
+const char *kv_type_name(KvType t);            // "bf16", as --kv takes it; NULL: no type
+size_t kv_value_bytes(KvType t);               // of one number
+size_t kv_token_bytes(KvType t, int head_dim); // of a token's key and value of one head
 
 typedef struct KvCache KvCache;
 
@@ -34,8 +39,9 @@ uint64_t kvcache_token_bytes(const KvCache *c); // bytes that a decoded token's 
 int kvcache_reserve(KvCache *c, int n, char *err, size_t errlen);
 // Write rows k, v [n][n_kv_heads][head_dim] of a layer at positions length..length+n-1, which must be reserved.
 void kvcache_store(KvCache *c, int layer, int n, const float *k, const float *v);
-// The same for one KV head: rows are ld floats apart, k and v point at the head's first. For splitting over threads.
-void kvcache_store_head(KvCache *c, int layer, int head, int n, const float *k, const float *v, int64_t ld);
+// The same for one KV head and n tokens from length + first on: rows are ld floats apart, k and v point at the head's
+// first. For splitting over threads.
+void kvcache_store_head(KvCache *c, int layer, int head, int first, int n, const float *k, const float *v, int64_t ld);
 // After every layer is stored and attended to: the n tokens count, and blocks that fell out of the window are freed.
 void kvcache_advance(KvCache *c, int n);
 // Keep the first n tokens. Returns how many are kept: n, or 0 when the window has already let go of something that
@@ -46,11 +52,11 @@ int kvcache_truncate(KvCache *c, int n);
 void kvcache_restart(KvCache *c);
 
 // What attention reads: the keys of one layer. K and V of (block, head) at
-//   base = blocks[block] + head * head_bytes;  V starts v_offset bytes in.
+//   base = blocks[block] + head * head_bytes;  V starts v_offset bytes in, the scales of KV_Q8 scales_offset bytes.
 typedef struct {
     void *const *blocks; // by position / KV_BLOCK; NULL where the window let go
     KvType type;
     int n_kv_heads, head_dim;
-    size_t head_bytes, v_offset;
+    size_t head_bytes, v_offset, scales_offset;
 } KvView;
 KvView kvcache_view(const KvCache *c, int layer);

@@ -30,9 +30,26 @@ int compute_open(Compute *c, int n_threads, char *err, size_t errlen) {
     return 0;
 }
 
-int compute_reserve(Compute *c, int cols, char *err, size_t errlen) {
+static int reserve_rounded(Compute *c, int64_t cols, int64_t n, char *err, size_t errlen) {
+    int64_t values = cols * ((n + BF16_ROWS - 1) / BF16_ROWS * BF16_ROWS);
+    if (!c->kernels->bf16 || values <= c->most_rounded) return 0;
+    size_t bytes = sizeof *c->rounded * (size_t)values;
+    void *memory;
+    if (posix_memalign(&memory, ALIGNMENT, bytes)) {
+        return fail(err, errlen, "out of memory: %zu bytes of activations as bfloat16", bytes);
+    }
+    memset(memory, 0, bytes); // rows behind the last token are read
+    free(c->rounded);
+    c->rounded = memory;
+    c->most_rounded = values;
+    return 0;
+}
+
+int compute_reserve(Compute *c, int cols, int n, char *err, size_t errlen) {
+    if (reserve_rounded(c, cols, n, err, errlen)) return -1;
     if (cols <= c->most_cols || !c->kernels->quantize) return 0;
-    size_t n = ((size_t)cols + BLOCK_MAX - 1) / BLOCK_MAX * BLOCK_MAX, each = 2 * n + 2 * sizeof(float) * n / 16;
+    size_t width = ((size_t)cols + BLOCK_MAX - 1) / BLOCK_MAX * BLOCK_MAX;
+    size_t each = 2 * width + 2 * sizeof(float) * width / 16;
     void *memory;
     if (posix_memalign(&memory, ALIGNMENT, each * QUANTIZED_TOKENS)) {
         return fail(err, errlen, "out of memory: %zu bytes for quantized activations", each * QUANTIZED_TOKENS);
@@ -41,9 +58,9 @@ int compute_reserve(Compute *c, int cols, char *err, size_t errlen) {
     c->most_cols = cols;
     for (int t = 0; t < QUANTIZED_TOKENS; t++) {
         char *at = (char *)memory + (size_t)t * each;
-        c->quantized[t] = (Activations){.high = (int8_t *)at, .low = (int8_t *)at + n};
-        c->quantized[t].scale = (float *)(void *)(at + 2 * n);
-        c->quantized[t].sum = c->quantized[t].scale + n / 16;
+        c->quantized[t] = (Activations){.high = (int8_t *)at, .low = (int8_t *)at + width};
+        c->quantized[t].scale = (float *)(void *)(at + 2 * width);
+        c->quantized[t].sum = c->quantized[t].scale + width / 16;
     }
     return 0;
 }
@@ -52,6 +69,7 @@ void compute_close(Compute *c) {
     threads_stop(c->pool);
     free(c->panels);
     free(c->quantized[0].high);
+    free(c->rounded);
     memset(c, 0, sizeof *c);
 }
 
@@ -179,13 +197,13 @@ static void matvec_item(void *context, int item, int worker) {
     }
 }
 
-// Columns k0.. of n_rows rows, as a panel [k][PANEL].
-static void unpack_panel(const Kernels *k, float *panel, float *rows, const Tensor *w, int row0, int n_rows, int k0,
-                         int kn) {
+// ---- many tokens: panels
+
+// Columns k0.. of n_rows rows that are not fp32, GEMM_K apart.
+static void unpack_rows(const Kernels *k, float *rows, const Tensor *w, int row0, int n_rows, int k0, int kn) {
     int64_t cols = w->shape[1], first = row0 * cols + k0;
     const uint16_t *half = (const uint16_t *)w->data + first;
     switch (w->dtype) {
-    case DTYPE_F32: k->pack(panel, (const float *)w->data + first, cols, n_rows, kn); return;
     case DTYPE_F16: k->f32_from_f16(rows, GEMM_K, half, cols, n_rows, kn); break;
     case DTYPE_BF16: k->f32_from_bf16(rows, GEMM_K, half, cols, n_rows, kn); break;
     case DTYPE_I8G:
@@ -195,26 +213,76 @@ static void unpack_panel(const Kernels *k, float *panel, float *rows, const Tens
     default:
         for (int i = 0; i < n_rows; i++) unpack_blocks(k, rows + i * GEMM_K, w, row0 + i, k0, kn);
     }
-    k->pack(panel, rows, GEMM_K, n_rows, kn);
+}
+
+// Is the product of n tokens with w made in bfloat16?
+static bool is_bf16(const Compute *c, const Tensor *w, int n) {
+    return c->kernels->bf16 && w->dtype != DTYPE_F32 && w->shape[1] % BF16_STEP == 0 &&
+           n * w->shape[1] <= c->most_rounded;
+}
+
+// Rows row0.. of w times x, GEMM_K columns at a time; `add` to what y holds.
+static void gemm_f32(const LinearJob *job, const Linear *l, int row0, int n_rows, bool add, float *panel) {
+    const Kernels *k = job->c->kernels;
+    const Tensor *w = l->w;
+    int rows = (int)w->shape[0], cols = (int)w->shape[1];
+    float *unpacked = panel + GEMM_K * MAX_PANEL;
+    for (int k0 = 0, kn; k0 < cols; k0 += kn) {
+        kn = cols - k0 < GEMM_K ? cols - k0 : GEMM_K;
+        if (w->dtype == DTYPE_F32) {
+            k->pack(panel, (const float *)w->data + (int64_t)row0 * cols + k0, cols, n_rows, kn);
+        } else {
+            unpack_rows(k, unpacked, w, row0, n_rows, k0, kn);
+            k->pack(panel, unpacked, GEMM_K, n_rows, kn);
+        }
+        k->gemm(l->y + row0, rows, panel, job->x + k0, cols, job->n, kn, n_rows, add || k0 > 0);
+    }
+}
+
+// The same in bfloat16. Two values of a row make a word of a panel, so that it is packed as words.
+static void gemm_bf16(const LinearJob *job, const Linear *l, int row0, int n_rows, bool add, float *panel) {
+    const Kernels *k = job->c->kernels;
+    const Tensor *w = l->w;
+    int rows = (int)w->shape[0], cols = (int)w->shape[1];
+    float *words = panel + GEMM_K * MAX_PANEL;
+    for (int k0 = 0, kn; k0 < cols; k0 += kn) {
+        kn = cols - k0 < GEMM_K ? cols - k0 : GEMM_K;
+        const uint16_t *half = (const uint16_t *)w->data + (int64_t)row0 * cols + k0;
+        if (w->dtype == DTYPE_BF16 && (uintptr_t)half % sizeof(float) == 0) {
+            k->pack(panel, (const float *)(const void *)half, cols / 2, n_rows, kn / 2);
+        } else {
+            unpack_rows(k, words, w, row0, n_rows, k0, kn);
+            k->bf16->round((uint16_t *)(void *)words, words, GEMM_K * n_rows); // in place: half as long
+            k->pack(panel, words, GEMM_K / 2, n_rows, kn / 2);
+        }
+        k->bf16->gemm(l->y + row0, rows, (const uint16_t *)(const void *)panel, job->c->rounded + k0, cols, BF16_STEP,
+                      job->n, kn, n_rows, add || k0 > 0);
+    }
 }
 
 static void gemm_item(void *context, int item, int worker) {
     const LinearJob *job = context;
-    const Kernels *k = job->c->kernels;
     int row0, n_rows;
     const Linear *l = linear_of(job, item, &row0, &n_rows);
-    int rows = (int)l->w->shape[0], cols = (int)l->w->shape[1];
-    float *panel = worker_panels(job->c, worker), *unpacked = panel + GEMM_K * MAX_PANEL;
+    int rows = (int)l->w->shape[0];
     for (int t = 0; l->bias && t < job->n; t++) { // the sums start from the bias
         float *y = l->y + (int64_t)t * rows + row0;
         for (int i = 0; i < n_rows; i++) y[i] = l->bias[row0 + i] + (l->add ? y[i] : 0);
     }
-    for (int k0 = 0; k0 < cols; k0 += GEMM_K) {
-        int kn = cols - k0 < GEMM_K ? cols - k0 : GEMM_K;
-        unpack_panel(k, panel, unpacked, l->w, row0, n_rows, k0, kn);
-        k->gemm(l->y + row0, rows, panel, job->x + k0, cols, job->n, kn, n_rows, l->add || l->bias || k0 > 0);
+    bool in_bf16 = is_bf16(job->c, l->w, job->n);
+    (in_bf16 ? gemm_bf16 : gemm_f32)(job, l, row0, n_rows, l->add || l->bias, worker_panels(job->c, worker));
+    for (int t = 0; l->act && t < job->n; t++) {
+        job->c->kernels->activate(l->y + (int64_t)t * rows + row0, n_rows, l->act);
     }
-    for (int t = 0; l->act && t < job->n; t++) k->activate(l->y + (int64_t)t * rows + row0, n_rows, l->act);
+}
+
+enum { ROUND_CHUNK = 8192 };
+
+static void round_item(void *context, int item, int worker) {
+    (void)worker;
+    const LinearJob *job = context;
+    int64_t first = (int64_t)item * ROUND_CHUNK, left = job->n * job->list[0].w->shape[1] - first;
+    job->c->kernels->bf16->round(job->c->rounded + first, job->x + first, left < ROUND_CHUNK ? left : ROUND_CHUNK);
 }
 
 // The tokens up to which rows are read where they lie; a block format without a kernel is better unpacked to a panel.
@@ -234,12 +302,14 @@ void ops_linear(const Compute *c, const Linear *list, int count, const float *x,
         limit = most < limit ? most : limit;
         type = i && type != (int)list[i].w->dtype ? N_DTYPES : (int)list[i].w->dtype;
     }
-    bool few = n <= limit;
+    bool few = n <= limit, rounded = false;
+    for (int i = 0; i < count && !few; i++) rounded |= is_bf16(c, list[i].w, n);
     profile_begin(threads_profile(c->pool), (few ? PROFILE_MATVEC : PROFILE_GEMM) + type);
     for (int t = 0; fast && few && t < n; t++) {
         int64_t cols = list[0].w->shape[1];
         c->kernels->quantize(&c->quantized[t], x + t * cols, (int)cols);
     }
+    if (rounded) threads_for(c->pool, (int)((n * list[0].w->shape[1] - 1) / ROUND_CHUNK) + 1, round_item, &job);
     uint64_t bytes = 0;
     double values = 0;
     for (int i = 0; i < count; i++) {

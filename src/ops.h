@@ -17,13 +17,15 @@ typedef struct {
     const Kernels *kernels;
     float *panels; // [threads][2][GEMM_K * MAX_PANEL]: a panel of unpacked weights and the rows it is made from
     Activations quantized[QUANTIZED_TOKENS]; // of up to `most_cols` values each, for products with quantized rows
+    uint16_t *rounded;                       // the input as bfloat16, up to `most_rounded` values
     int most_cols;
+    int64_t most_rounded;
 } Compute;
 
 int compute_open(Compute *c, int n_threads, char *err, size_t errlen);
 void compute_close(Compute *c); // accepts a zeroed Compute
-// Room for products of quantized rows of up to so many columns with few tokens; wider ones go by way of fp32.
-int compute_reserve(Compute *c, int cols, char *err, size_t errlen);
+// Room for the rounded input of products of up to so many columns with n tokens; larger ones go by way of fp32.
+int compute_reserve(Compute *c, int cols, int n, char *err, size_t errlen);
 
 // Activations: several buffers of [room][width] floats in one block of memory, each on a cache line of its own.
 typedef struct {
@@ -57,7 +59,8 @@ typedef struct {
 } Norm;
 
 // Few tokens: dots with the rows of w where they lie (of a block format, one token: unpacked a few rows at a time).
-// More: a panel of rows is unpacked once and serves all tokens.
+// More: a panel of rows is unpacked once and serves all tokens; in bfloat16, as the tokens, where the rung multiplies
+// it and the weights are not fp32.
 void ops_linear(const Compute *c, const Linear *list, int count, const float *x, int n);
 void ops_embed(const Compute *c, float *y, const Tensor *table, const int32_t *tokens, int n); // y[n][cols]
 // Learned positions: x[t] += table[first + t * step], rows of dim; step 1, or 0 when all stand at one position.

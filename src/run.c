@@ -24,7 +24,7 @@ static const char usage[] =
     "  --top-p X     keep the best that together have this probability (0.95)\n"
     "  --min-p X     keep what has this share of the best one's probability (0.05)\n"
     "  --window W    attend to the last W tokens, --sinks S and to the first S: memory O(W + S)\n"
-    "  --kv TYPE     what the cache stores: bf16 or f32 (bf16)\n"
+    "  --kv TYPE     what the cache stores: bf16, f32 or q8 (bf16)\n"
     "  -z FILE       tokenizer (the one in the GGUF; <model stem>.tokenizer.bin or tokenizer.bin beside the .bin)\n"
     "  -q            no statistics\n";
 

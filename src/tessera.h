@@ -59,7 +59,7 @@ bool engine_is_end(const Engine *e, int32_t id);
 
 // ---- session
 
-typedef enum { KV_BF16, KV_F32 } KvType;
+typedef enum { KV_BF16, KV_F32, KV_Q8 } KvType;
 
 typedef struct {
     int n_ctx;     // most tokens; 0: the model's own. The cache grows up to it, it is not allocated ahead

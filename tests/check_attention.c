@@ -128,7 +128,7 @@ static KvCache *make_cache(const Case *c, const float *k, const float *v) {
     kvcache_advance(cache, first);
     for (int h = 0; h < n_kv; h++) {
         int64_t at = (int64_t)first * row + h * hd;
-        kvcache_store_head(cache, 1, h, c->n_keys - first, k + at, v + at, row);
+        kvcache_store_head(cache, 1, h, 0, c->n_keys - first, k + at, v + at, row);
     }
     kvcache_advance(cache, c->n_keys - first);
     if (c->poison == NAN_BEHIND) {

@@ -48,7 +48,7 @@ static void pair_store(Pair *p, int n, bool by_head) {
         for (int64_t i = 0; i < 2 * (int64_t)n * ld; i++) rows[i] = ldexpf(test_uniform(), pick(12) - 6);
         if (by_head) {
             for (int h = p->shape.n_kv_heads - 1; h >= 0; h--) {
-                kvcache_store_head(p->c, layer, h, n, k + h * hd, v + h * hd, ld);
+                kvcache_store_head(p->c, layer, h, 0, n, k + h * hd, v + h * hd, ld);
             }
         } else {
             kvcache_store(p->c, layer, n, k, v);

@@ -31,7 +31,7 @@ static const char usage[] =
     "  -t N             threads (the cores this process may use)\n"
     "  -c N             context limit (what the rows need)\n"
     "  --window W       attend to the last W tokens, --sinks S and to the first S\n"
-    "  --kv TYPE        what the cache stores: bf16 or f32 (bf16)\n"
+    "  --kv TYPE        what the cache stores: bf16, f32 or q8 (bf16)\n"
     "  -z FILE          tokenizer (the one in the GGUF; <model stem>.tokenizer.bin or tokenizer.bin beside the .bin)\n";
 
 enum { MAX_LIST = 16, MOST_TOKENS = 1 << 24, MAX_REPEATS = 1000, SWEEP_START = 128, SWEEP_CHUNK = 512, SWEEP_NEW = 32 };
@@ -452,7 +452,7 @@ static void plot_sweep(const Bench *b, const Growth *g) {
     char title[512], subtitle[512], err[512];
     snprintf(title, sizeof title, "%s: speed as the context grows", base_name(b->o.model));
     int n = snprintf(subtitle, sizeof subtitle, "%s, %.1f M parameters, %s KV cache, %s, %s, %d threads", b->info.kind,
-                     (double)b->info.n_params * 1e-6, b->o.session.kv == KV_F32 ? "f32" : "bf16", cpu_model(),
+                     (double)b->info.n_params * 1e-6, kv_type_name(b->o.session.kv), cpu_model(),
                      cpu_rung_name(cpu_rung()), b->n_threads);
     if (b->read_gb > 0 && n > 0 && n < (int)sizeof subtitle) {
         snprintf(subtitle + n, sizeof subtitle - (size_t)n, ", memory reads %.1f GB/s", b->read_gb);
@@ -577,7 +577,7 @@ static void print_attention(Bench *b, const AttentionShape *s, const AttentionRe
     double fused_ms = r->fused * 1e3, plain_ms = r->plain * 1e3, ratio = r->plain / r->fused;
     double fused_speed = work / r->fused, plain_speed = work / r->plain, difference = r->difference;
     unsigned long long fused = r->fused_bytes, plain = r->plain_bytes;
-    const char *kv = s->kv == KV_F32 ? "f32" : "bf16";
+    const char *kv = kv_type_name(s->kv);
     start_row(b);
     if (b->o.format == OUT_MD) {
         printf("| %d | %d/%d | %s | %d | %.2f | %.1f | %.2f | %.1f | %.2f | %.2f | %.2f | %.1e |\n", s->head_dim,

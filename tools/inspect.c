@@ -59,10 +59,10 @@ static int count_windows(const Config *c) {
 
 // Of one layer.
 static uint64_t kv_layer_bytes(const Config *c, KvType kv) {
-    return 2 * (uint64_t)c->n_kv_heads * (uint64_t)c->head_dim * (kv == KV_F32 ? 4 : 2);
+    return (uint64_t)c->n_kv_heads * kv_token_bytes(kv, c->head_dim);
 }
 
-static uint64_t kv_token_bytes(const Config *c, KvType kv) {
+static uint64_t all_kv_token_bytes(const Config *c, KvType kv) {
     return (uint64_t)c->n_layers * kv_layer_bytes(c, kv);
 }
 
@@ -233,8 +233,9 @@ static void print_memory(const Inspection *x) {
     putchar('\n');
     print_bytes("file size", x->file_bytes);
     print_bytes("read a token", x->decoder.token_bytes);
-    printf("%-14s %llu bytes as bf16, %llu as f32\n", "KV a token", (unsigned long long)kv_token_bytes(c, KV_BF16),
-           (unsigned long long)kv_token_bytes(c, KV_F32));
+    printf("%-14s %llu bytes as bf16, %llu as f32, %llu as q8\n", "KV a token",
+           (unsigned long long)all_kv_token_bytes(c, KV_BF16), (unsigned long long)all_kv_token_bytes(c, KV_F32),
+           (unsigned long long)all_kv_token_bytes(c, KV_Q8));
     if (c->window) {
         uint64_t layer = kv_layer_bytes(c, KV_BF16), n_windows = (uint64_t)count_windows(c);
         printf("%-14s as bf16: %llu in full layers, %llu in those with a window\n", "",
@@ -242,9 +243,10 @@ static void print_memory(const Inspection *x) {
                (unsigned long long)(layer * n_windows));
     }
     for (int i = 0; i < n; i++) {
-        printf("%-14s %.1f MiB at %d tokens (KV %.1f as bf16; as f32 %.1f)\n", i ? "" : "memory",
+        printf("%-14s %.1f MiB at %d tokens (KV %.1f as bf16; as f32 %.1f, as q8 %.1f)\n", i ? "" : "memory",
                (double)(x->file_bytes + kv_bytes(c, KV_BF16, list[i])) / 0x1p20, list[i],
-               (double)kv_bytes(c, KV_BF16, list[i]) / 0x1p20, (double)kv_bytes(c, KV_F32, list[i]) / 0x1p20);
+               (double)kv_bytes(c, KV_BF16, list[i]) / 0x1p20, (double)kv_bytes(c, KV_F32, list[i]) / 0x1p20,
+               (double)kv_bytes(c, KV_Q8, list[i]) / 0x1p20);
     }
 }
 
@@ -349,11 +351,10 @@ static json_t *memory_json(const Inspection *x) {
     int at[2], n = contexts(c, at);
     for (int i = 0; i < n; i++) {
         json_t *o = json_pack("{s:i}", "context", at[i]);
-        for (KvType kv = KV_BF16; kv <= KV_F32; kv++) {
-            const char *name = kv == KV_F32 ? "f32" : "bf16";
+        for (KvType kv = KV_BF16; kv_type_name(kv); kv++) {
             json_t *sizes = json_pack("{s:I, s:I}", "kv_bytes", (json_int_t)kv_bytes(c, kv, at[i]), "total_bytes",
                                       (json_int_t)(x->file_bytes + kv_bytes(c, kv, at[i])));
-            json_object_set_new(o, name, sizes);
+            json_object_set_new(o, kv_type_name(kv), sizes);
         }
         json_array_append_new(list, o);
     }
@@ -371,8 +372,9 @@ static void print_json(const Inspection *x) {
     json_object_set_new(o, "n_params", json_integer((json_int_t)x->n_params));
     json_object_set_new(o, "model_bytes", json_integer((json_int_t)x->file_bytes));
     json_object_set_new(o, "token_bytes", json_integer((json_int_t)x->decoder.token_bytes));
-    json_object_set_new(o, "kv_token_bytes_bf16", json_integer((json_int_t)kv_token_bytes(c, KV_BF16)));
-    json_object_set_new(o, "kv_token_bytes_f32", json_integer((json_int_t)kv_token_bytes(c, KV_F32)));
+    json_object_set_new(o, "kv_token_bytes_bf16", json_integer((json_int_t)all_kv_token_bytes(c, KV_BF16)));
+    json_object_set_new(o, "kv_token_bytes_f32", json_integer((json_int_t)all_kv_token_bytes(c, KV_F32)));
+    json_object_set_new(o, "kv_token_bytes_q8", json_integer((json_int_t)all_kv_token_bytes(c, KV_Q8)));
     json_object_set_new(o, "n_window_layers", json_integer(count_windows(c)));
     json_object_set_new(o, "memory", memory_json(x));
     json_object_set_new(o, "tokenizer", tokenizer_json(x));

@@ -5,6 +5,7 @@
 // compares models with different vocabularies. --kl compares distributions with those that another model saved of the
 // same chunks: how far a quantization moved it, in nats. Refuses to save over what it reads.
 #include "cli.h"
+#include "kvcache.h"
 #include "logits_file.h"
 
 #include <math.h>
@@ -23,7 +24,7 @@ static const char usage[] =
     "  -o FORMAT     md or json (md)\n"
     "  -t N          threads (the cores this process may use)\n"
     "  --window W    attend to the last W tokens, --sinks S and to the first S\n"
-    "  --kv TYPE     what the cache stores: bf16 or f32 (bf16)\n"
+    "  --kv TYPE     what the cache stores: bf16, f32 or q8 (bf16)\n"
     "  -z FILE       tokenizer (the one in the GGUF; <model stem>.tokenizer.bin or tokenizer.bin beside the .bin)\n";
 
 enum { DEFAULT_CONTEXT = 512 };
@@ -310,7 +311,7 @@ static void print_result(const Options *o, const Score *score, int count, int n_
         printf(", \"tokens\": %llu, \"bytes\": %llu, \"%s\": %d, \"cut\": %d, \"n_ctx\": %d", n, bytes,
                o->documents ? "documents" : "chunks", count, n_cut, n_ctx);
         if (score->compare) print_comparison(o, score);
-        printf(", \"kv\": \"%s\", \"seconds\": %.3f}\n", o->session.kv == KV_F32 ? "f32" : "bf16", took);
+        printf(", \"kv\": \"%s\", \"seconds\": %.3f}\n", kv_type_name(o->session.kv), took);
         return;
     }
     printf("Final estimate: PPL = %.4f +/- %.5f\n", ppl.value, ppl.error);

@@ -217,8 +217,8 @@ CONSTANT void scales_of(Scales *s, const DType f, const uint8_t *p) {
 // ---- to fp32
 
 // A chunk of n values, the last perhaps with room for 256. Products of scales and values are exact in fp32 and one sum
-// is rounded (quant.h), so these are the values that quant.c gives (but for a zero's sign). Bytes are below 128, but for
-// Q8_0's, which are signed.
+// is rounded (quant.h), so these are the values that quant.c gives (but for a zero's sign). Bytes are below 128, but
+// for Q8_0's, which are signed.
 CONSTANT void unpack_chunk(const DType f, float *y, const uint8_t *p, int n) {
     Scales s;
     float scale[GROUPS], minimum[GROUPS];

@@ -8,6 +8,8 @@
 //   matvec  dots of x with rows that lie in memory as they are: decode, and attention of a few queries
 //   gemm    y[j][lane] = sum_k x[j][k] panel[k][lane], PANEL lanes wide: prefill (panel = unpacked weight rows),
 //           attention scores (panel = Q^T, x = K rows) and attention values (panel = P^T, x = V^T rows)
+// Both come with 16-bit operands too: matvec reads what lies in memory as such, gemm where the rung has bfloat16
+// products (Bf16Kernels).
 #pragma once
 #include "../cpu.h"
 #include "../quant.h"
@@ -15,7 +17,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { MAX_PANEL = 32 };
+enum { MAX_PANEL = 32, BF16_STEP = 32, BF16_ROWS = 16, DOTS_STEP = 32 };
 
 typedef enum {
     ACT_NONE,
@@ -41,9 +43,22 @@ typedef struct {
     void (*unpack)(float *y, const void *blocks, int n); // n values, whole blocks
 } BlockKernels;
 
+// Products of bfloat16 with fp32 sums; PANEL is 32. A panel holds pairs of k, so that a lane's pair is one 32-bit word:
+// panel[(k / 2 * PANEL + lane) * 2 + k % 2]. `pack` of the rung makes it from rounded rows, taken as words.
+typedef struct {
+    void (*round)(uint16_t *y, const float *x, int64_t n); // to nearest, ties to even
+    // panel = s[n][PANEL], s[k] = lanes of one k, with zeros up to a multiple of BF16_STEP
+    void (*pair)(uint16_t *panel, const float *s, int n);
+    // y[j * ldy + i] (+)= sum_k x[j * ldx + k / BF16_STEP * step + k % BF16_STEP] * panel[k][i] for j < n, i < lanes;
+    // k a multiple of BF16_STEP. x has rows up to a multiple of BF16_ROWS that may be read.
+    void (*gemm)(float *y, int64_t ldy, const uint16_t *panel, const uint16_t *x, int64_t ldx, int64_t step, int n,
+                 int k, int lanes, bool add);
+} Bf16Kernels;
+
 typedef struct {
     const char *name;
-    int panel; // lanes of a panel, at most MAX_PANEL
+    int panel;               // lanes of a panel, at most MAX_PANEL
+    const Bf16Kernels *bf16; // NULL: the rung has none
 
     // y[i] = sum_j w[i * ldw + j] * x[j]
     void (*matvec_f32)(float *y, const float *w, int64_t ldw, const float *x, int n_rows, int k);
@@ -55,6 +70,15 @@ typedef struct {
                        int n_rows, int k);
     // y[i] = q[first + i] * scales[(first + i) / group]
     void (*unpack_i8g)(float *y, const int8_t *q, const float *scales, int group, int64_t first, int n);
+
+    // Dots of rows that the KV cache holds with a few vectors: y[r * ldy + i] = sum_j w(i, j) x[r * ldx + j] for
+    // i < n_rows, r < n_x, where w(i, j) is w[j / DOTS_STEP * step + i * ldw + j % DOTS_STEP].
+    void (*dots_f32)(float *y, int64_t ldy, const float *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
+                     int n_rows, int n_x, int k);
+    void (*dots_bf16)(float *y, int64_t ldy, const uint16_t *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
+                      int n_rows, int n_x, int k);
+    void (*dots_i8)(float *y, int64_t ldy, const int8_t *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
+                    int n_rows, int n_x, int k);
 
     // Quantized rows with a vector that `quantize` has made of x (k a multiple of 32). [N_DTYPES], zeros for what is no
     // block format; NULL: the rung has none, nor then `quantize`.
@@ -94,3 +118,4 @@ const Kernels *kernels(void); // of cpu_rung()
 #define SCORE_START (-1e29f)
 
 extern const Kernels kernels_scalar, kernels_avx2, kernels_avx512, kernels_neon;
+extern const Bf16Kernels bf16_avx512, bf16_amx; // of the rungs above avx512, which have its kernels beside

@@ -148,6 +148,99 @@ static void matvec_bf16(float *y, const uint16_t *w, int64_t ldw, const float *x
     matvec_half(y, w, ldw, x, n_rows, k, false);
 }
 
+// ---- dots with rows of the KV cache
+
+typedef enum { ROWS_F32, ROWS_BF16, ROWS_I8 } RowType;
+enum { DOTS_X = 4 }; // vectors that share a load of w
+
+static inline __attribute__((always_inline)) V load_row(const void *w, int64_t at, const RowType type) {
+    if (type == ROWS_F32) return v_load((const float *)w + at);
+    if (type == ROWS_BF16) return v_load_bf16((const uint16_t *)w + at);
+    return v_load_i8((const int8_t *)w + at);
+}
+
+static inline __attribute__((always_inline)) V load_row_first(const void *w, int64_t at, int n, const RowType type) {
+    if (type == ROWS_F32) return v_load_first((const float *)w + at, n, v_zero());
+    if (type == ROWS_BF16) return load_half_first((const uint16_t *)w + at, n, false);
+    int8_t part[LANES] = {0};
+    memcpy(part, (const int8_t *)w + at, (size_t)n);
+    return v_load_i8(part);
+}
+
+// Four rows, at `rows` in w, with n_x vectors; the order of a sum depends on k alone.
+static inline __attribute__((always_inline)) void dots_4(float *y, int64_t ldy, const void *w, const int64_t *rows,
+                                                         int64_t step, const float *x, int64_t ldx, int k,
+                                                         const int n_x, const RowType type) {
+    V sum[DOTS_X][4];
+    for (int r = 0; r < n_x; r++) {
+        for (int i = 0; i < 4; i++) sum[r][i] = v_zero();
+    }
+    int whole = k / LANES * LANES;
+    for (int j = 0; j < whole; j += LANES) {
+        int64_t at = j / DOTS_STEP * step + j % DOTS_STEP;
+        V wj[4];
+        for (int i = 0; i < 4; i++) wj[i] = load_row(w, rows[i] + at, type);
+        for (int r = 0; r < n_x; r++) {
+            V xj = v_load(x + r * ldx + j);
+            for (int i = 0; i < 4; i++) sum[r][i] = v_fma(wj[i], xj, sum[r][i]);
+        }
+    }
+    if (whole < k) {
+        int64_t at = whole / DOTS_STEP * step + whole % DOTS_STEP;
+        for (int r = 0; r < n_x; r++) {
+            V xj = v_load_first(x + r * ldx + whole, k - whole, v_zero());
+            for (int i = 0; i < 4; i++) {
+                sum[r][i] = v_fma(load_row_first(w, rows[i] + at, k - whole, type), xj, sum[r][i]);
+            }
+        }
+    }
+    for (int r = 0; r < n_x; r++) v_sum4(y + r * ldy, sum[r][0], sum[r][1], sum[r][2], sum[r][3]);
+}
+
+static inline __attribute__((always_inline)) void dots_rows(float *y, int64_t ldy, const void *w, int64_t ldw,
+                                                            int64_t step, const float *x, int64_t ldx, int n_rows,
+                                                            int k, const int n_x, const RowType type) {
+    int i = 0;
+    for (; i + 4 <= n_rows; i += 4) {
+        int64_t rows[4] = {i * ldw, (i + 1) * ldw, (i + 2) * ldw, (i + 3) * ldw};
+        dots_4(y + i, ldy, w, rows, step, x, ldx, k, n_x, type);
+    }
+    if (i == n_rows) return;
+    float sums[DOTS_X * 4];
+    int64_t rows[4];
+    for (int r = 0; r < 4; r++) rows[r] = (i + r < n_rows ? i + r : i) * ldw;
+    dots_4(sums, 4, w, rows, step, x, ldx, k, n_x, type);
+    for (int r = 0; r < n_x; r++) memcpy(y + r * ldy + i, sums + r * 4, sizeof(float) * (size_t)(n_rows - i));
+}
+
+static inline __attribute__((always_inline)) void dots_all(float *y, int64_t ldy, const void *w, int64_t ldw,
+                                                           int64_t step, const float *x, int64_t ldx, int n_rows,
+                                                           int n_x, int k, const RowType type) {
+    for (int left = n_x; left > 0; left -= DOTS_X, y += DOTS_X * ldy, x += DOTS_X * ldx) {
+        switch (left) {
+        case 1: dots_rows(y, ldy, w, ldw, step, x, ldx, n_rows, k, 1, type); break;
+        case 2: dots_rows(y, ldy, w, ldw, step, x, ldx, n_rows, k, 2, type); break;
+        case 3: dots_rows(y, ldy, w, ldw, step, x, ldx, n_rows, k, 3, type); break;
+        default: dots_rows(y, ldy, w, ldw, step, x, ldx, n_rows, k, 4, type);
+        }
+    }
+}
+
+static void dots_f32(float *y, int64_t ldy, const float *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
+                     int n_rows, int n_x, int k) {
+    dots_all(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k, ROWS_F32);
+}
+
+static void dots_bf16(float *y, int64_t ldy, const uint16_t *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
+                      int n_rows, int n_x, int k) {
+    dots_all(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k, ROWS_BF16);
+}
+
+static void dots_i8(float *y, int64_t ldy, const int8_t *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
+                    int n_rows, int n_x, int k) {
+    dots_all(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k, ROWS_I8);
+}
+
 static void unpack_i8g(float *y, const int8_t *q, const float *scales, int group, int64_t first, int n) {
     for (int i = 0; i < n;) {
         int64_t at = first + i;
@@ -470,6 +563,9 @@ const Kernels TABLE = {
     .matvec_f32 = matvec_f32,
     .matvec_f16 = matvec_f16,
     .matvec_bf16 = matvec_bf16,
+    .dots_f32 = dots_f32,
+    .dots_bf16 = dots_bf16,
+    .dots_i8 = dots_i8,
     .matvec_i8g = matvec_i8g,
     .unpack_i8g = unpack_i8g,
 #ifdef U

@@ -30,6 +30,43 @@ static void matvec_bf16(float *y, const uint16_t *w, int64_t ldw, const float *x
     }
 }
 
+static int64_t dots_at(int64_t ldw, int64_t step, int i, int j) {
+    return j / DOTS_STEP * step + i * ldw + j % DOTS_STEP;
+}
+
+static void dots_f32(float *y, int64_t ldy, const float *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
+                     int n_rows, int n_x, int k) {
+    for (int r = 0; r < n_x; r++) {
+        for (int i = 0; i < n_rows; i++) {
+            float sum = 0;
+            for (int j = 0; j < k; j++) sum += w[dots_at(ldw, step, i, j)] * x[r * ldx + j];
+            y[r * ldy + i] = sum;
+        }
+    }
+}
+
+static void dots_bf16(float *y, int64_t ldy, const uint16_t *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
+                      int n_rows, int n_x, int k) {
+    for (int r = 0; r < n_x; r++) {
+        for (int i = 0; i < n_rows; i++) {
+            float sum = 0;
+            for (int j = 0; j < k; j++) sum += f32_from_bf16(w[dots_at(ldw, step, i, j)]) * x[r * ldx + j];
+            y[r * ldy + i] = sum;
+        }
+    }
+}
+
+static void dots_i8(float *y, int64_t ldy, const int8_t *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
+                    int n_rows, int n_x, int k) {
+    for (int r = 0; r < n_x; r++) {
+        for (int i = 0; i < n_rows; i++) {
+            float sum = 0;
+            for (int j = 0; j < k; j++) sum += (float)w[dots_at(ldw, step, i, j)] * x[r * ldx + j];
+            y[r * ldy + i] = sum;
+        }
+    }
+}
+
 static void unpack_i8g(float *y, const int8_t *q, const float *scales, int group, int64_t first, int n) {
     for (int i = 0; i < n; i++) y[i] = (float)q[first + i] * scales[(first + i) / group];
 }
@@ -144,6 +181,9 @@ const Kernels kernels_scalar = {
     .matvec_f32 = matvec_f32,
     .matvec_f16 = matvec_f16,
     .matvec_bf16 = matvec_bf16,
+    .dots_f32 = dots_f32,
+    .dots_bf16 = dots_bf16,
+    .dots_i8 = dots_i8,
     .matvec_i8g = matvec_i8g,
     .unpack_i8g = unpack_i8g,
     .pack = pack,
