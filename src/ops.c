@@ -10,6 +10,9 @@
 
 enum {
     GEMM_K = 512,             // columns unpacked at a time: the panel stays in L2, a column tile of x in L1
+    BF16_K = 2048,            // columns multiplied at a time in bfloat16: mostly all, so that y is written once
+    PANEL_FLOATS = BF16_K * MAX_PANEL / 2,
+    WORKER_FLOATS = PANEL_FLOATS + GEMM_K * MAX_PANEL,
     UNPACKED = 4096,          // values of a block format that one token's dots unpack at a time: they stay in L1
     MATVEC_CHUNK = 128 << 10, // bytes of weights in a work item
     SMALL_BYTES = 160 << 10,  // a region that reads less is not worth a hand-off
@@ -21,7 +24,7 @@ int compute_open(Compute *c, int n_threads, char *err, size_t errlen) {
     *c = (Compute){.pool = threads_start(n_threads, err, errlen), .kernels = kernels()};
     if (!c->pool) return -1;
     void *panels;
-    size_t bytes = sizeof(float) * 2 * GEMM_K * MAX_PANEL * (size_t)threads_count(c->pool);
+    size_t bytes = sizeof(float) * WORKER_FLOATS * (size_t)threads_count(c->pool);
     if (posix_memalign(&panels, ALIGNMENT, bytes)) {
         compute_close(c);
         return fail(err, errlen, "out of memory: %zu bytes for %d threads; try a smaller -t", bytes, n_threads);
@@ -176,7 +179,7 @@ static void matvec(const Kernels *k, float *y, const Tensor *w, int row0, int n_
 }
 
 static float *worker_panels(const Compute *c, int worker) {
-    return c->panels + (size_t)worker * 2 * GEMM_K * MAX_PANEL;
+    return c->panels + (size_t)worker * WORKER_FLOATS;
 }
 
 static void matvec_item(void *context, int item, int worker) {
@@ -226,7 +229,7 @@ static void gemm_f32(const LinearJob *job, const Linear *l, int row0, int n_rows
     const Kernels *k = job->c->kernels;
     const Tensor *w = l->w;
     int rows = (int)w->shape[0], cols = (int)w->shape[1];
-    float *unpacked = panel + GEMM_K * MAX_PANEL;
+    float *unpacked = panel + PANEL_FLOATS;
     for (int k0 = 0, kn; k0 < cols; k0 += kn) {
         kn = cols - k0 < GEMM_K ? cols - k0 : GEMM_K;
         if (w->dtype == DTYPE_F32) {
@@ -239,22 +242,30 @@ static void gemm_f32(const LinearJob *job, const Linear *l, int row0, int n_rows
     }
 }
 
-// The same in bfloat16. Two values of a row make a word of a panel, so that it is packed as words.
+// Two bfloat16 of a row make a word of a panel, so that it is packed as words.
+static void bf16_panel(const Kernels *k, float *panel, const Tensor *w, int row0, int n_rows, int k0, int kn) {
+    int64_t cols = w->shape[1];
+    const uint16_t *half = (const uint16_t *)w->data + row0 * cols + k0;
+    if (w->dtype == DTYPE_BF16 && (uintptr_t)half % sizeof(float) == 0) {
+        k->pack(panel, (const float *)(const void *)half, cols / 2, n_rows, kn / 2);
+        return;
+    }
+    float *rows = panel + PANEL_FLOATS;
+    for (int j = 0, n; j < kn; j += n) {
+        n = kn - j < GEMM_K ? kn - j : GEMM_K;
+        unpack_rows(k, rows, w, row0, n_rows, k0 + j, n);
+        k->bf16->round((uint16_t *)(void *)rows, rows, GEMM_K * n_rows); // in place: half as long
+        k->pack(panel + j * MAX_PANEL / 2, rows, GEMM_K / 2, n_rows, n / 2);
+    }
+}
+
+// The same in bfloat16.
 static void gemm_bf16(const LinearJob *job, const Linear *l, int row0, int n_rows, bool add, float *panel) {
     const Kernels *k = job->c->kernels;
-    const Tensor *w = l->w;
-    int rows = (int)w->shape[0], cols = (int)w->shape[1];
-    float *words = panel + GEMM_K * MAX_PANEL;
+    int rows = (int)l->w->shape[0], cols = (int)l->w->shape[1];
     for (int k0 = 0, kn; k0 < cols; k0 += kn) {
-        kn = cols - k0 < GEMM_K ? cols - k0 : GEMM_K;
-        const uint16_t *half = (const uint16_t *)w->data + (int64_t)row0 * cols + k0;
-        if (w->dtype == DTYPE_BF16 && (uintptr_t)half % sizeof(float) == 0) {
-            k->pack(panel, (const float *)(const void *)half, cols / 2, n_rows, kn / 2);
-        } else {
-            unpack_rows(k, words, w, row0, n_rows, k0, kn);
-            k->bf16->round((uint16_t *)(void *)words, words, GEMM_K * n_rows); // in place: half as long
-            k->pack(panel, words, GEMM_K / 2, n_rows, kn / 2);
-        }
+        kn = cols - k0 < BF16_K ? cols - k0 : BF16_K;
+        bf16_panel(k, panel, l->w, row0, n_rows, k0, kn);
         k->bf16->gemm(l->y + row0, rows, (const uint16_t *)(const void *)panel, job->c->rounded + k0, cols, BF16_STEP,
                       job->n, kn, n_rows, add || k0 > 0);
     }

@@ -15,7 +15,7 @@ enum { MATVEC_TOKENS = 6, QUANTIZED_TOKENS = 24 };
 typedef struct {
     ThreadPool *pool;
     const Kernels *kernels;
-    float *panels; // [threads][2][GEMM_K * MAX_PANEL]: a panel of unpacked weights and the rows it is made from
+    float *panels; // of each thread: a panel of unpacked weights and the rows it is made from
     Activations quantized[QUANTIZED_TOKENS]; // of up to `most_cols` values each, for products with quantized rows
     uint16_t *rounded;                       // the input as bfloat16, up to `most_rounded` values
     int most_cols;
