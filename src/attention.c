@@ -321,12 +321,12 @@ static void cap_scores(const Plan *p, float *s, int n) {
 
 // y[row * ldy + i] = sum_j w(i, j) x[row * ldx + j] over rows of the cache.
 static void cache_dots(const Plan *p, float *y, int64_t ldy, const void *w, int64_t ldw, int64_t step, const float *x,
-                       int64_t ldx, int n_rows, int n_x, int k) {
+                       int64_t ldx, int n_rows, int n_x, int k, ptrdiff_t ahead) {
     const Kernels *kn = p->kernels;
     switch (p->a->kv.type) {
-    case KV_F32: kn->dots_f32(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k); break;
-    case KV_BF16: kn->dots_bf16(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k); break;
-    case KV_Q8: kn->dots_i8(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k); break;
+    case KV_F32: kn->dots_f32(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k, ahead); break;
+    case KV_BF16: kn->dots_bf16(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k, ahead); break;
+    case KV_Q8: kn->dots_i8(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k, ahead); break;
     }
 }
 
@@ -338,11 +338,11 @@ static void scale_keys(float *s, const float *scales, int n_keys, int n_rows) {
 
 // s[row][TILE] = K q for every row. Short vectors do not fill the lanes of a dot: then K^T is packed, keys are the
 // lanes, and the rows are the columns of the gemm.
-static void row_scores(const Plan *p, const Item *it, const Lane *w, Stored t, int n_keys) {
+static void row_scores(const Plan *p, const Item *it, const Lane *w, Stored t, int n_keys, ptrdiff_t ahead) {
     const Kernels *kn = p->kernels;
     int hd = p->a->kv.head_dim, panel = kn->panel;
     if (hd > panel / 4) {
-        cache_dots(p, w->s, TILE, t.k, hd, DOTS_STEP, w->q, hd, n_keys, it->n_rows, hd);
+        cache_dots(p, w->s, TILE, t.k, hd, DOTS_STEP, w->q, hd, n_keys, it->n_rows, hd, ahead);
         if (p->a->kv.type == KV_Q8) scale_keys(w->s, t.k_scales, n_keys, it->n_rows);
         return;
     }
@@ -375,11 +375,12 @@ static void row_way(const Plan *p, const Item *it, Lane *w, TileList tiles, int 
     for (int i = first; i < last; i++) {
         int j0 = tile_at(tiles, i) * TILE, n = min_int(TILE, it->hi_max - j0);
         if (judge(p, it, w, 0, n_rows, j0, j0 + n) == SKIP) continue;
-        Stored t = stored_at(p, it, j0);
-        row_scores(p, it, w, t, n);
+        Stored t = stored_at(p, it, j0), next = i + 1 < last ? stored_at(p, it, tile_at(tiles, i + 1) * TILE) : t;
+        row_scores(p, it, w, t, n, (const char *)next.k - (const char *)t.k);
         for (int r = 0; r < n_rows; r++) row_softmax(p, it, w, r, j0, n);
         if (p->a->kv.type == KV_Q8) scale_keys(w->s, t.v_scales, n, n_rows);
-        cache_dots(p, w->v, hd, t.v, KV_GROUP, KV_GROUP * hd, w->s, TILE, hd, n_rows, n);
+        cache_dots(p, w->v, hd, t.v, KV_GROUP, KV_GROUP * hd, w->s, TILE, hd, n_rows, n,
+                   (const char *)next.v - (const char *)t.v);
         for (int d = 0; d < n_rows * hd; d++) w->o[d] += w->v[d];
     }
     for (int r = 0; r < n_rows; r++) finish_row(p, it, r, w->o + r * hd, 1, w->m[r], w->l[r]);

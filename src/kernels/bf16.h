@@ -3,6 +3,7 @@
 #include "kernels.h"
 
 #include <immintrin.h>
+
 #include <string.h>
 
 enum { PANEL = 32, PAIR = 2, PANEL_PAIRS = PANEL * PAIR };

@@ -15,6 +15,7 @@
 #include "../quant.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum { MAX_PANEL = 32, BF16_STEP = 32, BF16_ROWS = 16, DOTS_STEP = 32 };
@@ -72,13 +73,14 @@ typedef struct {
     void (*unpack_i8g)(float *y, const int8_t *q, const float *scales, int group, int64_t first, int n);
 
     // Dots of rows that the KV cache holds with a few vectors: y[r * ldy + i] = sum_j w(i, j) x[r * ldx + j] for
-    // i < n_rows, r < n_x, where w(i, j) is w[j / DOTS_STEP * step + i * ldw + j % DOTS_STEP].
+    // i < n_rows, r < n_x, where w(i, j) is w[j / DOTS_STEP * step + i * ldw + j % DOTS_STEP]. What lies `ahead` bytes
+    // behind a row is fetched from memory meanwhile.
     void (*dots_f32)(float *y, int64_t ldy, const float *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
-                     int n_rows, int n_x, int k);
+                     int n_rows, int n_x, int k, ptrdiff_t ahead);
     void (*dots_bf16)(float *y, int64_t ldy, const uint16_t *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
-                      int n_rows, int n_x, int k);
+                      int n_rows, int n_x, int k, ptrdiff_t ahead);
     void (*dots_i8)(float *y, int64_t ldy, const int8_t *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
-                    int n_rows, int n_x, int k);
+                    int n_rows, int n_x, int k, ptrdiff_t ahead);
 
     // Quantized rows with a vector that `quantize` has made of x (k a multiple of 32). [N_DTYPES], zeros for what is no
     // block format; NULL: the rung has none, nor then `quantize`.
@@ -118,4 +120,7 @@ const Kernels *kernels(void); // of cpu_rung()
 #define SCORE_START (-1e29f)
 
 extern const Kernels kernels_scalar, kernels_avx2, kernels_avx512, kernels_neon;
-extern const Bf16Kernels bf16_avx512, bf16_amx; // of the rungs above avx512, which have its kernels beside
+// Of the rungs above avx512, in place of its own; dots_bf16_pairs rounds x.
+extern const Bf16Kernels bf16_avx512, bf16_amx;
+void dots_bf16_pairs(float *y, int64_t ldy, const uint16_t *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
+                     int n_rows, int n_x, int k, ptrdiff_t ahead);

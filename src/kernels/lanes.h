@@ -170,7 +170,9 @@ static inline __attribute__((always_inline)) V load_row_first(const void *w, int
 // Four rows, at `rows` in w, with n_x vectors; the order of a sum depends on k alone.
 static inline __attribute__((always_inline)) void dots_4(float *y, int64_t ldy, const void *w, const int64_t *rows,
                                                          int64_t step, const float *x, int64_t ldx, int k,
-                                                         const int n_x, const RowType type) {
+                                                         ptrdiff_t ahead, const int n_x, const RowType type) {
+    enum { LINE = 64 };
+    const int size = type == ROWS_F32 ? 4 : type == ROWS_BF16 ? 2 : 1;
     V sum[DOTS_X][4];
     for (int r = 0; r < n_x; r++) {
         for (int i = 0; i < 4; i++) sum[r][i] = v_zero();
@@ -179,7 +181,10 @@ static inline __attribute__((always_inline)) void dots_4(float *y, int64_t ldy, 
     for (int j = 0; j < whole; j += LANES) {
         int64_t at = j / DOTS_STEP * step + j % DOTS_STEP;
         V wj[4];
-        for (int i = 0; i < 4; i++) wj[i] = load_row(w, rows[i] + at, type);
+        for (int i = 0; i < 4; i++) {
+            if (j % DOTS_STEP * size % LINE == 0) __builtin_prefetch((const char *)w + (rows[i] + at) * size + ahead);
+            wj[i] = load_row(w, rows[i] + at, type);
+        }
         for (int r = 0; r < n_x; r++) {
             V xj = v_load(x + r * ldx + j);
             for (int i = 0; i < 4; i++) sum[r][i] = v_fma(wj[i], xj, sum[r][i]);
@@ -199,46 +204,46 @@ static inline __attribute__((always_inline)) void dots_4(float *y, int64_t ldy, 
 
 static inline __attribute__((always_inline)) void dots_rows(float *y, int64_t ldy, const void *w, int64_t ldw,
                                                             int64_t step, const float *x, int64_t ldx, int n_rows,
-                                                            int k, const int n_x, const RowType type) {
+                                                            int k, ptrdiff_t ahead, const int n_x, const RowType type) {
     int i = 0;
     for (; i + 4 <= n_rows; i += 4) {
         int64_t rows[4] = {i * ldw, (i + 1) * ldw, (i + 2) * ldw, (i + 3) * ldw};
-        dots_4(y + i, ldy, w, rows, step, x, ldx, k, n_x, type);
+        dots_4(y + i, ldy, w, rows, step, x, ldx, k, ahead, n_x, type);
     }
     if (i == n_rows) return;
     float sums[DOTS_X * 4];
     int64_t rows[4];
     for (int r = 0; r < 4; r++) rows[r] = (i + r < n_rows ? i + r : i) * ldw;
-    dots_4(sums, 4, w, rows, step, x, ldx, k, n_x, type);
+    dots_4(sums, 4, w, rows, step, x, ldx, k, ahead, n_x, type);
     for (int r = 0; r < n_x; r++) memcpy(y + r * ldy + i, sums + r * 4, sizeof(float) * (size_t)(n_rows - i));
 }
 
 static inline __attribute__((always_inline)) void dots_all(float *y, int64_t ldy, const void *w, int64_t ldw,
                                                            int64_t step, const float *x, int64_t ldx, int n_rows,
-                                                           int n_x, int k, const RowType type) {
+                                                           int n_x, int k, ptrdiff_t ahead, const RowType type) {
     for (int left = n_x; left > 0; left -= DOTS_X, y += DOTS_X * ldy, x += DOTS_X * ldx) {
         switch (left) {
-        case 1: dots_rows(y, ldy, w, ldw, step, x, ldx, n_rows, k, 1, type); break;
-        case 2: dots_rows(y, ldy, w, ldw, step, x, ldx, n_rows, k, 2, type); break;
-        case 3: dots_rows(y, ldy, w, ldw, step, x, ldx, n_rows, k, 3, type); break;
-        default: dots_rows(y, ldy, w, ldw, step, x, ldx, n_rows, k, 4, type);
+        case 1: dots_rows(y, ldy, w, ldw, step, x, ldx, n_rows, k, ahead, 1, type); break;
+        case 2: dots_rows(y, ldy, w, ldw, step, x, ldx, n_rows, k, ahead, 2, type); break;
+        case 3: dots_rows(y, ldy, w, ldw, step, x, ldx, n_rows, k, ahead, 3, type); break;
+        default: dots_rows(y, ldy, w, ldw, step, x, ldx, n_rows, k, ahead, 4, type);
         }
     }
 }
 
 static void dots_f32(float *y, int64_t ldy, const float *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
-                     int n_rows, int n_x, int k) {
-    dots_all(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k, ROWS_F32);
+                     int n_rows, int n_x, int k, ptrdiff_t ahead) {
+    dots_all(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k, ahead, ROWS_F32);
 }
 
 static void dots_bf16(float *y, int64_t ldy, const uint16_t *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
-                      int n_rows, int n_x, int k) {
-    dots_all(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k, ROWS_BF16);
+                      int n_rows, int n_x, int k, ptrdiff_t ahead) {
+    dots_all(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k, ahead, ROWS_BF16);
 }
 
 static void dots_i8(float *y, int64_t ldy, const int8_t *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
-                    int n_rows, int n_x, int k) {
-    dots_all(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k, ROWS_I8);
+                    int n_rows, int n_x, int k, ptrdiff_t ahead) {
+    dots_all(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k, ahead, ROWS_I8);
 }
 
 static void unpack_i8g(float *y, const int8_t *q, const float *scales, int group, int64_t first, int n) {
