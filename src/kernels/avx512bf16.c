@@ -122,4 +122,4 @@ void dots_bf16_pairs(float *y, int64_t ldy, const uint16_t *w, int64_t ldw, int6
     }
 }
 
-const Bf16Kernels bf16_avx512 = {.round = round_to_bf16, .pair = pair, .gemm = gemm};
+const Bf16Kernels bf16_avx512 = {.round = round_to_bf16, .softmax_lanes = softmax_lanes, .gemm = gemm};

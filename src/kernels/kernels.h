@@ -48,8 +48,9 @@ typedef struct {
 // panel[(k / 2 * PANEL + lane) * 2 + k % 2]. `pack` of the rung makes it from rounded rows, taken as words.
 typedef struct {
     void (*round)(uint16_t *y, const float *x, int64_t n); // to nearest, ties to even
-    // panel = s[n][PANEL], s[k] = lanes of one k, with zeros up to a multiple of BF16_STEP
-    void (*pair)(uint16_t *panel, const float *s, int n);
+    // As Kernels' softmax_lanes to 7.5e-5 relative, with the result as a panel: zeros up to a multiple of BF16_STEP. m
+    // stays where the maximum exceeds it by SOFTMAX_MARGIN or less, so that what is summed up is seldom rescaled.
+    bool (*softmax_lanes)(uint16_t *panel, const float *s, int n_keys, float *m, float *l, float *alpha);
     // y[j * ldy + i] (+)= sum_k x[j * ldx + k / BF16_STEP * step + k % BF16_STEP] * panel[k][i] for j < n, i < lanes;
     // k a multiple of BF16_STEP. x has rows up to a multiple of BF16_ROWS that may be read.
     void (*gemm)(float *y, int64_t ldy, const uint16_t *panel, const uint16_t *x, int64_t ldx, int64_t step, int n,
@@ -118,6 +119,7 @@ const Kernels *kernels(void); // of cpu_rung()
 // visible keeps l = 0. Never -inf: its arithmetic does not survive every compiler flag.
 #define SCORE_MASKED (-1e30f)
 #define SCORE_START (-1e29f)
+#define SOFTMAX_MARGIN 8.0f
 
 extern const Kernels kernels_scalar, kernels_avx2, kernels_avx512, kernels_neon;
 // Of the rungs above avx512, in place of its own; dots_bf16_pairs rounds x.
