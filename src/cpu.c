@@ -9,8 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+// FIRST_RUNG: the lowest of this architecture beside scalar; each has all that those below have.
 #if defined(__x86_64__)
 #include <cpuid.h>
+
+enum { FIRST_RUNG = RUNG_AVX2 };
 
 static uint64_t enabled_state(void) { // XCR0: the register state that the operating system saves
     uint32_t lo, hi;
@@ -30,10 +33,16 @@ static CpuRung detect(void) {
     return (enabled_state() & XCR0_AVX512) == XCR0_AVX512 ? RUNG_AVX512 : RUNG_AVX2;
 }
 #elif defined(__aarch64__)
+#include <sys/auxv.h>
+
+enum { FIRST_RUNG = RUNG_NEON }; // Advanced SIMD is part of the base architecture
+
 static CpuRung detect(void) {
-    return RUNG_NEON; // Advanced SIMD is part of the base architecture
+    return getauxval(AT_HWCAP) & HWCAP_ASIMDDP ? RUNG_NEON_DOT : RUNG_NEON;
 }
 #else
+enum { FIRST_RUNG = N_RUNGS };
+
 static CpuRung detect(void) {
     return RUNG_SCALAR;
 }
@@ -61,7 +70,7 @@ static void ask(void) {
     const char *want = getenv("TESSERA_CPU");
     if (!want || !*want) return;
     for (CpuRung r = RUNG_SCALAR; r < N_RUNGS; r++) {
-        bool runs = r == RUNG_SCALAR || r == best || (best == RUNG_AVX512 && r == RUNG_AVX2);
+        bool runs = r == RUNG_SCALAR || ((int)r >= FIRST_RUNG && r <= best);
         if (!strcmp(want, cpu_rung_name(r)) && runs) {
             chosen = r;
             return;
@@ -81,7 +90,7 @@ CpuRung cpu_rung(void) {
 }
 
 const char *cpu_rung_name(CpuRung r) {
-    static const char *const names[N_RUNGS] = {"scalar", "neon", "avx2", "avx512"};
+    static const char *const names[N_RUNGS] = {"scalar", "neon", "neon_dot", "avx2", "avx512"};
     return (unsigned)r < N_RUNGS ? names[r] : "?";
 }
 

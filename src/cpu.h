@@ -1,11 +1,12 @@
 // cpu: what this machine can do, asked once.
 //
-// Owns the choice of the rung of the kernel staircase. TESSERA_CPU=scalar|avx2|avx512|neon lowers it in any program.
+// Owns the choice of the rung of the kernel staircase. TESSERA_CPU=scalar|avx2|avx512, or scalar|neon|neon_dot on Arm,
+// lowers it in any program.
 #pragma once
 
-typedef enum { RUNG_SCALAR, RUNG_NEON, RUNG_AVX2, RUNG_AVX512, N_RUNGS } CpuRung;
+typedef enum { RUNG_SCALAR, RUNG_NEON, RUNG_NEON_DOT, RUNG_AVX2, RUNG_AVX512, N_RUNGS } CpuRung;
 
-// The highest rung that the processor *and* the operating system (XGETBV) support, before TESSERA_CPU.
+// The highest rung that the processor *and* the operating system (XGETBV, AT_HWCAP) support, before TESSERA_CPU.
 CpuRung cpu_best_rung(void);
 // The rung to use: cpu_best_rung, lowered by TESSERA_CPU; an unknown or unsupported name is said once on stderr and
 // ignored.

@@ -1,4 +1,5 @@
 // The avx512 rung: F, BW, DQ, VL. Sixteen lanes, 32 registers.
+#include "bytes_x86.h"
 #include "kernels.h"
 
 #include <immintrin.h>
@@ -85,11 +86,11 @@ static inline void transpose_4(float *dst, int64_t ldd, const float *src, int64_
 // ---- bytes, for blocks.h
 
 #define U __m512i
-#define N_STRETCHED 2
 #define SIGNED_BIAS 128.0f
 #define u_load(p) _mm512_loadu_si512(p)
 
-static inline __m512i u_join(__m256i a, __m256i b) {
+static inline __m512i u_join(__m256i a, __m256i b, int i) {
+    (void)i;
     return _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1);
 }
 
@@ -112,9 +113,9 @@ static inline __m512 v_twice(__m256 d, int i) {
     return _mm512_permutexvar_ps(pairs, _mm512_castps256_ps512(d));
 }
 
-static inline __m512 v_bytes(__m128i b, int i) {
+static inline __m512 v_bytes(Bytes16 b, int i) {
     (void)i;
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(b));
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32((__m128i)b));
 }
 
 static inline void v_store_i8(int8_t *p, __m512 v) {

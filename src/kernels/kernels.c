@@ -11,6 +11,7 @@ const Kernels *kernels_for(CpuRung r) {
     case RUNG_AVX512: return &kernels_avx512;
 #elif defined(__aarch64__)
     case RUNG_NEON: return &kernels_neon;
+    case RUNG_NEON_DOT: return &kernels_neon_dot;
 #endif
     default: return NULL;
     }

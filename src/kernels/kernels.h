@@ -93,4 +93,4 @@ const Kernels *kernels(void); // of cpu_rung()
 #define SCORE_MASKED (-1e30f)
 #define SCORE_START (-1e29f)
 
-extern const Kernels kernels_scalar, kernels_avx2, kernels_avx512, kernels_neon;
+extern const Kernels kernels_scalar, kernels_avx2, kernels_avx512, kernels_neon, kernels_neon_dot;

@@ -472,10 +472,8 @@ const Kernels TABLE = {
     .matvec_bf16 = matvec_bf16,
     .matvec_i8g = matvec_i8g,
     .unpack_i8g = unpack_i8g,
-#ifdef U
     .quantize = quantize,
     .blocks = block_kernels,
-#endif
     .pack = pack,
     .gemm = gemm,
     .softmax_lanes = softmax_lanes,
