@@ -1,6 +1,4 @@
 // The neon rung: what every 64-bit Arm has.
-#include "kernels.h"
-
 #include "neon.h"
 
 #define TABLE kernels_neon

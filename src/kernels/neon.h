@@ -1,7 +1,7 @@
 // The operations of both rungs of 64-bit Arm, Advanced SIMD: for lanes.h, four floats, 32 registers; for blocks.h the
 // bytes, where everything is signed and a vector of 16 bytes is one group. Included by neon.c and neon_dot.c, which
 // add u_dots.
-#include "../quant.h"
+#include "kernels.h"
 
 #include <arm_neon.h>
 

@@ -1,6 +1,4 @@
 // The neon_dot rung: neon with the dot products of Armv8.2 (FEAT_DotProd).
-#include "kernels.h"
-
 #include "neon.h"
 
 #define TABLE kernels_neon_dot
