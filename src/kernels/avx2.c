@@ -1,5 +1,4 @@
 // The avx2 rung: AVX2 and FMA. Eight lanes, 16 registers.
-#include "bytes_x86.h"
 #include "kernels.h"
 
 #include <immintrin.h>
@@ -89,6 +88,8 @@ static inline void transpose_4(float *dst, int64_t ldd, const float *src, int64_
 }
 
 // ---- bytes, for blocks.h
+
+#include "bytes_x86.h"
 
 #define U __m256i
 #define SIGNED_BIAS 0.0f

@@ -1,5 +1,4 @@
 // The avx512 rung: F, BW, DQ, VL. Sixteen lanes, 32 registers.
-#include "bytes_x86.h"
 #include "kernels.h"
 
 #include <immintrin.h>
@@ -84,6 +83,8 @@ static inline void transpose_4(float *dst, int64_t ldd, const float *src, int64_
 }
 
 // ---- bytes, for blocks.h
+
+#include "bytes_x86.h"
 
 #define U __m512i
 #define SIGNED_BIAS 128.0f

@@ -3,12 +3,12 @@
 //   U                         a vector of 4 * LANES bytes
 //   u_load(p)                 unaligned
 //   u_join(a, b, i)           vector i of a chunk, whose first and last bytes are in the stretches a and b
-//   u_dots(u, x)              sums of four products of bytes, those of u below 128, as LANES whole floats: v_spread's
-//                             groups keep to their lanes
+//   u_dots(u, x)              sums of four products of bytes, those of u below 128, as LANES whole floats; each sum is
+//                             of one group, in a lane where v_spread has that group
 //   u_dots_signed(u, x)       the same of signed bytes u, plus SIGNED_BIAS times the sum of x
 //   v_spread(g, i)            of 16 groups' floats those of vector i: lane l has group (4 * LANES * i + 4 l) / 16
 //   v_twice(e, i)             of 8 blocks' floats, each twice: vector i of 16
-//   v_bytes(b, i)             16 int8 as floats: vector i
+//   Bytes16, v_bytes(b, i)    16 bytes, a vector of the compiler's own; as int8, as floats: vector i
 //   v_store_i8(p, v)          LANES whole floats as int8
 //   B                         32 bytes, as a stretch has values
 //   b_load(p) b_store(p, b) b_or(a, b)

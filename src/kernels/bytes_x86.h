@@ -1,8 +1,4 @@
-// What blocks.h computes with, 32 bytes and 8 floats, for both x86 rungs: AVX2 and F16C. Included by avx2.c and
-// avx512.c.
-#include <immintrin.h>
-#include <stdint.h>
-
+// What blocks.h computes with on x86, 32 bytes and 8 floats: AVX2 and F16C. Included by avx2.c and avx512.c.
 typedef uint8_t Bytes16 __attribute__((vector_size(16)));
 
 #define B __m256i
