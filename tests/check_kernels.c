@@ -956,6 +956,8 @@ static struct {
     float scales[TIME_ROWS * TIME_K / 32], s[TIME_KEYS * MAX_PANEL], m[MAX_PANEL], l[MAX_PANEL], alpha[MAX_PANEL];
     int8_t q[TIME_ROWS * TIME_K];
     uint16_t half[TIME_ROWS * TIME_K];
+    int8_t high[TIME_K], low[TIME_K];
+    float step[TIME_K / 16], sum[TIME_K / 16];
 } * T;
 
 static void time_matvec_f32(void) {
@@ -969,6 +971,30 @@ static void time_matvec_bf16(void) {
 }
 static void time_matvec_i8g(void) {
     K->matvec_i8g(T->y, T->q, T->scales, 32, 0, T->x, TIME_ROWS, TIME_K);
+}
+// T->half as blocks: all that may be a scale is nearly 2. With the vector's quantization; scalar unpacks.
+static void time_matvec_blocks(DType f) {
+    const DTypeInfo *info = dtype_info(f);
+    Activations a = {T->high, T->low, T->step, T->sum};
+    if (K->blocks) {
+        K->quantize(&a, T->x, TIME_K);
+        K->blocks[f].matvec(T->s, T->half, &a, TIME_ROWS, TIME_K);
+    } else {
+        info->unpack(T->y, T->half, TIME_ROWS * TIME_K / info->block);
+        K->matvec_f32(T->s, T->y, TIME_K, T->x, TIME_ROWS, TIME_K);
+    }
+}
+static void time_matvec_q8_0(void) {
+    time_matvec_blocks(DTYPE_Q8_0);
+}
+static void time_matvec_q4_0(void) {
+    time_matvec_blocks(DTYPE_Q4_0);
+}
+static void time_matvec_q4_k(void) {
+    time_matvec_blocks(DTYPE_Q4_K);
+}
+static void time_matvec_q6_k(void) {
+    time_matvec_blocks(DTYPE_Q6_K);
 }
 static void time_unpack_i8g(void) {
     K->unpack_i8g(T->y, T->q, T->scales, 32, 0, TIME_ROWS * TIME_K);
@@ -1029,6 +1055,10 @@ static const struct {
     {"matvec_f16, 512 KiB", "GB/s", time_matvec_f16, 2e-9 * TIME_ROWS *TIME_K, 0},
     {"matvec_bf16, 512 KiB", "GB/s", time_matvec_bf16, 2e-9 * TIME_ROWS *TIME_K, 0},
     {"matvec_i8g, 288 KiB", "GB/s", time_matvec_i8g, 1.125e-9 * TIME_ROWS *TIME_K, 0},
+    {"quantize, matvec Q8_0", "Gvalue/s", time_matvec_q8_0, 1e-9 * TIME_ROWS *TIME_K, 0},
+    {"quantize, matvec Q4_0", "Gvalue/s", time_matvec_q4_0, 1e-9 * TIME_ROWS *TIME_K, 0},
+    {"quantize, matvec Q4_K", "Gvalue/s", time_matvec_q4_k, 1e-9 * TIME_ROWS *TIME_K, 0},
+    {"quantize, matvec Q6_K", "Gvalue/s", time_matvec_q6_k, 1e-9 * TIME_ROWS *TIME_K, 0},
     {"unpack_i8g", "Gvalue/s", time_unpack_i8g, 1e-9 * TIME_ROWS *TIME_K, 0},
     {"pack", "Gvalue/s", time_pack, 0, 1e-9 * TIME_K},
     {"gemm, k 1024, n 48", "GFLOP/s", time_gemm, 0, 2e-9 * TIME_K *TIME_COLS},
@@ -1094,6 +1124,13 @@ static void tables_are_complete(void) {
               K->softmax_lanes && K->softmax_row && K->f32_from_f16 && K->f32_from_bf16 && K->rmsnorm && K->layernorm &&
               K->activate && K->softcap && K->swiglu,
           "%s: a kernel is missing", K->name);
+    bool has_blocks = K->quantize && K->blocks;
+    CHECK(has_blocks || K == kernels_for(RUNG_SCALAR), "%s: no block kernels", K->name);
+    for (int f = 0; has_blocks && f < N_OF(block_formats); f++) {
+        const BlockKernels *b = &K->blocks[block_formats[f].dtype];
+        CHECK(b->matvec && b->unpack, "%s: a kernel of %s is missing", K->name,
+              dtype_info(block_formats[f].dtype)->name);
+    }
 }
 
 int main(void) {

@@ -12,12 +12,14 @@
 
 // ---- bytes, for blocks.h
 
+#include "bytes_x86.h"
+
 #define U __m512i
-#define N_STRETCHED 2
 #define SIGNED_BIAS 128.0f
 #define u_load(p) _mm512_loadu_si512(p)
 
-static inline __m512i u_join(__m256i a, __m256i b) {
+static inline __m512i u_join(__m256i a, __m256i b, int i) {
+    (void)i;
     return _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1);
 }
 
@@ -40,9 +42,9 @@ static inline __m512 v_twice(__m256 d, int i) {
     return _mm512_permutexvar_ps(pairs, _mm512_castps256_ps512(d));
 }
 
-static inline __m512 v_bytes(__m128i b, int i) {
+static inline __m512 v_bytes(Bytes16 b, int i) {
     (void)i;
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(b));
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32((__m128i)b));
 }
 
 static inline void v_store_i8(int8_t *p, __m512 v) {

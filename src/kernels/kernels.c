@@ -32,6 +32,7 @@ const Kernels *kernels_for(CpuRung r) {
     case RUNG_AMX: return &amx;
 #elif defined(__aarch64__)
     case RUNG_NEON: return &kernels_neon;
+    case RUNG_NEON_DOT: return &kernels_neon_dot;
 #endif
     default: return NULL;
     }

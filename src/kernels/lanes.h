@@ -1,5 +1,5 @@
-// The vector kernels, written once over a vector of LANES floats. avx2.c, avx512.c and neon.c each define the vector
-// and include this file, which then defines the rung's table. What the including file provides:
+// The vector kernels, written once over a vector of LANES floats. avx2.c, avx512.c and neon.h each define the vector;
+// a rung includes this file, which then defines its table. What the including file provides:
 //   TABLE, RUNG_NAME          the table's variable and name
 //   V, LANES                  a vector of LANES floats
 //   v_zero v_set1 v_load v_store v_add v_sub v_mul v_div v_min v_max v_fma(a, b, c) = a * b + c   on unaligned memory
@@ -573,10 +573,8 @@ const Kernels TABLE = {
     .dots_i8 = dots_i8,
     .matvec_i8g = matvec_i8g,
     .unpack_i8g = unpack_i8g,
-#ifdef U
     .quantize = quantize,
     .blocks = block_kernels,
-#endif
     .pack = pack,
     .gemm = gemm,
     .softmax_lanes = softmax_lanes,
