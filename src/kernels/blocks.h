@@ -27,9 +27,11 @@
 // (kernels.h), so that sums of products are exact, and what is lost is the vector's rounding: 2^-16 of the largest of
 // 32 neighbours, far below what quantized weights have lost before.
 
-enum { CHUNK = 256, GROUPS = 16, GROUP_V = GROUPS / LANES, LEVELS = 255 * 127 + 127, AHEAD_BYTES = 4096 };
+#include "kernels.h"
 
-#define CONSTANT static inline __attribute__((always_inline)) // so that the format is known
+#include <string.h>
+
+enum { CHUNK = 256, GROUPS = 16, GROUP_V = GROUPS / LANES, LEVELS = 255 * 127 + 127 };
 
 // ---- the vector
 
@@ -270,7 +272,7 @@ CONSTANT void matvec_format(const DType f, const int block, const int block_byte
     for (int r = 0; r < n_rows; r++, w += rest) {
         Sums sums = {v_zero(), v_zero(), v_zero()};
         for (int c = 0; c < n_chunks; c++, w += chunk_bytes) {
-            for (int line = 0; line < chunk_bytes; line += 64) __builtin_prefetch(w + AHEAD_BYTES + line);
+            for (int line = 0; line < chunk_bytes; line += LINE_BYTES) __builtin_prefetch(w + AHEAD_BYTES + line);
             add_chunk(&sums, f, w, a, c);
         }
         if (rest) add_chunk(&sums, f, memcpy(padded, w, (size_t)rest), a, n_chunks);
