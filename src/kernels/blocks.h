@@ -244,7 +244,8 @@ typedef struct {
     V high, low, minimum;
 } Sums;
 
-CONSTANT void add_chunk(Sums *sums, const DType f, const uint8_t *p, const Activations *a, int c) {
+// Chunk c of a row, of which n values count.
+CONSTANT void add_chunk(Sums *sums, const DType f, const uint8_t *p, const Activations *a, int c, int n) {
     Scales s;
     scales_of(&s, f, p);
     for (int i = 0; i < GROUP_V; i++) {
@@ -254,6 +255,7 @@ CONSTANT void add_chunk(Sums *sums, const DType f, const uint8_t *p, const Activ
     const int8_t *high = a->high + c * CHUNK, *low = a->low + c * CHUNK;
 #pragma GCC unroll 16
     for (int i = 0; i < CHUNK / (4 * LANES); i++) {
+        if (i * 4 * LANES >= n) break;
         int first = i * 4 * LANES / BLOCK, last = (i * 4 * LANES + 4 * LANES - 1) / BLOCK;
         U u = u_join(stretch_of(f, p, first), stretch_of(f, p, last), i);
         U xh = u_load(high + i * 4 * LANES), xl = u_load(low + i * 4 * LANES);
@@ -264,19 +266,43 @@ CONSTANT void add_chunk(Sums *sums, const DType f, const uint8_t *p, const Activ
     }
 }
 
+// The whole chunks of a row, and its rest: the start of a chunk, the others' values multiplied by zeros.
+CONSTANT V dot_of_row(const DType f, const int chunk_bytes, const uint8_t *w, const uint8_t *rest, const Activations *a,
+                      int k) {
+    Sums sums = {v_zero(), v_zero(), v_zero()};
+    int n_chunks = k / CHUNK;
+    for (int c = 0; c < n_chunks; c++, w += chunk_bytes) {
+        for (int line = 0; line < chunk_bytes; line += LINE_BYTES) __builtin_prefetch(w + AHEAD_BYTES + line);
+        add_chunk(&sums, f, w, a, c, CHUNK);
+    }
+    if (rest) add_chunk(&sums, f, rest, a, n_chunks, k % CHUNK);
+    return v_add(v_fma(sums.high, v_set1(255), sums.low), sums.minimum);
+}
+
+static const uint8_t *padded_copy(uint8_t *padded, size_t room, const uint8_t *p, size_t n) {
+    memset(padded, 0, room);
+    return memcpy(padded, p, n);
+}
+
 CONSTANT void matvec_format(const DType f, const int block, const int block_bytes, float *y, const uint8_t *w,
                             const Activations *a, int n_rows, int k) {
     const int chunk_bytes = CHUNK / block * block_bytes;
-    int n_chunks = k / CHUNK, rest = k % CHUNK / block * block_bytes;
-    uint8_t padded[CHUNK / BLOCK * 34] = {0};
-    for (int r = 0; r < n_rows; r++, w += rest) {
-        Sums sums = {v_zero(), v_zero(), v_zero()};
-        for (int c = 0; c < n_chunks; c++, w += chunk_bytes) {
-            for (int line = 0; line < chunk_bytes; line += LINE_BYTES) __builtin_prefetch(w + AHEAD_BYTES + line);
-            add_chunk(&sums, f, w, a, c);
+    int whole_bytes = k / CHUNK * chunk_bytes, row_bytes = k / block * block_bytes;
+    const uint8_t *end = w + (int64_t)n_rows * row_bytes;
+    uint8_t padded[CHUNK / BLOCK * 34];
+    for (int i = 0; i < n_rows; i += 4) {
+        V sum[4] = {v_zero(), v_zero(), v_zero(), v_zero()};
+        float sums[4];
+        int n = n_rows - i < 4 ? n_rows - i : 4;
+        for (int r = 0; r < n; r++, w += row_bytes) {
+            const uint8_t *rest = whole_bytes < row_bytes ? w + whole_bytes : NULL; // the next rows are behind it
+            if (rest && end - rest < chunk_bytes) {
+                rest = padded_copy(padded, sizeof padded, rest, (size_t)(row_bytes - whole_bytes));
+            }
+            sum[r] = dot_of_row(f, chunk_bytes, w, rest, a, k);
         }
-        if (rest) add_chunk(&sums, f, memcpy(padded, w, (size_t)rest), a, n_chunks);
-        y[r] = v_sum(v_add(v_fma(sums.high, v_set1(255), sums.low), sums.minimum));
+        v_sum4(sums, sum[0], sum[1], sum[2], sum[3]);
+        memcpy(y + i, sums, sizeof(float) * (size_t)n);
     }
 }
 
