@@ -9,10 +9,11 @@
 #include <string.h>
 
 enum {
-    GEMM_K = 512,             // columns unpacked at a time: the panel stays in L2, a column tile of x in L1
-    BF16_K = 2048,            // columns multiplied at a time in bfloat16: mostly all, so that y is written once
+    GEMM_K = 512,   // columns unpacked at a time: the panel stays in L2, a column tile of x in L1
+    UNPACK_K = 256, // columns unpacked at a time on the way to bfloat16: they stay in L1
+    BF16_K = 2048,  // columns multiplied at a time in bfloat16: mostly all, so that y is written once
     PANEL_FLOATS = BF16_K * MAX_PANEL / 2,
-    WORKER_FLOATS = PANEL_FLOATS + GEMM_K * MAX_PANEL,
+    WORKER_FLOATS = PANEL_FLOATS + UNPACK_K * MAX_PANEL,
     UNPACKED = 4096,          // values of a block format that one token's dots unpack at a time: they stay in L1
     MATVEC_CHUNK = 128 << 10, // bytes of weights in a work item
     SMALL_BYTES = 160 << 10,  // a region that reads less is not worth a hand-off
@@ -54,12 +55,12 @@ int compute_reserve(Compute *c, int cols, int n, char *err, size_t errlen) {
     size_t width = ((size_t)cols + BLOCK_MAX - 1) / BLOCK_MAX * BLOCK_MAX;
     size_t each = 2 * width + 2 * sizeof(float) * width / 16;
     void *memory;
-    if (posix_memalign(&memory, ALIGNMENT, each * QUANTIZED_TOKENS)) {
-        return fail(err, errlen, "out of memory: %zu bytes for quantized activations", each * QUANTIZED_TOKENS);
+    if (posix_memalign(&memory, ALIGNMENT, each * MATVEC_TOKENS)) {
+        return fail(err, errlen, "out of memory: %zu bytes for quantized activations", each * MATVEC_TOKENS);
     }
     free(c->quantized[0].high);
     c->most_cols = cols;
-    for (int t = 0; t < QUANTIZED_TOKENS; t++) {
+    for (int t = 0; t < MATVEC_TOKENS; t++) {
         char *at = (char *)memory + (size_t)t * each;
         c->quantized[t] = (Activations){.high = (int8_t *)at, .low = (int8_t *)at + width};
         c->quantized[t].scale = (float *)(void *)(at + 2 * width);
@@ -202,19 +203,20 @@ static void matvec_item(void *context, int item, int worker) {
 
 // ---- many tokens: panels
 
-// Columns k0.. of n_rows rows that are not fp32, GEMM_K apart.
-static void unpack_rows(const Kernels *k, float *rows, const Tensor *w, int row0, int n_rows, int k0, int kn) {
+// Columns k0.. of n_rows rows that are not fp32, ld apart.
+static void unpack_rows(const Kernels *k, float *rows, int64_t ld, const Tensor *w, int row0, int n_rows, int k0,
+                        int kn) {
     int64_t cols = w->shape[1], first = row0 * cols + k0;
     const uint16_t *half = (const uint16_t *)w->data + first;
     switch (w->dtype) {
-    case DTYPE_F16: k->f32_from_f16(rows, GEMM_K, half, cols, n_rows, kn); break;
-    case DTYPE_BF16: k->f32_from_bf16(rows, GEMM_K, half, cols, n_rows, kn); break;
+    case DTYPE_F16: k->f32_from_f16(rows, ld, half, cols, n_rows, kn); break;
+    case DTYPE_BF16: k->f32_from_bf16(rows, ld, half, cols, n_rows, kn); break;
     case DTYPE_I8G:
         for (int i = 0; i < n_rows; i++)
-            k->unpack_i8g(rows + i * GEMM_K, w->data, w->scales, w->group, first + i * cols, kn);
+            k->unpack_i8g(rows + i * ld, w->data, w->scales, w->group, first + i * cols, kn);
         break;
     default:
-        for (int i = 0; i < n_rows; i++) unpack_blocks(k, rows + i * GEMM_K, w, row0 + i, k0, kn);
+        for (int i = 0; i < n_rows; i++) unpack_blocks(k, rows + i * ld, w, row0 + i, k0, kn);
     }
 }
 
@@ -235,8 +237,11 @@ static void gemm_f32(const LinearJob *job, const Linear *l, int row0, int n_rows
         if (w->dtype == DTYPE_F32) {
             k->pack(panel, (const float *)w->data + (int64_t)row0 * cols + k0, cols, n_rows, kn);
         } else {
-            unpack_rows(k, unpacked, w, row0, n_rows, k0, kn);
-            k->pack(panel, unpacked, GEMM_K, n_rows, kn);
+            for (int j = 0, n; j < kn; j += n) {
+                n = kn - j < UNPACK_K ? kn - j : UNPACK_K;
+                unpack_rows(k, unpacked, UNPACK_K, w, row0, n_rows, k0 + j, n);
+                k->pack(panel + j * k->panel, unpacked, UNPACK_K, n_rows, n);
+            }
         }
         k->gemm(l->y + row0, rows, panel, job->x + k0, cols, job->n, kn, n_rows, add || k0 > 0);
     }
@@ -252,10 +257,10 @@ static void bf16_panel(const Kernels *k, float *panel, const Tensor *w, int row0
     }
     float *rows = panel + PANEL_FLOATS;
     for (int j = 0, n; j < kn; j += n) {
-        n = kn - j < GEMM_K ? kn - j : GEMM_K;
-        unpack_rows(k, rows, w, row0, n_rows, k0 + j, n);
-        k->bf16->round((uint16_t *)(void *)rows, rows, GEMM_K * n_rows); // in place: half as long
-        k->pack(panel + j * MAX_PANEL / 2, rows, GEMM_K / 2, n_rows, n / 2);
+        n = kn - j < UNPACK_K ? kn - j : UNPACK_K;
+        unpack_rows(k, rows, UNPACK_K, w, row0, n_rows, k0 + j, n);
+        k->bf16->round((uint16_t *)(void *)rows, rows, UNPACK_K * n_rows); // in place: half as long
+        k->pack(panel + j * MAX_PANEL / 2, rows, UNPACK_K / 2, n_rows, n / 2);
     }
 }
 
@@ -298,13 +303,12 @@ static void round_item(void *context, int item, int worker) {
 
 // The tokens up to which rows are read where they lie; a block format without a kernel is better unpacked to a panel.
 static int most_by_rows(const Compute *c, const Tensor *w) {
-    if (is_fast(c, w)) return QUANTIZED_TOKENS;
-    return dtype_info(w->dtype)->block > 1 ? 1 : MATVEC_TOKENS;
+    return dtype_info(w->dtype)->block > 1 && !is_fast(c, w) ? 1 : MATVEC_TOKENS;
 }
 
 void ops_linear(const Compute *c, const Linear *list, int count, const float *x, int n) {
     LinearJob job = {.c = c, .list = list, .x = x, .n = n};
-    int limit = QUANTIZED_TOKENS;
+    int limit = MATVEC_TOKENS;
     bool fast = false;
     int type = 0;
     for (int i = 0; i < count; i++) {
