@@ -103,6 +103,8 @@ static inline __m256i u_join(__m256i a, __m256i b, int i) {
     return a;
 }
 
+#define u_nibbles(a, b, i) b_nibbles(a)
+
 // Pairs fit 16 bits: 63 * 127 * 2 at most, and 128 * 127 * 2 of signed ones.
 static inline __m256 u_dots(__m256i u, __m256i x) {
     return _mm256_cvtepi32_ps(_mm256_madd_epi16(_mm256_maddubs_epi16(u, x), _mm256_set1_epi16(1)));

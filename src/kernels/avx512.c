@@ -23,6 +23,22 @@ static inline __m512i u_join(__m256i a, __m256i b, int i) {
     return _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1);
 }
 
+static inline __m512i u_nibbles(const uint8_t *a, const uint8_t *b, int i) {
+    (void)i;
+    __m512i v = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)a));
+    v = _mm512_mask_broadcast_i32x4(v, 0xff00, _mm_loadu_si128((const __m128i *)(const void *)b));
+    v = _mm512_srlv_epi64(v, _mm512_setr_epi64(0, 0, 4, 4, 0, 0, 4, 4));
+    return _mm512_and_si512(v, _mm512_set1_epi8(15));
+}
+
+// Words 0, 9, 18, ... 63.
+#define e_halves_q4_0 e_halves_q4_0
+static inline __m256 e_halves_q4_0(const uint8_t *p) {
+    const __m512i words = _mm512_castsi128_si512(_mm_setr_epi16(0, 9, 18, 27, 36, 45, 54, 63));
+    __m512i h = _mm512_permutex2var_epi16(_mm512_loadu_si512(p), words, _mm512_loadu_si512(p + 64));
+    return _mm256_cvtph_ps(_mm512_castsi512_si128(h));
+}
+
 static inline __m512 u_dots(__m512i u, __m512i x) {
     return _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(_mm512_setzero_si512(), u, x));
 }

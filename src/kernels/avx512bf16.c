@@ -11,8 +11,8 @@ static inline __m512bh pair_of(const uint16_t *x) {
 }
 
 // `cols` is a constant at every call, so that the accumulators live in registers.
-CONSTANT void gemm_cols(float *y, int64_t ldy, const uint16_t *panel, const uint16_t *x, int64_t ldx, int64_t step,
-                        int k, bool add, const int cols) {
+INNER void gemm_cols(float *y, int64_t ldy, const uint16_t *panel, const uint16_t *x, int64_t ldx, int64_t step, int k,
+                     bool add, const int cols) {
     __m512 acc[GEMM_COLS][PANEL_V];
     for (int j = 0; j < cols; j++) {
         for (int v = 0; v < PANEL_V; v++) {
@@ -65,8 +65,8 @@ static void gemm(float *y, int64_t ldy, const uint16_t *panel, const uint16_t *x
 enum { DOTS_X = 4, DOTS_K = 256, VALUES = 32 };
 
 // Four rows, at `rows` in w, with n_x vectors x[r][DOTS_K].
-CONSTANT void dots_4(float *y, int64_t ldy, const uint16_t *w, const int64_t *rows, int64_t step, const uint16_t *x,
-                     int k, ptrdiff_t ahead, const int n_x) {
+INNER void dots_4(float *y, int64_t ldy, const uint16_t *w, const int64_t *rows, int64_t step, const uint16_t *x, int k,
+                  ptrdiff_t ahead, const int n_x) {
     __m512 sum[DOTS_X][4];
     for (int r = 0; r < n_x; r++) {
         for (int i = 0; i < 4; i++) sum[r][i] = _mm512_setzero_ps();
@@ -86,8 +86,8 @@ CONSTANT void dots_4(float *y, int64_t ldy, const uint16_t *w, const int64_t *ro
     for (int r = 0; r < n_x; r++) v_sum4(y + r * ldy, sum[r][0], sum[r][1], sum[r][2], sum[r][3]);
 }
 
-CONSTANT void dots_rows(float *y, int64_t ldy, const uint16_t *w, int64_t ldw, int64_t step, const uint16_t *x,
-                        int n_rows, int k, ptrdiff_t ahead, const int n_x) {
+INNER void dots_rows(float *y, int64_t ldy, const uint16_t *w, int64_t ldw, int64_t step, const uint16_t *x, int n_rows,
+                     int k, ptrdiff_t ahead, const int n_x) {
     int i = 0;
     for (; i + 4 <= n_rows; i += 4) {
         int64_t rows[4] = {i * ldw, (i + 1) * ldw, (i + 2) * ldw, (i + 3) * ldw};

@@ -3,6 +3,7 @@
 //   U                         a vector of 4 * LANES bytes
 //   u_load(p)                 unaligned
 //   u_join(a, b, i)           vector i of a chunk, whose first and last bytes are in the stretches a and b
+//   u_nibbles(a, b, i)        the same of two stretches that b_nibbles makes of a and b
 //   u_dots(u, x)              sums of four products of bytes, those of u below 128, as LANES whole floats; each sum is
 //                             of one group, in a lane where v_spread has that group
 //   u_dots_signed(u, x)       the same of signed bytes u, plus SIGNED_BIAS times the sum of x
@@ -20,6 +21,7 @@
 //   E                         8 floats, of as many blocks
 //   e_load(p) e_scaled(e, x)
 //   e_halves(h) e_bytes(v)    of 8 numbers of half precision; of the bytes of a uint64_t
+//   e_halves_q4_0(p)          of those in 8 blocks of Q4_0
 //   f_half(h)                 half precision as a float
 //
 // A chunk is 256 values of a row: a super-block, or eight blocks of 32. Each of its 16 groups of 16 values has a scale
@@ -64,7 +66,7 @@ static void quantize(const Activations *a, const float *x, int k) {
 
 // ---- values: stretch s of a chunk's eight, as 32 bytes
 
-CONSTANT B fifth_bits(const uint8_t *p) {
+INNER B fifth_bits(const uint8_t *p) {
     uint32_t bits;
     memcpy(&bits, p, sizeof bits);
     return b_where(bits, 16);
@@ -73,7 +75,7 @@ CONSTANT B fifth_bits(const uint8_t *p) {
 // Twice E2M1's values, plus 12.
 static const uint8_t e2m1_bytes[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
 
-CONSTANT B stretch_of(const DType f, const uint8_t *p, int s) {
+INNER B stretch_of(const DType f, const uint8_t *p, int s) {
     switch (f) {
     case DTYPE_Q8_0: return b_load(p + s * 34 + 2);
     case DTYPE_Q4_0: return b_nibbles(p + s * 18 + 2);
@@ -108,32 +110,35 @@ typedef struct {
 } Scales;
 
 // Numbers of half precision, `stride` bytes apart.
-CONSTANT E halves_at(const uint8_t *p, const int stride) {
+INNER E halves_at(const uint8_t *p, const int stride) {
     uint16_t h[8];
     for (int b = 0; b < 8; b++) memcpy(&h[b], p + b * stride, sizeof *h);
     return e_halves(h);
 }
+#ifndef e_halves_q4_0
+#define e_halves_q4_0(p) halves_at(p, sizeof(BlockQ4_0))
+#endif
 
-CONSTANT Bytes16 bytes_at(const void *p) {
+INNER Bytes16 bytes_at(const void *p) {
     Bytes16 b;
     memcpy(&b, p, sizeof b);
     return b;
 }
 
 // The minimum is the scale times a constant.
-CONSTANT void scales_with_zero(Scales *s, E d, float zero) {
+INNER void scales_with_zero(Scales *s, E d, float zero) {
     for (int i = 0; i < GROUP_V; i++) {
         s->scale[i] = v_twice(d, i);
         s->minimum[i] = v_mul(s->scale[i], v_set1(zero));
     }
 }
 
-CONSTANT void scales_with_minima(Scales *s, E d, E m) {
+INNER void scales_with_minima(Scales *s, E d, E m) {
     for (int i = 0; i < GROUP_V; i++) s->scale[i] = v_twice(d, i), s->minimum[i] = v_twice(m, i);
 }
 
 // 6-bit scales and minima, four at a time (quant.c says which bits).
-CONSTANT void scales_q4_k(Scales *s, const uint8_t *packed, uint16_t d, uint16_t m) {
+INNER void scales_q4_k(Scales *s, const uint8_t *packed, uint16_t d, uint16_t m) {
     uint32_t a, b, c;
     memcpy(&a, packed, 4), memcpy(&b, packed + 4, 4), memcpy(&c, packed + 8, 4);
     uint32_t scale_hi = (c & 0x0f0f0f0f) | (a >> 2 & 0x30303030),
@@ -143,14 +148,14 @@ CONSTANT void scales_q4_k(Scales *s, const uint8_t *packed, uint16_t d, uint16_t
 }
 
 // A scale of int8 for each group, and a constant zero.
-CONSTANT void scales_of_bytes(Scales *s, Bytes16 bytes, uint16_t d, float zero) {
+INNER void scales_of_bytes(Scales *s, Bytes16 bytes, uint16_t d, float zero) {
     for (int i = 0; i < GROUP_V; i++) {
         s->scale[i] = v_mul(v_bytes(bytes, i), v_set1(f_half(d)));
         s->minimum[i] = v_mul(s->scale[i], v_set1(zero));
     }
 }
 
-CONSTANT void scales_q2_k(Scales *s, const BlockQ2_K *b) {
+INNER void scales_q2_k(Scales *s, const BlockQ2_K *b) {
     Bytes16 both = bytes_at(b->scales);
     for (int i = 0; i < GROUP_V; i++) {
         s->scale[i] = v_mul(v_bytes(both & 15, i), v_set1(f_half(b->d)));
@@ -158,7 +163,7 @@ CONSTANT void scales_q2_k(Scales *s, const BlockQ2_K *b) {
     }
 }
 
-CONSTANT Bytes16 bytes_q3_k(const BlockQ3_K *b) {
+INNER Bytes16 bytes_q3_k(const BlockQ3_K *b) {
     typedef uint32_t Words __attribute__((vector_size(16)));
     uint32_t a, c, high;
     memcpy(&a, b->scales, 4), memcpy(&c, b->scales + 4, 4), memcpy(&high, b->scales + 8, 4);
@@ -168,7 +173,7 @@ CONSTANT Bytes16 bytes_q3_k(const BlockQ3_K *b) {
 }
 
 // Half of each block's power of two, since the values are twice E2M1's.
-CONSTANT E half_powers(const uint8_t *p) {
+INNER E half_powers(const uint8_t *p) {
     float d[8];
     for (int b = 0; b < 8; b++) {
         uint32_t e = p[b * 17], bits = e == 255 ? 0x7fc00000u : e > 1 ? (e - 1) << 23 : 0x00200000u << e;
@@ -177,10 +182,10 @@ CONSTANT E half_powers(const uint8_t *p) {
     return e_load(d);
 }
 
-CONSTANT void scales_of(Scales *s, const DType f, const uint8_t *p) {
+INNER void scales_of(Scales *s, const DType f, const uint8_t *p) {
     switch (f) {
     case DTYPE_Q8_0: scales_with_zero(s, halves_at(p, 34), -SIGNED_BIAS); break;
-    case DTYPE_Q4_0: scales_with_zero(s, halves_at(p, 18), -8); break;
+    case DTYPE_Q4_0: scales_with_zero(s, e_halves_q4_0(p), -8); break;
     case DTYPE_Q4_1: scales_with_minima(s, halves_at(p, 20), halves_at(p + 2, 20)); break;
     case DTYPE_Q5_0: scales_with_zero(s, halves_at(p, 22), -16); break;
     case DTYPE_Q5_1: scales_with_minima(s, halves_at(p, 24), halves_at(p + 2, 24)); break;
@@ -211,7 +216,7 @@ CONSTANT void scales_of(Scales *s, const DType f, const uint8_t *p) {
 // A chunk of n values, the last perhaps with room for 256. Products of scales and values are exact in fp32 and one sum
 // is rounded (quant.h), so these are the values that quant.c gives (but for a zero's sign). Bytes are below 128, but
 // for Q8_0's, which are signed.
-CONSTANT void unpack_chunk(const DType f, float *y, const uint8_t *p, int n) {
+INNER void unpack_chunk(const DType f, float *y, const uint8_t *p, int n) {
     Scales s;
     float scale[GROUPS], minimum[GROUPS];
     int8_t values[BLOCK];
@@ -231,7 +236,7 @@ CONSTANT void unpack_chunk(const DType f, float *y, const uint8_t *p, int n) {
     }
 }
 
-CONSTANT void unpack_format(const DType f, const int block, const int block_bytes, float *y, const uint8_t *p, int n) {
+INNER void unpack_format(const DType f, const int block, const int block_bytes, float *y, const uint8_t *p, int n) {
     const int chunk_bytes = CHUNK / block * block_bytes;
     uint8_t padded[CHUNK / BLOCK * 34] = {0};
     for (; n >= CHUNK; n -= CHUNK, y += CHUNK, p += chunk_bytes) unpack_chunk(f, y, p, CHUNK);
@@ -244,8 +249,16 @@ typedef struct {
     V high, low, minimum;
 } Sums;
 
+// Vector i of a chunk's values.
+INNER U values_of(const DType f, const uint8_t *p, const int i) {
+    int first = i * 4 * LANES / BLOCK, last = (i * 4 * LANES + 4 * LANES - 1) / BLOCK;
+    if (f == DTYPE_Q4_0) return u_nibbles(p + first * 18 + 2, p + last * 18 + 2, i);
+    if (f == DTYPE_Q4_1) return u_nibbles(p + first * 20 + 4, p + last * 20 + 4, i);
+    return u_join(stretch_of(f, p, first), stretch_of(f, p, last), i);
+}
+
 // Chunk c of a row, of which n values count.
-CONSTANT void add_chunk(Sums *sums, const DType f, const uint8_t *p, const Activations *a, int c, int n) {
+INNER void add_chunk(Sums *sums, const DType f, const uint8_t *p, const Activations *a, int c, int n) {
     Scales s;
     scales_of(&s, f, p);
     for (int i = 0; i < GROUP_V; i++) {
@@ -256,8 +269,7 @@ CONSTANT void add_chunk(Sums *sums, const DType f, const uint8_t *p, const Activ
 #pragma GCC unroll 16
     for (int i = 0; i < CHUNK / (4 * LANES); i++) {
         if (i * 4 * LANES >= n) break;
-        int first = i * 4 * LANES / BLOCK, last = (i * 4 * LANES + 4 * LANES - 1) / BLOCK;
-        U u = u_join(stretch_of(f, p, first), stretch_of(f, p, last), i);
+        U u = values_of(f, p, i);
         U xh = u_load(high + i * 4 * LANES), xl = u_load(low + i * 4 * LANES);
         V scale = v_spread(s.scale, i);
         bool is_signed = f == DTYPE_Q8_0;
@@ -267,8 +279,8 @@ CONSTANT void add_chunk(Sums *sums, const DType f, const uint8_t *p, const Activ
 }
 
 // The whole chunks of a row, and its rest: the start of a chunk, the others' values multiplied by zeros.
-CONSTANT V dot_of_row(const DType f, const int chunk_bytes, const uint8_t *w, const uint8_t *rest, const Activations *a,
-                      int k) {
+INNER V dot_of_row(const DType f, const int chunk_bytes, const uint8_t *w, const uint8_t *rest, const Activations *a,
+                   int k) {
     Sums sums = {v_zero(), v_zero(), v_zero()};
     int n_chunks = k / CHUNK;
     for (int c = 0; c < n_chunks; c++, w += chunk_bytes) {
@@ -284,8 +296,8 @@ static const uint8_t *padded_copy(uint8_t *padded, size_t room, const uint8_t *p
     return memcpy(padded, p, n);
 }
 
-CONSTANT void matvec_format(const DType f, const int block, const int block_bytes, float *y, const uint8_t *w,
-                            const Activations *a, int n_rows, int k) {
+INNER void matvec_format(const DType f, const int block, const int block_bytes, float *y, const uint8_t *w,
+                         const Activations *a, int n_rows, int k) {
     const int chunk_bytes = CHUNK / block * block_bytes;
     int whole_bytes = k / CHUNK * chunk_bytes, row_bytes = k / block * block_bytes;
     const uint8_t *end = w + (int64_t)n_rows * row_bytes;

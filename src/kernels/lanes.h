@@ -29,12 +29,12 @@ enum {
 
 typedef enum { ROWS_F32, ROWS_F16, ROWS_BF16, ROWS_I8 } RowType;
 
-CONSTANT int row_size(const RowType type) { // bytes of a value
+INNER int row_size(const RowType type) { // bytes of a value
     return type == ROWS_F32 ? 4 : type == ROWS_I8 ? 1 : 2;
 }
 
 // LANES values; the first n < LANES, then zeros.
-CONSTANT V load_row(const void *w, int64_t at, const RowType type) {
+INNER V load_row(const void *w, int64_t at, const RowType type) {
     switch (type) {
     case ROWS_F32: return v_load((const float *)w + at);
     case ROWS_F16: return v_load_f16((const uint16_t *)w + at);
@@ -43,14 +43,14 @@ CONSTANT V load_row(const void *w, int64_t at, const RowType type) {
     }
 }
 
-CONSTANT V load_row_first(const void *w, int64_t at, int n, const RowType type) {
+INNER V load_row_first(const void *w, int64_t at, int n, const RowType type) {
     float part[LANES] = {0};
     if (type == ROWS_F32) return v_load_first((const float *)w + at, n, v_zero());
     memcpy(part, (const char *)w + at * row_size(type), (size_t)(n * row_size(type)));
     return load_row(part, 0, type);
 }
 
-CONSTANT void fetch(const void *w, int64_t at, int64_t bytes_ahead, const RowType type) {
+INNER void fetch(const void *w, int64_t at, int64_t bytes_ahead, const RowType type) {
     __builtin_prefetch((const char *)w + at * row_size(type) + bytes_ahead);
 }
 
@@ -58,8 +58,8 @@ CONSTANT void fetch(const void *w, int64_t at, int64_t bytes_ahead, const RowTyp
 
 // `rows` dots at once (4 or MATVEC_ROWS, a constant), one accumulator each: enough to hide the latency of a
 // multiply-add, and the order of a sum depends on k alone. Rows are ldw apart, from `at` on.
-CONSTANT void dots(float *y, const void *w, int64_t at, int64_t ldw, const float *x, int k, const int rows,
-                   const RowType type) {
+INNER void dots(float *y, const void *w, int64_t at, int64_t ldw, const float *x, int k, const int rows,
+                const RowType type) {
     V sum[MATVEC_ROWS];
     for (int r = 0; r < rows; r++) sum[r] = v_zero();
     int j = 0;
@@ -80,7 +80,7 @@ CONSTANT void dots(float *y, const void *w, int64_t at, int64_t ldw, const float
 }
 
 // One long row, read straight on: what memory and its prefetchers like best.
-CONSTANT V dot_stream(const void *w, int64_t at, const float *x, int k, const RowType type) {
+INNER V dot_stream(const void *w, int64_t at, const float *x, int k, const RowType type) {
     V sum[STREAM_SUMS];
     for (int i = 0; i < STREAM_SUMS; i++) sum[i] = v_zero();
     int j = 0;
@@ -98,7 +98,7 @@ CONSTANT V dot_stream(const void *w, int64_t at, const float *x, int k, const Ro
     return v_add(v_add(sum[0], sum[1]), v_add(sum[2], sum[3]));
 }
 
-CONSTANT void matvec(float *y, const void *w, int64_t ldw, const float *x, int n_rows, int k, const RowType type) {
+INNER void matvec(float *y, const void *w, int64_t ldw, const float *x, int n_rows, int k, const RowType type) {
     int i = 0;
     for (; k >= STREAM_K && i < n_rows; i += 4) {
         V sum[4];
@@ -134,8 +134,8 @@ static void matvec_bf16(float *y, const uint16_t *w, int64_t ldw, const float *x
 enum { DOTS_X = 4 }; // vectors that share a load of w
 
 // Four rows, at `rows` in w, with n_x vectors; the order of a sum depends on k alone.
-CONSTANT void dots_4(float *y, int64_t ldy, const void *w, const int64_t *rows, int64_t step, const float *x,
-                     int64_t ldx, int k, ptrdiff_t ahead, const int n_x, const RowType type) {
+INNER void dots_4(float *y, int64_t ldy, const void *w, const int64_t *rows, int64_t step, const float *x, int64_t ldx,
+                  int k, ptrdiff_t ahead, const int n_x, const RowType type) {
     V sum[DOTS_X][4];
     for (int r = 0; r < n_x; r++) {
         for (int i = 0; i < 4; i++) sum[r][i] = v_zero();
@@ -165,8 +165,8 @@ CONSTANT void dots_4(float *y, int64_t ldy, const void *w, const int64_t *rows, 
     for (int r = 0; r < n_x; r++) v_sum4(y + r * ldy, sum[r][0], sum[r][1], sum[r][2], sum[r][3]);
 }
 
-CONSTANT void dots_rows(float *y, int64_t ldy, const void *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
-                        int n_rows, int k, ptrdiff_t ahead, const int n_x, const RowType type) {
+INNER void dots_rows(float *y, int64_t ldy, const void *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
+                     int n_rows, int k, ptrdiff_t ahead, const int n_x, const RowType type) {
     int i = 0;
     for (; i + 4 <= n_rows; i += 4) {
         int64_t rows[4] = {i * ldw, (i + 1) * ldw, (i + 2) * ldw, (i + 3) * ldw};
@@ -180,8 +180,8 @@ CONSTANT void dots_rows(float *y, int64_t ldy, const void *w, int64_t ldw, int64
     for (int r = 0; r < n_x; r++) memcpy(y + r * ldy + i, sums + r * 4, sizeof(float) * (size_t)(n_rows - i));
 }
 
-CONSTANT void dots_all(float *y, int64_t ldy, const void *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
-                       int n_rows, int n_x, int k, ptrdiff_t ahead, const RowType type) {
+INNER void dots_all(float *y, int64_t ldy, const void *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
+                    int n_rows, int n_x, int k, ptrdiff_t ahead, const RowType type) {
     for (int left = n_x; left > 0; left -= DOTS_X, y += DOTS_X * ldy, x += DOTS_X * ldx) {
         switch (left) {
         case 1: dots_rows(y, ldy, w, ldw, step, x, ldx, n_rows, k, ahead, 1, type); break;
@@ -284,8 +284,8 @@ static void pack(float *panel, const float *w, int64_t ldw, int n_rows, int k) {
 }
 
 // `cols` is a constant at every call, so that the accumulators live in registers.
-CONSTANT void gemm_cols(float *y, int64_t ldy, const float *panel, const float *x, int64_t ldx, int k, bool add,
-                        const int cols) {
+INNER void gemm_cols(float *y, int64_t ldy, const float *panel, const float *x, int64_t ldx, int k, bool add,
+                     const int cols) {
     V acc[GEMM_COLS][PANEL_V];
     for (int j = 0; j < cols; j++) {
         for (int v = 0; v < PANEL_V; v++) acc[j][v] = add ? v_load(y + j * ldy + v * LANES) : v_zero();
@@ -388,8 +388,7 @@ static float softmax_row(float *s, int n_keys, float *m, float *l) {
     return alpha[0];
 }
 
-CONSTANT void unpack_half(float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int n_rows, int n,
-                          const RowType type) {
+INNER void unpack_half(float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int n_rows, int n, const RowType type) {
     for (int i = 0; i < n_rows; i++, y += ldy, x += ldx) {
         int j = 0;
         for (; j + LANES <= n; j += LANES) v_store(y + j, load_row(x, j, type));
@@ -467,7 +466,7 @@ static inline V v_gelu(V x) {
     return v_sub(v_max(x, v_zero()), v_mul(size, half_erfc));
 }
 
-CONSTANT V v_activate(V x, const Activation a) {
+INNER V v_activate(V x, const Activation a) {
     const float log2e = 1.44269504088896340736f;
     switch (a) {
     case ACT_GELU: return v_gelu(x);
@@ -481,7 +480,7 @@ CONSTANT V v_activate(V x, const Activation a) {
     }
 }
 
-CONSTANT void activate_all(float *x, int n, const Activation a) {
+INNER void activate_all(float *x, int n, const Activation a) {
     int i = 0;
     for (; i + LANES <= n; i += LANES) v_store(x + i, v_activate(v_load(x + i), a));
     if (i < n) v_store_first(x + i, n - i, v_activate(v_load_first(x + i, n - i, v_zero()), a));

@@ -115,6 +115,12 @@ static inline B b_nibbles(const uint8_t *p) {
     return (B){{vandq_u8(q, vdupq_n_u8(15)), vshrq_n_u8(q, 4)}};
 }
 
+static inline int8x16_t u_nibbles(const uint8_t *a, const uint8_t *b, int i) {
+    (void)b;
+    uint8x16_t q = vld1q_u8(a);
+    return vreinterpretq_s8_u8(i % 2 ? vshrq_n_u8(q, 4) : vandq_u8(q, vdupq_n_u8(15)));
+}
+
 static inline B b_where(uint32_t bits, int value) {
     const uint8x16_t byte = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1};
     const uint8x16_t bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201));
