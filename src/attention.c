@@ -289,14 +289,17 @@ static float *part_row(const Plan *p, const Item *it, int r) {
     return s->parts + ((pair * p->n_spans + it->span) * s->max_rows + r) * (s->head_dim + 2);
 }
 
-// Row r's unnormalised output o[d * ld], its maximum and sum: to the output, or kept for the merge.
-static void finish_row(const Plan *p, const Item *it, int r, const float *o, int64_t ld, float m, float l) {
+static void scaled_copy(float *dst, const float *src, int n, float scale) {
+    for (int i = 0; i < n; i++) dst[i] = src[i] * scale;
+}
+
+// Row r's unnormalised output of n dimensions from d on, its maximum and sum: to the output, or kept for the merge.
+static void finish_row(const Plan *p, const Item *it, int r, int d, int n, const float *o, float m, float l) {
     int hd = p->a->kv.head_dim;
     bool final = p->n_spans == 1;
-    float *dst = final ? p->a->out + (q_row(p, it, r) - p->a->q) : part_row(p, it, r);
-    float scale = !final ? 1 : l > 0 ? 1 / l : 0;
-    for (int d = 0; d < hd; d++) dst[d] = o[d * ld] * scale;
-    if (!final) dst[hd] = m, dst[hd + 1] = l;
+    float *to = final ? p->a->out + (q_row(p, it, r) - p->a->q) : part_row(p, it, r);
+    scaled_copy(to + d, o, n, !final ? 1 : l > 0 ? 1 / l : 0);
+    if (!final) to[hd] = m, to[hd + 1] = l;
 }
 
 static void start_rows(const Plan *p, const Item *it, Lane *w) {
@@ -308,10 +311,6 @@ static void start_rows(const Plan *p, const Item *it, Lane *w) {
     }
 }
 
-static void scaled_copy(float *dst, const float *src, int n, float scale) {
-    for (int i = 0; i < n; i++) dst[i] = src[i] * scale;
-}
-
 // ---- the two ways
 
 // Scores come divided by the cap, and leave in base 2 as the others.
@@ -321,12 +320,12 @@ static void cap_scores(const Plan *p, float *s, int n) {
 
 // y[row * ldy + i] = sum_j w(i, j) x[row * ldx + j] over rows of the cache.
 static void cache_dots(const Plan *p, float *y, int64_t ldy, const void *w, int64_t ldw, int64_t step, const float *x,
-                       int64_t ldx, int n_rows, int n_x, int k) {
+                       int64_t ldx, int n_rows, int n_x, int k, ptrdiff_t ahead) {
     const Kernels *kn = p->kernels;
     switch (p->a->kv.type) {
-    case KV_F32: kn->dots_f32(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k); break;
-    case KV_BF16: kn->dots_bf16(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k); break;
-    case KV_Q8: kn->dots_i8(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k); break;
+    case KV_F32: kn->dots_f32(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k, ahead); break;
+    case KV_BF16: kn->dots_bf16(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k, ahead); break;
+    case KV_Q8: kn->dots_i8(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k, ahead); break;
     }
 }
 
@@ -338,11 +337,11 @@ static void scale_keys(float *s, const float *scales, int n_keys, int n_rows) {
 
 // s[row][TILE] = K q for every row. Short vectors do not fill the lanes of a dot: then K^T is packed, keys are the
 // lanes, and the rows are the columns of the gemm.
-static void row_scores(const Plan *p, const Item *it, const Lane *w, Stored t, int n_keys) {
+static void row_scores(const Plan *p, const Item *it, const Lane *w, Stored t, int n_keys, ptrdiff_t ahead) {
     const Kernels *kn = p->kernels;
     int hd = p->a->kv.head_dim, panel = kn->panel;
     if (hd > panel / 4) {
-        cache_dots(p, w->s, TILE, t.k, hd, DOTS_STEP, w->q, hd, n_keys, it->n_rows, hd);
+        cache_dots(p, w->s, TILE, t.k, hd, DOTS_STEP, w->q, hd, n_keys, it->n_rows, hd, ahead);
         if (p->a->kv.type == KV_Q8) scale_keys(w->s, t.k_scales, n_keys, it->n_rows);
         return;
     }
@@ -375,14 +374,15 @@ static void row_way(const Plan *p, const Item *it, Lane *w, TileList tiles, int 
     for (int i = first; i < last; i++) {
         int j0 = tile_at(tiles, i) * TILE, n = min_int(TILE, it->hi_max - j0);
         if (judge(p, it, w, 0, n_rows, j0, j0 + n) == SKIP) continue;
-        Stored t = stored_at(p, it, j0);
-        row_scores(p, it, w, t, n);
+        Stored t = stored_at(p, it, j0), next = i + 1 < last ? stored_at(p, it, tile_at(tiles, i + 1) * TILE) : t;
+        row_scores(p, it, w, t, n, (const char *)next.k - (const char *)t.k);
         for (int r = 0; r < n_rows; r++) row_softmax(p, it, w, r, j0, n);
         if (p->a->kv.type == KV_Q8) scale_keys(w->s, t.v_scales, n, n_rows);
-        cache_dots(p, w->v, hd, t.v, KV_GROUP, KV_GROUP * hd, w->s, TILE, hd, n_rows, n);
+        cache_dots(p, w->v, hd, t.v, KV_GROUP, KV_GROUP * hd, w->s, TILE, hd, n_rows, n,
+                   (const char *)next.v - (const char *)t.v);
         for (int d = 0; d < n_rows * hd; d++) w->o[d] += w->v[d];
     }
-    for (int r = 0; r < n_rows; r++) finish_row(p, it, r, w->o + r * hd, 1, w->m[r], w->l[r]);
+    for (int r = 0; r < n_rows; r++) finish_row(p, it, r, 0, hd, w->o + r * hd, w->m[r], w->l[r]);
 }
 
 // Panels of Q^T, scaled so that softmax works in base 2; w->o is free until the first tile.
@@ -411,31 +411,49 @@ static Tile unpack_tile(const Plan *p, const Lane *w, Stored t, int n_keys) {
 }
 
 // s[key][PANEL] = K Q^T
-static void panel_scores(const Plan *p, const Lane *w, const Tile *t, const float *q, int n_keys) {
+static void panel_scores(const Plan *p, const Lane *w, const Tile *t, int r0, int n_keys) {
     const Kernels *kn = p->kernels;
     int hd = p->a->kv.head_dim;
-    const uint16_t *q16 = (const uint16_t *)(const void *)q;
+    const uint16_t *q16 = (const uint16_t *)(const void *)w->q + r0 * hd;
     if (p->bf16) kn->bf16->gemm(w->s, kn->panel, q16, t->k16, hd, BF16_STEP, n_keys, hd, kn->panel, false);
-    else kn->gemm(w->s, kn->panel, q, t->k, hd, n_keys, hd, kn->panel, false);
+    else kn->gemm(w->s, kn->panel, w->q + r0 * hd, t->k, hd, n_keys, hd, kn->panel, false);
 }
 
-// o[d][PANEL] += V^T P^T, with P^T in w->s
-static void panel_values(const Plan *p, const Lane *w, const Tile *t, float *o, int n_keys) {
+// Scores to probabilities, in place or, in bfloat16, to w->p; the output so far is rescaled.
+static void panel_softmax(const Plan *p, const Lane *w, int r0, int n_keys) {
+    const Kernels *kn = p->kernels;
+    int hd = p->a->kv.head_dim, panel = kn->panel;
+    float alpha[MAX_PANEL], *m = w->m + r0, *l = w->l + r0, *o = w->o + r0 * hd;
+    bool rescale = p->bf16 ? kn->bf16->softmax_lanes((uint16_t *)(void *)w->p, w->s, n_keys, m, l, alpha)
+                           : kn->softmax_lanes(w->s, n_keys, m, l, alpha);
+    for (int d = 0; rescale && d < hd; d++) {
+        for (int lane = 0; lane < panel; lane++) o[d * panel + lane] *= alpha[lane];
+    }
+}
+
+// o[d][PANEL] += V^T P^T
+static void panel_values(const Plan *p, const Lane *w, const Tile *t, int r0, int n_keys) {
     const Kernels *kn = p->kernels;
     int hd = p->a->kv.head_dim, whole = (n_keys + BF16_STEP - 1) / BF16_STEP * BF16_STEP;
-    if (!p->bf16) {
-        kn->gemm(o, kn->panel, w->s, t->v, TILE, hd, n_keys, kn->panel, true);
-        return;
+    float *o = w->o + r0 * hd;
+    const uint16_t *p16 = (const uint16_t *)(const void *)w->p;
+    if (p->bf16) kn->bf16->gemm(o, kn->panel, p16, t->v16, KV_GROUP, KV_GROUP * hd, hd, whole, kn->panel, true);
+    else kn->gemm(o, kn->panel, w->s, t->v, TILE, hd, n_keys, kn->panel, true);
+}
+
+// The outputs of a panel's rows, a few dimensions at a time as rows of their own.
+static void finish_panel(const Plan *p, const Item *it, const Lane *w, int r0, int n_rows) {
+    int hd = p->a->kv.head_dim, panel = p->kernels->panel;
+    float rows[MAX_PANEL * MAX_PANEL];
+    for (int d = 0; d < hd; d += panel) {
+        int n = min_int(panel, hd - d);
+        p->kernels->pack(rows, w->o + r0 * hd + d * panel, panel, n, panel);
+        for (int r = 0; r < n_rows; r++) finish_row(p, it, r0 + r, d, n, rows + r * panel, w->m[r0 + r], w->l[r0 + r]);
     }
-    uint16_t *pairs = (uint16_t *)(void *)w->p;
-    kn->bf16->pair(pairs, w->s, n_keys);
-    kn->bf16->gemm(o, kn->panel, pairs, t->v16, KV_GROUP, KV_GROUP * hd, hd, whole, kn->panel, true);
 }
 
 static void panel_way(const Plan *p, const Item *it, Lane *w, TileList tiles, int first, int last, float scale) {
-    const Kernels *kn = p->kernels;
-    int hd = p->a->kv.head_dim, panel = kn->panel;
-    float alpha[MAX_PANEL];
+    int hd = p->a->kv.head_dim, panel = p->kernels->panel;
     pack_queries(p, it, w, scale);
     int rows_padded = (it->n_rows + panel - 1) / panel * panel;
     memset(w->o, 0, sizeof(float) * (size_t)(rows_padded * hd));
@@ -448,21 +466,14 @@ static void panel_way(const Plan *p, const Item *it, Lane *w, TileList tiles, in
             Verdict verdict = judge(p, it, w, r0, r1, j0, j0 + n);
             if (verdict == SKIP) continue;
             if (!t.k && !t.k16) t = unpack_tile(p, w, stored_at(p, it, j0), n);
-            panel_scores(p, w, &t, w->q + r0 * (p->bf16 ? hd / 2 : hd), n);
+            panel_scores(p, w, &t, r0, n);
             if (p->a->softcap > 0) cap_scores(p, w->s, n * panel);
             if (verdict == EDGE) apply_mask(p, it, w, w->s, panel, r0, r1 - r0, j0, n);
-            float *o = w->o + r0 * hd;
-            if (kn->softmax_lanes(w->s, n, w->m + r0, w->l + r0, alpha)) {
-                for (int d = 0; d < hd; d++) {
-                    for (int lane = 0; lane < panel; lane++) o[d * panel + lane] *= alpha[lane];
-                }
-            }
-            panel_values(p, w, &t, o, n);
+            panel_softmax(p, w, r0, n);
+            panel_values(p, w, &t, r0, n);
         }
     }
-    for (int r = 0; r < it->n_rows; r++) {
-        finish_row(p, it, r, w->o + r / panel * panel * hd + r % panel, panel, w->m[r], w->l[r]);
-    }
+    for (int r0 = 0; r0 < it->n_rows; r0 += panel) finish_panel(p, it, w, r0, min_int(panel, it->n_rows - r0));
 }
 
 // ---- items

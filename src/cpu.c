@@ -9,10 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+// FIRST_RUNG: the lowest of this architecture beside scalar; each has all that those below have.
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+enum { FIRST_RUNG = RUNG_AVX2 };
 
 static uint64_t enabled_state(void) { // XCR0: the register state that the operating system saves
     uint32_t lo, hi;
@@ -43,10 +46,16 @@ static CpuRung detect(void) {
     return (d7 & tiles) == tiles && may_use_tiles() ? RUNG_AMX : RUNG_AVX512BF16;
 }
 #elif defined(__aarch64__)
+#include <sys/auxv.h>
+
+enum { FIRST_RUNG = RUNG_NEON }; // Advanced SIMD is part of the base architecture
+
 static CpuRung detect(void) {
-    return RUNG_NEON; // Advanced SIMD is part of the base architecture
+    return getauxval(AT_HWCAP) & HWCAP_ASIMDDP ? RUNG_NEON_DOT : RUNG_NEON;
 }
 #else
+enum { FIRST_RUNG = N_RUNGS };
+
 static CpuRung detect(void) {
     return RUNG_SCALAR;
 }
@@ -68,20 +77,17 @@ static void read_model(void) {
     if (f) fclose(f);
 }
 
-static bool has_rung(CpuRung r) {
-    bool x86 = best >= RUNG_AVX2 && r >= RUNG_AVX2 && r < best;
-    return r == RUNG_SCALAR || r == best || x86;
-}
-
 static void ask(void) {
     best = chosen = detect();
     read_model();
     const char *want = getenv("TESSERA_CPU");
     if (!want || !*want) return;
     for (CpuRung r = RUNG_SCALAR; r < N_RUNGS; r++) {
-        if (strcmp(want, cpu_rung_name(r)) || !has_rung(r)) continue;
-        chosen = r;
-        return;
+        bool runs = r == RUNG_SCALAR || ((int)r >= FIRST_RUNG && r <= best);
+        if (!strcmp(want, cpu_rung_name(r)) && runs) {
+            chosen = r;
+            return;
+        }
     }
     fprintf(stderr, "TESSERA_CPU=%s: not a rung of this machine; using %s\n", want, cpu_rung_name(best));
 }
@@ -97,7 +103,7 @@ CpuRung cpu_rung(void) {
 }
 
 const char *cpu_rung_name(CpuRung r) {
-    static const char *const names[N_RUNGS] = {"scalar", "neon", "avx2", "avx512", "avx512bf16", "amx"};
+    static const char *const names[N_RUNGS] = {"scalar", "neon", "neon_dot", "avx2", "avx512", "avx512bf16", "amx"};
     return (unsigned)r < N_RUNGS ? names[r] : "?";
 }
 

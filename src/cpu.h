@@ -1,12 +1,21 @@
 // cpu: what this machine can do, asked once.
 //
-// Owns the choice of the rung of the kernel staircase. TESSERA_CPU=scalar|avx2|avx512|avx512bf16|amx|neon
-// lowers it in any program.
+// Owns the choice of the rung of the kernel staircase. TESSERA_CPU=scalar|avx2|avx512|avx512bf16|amx, or
+// scalar|neon|neon_dot on Arm, lowers it in any program.
 #pragma once
 
-typedef enum { RUNG_SCALAR, RUNG_NEON, RUNG_AVX2, RUNG_AVX512, RUNG_AVX512BF16, RUNG_AMX, N_RUNGS } CpuRung;
+typedef enum {
+    RUNG_SCALAR,
+    RUNG_NEON,
+    RUNG_NEON_DOT,
+    RUNG_AVX2,
+    RUNG_AVX512,
+    RUNG_AVX512BF16, // dots of pairs of bfloat16
+    RUNG_AMX,        // tiles of them
+    N_RUNGS
+} CpuRung;
 
-// The highest rung that the processor *and* the operating system (XGETBV) support, before TESSERA_CPU.
+// The highest rung that the processor *and* the operating system (XGETBV, AT_HWCAP) support, before TESSERA_CPU.
 CpuRung cpu_best_rung(void);
 // The rung to use: cpu_best_rung, lowered by TESSERA_CPU; an unknown or unsupported name is said once on stderr and
 // ignored.

@@ -161,7 +161,7 @@ static void store_f32(float *k_row, float *v_column, const float *k, const float
 // x[n] as whole numbers of -127..127, `stride` apart; returns what they are multiples of.
 static float store_q8(int8_t *q, int stride, const float *x, int n) {
     float most = 0;
-    for (int i = 0; i < n; i++) most = fmaxf(most, fabsf(x[i]));
+    for (int i = 0; i < n; i++) most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
     float scale = most / 127, inverse = scale > 0 ? 1 / scale : 0;
     for (int i = 0; i < n; i++) q[i * stride] = (int8_t)lrintf(x[i] * inverse);
     return scale;

@@ -9,7 +9,11 @@
 #include <string.h>
 
 enum {
-    GEMM_K = 512,             // columns unpacked at a time: the panel stays in L2, a column tile of x in L1
+    GEMM_K = 512,   // columns unpacked at a time: the panel stays in L2, a column tile of x in L1
+    UNPACK_K = 256, // columns unpacked at a time on the way to bfloat16: they stay in L1
+    BF16_K = 2048,  // columns multiplied at a time in bfloat16: mostly all, so that y is written once
+    PANEL_FLOATS = BF16_K * MAX_PANEL / 2,
+    WORKER_FLOATS = PANEL_FLOATS + UNPACK_K * MAX_PANEL,
     UNPACKED = 4096,          // values of a block format that one token's dots unpack at a time: they stay in L1
     MATVEC_CHUNK = 128 << 10, // bytes of weights in a work item
     SMALL_BYTES = 160 << 10,  // a region that reads less is not worth a hand-off
@@ -21,7 +25,7 @@ int compute_open(Compute *c, int n_threads, char *err, size_t errlen) {
     *c = (Compute){.pool = threads_start(n_threads, err, errlen), .kernels = kernels()};
     if (!c->pool) return -1;
     void *panels;
-    size_t bytes = sizeof(float) * 2 * GEMM_K * MAX_PANEL * (size_t)threads_count(c->pool);
+    size_t bytes = sizeof(float) * WORKER_FLOATS * (size_t)threads_count(c->pool);
     if (posix_memalign(&panels, ALIGNMENT, bytes)) {
         compute_close(c);
         return fail(err, errlen, "out of memory: %zu bytes for %d threads; try a smaller -t", bytes, n_threads);
@@ -51,12 +55,12 @@ int compute_reserve(Compute *c, int cols, int n, char *err, size_t errlen) {
     size_t width = ((size_t)cols + BLOCK_MAX - 1) / BLOCK_MAX * BLOCK_MAX;
     size_t each = 2 * width + 2 * sizeof(float) * width / 16;
     void *memory;
-    if (posix_memalign(&memory, ALIGNMENT, each * QUANTIZED_TOKENS)) {
-        return fail(err, errlen, "out of memory: %zu bytes for quantized activations", each * QUANTIZED_TOKENS);
+    if (posix_memalign(&memory, ALIGNMENT, each * MATVEC_TOKENS)) {
+        return fail(err, errlen, "out of memory: %zu bytes for quantized activations", each * MATVEC_TOKENS);
     }
     free(c->quantized[0].high);
     c->most_cols = cols;
-    for (int t = 0; t < QUANTIZED_TOKENS; t++) {
+    for (int t = 0; t < MATVEC_TOKENS; t++) {
         char *at = (char *)memory + (size_t)t * each;
         c->quantized[t] = (Activations){.high = (int8_t *)at, .low = (int8_t *)at + width};
         c->quantized[t].scale = (float *)(void *)(at + 2 * width);
@@ -176,7 +180,7 @@ static void matvec(const Kernels *k, float *y, const Tensor *w, int row0, int n_
 }
 
 static float *worker_panels(const Compute *c, int worker) {
-    return c->panels + (size_t)worker * 2 * GEMM_K * MAX_PANEL;
+    return c->panels + (size_t)worker * WORKER_FLOATS;
 }
 
 static void matvec_item(void *context, int item, int worker) {
@@ -199,19 +203,20 @@ static void matvec_item(void *context, int item, int worker) {
 
 // ---- many tokens: panels
 
-// Columns k0.. of n_rows rows that are not fp32, GEMM_K apart.
-static void unpack_rows(const Kernels *k, float *rows, const Tensor *w, int row0, int n_rows, int k0, int kn) {
+// Columns k0.. of n_rows rows that are not fp32, ld apart.
+static void unpack_rows(const Kernels *k, float *rows, int64_t ld, const Tensor *w, int row0, int n_rows, int k0,
+                        int kn) {
     int64_t cols = w->shape[1], first = row0 * cols + k0;
     const uint16_t *half = (const uint16_t *)w->data + first;
     switch (w->dtype) {
-    case DTYPE_F16: k->f32_from_f16(rows, GEMM_K, half, cols, n_rows, kn); break;
-    case DTYPE_BF16: k->f32_from_bf16(rows, GEMM_K, half, cols, n_rows, kn); break;
+    case DTYPE_F16: k->f32_from_f16(rows, ld, half, cols, n_rows, kn); break;
+    case DTYPE_BF16: k->f32_from_bf16(rows, ld, half, cols, n_rows, kn); break;
     case DTYPE_I8G:
         for (int i = 0; i < n_rows; i++)
-            k->unpack_i8g(rows + i * GEMM_K, w->data, w->scales, w->group, first + i * cols, kn);
+            k->unpack_i8g(rows + i * ld, w->data, w->scales, w->group, first + i * cols, kn);
         break;
     default:
-        for (int i = 0; i < n_rows; i++) unpack_blocks(k, rows + i * GEMM_K, w, row0 + i, k0, kn);
+        for (int i = 0; i < n_rows; i++) unpack_blocks(k, rows + i * ld, w, row0 + i, k0, kn);
     }
 }
 
@@ -226,35 +231,46 @@ static void gemm_f32(const LinearJob *job, const Linear *l, int row0, int n_rows
     const Kernels *k = job->c->kernels;
     const Tensor *w = l->w;
     int rows = (int)w->shape[0], cols = (int)w->shape[1];
-    float *unpacked = panel + GEMM_K * MAX_PANEL;
+    float *unpacked = panel + PANEL_FLOATS;
     for (int k0 = 0, kn; k0 < cols; k0 += kn) {
         kn = cols - k0 < GEMM_K ? cols - k0 : GEMM_K;
         if (w->dtype == DTYPE_F32) {
             k->pack(panel, (const float *)w->data + (int64_t)row0 * cols + k0, cols, n_rows, kn);
         } else {
-            unpack_rows(k, unpacked, w, row0, n_rows, k0, kn);
-            k->pack(panel, unpacked, GEMM_K, n_rows, kn);
+            for (int j = 0, n; j < kn; j += n) {
+                n = kn - j < UNPACK_K ? kn - j : UNPACK_K;
+                unpack_rows(k, unpacked, UNPACK_K, w, row0, n_rows, k0 + j, n);
+                k->pack(panel + j * k->panel, unpacked, UNPACK_K, n_rows, n);
+            }
         }
         k->gemm(l->y + row0, rows, panel, job->x + k0, cols, job->n, kn, n_rows, add || k0 > 0);
     }
 }
 
-// The same in bfloat16. Two values of a row make a word of a panel, so that it is packed as words.
+// Two bfloat16 of a row make a word of a panel, so that it is packed as words.
+static void bf16_panel(const Kernels *k, float *panel, const Tensor *w, int row0, int n_rows, int k0, int kn) {
+    int64_t cols = w->shape[1];
+    const uint16_t *half = (const uint16_t *)w->data + row0 * cols + k0;
+    if (w->dtype == DTYPE_BF16 && (uintptr_t)half % sizeof(float) == 0) {
+        k->pack(panel, (const float *)(const void *)half, cols / 2, n_rows, kn / 2);
+        return;
+    }
+    float *rows = panel + PANEL_FLOATS;
+    for (int j = 0, n; j < kn; j += n) {
+        n = kn - j < UNPACK_K ? kn - j : UNPACK_K;
+        unpack_rows(k, rows, UNPACK_K, w, row0, n_rows, k0 + j, n);
+        k->bf16->round((uint16_t *)(void *)rows, rows, UNPACK_K * n_rows); // in place: half as long
+        k->pack(panel + j * MAX_PANEL / 2, rows, UNPACK_K / 2, n_rows, n / 2);
+    }
+}
+
+// The same in bfloat16.
 static void gemm_bf16(const LinearJob *job, const Linear *l, int row0, int n_rows, bool add, float *panel) {
     const Kernels *k = job->c->kernels;
-    const Tensor *w = l->w;
-    int rows = (int)w->shape[0], cols = (int)w->shape[1];
-    float *words = panel + GEMM_K * MAX_PANEL;
+    int rows = (int)l->w->shape[0], cols = (int)l->w->shape[1];
     for (int k0 = 0, kn; k0 < cols; k0 += kn) {
-        kn = cols - k0 < GEMM_K ? cols - k0 : GEMM_K;
-        const uint16_t *half = (const uint16_t *)w->data + (int64_t)row0 * cols + k0;
-        if (w->dtype == DTYPE_BF16 && (uintptr_t)half % sizeof(float) == 0) {
-            k->pack(panel, (const float *)(const void *)half, cols / 2, n_rows, kn / 2);
-        } else {
-            unpack_rows(k, words, w, row0, n_rows, k0, kn);
-            k->bf16->round((uint16_t *)(void *)words, words, GEMM_K * n_rows); // in place: half as long
-            k->pack(panel, words, GEMM_K / 2, n_rows, kn / 2);
-        }
+        kn = cols - k0 < BF16_K ? cols - k0 : BF16_K;
+        bf16_panel(k, panel, l->w, row0, n_rows, k0, kn);
         k->bf16->gemm(l->y + row0, rows, (const uint16_t *)(const void *)panel, job->c->rounded + k0, cols, BF16_STEP,
                       job->n, kn, n_rows, add || k0 > 0);
     }
@@ -287,13 +303,12 @@ static void round_item(void *context, int item, int worker) {
 
 // The tokens up to which rows are read where they lie; a block format without a kernel is better unpacked to a panel.
 static int most_by_rows(const Compute *c, const Tensor *w) {
-    if (is_fast(c, w)) return QUANTIZED_TOKENS;
-    return dtype_info(w->dtype)->block > 1 ? 1 : MATVEC_TOKENS;
+    return dtype_info(w->dtype)->block > 1 && !is_fast(c, w) ? 1 : MATVEC_TOKENS;
 }
 
 void ops_linear(const Compute *c, const Linear *list, int count, const float *x, int n) {
     LinearJob job = {.c = c, .list = list, .x = x, .n = n};
-    int limit = QUANTIZED_TOKENS;
+    int limit = MATVEC_TOKENS;
     bool fast = false;
     int type = 0;
     for (int i = 0; i < count; i++) {

@@ -9,14 +9,14 @@
 #include "weights.h"
 
 // Up to so many tokens rows are read again for each (from L1); beyond, they are unpacked to a panel.
-enum { MATVEC_TOKENS = 6, QUANTIZED_TOKENS = 24 };
+enum { MATVEC_TOKENS = 10 };
 
 // What the ops of one session work with.
 typedef struct {
     ThreadPool *pool;
     const Kernels *kernels;
-    float *panels; // [threads][2][GEMM_K * MAX_PANEL]: a panel of unpacked weights and the rows it is made from
-    Activations quantized[QUANTIZED_TOKENS]; // of up to `most_cols` values each, for products with quantized rows
+    float *panels; // of each thread: a panel of unpacked weights and the rows it is made from
+    Activations quantized[MATVEC_TOKENS]; // of up to `most_cols` values each, for products with quantized rows
     uint16_t *rounded;                       // the input as bfloat16, up to `most_rounded` values
     int most_cols;
     int64_t most_rounded;

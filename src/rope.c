@@ -86,13 +86,27 @@ void rope_table(const Rope *r, float *table, int pos0, int n_positions) {
     }
 }
 
+// Neighbours: (x[0], x[1]), (x[2], x[3]), ...
+static void turn_neighbours(float *restrict x, const float *restrict table, int n) {
+    for (int i = 0; i < n; i++) {
+        float a = x[2 * i], b = x[2 * i + 1], c = table[2 * i], s = table[2 * i + 1];
+        x[2 * i] = a * c - b * s;
+        x[2 * i + 1] = a * s + b * c;
+    }
+}
+
+// Halves: (x[0], x[n]), (x[1], x[n + 1]), ...
+static void turn_halves(float *restrict x, float *restrict y, const float *restrict table, int n) {
+    for (int i = 0; i < n; i++) {
+        float a = x[i], b = y[i], c = table[2 * i], s = table[2 * i + 1];
+        x[i] = a * c - b * s;
+        y[i] = a * s + b * c;
+    }
+}
+
 void rope_turn(const Rope *r, float *x, int64_t ld, const float *table, RopePairing pairing, int n_positions) {
-    int step = pairing == ROPE_NEIGHBOUR ? 2 : 1, mate = pairing == ROPE_NEIGHBOUR ? 1 : r->n;
     for (int t = 0; t < n_positions; t++, x += ld, table += 2 * r->n) {
-        for (int i = 0; i < r->n; i++) {
-            float *a = x + i * step, *b = a + mate, c = table[2 * i], s = table[2 * i + 1], a0 = *a;
-            *a = a0 * c - *b * s;
-            *b = a0 * s + *b * c;
-        }
+        if (pairing == ROPE_NEIGHBOUR) turn_neighbours(x, table, r->n);
+        else turn_halves(x, x + r->n, table, r->n);
     }
 }

@@ -1,6 +1,7 @@
 // The programs as people meet them: flags, exit statuses, what goes to stdout and what to stderr, and numbers that a
 // recomputation through tessera.h confirms. Runs ./run, bench, perplexity and synth of TESSERA_BUILD as children.
 #include "child.h"
+#include "kernels/kernels.h"
 #include "tessera.h"
 
 #include <ctype.h>
@@ -256,6 +257,46 @@ static void test_bench_attention(void) {
         CHECK(count_of(r.out, "\"max_difference\"") == 4, "four shapes expected: %s", r.out);
         release(&r);
     }
+}
+
+// ---- the rung of the kernels
+
+// TESSERA_CPU=name gives `want`, with a word on stderr when that is another.
+static void check_rung(const char *name, const char *want) {
+    char field[64];
+    setenv("TESSERA_CPU", name, 1);
+    Result r = CALL("bench", "--attention", "1", "-r", "1", "-t", "1", "-o", "json");
+    snprintf(field, sizeof field, "\"cpu_rung\": \"%s\"", want);
+    CHECK(r.status == 0 && strstr(r.out, field), "TESSERA_CPU=%s: no %s in: %s%s", name, field, r.out, r.err);
+    CHECK(!strstr(r.err, "not a rung") == (!*name || !strcmp(name, want)), "TESSERA_CPU=%s: %s", name, r.err);
+    release(&r);
+}
+
+// What a processor without dot products, and one with them, is given.
+static void check_arm_rungs(void) {
+    char *runner = strdup(getenv("RUNNER"));
+    setenv("RUNNER", "qemu-aarch64 -cpu cortex-a53", 1);
+    check_rung("", "neon");
+    check_rung("neon_dot", "neon");
+    setenv("RUNNER", "qemu-aarch64 -cpu cortex-a76", 1);
+    check_rung("", "neon_dot");
+    check_rung("neon", "neon");
+    setenv("RUNNER", runner, 1);
+    free(runner);
+}
+
+static void test_rungs(void) {
+    const char *best = cpu_rung_name(cpu_best_rung()), *runner = getenv("RUNNER"), *outside = getenv("TESSERA_CPU");
+    char *before = strdup(outside ? outside : "");
+    check_rung("", best);
+    check_rung("abacus", best);
+    for (CpuRung r = 0; r < N_RUNGS; r++) {
+        const char *name = cpu_rung_name(r);
+        check_rung(name, kernels_for(r) && r <= cpu_best_rung() ? name : best);
+    }
+    if (runner && !strncmp(runner, "qemu-aarch64", 12)) check_arm_rungs();
+    setenv("TESSERA_CPU", before, 1);
+    free(before);
 }
 
 // The number under a key of one operation of one row.
@@ -651,6 +692,7 @@ int main(void) {
     RUN(test_bench_csv);
     RUN(test_bench_sweep);
     RUN(test_bench_attention);
+    RUN(test_rungs);
     RUN(test_bench_profile);
     RUN(test_bench_profile_of_a_mixture);
     RUN(test_bench_refuses);

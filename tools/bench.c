@@ -219,7 +219,8 @@ static void end_output(const Bench *b) {
         printf("\n%s, %s, %d of %d cores", cpu_model(), cpu_rung_name(cpu_rung()), b->n_threads, cpu_count());
         if (b->read_gb > 0) printf("; memory reads %.1f GB/s (best of %d passes)", b->read_gb, PROBE_PASSES);
         for (CpuRung r = 0; r < N_RUNGS; r++) {
-            if (b->gflops[r] > 0) printf("; fp32 %s %.0f GFLOP/s", cpu_rung_name(r), b->gflops[r]);
+            if (b->gflops[r] > 0)
+                printf("; %s %s %.0f GFLOP/s", kernels_for(r)->bf16 ? "bf16" : "fp32", cpu_rung_name(r), b->gflops[r]);
         }
         putchar('\n');
         if (b->over) {

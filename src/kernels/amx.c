@@ -105,4 +105,4 @@ static void gemm(float *y, int64_t ldy, const uint16_t *panel, const uint16_t *x
     }
 }
 
-const Bf16Kernels bf16_amx = {.round = round_to_bf16, .pair = pair, .gemm = gemm};
+const Bf16Kernels bf16_amx = {.round = round_to_bf16, .softmax_lanes = softmax_lanes, .gemm = gemm};

@@ -89,18 +89,21 @@ static inline void transpose_4(float *dst, int64_t ldd, const float *src, int64_
 
 // ---- bytes, for blocks.h
 
+#include "bytes_x86.h"
+
 #define U __m256i
-#define N_STRETCHED 1
 #define SIGNED_BIAS 0.0f
 
 static inline __m256i u_load(const int8_t *p) {
     return _mm256_loadu_si256((const __m256i *)(const void *)p);
 }
 
-static inline __m256i u_join(__m256i a, __m256i b) {
-    (void)b;
+static inline __m256i u_join(__m256i a, __m256i b, int i) {
+    (void)b, (void)i;
     return a;
 }
+
+#define u_nibbles(a, b, i) b_nibbles(a)
 
 // Pairs fit 16 bits: 63 * 127 * 2 at most, and 128 * 127 * 2 of signed ones.
 static inline __m256 u_dots(__m256i u, __m256i x) {
@@ -121,8 +124,8 @@ static inline __m256 v_twice(__m256 d, int i) {
     return _mm256_permutevar8x32_ps(d, _mm256_add_epi32(pairs, _mm256_set1_epi32(4 * i)));
 }
 
-static inline __m256 v_bytes(__m128i b, int i) {
-    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(i ? _mm_srli_si128(b, 8) : b));
+static inline __m256 v_bytes(Bytes16 b, int i) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(i ? _mm_srli_si128((__m128i)b, 8) : (__m128i)b));
 }
 
 static inline void v_store_i8(int8_t *p, __m256 v) {

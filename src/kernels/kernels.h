@@ -15,7 +15,11 @@
 #include "../quant.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+
+#define INNER static inline __attribute__((always_inline)) // so that the types and counts of a loop are known
+enum { LINE_BYTES = 64, AHEAD_BYTES = 4096 };              // a cache line; what is fetched ahead of a long row
 
 enum { MAX_PANEL = 32, BF16_STEP = 32, BF16_ROWS = 16, DOTS_STEP = 32 };
 
@@ -47,8 +51,9 @@ typedef struct {
 // panel[(k / 2 * PANEL + lane) * 2 + k % 2]. `pack` of the rung makes it from rounded rows, taken as words.
 typedef struct {
     void (*round)(uint16_t *y, const float *x, int64_t n); // to nearest, ties to even
-    // panel = s[n][PANEL], s[k] = lanes of one k, with zeros up to a multiple of BF16_STEP
-    void (*pair)(uint16_t *panel, const float *s, int n);
+    // As Kernels' softmax_lanes to 7.5e-5 relative, with the result as a panel: zeros up to a multiple of BF16_STEP. m
+    // stays where the maximum exceeds it by SOFTMAX_MARGIN or less, so that what is summed up is seldom rescaled.
+    bool (*softmax_lanes)(uint16_t *panel, const float *s, int n_keys, float *m, float *l, float *alpha);
     // y[j * ldy + i] (+)= sum_k x[j * ldx + k / BF16_STEP * step + k % BF16_STEP] * panel[k][i] for j < n, i < lanes;
     // k a multiple of BF16_STEP. x has rows up to a multiple of BF16_ROWS that may be read.
     void (*gemm)(float *y, int64_t ldy, const uint16_t *panel, const uint16_t *x, int64_t ldx, int64_t step, int n,
@@ -72,13 +77,14 @@ typedef struct {
     void (*unpack_i8g)(float *y, const int8_t *q, const float *scales, int group, int64_t first, int n);
 
     // Dots of rows that the KV cache holds with a few vectors: y[r * ldy + i] = sum_j w(i, j) x[r * ldx + j] for
-    // i < n_rows, r < n_x, where w(i, j) is w[j / DOTS_STEP * step + i * ldw + j % DOTS_STEP].
+    // i < n_rows, r < n_x, where w(i, j) is w[j / DOTS_STEP * step + i * ldw + j % DOTS_STEP]. What lies `ahead` bytes
+    // behind a row is fetched from memory meanwhile.
     void (*dots_f32)(float *y, int64_t ldy, const float *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
-                     int n_rows, int n_x, int k);
+                     int n_rows, int n_x, int k, ptrdiff_t ahead);
     void (*dots_bf16)(float *y, int64_t ldy, const uint16_t *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
-                      int n_rows, int n_x, int k);
+                      int n_rows, int n_x, int k, ptrdiff_t ahead);
     void (*dots_i8)(float *y, int64_t ldy, const int8_t *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
-                    int n_rows, int n_x, int k);
+                    int n_rows, int n_x, int k, ptrdiff_t ahead);
 
     // Quantized rows with a vector that `quantize` has made of x (k a multiple of 32). [N_DTYPES], zeros for what is no
     // block format; NULL: the rung has none, nor then `quantize`.
@@ -116,6 +122,10 @@ const Kernels *kernels(void); // of cpu_rung()
 // visible keeps l = 0. Never -inf: its arithmetic does not survive every compiler flag.
 #define SCORE_MASKED (-1e30f)
 #define SCORE_START (-1e29f)
+#define SOFTMAX_MARGIN 8.0f
 
-extern const Kernels kernels_scalar, kernels_avx2, kernels_avx512, kernels_neon;
-extern const Bf16Kernels bf16_avx512, bf16_amx; // of the rungs above avx512, which have its kernels beside
+extern const Kernels kernels_scalar, kernels_avx2, kernels_avx512, kernels_neon, kernels_neon_dot;
+// Of the rungs above avx512, in place of its own; dots_bf16_pairs rounds x.
+extern const Bf16Kernels bf16_avx512, bf16_amx;
+void dots_bf16_pairs(float *y, int64_t ldy, const uint16_t *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
+                     int n_rows, int n_x, int k, ptrdiff_t ahead);

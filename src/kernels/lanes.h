@@ -1,5 +1,5 @@
-// The vector kernels, written once over a vector of LANES floats. avx2.c, avx512.c and neon.c each define the vector
-// and include this file, which then defines the rung's table. What the including file provides:
+// The vector kernels, written once over a vector of LANES floats. avx2.c, avx512.c and neon.h each define the vector;
+// a rung includes this file, which then defines its table. What the including file provides:
 //   TABLE, RUNG_NAME          the table's variable and name
 //   V, LANES                  a vector of LANES floats
 //   v_zero v_set1 v_load v_store v_add v_sub v_mul v_div v_min v_max v_fma(a, b, c) = a * b + c   on unaligned memory
@@ -22,155 +22,120 @@ enum {
     MATVEC_ROWS = 8,
     STREAM_K = 256, // from here a row is long enough to be read alone
     STREAM_SUMS = 4,
-    LINE_FLOATS = 16,    // a cache line
-    AHEAD_FLOATS = 1024, // fetched ahead: 4 KiB
     UNPACK_CHUNK = 512,
 };
+
+// ---- rows as they lie in memory
+
+typedef enum { ROWS_F32, ROWS_F16, ROWS_BF16, ROWS_I8 } RowType;
+
+INNER int row_size(const RowType type) { // bytes of a value
+    return type == ROWS_F32 ? 4 : type == ROWS_I8 ? 1 : 2;
+}
+
+// LANES values; the first n < LANES, then zeros.
+INNER V load_row(const void *w, int64_t at, const RowType type) {
+    switch (type) {
+    case ROWS_F32: return v_load((const float *)w + at);
+    case ROWS_F16: return v_load_f16((const uint16_t *)w + at);
+    case ROWS_BF16: return v_load_bf16((const uint16_t *)w + at);
+    default: return v_load_i8((const int8_t *)w + at);
+    }
+}
+
+INNER V load_row_first(const void *w, int64_t at, int n, const RowType type) {
+    float part[LANES] = {0};
+    if (type == ROWS_F32) return v_load_first((const float *)w + at, n, v_zero());
+    memcpy(part, (const char *)w + at * row_size(type), (size_t)(n * row_size(type)));
+    return load_row(part, 0, type);
+}
+
+INNER void fetch(const void *w, int64_t at, int64_t bytes_ahead, const RowType type) {
+    __builtin_prefetch((const char *)w + at * row_size(type) + bytes_ahead);
+}
 
 // ---- matvec
 
 // `rows` dots at once (4 or MATVEC_ROWS, a constant), one accumulator each: enough to hide the latency of a
-// multiply-add, and the order of a sum depends on k alone. Rows are ldw apart.
-static inline __attribute__((always_inline)) void dots(float *y, const float *w, int64_t ldw, const float *x, int k,
-                                                       const int rows) {
+// multiply-add, and the order of a sum depends on k alone. Rows are ldw apart, from `at` on.
+INNER void dots(float *y, const void *w, int64_t at, int64_t ldw, const float *x, int k, const int rows,
+                const RowType type) {
     V sum[MATVEC_ROWS];
     for (int r = 0; r < rows; r++) sum[r] = v_zero();
     int j = 0;
     for (; j + LANES <= k; j += LANES) {
         V xj = v_load(x + j);
         for (int r = 0; r < rows; r++) {
-            __builtin_prefetch(w + (r + rows) * ldw + j); // the same place of the next rows
-            sum[r] = v_fma(v_load(w + r * ldw + j), xj, sum[r]);
+            fetch(w, at + (r + rows) * ldw + j, 0, type); // the same place of the next rows
+            sum[r] = v_fma(load_row(w, at + r * ldw + j, type), xj, sum[r]);
         }
     }
     if (j < k) {
         V xj = v_load_first(x + j, k - j, v_zero());
         for (int r = 0; r < rows; r++) {
-            sum[r] = v_fma(v_load_first(w + r * ldw + j, k - j, v_zero()), xj, sum[r]);
+            sum[r] = v_fma(load_row_first(w, at + r * ldw + j, k - j, type), xj, sum[r]);
         }
     }
     for (int r = 0; r < rows; r += 4) v_sum4(y + r, sum[r], sum[r + 1], sum[r + 2], sum[r + 3]);
 }
 
 // One long row, read straight on: what memory and its prefetchers like best.
-static inline V dot_stream(const float *w, const float *x, int k) {
+INNER V dot_stream(const void *w, int64_t at, const float *x, int k, const RowType type) {
     V sum[STREAM_SUMS];
     for (int i = 0; i < STREAM_SUMS; i++) sum[i] = v_zero();
     int j = 0;
     for (; j + STREAM_SUMS * LANES <= k; j += STREAM_SUMS * LANES) {
         for (int i = 0; i < STREAM_SUMS; i++) {
-            if (i * LANES % LINE_FLOATS == 0) __builtin_prefetch(w + j + i * LANES + AHEAD_FLOATS);
-            sum[i] = v_fma(v_load(w + j + i * LANES), v_load(x + j + i * LANES), sum[i]);
+            if (i * LANES * row_size(type) % LINE_BYTES == 0) fetch(w, at + j + i * LANES, AHEAD_BYTES, type);
+            sum[i] = v_fma(load_row(w, at + j + i * LANES, type), v_load(x + j + i * LANES), sum[i]);
         }
     }
-    for (; j + LANES <= k; j += LANES) sum[0] = v_fma(v_load(w + j), v_load(x + j), sum[0]);
+    for (; j + LANES <= k; j += LANES) sum[0] = v_fma(load_row(w, at + j, type), v_load(x + j), sum[0]);
     if (j < k) {
         V xj = v_load_first(x + j, k - j, v_zero());
-        sum[1] = v_fma(v_load_first(w + j, k - j, v_zero()), xj, sum[1]);
+        sum[1] = v_fma(load_row_first(w, at + j, k - j, type), xj, sum[1]);
     }
     return v_add(v_add(sum[0], sum[1]), v_add(sum[2], sum[3]));
 }
 
-static void matvec_stream(float *y, const float *w, int64_t ldw, const float *x, int n_rows, int k) {
-    for (int i = 0; i < n_rows; i += 4) {
+INNER void matvec(float *y, const void *w, int64_t ldw, const float *x, int n_rows, int k, const RowType type) {
+    int i = 0;
+    for (; k >= STREAM_K && i < n_rows; i += 4) {
         V sum[4];
         float sums[4];
         int n = n_rows - i < 4 ? n_rows - i : 4;
-        for (int r = 0; r < 4; r++) sum[r] = r < n ? dot_stream(w + (i + r) * ldw, x, k) : v_zero();
+        for (int r = 0; r < 4; r++) sum[r] = r < n ? dot_stream(w, (i + r) * ldw, x, k, type) : v_zero();
         v_sum4(sums, sum[0], sum[1], sum[2], sum[3]);
         memcpy(y + i, sums, sizeof(float) * (size_t)n);
+    }
+    for (; i + MATVEC_ROWS <= n_rows; i += MATVEC_ROWS) dots(y + i, w, i * ldw, ldw, x, k, MATVEC_ROWS, type);
+    for (; i + 4 <= n_rows; i += 4) dots(y + i, w, i * ldw, ldw, x, k, 4, type);
+    for (; i < n_rows; i++) { // the same sum, four times of one row
+        float sums[4];
+        dots(sums, w, i * ldw, 0, x, k, 4, type);
+        y[i] = sums[0];
     }
 }
 
 static void matvec_f32(float *y, const float *w, int64_t ldw, const float *x, int n_rows, int k) {
-    if (k >= STREAM_K) {
-        matvec_stream(y, w, ldw, x, n_rows, k);
-        return;
-    }
-    int i = 0;
-    for (; i + MATVEC_ROWS <= n_rows; i += MATVEC_ROWS) dots(y + i, w + i * ldw, ldw, x, k, MATVEC_ROWS);
-    for (; i + 4 <= n_rows; i += 4) dots(y + i, w + i * ldw, ldw, x, k, 4);
-    for (; i < n_rows; i++) { // the same sum, four times of one row
-        float sums[4];
-        dots(sums, w + i * ldw, 0, x, k, 4);
-        y[i] = sums[0];
-    }
-}
-
-// LANES 16-bit floats; the first n < LANES, then zeros.
-static inline __attribute__((always_inline)) V load_half(const uint16_t *w, const bool is_f16) {
-    return is_f16 ? v_load_f16(w) : v_load_bf16(w);
-}
-
-static inline V load_half_first(const uint16_t *w, int n, const bool is_f16) {
-    uint16_t part[LANES] = {0};
-    memcpy(part, w, sizeof *w * (size_t)n);
-    return load_half(part, is_f16);
-}
-
-static inline __attribute__((always_inline)) void dots_half(float *y, const uint16_t *w, int64_t ldw, const float *x,
-                                                            int k, const int rows, const bool is_f16) {
-    V sum[MATVEC_ROWS];
-    for (int r = 0; r < rows; r++) sum[r] = v_zero();
-    int j = 0;
-    for (; j + LANES <= k; j += LANES) {
-        V xj = v_load(x + j);
-        for (int r = 0; r < rows; r++) {
-            __builtin_prefetch(w + (r + rows) * ldw + j);
-            sum[r] = v_fma(load_half(w + r * ldw + j, is_f16), xj, sum[r]);
-        }
-    }
-    if (j < k) {
-        V xj = v_load_first(x + j, k - j, v_zero());
-        for (int r = 0; r < rows; r++) sum[r] = v_fma(load_half_first(w + r * ldw + j, k - j, is_f16), xj, sum[r]);
-    }
-    for (int r = 0; r < rows; r += 4) v_sum4(y + r, sum[r], sum[r + 1], sum[r + 2], sum[r + 3]);
-}
-
-static inline __attribute__((always_inline)) void matvec_half(float *y, const uint16_t *w, int64_t ldw, const float *x,
-                                                              int n_rows, int k, const bool is_f16) {
-    int i = 0;
-    for (; i + MATVEC_ROWS <= n_rows; i += MATVEC_ROWS) {
-        dots_half(y + i, w + i * ldw, ldw, x, k, MATVEC_ROWS, is_f16);
-    }
-    for (; i < n_rows; i++) {
-        float sums[4];
-        dots_half(sums, w + i * ldw, 0, x, k, 4, is_f16);
-        y[i] = sums[0];
-    }
+    matvec(y, w, ldw, x, n_rows, k, ROWS_F32);
 }
 
 static void matvec_f16(float *y, const uint16_t *w, int64_t ldw, const float *x, int n_rows, int k) {
-    matvec_half(y, w, ldw, x, n_rows, k, true);
+    matvec(y, w, ldw, x, n_rows, k, ROWS_F16);
 }
 
 static void matvec_bf16(float *y, const uint16_t *w, int64_t ldw, const float *x, int n_rows, int k) {
-    matvec_half(y, w, ldw, x, n_rows, k, false);
+    matvec(y, w, ldw, x, n_rows, k, ROWS_BF16);
 }
 
 // ---- dots with rows of the KV cache
 
-typedef enum { ROWS_F32, ROWS_BF16, ROWS_I8 } RowType;
 enum { DOTS_X = 4 }; // vectors that share a load of w
 
-static inline __attribute__((always_inline)) V load_row(const void *w, int64_t at, const RowType type) {
-    if (type == ROWS_F32) return v_load((const float *)w + at);
-    if (type == ROWS_BF16) return v_load_bf16((const uint16_t *)w + at);
-    return v_load_i8((const int8_t *)w + at);
-}
-
-static inline __attribute__((always_inline)) V load_row_first(const void *w, int64_t at, int n, const RowType type) {
-    if (type == ROWS_F32) return v_load_first((const float *)w + at, n, v_zero());
-    if (type == ROWS_BF16) return load_half_first((const uint16_t *)w + at, n, false);
-    int8_t part[LANES] = {0};
-    memcpy(part, (const int8_t *)w + at, (size_t)n);
-    return v_load_i8(part);
-}
-
 // Four rows, at `rows` in w, with n_x vectors; the order of a sum depends on k alone.
-static inline __attribute__((always_inline)) void dots_4(float *y, int64_t ldy, const void *w, const int64_t *rows,
-                                                         int64_t step, const float *x, int64_t ldx, int k,
-                                                         const int n_x, const RowType type) {
+INNER void dots_4(float *y, int64_t ldy, const void *w, const int64_t *rows, int64_t step, const float *x, int64_t ldx,
+                  int k, ptrdiff_t ahead, const int n_x, const RowType type) {
     V sum[DOTS_X][4];
     for (int r = 0; r < n_x; r++) {
         for (int i = 0; i < 4; i++) sum[r][i] = v_zero();
@@ -179,7 +144,10 @@ static inline __attribute__((always_inline)) void dots_4(float *y, int64_t ldy, 
     for (int j = 0; j < whole; j += LANES) {
         int64_t at = j / DOTS_STEP * step + j % DOTS_STEP;
         V wj[4];
-        for (int i = 0; i < 4; i++) wj[i] = load_row(w, rows[i] + at, type);
+        for (int i = 0; i < 4; i++) {
+            if (j % DOTS_STEP * row_size(type) % LINE_BYTES == 0) fetch(w, rows[i] + at, ahead, type);
+            wj[i] = load_row(w, rows[i] + at, type);
+        }
         for (int r = 0; r < n_x; r++) {
             V xj = v_load(x + r * ldx + j);
             for (int i = 0; i < 4; i++) sum[r][i] = v_fma(wj[i], xj, sum[r][i]);
@@ -197,48 +165,46 @@ static inline __attribute__((always_inline)) void dots_4(float *y, int64_t ldy, 
     for (int r = 0; r < n_x; r++) v_sum4(y + r * ldy, sum[r][0], sum[r][1], sum[r][2], sum[r][3]);
 }
 
-static inline __attribute__((always_inline)) void dots_rows(float *y, int64_t ldy, const void *w, int64_t ldw,
-                                                            int64_t step, const float *x, int64_t ldx, int n_rows,
-                                                            int k, const int n_x, const RowType type) {
+INNER void dots_rows(float *y, int64_t ldy, const void *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
+                     int n_rows, int k, ptrdiff_t ahead, const int n_x, const RowType type) {
     int i = 0;
     for (; i + 4 <= n_rows; i += 4) {
         int64_t rows[4] = {i * ldw, (i + 1) * ldw, (i + 2) * ldw, (i + 3) * ldw};
-        dots_4(y + i, ldy, w, rows, step, x, ldx, k, n_x, type);
+        dots_4(y + i, ldy, w, rows, step, x, ldx, k, ahead, n_x, type);
     }
     if (i == n_rows) return;
     float sums[DOTS_X * 4];
     int64_t rows[4];
     for (int r = 0; r < 4; r++) rows[r] = (i + r < n_rows ? i + r : i) * ldw;
-    dots_4(sums, 4, w, rows, step, x, ldx, k, n_x, type);
+    dots_4(sums, 4, w, rows, step, x, ldx, k, ahead, n_x, type);
     for (int r = 0; r < n_x; r++) memcpy(y + r * ldy + i, sums + r * 4, sizeof(float) * (size_t)(n_rows - i));
 }
 
-static inline __attribute__((always_inline)) void dots_all(float *y, int64_t ldy, const void *w, int64_t ldw,
-                                                           int64_t step, const float *x, int64_t ldx, int n_rows,
-                                                           int n_x, int k, const RowType type) {
+INNER void dots_all(float *y, int64_t ldy, const void *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
+                    int n_rows, int n_x, int k, ptrdiff_t ahead, const RowType type) {
     for (int left = n_x; left > 0; left -= DOTS_X, y += DOTS_X * ldy, x += DOTS_X * ldx) {
         switch (left) {
-        case 1: dots_rows(y, ldy, w, ldw, step, x, ldx, n_rows, k, 1, type); break;
-        case 2: dots_rows(y, ldy, w, ldw, step, x, ldx, n_rows, k, 2, type); break;
-        case 3: dots_rows(y, ldy, w, ldw, step, x, ldx, n_rows, k, 3, type); break;
-        default: dots_rows(y, ldy, w, ldw, step, x, ldx, n_rows, k, 4, type);
+        case 1: dots_rows(y, ldy, w, ldw, step, x, ldx, n_rows, k, ahead, 1, type); break;
+        case 2: dots_rows(y, ldy, w, ldw, step, x, ldx, n_rows, k, ahead, 2, type); break;
+        case 3: dots_rows(y, ldy, w, ldw, step, x, ldx, n_rows, k, ahead, 3, type); break;
+        default: dots_rows(y, ldy, w, ldw, step, x, ldx, n_rows, k, ahead, 4, type);
         }
     }
 }
 
 static void dots_f32(float *y, int64_t ldy, const float *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
-                     int n_rows, int n_x, int k) {
-    dots_all(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k, ROWS_F32);
+                     int n_rows, int n_x, int k, ptrdiff_t ahead) {
+    dots_all(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k, ahead, ROWS_F32);
 }
 
 static void dots_bf16(float *y, int64_t ldy, const uint16_t *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
-                      int n_rows, int n_x, int k) {
-    dots_all(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k, ROWS_BF16);
+                      int n_rows, int n_x, int k, ptrdiff_t ahead) {
+    dots_all(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k, ahead, ROWS_BF16);
 }
 
 static void dots_i8(float *y, int64_t ldy, const int8_t *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
-                    int n_rows, int n_x, int k) {
-    dots_all(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k, ROWS_I8);
+                    int n_rows, int n_x, int k, ptrdiff_t ahead) {
+    dots_all(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k, ahead, ROWS_I8);
 }
 
 static void unpack_i8g(float *y, const int8_t *q, const float *scales, int group, int64_t first, int n) {
@@ -260,7 +226,7 @@ static inline V dot_i8g(const int8_t *q, const float *scales, int group, const f
     for (int g = 0; g * group < k; g++, q += group, x += group) {
         V a = v_zero(), b = v_zero();
         int j = 0;
-        __builtin_prefetch(q + AHEAD_FLOATS * sizeof(float));
+        __builtin_prefetch(q + AHEAD_BYTES);
         for (; j + 2 * LANES <= group; j += 2 * LANES) {
             a = v_fma(v_load_i8(q + j), v_load(x + j), a);
             b = v_fma(v_load_i8(q + j + LANES), v_load(x + j + LANES), b);
@@ -318,8 +284,8 @@ static void pack(float *panel, const float *w, int64_t ldw, int n_rows, int k) {
 }
 
 // `cols` is a constant at every call, so that the accumulators live in registers.
-static inline __attribute__((always_inline)) void gemm_cols(float *y, int64_t ldy, const float *panel, const float *x,
-                                                            int64_t ldx, int k, bool add, const int cols) {
+INNER void gemm_cols(float *y, int64_t ldy, const float *panel, const float *x, int64_t ldx, int k, bool add,
+                     const int cols) {
     V acc[GEMM_COLS][PANEL_V];
     for (int j = 0; j < cols; j++) {
         for (int v = 0; v < PANEL_V; v++) acc[j][v] = add ? v_load(y + j * ldy + v * LANES) : v_zero();
@@ -422,21 +388,20 @@ static float softmax_row(float *s, int n_keys, float *m, float *l) {
     return alpha[0];
 }
 
-static inline __attribute__((always_inline)) void unpack_half(float *y, int64_t ldy, const uint16_t *x, int64_t ldx,
-                                                              int n_rows, int n, const bool is_f16) {
+INNER void unpack_half(float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int n_rows, int n, const RowType type) {
     for (int i = 0; i < n_rows; i++, y += ldy, x += ldx) {
         int j = 0;
-        for (; j + LANES <= n; j += LANES) v_store(y + j, load_half(x + j, is_f16));
-        if (j < n) v_store_first(y + j, n - j, load_half_first(x + j, n - j, is_f16));
+        for (; j + LANES <= n; j += LANES) v_store(y + j, load_row(x, j, type));
+        if (j < n) v_store_first(y + j, n - j, load_row_first(x, j, n - j, type));
     }
 }
 
 static void unpack_f16(float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int n_rows, int n) {
-    unpack_half(y, ldy, x, ldx, n_rows, n, true);
+    unpack_half(y, ldy, x, ldx, n_rows, n, ROWS_F16);
 }
 
 static void unpack_bf16(float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int n_rows, int n) {
-    unpack_half(y, ldy, x, ldx, n_rows, n, false);
+    unpack_half(y, ldy, x, ldx, n_rows, n, ROWS_BF16);
 }
 
 static void rmsnorm(float *y, const float *x, const float *weight, int n, float eps) {
@@ -501,7 +466,7 @@ static inline V v_gelu(V x) {
     return v_sub(v_max(x, v_zero()), v_mul(size, half_erfc));
 }
 
-static inline __attribute__((always_inline)) V v_activate(V x, const Activation a) {
+INNER V v_activate(V x, const Activation a) {
     const float log2e = 1.44269504088896340736f;
     switch (a) {
     case ACT_GELU: return v_gelu(x);
@@ -515,7 +480,7 @@ static inline __attribute__((always_inline)) V v_activate(V x, const Activation 
     }
 }
 
-static inline __attribute__((always_inline)) void activate_all(float *x, int n, const Activation a) {
+INNER void activate_all(float *x, int n, const Activation a) {
     int i = 0;
     for (; i + LANES <= n; i += LANES) v_store(x + i, v_activate(v_load(x + i), a));
     if (i < n) v_store_first(x + i, n - i, v_activate(v_load_first(x + i, n - i, v_zero()), a));
@@ -568,10 +533,8 @@ const Kernels TABLE = {
     .dots_i8 = dots_i8,
     .matvec_i8g = matvec_i8g,
     .unpack_i8g = unpack_i8g,
-#ifdef U
     .quantize = quantize,
     .blocks = block_kernels,
-#endif
     .pack = pack,
     .gemm = gemm,
     .softmax_lanes = softmax_lanes,

@@ -35,7 +35,8 @@ static int64_t dots_at(int64_t ldw, int64_t step, int i, int j) {
 }
 
 static void dots_f32(float *y, int64_t ldy, const float *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
-                     int n_rows, int n_x, int k) {
+                     int n_rows, int n_x, int k, ptrdiff_t ahead) {
+    (void)ahead;
     for (int r = 0; r < n_x; r++) {
         for (int i = 0; i < n_rows; i++) {
             float sum = 0;
@@ -46,7 +47,8 @@ static void dots_f32(float *y, int64_t ldy, const float *w, int64_t ldw, int64_t
 }
 
 static void dots_bf16(float *y, int64_t ldy, const uint16_t *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
-                      int n_rows, int n_x, int k) {
+                      int n_rows, int n_x, int k, ptrdiff_t ahead) {
+    (void)ahead;
     for (int r = 0; r < n_x; r++) {
         for (int i = 0; i < n_rows; i++) {
             float sum = 0;
@@ -57,7 +59,8 @@ static void dots_bf16(float *y, int64_t ldy, const uint16_t *w, int64_t ldw, int
 }
 
 static void dots_i8(float *y, int64_t ldy, const int8_t *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
-                    int n_rows, int n_x, int k) {
+                    int n_rows, int n_x, int k, ptrdiff_t ahead) {
+    (void)ahead;
     for (int r = 0; r < n_x; r++) {
         for (int i = 0; i < n_rows; i++) {
             float sum = 0;

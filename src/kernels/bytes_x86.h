@@ -1,0 +1,56 @@
+// What blocks.h computes with on x86, 32 bytes and 8 floats: AVX2 and F16C. Included by avx2.c and avx512.c.
+typedef uint8_t Bytes16 __attribute__((vector_size(16)));
+
+#define B __m256i
+#define b_or _mm256_or_si256
+
+static inline __m256i b_load(const uint8_t *p) {
+    return _mm256_loadu_si256((const __m256i *)(const void *)p);
+}
+
+static inline void b_store(int8_t *p, __m256i b) {
+    _mm256_storeu_si256((__m256i *)(void *)p, b);
+}
+
+static inline __m256i b_bits(__m256i b, int shift, int mask) {
+    return _mm256_and_si256(_mm256_srli_epi16(b, shift), _mm256_set1_epi8((char)mask));
+}
+
+static inline __m256i b_up(__m256i b, int shift) {
+    return _mm256_slli_epi16(b, shift);
+}
+
+static inline __m256i b_nibbles(const uint8_t *p) {
+    __m128i q = _mm_loadu_si128((const __m128i *)(const void *)p);
+    return _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16(q, 4), q), _mm256_set1_epi8(15));
+}
+
+static inline __m256i b_where(uint32_t bits, int value) {
+    const __m256i byte = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+    const __m256i bit = _mm256_set1_epi64x((long long)0x8040201008040201u);
+    __m256i v = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32((int)bits), byte), bit);
+    return _mm256_and_si256(_mm256_cmpeq_epi8(v, bit), _mm256_set1_epi8((char)value));
+}
+
+static inline __m256i b_lookup(const uint8_t *table, __m256i b) {
+    __m128i t = _mm_loadu_si128((const __m128i *)(const void *)table);
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(t), b);
+}
+
+#define E __m256
+#define e_load _mm256_loadu_ps
+#define f_half _cvtsh_ss
+
+static inline __m256 e_halves(const uint16_t *h) {
+    // as an argument list they stay out of memory, where eight stores and one load behind them would wait
+    return _mm256_cvtph_ps(_mm_setr_epi16((short)h[0], (short)h[1], (short)h[2], (short)h[3], (short)h[4], (short)h[5],
+                                          (short)h[6], (short)h[7]));
+}
+
+static inline __m256 e_bytes(uint64_t v) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)v)));
+}
+
+static inline __m256 e_scaled(__m256 e, float x) {
+    return _mm256_mul_ps(e, _mm256_set1_ps(x));
+}

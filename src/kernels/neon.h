@@ -1,0 +1,186 @@
+// The operations of both rungs of 64-bit Arm, Advanced SIMD: for lanes.h, four floats, 32 registers; for blocks.h the
+// bytes, where everything is signed and a vector of 16 bytes is one group. Included by neon.c and neon_dot.c, which
+// add u_dots.
+#include "kernels.h"
+
+#include <arm_neon.h>
+
+#define V float32x4_t
+#define LANES 4
+#define PANEL_V 4
+#define GEMM_COLS 6
+
+#define v_zero() vdupq_n_f32(0)
+#define v_set1 vdupq_n_f32
+#define v_load vld1q_f32
+#define v_store vst1q_f32
+#define v_add vaddq_f32
+#define v_sub vsubq_f32
+#define v_mul vmulq_f32
+#define v_div vdivq_f32
+#define v_min vminq_f32
+#define v_max vmaxq_f32
+#define v_fma(a, b, c) vfmaq_f32(c, a, b)
+#define v_round vrndnq_f32
+#define v_sum vaddvq_f32
+#define v_max_of vmaxvq_f32
+
+static inline float32x4_t v_load_first(const float *p, int n, float32x4_t v) {
+    float x[4];
+    vst1q_f32(x, v);
+    for (int i = 0; i < n; i++) x[i] = p[i];
+    return vld1q_f32(x);
+}
+
+static inline void v_store_first(float *p, int n, float32x4_t v) {
+    float x[4];
+    vst1q_f32(x, v);
+    for (int i = 0; i < n; i++) p[i] = x[i];
+}
+
+static inline float32x4_t v_load_i8(const int8_t *p) {
+    int32_t four;
+    __builtin_memcpy(&four, p, sizeof four);
+    int16x8_t wide = vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four)));
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)));
+}
+
+static inline float32x4_t v_load_f16(const uint16_t *p) {
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+}
+
+static inline float32x4_t v_load_bf16(const uint16_t *p) {
+    return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16));
+}
+
+static inline float32x4_t v_exp2_scale(float32x4_t p, float32x4_t n) {
+    int32x4_t bits = vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127));
+    return vmulq_f32(p, vreinterpretq_f32_s32(vshlq_n_s32(bits, 23)));
+}
+
+static inline void v_sum4(float *y, float32x4_t a, float32x4_t b, float32x4_t c, float32x4_t d) {
+    vst1q_f32(y, vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)));
+}
+
+static inline void transpose_4(float *dst, int64_t ldd, const float *src, int64_t lds) {
+    float32x4x2_t ab = vtrnq_f32(vld1q_f32(src), vld1q_f32(src + lds));
+    float32x4x2_t cd = vtrnq_f32(vld1q_f32(src + 2 * lds), vld1q_f32(src + 3 * lds));
+    vst1q_f32(dst, vcombine_f32(vget_low_f32(ab.val[0]), vget_low_f32(cd.val[0])));
+    vst1q_f32(dst + ldd, vcombine_f32(vget_low_f32(ab.val[1]), vget_low_f32(cd.val[1])));
+    vst1q_f32(dst + 2 * ldd, vcombine_f32(vget_high_f32(ab.val[0]), vget_high_f32(cd.val[0])));
+    vst1q_f32(dst + 3 * ldd, vcombine_f32(vget_high_f32(ab.val[1]), vget_high_f32(cd.val[1])));
+}
+
+// ---- bytes, for blocks.h
+
+#define U int8x16_t
+#define SIGNED_BIAS 0.0f
+#define u_load vld1q_s8
+#define u_dots_signed u_dots
+
+typedef uint8_t Bytes16 __attribute__((vector_size(16)));
+typedef struct {
+    uint8x16_t half[2];
+} B;
+
+static inline int8x16_t u_join(B a, B b, int i) {
+    (void)b;
+    return vreinterpretq_s8_u8(a.half[i % 2]);
+}
+
+static inline B b_load(const uint8_t *p) {
+    return (B){{vld1q_u8(p), vld1q_u8(p + 16)}};
+}
+
+static inline void b_store(int8_t *p, B b) {
+    for (int i = 0; i < 2; i++) vst1q_s8(p + 16 * i, vreinterpretq_s8_u8(b.half[i]));
+}
+
+static inline B b_or(B a, B b) {
+    return (B){{vorrq_u8(a.half[0], b.half[0]), vorrq_u8(a.half[1], b.half[1])}};
+}
+
+static inline B b_bits(B b, int shift, int mask) {
+    for (int i = 0; i < 2; i++) b.half[i] = vandq_u8(b.half[i] >> (uint8_t)shift, vdupq_n_u8((uint8_t)mask));
+    return b;
+}
+
+static inline B b_up(B b, int shift) {
+    for (int i = 0; i < 2; i++) b.half[i] = b.half[i] << (uint8_t)shift;
+    return b;
+}
+
+static inline B b_nibbles(const uint8_t *p) {
+    uint8x16_t q = vld1q_u8(p);
+    return (B){{vandq_u8(q, vdupq_n_u8(15)), vshrq_n_u8(q, 4)}};
+}
+
+static inline int8x16_t u_nibbles(const uint8_t *a, const uint8_t *b, int i) {
+    (void)b;
+    uint8x16_t q = vld1q_u8(a);
+    return vreinterpretq_s8_u8(i % 2 ? vshrq_n_u8(q, 4) : vandq_u8(q, vdupq_n_u8(15)));
+}
+
+static inline B b_where(uint32_t bits, int value) {
+    const uint8x16_t byte = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1};
+    const uint8x16_t bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201));
+    B b;
+    for (int i = 0; i < 2; i++) {
+        uint8x16_t v = vqtbl1q_u8(vreinterpretq_u8_u32(vdupq_n_u32(bits >> 16 * i)), byte);
+        b.half[i] = vandq_u8(vtstq_u8(v, bit), vdupq_n_u8((uint8_t)value));
+    }
+    return b;
+}
+
+static inline B b_lookup(const uint8_t *table, B b) {
+    uint8x16_t t = vld1q_u8(table);
+    return (B){{vqtbl1q_u8(t, b.half[0]), vqtbl1q_u8(t, b.half[1])}};
+}
+
+typedef struct {
+    float32x4_t half[2];
+} E;
+
+static inline float f_half(uint16_t h) {
+    float16_t f;
+    __builtin_memcpy(&f, &h, sizeof f);
+    return f;
+}
+
+static inline E e_load(const float *p) {
+    return (E){{vld1q_f32(p), vld1q_f32(p + 4)}};
+}
+
+static inline E e_halves(const uint16_t *h) {
+    uint16x4_t a = {h[0], h[1], h[2], h[3]}, b = {h[4], h[5], h[6], h[7]};
+    return (E){{vcvt_f32_f16(vreinterpret_f16_u16(a)), vcvt_f32_f16(vreinterpret_f16_u16(b))}};
+}
+
+static inline E e_bytes(uint64_t v) {
+    uint16x8_t words = vmovl_u8(vcreate_u8(v));
+    return (E){{vcvtq_f32_u32(vmovl_u16(vget_low_u16(words))), vcvtq_f32_u32(vmovl_high_u16(words))}};
+}
+
+static inline E e_scaled(E e, float x) {
+    return (E){{vmulq_n_f32(e.half[0], x), vmulq_n_f32(e.half[1], x)}};
+}
+
+static inline float32x4_t v_spread(const float32x4_t *groups, int i) {
+    return vdupq_n_f32(groups[i / 4][i % 4]);
+}
+
+static inline float32x4_t v_twice(E d, int i) {
+    float32x4_t half = d.half[i / 2];
+    return i % 2 ? vzip2q_f32(half, half) : vzip1q_f32(half, half);
+}
+
+static inline float32x4_t v_bytes(Bytes16 b, int i) {
+    int16x8_t words = vmovl_s8(i / 2 ? vget_high_s8((int8x16_t)b) : vget_low_s8((int8x16_t)b));
+    return vcvtq_f32_s32(vmovl_s16(i % 2 ? vget_high_s16(words) : vget_low_s16(words)));
+}
+
+static inline void v_store_i8(int8_t *p, float32x4_t v) {
+    int16x4_t words = vqmovn_s32(vcvtq_s32_f32(v));
+    int8x8_t bytes = vqmovn_s16(vcombine_s16(words, words));
+    __builtin_memcpy(p, &bytes, 4);
+}
