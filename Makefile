@@ -45,6 +45,8 @@ FLAGS_neon_dot := -march=armv8.2-a+dotprod
 FLAGS_picture := -fwrapv -fno-sanitize=nonnull-attribute,shift # stb's JPEG code counts on sums that wrap
 FLAGS_check_encdec := -fno-tree-vectorize # gcc 12 for aarch64 crashes on one of its loops; the same below
 FLAGS_check_kernels := -fno-tree-vectorize
+FLAGS_tiles := $(FLAGS_avx512bf16)
+TILES_x86_64 := tests/tiles.c # the amx rung over tile operations in C
 
 RUN_SRC := src/run.c src/dialogue.c src/lines.c
 LIB_SRC := $(filter-out $(RUN_SRC),$(wildcard src/*.c)) src/kernels/kernels.c src/kernels/scalar.c $(RUNGS_$(MACHINE):%=src/kernels/%.c)
@@ -72,6 +74,7 @@ $(TOOLS): $(B)/%: $(B)/tools/%.o $(B)/libtessera.a
 $(foreach s,$(SUITES),$(eval $(B)/$s: $(B)/tools/$s/$s.o))
 $(SUITES:%=$(B)/%): $(B)/libparts.a $(B)/libtessera.a
 $(CHECKS): $(B)/tests/%: $(B)/tests/%.o $(B)/libparts.a $(B)/libtessera.a
+$(B)/tests/check_kernels: $(TILES_$(MACHINE):%.c=$(B)/%.o)
 $(B)/run $(PROGRAMS) $(CHECKS):
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 

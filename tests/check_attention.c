@@ -4,9 +4,12 @@
 // that have met the others least (pairs are what is covered, not the full product). Each runs at 1, 2, 3 and 7
 // threads, which must agree to the bit. All of it in a child process for every rung.
 //
-// Tolerance. With bf16 the reference uses K and V rounded to bf16, so what is left is fp32 arithmetic. A score s
+// Tolerance. The reference uses K and V as the cache rounds them, so what is left is fp32 arithmetic. A score s
 // with error e moves a weighted mean of values by at most 2 e max|V|, and e is a few eps * scale * sum |q_i k_i|:
 // for ordinary scores the bound is about 1e-5 max|V|, for scores of 1e4 it grows with them.
+// Where a rung has products of bfloat16, a row over a cache that is not f32 may meet instead a reference that rounds
+// their operands: q (scaled for a softmax in base 2, or by the cap), and K and V of a KV_Q8 cache. P is rounded too,
+// each p by a share of up to 2^-8, which moves the mean by at most 2^-8 sum p |v| / sum p.
 #include "reference.h"
 
 #include "attention.h"
@@ -19,8 +22,8 @@ typedef struct {
     int n_heads, n_kv_heads, head_dim;
 } Shape;
 
-static const Shape shapes[] = {{4, 4, 64},   {6, 2, 48}, {8, 1, 20},  {9, 3, 64},
-                               {16, 1, 128}, {3, 3, 7},  {40, 1, 16}, {2, 1, 80}};
+static const Shape shapes[] = {{4, 4, 64}, {6, 2, 48},  {8, 1, 20}, {9, 3, 64}, {16, 1, 128},
+                               {3, 3, 7},  {40, 1, 16}, {2, 1, 80}, {12, 2, 32}};
 
 typedef struct {
     const char *name;
@@ -66,7 +69,7 @@ enum { N_MASKS = N_OF(masks), N_SIZES = N_OF(sizes), N_SHAPES = N_OF(shapes), N_
 enum { ORDINARY, HUGE_SCORES, EQUAL_SCORES, N_FILLS }; // EQUAL: q = 0, the mean of the visible values
 enum { CLEAN, NAN_BEHIND, NAN_UNDER, N_POISONS };      // NaN stored behind n_keys; where the keys then are, too
 static const float caps[] = {0, 50, 3, 0.25f};         // of the scores, 0: none
-enum { N_CAPS = N_OF(caps) };
+enum { N_CAPS = N_OF(caps), N_TYPES = 3 };
 
 typedef struct {
     const MaskKind *mask;
@@ -140,6 +143,12 @@ static KvCache *make_cache(const Case *c, const float *k, const float *v) {
     return cache;
 }
 
+// Vectors of head_dim values as the cache holds them.
+static void round_as_stored(KvType type, float *x, int64_t n, int head_dim) {
+    for (int64_t i = 0; type == KV_BF16 && i < n; i++) x[i] = bf16_nearest(x[i]);
+    for (int64_t i = 0; type == KV_Q8 && i < n; i += head_dim) q8_nearest(x + i, head_dim);
+}
+
 static Data make_data(const Case *c) {
     Data d = {0};
     int H = c->shape.n_heads, hd = c->shape.head_dim;
@@ -169,10 +178,8 @@ static Data make_data(const Case *c) {
         d.mask.block = c->mask->block;
     }
     d.cache = make_cache(c, d.k, d.v);
-    for (int64_t i = 0; c->type == KV_BF16 && i < n_kv; i++) {
-        d.k[i] = bf16_nearest(d.k[i]);
-        d.v[i] = bf16_nearest(d.v[i]);
-    }
+    round_as_stored(c->type, d.k, n_kv, hd);
+    round_as_stored(c->type, d.v, n_kv, hd);
     return d;
 }
 
@@ -199,34 +206,49 @@ static double capped(double score, float cap) {
     return cap > 0 ? (double)cap * tanh(score / (double)cap) : score;
 }
 
+// May the products of a call be of bfloat16?
+static bool may_round(const Attention *a) {
+    return kernels()->bf16 && a->kv.type != KV_F32 && a->kv.head_dim % BF16_STEP == 0;
+}
+
+// A query as the products get it, and what makes a score of such a product.
+static double take_query(const Attention *a, const float *q, bool rounded, double *to) {
+    float scale = a->softcap > 0 ? a->scale / a->softcap : a->scale * 1.44269504088896340736f; // log2(e)
+    for (int d = 0; d < a->kv.head_dim; d++) to[d] = rounded ? (double)bf16_nearest(q[d] * scale) : (double)q[d];
+    return !rounded ? (double)a->scale : a->softcap > 0 ? (double)a->softcap : log(2);
+}
+
 typedef struct {
     int n_visible;
-    double tolerance;
+    double tolerance, share; // of every value, and besides a share of the mean of |v|
 } Expected;
 
-// One query of one head: out[head_dim].
-static Expected reference(const Attention *a, const float *k, const float *v, int t, int h, double *out,
+enum { OUT, MEAN_ABS, QUERY, N_ROWS }; // the mean of v, of |v|, and the query: [head_dim] each
+
+// One query of one head: rows[N_ROWS][head_dim].
+static Expected reference(const Attention *a, const float *k, const float *v, int t, int h, bool rounded, double *rows,
                           double *scores) {
     int hd = a->kv.head_dim, n_kv = a->kv.n_kv_heads, kv_head = h / (a->n_heads / n_kv);
-    const float *q = a->q + ((int64_t)t * a->n_heads + h) * hd;
+    double *out = rows + OUT * hd, *mean_abs = rows + MEAN_ABS * hd, *q = rows + QUERY * hd;
+    double scale = take_query(a, a->q + ((int64_t)t * a->n_heads + h) * hd, rounded, q);
     double top = a->mask.sink_logits ? (double)a->mask.sink_logits[h] : -INFINITY, most_abs = 0, v_max = 0;
-    Expected e = {0, 0};
+    Expected e = {.share = rounded ? 0x1p-8 : 0};
     for (int j = 0; j < a->n_keys; j++) {
         scores[j] = NAN;
         if (!visible(&a->mask, a->pos0, a->n_keys, t, j)) continue;
         const float *row = k + ((int64_t)j * n_kv + kv_head) * hd;
         double s = 0, s_abs = 0;
         for (int d = 0; d < hd; d++) {
-            s += (double)q[d] * (double)row[d];
-            s_abs += fabs((double)q[d] * (double)row[d]);
+            s += q[d] * (double)row[d];
+            s_abs += fabs(q[d] * (double)row[d]);
         }
-        scores[j] = capped(s * (double)a->scale, a->softcap);
+        scores[j] = capped(s * scale, a->softcap);
         if (scores[j] > top) top = scores[j];
-        if (s_abs * (double)a->scale > most_abs) most_abs = s_abs * (double)a->scale;
+        if (s_abs * scale > most_abs) most_abs = s_abs * scale;
         e.n_visible++;
     }
     double sum = a->mask.sink_logits ? exp((double)a->mask.sink_logits[h] - top) : 0;
-    for (int d = 0; d < hd; d++) out[d] = 0;
+    for (int d = 0; d < hd; d++) out[d] = mean_abs[d] = 0;
     for (int j = 0; j < a->n_keys; j++) {
         if (isnan(scores[j])) continue;
         double p = exp(scores[j] - top);
@@ -234,12 +256,14 @@ static Expected reference(const Attention *a, const float *k, const float *v, in
         sum += p;
         for (int d = 0; d < hd; d++) {
             out[d] += p * (double)row[d];
+            mean_abs[d] += p * fabs((double)row[d]);
             if (fabs((double)row[d]) > v_max) v_max = fabs((double)row[d]);
         }
     }
-    for (int d = 0; d < hd && e.n_visible; d++) out[d] /= sum;
+    for (int d = 0; d < hd && e.n_visible; d++) out[d] /= sum, mean_abs[d] /= sum;
     double largest = fmax(most_abs, a->mask.sink_logits ? fabs((double)a->mask.sink_logits[h]) : 0);
     e.tolerance = v_max * (4e-6 + 2 * 3 * (double)FLT_EPSILON * (largest + 2 * (double)a->softcap)) + 1e-37;
+    if (!e.n_visible) e.tolerance = e.share = 0; // zeros
     return e;
 }
 
@@ -256,34 +280,60 @@ static const char *describe(const Case *c) {
                                                                                                         ", NaN under"};
     snprintf(text, sizeof text, "%s: %s, n_q %d n_keys %d pos0 %d, heads %d/%d of %d, %s, %s%s, cap %g",
              cpu_rung_name(cpu_rung()), c->mask->name, c->n_q, c->n_keys, c->pos0, c->shape.n_heads,
-             c->shape.n_kv_heads, c->shape.head_dim, c->type == KV_BF16 ? "bf16" : "f32", fills[c->fill],
-             poisons[c->poison], (double)c->softcap);
+             c->shape.n_kv_heads, c->shape.head_dim, kv_type_name(c->type), fills[c->fill], poisons[c->poison],
+             (double)c->softcap);
     return text;
+}
+
+static double rounded_part; // how near the worst row of bfloat16 products came to its bound
+
+// The first value of a row that is off, or -1.
+static int row_off(const float *out, const double *rows, int hd, Expected e) {
+    double part = 0;
+    for (int d = 0; d < hd; d++) {
+        double tolerance = e.tolerance + e.share * rows[MEAN_ABS * hd + d];
+        double error = fabs((double)out[d] - rows[OUT * hd + d]);
+        if (!(error <= tolerance)) return d;
+        if (e.share > 0) part = fmax(part, error / tolerance);
+    }
+    rounded_part = fmax(rounded_part, part);
+    return -1;
+}
+
+static float *rounded_copy(const float *x, int64_t n) {
+    float *copy = need_floats(n);
+    for (int64_t i = 0; i < n; i++) copy[i] = bf16_nearest(x[i]);
+    return copy;
 }
 
 // out against the reference: every row of a small case, the edges and some others of a large one.
 static void check_rows(const Attention *a, const float *k, const float *v, const char *what) {
     int hd = a->kv.head_dim, wrong = 0;
-    double *expected = need(sizeof(double) * (size_t)hd), *scores = need(sizeof(double) * (size_t)(a->n_keys + 1));
-    int64_t work = (int64_t)a->n_q * a->n_heads * a->n_keys * hd;
+    int64_t n_kv = (int64_t)a->n_keys * a->kv.n_kv_heads * hd, work = (int64_t)a->n_q * a->n_heads * a->n_keys * hd;
+    double *rows = need(sizeof *rows * (size_t)(N_ROWS * hd)), *scores = need(sizeof *scores * (size_t)(a->n_keys + 1));
+    float *k16 = may_round(a) ? rounded_copy(k, n_kv) : NULL, *v16 = k16 ? rounded_copy(v, n_kv) : NULL;
     int step = work > 4000000 ? (int)(work / 4000000) * 2 + 1 : 1;
     for (int t = 0; t < a->n_q; t++) {
         bool edge = t < 2 || t > a->n_q - 3;
-        for (int h = 0; h < a->n_heads; h++) {
+        for (int h = 0; h < a->n_heads && wrong < 3; h++) {
             if ((t * a->n_heads + h) % step && !(edge && h % 4 == t % 4)) continue;
-            Expected e = reference(a, k, v, t, h, expected, scores);
             const float *out = a->out + ((int64_t)t * a->n_heads + h) * hd;
-            for (int d = 0; d < hd && wrong < 3; d++) {
-                double tolerance = e.n_visible ? e.tolerance : 0; // nothing visible: zeros
-                if (fabs((double)out[d] - expected[d]) <= tolerance) continue;
-                CHECK(false, "%s: query %d head %d [%d] = %.9g, expected %.9g +- %.2g (%d keys visible)", what, t, h, d,
-                      (double)out[d], expected[d], tolerance, e.n_visible);
-                wrong++;
+            Expected e = reference(a, k, v, t, h, false, rows, scores);
+            int d = row_off(out, rows, hd, e);
+            if (d >= 0 && k16) {
+                e = reference(a, k16, v16, t, h, true, rows, scores);
+                d = row_off(out, rows, hd, e);
             }
+            if (d < 0) continue;
+            CHECK(false, "%s: query %d head %d [%d] = %.9g, expected %.9g +- %.2g (%d keys visible)", what, t, h, d,
+                  (double)out[d], rows[OUT * hd + d], e.tolerance + e.share * rows[MEAN_ABS * hd + d], e.n_visible);
+            wrong++;
         }
     }
-    free(expected);
+    free(rows);
     free(scores);
+    free(k16);
+    free(v16);
 }
 
 enum { GUARD = 64 };
@@ -374,15 +424,15 @@ static void run_pairs(int mask, int q, int keys) {
     for (int shape = 0; shape < N_SHAPES; shape++) {
         int64_t work = (int64_t)sizes[q] * sizes[keys] * shapes[shape].n_heads * shapes[shape].head_dim;
         if (work > work_allowed() && shape != 5) continue; // 5: the smallest
-        for (int rest = 0; rest < 2 * N_FILLS * N_POISONS * N_CAPS; rest++) {
+        for (int rest = 0; rest < N_TYPES * N_FILLS * N_POISONS * N_CAPS; rest++) {
             int at[N_AXES] = {mask,
                               q,
                               keys,
                               shape,
-                              rest % 2,
-                              rest / 2 % N_FILLS,
-                              rest / 2 / N_FILLS % N_POISONS,
-                              rest / 2 / N_FILLS / N_POISONS};
+                              rest % N_TYPES,
+                              rest / N_TYPES % N_FILLS,
+                              rest / N_TYPES / N_FILLS % N_POISONS,
+                              rest / N_TYPES / N_FILLS / N_POISONS};
             int score = newness(at) + (at[AXIS_FILL] == ORDINARY ? 20 : 0) + pick(8);
             if (score <= most) continue;
             most = score;
@@ -396,7 +446,7 @@ static void run_pairs(int mask, int q, int keys) {
               .shape = shapes[best[AXIS_SHAPE]],
               .n_q = sizes[q],
               .n_keys = sizes[keys],
-              .type = best[AXIS_TYPE] ? KV_F32 : KV_BF16,
+              .type = (KvType)best[AXIS_TYPE],
               .fill = best[AXIS_FILL],
               .poison = best[AXIS_POISON],
               .softcap = caps[best[AXIS_CAP]],
@@ -418,7 +468,9 @@ static void product_child(void) {
             }
         }
     }
-    printf("  %s: %d cases x 4 thread counts, %.1f s\n", cpu_rung_name(cpu_rung()), n_cases, seconds() - begin);
+    printf("  %s: %d cases x 4 thread counts, %.1f s", cpu_rung_name(cpu_rung()), n_cases, seconds() - begin);
+    if (rounded_part > 0) printf("; of bfloat16 %.2f of the bound at most", rounded_part);
+    printf("\n");
     close_pools();
 }
 
@@ -443,7 +495,7 @@ static void long_spans_child(void) {
                       .n_q = n_qs[i],
                       .n_keys = spans[k],
                       .pos0 = spans[k] - n_qs[i],
-                      .type = pick(2) ? KV_F32 : KV_BF16,
+                      .type = (KvType)pick(N_TYPES),
                       .fill = pick(3),
                       .poison = pick(3),
                       .softcap = caps[pick(N_CAPS)],
@@ -475,7 +527,7 @@ static void nothing_visible_child(void) {
         for (int shape = 0; shape < N_SHAPES; shape += 3) {
             for (int n_q = 1; n_q < 80; n_q += 39) {
                 Case c = {.mask = kinds[i], .shape = shapes[shape], .n_q = n_q, .n_keys = i < 5 ? 70 : 0, .pos0 = 500};
-                c.type = n_q == 40 ? KV_F32 : KV_BF16;
+                c.type = (KvType)((n_q / 39 + i) % N_TYPES);
                 c.seed = (uint64_t)(i * 100 + shape * 10 + n_q);
                 run_case(&c, shape);
             }
@@ -500,13 +552,14 @@ static void evicted_by(int window, int n_sinks, int s, KvType type, int most_at_
                      .window = window,
                      .n_sinks = n_sinks};
     KvCache *cache = kvcache_open(&shape, err, sizeof err);
-    float *k = need_floats((int64_t)n_total * row), *v = need_floats((int64_t)n_total * row);
-    fill_uniform(k, (int64_t)n_total * row, 2);
-    fill_uniform(v, (int64_t)n_total * row, 1);
-    for (int64_t i = 0; type == KV_BF16 && i < (int64_t)n_total * row; i++) {
-        k[i] = bf16_nearest(k[i]);
-        v[i] = bf16_nearest(v[i]);
-    }
+    int64_t n_kv = (int64_t)n_total * row;
+    float *k = need_floats(n_kv), *v = need_floats(n_kv), *new_k = need_floats(n_kv), *new_v = need_floats(n_kv);
+    fill_uniform(new_k, n_kv, 2);
+    fill_uniform(new_v, n_kv, 1);
+    memcpy(k, new_k, sizeof *k * (size_t)n_kv);
+    memcpy(v, new_v, sizeof *v * (size_t)n_kv);
+    round_as_stored(type, k, n_kv, hd);
+    round_as_stored(type, v, n_kv, hd);
     int64_t n_out = (int64_t)most_at_once * H * hd;
     float *q = need_floats(n_out), *out = need_floats(n_out + 2 * GUARD), *again = need_floats(n_out + 2 * GUARD);
     fill_uniform(q, n_out, 3);
@@ -514,7 +567,7 @@ static void evicted_by(int window, int n_sinks, int s, KvType type, int most_at_
         n = most_at_once == 1 ? 1 : 1 + pick(most_at_once);
         if (n > n_total - at) n = n_total - at;
         CHECK(!kvcache_reserve(cache, n, err, sizeof err), "%s", err);
-        kvcache_store(cache, 0, n, k + (int64_t)at * row, v + (int64_t)at * row);
+        kvcache_store(cache, 0, n, new_k + (int64_t)at * row, new_v + (int64_t)at * row);
         Attention a = {.q = q,
                        .n_q = n,
                        .n_heads = H,
@@ -526,8 +579,8 @@ static void evicted_by(int window, int n_sinks, int s, KvType type, int most_at_
         a.mask = (AttnMask){.causal = true, .window = window, .n_sinks = n_sinks};
         if (most_at_once > 1 || at % (quick() ? 203 : 61) == 0 || at % KV_BLOCK < 2) {
             char what[200];
-            snprintf(what, sizeof what, "%s: cache of window %d sinks %d, %d tokens at %d, heads %d/%d of %d",
-                     cpu_rung_name(cpu_rung()), window, n_sinks, n, at, H, shape.n_kv_heads, hd);
+            snprintf(what, sizeof what, "%s: %s cache of window %d sinks %d, %d tokens at %d, heads %d/%d of %d",
+                     cpu_rung_name(cpu_rung()), kv_type_name(type), window, n_sinks, n, at, H, shape.n_kv_heads, hd);
             run_everywhere(&a, s, out + GUARD, again + GUARD, what);
             check_rows(&a, k, v, what);
         }
@@ -536,6 +589,8 @@ static void evicted_by(int window, int n_sinks, int s, KvType type, int most_at_
     kvcache_close(cache);
     free(k);
     free(v);
+    free(new_k);
+    free(new_v);
     free(q);
     free(out);
     free(again);
@@ -548,8 +603,12 @@ static void evicted_child(void) {
     evicted_by(64, 4, 3, KV_BF16, 1);
     evicted_by(100, 300, 2, KV_F32, 1);
     evicted_by(64, 4, 5, KV_F32, 600);
+    evicted_by(64, 4, 3, KV_Q8, 1);
+    evicted_by(100, 300, 8, KV_Q8, 70);
+    evicted_by(70, 2, 0, KV_BF16, 100);
     if (!quick()) evicted_by(100, 0, 7, KV_BF16, 300);
     if (!quick()) evicted_by(300, 1, 6, KV_BF16, 70);
+    if (!quick()) evicted_by(100, 0, 4, KV_Q8, 300);
     close_pools();
 }
 
@@ -696,7 +755,7 @@ static void probabilities_child(void) {
                       .n_q = lengths[i][0],
                       .n_keys = lengths[i][1],
                       .pos0 = lengths[i][1] - lengths[i][0],
-                      .type = (mask + i / 2) % 2 ? KV_F32 : KV_BF16,
+                      .type = (KvType)((mask + i / 2) % N_TYPES),
                       .fill = n % 4 ? ORDINARY : n % 3,
                       .poison = n % N_POISONS,
                       .softcap = caps[n / 5 % N_CAPS],

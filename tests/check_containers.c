@@ -192,6 +192,7 @@ static void same_greedy_text(void) {
 }
 
 int main(void) {
+    without_bf16();
     RUN(every_container);
     RUN(same_greedy_text);
     return test_report();

@@ -260,6 +260,7 @@ static void test_beyond(void) {
 }
 
 int main(int argc, char **argv) {
+    without_bf16();
     chosen = argv + 1;
     n_chosen = argc - 1;
     folder_make();

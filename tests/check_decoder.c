@@ -520,6 +520,7 @@ static void learned_positions_end(void) {
 }
 
 int main(void) {
+    without_bf16();
     RUN(rope_pairings);
     RUN(free_head_dim);
     RUN(windows_of_layers);

@@ -73,6 +73,7 @@ static void families_as_gguf(void) {
 }
 
 int main(int argc, char **argv) {
+    without_bf16();
     chosen = argv + 1;
     n_chosen = argc - 1;
     RUN(families_as_folders);

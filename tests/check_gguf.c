@@ -1207,6 +1207,7 @@ static void engine_chooses(void) {
 }
 
 int main(void) {
+    without_bf16();
     RUN(every_kind_equals_floats);
     RUN(mixed_kinds);
     RUN(long_rows);

@@ -836,6 +836,7 @@ static void named(void) {
 }
 
 int main(void) {
+    without_bf16();
     RUN(sizes);
     RUN(positions);
     RUN(layers);

@@ -57,8 +57,8 @@ static void check_memory(const json_t *o, const char *path, int n_ctx) {
     CHECK(whole(row, "context") == n_ctx, "the last row is of the full context");
     int32_t *tokens = need(sizeof *tokens * (size_t)n_ctx);
     for (int i = 0; i < n_ctx; i++) tokens[i] = i % 256;
-    for (KvType kv = KV_BF16; kv <= KV_F32; kv++) {
-        const char *name = kv == KV_F32 ? "f32" : "bf16";
+    for (KvType kv = KV_BF16; kv <= KV_Q8; kv++) {
+        const char *name = (const char *[]){"bf16", "f32", "q8"}[kv];
         Session *s = session_open(e, &(SessionOptions){.n_threads = 2, .kv = kv}, err, sizeof err);
         CHECK(!session_sync(s, tokens, n_ctx, err, sizeof err), "%s", err);
         json_int_t bytes = whole(json_object_get(row, name), "kv_bytes");
@@ -82,6 +82,15 @@ static void test_json(void) {
         json_t *o = inspected(paths[i]);
         check_numbers(o, paths[i]);
         check_memory(o, paths[i], 256);
+        const struct {
+            const char *key;
+            json_int_t bytes;
+        } tokens[] = {{"kv_token_bytes_bf16", 2 * 2 * 2 * 16 * 2}, // 2 layers, K and V, 2 heads of 16
+                      {"kv_token_bytes_f32", 2 * 2 * 2 * 16 * 4},
+                      {"kv_token_bytes_q8", 2 * 2 * 2 * (16 + 4)}}; // and a scale
+        for (int k = 0; k < N_OF(tokens); k++) {
+            CHECK(whole(o, tokens[k].key) == tokens[k].bytes, "%s", tokens[k].key);
+        }
         const json_t *tensors = json_object_get(o, "tensors"), *dtypes = json_object_get(o, "dtypes"), *t;
         size_t at;
         json_int_t bytes = 0, by_dtype = 0;
@@ -162,6 +171,7 @@ static void test_mixed_windows(void) {
     CHECK(whole(row, "context") == N && whole(o, "n_window_layers") == 1, "context, layers");
     CHECK(!strcmp(json_string_value(json_object_get(family, "layers")), "wf"), "which layers");
     CHECK(whole(o, "kv_token_bytes_bf16") == 2 * LAYER, "bytes a token");
+    CHECK(whole(o, "kv_token_bytes_q8") == 2 * 2 * 2 * (64 + 4), "bytes a token as q8");
     Engine *e = engine_open(IN_GGUF, NULL, err, sizeof err);
     Session *s = e ? session_open(e, &(SessionOptions){.n_ctx = N, .n_threads = 2}, err, sizeof err) : NULL;
     static int32_t tokens[N];
@@ -184,6 +194,8 @@ static void test_folder(void) {
                                 "tied classifier",
                                 "halves turn",
                                 "2048 tokens",
+                                "KV a token     512 bytes as bf16, 1024 as f32, 320 as q8",
+                                "at 512 tokens (KV 0.2 as bf16; as f32 0.5, as q8 0.2)",
                                 "answers end    2 (<|end_story|>)",
                                 "| model.embed_tokens.weight | BF16 | 2048 x 128 |"};
     for (int i = 0; i < N_OF(want); i++) CHECK(strstr(r.out, want[i]), "no '%s' in:\n%s", want[i], r.out);
@@ -226,6 +238,8 @@ static void test_text(void) {
                                 "gated, silu",
                                 "tied classifier",
                                 "theta 10000",
+                                "KV a token     256 bytes as bf16, 512 as f32, 160 as q8",
+                                "at 256 tokens (KV 0.1 as bf16; as f32 0.1, as q8 0.0)",
                                 "bos 1, eos 2, unk 0",
                                 "answers end    2 (</s>)\nchat template  none",
                                 "| blk.1.ffn_down.weight | Q4_0 | 64 x 128 | 4608 |"};

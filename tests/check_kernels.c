@@ -6,9 +6,11 @@
 // by c * eps * sum |a_i b_i|; norms and activations by what their text here says, and what they were off by is
 // printed. At the end a table of speeds, printed, never asserted.
 #include "reference.h"
+#include "tiles.h"
 #include "weights.h"
 
 #include <float.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
 
@@ -245,6 +247,143 @@ static void matvec_f16(void) {
 
 static void matvec_bf16(void) {
     matvec_half(false);
+}
+
+// ---- dots of rows of the KV cache
+
+typedef enum { ROWS_F32, ROWS_BF16, ROWS_I8 } RowType;
+
+static const char *const row_types[] = {"f32", "bf16", "i8"};
+static const int dots_bytes[] = {4, 2, 1};
+
+// w(i, j) at w[j / DOTS_STEP * step + i * ldw + j % DOTS_STEP]
+typedef struct {
+    RowType type;
+    void *w;
+    const float *x;
+    int64_t ldy, ldw, step, ldx;
+    int n_rows, n_x, k;
+    ptrdiff_t ahead; // wherever it points, it is not read
+} Dots;
+
+static void dots_run(const Dots *d, float *y, int64_t ldy, int row0, int n_rows, int x0, int n_x) {
+    const void *w = (const char *)d->w + row0 * d->ldw * dots_bytes[d->type];
+    const float *x = d->x + x0 * d->ldx;
+    switch (d->type) {
+    case ROWS_F32: K->dots_f32(y, ldy, w, d->ldw, d->step, x, d->ldx, n_rows, n_x, d->k, d->ahead); break;
+    case ROWS_BF16: K->dots_bf16(y, ldy, w, d->ldw, d->step, x, d->ldx, n_rows, n_x, d->k, d->ahead); break;
+    case ROWS_I8: K->dots_i8(y, ldy, w, d->ldw, d->step, x, d->ldx, n_rows, n_x, d->k, d->ahead); break;
+    }
+}
+
+static int64_t dots_at(const Dots *d, int i, int j) {
+    return j / DOTS_STEP * d->step + i * d->ldw + j % DOTS_STEP;
+}
+
+static double dots_value(const Dots *d, int i, int j) {
+    int64_t at = dots_at(d, i, j);
+    if (d->type == ROWS_F32) return (double)((const float *)d->w)[at];
+    return d->type == ROWS_BF16 ? half_value(((const uint16_t *)d->w)[at], false) : ((const int8_t *)d->w)[at];
+}
+
+// Between the rows NaN; int8 has none, there is anything.
+static void dots_fill(const Dots *d, int64_t n, int kind) {
+    if (d->type == ROWS_I8) fill_i8(d->w, n);
+    if (d->type == ROWS_F32) fill_gap(d->w, n);
+    for (int64_t at = 0; d->type == ROWS_BF16 && at < n; at++) ((uint16_t *)d->w)[at] = half_gap[0];
+    for (int i = 0; d->type != ROWS_I8 && i < d->n_rows; i++) {
+        for (int j = 0; j < d->k; j++) {
+            if (d->type == ROWS_F32) ((float *)d->w)[dots_at(d, i, j)] = any_float(kind);
+            else ((uint16_t *)d->w)[dots_at(d, i, j)] = any_half(kind, false);
+        }
+    }
+}
+
+static void dots_check(const Dots *d, const float *y) {
+    for (int r = 0; r < d->n_x; r++) {
+        for (int i = 0; i < d->n_rows; i++) {
+            double sum = 0, sum_abs = 0, sum_x = 0;
+            for (int j = 0; j < d->k; j++) {
+                double x = (double)d->x[r * d->ldx + j], product = dots_value(d, i, j) * x;
+                sum += product;
+                sum_abs += fabs(product);
+                sum_x += fabs(x);
+            }
+            float found = y[r * d->ldy + i];
+            CHECK(near(found, sum, bound(sum_abs, sum_x, d->k)), "%s: y[%d][%d] = %.9g, expected %.9g", doing, r, i,
+                  found, sum);
+        }
+        for (int64_t i = d->n_rows; r + 1 < d->n_x && i < d->ldy; i++) {
+            CHECK(is_gap(y[r * d->ldy + i]), "%s: wrote y[%d][%d], beyond its rows", doing, r, (int)i);
+        }
+    }
+}
+
+// One by one, and split in four.
+static void dots_regroup(const Dots *d, const float *y, int64_t n_y) {
+    float *again = fence_floats(3, n_y);
+    fill_gap(again, n_y);
+    for (int r = 0; r < d->n_x; r++) {
+        for (int i = 0; i < d->n_rows; i++) dots_run(d, again + r * d->ldy + i, 1, i, 1, r, 1);
+    }
+    CHECK(!memcmp(again, y, sizeof *y * (size_t)n_y), "%s: one at a time differ", doing);
+    fill_gap(again, n_y);
+    int row = pick(d->n_rows + 1), x = pick(d->n_x + 1);
+    for (int part = 0; part < 4; part++) {
+        int row0 = part % 2 * row, rows = part % 2 ? d->n_rows - row : row, x0 = part / 2 * x;
+        int n_x = part / 2 ? d->n_x - x : x;
+        if (rows && n_x) dots_run(d, again + x0 * d->ldy + row0, d->ldy, row0, rows, x0, n_x);
+    }
+    CHECK(!memcmp(again, y, sizeof *y * (size_t)n_y), "%s: split at row %d and vector %d differ", doing, row, x);
+}
+
+// Rows as K has them, or in groups as V has: then `rows` are stored of which n_rows are asked for.
+static void dots_case(RowType type, bool groups_of_v, int n_rows, int n_x, int k, int kind) {
+    int rows = n_rows + pick(3), n_groups = (k - 1) / DOTS_STEP;
+    Dots d = {.type = type, .n_rows = n_rows, .n_x = n_x, .k = k, .ldy = n_rows + pick(2) * 5, .ldx = k + pick(2) * 3};
+    d.ahead = pick(3) * (1 << 20);
+    d.ldw = groups_of_v ? DOTS_STEP : k + pick(2) * 3;
+    d.step = groups_of_v ? DOTS_STEP * rows : DOTS_STEP;
+    DOING("dots_%s n_rows %d n_x %d k %d ldw %d step %d ldy %d ldx %d data %d", row_types[type], n_rows, n_x, k,
+          (int)d.ldw, (int)d.step, (int)d.ldy, (int)d.ldx, kind);
+    int64_t n_w = dots_at(&d, n_rows - 1, k - 1) + 1, n_xs = (n_x - 1) * d.ldx + k, n_y = (n_x - 1) * d.ldy + n_rows;
+    int64_t before_last = n_groups ? dots_at(&d, n_rows - 1, n_groups * DOTS_STEP - 1) + 1 : 0;
+    if (before_last > n_w) n_w = before_last;
+    float *x = fence_floats(1, n_xs), *y = fence_floats(2, n_y);
+    d.w = fence_put(0, n_w * dots_bytes[type]);
+    d.x = x;
+    dots_fill(&d, n_w, kind);
+    fill_gap(x, n_xs);
+    for (int r = 0; r < n_x; r++) fill_floats(x + r * d.ldx, k, kind);
+    fill_gap(y, n_y);
+    dots_run(&d, y, d.ldy, 0, n_rows, 0, n_x);
+    CHECK(floats_kept(2, n_y), "%s: wrote before y", doing);
+    dots_check(&d, y);
+    dots_regroup(&d, y, n_y);
+}
+
+static void dots_of(RowType type) {
+    static const int rows[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 33, 70};
+    for (int a = 0; a < N_OF(sizes_k); a += step_k()) {
+        for (int n_x = 1; n_x <= 9; n_x++) {
+            for (int v = 0; v < 2; v++) dots_case(type, v, rows[pick(N_OF(rows))], n_x, sizes_k[a], pick(N_KINDS));
+        }
+    }
+    for (int i = 0; i < N_OF(rows); i++) {
+        for (int kind = 0; kind < N_KINDS; kind++) dots_case(type, i % 2, rows[i], 1 + pick(9), 130, kind);
+    }
+}
+
+static void dots_f32(void) {
+    dots_of(ROWS_F32);
+}
+
+static void dots_bf16(void) {
+    dots_of(ROWS_BF16);
+}
+
+static void dots_i8(void) {
+    dots_of(ROWS_I8);
 }
 
 // ---- matvec_i8g, unpack_i8g
@@ -542,6 +681,195 @@ static void gemm(void) {
     }
 }
 
+// ---- products of bfloat16
+
+static float float_of(uint32_t bits) {
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+// To nearest, ties to even. VCVTNEPS2BF16 takes a denormal number for zero, which is nothing to a sum of products, and
+// leaves a NaN one.
+static bool is_rounded(uint16_t found, float x) {
+    if (isnan(x)) return isnan(half_value(found, false));
+    if (fabsf(x) < FLT_MIN) return (found & 0x7fff) == 0 && found >> 15 == (signbit(x) != 0);
+    return found == bf16_from_f32(x);
+}
+
+static void bf16_round_case(const float *values, int n) {
+    DOING("bf16 round n %d from %.9g", n, values[0]);
+    float *x = fence_floats(0, n);
+    uint16_t *y = fence_put(1, n * (int64_t)sizeof *y);
+    memcpy(x, values, sizeof *x * (size_t)n);
+    K->bf16->round(y, x, n);
+    CHECK(canary_kept(1, n * (int64_t)sizeof *y), "%s: wrote before y", doing);
+    for (int i = 0; i < n; i++) {
+        CHECK(is_rounded(y[i], x[i]), "%s: y[%d] of %.9g is %04x, expected %04x", doing, i, x[i], (unsigned)y[i],
+              (unsigned)bf16_from_f32(x[i]));
+    }
+    uint16_t *in_place = (uint16_t *)(void *)x;
+    K->bf16->round(in_place, x, n);
+    CHECK(!memcmp(in_place, y, sizeof *y * (size_t)n), "%s: in place differs", doing);
+}
+
+static void bf16_round(void) {
+    enum { ROOM = 8192 };
+    static const uint32_t low[] = {0, 1, 0x7fff, 0x8000, 0x8001, 0xffff}; // a tie is 0x8000
+    float *values = need_floats(ROOM);
+    for (int a = 0; a < N_OF(sizes_k); a++) {
+        fill_floats(values, sizes_k[a], pick(N_KINDS));
+        bf16_round_case(values, sizes_k[a]);
+    }
+    for (uint32_t first = 0; first < 65536; first += ROOM) { // all sizes, infinities and NaN
+        for (int i = 0; i < N_OF(low); i++) {
+            for (uint32_t at = 0; at < ROOM; at++) values[at] = float_of((first + at) << 16 | low[i]);
+            bf16_round_case(values, ROOM);
+        }
+    }
+    for (int i = 0; i < ROOM; i++) values[i] = float_of(test_u32());
+    bf16_round_case(values, ROOM);
+    free(values);
+}
+
+typedef struct {
+    int64_t ldy, ldx, step;
+    const uint16_t *panel, *x;
+    int n, k, lanes;
+    bool add;
+} GemmBf16;
+
+static int64_t bf16_at(const GemmBf16 *g, int j, int k) {
+    return j * g->ldx + k / BF16_STEP * g->step + k % BF16_STEP;
+}
+
+static void bf16_gemm_check(const GemmBf16 *g, const float *y, const float *before) {
+    int P = K->panel;
+    for (int j = 0; j < g->n; j++) {
+        for (int i = 0; i < g->lanes; i++) {
+            double sum = g->add ? (double)before[j * g->ldy + i] : 0, sum_abs = fabs(sum), both = 1;
+            for (int k = 0; k < g->k; k++) {
+                double x = half_value(g->x[bf16_at(g, j, k)], false);
+                double p = half_value(g->panel[(k / 2 * P + i) * 2 + k % 2], false);
+                sum += x * p;
+                sum_abs += fabs(x * p);
+                both += fabs(x) + fabs(p); // a denormal operand counts as zero
+            }
+            float found = y[j * g->ldy + i];
+            CHECK(near(found, sum, bound(sum_abs, both, g->k)), "%s: y[%d][%d] = %.9g, expected %.9g", doing, j, i,
+                  found, sum);
+        }
+        for (int64_t i = g->lanes; j + 1 < g->n && i < g->ldy; i++) {
+            CHECK(is_gap(y[j * g->ldy + i]), "%s: wrote y[%d][%d], beyond its lanes", doing, j, (int)i);
+        }
+    }
+}
+
+static void bf16_gemm_run(const GemmBf16 *g, const uint16_t *x, float *y, int first, int n) {
+    K->bf16->gemm(y + first * g->ldy, g->ldy, g->panel, x + first * g->ldx, g->ldx, g->step, n, g->k, g->lanes, g->add);
+}
+
+// A row at a time, split in two, and in all lanes. Wherever the rows begin, BF16_ROWS of them may be read.
+static void bf16_gemm_regroup(const GemmBf16 *g, const float *y, const float *before, int64_t n_x, int64_t n_y) {
+    size_t bytes = sizeof *y * (size_t)n_y;
+    int64_t room = n_x + BF16_ROWS * g->ldx;
+    uint16_t *x = need(sizeof *x * (size_t)room);
+    for (int64_t i = 0; i < room; i++) x[i] = i < n_x ? g->x[i] : half_gap[0];
+    float *again = fence_floats(4, n_y);
+    memcpy(again, before, bytes);
+    for (int j = 0; j < g->n; j++) bf16_gemm_run(g, x, again, j, 1);
+    CHECK(!memcmp(again, y, bytes), "%s: rows one at a time differ", doing);
+    memcpy(again, before, bytes);
+    int cut = pick(g->n + 1);
+    if (cut) bf16_gemm_run(g, x, again, 0, cut);
+    if (cut < g->n) bf16_gemm_run(g, x, again, cut, g->n - cut);
+    CHECK(!memcmp(again, y, bytes), "%s: split at row %d differs", doing, cut);
+
+    int64_t ld = K->panel + 1, n_full = (g->n - 1) * ld + K->panel;
+    float *full = fence_floats(5, n_full);
+    memset(full, 0, sizeof *full * (size_t)n_full);
+    for (int j = 0; j < g->n; j++) memcpy(full + j * ld, before + j * g->ldy, sizeof *y * (size_t)g->lanes);
+    K->bf16->gemm(full, ld, g->panel, g->x, g->ldx, g->step, g->n, g->k, K->panel, g->add);
+    for (int j = 0; j < g->n; j++) {
+        CHECK(!memcmp(full + j * ld, y + j * g->ldy, sizeof *y * (size_t)g->lanes), "%s: row %d of all lanes differs",
+              doing, j);
+    }
+    free(x);
+}
+
+// Rows of x as K has them, or in groups as V has. Rows up to a multiple of BF16_ROWS are there and no numbers.
+static void bf16_gemm_case(bool groups_of_v, int n, int k, int lanes, bool add, int kind) {
+    int P = K->panel, padded = (n + BF16_ROWS - 1) / BF16_ROWS * BF16_ROWS;
+    GemmBf16 g = {.n = n, .k = k, .lanes = lanes, .add = add, .ldy = lanes + pick(2) * 5};
+    g.ldx = groups_of_v ? BF16_STEP : k + pick(3);
+    g.step = groups_of_v ? BF16_STEP * (padded + pick(3)) : BF16_STEP;
+    DOING("bf16 gemm n %d k %d lanes %d ldy %d ldx %d step %d add %d data %d", n, k, lanes, (int)g.ldy, (int)g.ldx,
+          (int)g.step, add, kind);
+    int64_t n_x = bf16_at(&g, padded - 1, k - 1) + 1, n_y = (n - 1) * g.ldy + lanes;
+    uint16_t *panel = fence_put(0, (int64_t)k * P * (int64_t)sizeof *panel);
+    uint16_t *x = fence_put(1, n_x * (int64_t)sizeof *x);
+    float *y = fence_floats(2, n_y), *before = fence_floats(3, n_y);
+    for (int64_t i = 0; i < (int64_t)k * P; i++) panel[i] = i / 2 % P < lanes ? any_half(kind, false) : half_gap[0];
+    for (int64_t i = 0; i < n_x; i++) x[i] = half_gap[0];
+    fill_gap(before, n_y);
+    for (int j = 0; j < n; j++) {
+        for (int i = 0; i < k; i++) x[bf16_at(&g, j, i)] = any_half(kind, false);
+        if (add) fill_floats(before + j * g.ldy, lanes, kind);
+    }
+    g.panel = panel;
+    g.x = x;
+    memcpy(y, before, sizeof *y * (size_t)n_y);
+    bf16_gemm_run(&g, x, y, 0, n);
+    CHECK(floats_kept(2, n_y), "%s: wrote before y", doing);
+    bf16_gemm_check(&g, y, before);
+    bf16_gemm_regroup(&g, y, before, n_x, n_y);
+}
+
+static void bf16_gemm(void) {
+    static const int rows[] = {1, 2, 3, 5, 7, 11, 12, 13, 15, 16, 17, 23, 25, 31, 32, 33, 47, 48, 49, 63, 64, 65, 70};
+    static const int sizes[] = {32, 64, 96, 128, 224, 512};
+    for (int a = 0; a < N_OF(sizes); a += quick() ? 2 : 1) {
+        for (int b = 0; b < N_OF(rows); b += quick() ? 2 : 1) {
+            for (int v = 0; v < 2; v++) {
+                bf16_gemm_case(v, rows[b], sizes[a], 1 + pick(K->panel), pick(2), pick(N_KINDS));
+                bf16_gemm_case(v, rows[b], sizes[a], K->panel, v ^ b % 2, pick(N_KINDS));
+            }
+        }
+    }
+    for (int lanes = 1; lanes <= K->panel; lanes++) {
+        for (int kind = 0; kind < N_KINDS; kind++) bf16_gemm_case(lanes % 2, 1 + pick(70), 64, lanes, kind % 2, kind);
+    }
+}
+
+// The tile kernel over tile operations in C; in a thread of its own, which has to lay out its tiles itself.
+static void *tiles_thread(void *unused) {
+    bf16_gemm_case(false, 37, 96, K->panel, true, PLAIN);
+    return unused;
+}
+
+static void tiles_in_c(void) {
+    pthread_t thread;
+    bf16_gemm();
+    if (!pthread_create(&thread, NULL, tiles_thread, NULL)) pthread_join(thread, NULL);
+    CHECK(!*tiles_fault(), "%s", tiles_fault());
+}
+
+static void run_tiles(void) {
+    if (!has_bf16(cpu_best_rung()) || !tiles_fault) {
+        printf("tile operations in C: skipped, this machine has no AVX512-BF16\n");
+        return;
+    }
+    static Kernels table;
+    table = *kernels_for(cpu_best_rung());
+    table.name = "tiles in C";
+    table.bf16 = &bf16_tiles_in_c;
+    K = &table;
+    n_cases = 0;
+    printf("%s\n", K->name);
+    RUN(tiles_in_c);
+    printf("  %d cases\n", n_cases);
+}
+
 // ---- online softmax
 
 // Scores of one query: what attention produces and what it masks.
@@ -608,6 +936,71 @@ static void softmax_lanes_case(int n_keys, int kind, int masked_of_8) {
         CHECK(rescale == expected, "%s: returned %d, some alpha is %s1", doing, rescale, expected ? "not " : "");
         bool kept = floats_kept(0, n) && floats_kept(1, P) && floats_kept(2, P) && floats_kept(3, P);
         CHECK(kept, "%s: wrote before an operand", doing);
+    }
+}
+
+// In bfloat16: one lane of the panel, of `padded` keys.
+static void bf16_softmax_check(const float *before, const uint16_t *panel, int n, int padded, float m0, float l0,
+                               float m, float l, float alpha, int lane) {
+    const double part = 1e-4 + 1.0 / 256; // the polynomial, rounding to 8 bits (half of it) and slack
+    float top = m0;
+    for (int j = 0; j < n; j++) top = fmaxf(top, before[j * MAX_PANEL + lane]);
+    float expected_m = top > m0 + SOFTMAX_MARGIN ? top : m0;
+    CHECK(m == expected_m, "%s lane %d: m = %.9g, expected %.9g", doing, lane, m, expected_m);
+    double sum = 0;
+    for (int j = 0; j < padded; j++) {
+        double found = half_value(panel[(j / 2 * MAX_PANEL + lane) * 2 + j % 2], false);
+        double p = j < n ? exp2((double)before[j * MAX_PANEL + lane] - (double)m) : 0;
+        sum += p;
+        CHECK(fabs(found - p) <= part * p + 2 * (double)FLT_MIN, "%s lane %d: P[%d] = %.9g, expected %.9g", doing, lane,
+              j, found, p);
+        bool nothing = j >= n || before[j * MAX_PANEL + lane] == SCORE_MASKED;
+        CHECK(!nothing || found == 0, "%s lane %d: masked P[%d] = %.9g, expected exactly 0", doing, lane, j, found);
+    }
+    double factor = exp2((double)m0 - (double)m), expected = (double)l0 * factor + sum;
+    CHECK(fabs((double)alpha - factor) <= 1e-4 * factor + 2 * (double)FLT_MIN,
+          "%s lane %d: alpha = %.9g, expected %.9g", doing, lane, alpha, factor);
+    CHECK(m0 != m || alpha == 1, "%s lane %d: m stayed, but alpha = %.9g", doing, lane, alpha);
+    CHECK(fabs((double)l - expected) <= 1e-4 * expected + 2 * (double)FLT_MIN * n,
+          "%s lane %d: l = %.9g, expected %.9g", doing, lane, l, expected);
+    if (sum <= 0) CHECK(l == l0, "%s lane %d: nothing visible, but l went from %.9g to %.9g", doing, lane, l0, l);
+}
+
+static void bf16_softmax_case(int n_keys, int kind, int masked_of_8) {
+    DOING("bf16 softmax_lanes n_keys %d data %d masked %d/8", n_keys, kind, masked_of_8);
+    int P = K->panel, padded = (n_keys + BF16_STEP - 1) / BF16_STEP * BF16_STEP;
+    int64_t n = (int64_t)n_keys * P, bytes = (int64_t)padded * P * (int64_t)sizeof(uint16_t);
+    float *s = fence_floats(0, n), *m = fence_floats(1, P), *l = fence_floats(2, P), *alpha = fence_floats(3, P);
+    uint16_t *panel = fence_put(4, bytes);
+    float m0[MAX_PANEL], l0[MAX_PANEL];
+    for (int i = 0; i < P; i++) {
+        int which = pick(3);
+        m[i] = start_m(which);
+        l[i] = which == 0 ? 0 : which == 1 ? 1 : 1 + 50 * fabsf(test_uniform());
+    }
+    for (int tile = 0; tile < 3; tile++) {
+        for (int64_t i = 0; i < n; i++) s[i] = any_score(kind, i % P == 1 ? 8 : masked_of_8);
+        memset(panel, 0xff, (size_t)bytes);
+        fill_gap(alpha, P);
+        memcpy(m0, m, sizeof(float) * (size_t)P);
+        memcpy(l0, l, sizeof(float) * (size_t)P);
+        bool rescale = K->bf16->softmax_lanes(panel, s, n_keys, m, l, alpha), expected = false;
+        for (int i = 0; i < P; i++) {
+            bf16_softmax_check(s, panel, n_keys, padded, m0[i], l0[i], m[i], l[i], alpha[i], i);
+            expected |= alpha[i] != 1;
+        }
+        CHECK(rescale == expected, "%s: returned %d, some alpha is %s1", doing, rescale, expected ? "not " : "");
+        bool kept = floats_kept(1, P) && floats_kept(2, P) && floats_kept(3, P) && canary_kept(4, bytes);
+        CHECK(kept, "%s: wrote before an operand", doing);
+    }
+}
+
+static void bf16_softmax(void) {
+    static const int masked[] = {0, 3, 8};
+    for (int a = 0; a < N_OF(sizes_k) && sizes_k[a] <= 130; a += step_k()) {
+        for (int kind = 0; kind < N_KINDS; kind++) {
+            for (int c = 0; c < N_OF(masked); c++) bf16_softmax_case(sizes_k[a], kind, masked[c]);
+        }
     }
 }
 
@@ -949,7 +1342,7 @@ static void softcap(void) {
 
 // ---- the table of speeds
 
-enum { TIME_K = 1024, TIME_ROWS = 256, TIME_COLS = 48, TIME_KEYS = 256 };
+enum { TIME_K = 1024, TIME_ROWS = 256, TIME_COLS = 48, TIME_KEYS = 256, TIME_X = 4 };
 
 static struct {
     float w[TIME_ROWS * TIME_K], panel[TIME_K * MAX_PANEL], x[TIME_COLS * TIME_K], y[TIME_ROWS * TIME_K];
@@ -996,6 +1389,15 @@ static void time_matvec_q4_k(void) {
 static void time_matvec_q6_k(void) {
     time_matvec_blocks(DTYPE_Q6_K);
 }
+static void time_dots_f32(void) {
+    K->dots_f32(T->y, TIME_ROWS, T->w, TIME_K, DOTS_STEP, T->x, TIME_K, TIME_ROWS, TIME_X, TIME_K, 0);
+}
+static void time_dots_bf16(void) {
+    K->dots_bf16(T->y, TIME_ROWS, T->half, TIME_K, DOTS_STEP, T->x, TIME_K, TIME_ROWS, TIME_X, TIME_K, 0);
+}
+static void time_dots_i8(void) {
+    K->dots_i8(T->y, TIME_ROWS, T->q, TIME_K, DOTS_STEP, T->x, TIME_K, TIME_ROWS, TIME_X, TIME_K, 0);
+}
 static void time_unpack_i8g(void) {
     K->unpack_i8g(T->y, T->q, T->scales, 32, 0, TIME_ROWS * TIME_K);
 }
@@ -1004,6 +1406,17 @@ static void time_pack(void) {
 }
 static void time_gemm(void) {
     K->gemm(T->y, K->panel, T->panel, T->x, TIME_K, TIME_COLS, TIME_K, K->panel, false);
+}
+static void time_bf16_round(void) {
+    K->bf16->round((uint16_t *)(void *)T->y, T->w, TIME_ROWS * TIME_K);
+}
+static void time_bf16_softmax(void) {
+    float m[MAX_PANEL] = {0}, l[MAX_PANEL] = {0}, alpha[MAX_PANEL];
+    K->bf16->softmax_lanes((uint16_t *)(void *)T->panel, T->s, TIME_KEYS, m, l, alpha);
+}
+static void time_bf16_gemm(void) {
+    K->bf16->gemm(T->y, K->panel, T->half, T->half + TIME_K * MAX_PANEL, TIME_K, BF16_STEP, TIME_COLS, TIME_K, K->panel,
+                  false);
 }
 static void time_softmax_lanes(void) {
     K->softmax_lanes(T->s, TIME_KEYS, T->m, T->l, T->alpha);
@@ -1050,30 +1463,37 @@ static const struct {
     const char *name, *unit;
     void (*run)(void);
     double work, work_per_lane; // of one call, in the unit
+    bool bf16;                  // of the rungs with Bf16Kernels
 } timed[] = {
-    {"matvec_f32, 1 MiB", "GB/s", time_matvec_f32, 4e-9 * TIME_ROWS *TIME_K, 0},
-    {"matvec_f16, 512 KiB", "GB/s", time_matvec_f16, 2e-9 * TIME_ROWS *TIME_K, 0},
-    {"matvec_bf16, 512 KiB", "GB/s", time_matvec_bf16, 2e-9 * TIME_ROWS *TIME_K, 0},
-    {"matvec_i8g, 288 KiB", "GB/s", time_matvec_i8g, 1.125e-9 * TIME_ROWS *TIME_K, 0},
-    {"quantize, matvec Q8_0", "Gvalue/s", time_matvec_q8_0, 1e-9 * TIME_ROWS *TIME_K, 0},
-    {"quantize, matvec Q4_0", "Gvalue/s", time_matvec_q4_0, 1e-9 * TIME_ROWS *TIME_K, 0},
-    {"quantize, matvec Q4_K", "Gvalue/s", time_matvec_q4_k, 1e-9 * TIME_ROWS *TIME_K, 0},
-    {"quantize, matvec Q6_K", "Gvalue/s", time_matvec_q6_k, 1e-9 * TIME_ROWS *TIME_K, 0},
-    {"unpack_i8g", "Gvalue/s", time_unpack_i8g, 1e-9 * TIME_ROWS *TIME_K, 0},
-    {"pack", "Gvalue/s", time_pack, 0, 1e-9 * TIME_K},
-    {"gemm, k 1024, n 48", "GFLOP/s", time_gemm, 0, 2e-9 * TIME_K *TIME_COLS},
-    {"softmax_lanes", "Gvalue/s", time_softmax_lanes, 0, 1e-9 * TIME_KEYS},
-    {"softmax_row", "Gvalue/s", time_softmax_row, 1e-9 * TIME_KEYS, 0},
-    {"f32_from_f16", "Gvalue/s", time_f16, 1e-9 * TIME_ROWS *TIME_K, 0},
-    {"f32_from_bf16", "Gvalue/s", time_bf16, 1e-9 * TIME_ROWS *TIME_K, 0},
-    {"rmsnorm", "Gvalue/s", time_rmsnorm, 1e-9 * TIME_K, 0},
-    {"layernorm", "Gvalue/s", time_layernorm, 1e-9 * TIME_K, 0},
-    {"copy, gelu", "Gvalue/s", time_gelu, 1e-9 * TIME_K, 0},
-    {"copy, gelu_tanh", "Gvalue/s", time_gelu_tanh, 1e-9 * TIME_K, 0},
-    {"copy, quick_gelu", "Gvalue/s", time_quick_gelu, 1e-9 * TIME_K, 0},
-    {"copy, relu", "Gvalue/s", time_relu, 1e-9 * TIME_K, 0},
-    {"copy, silu", "Gvalue/s", time_silu, 1e-9 * TIME_K, 0},
-    {"swiglu", "Gvalue/s", time_swiglu, 1e-9 * TIME_K, 0},
+    {"matvec_f32, 1 MiB", "GB/s", time_matvec_f32, 4e-9 * TIME_ROWS *TIME_K, 0, false},
+    {"matvec_f16, 512 KiB", "GB/s", time_matvec_f16, 2e-9 * TIME_ROWS *TIME_K, 0, false},
+    {"matvec_bf16, 512 KiB", "GB/s", time_matvec_bf16, 2e-9 * TIME_ROWS *TIME_K, 0, false},
+    {"matvec_i8g, 288 KiB", "GB/s", time_matvec_i8g, 1.125e-9 * TIME_ROWS *TIME_K, 0, false},
+    {"quantize, matvec Q8_0", "Gvalue/s", time_matvec_q8_0, 1e-9 * TIME_ROWS *TIME_K, 0, false},
+    {"quantize, matvec Q4_0", "Gvalue/s", time_matvec_q4_0, 1e-9 * TIME_ROWS *TIME_K, 0, false},
+    {"quantize, matvec Q4_K", "Gvalue/s", time_matvec_q4_k, 1e-9 * TIME_ROWS *TIME_K, 0, false},
+    {"quantize, matvec Q6_K", "Gvalue/s", time_matvec_q6_k, 1e-9 * TIME_ROWS *TIME_K, 0, false},
+    {"dots_f32, 4 of 1 MiB", "GFLOP/s", time_dots_f32, 2e-9 * TIME_X *TIME_ROWS *TIME_K, 0, false},
+    {"dots_bf16", "GFLOP/s", time_dots_bf16, 2e-9 * TIME_X *TIME_ROWS *TIME_K, 0, false},
+    {"dots_i8", "GFLOP/s", time_dots_i8, 2e-9 * TIME_X *TIME_ROWS *TIME_K, 0, false},
+    {"unpack_i8g", "Gvalue/s", time_unpack_i8g, 1e-9 * TIME_ROWS *TIME_K, 0, false},
+    {"pack", "Gvalue/s", time_pack, 0, 1e-9 * TIME_K, false},
+    {"gemm, k 1024, n 48", "GFLOP/s", time_gemm, 0, 2e-9 * TIME_K *TIME_COLS, false},
+    {"bf16 gemm, the same", "GFLOP/s", time_bf16_gemm, 0, 2e-9 * TIME_K *TIME_COLS, true},
+    {"bf16 round", "Gvalue/s", time_bf16_round, 1e-9 * TIME_ROWS *TIME_K, 0, true},
+    {"bf16 softmax_lanes", "Gvalue/s", time_bf16_softmax, 0, 1e-9 * TIME_KEYS, true},
+    {"softmax_lanes", "Gvalue/s", time_softmax_lanes, 0, 1e-9 * TIME_KEYS, false},
+    {"softmax_row", "Gvalue/s", time_softmax_row, 1e-9 * TIME_KEYS, 0, false},
+    {"f32_from_f16", "Gvalue/s", time_f16, 1e-9 * TIME_ROWS *TIME_K, 0, false},
+    {"f32_from_bf16", "Gvalue/s", time_bf16, 1e-9 * TIME_ROWS *TIME_K, 0, false},
+    {"rmsnorm", "Gvalue/s", time_rmsnorm, 1e-9 * TIME_K, 0, false},
+    {"layernorm", "Gvalue/s", time_layernorm, 1e-9 * TIME_K, 0, false},
+    {"copy, gelu", "Gvalue/s", time_gelu, 1e-9 * TIME_K, 0, false},
+    {"copy, gelu_tanh", "Gvalue/s", time_gelu_tanh, 1e-9 * TIME_K, 0, false},
+    {"copy, quick_gelu", "Gvalue/s", time_quick_gelu, 1e-9 * TIME_K, 0, false},
+    {"copy, relu", "Gvalue/s", time_relu, 1e-9 * TIME_K, 0, false},
+    {"copy, silu", "Gvalue/s", time_silu, 1e-9 * TIME_K, 0, false},
+    {"swiglu", "Gvalue/s", time_swiglu, 1e-9 * TIME_K, 0, false},
 };
 
 // Best of a few runs of about a millisecond: the machine is shared.
@@ -1101,14 +1521,18 @@ static void print_speeds(const Kernels *const *tables, int n_tables) {
     }
     for (int i = 0; i < TIME_COLS * TIME_K; i++) T->x[i] = test_uniform();
     printf("  %-22s", "one thread, in cache");
-    for (int r = 0; r < n_tables; r++) printf("%10s", tables[r]->name);
+    for (int r = 0; r < n_tables; r++) printf("%11s", tables[r]->name);
     printf("\n");
     for (int i = 0; i < N_OF(timed); i++) {
         printf("  %-22s", timed[i].name);
         for (int r = 0; r < n_tables; r++) {
             K = tables[r];
+            if (timed[i].bf16 && !K->bf16) {
+                printf("%11s", "-");
+                continue;
+            }
             double work = timed[i].work + timed[i].work_per_lane * K->panel;
-            printf("%10.3g", work / time_one(timed[i].run));
+            printf("%11.3g", work / time_one(timed[i].run));
         }
         printf("  %s\n", timed[i].unit);
     }
@@ -1122,15 +1546,10 @@ static void tables_are_complete(void) {
     CHECK(K->panel >= 1 && K->panel <= MAX_PANEL, "%s: panel %d", K->name, K->panel);
     CHECK(K->matvec_f32 && K->matvec_f16 && K->matvec_bf16 && K->matvec_i8g && K->unpack_i8g && K->pack && K->gemm &&
               K->softmax_lanes && K->softmax_row && K->f32_from_f16 && K->f32_from_bf16 && K->rmsnorm && K->layernorm &&
-              K->activate && K->softcap && K->swiglu,
+              K->activate && K->softcap && K->swiglu && K->dots_f32 && K->dots_bf16 && K->dots_i8,
           "%s: a kernel is missing", K->name);
-    bool has_blocks = K->quantize && K->blocks;
-    CHECK(has_blocks || K == kernels_for(RUNG_SCALAR), "%s: no block kernels", K->name);
-    for (int f = 0; has_blocks && f < N_OF(block_formats); f++) {
-        const BlockKernels *b = &K->blocks[block_formats[f].dtype];
-        CHECK(b->matvec && b->unpack, "%s: a kernel of %s is missing", K->name,
-              dtype_info(block_formats[f].dtype)->name);
-    }
+    CHECK(!K->bf16 || (K->panel == MAX_PANEL && K->bf16->round && K->bf16->softmax_lanes && K->bf16->gemm),
+          "%s: a kernel of bfloat16 is missing", K->name);
 }
 
 int main(void) {
@@ -1149,11 +1568,17 @@ int main(void) {
         RUN(matvec_f32);
         RUN(matvec_f16);
         RUN(matvec_bf16);
+        RUN(dots_f32);
+        RUN(dots_bf16);
+        RUN(dots_i8);
         RUN(matvec_i8g);
         RUN(unpack_i8g);
         RUN(matvec_blocks);
         RUN(pack);
         RUN(gemm);
+        if (K->bf16) RUN(bf16_round);
+        if (K->bf16) RUN(bf16_softmax);
+        if (K->bf16) RUN(bf16_gemm);
         RUN(softmax);
         RUN(rows_from_f16);
         RUN(rows_from_bf16);
@@ -1164,6 +1589,7 @@ int main(void) {
         RUN(swiglu);
         printf("  %d cases\n", n_cases);
     }
+    run_tiles();
     if (!quick()) print_speeds(tables, n_tables);
     return test_report();
 }

@@ -36,8 +36,11 @@ static void pair_close(Pair *p) {
     free(p->v);
 }
 
-static float stored(const Pair *p, float f) {
-    return p->shape.type == KV_BF16 ? bf16_nearest(f) : f;
+// The vector of a head as it should read back.
+static void stored(const Pair *p, float *to, const float *from) {
+    memcpy(to, from, sizeof *to * (size_t)p->shape.head_dim);
+    for (int d = 0; p->shape.type == KV_BF16 && d < p->shape.head_dim; d++) to[d] = bf16_nearest(to[d]);
+    if (p->shape.type == KV_Q8) q8_nearest(to, p->shape.head_dim);
 }
 
 // n tokens of random rows, all layers; whole rows or a head at a time from a wider array (the way threads do).
@@ -55,9 +58,9 @@ static void pair_store(Pair *p, int n, bool by_head) {
         }
         for (int t = 0; t < n; t++) {
             int64_t to = ((int64_t)layer * MAX_TOKENS + p->length + t) * row;
-            for (int i = 0; i < row; i++) {
-                p->k[to + i] = stored(p, k[t * ld + i]);
-                p->v[to + i] = stored(p, v[t * ld + i]);
+            for (int i = 0; i < row; i += hd) {
+                stored(p, p->k + to + i, k + t * ld + i);
+                stored(p, p->v + to + i, v + t * ld + i);
             }
         }
     }
@@ -75,8 +78,10 @@ static void pair_append(Pair *p, int n, bool by_head) {
 
 // ---- reading the layout that kvcache.h promises
 
-static float element(const KvView *view, const void *base, int64_t i) {
+// scale: of the vector, with KV_Q8
+static float element(const KvView *view, const void *base, int64_t i, const float *scale) {
     if (view->type == KV_F32) return ((const float *)base)[i];
+    if (view->type == KV_Q8) return (float)((const int8_t *)base)[i] * *scale;
     uint32_t bits = (uint32_t)((const uint16_t *)base)[i] << 16;
     float f;
     memcpy(&f, &bits, sizeof f);
@@ -89,10 +94,12 @@ static bool token_reads_back(const Pair *p, const KvView *view, int layer, int t
     int hd = p->shape.head_dim, slot = t % KV_BLOCK;
     for (int h = 0; h < p->shape.n_kv_heads; h++) {
         const char *k = block + (size_t)h * view->head_bytes, *v = k + view->v_offset;
+        const float *scales = (const float *)(const void *)(k + view->scales_offset) + slot;
         int64_t at = ((int64_t)layer * MAX_TOKENS + t) * p->row + h * hd;
         for (int d = 0; d < hd; d++) {
             int64_t k_at = slot * hd + d, v_at = ((int64_t)(slot / KV_GROUP) * hd + d) * KV_GROUP + slot % KV_GROUP;
-            if (element(view, k, k_at) != p->k[at + d] || element(view, v, v_at) != p->v[at + d]) return false;
+            if (element(view, k, k_at, scales) != p->k[at + d]) return false;
+            if (element(view, v, v_at, scales + KV_BLOCK) != p->v[at + d]) return false;
         }
     }
     return true;
@@ -126,12 +133,13 @@ static int pair_check(const Pair *p, const char *when) {
     return n;
 }
 
-static uint64_t element_bytes(const KvShape *s) {
-    return s->type == KV_F32 ? 4 : 2;
+static uint64_t vector_bytes(const KvShape *s) { // of one token and head; KV_Q8 has a scale of 4 bytes with each
+    uint64_t each = s->type == KV_F32 ? 4 : s->type == KV_BF16 ? 2 : 1;
+    return (uint64_t)s->head_dim * each + (s->type == KV_Q8 ? 4 : 0);
 }
 
 static uint64_t token_bytes(const KvShape *s) { // K and V of one token, all layers
-    return (uint64_t)s->n_layers * 2 * (uint64_t)s->n_kv_heads * (uint64_t)s->head_dim * element_bytes(s);
+    return (uint64_t)s->n_layers * 2 * (uint64_t)s->n_kv_heads * vector_bytes(s);
 }
 
 static int held_blocks(const Pair *p, int layer, int n_tokens) {
@@ -149,6 +157,9 @@ static const KvShape shapes[] = {
     {.n_layers = 3, .n_kv_heads = 3, .head_dim = 7, .type = KV_BF16},
     {.n_layers = 2, .n_kv_heads = 5, .head_dim = 20, .type = KV_F32},
     {.n_layers = 1, .n_kv_heads = 8, .head_dim = 128, .type = KV_BF16},
+    {.n_layers = 2, .n_kv_heads = 3, .head_dim = 7, .type = KV_Q8},
+    {.n_layers = 1, .n_kv_heads = 2, .head_dim = 64, .type = KV_Q8},
+    {.n_layers = 3, .n_kv_heads = 1, .head_dim = 80, .type = KV_Q8},
 };
 
 static void layout(void) {
@@ -157,9 +168,12 @@ static void layout(void) {
         Pair p = pair_open(shapes[s]);
         if (!p.c) return;
         KvView view = kvcache_view(p.c, 0);
-        size_t half = KV_BLOCK * (size_t)p.shape.head_dim * element_bytes(&p.shape);
+        size_t half = KV_BLOCK * (vector_bytes(&p.shape) - (p.shape.type == KV_Q8 ? sizeof(float) : 0));
         CHECK(view.v_offset >= half && view.head_bytes >= view.v_offset + half, "head_bytes %zu, v_offset %zu: overlap",
               view.head_bytes, view.v_offset);
+        CHECK(p.shape.type != KV_Q8 || (view.scales_offset >= view.v_offset + half && view.scales_offset % 4 == 0 &&
+                                        view.head_bytes >= view.scales_offset + 2 * KV_BLOCK * sizeof(float)),
+              "head_bytes %zu, scales_offset %zu: overlap", view.head_bytes, view.scales_offset);
         for (int i = 0; i < N_OF(parts); i++) pair_append(&p, parts[i], (i + s) % 2);
         CHECK(pair_check(&p, "after appending") == p.shape.n_layers * p.length, "not everything was checked");
         pair_close(&p);
@@ -190,8 +204,63 @@ static void bf16_rounding(void) { // to nearest, ties to even, at every place of
     pair_close(&p);
 }
 
+// Where vector t of K, or of V, of the only head begins, how far its values are apart, and its scale.
+static const int8_t *q8_vector(const KvView *view, int t, bool is_v, int *stride, float *scale) {
+    const char *base = view->blocks[t / KV_BLOCK];
+    int slot = t % KV_BLOCK, hd = view->head_dim;
+    *scale = ((const float *)(const void *)(base + view->scales_offset))[slot + is_v * KV_BLOCK];
+    *stride = is_v ? KV_GROUP : 1;
+    if (!is_v) return (const int8_t *)base + slot * hd;
+    return (const int8_t *)base + view->v_offset + slot / KV_GROUP * KV_GROUP * hd + slot % KV_GROUP;
+}
+
+// The scale is that of the largest, which becomes 127; the others are within half of it, ties at the even number.
+static void q8_check(const KvView *view, int t, bool is_v, const float *x) {
+    int stride, hd = view->head_dim;
+    float scale, most = 0;
+    const int8_t *q = q8_vector(view, t, is_v, &stride, &scale);
+    for (int d = 0; d < hd; d++) most = fmaxf(most, fabsf(x[d]));
+    CHECK(scale == most / 127, "token %d: scale %.9g, expected %.9g", t, (double)scale, (double)(most / 127));
+    for (int d = 0; d < hd; d++) {
+        double steps = most > 0 ? (double)x[d] / (double)scale : 0, found = q[d * stride];
+        CHECK(fabs(found - steps) <= 0.5 + 1e-5 && fabs(found) <= 127, "token %d: %.9g steps became %g", t, steps,
+              found);
+        CHECK(fabsf(x[d]) < most || fabs(found) == (most > 0 ? 127 : 0), "token %d: the largest became %g", t, found);
+        bool tie = steps == floor(steps) + 0.5;
+        CHECK(!tie || fmod(found, 2) == 0, "token %d: the tie %.9g became %g", t, steps, found);
+    }
+}
+
+// Vectors of every size, of zeros, with one large value, of ties; wholes and halves of a scale that is exact.
+static void q8_rounding(void) {
+    enum { HD = 32, N = 300 };
+    static const float sizes[] = {1, 1e-3f, 1e3f, 1e-20f, 1e20f, 1e30f};
+    KvShape shape = {.n_layers = 1, .n_kv_heads = 1, .head_dim = HD, .type = KV_Q8};
+    char err[200] = "";
+    KvCache *c = kvcache_open(&shape, err, sizeof err);
+    CHECK(c && !kvcache_reserve(c, N, err, sizeof err), "%s", err);
+    if (!c) return;
+    float *rows = need_floats(2 * N * HD);
+    for (int i = 0; i < 2 * N; i++) {
+        float *x = rows + i * HD;
+        for (int d = 0; d < HD; d++) x[d] = test_uniform() * sizes[i % N_OF(sizes)];
+        for (int d = 0; i % 5 == 1 && d < HD; d++) x[d] = (float)(pick(509) - 254) / 2; // halves
+        if (i % 5 == 1) x[pick(HD)] = pick(2) ? 127 : -127;
+        if (i % 5 == 2) x[pick(HD)] *= 1e6f;
+        if (i % 25 == 3) memset(x, 0, sizeof *x * HD);
+    }
+    kvcache_store(c, 0, N, rows, rows + N * HD);
+    kvcache_advance(c, N);
+    KvView view = kvcache_view(c, 0);
+    for (int i = 0; i < 2 * N; i++) q8_check(&view, i % N, i >= N, rows + i * HD);
+    free(rows);
+    kvcache_close(c);
+}
+
 static void growth_moves_nothing(void) {
-    for (int s = 0; s < 2; s++) {
+    static const int some[] = {0, 1, 5, 6};
+    for (int i = 0; i < N_OF(some); i++) {
+        int s = some[i];
         Pair p = pair_open(shapes[s]);
         if (!p.c) return;
         CHECK(kvcache_length(p.c) == 0 && kvcache_bytes(p.c) == 0, "an empty cache holds %llu bytes",
@@ -281,11 +350,12 @@ static void window_frees(void) {
     window_by_token(300, 4, 3);
     window_by_token(64, 300, 2); // sinks of more than a block
     window_by_token(257, 256, 1);
+    window_by_token(300, 4, 5);
 }
 
 static void window_in_chunks(void) { // prefill: nothing that the chunk itself still needs may go
-    for (int round = 0; round < 6; round++) {
-        KvShape shape = shapes[round % N_OF(shapes)];
+    for (int round = 0; round < N_OF(shapes); round++) {
+        KvShape shape = shapes[round];
         shape.window = 1 + pick(400);
         shape.n_sinks = round % 2 * pick(40);
         Pair p = pair_open(shape);
@@ -392,6 +462,7 @@ static void truncate_after_eviction(void) {
     truncate_in_a_window(5, 0, 2);
     truncate_in_a_window(64, 4, 1);
     truncate_in_a_window(100, 300, 2);
+    truncate_in_a_window(64, 4, 5);
 
     KvShape shape = shapes[1]; // the plain case, spelled out
     shape.window = 100;
@@ -581,6 +652,7 @@ static void closing(void) {
 int main(void) {
     RUN(layout);
     RUN(bf16_rounding);
+    RUN(q8_rounding);
     RUN(growth_moves_nothing);
     RUN(reserve_is_not_length);
     RUN(window_frees);

@@ -781,6 +781,7 @@ static void test_synth_shapes(void) {
 }
 
 int main(void) {
+    without_bf16();
     folder_make();
     if (program_missing("quantize")) {
         folder_remove();

@@ -201,6 +201,22 @@ static void test_bench_json(void) {
     release(&r);
 }
 
+static void test_bench_kv(void) { // of two blocks: 2 layers, K and V, 2 heads of 16 values; q8 has a scale for them
+    const struct {
+        const char *kv;
+        int token_bytes;
+    } types[] = {{"bf16", 2 * 2 * 2 * 16 * 2}, {"f32", 2 * 2 * 2 * 16 * 4}, {"q8", 2 * 2 * 2 * (16 + 4)}};
+    for (int i = 0; i < N_OF(types); i++) {
+        Result r =
+            CALL("bench", MODEL, "-p", "0", "-n", "4", "-d", "300", "-r", "1", "--kv", types[i].kv, "-o", "json");
+        CHECK(r.status == 0 && json_valid(r.out), "%s: status %d: %s%s", types[i].kv, r.status, r.out, r.err);
+        double gb = (json_number(r.out, "token_bytes") + 302.5 * types[i].token_bytes) * json_number(r.out, "avg_ts");
+        CHECK(fabs(json_number(r.out, "gb_per_s") / (gb * 1e-9) - 1) < 1e-4, "%s: %s", types[i].kv, r.out);
+        CHECK(json_number(r.out, "kv_bytes") == 512 * types[i].token_bytes, "%s: %s", types[i].kv, r.out);
+        release(&r);
+    }
+}
+
 static void test_bench_csv(void) {
     Result r = CALL("bench", MODEL, "-p", "8", "-n", "2", "-r", "1", "-o", "csv");
     CHECK(r.status == 0 && count_of(r.out, "\n") == 3, "status %d, three lines expected: %s%s", r.status, r.out, r.err);
@@ -536,13 +552,16 @@ static void test_perplexity_of_a_real_model(void) {
     const char *model = SHARED_DATA "stories260K/stories260K.bin", *int8 = SHARED_DATA "stories260K/stories260K-q8.bin";
     Result f32 = CALL("perplexity", model, "-z", tokenizer, "-f", text, "--documents", "--kv", "f32", "-o", "json");
     Result bf16 = CALL("perplexity", model, "-z", tokenizer, "-f", text, "--documents", "--kv", "bf16", "-o", "json");
+    Result kv_q8 = CALL("perplexity", model, "-z", tokenizer, "-f", text, "--documents", "--kv", "q8", "-o", "json");
     Result q8 = CALL("perplexity", int8, "-z", tokenizer, "-f", text, "--documents", "--kv", "f32", "-o", "json");
     double a = json_number(f32.out, "ppl"), b = json_number(bf16.out, "ppl"), c = json_number(q8.out, "ppl");
+    CHECK(fabs(json_number(kv_q8.out, "ppl") / a - 1) < 0.005, "KV as q8 against f32: %g, %s", a, kv_q8.out);
     CHECK(fabs(b / a - 1) < 0.001, "KV as bf16 against f32: %g, %g", b, a);
     CHECK(fabs(c / a - 1) < 0.02, "int8 weights against fp32: %g, %g", c, a);
     CHECK(fabs(json_number(f32.out, "bits_per_byte") - 1.0147) < 0.002, "bits per byte: %s", f32.out);
     release(&f32);
     release(&bf16);
+    release(&kv_q8);
     release(&q8);
 }
 
@@ -557,7 +576,7 @@ static void test_run_refuses(void) {
     REFUSES(2, "--temp", "run", MODEL, "--temp", "nan");
     REFUSES(2, "--top-p", "run", MODEL, "--top-p", "1.5");
     REFUSES(2, "-s", "run", MODEL, "-s", "-1");
-    REFUSES(2, "--kv", "run", MODEL, "--kv", "f16");
+    REFUSES(2, "--kv: expected bf16, f32 or q8, found 'f16'", "run", MODEL, "--kv", "f16");
     REFUSES(2, "--sinks", "run", MODEL, "--sinks", "4");
     REFUSES(2, "second model", "run", MODEL, MODEL);
     REFUSES(2, "no model", "run", "-p", "x");
@@ -598,6 +617,13 @@ static void test_run_seed(void) {
     CHECK(strcmp(one.out, other.out) != 0, "another seed gives another text");
     release(&one);
     release(&other);
+    for (int i = 0; i < 2; i++) {
+        const char *kv = i ? "q8" : "f32";
+        one = CALL("run", MODEL, "-p", "abc", "-n", "60", "-s", "7", "-t", "1", "--kv", kv);
+        CHECK(one.status == 0 && one.n_out > 10, "--kv %s: status %d: %s", kv, one.status, one.err);
+        prints(CALL("run", MODEL, "-p", "abc", "-n", "60", "-s", "7", "-t", "3", "--kv", kv), 0, one.out, kv);
+        release(&one);
+    }
     Result greedy = CALL("run", MODEL, "-p", "abc", "-n", "60", "--temp", "0");
     CHECK(greedy.status == 0, "%s", greedy.err);
     prints(CALL("run", MODEL, "-p", "abc", "-n", "60", "--temp", "0", "-s", "99"), 0, greedy.out, "--temp 0");
@@ -662,6 +688,7 @@ int main(void) {
     write_documents();
     RUN(test_bench_md);
     RUN(test_bench_json);
+    RUN(test_bench_kv);
     RUN(test_bench_csv);
     RUN(test_bench_sweep);
     RUN(test_bench_attention);

@@ -69,6 +69,14 @@ UNUSED static float bf16_nearest(float f) {
     return toward_zero & 0x10000u ? b : a;
 }
 
+// x[n] as KV_Q8 stores it: n whole numbers of -127..127 and what they are multiples of.
+UNUSED static void q8_nearest(float *x, int n) {
+    float most = 0;
+    for (int i = 0; i < n; i++) most = fmaxf(most, fabsf(x[i]));
+    float scale = most / 127, inverse = most > 0 ? 1 / scale : 0;
+    for (int i = 0; i < n; i++) x[i] = (float)lrintf(x[i] * inverse) * scale;
+}
+
 // sum (a - b)^2 / sum b^2
 UNUSED static double nmse(const float *a, const double *b, int n) {
     double error = 0, power = 0;
@@ -117,6 +125,7 @@ UNUSED static int in_child(void (*body)(void)) {
 
 static void (*rung_body)(void);
 static CpuRung rung_wanted;
+static bool bf16_left_out; // by without_bf16
 
 UNUSED static void rung_child(void) {
     setenv("TESSERA_CPU", cpu_rung_name(rung_wanted), 1);
@@ -129,6 +138,18 @@ UNUSED static void best_rung_child(void) {
     exit((int)cpu_best_rung());
 }
 
+UNUSED static bool has_bf16(CpuRung r) {
+    return kernels_for(r) && kernels_for(r)->bf16;
+}
+
+// For checks of arithmetic that is not rounded: where the machine's best rung has products of bfloat16, this process
+// and its children use the one below those, unless TESSERA_CPU says otherwise. First in main().
+UNUSED static void without_bf16(void) {
+    const char *set = getenv("TESSERA_CPU");
+    bf16_left_out = !(set && *set) && has_bf16((CpuRung)in_child(best_rung_child));
+    if (bf16_left_out) setenv("TESSERA_CPU", cpu_rung_name(RUNG_AVX512), 1);
+}
+
 // Run body in a child at every rung of this machine.
 UNUSED static void at_every_rung(void (*body)(void)) {
     int best = in_child(best_rung_child);
@@ -137,7 +158,8 @@ UNUSED static void at_every_rung(void (*body)(void)) {
     for (int r = 0; r <= best && r < N_RUNGS; r++) {
         rung_wanted = (CpuRung)r;
         if (!kernels_for(rung_wanted)) continue;
-        if (only && *only && strcmp(only, cpu_rung_name(rung_wanted)) != 0) continue;
+        if (bf16_left_out && has_bf16(rung_wanted)) continue;
+        if (!bf16_left_out && only && *only && strcmp(only, cpu_rung_name(rung_wanted)) != 0) continue;
         int status = in_child(rung_child);
         CHECK(status == 0, "^ at rung %s (status %d)", cpu_rung_name(rung_wanted), status);
     }
