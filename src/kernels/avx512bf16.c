@@ -39,6 +39,7 @@ static void gemm_full(float *y, int64_t ldy, const uint16_t *panel, const uint16
     for (; j + GEMM_COLS <= n; j += GEMM_COLS) {
         gemm_cols(y + j * ldy, ldy, panel, x + j * ldx, ldx, step, k, add, GEMM_COLS);
     }
+    for (; j + 8 <= n; j += 8) gemm_cols(y + j * ldy, ldy, panel, x + j * ldx, ldx, step, k, add, 8);
     for (; j + 4 <= n; j += 4) gemm_cols(y + j * ldy, ldy, panel, x + j * ldx, ldx, step, k, add, 4);
     for (; j < n; j++) gemm_cols(y + j * ldy, ldy, panel, x + j * ldx, ldx, step, k, add, 1);
 }
