@@ -9,8 +9,7 @@
 // for ordinary scores the bound is about 1e-5 max|V|, for scores of 1e4 it grows with them.
 // Where a rung has products of bfloat16, a row over a cache that is not f32 may meet instead a reference that rounds
 // their operands: q (scaled for a softmax in base 2, or by the cap), and K and V of a KV_Q8 cache. P is rounded too,
-// each p by a share of up to 2^-8, which moves the mean by at most 2^-8 sum p |v| / sum p; and their softmax is one
-// to 7.5e-5, above and below. Heads that are no multiple of BF16_STEP may have the second product of bfloat16 alone.
+// each p by a share of up to 2^-8, which moves the mean by at most 2^-8 sum p |v| / sum p.
 #include "reference.h"
 
 #include "attention.h"
@@ -207,14 +206,9 @@ static double capped(double score, float cap) {
     return cap > 0 ? (double)cap * tanh(score / (double)cap) : score;
 }
 
-typedef enum { EXACT, BOTH_ROUNDED, VALUES_ROUNDED } Products;
-
 // May the products of a call be of bfloat16?
-static bool may_be(Products products, const Attention *a) {
-    bool whole = a->kv.head_dim % BF16_STEP == 0;
-    if (products == EXACT) return true;
-    if (!kernels()->bf16 || a->kv.type == KV_F32 || (a->kv.type == KV_Q8 && !whole)) return false;
-    return products == BOTH_ROUNDED || !whole;
+static bool may_round(const Attention *a) {
+    return kernels()->bf16 && a->kv.type != KV_F32 && a->kv.head_dim % BF16_STEP == 0;
 }
 
 // A query as the products get it, and what makes a score of such a product.
@@ -232,13 +226,13 @@ typedef struct {
 enum { OUT, MEAN_ABS, QUERY, N_ROWS }; // the mean of v, of |v|, and the query: [head_dim] each
 
 // One query of one head: rows[N_ROWS][head_dim].
-static Expected reference(const Attention *a, const float *k, const float *v, int t, int h, Products products,
-                          double *rows, double *scores) {
+static Expected reference(const Attention *a, const float *k, const float *v, int t, int h, bool rounded, double *rows,
+                          double *scores) {
     int hd = a->kv.head_dim, n_kv = a->kv.n_kv_heads, kv_head = h / (a->n_heads / n_kv);
     double *out = rows + OUT * hd, *mean_abs = rows + MEAN_ABS * hd, *q = rows + QUERY * hd;
-    double scale = take_query(a, a->q + ((int64_t)t * a->n_heads + h) * hd, products == BOTH_ROUNDED, q);
+    double scale = take_query(a, a->q + ((int64_t)t * a->n_heads + h) * hd, rounded, q);
     double top = a->mask.sink_logits ? (double)a->mask.sink_logits[h] : -INFINITY, most_abs = 0, v_max = 0;
-    Expected e = {.share = products == EXACT ? 0 : 0x1p-8 + 2 * 7.5e-5};
+    Expected e = {.share = rounded ? 0x1p-8 : 0};
     for (int j = 0; j < a->n_keys; j++) {
         scores[j] = NAN;
         if (!visible(&a->mask, a->pos0, a->n_keys, t, j)) continue;
@@ -317,18 +311,17 @@ static void check_rows(const Attention *a, const float *k, const float *v, const
     int hd = a->kv.head_dim, wrong = 0;
     int64_t n_kv = (int64_t)a->n_keys * a->kv.n_kv_heads * hd, work = (int64_t)a->n_q * a->n_heads * a->n_keys * hd;
     double *rows = need(sizeof *rows * (size_t)(N_ROWS * hd)), *scores = need(sizeof *scores * (size_t)(a->n_keys + 1));
-    float *k16 = may_be(BOTH_ROUNDED, a) ? rounded_copy(k, n_kv) : NULL, *v16 = k16 ? rounded_copy(v, n_kv) : NULL;
+    float *k16 = may_round(a) ? rounded_copy(k, n_kv) : NULL, *v16 = k16 ? rounded_copy(v, n_kv) : NULL;
     int step = work > 4000000 ? (int)(work / 4000000) * 2 + 1 : 1;
     for (int t = 0; t < a->n_q; t++) {
         bool edge = t < 2 || t > a->n_q - 3;
         for (int h = 0; h < a->n_heads && wrong < 3; h++) {
             if ((t * a->n_heads + h) % step && !(edge && h % 4 == t % 4)) continue;
             const float *out = a->out + ((int64_t)t * a->n_heads + h) * hd;
-            Expected e = {0};
-            int d = 0;
-            for (Products products = EXACT; products <= VALUES_ROUNDED && d >= 0; products++) {
-                if (!may_be(products, a)) continue;
-                e = reference(a, products ? k16 : k, products ? v16 : v, t, h, products, rows, scores);
+            Expected e = reference(a, k, v, t, h, false, rows, scores);
+            int d = row_off(out, rows, hd, e);
+            if (d >= 0 && k16) {
+                e = reference(a, k16, v16, t, h, true, rows, scores);
                 d = row_off(out, rows, hd, e);
             }
             if (d < 0) continue;

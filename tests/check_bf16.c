@@ -86,11 +86,11 @@ static const struct {
     {{TINYSTORIES, "Q4_0"}, "f32", 1e-4, 1e-3},
     {{OURS, NULL}, "bf16", 1e-4, 1e-3},
     {{OURS, "Q4_K"}, "bf16", 1e-4, 1e-3},
-    {{OURS, "BF16"}, "q8", 3e-4, 1e-3},         // values of the cache fall to the other side of a step
-    {{STORIES260K, "Q8_0"}, "f32", 2e-4, 1e-3}, // 64 wide: a single rounding weighs more; it gave 1.0e-4
+    {{OURS, "BF16"}, "q8", 3e-4, 1e-3}, // values of the cache fall to the other side of a step
     // heads of 8 and a width of 64: a bf16 cache alone, against f32, costs it 2.4e-4
+    {{STORIES260K, "Q8_0"}, "f32", 1.5e-4, 1e-3},
     {{STORIES260K, "BF16"}, "bf16", 1e-3, 2e-3},
-    {{STORIES260K, NULL}, "f32", 3e-8, 1e-6}, // F32: none of its products is of bfloat16
+    {{STORIES260K, NULL}, "bf16", 3e-8, 1e-6}, // F32: none of its products is of bfloat16
 };
 
 static void at_rung(CpuRung rung) {

@@ -263,17 +263,16 @@ typedef struct {
     const float *x;
     int64_t ldy, ldw, step, ldx;
     int n_rows, n_x, k;
+    ptrdiff_t ahead; // wherever it points, it is not read
 } Dots;
 
-// What is fetched ahead need not be there.
 static void dots_run(const Dots *d, float *y, int64_t ldy, int row0, int n_rows, int x0, int n_x) {
     const void *w = (const char *)d->w + row0 * d->ldw * dots_bytes[d->type];
     const float *x = d->x + x0 * d->ldx;
-    ptrdiff_t ahead = pick(3) * FENCE_BYTES;
     switch (d->type) {
-    case ROWS_F32: K->dots_f32(y, ldy, w, d->ldw, d->step, x, d->ldx, n_rows, n_x, d->k, ahead); break;
-    case ROWS_BF16: K->dots_bf16(y, ldy, w, d->ldw, d->step, x, d->ldx, n_rows, n_x, d->k, ahead); break;
-    case ROWS_I8: K->dots_i8(y, ldy, w, d->ldw, d->step, x, d->ldx, n_rows, n_x, d->k, ahead); break;
+    case ROWS_F32: K->dots_f32(y, ldy, w, d->ldw, d->step, x, d->ldx, n_rows, n_x, d->k, d->ahead); break;
+    case ROWS_BF16: K->dots_bf16(y, ldy, w, d->ldw, d->step, x, d->ldx, n_rows, n_x, d->k, d->ahead); break;
+    case ROWS_I8: K->dots_i8(y, ldy, w, d->ldw, d->step, x, d->ldx, n_rows, n_x, d->k, d->ahead); break;
     }
 }
 
@@ -300,29 +299,19 @@ static void dots_fill(const Dots *d, int64_t n, int kind) {
     }
 }
 
-// The dot that y[r][i] should be, with x as it is or rounded, within `bound`.
-static bool dots_near(const Dots *d, float found, int r, int i, bool rounded, double *sum) {
-    double sum_abs = 0, both = 0;
-    *sum = 0;
-    for (int j = 0; j < d->k; j++) {
-        float x = d->x[r * d->ldx + j];
-        double w = dots_value(d, i, j), product = w * (double)(rounded ? bf16_nearest(x) : x);
-        *sum += product;
-        sum_abs += fabs(product);
-        both += fabs((double)x) + fabs(w); // a denormal operand may count as zero
-    }
-    return near(found, *sum, bound(sum_abs, both, d->k));
-}
-
-// The rungs with products of bfloat16 may make rows of bfloat16 one of them.
 static void dots_check(const Dots *d, const float *y) {
-    bool may_round = K->bf16 && d->type == ROWS_BF16;
     for (int r = 0; r < d->n_x; r++) {
         for (int i = 0; i < d->n_rows; i++) {
+            double sum = 0, sum_abs = 0, sum_x = 0;
+            for (int j = 0; j < d->k; j++) {
+                double x = (double)d->x[r * d->ldx + j], product = dots_value(d, i, j) * x;
+                sum += product;
+                sum_abs += fabs(product);
+                sum_x += fabs(x);
+            }
             float found = y[r * d->ldy + i];
-            double sum;
-            bool right = (may_round && dots_near(d, found, r, i, true, &sum)) || dots_near(d, found, r, i, false, &sum);
-            CHECK(right, "%s: y[%d][%d] = %.9g, expected %.9g", doing, r, i, found, sum);
+            CHECK(near(found, sum, bound(sum_abs, sum_x, d->k)), "%s: y[%d][%d] = %.9g, expected %.9g", doing, r, i,
+                  found, sum);
         }
         for (int64_t i = d->n_rows; r + 1 < d->n_x && i < d->ldy; i++) {
             CHECK(is_gap(y[r * d->ldy + i]), "%s: wrote y[%d][%d], beyond its rows", doing, r, (int)i);
@@ -352,6 +341,7 @@ static void dots_regroup(const Dots *d, const float *y, int64_t n_y) {
 static void dots_case(RowType type, bool groups_of_v, int n_rows, int n_x, int k, int kind) {
     int rows = n_rows + pick(3), n_groups = (k - 1) / DOTS_STEP;
     Dots d = {.type = type, .n_rows = n_rows, .n_x = n_x, .k = k, .ldy = n_rows + pick(2) * 5, .ldx = k + pick(2) * 3};
+    d.ahead = pick(3) * (1 << 20);
     d.ldw = groups_of_v ? DOTS_STEP : k + pick(2) * 3;
     d.step = groups_of_v ? DOTS_STEP * rows : DOTS_STEP;
     DOING("dots_%s n_rows %d n_x %d k %d ldw %d step %d ldy %d ldx %d data %d", row_types[type], n_rows, n_x, k,
@@ -691,102 +681,6 @@ static void gemm(void) {
     }
 }
 
-// ---- online softmax
-
-// Scores of one query: what attention produces and what it masks.
-static float any_score(int kind, int masked_of_8) {
-    if (pick(8) < masked_of_8) return SCORE_MASKED;
-    return kind == EXTREME ? test_uniform() * 1e4f : kind == WIDE ? test_uniform() * 150 : test_uniform() * 8;
-}
-
-// 2^d of a float difference d <= 0: d is rounded to float first (relative to its size), and what is below the
-// smallest normal number may fade to 0.
-static double exp2_bound(double d) {
-    return exp2(d) * (1e-6 + 1.2e-7 * fabs(d)) + 2 * (double)FLT_MIN;
-}
-
-// One query of one tile, in double: m and l before, n scores, what they became.
-static void softmax_check(const float *before, const float *after, int n, int stride, float m0, float l0, float m,
-                          float l, float alpha, int lane) {
-    float top = m0;
-    for (int j = 0; j < n; j++) top = before[j * stride] > top ? before[j * stride] : top;
-    CHECK(m == top, "%s lane %d: m = %.9g, expected %.9g", doing, lane, m, top);
-    double sum = 0;
-    for (int j = 0; j < n; j++) {
-        double d = (double)before[j * stride] - (double)top, p = exp2(d);
-        float found = after[j * stride];
-        sum += p;
-        CHECK(near(found, p, exp2_bound(d)), "%s lane %d: P[%d] = %.9g, expected %.9g", doing, lane, j, found, p);
-        CHECK(before[j * stride] != SCORE_MASKED || found == 0, "%s lane %d: masked P[%d] = %.9g, expected exactly 0",
-              doing, lane, j, found);
-    }
-    double d = (double)m0 - (double)top, expected = (double)l0 * exp2(d) + sum;
-    CHECK(near(alpha, exp2(d), exp2_bound(d)), "%s lane %d: alpha = %.9g, expected %.9g", doing, lane, alpha, exp2(d));
-    CHECK(m0 != top || alpha == 1, "%s lane %d: m stayed, but alpha = %.9g", doing, lane, alpha);
-    CHECK(near(l, expected, 2e-5 * expected + 2 * (double)FLT_MIN * n), "%s lane %d: l = %.9g, expected %.9g", doing,
-          lane, l, expected);
-    if (sum <= 0) CHECK(l == l0, "%s lane %d: nothing visible, but l went from %.9g to %.9g", doing, lane, l0, l);
-}
-
-static float start_m(int which) { // nothing seen yet, a learned sink, a running maximum
-    return which == 0 ? SCORE_START : which == 1 ? test_uniform() * 3 : test_uniform() * 200;
-}
-
-static void softmax_lanes_case(int n_keys, int kind, int masked_of_8) {
-    DOING("softmax_lanes n_keys %d data %d masked %d/8", n_keys, kind, masked_of_8);
-    int P = K->panel;
-    int64_t n = (int64_t)n_keys * P;
-    float *s = fence_floats(0, n), *m = fence_floats(1, P), *l = fence_floats(2, P), *alpha = fence_floats(3, P);
-    float *before = fence_floats(4, n), m0[MAX_PANEL], l0[MAX_PANEL];
-    for (int i = 0; i < P; i++) {
-        int which = pick(3);
-        m[i] = start_m(which);
-        l[i] = which == 0 ? 0 : which == 1 ? 1 : 1 + 50 * fabsf(test_uniform());
-    }
-    fill_gap(alpha, P);
-    for (int tile = 0; tile < 3; tile++) { // the state goes on from tile to tile
-        for (int64_t i = 0; i < n; i++) s[i] = any_score(kind, i % P == 1 ? 8 : masked_of_8);
-        memcpy(before, s, sizeof(float) * (size_t)n);
-        memcpy(m0, m, sizeof(float) * (size_t)P);
-        memcpy(l0, l, sizeof(float) * (size_t)P);
-        bool rescale = K->softmax_lanes(s, n_keys, m, l, alpha), expected = false;
-        for (int i = 0; i < P; i++) {
-            softmax_check(before + i, s + i, n_keys, P, m0[i], l0[i], m[i], l[i], alpha[i], i);
-            expected |= alpha[i] != 1;
-        }
-        CHECK(rescale == expected, "%s: returned %d, some alpha is %s1", doing, rescale, expected ? "not " : "");
-        bool kept = floats_kept(0, n) && floats_kept(1, P) && floats_kept(2, P) && floats_kept(3, P);
-        CHECK(kept, "%s: wrote before an operand", doing);
-    }
-}
-
-static void softmax_row_case(int n_keys, int kind, int masked_of_8) {
-    DOING("softmax_row n_keys %d data %d masked %d/8", n_keys, kind, masked_of_8);
-    float *s = fence_floats(0, n_keys), *before = fence_floats(1, n_keys);
-    int which = pick(3);
-    float m = start_m(which), l = which ? 1.5f : 0;
-    for (int tile = 0; tile < 3; tile++) {
-        for (int i = 0; i < n_keys; i++) s[i] = any_score(kind, masked_of_8);
-        memcpy(before, s, sizeof(float) * (size_t)n_keys);
-        float m0 = m, l0 = l, alpha = K->softmax_row(s, n_keys, &m, &l);
-        softmax_check(before, s, n_keys, 1, m0, l0, m, l, alpha, 0);
-        CHECK(floats_kept(0, n_keys), "%s: wrote before s", doing);
-    }
-}
-
-static void softmax(void) {
-    static const int masked[] = {0, 3, 8};
-    for (int a = 0; a < N_OF(sizes_k); a += step_k()) {
-        if ((int64_t)sizes_k[a] * K->panel * 4 > FENCE_BYTES / 2) continue;
-        for (int kind = 0; kind < N_KINDS; kind++) {
-            for (int c = 0; c < N_OF(masked); c++) {
-                if (sizes_k[a] <= 300) softmax_lanes_case(sizes_k[a], kind, masked[c]);
-                softmax_row_case(sizes_k[a], kind, masked[c]);
-            }
-        }
-    }
-}
-
 // ---- products of bfloat16
 
 static float float_of(uint32_t bits) {
@@ -836,79 +730,6 @@ static void bf16_round(void) {
     for (int i = 0; i < ROOM; i++) values[i] = float_of(test_u32());
     bf16_round_case(values, ROOM);
     free(values);
-}
-
-// 2^d to 7.5e-5, of a float difference, see exp2_bound.
-static double exp2_coarse_bound(double d) {
-    return exp2_bound(d) + 7.5e-5 * exp2(d);
-}
-
-// One lane of one tile: its scores, m and l before, and what came of them.
-static void bf16_softmax_check(const float *s, const uint16_t *panel, int n, float m0, float l0, float m, float l,
-                               float alpha, int lane) {
-    int P = K->panel;
-    float top = m0;
-    for (int j = 0; j < n; j++) top = fmaxf(top, s[j * P + lane]);
-    if (top <= m0 + SOFTMAX_MARGIN) top = m0;
-    CHECK(m == top, "%s lane %d: m = %.9g, expected %.9g", doing, lane, m, top);
-    double sum = 0, error = 0;
-    for (int j = 0; j < n; j++) {
-        double d = (double)s[j * P + lane] - (double)top, p = exp2(d);
-        double found = half_value(panel[(j / 2 * P + lane) * 2 + j % 2], false);
-        CHECK(fabs(found - p) <= exp2_coarse_bound(d) + 0x1p-8 * p, "%s lane %d: P[%d] = %.9g, expected %.9g", doing,
-              lane, j, found, p);
-        CHECK(s[j * P + lane] != SCORE_MASKED || found == 0, "%s lane %d: masked P[%d] = %.9g", doing, lane, j, found);
-        sum += p;
-        error += exp2_coarse_bound(d);
-    }
-    double d = (double)m0 - (double)top, kept = (double)l0 * exp2(d);
-    CHECK(near(alpha, exp2(d), exp2_coarse_bound(d)), "%s lane %d: alpha = %.9g, expected %.9g", doing, lane, alpha,
-          exp2(d));
-    CHECK(m0 != top || alpha == 1, "%s lane %d: m stayed, but alpha = %.9g", doing, lane, alpha);
-    double tolerance = error + (double)l0 * exp2_coarse_bound(d) + 2e-5 * (kept + sum);
-    CHECK(near(l, kept + sum, tolerance), "%s lane %d: l = %.9g, expected %.9g", doing, lane, l, kept + sum);
-    if (sum <= 0) CHECK(l == l0, "%s lane %d: nothing visible, but l went from %.9g to %.9g", doing, lane, l0, l);
-}
-
-static void bf16_softmax_case(int n, int kind, int masked_of_8) {
-    DOING("bf16 softmax_lanes n_keys %d data %d masked %d/8", n, kind, masked_of_8);
-    int P = K->panel, padded = (n + BF16_STEP - 1) / BF16_STEP * BF16_STEP;
-    int64_t n_s = (int64_t)n * P, bytes = (int64_t)padded * P * (int64_t)sizeof(uint16_t);
-    float *s = fence_floats(0, n_s), *m = fence_floats(1, P), *l = fence_floats(2, P), *alpha = fence_floats(3, P);
-    uint16_t *panel = fence_put(4, bytes);
-    for (int i = 0; i < P; i++) {
-        int which = pick(3);
-        m[i] = start_m(which);
-        l[i] = which == 0 ? 0 : which == 1 ? 1 : 1 + 50 * fabsf(test_uniform());
-    }
-    fill_gap(alpha, P);
-    for (int tile = 0; tile < 4; tile++) { // the state goes on from tile to tile
-        float m0[MAX_PANEL], l0[MAX_PANEL];
-        for (int64_t i = 0; i < n_s; i++) s[i] = any_score(kind, i % P == 1 ? 8 : masked_of_8);
-        memset(panel, 0xff, (size_t)bytes);
-        memcpy(m0, m, sizeof(float) * (size_t)P);
-        memcpy(l0, l, sizeof(float) * (size_t)P);
-        bool rescale = K->bf16->softmax_lanes(panel, s, n, m, l, alpha), expected = false;
-        for (int i = 0; i < P; i++) {
-            bf16_softmax_check(s, panel, n, m0[i], l0[i], m[i], l[i], alpha[i], i);
-            expected |= alpha[i] != 1;
-            for (int k = n; k < padded; k++) {
-                CHECK(!panel[(k / 2 * P + i) * 2 + k % 2], "%s: k %d lane %d is not zero", doing, k, i);
-            }
-        }
-        CHECK(rescale == expected, "%s: returned %d, some alpha is %s1", doing, rescale, expected ? "not " : "");
-        bool kept = floats_kept(0, n_s) && floats_kept(1, P) && floats_kept(2, P) && floats_kept(3, P);
-        CHECK(kept && canary_kept(4, bytes), "%s: wrote before an operand", doing);
-    }
-}
-
-static void bf16_softmax(void) {
-    static const int masked[] = {0, 3, 8};
-    for (int n = 1; n <= 130; n += quick() ? 3 : 1) {
-        for (int kind = 0; kind < N_KINDS; kind++) {
-            for (int c = 0; c < N_OF(masked); c++) bf16_softmax_case(n, kind, masked[c]);
-        }
-    }
 }
 
 typedef struct {
@@ -1047,6 +868,167 @@ static void run_tiles(void) {
     printf("%s\n", K->name);
     RUN(tiles_in_c);
     printf("  %d cases\n", n_cases);
+}
+
+// ---- online softmax
+
+// Scores of one query: what attention produces and what it masks.
+static float any_score(int kind, int masked_of_8) {
+    if (pick(8) < masked_of_8) return SCORE_MASKED;
+    return kind == EXTREME ? test_uniform() * 1e4f : kind == WIDE ? test_uniform() * 150 : test_uniform() * 8;
+}
+
+// 2^d of a float difference d <= 0: d is rounded to float first (relative to its size), and what is below the
+// smallest normal number may fade to 0.
+static double exp2_bound(double d) {
+    return exp2(d) * (1e-6 + 1.2e-7 * fabs(d)) + 2 * (double)FLT_MIN;
+}
+
+// One query of one tile, in double: m and l before, n scores, what they became.
+static void softmax_check(const float *before, const float *after, int n, int stride, float m0, float l0, float m,
+                          float l, float alpha, int lane) {
+    float top = m0;
+    for (int j = 0; j < n; j++) top = before[j * stride] > top ? before[j * stride] : top;
+    CHECK(m == top, "%s lane %d: m = %.9g, expected %.9g", doing, lane, m, top);
+    double sum = 0;
+    for (int j = 0; j < n; j++) {
+        double d = (double)before[j * stride] - (double)top, p = exp2(d);
+        float found = after[j * stride];
+        sum += p;
+        CHECK(near(found, p, exp2_bound(d)), "%s lane %d: P[%d] = %.9g, expected %.9g", doing, lane, j, found, p);
+        CHECK(before[j * stride] != SCORE_MASKED || found == 0, "%s lane %d: masked P[%d] = %.9g, expected exactly 0",
+              doing, lane, j, found);
+    }
+    double d = (double)m0 - (double)top, expected = (double)l0 * exp2(d) + sum;
+    CHECK(near(alpha, exp2(d), exp2_bound(d)), "%s lane %d: alpha = %.9g, expected %.9g", doing, lane, alpha, exp2(d));
+    CHECK(m0 != top || alpha == 1, "%s lane %d: m stayed, but alpha = %.9g", doing, lane, alpha);
+    CHECK(near(l, expected, 2e-5 * expected + 2 * (double)FLT_MIN * n), "%s lane %d: l = %.9g, expected %.9g", doing,
+          lane, l, expected);
+    if (sum <= 0) CHECK(l == l0, "%s lane %d: nothing visible, but l went from %.9g to %.9g", doing, lane, l0, l);
+}
+
+static float start_m(int which) { // nothing seen yet, a learned sink, a running maximum
+    return which == 0 ? SCORE_START : which == 1 ? test_uniform() * 3 : test_uniform() * 200;
+}
+
+static void softmax_lanes_case(int n_keys, int kind, int masked_of_8) {
+    DOING("softmax_lanes n_keys %d data %d masked %d/8", n_keys, kind, masked_of_8);
+    int P = K->panel;
+    int64_t n = (int64_t)n_keys * P;
+    float *s = fence_floats(0, n), *m = fence_floats(1, P), *l = fence_floats(2, P), *alpha = fence_floats(3, P);
+    float *before = fence_floats(4, n), m0[MAX_PANEL], l0[MAX_PANEL];
+    for (int i = 0; i < P; i++) {
+        int which = pick(3);
+        m[i] = start_m(which);
+        l[i] = which == 0 ? 0 : which == 1 ? 1 : 1 + 50 * fabsf(test_uniform());
+    }
+    fill_gap(alpha, P);
+    for (int tile = 0; tile < 3; tile++) { // the state goes on from tile to tile
+        for (int64_t i = 0; i < n; i++) s[i] = any_score(kind, i % P == 1 ? 8 : masked_of_8);
+        memcpy(before, s, sizeof(float) * (size_t)n);
+        memcpy(m0, m, sizeof(float) * (size_t)P);
+        memcpy(l0, l, sizeof(float) * (size_t)P);
+        bool rescale = K->softmax_lanes(s, n_keys, m, l, alpha), expected = false;
+        for (int i = 0; i < P; i++) {
+            softmax_check(before + i, s + i, n_keys, P, m0[i], l0[i], m[i], l[i], alpha[i], i);
+            expected |= alpha[i] != 1;
+        }
+        CHECK(rescale == expected, "%s: returned %d, some alpha is %s1", doing, rescale, expected ? "not " : "");
+        bool kept = floats_kept(0, n) && floats_kept(1, P) && floats_kept(2, P) && floats_kept(3, P);
+        CHECK(kept, "%s: wrote before an operand", doing);
+    }
+}
+
+// In bfloat16: one lane of the panel, of `padded` keys.
+static void bf16_softmax_check(const float *before, const uint16_t *panel, int n, int padded, float m0, float l0,
+                               float m, float l, float alpha, int lane) {
+    const double part = 1e-4 + 1.0 / 256; // the polynomial, rounding to 8 bits (half of it) and slack
+    float top = m0;
+    for (int j = 0; j < n; j++) top = fmaxf(top, before[j * MAX_PANEL + lane]);
+    float expected_m = top > m0 + SOFTMAX_MARGIN ? top : m0;
+    CHECK(m == expected_m, "%s lane %d: m = %.9g, expected %.9g", doing, lane, m, expected_m);
+    double sum = 0;
+    for (int j = 0; j < padded; j++) {
+        double found = half_value(panel[(j / 2 * MAX_PANEL + lane) * 2 + j % 2], false);
+        double p = j < n ? exp2((double)before[j * MAX_PANEL + lane] - (double)m) : 0;
+        sum += p;
+        CHECK(fabs(found - p) <= part * p + 2 * (double)FLT_MIN, "%s lane %d: P[%d] = %.9g, expected %.9g", doing, lane,
+              j, found, p);
+        bool nothing = j >= n || before[j * MAX_PANEL + lane] == SCORE_MASKED;
+        CHECK(!nothing || found == 0, "%s lane %d: masked P[%d] = %.9g, expected exactly 0", doing, lane, j, found);
+    }
+    double factor = exp2((double)m0 - (double)m), expected = (double)l0 * factor + sum;
+    CHECK(fabs((double)alpha - factor) <= 1e-4 * factor + 2 * (double)FLT_MIN,
+          "%s lane %d: alpha = %.9g, expected %.9g", doing, lane, alpha, factor);
+    CHECK(m0 != m || alpha == 1, "%s lane %d: m stayed, but alpha = %.9g", doing, lane, alpha);
+    CHECK(fabs((double)l - expected) <= 1e-4 * expected + 2 * (double)FLT_MIN * n,
+          "%s lane %d: l = %.9g, expected %.9g", doing, lane, l, expected);
+    if (sum <= 0) CHECK(l == l0, "%s lane %d: nothing visible, but l went from %.9g to %.9g", doing, lane, l0, l);
+}
+
+static void bf16_softmax_case(int n_keys, int kind, int masked_of_8) {
+    DOING("bf16 softmax_lanes n_keys %d data %d masked %d/8", n_keys, kind, masked_of_8);
+    int P = K->panel, padded = (n_keys + BF16_STEP - 1) / BF16_STEP * BF16_STEP;
+    int64_t n = (int64_t)n_keys * P, bytes = (int64_t)padded * P * (int64_t)sizeof(uint16_t);
+    float *s = fence_floats(0, n), *m = fence_floats(1, P), *l = fence_floats(2, P), *alpha = fence_floats(3, P);
+    uint16_t *panel = fence_put(4, bytes);
+    float m0[MAX_PANEL], l0[MAX_PANEL];
+    for (int i = 0; i < P; i++) {
+        int which = pick(3);
+        m[i] = start_m(which);
+        l[i] = which == 0 ? 0 : which == 1 ? 1 : 1 + 50 * fabsf(test_uniform());
+    }
+    for (int tile = 0; tile < 3; tile++) {
+        for (int64_t i = 0; i < n; i++) s[i] = any_score(kind, i % P == 1 ? 8 : masked_of_8);
+        memset(panel, 0xff, (size_t)bytes);
+        fill_gap(alpha, P);
+        memcpy(m0, m, sizeof(float) * (size_t)P);
+        memcpy(l0, l, sizeof(float) * (size_t)P);
+        bool rescale = K->bf16->softmax_lanes(panel, s, n_keys, m, l, alpha), expected = false;
+        for (int i = 0; i < P; i++) {
+            bf16_softmax_check(s, panel, n_keys, padded, m0[i], l0[i], m[i], l[i], alpha[i], i);
+            expected |= alpha[i] != 1;
+        }
+        CHECK(rescale == expected, "%s: returned %d, some alpha is %s1", doing, rescale, expected ? "not " : "");
+        bool kept = floats_kept(1, P) && floats_kept(2, P) && floats_kept(3, P) && canary_kept(4, bytes);
+        CHECK(kept, "%s: wrote before an operand", doing);
+    }
+}
+
+static void bf16_softmax(void) {
+    static const int masked[] = {0, 3, 8};
+    for (int a = 0; a < N_OF(sizes_k) && sizes_k[a] <= 130; a += step_k()) {
+        for (int kind = 0; kind < N_KINDS; kind++) {
+            for (int c = 0; c < N_OF(masked); c++) bf16_softmax_case(sizes_k[a], kind, masked[c]);
+        }
+    }
+}
+
+static void softmax_row_case(int n_keys, int kind, int masked_of_8) {
+    DOING("softmax_row n_keys %d data %d masked %d/8", n_keys, kind, masked_of_8);
+    float *s = fence_floats(0, n_keys), *before = fence_floats(1, n_keys);
+    int which = pick(3);
+    float m = start_m(which), l = which ? 1.5f : 0;
+    for (int tile = 0; tile < 3; tile++) {
+        for (int i = 0; i < n_keys; i++) s[i] = any_score(kind, masked_of_8);
+        memcpy(before, s, sizeof(float) * (size_t)n_keys);
+        float m0 = m, l0 = l, alpha = K->softmax_row(s, n_keys, &m, &l);
+        softmax_check(before, s, n_keys, 1, m0, l0, m, l, alpha, 0);
+        CHECK(floats_kept(0, n_keys), "%s: wrote before s", doing);
+    }
+}
+
+static void softmax(void) {
+    static const int masked[] = {0, 3, 8};
+    for (int a = 0; a < N_OF(sizes_k); a += step_k()) {
+        if ((int64_t)sizes_k[a] * K->panel * 4 > FENCE_BYTES / 2) continue;
+        for (int kind = 0; kind < N_KINDS; kind++) {
+            for (int c = 0; c < N_OF(masked); c++) {
+                if (sizes_k[a] <= 300) softmax_lanes_case(sizes_k[a], kind, masked[c]);
+                softmax_row_case(sizes_k[a], kind, masked[c]);
+            }
+        }
+    }
 }
 
 // ---- f16, bf16, norms, activations
@@ -1360,15 +1342,7 @@ static void softcap(void) {
 
 // ---- the table of speeds
 
-enum {
-    TIME_K = 1024,
-    TIME_ROWS = 256,
-    TIME_COLS = 48,
-    TIME_KEYS = 256,
-    TIME_X = 4,
-    TIME_HEAD = 128,
-    TIME_HEADS = TIME_ROWS * TIME_K / TIME_HEAD
-};
+enum { TIME_K = 1024, TIME_ROWS = 256, TIME_COLS = 48, TIME_KEYS = 256, TIME_X = 4 };
 
 static struct {
     float w[TIME_ROWS * TIME_K], panel[TIME_K * MAX_PANEL], x[TIME_COLS * TIME_K], y[TIME_ROWS * TIME_K];
@@ -1390,15 +1364,6 @@ static void time_matvec_bf16(void) {
 }
 static void time_matvec_i8g(void) {
     K->matvec_i8g(T->y, T->q, T->scales, 32, 0, T->x, TIME_ROWS, TIME_K);
-}
-static void time_dots_f32(void) {
-    K->dots_f32(T->y, TIME_HEADS, T->w, TIME_HEAD, DOTS_STEP, T->x, TIME_HEAD, TIME_HEADS, TIME_X, TIME_HEAD, 0);
-}
-static void time_dots_bf16(void) {
-    K->dots_bf16(T->y, TIME_HEADS, T->half, TIME_HEAD, DOTS_STEP, T->x, TIME_HEAD, TIME_HEADS, TIME_X, TIME_HEAD, 0);
-}
-static void time_dots_i8(void) {
-    K->dots_i8(T->y, TIME_HEADS, T->q, TIME_HEAD, DOTS_STEP, T->x, TIME_HEAD, TIME_HEADS, TIME_X, TIME_HEAD, 0);
 }
 // T->half as blocks: all that may be a scale is nearly 2. With the vector's quantization; scalar unpacks.
 static void time_matvec_blocks(DType f) {
@@ -1424,6 +1389,15 @@ static void time_matvec_q4_k(void) {
 static void time_matvec_q6_k(void) {
     time_matvec_blocks(DTYPE_Q6_K);
 }
+static void time_dots_f32(void) {
+    K->dots_f32(T->y, TIME_ROWS, T->w, TIME_K, DOTS_STEP, T->x, TIME_K, TIME_ROWS, TIME_X, TIME_K, 0);
+}
+static void time_dots_bf16(void) {
+    K->dots_bf16(T->y, TIME_ROWS, T->half, TIME_K, DOTS_STEP, T->x, TIME_K, TIME_ROWS, TIME_X, TIME_K, 0);
+}
+static void time_dots_i8(void) {
+    K->dots_i8(T->y, TIME_ROWS, T->q, TIME_K, DOTS_STEP, T->x, TIME_K, TIME_ROWS, TIME_X, TIME_K, 0);
+}
 static void time_unpack_i8g(void) {
     K->unpack_i8g(T->y, T->q, T->scales, 32, 0, TIME_ROWS * TIME_K);
 }
@@ -1437,7 +1411,8 @@ static void time_bf16_round(void) {
     K->bf16->round((uint16_t *)(void *)T->y, T->w, TIME_ROWS * TIME_K);
 }
 static void time_bf16_softmax(void) {
-    K->bf16->softmax_lanes((uint16_t *)(void *)T->panel, T->s, TIME_KEYS, T->m, T->l, T->alpha);
+    float m[MAX_PANEL] = {0}, l[MAX_PANEL] = {0}, alpha[MAX_PANEL];
+    K->bf16->softmax_lanes((uint16_t *)(void *)T->panel, T->s, TIME_KEYS, m, l, alpha);
 }
 static void time_bf16_gemm(void) {
     K->bf16->gemm(T->y, K->panel, T->half, T->half + TIME_K * MAX_PANEL, TIME_K, BF16_STEP, TIME_COLS, TIME_K, K->panel,
@@ -1498,7 +1473,7 @@ static const struct {
     {"quantize, matvec Q4_0", "Gvalue/s", time_matvec_q4_0, 1e-9 * TIME_ROWS *TIME_K, 0, false},
     {"quantize, matvec Q4_K", "Gvalue/s", time_matvec_q4_k, 1e-9 * TIME_ROWS *TIME_K, 0, false},
     {"quantize, matvec Q6_K", "Gvalue/s", time_matvec_q6_k, 1e-9 * TIME_ROWS *TIME_K, 0, false},
-    {"dots_f32, k 128, 4", "GFLOP/s", time_dots_f32, 2e-9 * TIME_X *TIME_ROWS *TIME_K, 0, false},
+    {"dots_f32, 4 of 1 MiB", "GFLOP/s", time_dots_f32, 2e-9 * TIME_X *TIME_ROWS *TIME_K, 0, false},
     {"dots_bf16", "GFLOP/s", time_dots_bf16, 2e-9 * TIME_X *TIME_ROWS *TIME_K, 0, false},
     {"dots_i8", "GFLOP/s", time_dots_i8, 2e-9 * TIME_X *TIME_ROWS *TIME_K, 0, false},
     {"unpack_i8g", "Gvalue/s", time_unpack_i8g, 1e-9 * TIME_ROWS *TIME_K, 0, false},
@@ -1506,8 +1481,8 @@ static const struct {
     {"gemm, k 1024, n 48", "GFLOP/s", time_gemm, 0, 2e-9 * TIME_K *TIME_COLS, false},
     {"bf16 gemm, the same", "GFLOP/s", time_bf16_gemm, 0, 2e-9 * TIME_K *TIME_COLS, true},
     {"bf16 round", "Gvalue/s", time_bf16_round, 1e-9 * TIME_ROWS *TIME_K, 0, true},
-    {"softmax_lanes", "Gvalue/s", time_softmax_lanes, 0, 1e-9 * TIME_KEYS, false},
     {"bf16 softmax_lanes", "Gvalue/s", time_bf16_softmax, 0, 1e-9 * TIME_KEYS, true},
+    {"softmax_lanes", "Gvalue/s", time_softmax_lanes, 0, 1e-9 * TIME_KEYS, false},
     {"softmax_row", "Gvalue/s", time_softmax_row, 1e-9 * TIME_KEYS, 0, false},
     {"f32_from_f16", "Gvalue/s", time_f16, 1e-9 * TIME_ROWS *TIME_K, 0, false},
     {"f32_from_bf16", "Gvalue/s", time_bf16, 1e-9 * TIME_ROWS *TIME_K, 0, false},
@@ -1575,13 +1550,6 @@ static void tables_are_complete(void) {
           "%s: a kernel is missing", K->name);
     CHECK(!K->bf16 || (K->panel == MAX_PANEL && K->bf16->round && K->bf16->softmax_lanes && K->bf16->gemm),
           "%s: a kernel of bfloat16 is missing", K->name);
-    bool has_blocks = K->quantize && K->blocks;
-    CHECK(has_blocks || K == kernels_for(RUNG_SCALAR), "%s: no block kernels", K->name);
-    for (int f = 0; has_blocks && f < N_OF(block_formats); f++) {
-        const BlockKernels *b = &K->blocks[block_formats[f].dtype];
-        CHECK(b->matvec && b->unpack, "%s: a kernel of %s is missing", K->name,
-              dtype_info(block_formats[f].dtype)->name);
-    }
 }
 
 int main(void) {

@@ -8,8 +8,8 @@
 // and then. What bf16 costs against the exact model is printed.
 //
 // At a rung with products of bfloat16, what they are allowed is in proportion to what rounding the operands of these
-// products costs the reference: of linear layers whose weights are not F32, with rows of a multiple of 32, and of
-// attention over a bf16 cache. Where a model has neither, the limits are those of every rung.
+// products costs the reference: of linear layers whose weights are not F32, and of attention over a bf16 cache, each
+// with rows of a multiple of 32. Where a model has neither, the limits are those of every rung.
 #include "reference.h"
 
 #include "make_bin.h"
@@ -151,6 +151,10 @@ static bool rounds_linear(const Model *m, int cols) {
     return m->group && cols % BF16_STEP == 0;
 }
 
+static bool rounds_attention(const Model *m, bool bf16) {
+    return bf16 && m->head_dim % BF16_STEP == 0;
+}
+
 static double maybe_rounded(double x, bool rounded) {
     return rounded ? (double)bf16_nearest((float)x) : x;
 }
@@ -184,7 +188,7 @@ static void rotate(double *x, int n, int head_dim, int pos) { // neighbours (2i,
 static void attend(const Timeline *t, int layer, const double *q, double *out) {
     const Model *m = t->m;
     int hd = m->head_dim;
-    bool rounded = t->rounded && t->bf16;
+    bool rounded = t->rounded && rounds_attention(m, t->bf16);
     double scale = rounded ? log2(exp(1)) / sqrt(hd) : 1; // for a softmax in base 2
     double *p = need(sizeof(double) * (size_t)(t->pos + 1));
     for (int h = 0; h < m->n_heads; h++) {
@@ -281,7 +285,7 @@ static double cost_of(const double *rounded, const double *exact) {
 static void know_products(const Model *m, int kv) {
     bool linear = rounds_linear(m, m->dim) || rounds_linear(m, m->hidden);
     products_cost[kv] = 0;
-    if (!linear && kv != KV_BF16) return;
+    if (!linear && !rounds_attention(m, kv == KV_BF16)) return;
     Timeline t = timeline_open(m, n_tokens);
     double *logits = need(sizeof *logits * (size_t)vocab);
     t.window = window, t.n_sinks = n_sinks, t.bf16 = kv == KV_BF16, t.rounded = true;

@@ -1,14 +1,86 @@
 // The avx512 rung: F, BW, DQ, VL, VNNI. Sixteen lanes, 32 registers.
-#include "avx512.h"
-
 #include "kernels.h"
 
+#include <immintrin.h>
 #include <string.h>
 
 #define TABLE kernels_avx512
 #define RUNG_NAME "avx512"
 #define PANEL_V 2
 #define GEMM_COLS 12
+#define V __m512
+#define LANES 16
+
+#define v_zero _mm512_setzero_ps
+#define v_set1 _mm512_set1_ps
+#define v_load _mm512_loadu_ps
+#define v_store _mm512_storeu_ps
+#define v_add _mm512_add_ps
+#define v_sub _mm512_sub_ps
+#define v_mul _mm512_mul_ps
+#define v_div _mm512_div_ps
+#define v_min _mm512_min_ps
+#define v_max _mm512_max_ps
+#define v_fma _mm512_fmadd_ps
+#define v_round(x) _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+#define v_sum _mm512_reduce_add_ps
+#define v_max_of _mm512_reduce_max_ps
+
+static inline __m512 v_load_first(const float *p, int n, __m512 v) {
+    return _mm512_mask_loadu_ps(v, (__mmask16)((1u << n) - 1), p);
+}
+
+static inline void v_store_first(float *p, int n, __m512 v) {
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), v);
+}
+
+static inline __m512 v_exp2_scale(__m512 p, __m512 n) {
+    __mmask16 real = _mm512_cmp_ps_mask(n, _mm512_set1_ps(-127.0f), _CMP_GT_OQ); // no denormals: they are slow
+    return _mm512_maskz_scalef_ps(real, p, n);
+}
+
+static inline __m512 v_load_i8(const int8_t *p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
+}
+
+static inline __m512 v_load_f16(const uint16_t *p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+
+static inline __m512 v_load_bf16(const uint16_t *p) {
+    __m256i half = _mm256_loadu_si256((const __m256i *)(const void *)p);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+
+// Transpose and add inside the 128-bit lanes, then add the lanes: 13 instructions for four sums.
+static inline void v_sum4(float *y, __m512 a, __m512 b, __m512 c, __m512 d) {
+    __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)); // a0 b0 a1 b1
+    __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    __m512 lo = _mm512_shuffle_ps(ab, cd, _MM_SHUFFLE(1, 0, 1, 0)); // a0 b0 c0 d0
+    __m512 hi = _mm512_shuffle_ps(ab, cd, _MM_SHUFFLE(3, 2, 3, 2));
+    __m512 s = _mm512_add_ps(lo, hi);
+    __m256 h = _mm256_add_ps(_mm512_castps512_ps256(s), _mm512_extractf32x8_ps(s, 1));
+    _mm_storeu_ps(y, _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1)));
+}
+
+// Rows 0, 4, 8, 12: the masked loads cost no shuffle.
+static inline __m512 every_fourth_row(const float *src, int64_t lds) {
+    __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(src));
+    v = _mm512_mask_broadcast_f32x4(v, 0x00f0, _mm_loadu_ps(src + 4 * lds));
+    v = _mm512_mask_broadcast_f32x4(v, 0x0f00, _mm_loadu_ps(src + 8 * lds));
+    return _mm512_mask_broadcast_f32x4(v, 0xf000, _mm_loadu_ps(src + 12 * lds));
+}
+
+static inline void transpose_4(float *dst, int64_t ldd, const float *src, int64_t lds) {
+    __m512 a = every_fourth_row(src, lds), b = every_fourth_row(src + lds, lds);
+    __m512 c = every_fourth_row(src + 2 * lds, lds), d = every_fourth_row(src + 3 * lds, lds);
+    __m512 ab01 = _mm512_unpacklo_ps(a, b), ab23 = _mm512_unpackhi_ps(a, b);
+    __m512 cd01 = _mm512_unpacklo_ps(c, d), cd23 = _mm512_unpackhi_ps(c, d);
+    _mm512_storeu_ps(dst, _mm512_shuffle_ps(ab01, cd01, _MM_SHUFFLE(1, 0, 1, 0)));
+    _mm512_storeu_ps(dst + ldd, _mm512_shuffle_ps(ab01, cd01, _MM_SHUFFLE(3, 2, 3, 2)));
+    _mm512_storeu_ps(dst + 2 * ldd, _mm512_shuffle_ps(ab23, cd23, _MM_SHUFFLE(1, 0, 1, 0)));
+    _mm512_storeu_ps(dst + 3 * ldd, _mm512_shuffle_ps(ab23, cd23, _MM_SHUFFLE(3, 2, 3, 2)));
+}
 
 // ---- bytes, for blocks.h
 

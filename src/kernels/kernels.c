@@ -8,9 +8,7 @@
 static Kernels avx512bf16, amx;
 
 static void fill(void) {
-    avx512bf16 = kernels_avx512;
-    avx512bf16.dots_bf16 = dots_bf16_pairs;
-    amx = avx512bf16;
+    avx512bf16 = amx = kernels_avx512;
     avx512bf16.name = cpu_rung_name(RUNG_AVX512BF16);
     avx512bf16.bf16 = &bf16_avx512;
     amx.name = cpu_rung_name(RUNG_AMX);

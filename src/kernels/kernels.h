@@ -125,7 +125,4 @@ const Kernels *kernels(void); // of cpu_rung()
 #define SOFTMAX_MARGIN 8.0f
 
 extern const Kernels kernels_scalar, kernels_avx2, kernels_avx512, kernels_neon, kernels_neon_dot;
-// Of the rungs above avx512, in place of its own; dots_bf16_pairs rounds x.
-extern const Bf16Kernels bf16_avx512, bf16_amx;
-void dots_bf16_pairs(float *y, int64_t ldy, const uint16_t *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
-                     int n_rows, int n_x, int k, ptrdiff_t ahead);
+extern const Bf16Kernels bf16_avx512, bf16_amx; // of the rungs above avx512, which have its kernels beside
