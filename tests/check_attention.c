@@ -9,7 +9,8 @@
 // for ordinary scores the bound is about 1e-5 max|V|, for scores of 1e4 it grows with them.
 // Where a rung has products of bfloat16, a row over a cache that is not f32 may meet instead a reference that rounds
 // their operands: q (scaled for a softmax in base 2, or by the cap), and K and V of a KV_Q8 cache. P is rounded too,
-// each p by a share of up to 2^-8, which moves the mean by at most 2^-8 sum p |v| / sum p.
+// each p by a share of up to 2^-8, which moves the mean by at most 2^-8 sum p |v| / sum p, and it comes of a softmax
+// that is one to 7.5e-5, above and below.
 #include "reference.h"
 
 #include "attention.h"
@@ -232,7 +233,7 @@ static Expected reference(const Attention *a, const float *k, const float *v, in
     double *out = rows + OUT * hd, *mean_abs = rows + MEAN_ABS * hd, *q = rows + QUERY * hd;
     double scale = take_query(a, a->q + ((int64_t)t * a->n_heads + h) * hd, rounded, q);
     double top = a->mask.sink_logits ? (double)a->mask.sink_logits[h] : -INFINITY, most_abs = 0, v_max = 0;
-    Expected e = {.share = rounded ? 0x1p-8 : 0};
+    Expected e = {.share = rounded ? 0x1p-8 + 2 * 7.5e-5 : 0};
     for (int j = 0; j < a->n_keys; j++) {
         scores[j] = NAN;
         if (!visible(&a->mask, a->pos0, a->n_keys, t, j)) continue;
