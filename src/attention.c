@@ -51,10 +51,11 @@ typedef struct {
     const Kernels *kernels;
     bool bf16; // the panel way
     int group; // query heads of a KV head
-    int q_block, n_blocks, n_spans;
+    int q_block, n_blocks, n_spans, n_items;
 } Plan;
 
 typedef struct {
+    int index;
     int head, block, span; // KV head
     int t0, n_q, n_rows;   // queries t0..t0+n_q-1; row = head in group * n_q + query
     int lo_min, hi_max;    // of all rows
@@ -65,6 +66,21 @@ static int min_int(int a, int b) {
 }
 static int max_int(int a, int b) {
     return a > b ? a : b;
+}
+
+static Item item_at(const Plan *p, int index) {
+    const Attention *a = p->a;
+    Item it = {.index = index, .span = index % p->n_spans};
+    int pair = index / p->n_spans;
+    it.head = pair % a->kv.n_kv_heads;
+    it.block = p->n_blocks - 1 - pair / a->kv.n_kv_heads; // causal: the longest first
+    it.t0 = it.block * p->q_block;
+    it.n_q = min_int(p->q_block, a->n_q - it.t0);
+    it.n_rows = it.n_q * p->group;
+    int last_pos = a->pos0 + it.t0 + it.n_q - 1;
+    it.hi_max = a->mask.causal ? min_int(last_pos + 1, a->n_keys) : a->n_keys;
+    it.lo_min = a->mask.window > 0 ? max_int(0, a->pos0 + it.t0 - a->mask.window + 1) : 0;
+    return it;
 }
 
 // ---- scratch
@@ -144,6 +160,11 @@ static TileList list_tiles(const Plan *p, const Item *it) {
 
 static int tile_at(TileList list, int i) {
     return i < list.n_sink_tiles ? i : list.first + i - list.n_sink_tiles;
+}
+
+// Where a span begins in the list.
+static int span_start(const Plan *p, TileList list, int span) {
+    return (int)((int64_t)list.n * span / p->n_spans);
 }
 
 typedef enum { SKIP, EDGE, FULL } Verdict;
@@ -367,6 +388,19 @@ static void row_softmax(const Plan *p, const Item *it, const Lane *w, int r, int
     if (alpha != 1) scaled_copy(o, o, p->a->kv.head_dim, alpha);
 }
 
+// The first tile of the next item in memory, if there is one.
+static Stored stored_next(const Plan *p, const Item *it, Stored t) {
+    Item next = item_at(p, it->index + 1 < p->n_items ? it->index + 1 : it->index);
+    TileList tiles = list_tiles(p, &next);
+    int first = span_start(p, tiles, next.span);
+    return first < tiles.n ? stored_at(p, &next, tile_at(tiles, first) * TILE) : t;
+}
+
+// From one address to another of the cache; it is only fetched ahead of its use.
+static ptrdiff_t way_to(const void *to, const void *from) {
+    return (ptrdiff_t)((uintptr_t)to - (uintptr_t)from);
+}
+
 static void row_way(const Plan *p, const Item *it, Lane *w, TileList tiles, int first, int last, float scale) {
     int hd = p->a->kv.head_dim, n_rows = it->n_rows;
     for (int r = 0; r < n_rows; r++) scaled_copy(w->q + r * hd, q_row(p, it, r), hd, scale);
@@ -374,12 +408,12 @@ static void row_way(const Plan *p, const Item *it, Lane *w, TileList tiles, int 
     for (int i = first; i < last; i++) {
         int j0 = tile_at(tiles, i) * TILE, n = min_int(TILE, it->hi_max - j0);
         if (judge(p, it, w, 0, n_rows, j0, j0 + n) == SKIP) continue;
-        Stored t = stored_at(p, it, j0), next = i + 1 < last ? stored_at(p, it, tile_at(tiles, i + 1) * TILE) : t;
-        row_scores(p, it, w, t, n, (const char *)next.k - (const char *)t.k);
+        Stored t = stored_at(p, it, j0);
+        Stored next = i + 1 < last ? stored_at(p, it, tile_at(tiles, i + 1) * TILE) : stored_next(p, it, t);
+        row_scores(p, it, w, t, n, way_to(next.k, t.k));
         for (int r = 0; r < n_rows; r++) row_softmax(p, it, w, r, j0, n);
         if (p->a->kv.type == KV_Q8) scale_keys(w->s, t.v_scales, n, n_rows);
-        cache_dots(p, w->v, hd, t.v, KV_GROUP, KV_GROUP * hd, w->s, TILE, hd, n_rows, n,
-                   (const char *)next.v - (const char *)t.v);
+        cache_dots(p, w->v, hd, t.v, KV_GROUP, KV_GROUP * hd, w->s, TILE, hd, n_rows, n, way_to(next.v, t.v));
         for (int d = 0; d < n_rows * hd; d++) w->o[d] += w->v[d];
     }
     for (int r = 0; r < n_rows; r++) finish_row(p, it, r, 0, hd, w->o + r * hd, w->m[r], w->l[r]);
@@ -478,30 +512,15 @@ static void panel_way(const Plan *p, const Item *it, Lane *w, TileList tiles, in
 
 // ---- items
 
-static Item item_at(const Plan *p, int index) {
-    const Attention *a = p->a;
-    Item it = {.span = index % p->n_spans};
-    int pair = index / p->n_spans;
-    it.head = pair % a->kv.n_kv_heads;
-    it.block = p->n_blocks - 1 - pair / a->kv.n_kv_heads; // causal: the longest first
-    it.t0 = it.block * p->q_block;
-    it.n_q = min_int(p->q_block, a->n_q - it.t0);
-    it.n_rows = it.n_q * p->group;
-    int last_pos = a->pos0 + it.t0 + it.n_q - 1;
-    it.hi_max = a->mask.causal ? min_int(last_pos + 1, a->n_keys) : a->n_keys;
-    it.lo_min = a->mask.window > 0 ? max_int(0, a->pos0 + it.t0 - a->mask.window + 1) : 0;
-    return it;
-}
-
 static void run_item(void *context, int index, int worker) {
     const Plan *p = context;
-    Item it = item_at(p, index);
+    bool in_stretches = p->n_spans > 1; // else the longest first
+    Item it = item_at(p, in_stretches ? threads_in_stretches(index, p->n_items, p->scratch->n_threads) : index);
     Lane *w = &p->scratch->lanes[worker];
     set_visible(p, &it, w);
     start_rows(p, &it, w);
     TileList tiles = list_tiles(p, &it);
-    int first = (int)((int64_t)tiles.n * it.span / p->n_spans),
-        last = (int)((int64_t)tiles.n * (it.span + 1) / p->n_spans);
+    int first = span_start(p, tiles, it.span), last = span_start(p, tiles, it.span + 1);
     float scale = p->a->softcap > 0 ? p->a->scale / p->a->softcap : p->a->scale * LOG2_E;
     bool few = it.n_rows <= p->kernels->panel / 4;
     (few ? row_way : panel_way)(p, &it, w, tiles, first, last, scale);
@@ -564,7 +583,8 @@ void attention(ThreadPool *pool, AttnScratch *scratch, const Attention *a) {
     int n_pairs = p.n_blocks * a->kv.n_kv_heads;
     if (n_pairs < WANTED_ITEMS) p.n_spans = count_spans(&p, n_pairs);
     bool small = (int64_t)a->n_q * a->n_heads * a->n_keys * a->kv.head_dim * 2 < SMALL_WORK;
-    threads_for_if(!small, pool, n_pairs * p.n_spans, run_item, &p);
+    p.n_items = n_pairs * p.n_spans;
+    threads_for_if(!small, pool, p.n_items, run_item, &p);
     if (p.n_spans > 1) threads_for_if(!small, pool, n_pairs, merge_item, &p);
     if (profile) end_profile(profile, a);
 }

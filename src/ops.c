@@ -123,9 +123,7 @@ static const Linear *linear_of(const LinearJob *job, int item, int *row0, int *n
     int i = 0;
     while (item >= job->first_item[i + 1]) i++;
     int rows = (int)job->list[i].w->shape[0], n = job->first_item[i + 1] - job->first_item[i];
-    int at = item - job->first_item[i], parts = threads_count(job->c->pool), part = at % parts;
-    // Parts of n / parts chunks, the first n % parts of them one longer.
-    int chunk = part * (n / parts) + (part < n % parts ? part : n % parts) + at / parts;
+    int chunk = threads_in_stretches(item - job->first_item[i], n, threads_count(job->c->pool));
     *row0 = chunk * job->rows_per_item[i];
     *n_rows = rows - *row0 < job->rows_per_item[i] ? rows - *row0 : job->rows_per_item[i];
     return &job->list[i];

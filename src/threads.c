@@ -122,6 +122,12 @@ static void run_region(ThreadPool *p, int n_items, ThreadTask task, void *contex
     profile_region(p->profile, start, drawn);
 }
 
+// The first n_items % n_parts stretches are one item longer.
+int threads_in_stretches(int item, int n_items, int n_parts) {
+    int stretch = item % n_parts, longer = n_items % n_parts;
+    return stretch * (n_items / n_parts) + (stretch < longer ? stretch : longer) + item / n_parts;
+}
+
 void threads_for_if(bool worth_it, ThreadPool *p, int n_items, ThreadTask task, void *context) {
     if (worth_it && p->n_threads > 1 && n_items > 1) {
         run_region(p, n_items, task, context);

@@ -26,6 +26,10 @@ int threads_count(const ThreadPool *p);
 void threads_set_profile(ThreadPool *p, Profile *profile);
 Profile *threads_profile(const ThreadPool *p);
 
+// The items in an order in which those that one thread draws, of n_parts that take turns, follow one another: n_parts
+// stretches of n_items. For items that read on in memory where the one before stopped.
+int threads_in_stretches(int item, int n_items, int n_parts);
+
 // Run task(context, 0..n_items-1) and return when all are done. One caller at a time; not from inside a task.
 void threads_for(ThreadPool *p, int n_items, ThreadTask task, void *context);
 // The same on the calling thread alone, as worker 0, when the work is too small for a hand-off (about a microsecond).
