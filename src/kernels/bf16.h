@@ -1,4 +1,4 @@
-// What the bfloat16 rungs share: rounding, and pairs of probabilities. Included by avx512bf16.c and amx.c.
+// What the bfloat16 rungs share: rounding, and a softmax that leaves a panel. Included by avx512bf16.c and amx.c.
 #pragma once
 #include "kernels.h"
 
@@ -10,7 +10,7 @@ enum { PANEL = 32, PAIR = 2, PANEL_PAIRS = PANEL * PAIR };
 
 static void round_to_bf16(uint16_t *y, const float *x, int64_t n) {
     for (int64_t i = 0; i < n; i += 16) {
-        __mmask16 m = n - i < 16 ? (__mmask16)((1u << (n - i)) - 1) : (__mmask16)0xffff;
+        __mmask16 m = (__mmask16)(n - i < 16 ? (1u << (n - i)) - 1 : 0xffff);
         __m256bh v = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(m, x + i));
         _mm256_mask_storeu_epi16(y + i, m, (__m256i)v);
     }
