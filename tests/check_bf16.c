@@ -2,8 +2,6 @@
 // distribution, and perplexity, over the same text. Both are in nats a token; what is found is printed.
 #include "child.h"
 
-#include <jansson.h>
-
 #define TINYSTORIES SHARED_DATA "tinystories-656k-gguf/TinyStories-656K.f16.gguf"
 #define STORIES260K SHARED_DATA "stories260K/stories260K.gguf"
 #define OURS "models/stories.bin"
@@ -18,19 +16,6 @@ static bool make_text(void) {
     write_file("text.txt", text, n < most ? n : most);
     free(text);
     return true;
-}
-
-static double number(const json_t *o, const char *key) {
-    const json_t *v = json_object_get(o, key);
-    CHECK(json_is_number(v), "%s: expected a number", key);
-    return json_number_value(v);
-}
-
-static json_t *told(Result r) {
-    json_t *o = json_loads(r.out, 0, NULL);
-    CHECK(r.status == 0 && o, "status %d: %s%s", r.status, r.err, r.out);
-    release(&r);
-    return o;
 }
 
 typedef struct {

@@ -6,8 +6,6 @@
 #include "../tools/logits_file.h"
 #include "tessera.h"
 
-#include <jansson.h>
-
 #define MODEL in_folder("f32.gguf")
 #define MODEL_Q4_0 in_folder("q4_0.gguf")
 #define TEXT in_folder("text.txt")
@@ -129,21 +127,6 @@ static Mean mean_of(const double *v, int n) {
 static int ascending(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
-}
-
-// ---- what the program says
-
-static double number(const json_t *o, const char *key) {
-    const json_t *v = json_object_get(o, key);
-    CHECK(json_is_number(v), "%s: expected a number", key);
-    return json_number_value(v);
-}
-
-static json_t *told(Result r) {
-    json_t *o = json_loads(r.out, 0, NULL);
-    CHECK(r.status == 0 && o, "status %d: %s%s", r.status, r.err, r.out);
-    release(&r);
-    return o;
 }
 
 #define SCORE(model, text, ...)                                                                                        \

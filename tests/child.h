@@ -10,6 +10,7 @@
 #include "files.h"
 
 #include <fcntl.h>
+#include <jansson.h>
 
 enum { MAX_ARGS = 32, NOT_STARTED = 127 };
 
@@ -94,4 +95,18 @@ UNUSED static bool program_missing(const char *program) {
           r.status, r.out, r.err);
     release(&r);
     return missing;
+}
+
+// What a program printed with -o json, and a number of it.
+UNUSED static json_t *told(Result r) {
+    json_t *o = json_loads(r.out, 0, NULL);
+    CHECK(r.status == 0 && o, "status %d: %s%s", r.status, r.err, r.out);
+    release(&r);
+    return o;
+}
+
+UNUSED static double number(const json_t *o, const char *key) {
+    const json_t *v = json_object_get(o, key);
+    CHECK(json_is_number(v), "%s: expected a number", key);
+    return json_number_value(v);
 }

@@ -24,21 +24,22 @@ static void configure(void) {
     done = true;
 }
 
-// C[32 rows][32 lanes] of 0..3, A 4 and 5, B 6 and 7: a tile is loaded once for two products.
-static void gemm_32x32(float *y, int64_t ldy, const uint16_t *panel, const uint16_t *x, int64_t ldx, int64_t step,
-                       int k, bool add) {
+// `rows` of 32 lanes, 16 or 32, a constant at every call. C: tiles 0 to 3, A: 4 and 5, B: 6 and 7; of 32 rows, each A
+// and B is loaded once for two products.
+INNER void gemm_rows(float *y, int64_t ldy, const uint16_t *panel, const uint16_t *x, int64_t ldx, int64_t step, int k,
+                     bool add, const int rows) {
     size_t y_bytes = sizeof(float) * (size_t)ldy, x_bytes = sizeof *x * (size_t)ldx;
+    const bool both = rows > SIDE;
     float *below = y + SIDE * ldy;
+    _tile_zero(0);
+    _tile_zero(1);
+    if (both) _tile_zero(2);
+    if (both) _tile_zero(3);
     if (add) {
         _tile_loadd(0, y, y_bytes);
         _tile_loadd(1, y + SIDE, y_bytes);
-        _tile_loadd(2, below, y_bytes);
-        _tile_loadd(3, below + SIDE, y_bytes);
-    } else {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
+        if (both) _tile_loadd(2, below, y_bytes);
+        if (both) _tile_loadd(3, below + SIDE, y_bytes);
     }
     for (; k > 0; k -= BF16_STEP, x += step, panel += BF16_STEP * PANEL) {
         _tile_loadd(4, x, x_bytes);
@@ -46,35 +47,16 @@ static void gemm_32x32(float *y, int64_t ldy, const uint16_t *panel, const uint1
         _tile_loadd(7, panel + PANEL, PANEL_BYTES);
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(5, x + SIDE * ldx, x_bytes);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
+        if (both) {
+            _tile_loadd(5, x + SIDE * ldx, x_bytes);
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_dpbf16ps(3, 5, 7);
+        }
     }
     _tile_stored(0, y, y_bytes);
     _tile_stored(1, y + SIDE, y_bytes);
-    _tile_stored(2, below, y_bytes);
-    _tile_stored(3, below + SIDE, y_bytes);
-}
-
-static void gemm_16x32(float *y, int64_t ldy, const uint16_t *panel, const uint16_t *x, int64_t ldx, int64_t step,
-                       int k, bool add) {
-    size_t y_bytes = sizeof(float) * (size_t)ldy, x_bytes = sizeof *x * (size_t)ldx;
-    if (add) {
-        _tile_loadd(0, y, y_bytes);
-        _tile_loadd(1, y + SIDE, y_bytes);
-    } else {
-        _tile_zero(0);
-        _tile_zero(1);
-    }
-    for (; k > 0; k -= BF16_STEP, x += step, panel += BF16_STEP * PANEL) {
-        _tile_loadd(4, x, x_bytes);
-        _tile_loadd(6, panel, PANEL_BYTES);
-        _tile_loadd(7, panel + PANEL, PANEL_BYTES);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-    }
-    _tile_stored(0, y, y_bytes);
-    _tile_stored(1, y + SIDE, y_bytes);
+    if (both) _tile_stored(2, below, y_bytes);
+    if (both) _tile_stored(3, below + SIDE, y_bytes);
 }
 
 // Sums of fewer than 16 rows or 32 lanes are made beside y.
@@ -84,7 +66,7 @@ static void gemm_edge(float *y, int64_t ldy, const uint16_t *panel, const uint16
     size_t bytes = sizeof(float) * (size_t)lanes;
     for (int j = 0; add && j < n; j++) memcpy(tile + j * PANEL, y + j * ldy, bytes);
     finish_stores();
-    gemm_16x32(tile, PANEL, panel, x, ldx, step, k, add);
+    gemm_rows(tile, PANEL, panel, x, ldx, step, k, add, SIDE);
     for (int j = 0; j < n; j++) memcpy(y + j * ldy, tile + j * PANEL, bytes);
 }
 
@@ -95,9 +77,9 @@ static void gemm(float *y, int64_t ldy, const uint16_t *panel, const uint16_t *x
     int j = 0;
     if (lanes == PANEL) {
         for (; j + 2 * SIDE <= n; j += 2 * SIDE) {
-            gemm_32x32(y + j * ldy, ldy, panel, x + j * ldx, ldx, step, k, add);
+            gemm_rows(y + j * ldy, ldy, panel, x + j * ldx, ldx, step, k, add, 2 * SIDE);
         }
-        for (; j + SIDE <= n; j += SIDE) gemm_16x32(y + j * ldy, ldy, panel, x + j * ldx, ldx, step, k, add);
+        for (; j + SIDE <= n; j += SIDE) gemm_rows(y + j * ldy, ldy, panel, x + j * ldx, ldx, step, k, add, SIDE);
     }
     for (; j < n; j += SIDE) {
         int rows = n - j < SIDE ? n - j : SIDE;

@@ -3,7 +3,6 @@
 #include "kernels.h"
 
 #include <immintrin.h>
-
 #include <string.h>
 
 enum { PANEL = 32, PAIR = 2, PANEL_PAIRS = PANEL * PAIR };
@@ -35,10 +34,9 @@ static inline __m512 lane_top(const float *s, int n, __m512 old) {
 }
 
 static bool softmax_lanes(uint16_t *panel, const float *s, int n_keys, float *m, float *l, float *alpha) {
-    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     // word i: value i of the low half, then value i of the high one
-    __m512i order =
-        _mm512_add_epi32(_mm512_set1_epi32(0x00100000), _mm512_mullo_epi32(lanes, _mm512_set1_epi32(0x10001)));
+    const __m512i low = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m512i order = _mm512_or_si512(low, _mm512_slli_epi32(_mm512_add_epi32(low, _mm512_set1_epi32(16)), 16));
     int padded = (n_keys + BF16_STEP - 1) / BF16_STEP * BF16_STEP;
     bool rescale = false;
     for (int lane = 0; lane < PANEL; lane += 16) {
