@@ -304,6 +304,16 @@ static int most_by_rows(const Compute *c, const Tensor *w) {
     return dtype_info(w->dtype)->block > 1 && !is_fast(c, w) ? 1 : MATVEC_TOKENS;
 }
 
+// Rows of an item: at most about MATVEC_CHUNK, and as many items for each thread. How rows are cut changes no sum.
+static int matvec_rows(const Tensor *w, int n_threads) {
+    int64_t bytes = (int64_t)tensor_bytes(w), turn = (int64_t)MATVEC_CHUNK * n_threads;
+    int64_t n_items = (bytes + turn - 1) / turn * n_threads, rows = (w->shape[0] + n_items - 1) / n_items;
+    rows = (rows + 3) / 4 * 4;
+    if (rows > MAX_CHUNK_ROWS) rows = MAX_CHUNK_ROWS;
+    while (w->shape[0] / rows > MAX_ITEMS / MAX_LINEARS) rows *= 2;
+    return (int)rows;
+}
+
 void ops_linear(const Compute *c, const Linear *list, int count, const float *x, int n) {
     LinearJob job = {.c = c, .list = list, .x = x, .n = n};
     int limit = MATVEC_TOKENS;
@@ -327,13 +337,9 @@ void ops_linear(const Compute *c, const Linear *list, int count, const float *x,
     double values = 0;
     for (int i = 0; i < count; i++) {
         const Tensor *w = list[i].w;
-        uint64_t all = tensor_bytes(w), rows = (uint64_t)w->shape[0];
-        uint64_t chunk = MATVEC_CHUNK / (all / rows + 1) & ~3ull;
-        if (chunk < 4) chunk = 4;
-        if (chunk > MAX_CHUNK_ROWS) chunk = MAX_CHUNK_ROWS;
-        while (rows / chunk > MAX_ITEMS / MAX_LINEARS) chunk *= 2;
-        job.rows_per_item[i] = few ? (int)chunk : c->kernels->panel;
-        job.first_item[i + 1] = job.first_item[i] + (int)((rows - 1) / (uint64_t)job.rows_per_item[i]) + 1;
+        uint64_t all = tensor_bytes(w);
+        job.rows_per_item[i] = few ? matvec_rows(w, threads_count(c->pool)) : c->kernels->panel;
+        job.first_item[i + 1] = job.first_item[i] + ((int)w->shape[0] - 1) / job.rows_per_item[i] + 1;
         bytes += all;
         values += (double)tensor_count(w);
     }
