@@ -4,6 +4,7 @@
 #include "file.h"
 #include "quant.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -158,11 +159,12 @@ static void store_f32(float *k_row, float *v_column, const float *k, const float
     for (int d = 0; d < head_dim; d++) v_column[d * KV_GROUP] = v[d];
 }
 
-// x[n] as whole numbers of -127..127, `stride` apart; returns what they are multiples of.
+// x[n] as whole numbers of -127..127, `stride` apart; returns what they are multiples of: no number, if there is one
+// that is not finite.
 static float store_q8(int8_t *q, int stride, const float *x, int n) {
-    float most = 0;
-    for (int i = 0; i < n; i++) most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
-    float scale = most / 127, inverse = scale > 0 ? 1 / scale : 0;
+    float most = 0, zero = 0;
+    for (int i = 0; i < n; i++) most = fabsf(x[i]) > most ? fabsf(x[i]) : most, zero += x[i] * 0;
+    float scale = most / 127 + zero, inverse = scale > FLT_MIN ? 1 / scale : 0; // else of no weight
     for (int i = 0; i < n; i++) q[i * stride] = (int8_t)lrintf(x[i] * inverse);
     return scale;
 }

@@ -257,6 +257,32 @@ static void q8_rounding(void) {
     kvcache_close(c);
 }
 
+// What is no number stays none; what is too small for a scale becomes zero.
+static void q8_of_no_number(void) {
+    enum { HD = 8, N = 4 };
+    const float odd[N] = {NAN, INFINITY, -INFINITY, 1e-37f};
+    KvShape shape = {.n_layers = 1, .n_kv_heads = 1, .head_dim = HD, .type = KV_Q8};
+    char err[200] = "";
+    KvCache *c = kvcache_open(&shape, err, sizeof err);
+    CHECK(c && !kvcache_reserve(c, N, err, sizeof err), "%s", err);
+    if (!c) return;
+    float rows[N * HD] = {0};
+    for (int i = 0; i < N; i++) rows[i * HD + i] = odd[i];
+    kvcache_store(c, 0, N, rows, rows);
+    kvcache_advance(c, N);
+    KvView view = kvcache_view(c, 0);
+    for (int i = 0; i < 2 * N; i++) {
+        int stride, t = i % N;
+        float scale;
+        const int8_t *q = q8_vector(&view, t, i >= N, &stride, &scale);
+        if (t < 3) CHECK(isnan(scale), "a vector with %g: scale %g", (double)odd[t], (double)scale);
+        else
+            CHECK((float)q[t * stride] * scale == 0, "a vector of %g is %g", (double)odd[t],
+                  (double)((float)q[t * stride] * scale));
+    }
+    kvcache_close(c);
+}
+
 static void growth_moves_nothing(void) {
     static const int some[] = {0, 1, 5, 6};
     for (int i = 0; i < N_OF(some); i++) {
@@ -653,6 +679,7 @@ int main(void) {
     RUN(layout);
     RUN(bf16_rounding);
     RUN(q8_rounding);
+    RUN(q8_of_no_number);
     RUN(growth_moves_nothing);
     RUN(reserve_is_not_length);
     RUN(window_frees);
