@@ -15,9 +15,9 @@ enum { MATVEC_TOKENS = 10 };
 typedef struct {
     ThreadPool *pool;
     const Kernels *kernels;
-    float *panels; // of each thread: a panel of unpacked weights and the rows it is made from
+    float *panels;                        // of each thread: a panel of unpacked weights and the rows it is made from
     Activations quantized[MATVEC_TOKENS]; // of up to `most_cols` values each, for products with quantized rows
-    uint16_t *rounded;                       // the input as bfloat16, up to `most_rounded` values
+    uint16_t *rounded;                    // the input as bfloat16, up to `most_rounded` values
     int most_cols;
     int64_t most_rounded;
 } Compute;

@@ -9,6 +9,6 @@ enum { PROBE_PASSES = 12 };
 
 // GB/s of all threads together, the best of several passes over memory that no cache holds.
 double probe_read(int n_threads);
-// GFLOP/s of all threads together: a rung's gemm, in bfloat16 where it has that, over a panel that stays in L1; the best
-// of several passes.
+// GFLOP/s of all threads together: a rung's gemm, in bfloat16 where it has that, over a panel that stays in L1; the
+// best of several passes.
 double probe_gemm(int n_threads, CpuRung rung);
