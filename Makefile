@@ -132,11 +132,12 @@ test: deps test-data
 	@$(MAKE) --no-print-directory all checks
 	@tests/run_checks.sh $(CHECKS) tests/check_readme.sh
 
-# Checks that start no thread, neither their own nor a program's, are nothing for tsan.
+# Checks that start no thread, neither their own nor a program's, are nothing for tsan; nor are more rungs than one.
 ALONE_tsan := kernels load picture quant rope safetensors settings tokenizer tokenizer_kinds tokenizer_steps words
+ENV_tsan := TESSERA_TEST_BEST_RUNG=1
 san tsan: deps test-data
 	@$(MAKE) --no-print-directory CONFIG=$@ all checks
-	@TESSERA_BUILD=build/$@ TESSERA_TEST_QUICK=1 tests/run_checks.sh \
+	@TESSERA_BUILD=build/$@ TESSERA_TEST_QUICK=1 $(ENV_$@) tests/run_checks.sh \
 	  $(filter-out $(ALONE_$@:%=build/$@/tests/check_%),$(CHECKS:$(B)/%=build/$@/%))
 
 # Cross-compiled, and run by qemu-user; the libraries come as Debian's arm64 packages.
