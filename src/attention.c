@@ -225,21 +225,24 @@ typedef struct {
     const float *k_scales, *v_scales;
 } Stored;
 
-static Stored stored_at(const Plan *p, const Item *it, int j0) {
-    const KvView *kv = &p->a->kv;
-    const char *base = (const char *)kv->blocks[j0 / KV_BLOCK] + (size_t)it->head * kv->head_bytes;
+static Stored stored_at(const KvView *kv, int head, int j0) {
+    const char *base = (const char *)kv->blocks[j0 / KV_BLOCK] + (size_t)head * kv->head_bytes;
     size_t at = (size_t)(j0 % KV_BLOCK) * (size_t)kv->head_dim * kv_value_bytes(kv->type);
     const float *scales = (const float *)(const void *)(base + kv->scales_offset) + j0 % KV_BLOCK;
     return (Stored){base + at, base + kv->v_offset + at, scales, scales + KV_BLOCK};
 }
 
-// [n_keys][head_dim]
+// [n_keys][head_dim], in `room` if they have to be unpacked.
+static const float *k_rows(const Kernels *kn, const KvView *kv, Stored t, int n_keys, float *room) {
+    int n = n_keys * kv->head_dim;
+    if (kv->type == KV_F32) return t.k;
+    if (kv->type == KV_BF16) kn->f32_from_bf16(room, n, t.k, n, 1, n);
+    else kn->unpack_i8g(room, t.k, t.k_scales, kv->head_dim, 0, n);
+    return room;
+}
+
 static const float *k_tile(const Plan *p, const Lane *w, Stored t, int n_keys) {
-    int hd = p->a->kv.head_dim, n = n_keys * hd;
-    if (p->a->kv.type == KV_F32) return t.k;
-    if (p->a->kv.type == KV_BF16) p->kernels->f32_from_bf16(w->k, n, t.k, n, 1, n);
-    else p->kernels->unpack_i8g(w->k, t.k, t.k_scales, hd, 0, n);
-    return w->k;
+    return k_rows(p->kernels, &p->a->kv, t, n_keys, w->k);
 }
 
 // KV_GROUP keys of V^T: y[d * ld + i]
@@ -325,9 +328,8 @@ static void finish_row(const Plan *p, const Item *it, int r, int d, int n, const
 
 static void start_rows(const Plan *p, const Item *it, Lane *w) {
     const float *sinks = it->span == 0 ? p->a->mask.sink_logits : NULL;
-    const float log2e = 1.44269504088896340736f;
     for (int r = 0; r < it->n_rows; r++) {
-        w->m[r] = sinks ? sinks[it->head * p->group + r / it->n_q] * log2e : SCORE_START;
+        w->m[r] = sinks ? sinks[it->head * p->group + r / it->n_q] * LOG2_E : SCORE_START;
         w->l[r] = sinks ? 1 : 0;
     }
 }
@@ -390,10 +392,11 @@ static void row_softmax(const Plan *p, const Item *it, const Lane *w, int r, int
 
 // The first tile of the next item in memory, if there is one.
 static Stored stored_next(const Plan *p, const Item *it, Stored t) {
-    Item next = item_at(p, it->index + 1 < p->n_items ? it->index + 1 : it->index);
+    if (it->index + 1 == p->n_items) return t;
+    Item next = item_at(p, it->index + 1);
     TileList tiles = list_tiles(p, &next);
     int first = span_start(p, tiles, next.span);
-    return first < tiles.n ? stored_at(p, &next, tile_at(tiles, first) * TILE) : t;
+    return first < tiles.n ? stored_at(&p->a->kv, next.head, tile_at(tiles, first) * TILE) : t;
 }
 
 // From one address to another of the cache; it is only fetched ahead of its use.
@@ -408,8 +411,9 @@ static void row_way(const Plan *p, const Item *it, Lane *w, TileList tiles, int 
     for (int i = first; i < last; i++) {
         int j0 = tile_at(tiles, i) * TILE, n = min_int(TILE, it->hi_max - j0);
         if (judge(p, it, w, 0, n_rows, j0, j0 + n) == SKIP) continue;
-        Stored t = stored_at(p, it, j0);
-        Stored next = i + 1 < last ? stored_at(p, it, tile_at(tiles, i + 1) * TILE) : stored_next(p, it, t);
+        Stored t = stored_at(&p->a->kv, it->head, j0);
+        Stored next =
+            i + 1 < last ? stored_at(&p->a->kv, it->head, tile_at(tiles, i + 1) * TILE) : stored_next(p, it, t);
         row_scores(p, it, w, t, n, way_to(next.k, t.k));
         for (int r = 0; r < n_rows; r++) row_softmax(p, it, w, r, j0, n);
         if (p->a->kv.type == KV_Q8) scale_keys(w->s, t.v_scales, n, n_rows);
@@ -499,7 +503,7 @@ static void panel_way(const Plan *p, const Item *it, Lane *w, TileList tiles, in
             int r1 = min_int(r0 + panel, it->n_rows);
             Verdict verdict = judge(p, it, w, r0, r1, j0, j0 + n);
             if (verdict == SKIP) continue;
-            if (!t.k && !t.k16) t = unpack_tile(p, w, stored_at(p, it, j0), n);
+            if (!t.k && !t.k16) t = unpack_tile(p, w, stored_at(&p->a->kv, it->head, j0), n);
             panel_scores(p, w, &t, r0, n);
             if (p->a->softcap > 0) cap_scores(p, w->s, n * panel);
             if (verdict == EDGE) apply_mask(p, it, w, w->s, panel, r0, r1 - r0, j0, n);
@@ -591,18 +595,6 @@ void attention(ThreadPool *pool, AttnScratch *scratch, const Attention *a) {
 
 // ---- pictures
 
-static void copy_key(float *k, const KvView *kv, int head, int pos) {
-    const char *base = (const char *)kv->blocks[pos / KV_BLOCK] + (size_t)head * kv->head_bytes;
-    int at = pos % KV_BLOCK, hd = kv->head_dim;
-    const char *row = base + (size_t)at * (size_t)hd * kv_value_bytes(kv->type);
-    const float *scales = (const float *)(const void *)(base + kv->scales_offset);
-    for (int d = 0; d < hd; d++) {
-        k[d] = kv->type == KV_F32    ? ((const float *)(const void *)row)[d]
-               : kv->type == KV_BF16 ? f32_from_bf16(((const uint16_t *)(const void *)row)[d])
-                                     : (float)((const int8_t *)row)[d] * scales[at];
-    }
-}
-
 // The keys of a, with value j = unit vector j - first (zeros for the others).
 static void store_unit_values(KvCache *units, const Attention *a, int first, float *k, float *v) {
     const KvView *kv = &a->kv;
@@ -611,7 +603,8 @@ static void store_unit_values(KvCache *units, const Attention *a, int first, flo
     for (int j = 0; j < a->n_keys; j++) {
         memset(v, 0, sizeof *v * (size_t)width);
         for (int h = 0; h < kv->n_kv_heads; h++) {
-            copy_key(k + h * hd, kv, h, j);
+            float *key = k + h * hd;
+            memmove(key, k_rows(kernels(), kv, stored_at(kv, h, j), 1, key), sizeof *key * (size_t)hd);
             if (j >= first && j < first + hd) v[h * hd + j - first] = 1;
         }
         kvcache_store(units, 0, 1, k, v);

@@ -201,20 +201,19 @@ static void matvec_item(void *context, int item, int worker) {
 
 // ---- many tokens: panels
 
-// Columns k0.. of n_rows rows that are not fp32, ld apart.
-static void unpack_rows(const Kernels *k, float *rows, int64_t ld, const Tensor *w, int row0, int n_rows, int k0,
-                        int kn) {
+// Columns k0.. of n_rows rows that are not fp32, UNPACK_K apart.
+static void unpack_rows(const Kernels *k, float *rows, const Tensor *w, int row0, int n_rows, int k0, int kn) {
     int64_t cols = w->shape[1], first = row0 * cols + k0;
     const uint16_t *half = (const uint16_t *)w->data + first;
     switch (w->dtype) {
-    case DTYPE_F16: k->f32_from_f16(rows, ld, half, cols, n_rows, kn); break;
-    case DTYPE_BF16: k->f32_from_bf16(rows, ld, half, cols, n_rows, kn); break;
+    case DTYPE_F16: k->f32_from_f16(rows, UNPACK_K, half, cols, n_rows, kn); break;
+    case DTYPE_BF16: k->f32_from_bf16(rows, UNPACK_K, half, cols, n_rows, kn); break;
     case DTYPE_I8G:
         for (int i = 0; i < n_rows; i++)
-            k->unpack_i8g(rows + i * ld, w->data, w->scales, w->group, first + i * cols, kn);
+            k->unpack_i8g(rows + i * UNPACK_K, w->data, w->scales, w->group, first + i * cols, kn);
         break;
     default:
-        for (int i = 0; i < n_rows; i++) unpack_blocks(k, rows + i * ld, w, row0 + i, k0, kn);
+        for (int i = 0; i < n_rows; i++) unpack_blocks(k, rows + i * UNPACK_K, w, row0 + i, k0, kn);
     }
 }
 
@@ -224,53 +223,43 @@ static bool is_bf16(const Compute *c, const Tensor *w, int n) {
            n * w->shape[1] <= c->most_rounded;
 }
 
-// Rows row0.. of w times x, GEMM_K columns at a time; `add` to what y holds.
-static void gemm_f32(const LinearJob *job, const Linear *l, int row0, int n_rows, bool add, float *panel) {
-    const Kernels *k = job->c->kernels;
-    const Tensor *w = l->w;
-    int rows = (int)w->shape[0], cols = (int)w->shape[1];
-    float *unpacked = panel + PANEL_FLOATS;
-    for (int k0 = 0, kn; k0 < cols; k0 += kn) {
-        kn = cols - k0 < GEMM_K ? cols - k0 : GEMM_K;
-        if (w->dtype == DTYPE_F32) {
-            k->pack(panel, (const float *)w->data + (int64_t)row0 * cols + k0, cols, n_rows, kn);
-        } else {
-            for (int j = 0, n; j < kn; j += n) {
-                n = kn - j < UNPACK_K ? kn - j : UNPACK_K;
-                unpack_rows(k, unpacked, UNPACK_K, w, row0, n_rows, k0 + j, n);
-                k->pack(panel + j * k->panel, unpacked, UNPACK_K, n_rows, n);
-            }
-        }
-        k->gemm(l->y + row0, rows, panel, job->x + k0, cols, job->n, kn, n_rows, add || k0 > 0);
-    }
-}
-
-// Two bfloat16 of a row make a word of a panel, so that it is packed as words.
-static void bf16_panel(const Kernels *k, float *panel, const Tensor *w, int row0, int n_rows, int k0, int kn) {
+// Columns k0.. of n_rows rows, as a panel. In bfloat16 two values of a row make a word of it, so that it is packed as
+// words.
+static void make_panel(const Kernels *k, bool bf16, float *panel, const Tensor *w, int row0, int n_rows, int k0,
+                       int kn) {
+    int word = bf16 ? 2 : 1;
     int64_t cols = w->shape[1];
-    const uint16_t *half = (const uint16_t *)w->data + row0 * cols + k0;
-    if (w->dtype == DTYPE_BF16 && (uintptr_t)half % sizeof(float) == 0) {
-        k->pack(panel, (const float *)(const void *)half, cols / 2, n_rows, kn / 2);
-        return;
+    if (w->dtype == (bf16 ? DTYPE_BF16 : DTYPE_F32)) {
+        const char *first = (const char *)w->data + (row0 * cols + k0) * (int64_t)sizeof(float) / word;
+        if (!bf16 || (uintptr_t)first % sizeof(float) == 0) {
+            k->pack(panel, (const float *)(const void *)first, cols / word, n_rows, kn / word);
+            return;
+        }
     }
     float *rows = panel + PANEL_FLOATS;
     for (int j = 0, n; j < kn; j += n) {
         n = kn - j < UNPACK_K ? kn - j : UNPACK_K;
-        unpack_rows(k, rows, UNPACK_K, w, row0, n_rows, k0 + j, n);
-        k->bf16->round((uint16_t *)(void *)rows, rows, UNPACK_K * n_rows); // in place: half as long
-        k->pack(panel + j * MAX_PANEL / 2, rows, UNPACK_K / 2, n_rows, n / 2);
+        unpack_rows(k, rows, w, row0, n_rows, k0 + j, n);
+        if (bf16) k->bf16->round((uint16_t *)(void *)rows, rows, UNPACK_K * n_rows); // in place: half as long
+        k->pack(panel + j / word * k->panel, rows, UNPACK_K / word, n_rows, n / word);
     }
 }
 
-// The same in bfloat16.
-static void gemm_bf16(const LinearJob *job, const Linear *l, int row0, int n_rows, bool add, float *panel) {
+// Rows row0.. of w times x; `add` to what y holds.
+static void multiply_rows(const LinearJob *job, const Linear *l, int row0, int n_rows, bool add, float *panel) {
     const Kernels *k = job->c->kernels;
-    int rows = (int)l->w->shape[0], cols = (int)l->w->shape[1];
-    for (int k0 = 0, kn; k0 < cols; k0 += kn) {
-        kn = cols - k0 < BF16_K ? cols - k0 : BF16_K;
-        bf16_panel(k, panel, l->w, row0, n_rows, k0, kn);
-        k->bf16->gemm(l->y + row0, rows, (const uint16_t *)(const void *)panel, job->c->rounded + k0, cols, BF16_STEP,
-                      job->n, kn, n_rows, add || k0 > 0);
+    bool bf16 = is_bf16(job->c, l->w, job->n);
+    int rows = (int)l->w->shape[0], cols = (int)l->w->shape[1], step = bf16 ? BF16_K : GEMM_K;
+    float *y = l->y + row0;
+    for (int k0 = 0; k0 < cols; k0 += step, add = true) {
+        int kn = cols - k0 < step ? cols - k0 : step;
+        make_panel(k, bf16, panel, l->w, row0, n_rows, k0, kn);
+        if (bf16) {
+            k->bf16->gemm(y, rows, (const uint16_t *)(const void *)panel, job->c->rounded + k0, cols, BF16_STEP, job->n,
+                          kn, n_rows, add);
+        } else {
+            k->gemm(y, rows, panel, job->x + k0, cols, job->n, kn, n_rows, add);
+        }
     }
 }
 
@@ -283,8 +272,7 @@ static void gemm_item(void *context, int item, int worker) {
         float *y = l->y + (int64_t)t * rows + row0;
         for (int i = 0; i < n_rows; i++) y[i] = l->bias[row0 + i] + (l->add ? y[i] : 0);
     }
-    bool in_bf16 = is_bf16(job->c, l->w, job->n);
-    (in_bf16 ? gemm_bf16 : gemm_f32)(job, l, row0, n_rows, l->add || l->bias, worker_panels(job->c, worker));
+    multiply_rows(job, l, row0, n_rows, l->add || l->bias, worker_panels(job->c, worker));
     for (int t = 0; l->act && t < job->n; t++) {
         job->c->kernels->activate(l->y + (int64_t)t * rows + row0, n_rows, l->act);
     }
@@ -332,7 +320,8 @@ void ops_linear(const Compute *c, const Linear *list, int count, const float *x,
         int64_t cols = list[0].w->shape[1];
         c->kernels->quantize(&c->quantized[t], x + t * cols, (int)cols);
     }
-    if (rounded) threads_for(c->pool, (int)((n * list[0].w->shape[1] - 1) / ROUND_CHUNK) + 1, round_item, &job);
+    int64_t n_x = n * list[0].w->shape[1];
+    if (rounded) threads_for_if(n_x >= SMALL_FLOATS, c->pool, (int)((n_x - 1) / ROUND_CHUNK) + 1, round_item, &job);
     uint64_t bytes = 0;
     double values = 0;
     for (int i = 0; i < count; i++) {
