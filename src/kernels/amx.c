@@ -63,11 +63,10 @@ INNER void gemm_rows(float *y, int64_t ldy, const uint16_t *panel, const uint16_
 static void gemm_edge(float *y, int64_t ldy, const uint16_t *panel, const uint16_t *x, int64_t ldx, int64_t step, int n,
                       int k, int lanes, bool add) {
     _Alignas(TILE_BYTES) float tile[SIDE * PANEL] = {0};
-    size_t bytes = sizeof(float) * (size_t)lanes;
-    for (int j = 0; add && j < n; j++) memcpy(tile + j * PANEL, y + j * ldy, bytes);
+    if (add) copy_rows(tile, PANEL, y, ldy, n, lanes);
     finish_stores();
     gemm_rows(tile, PANEL, panel, x, ldx, step, k, add, SIDE);
-    for (int j = 0; j < n; j++) memcpy(y + j * ldy, tile + j * PANEL, bytes);
+    copy_rows(y, ldy, tile, PANEL, n, lanes);
 }
 
 static void gemm(float *y, int64_t ldy, const uint16_t *panel, const uint16_t *x, int64_t ldx, int64_t step, int n,

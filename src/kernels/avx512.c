@@ -6,10 +6,10 @@
 
 #define TABLE kernels_avx512
 #define RUNG_NAME "avx512"
-#define PANEL_V 2
-#define GEMM_COLS 12
 #define V __m512
 #define LANES 16
+#define PANEL_V 2
+#define GEMM_COLS 12
 
 #define v_zero _mm512_setzero_ps
 #define v_set1 _mm512_set1_ps

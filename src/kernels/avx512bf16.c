@@ -51,12 +51,11 @@ static void gemm(float *y, int64_t ldy, const uint16_t *panel, const uint16_t *x
         return;
     }
     float tile[GEMM_COLS * PANEL] = {0};
-    size_t bytes = sizeof(float) * (size_t)lanes;
     for (int j = 0; j < n; j += GEMM_COLS) {
         int cols = n - j < GEMM_COLS ? n - j : GEMM_COLS;
-        for (int c = 0; add && c < cols; c++) memcpy(tile + c * PANEL, y + (j + c) * ldy, bytes);
+        if (add) copy_rows(tile, PANEL, y + j * ldy, ldy, cols, lanes);
         gemm_full(tile, PANEL, panel, x + j * ldx, ldx, step, cols, k, add);
-        for (int c = 0; c < cols; c++) memcpy(y + (j + c) * ldy, tile + c * PANEL, bytes);
+        copy_rows(y + j * ldy, ldy, tile, PANEL, cols, lanes);
     }
 }
 

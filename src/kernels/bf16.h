@@ -1,6 +1,6 @@
 // What the bfloat16 rungs share: rounding, and a softmax that leaves a panel. Included by avx512bf16.c and amx.c.
 #pragma once
-#include "kernels.h"
+#include "inner.h"
 
 #include <immintrin.h>
 #include <string.h>

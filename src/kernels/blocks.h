@@ -29,7 +29,7 @@
 // (kernels.h), so that sums of products are exact, and what is lost is the vector's rounding: 2^-16 of the largest of
 // 32 neighbours, far below what quantized weights have lost before.
 
-#include "kernels.h"
+#include "inner.h"
 
 #include <string.h>
 

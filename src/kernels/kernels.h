@@ -18,9 +18,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define INNER static inline __attribute__((always_inline)) // so that the types and counts of a loop are known
-enum { LINE_BYTES = 64, AHEAD_BYTES = 4096 };              // a cache line; what is fetched ahead of a long row
-
 enum { MAX_PANEL = 32, BF16_STEP = 32, BF16_ROWS = 16, DOTS_STEP = 32 };
 
 typedef enum {

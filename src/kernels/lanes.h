@@ -12,7 +12,7 @@
 //   v_sum4(y, a, b, c, d)     y[0..3] = the sums of four vectors, each in the same order as the others
 //   transpose_4(dst, ldd, src, lds)  dst[k * ldd + i] = src[i * lds + k] for i < LANES, k < 4
 //   PANEL_V, GEMM_COLS        vectors in a panel, columns held in registers: PANEL_V * GEMM_COLS accumulators
-#include "kernels.h"
+#include "inner.h"
 
 #include <math.h>
 #include <string.h>
@@ -320,12 +320,11 @@ static void gemm(float *y, int64_t ldy, const float *panel, const float *x, int6
         return;
     }
     float tile[GEMM_COLS * PANEL] = {0};
-    size_t bytes = sizeof(float) * (size_t)lanes;
     for (int j = 0; j < n; j += GEMM_COLS) {
         int cols = n - j < GEMM_COLS ? n - j : GEMM_COLS;
-        for (int c = 0; add && c < cols; c++) memcpy(tile + c * PANEL, y + (j + c) * ldy, bytes);
+        if (add) copy_rows(tile, PANEL, y + j * ldy, ldy, cols, lanes);
         gemm_full(tile, PANEL, panel, x + j * ldx, ldx, cols, k, add);
-        for (int c = 0; c < cols; c++) memcpy(y + (j + c) * ldy, tile + c * PANEL, bytes);
+        copy_rows(y + j * ldy, ldy, tile, PANEL, cols, lanes);
     }
 }
 

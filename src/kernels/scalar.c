@@ -30,44 +30,48 @@ static void matvec_bf16(float *y, const uint16_t *w, int64_t ldw, const float *x
     }
 }
 
-static int64_t dots_at(int64_t ldw, int64_t step, int i, int j) {
-    return j / DOTS_STEP * step + i * ldw + j % DOTS_STEP;
+// Dots of the rows whose values `value` tells.
+static void dots(float *y, int64_t ldy, float (*value)(const void *w, int64_t at), const void *w, int64_t ldw,
+                 int64_t step, const float *x, int64_t ldx, int n_rows, int n_x, int k) {
+    for (int r = 0; r < n_x; r++) {
+        for (int i = 0; i < n_rows; i++) {
+            float sum = 0;
+            for (int j = 0; j < k; j++) {
+                sum += value(w, j / DOTS_STEP * step + i * ldw + j % DOTS_STEP) * x[r * ldx + j];
+            }
+            y[r * ldy + i] = sum;
+        }
+    }
+}
+
+static float value_f32(const void *w, int64_t at) {
+    return ((const float *)w)[at];
 }
 
 static void dots_f32(float *y, int64_t ldy, const float *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
                      int n_rows, int n_x, int k, ptrdiff_t ahead) {
     (void)ahead;
-    for (int r = 0; r < n_x; r++) {
-        for (int i = 0; i < n_rows; i++) {
-            float sum = 0;
-            for (int j = 0; j < k; j++) sum += w[dots_at(ldw, step, i, j)] * x[r * ldx + j];
-            y[r * ldy + i] = sum;
-        }
-    }
+    dots(y, ldy, value_f32, w, ldw, step, x, ldx, n_rows, n_x, k);
+}
+
+static float value_bf16(const void *w, int64_t at) {
+    return f32_from_bf16(((const uint16_t *)w)[at]);
 }
 
 static void dots_bf16(float *y, int64_t ldy, const uint16_t *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
                       int n_rows, int n_x, int k, ptrdiff_t ahead) {
     (void)ahead;
-    for (int r = 0; r < n_x; r++) {
-        for (int i = 0; i < n_rows; i++) {
-            float sum = 0;
-            for (int j = 0; j < k; j++) sum += f32_from_bf16(w[dots_at(ldw, step, i, j)]) * x[r * ldx + j];
-            y[r * ldy + i] = sum;
-        }
-    }
+    dots(y, ldy, value_bf16, w, ldw, step, x, ldx, n_rows, n_x, k);
+}
+
+static float value_i8(const void *w, int64_t at) {
+    return (float)((const int8_t *)w)[at];
 }
 
 static void dots_i8(float *y, int64_t ldy, const int8_t *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
                     int n_rows, int n_x, int k, ptrdiff_t ahead) {
     (void)ahead;
-    for (int r = 0; r < n_x; r++) {
-        for (int i = 0; i < n_rows; i++) {
-            float sum = 0;
-            for (int j = 0; j < k; j++) sum += (float)w[dots_at(ldw, step, i, j)] * x[r * ldx + j];
-            y[r * ldy + i] = sum;
-        }
-    }
+    dots(y, ldy, value_i8, w, ldw, step, x, ldx, n_rows, n_x, k);
 }
 
 static void unpack_i8g(float *y, const int8_t *q, const float *scales, int group, int64_t first, int n) {
