@@ -36,12 +36,13 @@ endif
 
 MACHINE := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
 RUNGS_x86_64 := avx2 avx512 avx512bf16 amx
-RUNGS_aarch64 := neon neon_dot
+RUNGS_aarch64 := neon neon_dot neon_bf16
 FLAGS_avx2 := -mavx2 -mfma -mf16c
 FLAGS_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c -mprefer-vector-width=512
 FLAGS_avx512bf16 := $(FLAGS_avx512) -mavx512bf16
 FLAGS_amx := $(FLAGS_avx512bf16) -mamx-tile -mamx-bf16
 FLAGS_neon_dot := -march=armv8.2-a+dotprod
+FLAGS_neon_bf16 := -march=armv8.2-a+dotprod+bf16
 FLAGS_picture := -fwrapv -fno-sanitize=nonnull-attribute,shift # stb's JPEG code counts on sums that wrap
 FLAGS_check_encdec := -fno-tree-vectorize # gcc 12 for aarch64 crashes on one of its loops; the same below
 FLAGS_check_kernels := -fno-tree-vectorize

@@ -1,9 +1,9 @@
 // attention: see attention.h.
 //
 // A work item is (KV head, block of queries, span of key tiles). Its rows are the block's queries of every query head
-// that shares the KV head. Many rows go the panel way: Q^T packed once, scores S^T[key][row] = K Q^T, softmax with a
-// row per lane, O^T[d][row] += V^T P^T, all with the one gemm kernel and S^T as the next product's panel in place. Few
-// rows (decode) go the row way: dots with the rows of K and of V^T, with the one matvec kernel.
+// that shares the KV head. For each tile: scores S[row][key] = Q K^T, softmax of each row, O[row][d] += P V. The
+// cache's K and V are the panels of both products where they lie (kvcache.h); Q and P are the rows. Where the rung has
+// products of bfloat16, many rows are rounded to it; few rows (decode) stay fp32.
 #include "attention.h"
 
 #include "file.h"
@@ -15,11 +15,13 @@
 #include <string.h>
 
 enum {
-    TILE = 128,        // keys; divides KV_BLOCK
+    TILE = KV_BLOCK,   // keys
+    SCORE_ROWS = 96,   // rows that meet a tile at a time: their scores stay near
+    FEW_ROWS = 8,      // stay fp32
     MAX_ROWS = 256,    // of an item, unless one query has more heads
     MAX_Q_BLOCK = 64,  // queries of an item
     WANTED_ITEMS = 16, // split the keys where there are fewer (KV head, query block) pairs
-    SPAN_TILES = 2,    // a span is at least this long
+    SPAN_TILES = 1,    // a span is at least this long
     MAX_ITEMS_SPLIT = 2 * WANTED_ITEMS,
     SMALL_WORK = 64 * 1024, // multiply-adds that are not worth a hand-off to other threads
     ALIGNMENT = 64,
@@ -27,13 +29,15 @@ enum {
 
 static const float LOG2_E = 1.44269504088896340736f; // softmax works in base 2
 
-typedef struct {  // one worker's memory
-    float *q, *o; // panel way: [panels][head_dim][PANEL], q perhaps in bfloat16; row way: [rows][head_dim]
-    float *m, *l; // [rows], the running maximum and sum
-    float *s;     // [TILE][PANEL] or [rows][TILE]
-    float *p;     // s in bfloat16
-    float *k, *v; // the tile unpacked: [TILE][head_dim], [head_dim][TILE] or, in bfloat16, groups; row way: v is of P V
-    int *lo, *hi; // [rows], visible keys of each row
+typedef struct {     // one worker's memory
+    float *q;        // [rows][head_dim of whole words]
+    uint16_t *q16;   // the same in bfloat16
+    float *o;        // [rows][head_dim]
+    float *m, *l;    // [rows], the running maximum and sum
+    float *s;        // [SCORE_ROWS][TILE], scores, then probabilities
+    uint16_t *p;     // the same in bfloat16
+    uint16_t *k, *v; // a tile of an int8 cache in bfloat16; v: also the last keys of a tile
+    int *lo, *hi;    // [rows], visible keys of each row
 } Lane;
 
 struct AttnScratch {
@@ -49,8 +53,8 @@ typedef struct {
     const Attention *a;
     AttnScratch *scratch;
     const Kernels *kernels;
-    bool bf16; // the panel way
     int group; // query heads of a KV head
+    int width; // dimensions of a row of Q, whole words of the cache
     int q_block, n_blocks, n_spans, n_items;
 } Plan;
 
@@ -59,6 +63,7 @@ typedef struct {
     int head, block, span; // KV head
     int t0, n_q, n_rows;   // queries t0..t0+n_q-1; row = head in group * n_q + query
     int lo_min, hi_max;    // of all rows
+    bool bf16;             // the products are of bfloat16
 } Item;
 
 static int min_int(int a, int b) {
@@ -77,6 +82,7 @@ static Item item_at(const Plan *p, int index) {
     it.t0 = it.block * p->q_block;
     it.n_q = min_int(p->q_block, a->n_q - it.t0);
     it.n_rows = it.n_q * p->group;
+    it.bf16 = p->kernels->bf16 && a->kv.type != KV_F32 && p->width % BF16_STEP == 0 && it.n_rows > FEW_ROWS;
     int last_pos = a->pos0 + it.t0 + it.n_q - 1;
     it.hi_max = a->mask.causal ? min_int(last_pos + 1, a->n_keys) : a->n_keys;
     it.lo_min = a->mask.window > 0 ? max_int(0, a->pos0 + it.t0 - a->mask.window + 1) : 0;
@@ -96,11 +102,15 @@ static size_t padded(size_t n_floats) {
 
 AttnScratch *attention_scratch(int n_threads, int n_heads, int n_kv_heads, int head_dim, char *err, size_t errlen) {
     int group = n_heads / n_kv_heads;
-    size_t hd = (size_t)head_dim, rows = (size_t)q_block_for(group) * (size_t)group;
-    rows = (rows + MAX_PANEL - 1) / MAX_PANEL * MAX_PANEL;
-    size_t tile = padded(TILE * MAX_PANEL);
-    size_t each[] = {padded(rows * hd), padded(rows * hd), padded(rows), padded(rows), tile, tile,
-                     padded(TILE * hd), padded(TILE * hd), padded(rows), padded(rows)};
+    size_t hd = (size_t)head_dim, whole = (hd + 3) / 4 * 4, rows = (size_t)q_block_for(group) * (size_t)group;
+    rows = (rows + BF16_ROWS - 1) / BF16_ROWS * BF16_ROWS;
+    size_t scores = SCORE_ROWS * TILE, tile = padded(TILE * whole / 2);
+    size_t each[] = {padded(rows * whole), padded(rows * whole / 2),
+                     padded(rows * hd),    padded(rows),
+                     padded(rows),         padded(scores),
+                     padded(scores / 2),   tile,
+                     tile + MAX_PANEL,     padded(rows),
+                     padded(rows)};
     size_t per_worker = 0, parts = MAX_ITEMS_SPLIT * rows * (hd + 2);
     for (size_t i = 0; i < sizeof each / sizeof *each; i++) per_worker += each[i];
     size_t bytes = sizeof(float) * (per_worker * (size_t)n_threads + padded(parts));
@@ -118,8 +128,9 @@ AttnScratch *attention_scratch(int n_threads, int n_heads, int n_kv_heads, int h
     float *p = s->memory + padded(parts);
     for (int i = 0; i < n_threads; i++) {
         Lane *w = &lanes[i];
-        void **fields[] = {(void **)&w->q, (void **)&w->o, (void **)&w->m, (void **)&w->l,  (void **)&w->s,
-                           (void **)&w->p, (void **)&w->k, (void **)&w->v, (void **)&w->lo, (void **)&w->hi};
+        void **fields[] = {(void **)&w->q, (void **)&w->q16, (void **)&w->o, (void **)&w->m,
+                           (void **)&w->l, (void **)&w->s,   (void **)&w->p, (void **)&w->k,
+                           (void **)&w->v, (void **)&w->lo,  (void **)&w->hi};
         for (size_t f = 0; f < sizeof fields / sizeof *fields; p += each[f++]) *fields[f] = p;
     }
     return s;
@@ -162,6 +173,12 @@ static int tile_at(TileList list, int i) {
     return i < list.n_sink_tiles ? i : list.first + i - list.n_sink_tiles;
 }
 
+// The first key of a tile that is looked at: where the group of the first visible one begins.
+static int first_key(const Plan *p, const Item *it, int tile) {
+    int j0 = tile * TILE;
+    return j0 < p->a->mask.n_sinks ? j0 : max_int(j0, it->lo_min / KV_GROUP * KV_GROUP);
+}
+
 // Where a span begins in the list.
 static int span_start(const Plan *p, TileList list, int span) {
     return (int)((int64_t)list.n * span / p->n_spans);
@@ -196,107 +213,101 @@ static Verdict judge(const Plan *p, const Item *it, const Lane *w, int r0, int r
     return b == SKIP ? SKIP : b == FULL ? v : EDGE;
 }
 
-// s[j * ld + i] for keys j0 + j, rows r0 + i.
-static void apply_mask(const Plan *p, const Item *it, const Lane *w, float *s, int ld, int r0, int n_rows, int j0,
-                       int n_keys) {
+static void forbid(float *s, int from, int to) {
+    for (int j = max_int(from, 0); j < to; j++) s[j] = SCORE_MASKED;
+}
+
+// The scores of row r for keys j0..j0+n-1.
+static void apply_mask(const Plan *p, const Item *it, const Lane *w, float *s, int r, int j0, int n) {
     const AttnMask *mask = &p->a->mask;
-    for (int j = 0; j < n_keys; j++) {
-        int key = j0 + j;
-        bool sink = key < mask->n_sinks;
-        for (int i = 0; i < n_rows; i++) {
-            bool visible = (key < w->hi[r0 + i]) & (sink | (key >= w->lo[r0 + i])); // no branches: this vectorizes
-            s[j * ld + i] = visible ? s[j * ld + i] : SCORE_MASKED;
-        }
-    }
-    for (int i = 0; mask->bitmap && i < n_rows; i++) {
-        int t = it->t0 + (r0 + i) % it->n_q;
-        const uint8_t *bits = mask->bitmap + (int64_t)(t / mask->block) * mask->bitmap_stride;
-        for (int j = 0; j < n_keys; j++) {
-            if (!bits[(j0 + j) / mask->block]) s[j * ld + i] = SCORE_MASKED;
-        }
+    forbid(s, mask->n_sinks - j0, min_int(w->lo[r] - j0, n));
+    forbid(s, w->hi[r] - j0, n);
+    if (!mask->bitmap) return;
+    const uint8_t *bits = mask->bitmap + (int64_t)((it->t0 + r % it->n_q) / mask->block) * mask->bitmap_stride;
+    for (int j = 0; j < n; j++) {
+        if (!bits[(j0 + j) / mask->block]) s[j] = SCORE_MASKED;
     }
 }
 
 // ---- a tile of K and V
 
-// Keys j0.. of the cache, as they are: K's rows, V's groups from j0's on, and with KV_Q8 the scales of both.
+// Keys of the cache as they are, and with KV_Q8 the scales of K and of V.
 typedef struct {
     const void *k, *v;
     const float *k_scales, *v_scales;
 } Stored;
 
+// From key j0 on, where a group begins.
 static Stored stored_at(const KvView *kv, int head, int j0) {
     const char *base = (const char *)kv->blocks[j0 / KV_BLOCK] + (size_t)head * kv->head_bytes;
-    size_t at = (size_t)(j0 % KV_BLOCK) * (size_t)kv->head_dim * kv_value_bytes(kv->type);
-    const float *scales = (const float *)(const void *)(base + kv->scales_offset) + j0 % KV_BLOCK;
-    return (Stored){base + at, base + kv->v_offset + at, scales, scales + KV_BLOCK};
+    size_t at = (size_t)(j0 % KV_BLOCK);
+    const float *scales = (const float *)(const void *)(base + kv->scales_offset) + at;
+    return (Stored){base + at * (size_t)kv->key_words * sizeof(float),
+                    base + kv->v_offset + at * (size_t)kv->head_dim * kv_value_bytes(kv->type), scales,
+                    scales + KV_BLOCK};
 }
 
-// [n_keys][head_dim], in `room` if they have to be unpacked.
-static const float *k_rows(const Kernels *kn, const KvView *kv, Stored t, int n_keys, float *room) {
-    int n = n_keys * kv->head_dim;
-    if (kv->type == KV_F32) return t.k;
-    if (kv->type == KV_BF16) kn->f32_from_bf16(room, n, t.k, n, 1, n);
-    else kn->unpack_i8g(room, t.k, t.k_scales, kv->head_dim, 0, n);
-    return room;
+// From one address to another of the cache; it is only fetched ahead of its use.
+static ptrdiff_t way_to(const void *to, const void *from) {
+    return (ptrdiff_t)((uintptr_t)to - (uintptr_t)from);
 }
 
-static const float *k_tile(const Plan *p, const Lane *w, Stored t, int n_keys) {
-    return k_rows(p->kernels, &p->a->kv, t, n_keys, w->k);
+// What the products of a tile take: panels of K and of V. What the cache holds behind the last key of V may be no
+// number, so the last keys, where they share a word or a step of the product with others, are copied with zeros behind
+// them.
+typedef struct {
+    Panels k, v, last_v;
+    int n_v, n_last; // keys of v and last_v
+    const float *k_scales, *v_scales;
+} Tile;
+
+static Tile tile_of(const KvView *kv, const void *k, const void *v) {
+    Panels k_words = {.words = k, .ld = KV_GROUP}, v_words = {.words = v, .ld = kv->head_dim, .group = KV_GROUP};
+    return (Tile){.k = k_words, .v = v_words, .last_v = v_words};
 }
 
-// KV_GROUP keys of V^T: y[d * ld + i]
-static void unpack_v_q8(float *y, int64_t ld, const int8_t *q, const float *scales, int hd) {
-    for (int d = 0; d < hd; d++) {
-        for (int i = 0; i < KV_GROUP; i++) y[d * ld + i] = (float)q[d * KV_GROUP + i] * scales[i];
+// The keys of a bfloat16 tile behind the last whole step of them.
+static void copy_last_v(const KvView *kv, const Lane *w, Tile *t, int n_keys, int step) {
+    int hd = kv->head_dim, n = n_keys % step, pairs = n / 2;
+    t->n_v = n_keys - n;
+    t->n_last = n ? step : 0;
+    if (!n) return;
+    const uint16_t *v = (const uint16_t *)t->v.words + t->n_v * hd;
+    uint16_t *last = w->v;
+    memset(last, 0, sizeof *last * (size_t)(step * hd));
+    memcpy(last, v, sizeof *last * (size_t)(2 * pairs * hd));
+    for (int i = pairs * hd; n % 2 && i < (pairs + 1) * hd; i++) last[2 * i] = v[2 * i];
+    t->last_v.words = last;
+}
+
+// Keys of the cache for products of bfloat16.
+static Tile open_bf16(const Plan *p, const Lane *w, Stored t, int n_keys) {
+    const KvView *kv = &p->a->kv;
+    const Bf16Kernels *kn = p->kernels->bf16;
+    int hd = kv->head_dim, whole = (n_keys + BF16_STEP - 1) / BF16_STEP * BF16_STEP;
+    bool widen = kv->type == KV_Q8;
+    Tile tile = widen ? tile_of(kv, w->k, w->v) : tile_of(kv, t.k, t.v);
+    tile.k.group = KV_GROUP * p->width / 2;
+    if (!widen) {
+        copy_last_v(kv, w, &tile, n_keys, BF16_STEP);
+        return tile;
     }
+    kn->from_i8(w->k, t.k, KV_GROUP, whole / KV_GROUP * kv->key_words);
+    kn->from_i8(w->v, t.v, hd, whole / kv->word);
+    tile.n_v = whole, tile.k_scales = t.k_scales, tile.v_scales = t.v_scales;
+    return tile;
 }
 
-// [head_dim][TILE]; whole groups, of which the first n_keys columns count.
-static const float *v_tile(const Plan *p, const Lane *w, Stored t, int n_keys) {
-    int hd = p->a->kv.head_dim;
-    for (int j = 0; j < n_keys; j += KV_GROUP) {
-        const float *f32 = (const float *)t.v + j * hd;
-        switch (p->a->kv.type) {
-        case KV_F32:
-            for (int d = 0; d < hd; d++) memcpy(w->v + d * TILE + j, f32 + d * KV_GROUP, sizeof *f32 * KV_GROUP);
-            break;
-        case KV_BF16:
-            p->kernels->f32_from_bf16(w->v + j, TILE, (const uint16_t *)t.v + j * hd, KV_GROUP, hd, KV_GROUP);
-            break;
-        case KV_Q8: unpack_v_q8(w->v + j, TILE, (const int8_t *)t.v + j * hd, t.v_scales + j, hd); break;
-        }
-    }
-    return w->v;
-}
-
-// The same in bfloat16: K as rows, V in the cache's groups.
-static const uint16_t *k_tile_bf16(const Plan *p, const Lane *w, Stored t, int n_keys) {
-    uint16_t *rounded = (uint16_t *)(void *)w->k; // over what is rounded
-    if (p->a->kv.type == KV_BF16) return t.k;
-    p->kernels->bf16->round(rounded, k_tile(p, w, t, n_keys), n_keys * p->a->kv.head_dim);
-    return rounded;
-}
-
-// Whole groups, with zeros behind the last key: what the cache has there may be no number.
-static const uint16_t *v_tile_bf16(const Plan *p, const Lane *w, Stored t, int n_keys) {
-    uint16_t *rounded = (uint16_t *)(void *)w->v;
-    int hd = p->a->kv.head_dim, group = KV_GROUP * hd, n_last = n_keys % KV_GROUP;
-    if (p->a->kv.type == KV_BF16 && !n_last) return t.v;
-    for (int j = 0; j < n_keys; j += KV_GROUP) {
-        uint16_t *to = rounded + j * hd;
-        if (p->a->kv.type == KV_Q8) {
-            unpack_v_q8(w->v + j * hd, KV_GROUP, (const int8_t *)t.v + j * hd, t.v_scales + j, hd);
-            p->kernels->bf16->round(to, w->v + j * hd, group);
-        } else {
-            memcpy(to, (const uint16_t *)t.v + j * hd, sizeof *to * (size_t)group);
-        }
-    }
-    uint16_t *last = rounded + (n_keys - n_last) * hd;
-    for (int d = 0; n_last && d < hd; d++) {
-        memset(last + d * KV_GROUP + n_last, 0, sizeof *last * (size_t)(KV_GROUP - n_last));
-    }
-    return rounded;
+// Keys of the cache as they lie; `next` is fetched meanwhile.
+static Tile open_stored(const Plan *p, const Lane *w, Stored t, Stored next, int n_keys) {
+    const KvView *kv = &p->a->kv;
+    Tile tile = tile_of(kv, t.k, t.v);
+    tile.k.group = KV_GROUP * kv->key_words;
+    tile.k.ahead = way_to(next.k, t.k), tile.v.ahead = way_to(next.v, t.v);
+    tile.n_v = (n_keys + kv->word - 1) / kv->word * kv->word;
+    if (kv->type == KV_BF16) copy_last_v(kv, w, &tile, n_keys, kv->word);
+    if (kv->type == KV_Q8) tile.k_scales = t.k_scales, tile.v_scales = t.v_scales;
+    return tile;
 }
 
 // ---- results
@@ -317,13 +328,13 @@ static void scaled_copy(float *dst, const float *src, int n, float scale) {
     for (int i = 0; i < n; i++) dst[i] = src[i] * scale;
 }
 
-// Row r's unnormalised output of n dimensions from d on, its maximum and sum: to the output, or kept for the merge.
-static void finish_row(const Plan *p, const Item *it, int r, int d, int n, const float *o, float m, float l) {
+// Row r's unnormalised output, its maximum and sum: to the output, or kept for the merge.
+static void finish_row(const Plan *p, const Item *it, const Lane *w, int r) {
     int hd = p->a->kv.head_dim;
     bool final = p->n_spans == 1;
-    float *to = final ? p->a->out + (q_row(p, it, r) - p->a->q) : part_row(p, it, r);
-    scaled_copy(to + d, o, n, !final ? 1 : l > 0 ? 1 / l : 0);
-    if (!final) to[hd] = m, to[hd + 1] = l;
+    float *to = final ? p->a->out + (q_row(p, it, r) - p->a->q) : part_row(p, it, r), l = w->l[r];
+    scaled_copy(to, w->o + r * hd, hd, !final ? 1 : l > 0 ? 1 / l : 0);
+    if (!final) to[hd] = w->m[r], to[hd + 1] = l;
 }
 
 static void start_rows(const Plan *p, const Item *it, Lane *w) {
@@ -334,61 +345,72 @@ static void start_rows(const Plan *p, const Item *it, Lane *w) {
     }
 }
 
-// ---- the two ways
+// ---- a tile's products
 
-// Scores come divided by the cap, and leave in base 2 as the others.
-static void cap_scores(const Plan *p, float *s, int n) {
-    p->kernels->softcap(s, n, 1, p->a->softcap * LOG2_E);
+// Queries scaled so that softmax works in base 2, zeros up to whole words.
+static void set_queries(const Plan *p, const Item *it, Lane *w) {
+    int hd = p->a->kv.head_dim, width = p->width;
+    float scale = p->a->softcap > 0 ? p->a->scale / p->a->softcap : p->a->scale * LOG2_E;
+    for (int r = 0; r < it->n_rows; r++) {
+        scaled_copy(w->q + r * width, q_row(p, it, r), hd, scale);
+        for (int d = hd; d < width; d++) w->q[r * width + d] = 0;
+    }
+    if (it->bf16) p->kernels->bf16->round(w->q16, w->q, (int64_t)it->n_rows * width);
 }
 
-// y[row * ldy + i] = sum_j w(i, j) x[row * ldx + j] over rows of the cache.
-static void cache_dots(const Plan *p, float *y, int64_t ldy, const void *w, int64_t ldw, int64_t step, const float *x,
-                       int64_t ldx, int n_rows, int n_x, int k, ptrdiff_t ahead) {
+// The product of rows of fp32 with what the cache stores.
+static GemmKernel stored_gemm(const Plan *p) {
+    KvType t = p->a->kv.type;
+    return t == KV_F32 ? p->kernels->gemm_f32 : t == KV_BF16 ? p->kernels->gemm_bf16 : p->kernels->gemm_i8;
+}
+
+// w->s[row][key] for rows r0.., of whole groups of keys: those behind the last one are anything.
+static void scores(const Plan *p, const Item *it, const Lane *w, const Tile *t, int r0, int n_rows, int n_keys) {
+    int width = p->width, n = (n_keys + KV_GROUP - 1) / KV_GROUP * KV_GROUP;
+    if (it->bf16) p->kernels->bf16->gemm(w->s, TILE, &t->k, w->q16 + r0 * width, width, n_rows, width, n, false);
+    else stored_gemm(p)(w->s, TILE, &t->k, w->q + r0 * width, width, n_rows, width, n, false);
+}
+
+// Scores of row r to what multiplies V, zeros behind the last, and the output so far rescaled. s: row r's of w->s.
+static void softmax(const Plan *p, const Item *it, const Lane *w, const Tile *t, int r, float *s, int n_keys) {
     const Kernels *kn = p->kernels;
-    switch (p->a->kv.type) {
-    case KV_F32: kn->dots_f32(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k, ahead); break;
-    case KV_BF16: kn->dots_bf16(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k, ahead); break;
-    case KV_Q8: kn->dots_i8(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k, ahead); break;
+    float *m = w->m + r, *l = w->l + r, *o = w->o + r * p->a->kv.head_dim, alpha;
+    if (it->bf16) {
+        alpha = kn->bf16->softmax_row(w->p + (s - w->s), s, n_keys, t->v_scales, m, l);
+    } else {
+        alpha = kn->softmax_row(s, n_keys, m, l);
+        if (t->v_scales) kn->scale(s, t->v_scales, n_keys);
+        for (int j = n_keys; j % p->a->kv.word; j++) s[j] = 0;
     }
-}
-
-static void scale_keys(float *s, const float *scales, int n_keys, int n_rows) {
-    for (int r = 0; r < n_rows; r++) {
-        for (int j = 0; j < n_keys; j++) s[r * TILE + j] *= scales[j];
-    }
-}
-
-// s[row][TILE] = K q for every row. Short vectors do not fill the lanes of a dot: then K^T is packed, keys are the
-// lanes, and the rows are the columns of the gemm.
-static void row_scores(const Plan *p, const Item *it, const Lane *w, Stored t, int n_keys, ptrdiff_t ahead) {
-    const Kernels *kn = p->kernels;
-    int hd = p->a->kv.head_dim, panel = kn->panel;
-    if (hd > panel / 4) {
-        cache_dots(p, w->s, TILE, t.k, hd, DOTS_STEP, w->q, hd, n_keys, it->n_rows, hd, ahead);
-        if (p->a->kv.type == KV_Q8) scale_keys(w->s, t.k_scales, n_keys, it->n_rows);
-        return;
-    }
-    const float *k = k_tile(p, w, t, n_keys);
-    float packed[MAX_PANEL * MAX_PANEL / 4];
-    for (int j = 0; j < n_keys; j += panel) {
-        kn->pack(packed, k + j * hd, hd, min_int(panel, n_keys - j), hd);
-        kn->gemm(w->s + j, TILE, packed, w->q, hd, it->n_rows, hd, panel, false);
-    }
-}
-
-// Scores of row r to probabilities, its output so far rescaled.
-static void row_softmax(const Plan *p, const Item *it, const Lane *w, int r, int j0, int n_keys) {
-    float *s = w->s + r * TILE, *o = w->o + r * p->a->kv.head_dim;
-    Verdict verdict = judge(p, it, w, r, r + 1, j0, j0 + n_keys);
-    if (verdict == SKIP) {
-        memset(s, 0, sizeof *s * (size_t)n_keys);
-        return;
-    }
-    if (p->a->softcap > 0) cap_scores(p, s, n_keys);
-    if (verdict == EDGE) apply_mask(p, it, w, s, 1, r, 1, j0, n_keys);
-    float alpha = p->kernels->softmax_row(s, n_keys, &w->m[r], &w->l[r]);
     if (alpha != 1) scaled_copy(o, o, p->a->kv.head_dim, alpha);
 }
+
+// w->o[row][d] += P V for n keys, of which `from` is the first in the tile.
+static void add_values(const Plan *p, const Item *it, const Lane *w, const Panels *v, int r0, int n_rows, int from,
+                       int n) {
+    int hd = p->a->kv.head_dim;
+    float *o = w->o + r0 * hd;
+    if (it->bf16) p->kernels->bf16->gemm(o, hd, v, w->p + from, TILE, n_rows, n, hd, true);
+    else stored_gemm(p)(o, hd, v, w->s + from, TILE, n_rows, n, hd, true);
+}
+
+// Rows r0.. of an item and a tile.
+static void attend(const Plan *p, const Item *it, const Lane *w, const Tile *t, int r0, int n_rows, int j0, int n_keys,
+                   bool edge) {
+    scores(p, it, w, t, r0, n_rows, n_keys);
+    for (int r = 0; r < n_rows; r++) {
+        float *s = w->s + r * TILE;
+        if (t->k_scales) p->kernels->scale(s, t->k_scales, n_keys);
+        // scores come divided by the cap, and leave in base 2 as the others
+        if (p->a->softcap > 0) p->kernels->softcap(s, n_keys, 1, p->a->softcap * LOG2_E);
+        if (edge) apply_mask(p, it, w, s, r0 + r, j0, n_keys);
+        softmax(p, it, w, t, r0 + r, s, n_keys);
+    }
+    if (t->n_v) add_values(p, it, w, &t->v, r0, n_rows, 0, t->n_v);
+    if (t->n_last) add_values(p, it, w, &t->last_v, r0, n_rows, t->n_v, t->n_last);
+}
+
+// ---- items
 
 // The first tile of the next item in memory, if there is one.
 static Stored stored_next(const Plan *p, const Item *it, Stored t) {
@@ -396,125 +418,26 @@ static Stored stored_next(const Plan *p, const Item *it, Stored t) {
     Item next = item_at(p, it->index + 1);
     TileList tiles = list_tiles(p, &next);
     int first = span_start(p, tiles, next.span);
-    return first < tiles.n ? stored_at(&p->a->kv, next.head, tile_at(tiles, first) * TILE) : t;
+    return first < tiles.n ? stored_at(&p->a->kv, next.head, first_key(p, &next, tile_at(tiles, first))) : t;
 }
 
-// From one address to another of the cache; it is only fetched ahead of its use.
-static ptrdiff_t way_to(const void *to, const void *from) {
-    return (ptrdiff_t)((uintptr_t)to - (uintptr_t)from);
-}
-
-static void row_way(const Plan *p, const Item *it, Lane *w, TileList tiles, int first, int last, float scale) {
-    int hd = p->a->kv.head_dim, n_rows = it->n_rows;
-    for (int r = 0; r < n_rows; r++) scaled_copy(w->q + r * hd, q_row(p, it, r), hd, scale);
-    memset(w->o, 0, sizeof(float) * (size_t)(n_rows * hd));
+// Tiles first..last-1 of the list.
+static void run_tiles(const Plan *p, const Item *it, Lane *w, TileList tiles, int first, int last) {
+    const KvView *kv = &p->a->kv;
     for (int i = first; i < last; i++) {
-        int j0 = tile_at(tiles, i) * TILE, n = min_int(TILE, it->hi_max - j0);
-        if (judge(p, it, w, 0, n_rows, j0, j0 + n) == SKIP) continue;
-        Stored t = stored_at(&p->a->kv, it->head, j0);
+        int j0 = first_key(p, it, tile_at(tiles, i)), n = min_int(TILE - j0 % TILE, it->hi_max - j0);
+        if (judge(p, it, w, 0, it->n_rows, j0, j0 + n) == SKIP) continue;
+        Stored t = stored_at(kv, it->head, j0);
         Stored next =
-            i + 1 < last ? stored_at(&p->a->kv, it->head, tile_at(tiles, i + 1) * TILE) : stored_next(p, it, t);
-        row_scores(p, it, w, t, n, way_to(next.k, t.k));
-        for (int r = 0; r < n_rows; r++) row_softmax(p, it, w, r, j0, n);
-        if (p->a->kv.type == KV_Q8) scale_keys(w->s, t.v_scales, n, n_rows);
-        cache_dots(p, w->v, hd, t.v, KV_GROUP, KV_GROUP * hd, w->s, TILE, hd, n_rows, n, way_to(next.v, t.v));
-        for (int d = 0; d < n_rows * hd; d++) w->o[d] += w->v[d];
-    }
-    for (int r = 0; r < n_rows; r++) finish_row(p, it, r, 0, hd, w->o + r * hd, w->m[r], w->l[r]);
-}
-
-// Panels of Q^T, scaled so that softmax works in base 2; w->o is free until the first tile.
-static void pack_queries(const Plan *p, const Item *it, Lane *w, float scale) {
-    const Kernels *kn = p->kernels;
-    int hd = p->a->kv.head_dim, panel = kn->panel;
-    uint16_t *words = (uint16_t *)(void *)w->o;
-    for (int r0 = 0; r0 < it->n_rows; r0 += panel) {
-        int n = min_int(panel, it->n_rows - r0);
-        for (int r = 0; r < n; r++) scaled_copy(w->o + r * hd, q_row(p, it, r0 + r), hd, scale);
-        if (p->bf16) kn->bf16->round(words, w->o, n * hd);
-        int width = p->bf16 ? hd / 2 : hd; // in words: a pair of bfloat16 is one
-        kn->pack(w->q + r0 * width, w->o, width, n, width);
-    }
-}
-
-// A tile in the type of the panel way.
-typedef struct {
-    const float *k, *v;
-    const uint16_t *k16, *v16;
-} Tile;
-
-static Tile unpack_tile(const Plan *p, const Lane *w, Stored t, int n_keys) {
-    if (p->bf16) return (Tile){.k16 = k_tile_bf16(p, w, t, n_keys), .v16 = v_tile_bf16(p, w, t, n_keys)};
-    return (Tile){.k = k_tile(p, w, t, n_keys), .v = v_tile(p, w, t, n_keys)};
-}
-
-// s[key][PANEL] = K Q^T
-static void panel_scores(const Plan *p, const Lane *w, const Tile *t, int r0, int n_keys) {
-    const Kernels *kn = p->kernels;
-    int hd = p->a->kv.head_dim;
-    const uint16_t *q16 = (const uint16_t *)(const void *)w->q + r0 * hd;
-    if (p->bf16) kn->bf16->gemm(w->s, kn->panel, q16, t->k16, hd, BF16_STEP, n_keys, hd, kn->panel, false);
-    else kn->gemm(w->s, kn->panel, w->q + r0 * hd, t->k, hd, n_keys, hd, kn->panel, false);
-}
-
-// Scores to probabilities, in place or, in bfloat16, to w->p; the output so far is rescaled.
-static void panel_softmax(const Plan *p, const Lane *w, int r0, int n_keys) {
-    const Kernels *kn = p->kernels;
-    int hd = p->a->kv.head_dim, panel = kn->panel;
-    float alpha[MAX_PANEL], *m = w->m + r0, *l = w->l + r0, *o = w->o + r0 * hd;
-    bool rescale = p->bf16 ? kn->bf16->softmax_lanes((uint16_t *)(void *)w->p, w->s, n_keys, m, l, alpha)
-                           : kn->softmax_lanes(w->s, n_keys, m, l, alpha);
-    for (int d = 0; rescale && d < hd; d++) {
-        for (int lane = 0; lane < panel; lane++) o[d * panel + lane] *= alpha[lane];
-    }
-}
-
-// o[d][PANEL] += V^T P^T
-static void panel_values(const Plan *p, const Lane *w, const Tile *t, int r0, int n_keys) {
-    const Kernels *kn = p->kernels;
-    int hd = p->a->kv.head_dim, whole = (n_keys + BF16_STEP - 1) / BF16_STEP * BF16_STEP;
-    float *o = w->o + r0 * hd;
-    const uint16_t *p16 = (const uint16_t *)(const void *)w->p;
-    if (p->bf16) kn->bf16->gemm(o, kn->panel, p16, t->v16, KV_GROUP, KV_GROUP * hd, hd, whole, kn->panel, true);
-    else kn->gemm(o, kn->panel, w->s, t->v, TILE, hd, n_keys, kn->panel, true);
-}
-
-// The outputs of a panel's rows, a few dimensions at a time as rows of their own.
-static void finish_panel(const Plan *p, const Item *it, const Lane *w, int r0, int n_rows) {
-    int hd = p->a->kv.head_dim, panel = p->kernels->panel;
-    float rows[MAX_PANEL * MAX_PANEL];
-    for (int d = 0; d < hd; d += panel) {
-        int n = min_int(panel, hd - d);
-        p->kernels->pack(rows, w->o + r0 * hd + d * panel, panel, n, panel);
-        for (int r = 0; r < n_rows; r++) finish_row(p, it, r0 + r, d, n, rows + r * panel, w->m[r0 + r], w->l[r0 + r]);
-    }
-}
-
-static void panel_way(const Plan *p, const Item *it, Lane *w, TileList tiles, int first, int last, float scale) {
-    int hd = p->a->kv.head_dim, panel = p->kernels->panel;
-    pack_queries(p, it, w, scale);
-    int rows_padded = (it->n_rows + panel - 1) / panel * panel;
-    memset(w->o, 0, sizeof(float) * (size_t)(rows_padded * hd));
-    for (int r = it->n_rows; r < rows_padded; r++) w->m[r] = SCORE_START, w->l[r] = 0;
-    for (int i = first; i < last; i++) {
-        int j0 = tile_at(tiles, i) * TILE, n = min_int(TILE, it->hi_max - j0);
-        Tile t = {0};
-        for (int r0 = 0; r0 < it->n_rows; r0 += panel) {
-            int r1 = min_int(r0 + panel, it->n_rows);
-            Verdict verdict = judge(p, it, w, r0, r1, j0, j0 + n);
-            if (verdict == SKIP) continue;
-            if (!t.k && !t.k16) t = unpack_tile(p, w, stored_at(&p->a->kv, it->head, j0), n);
-            panel_scores(p, w, &t, r0, n);
-            if (p->a->softcap > 0) cap_scores(p, w->s, n * panel);
-            if (verdict == EDGE) apply_mask(p, it, w, w->s, panel, r0, r1 - r0, j0, n);
-            panel_softmax(p, w, r0, n);
-            panel_values(p, w, &t, r0, n);
+            i + 1 < last ? stored_at(kv, it->head, first_key(p, it, tile_at(tiles, i + 1))) : stored_next(p, it, t);
+        Tile tile = it->bf16 ? open_bf16(p, w, t, n) : open_stored(p, w, t, next, n);
+        for (int r0 = 0; r0 < it->n_rows; r0 += SCORE_ROWS) {
+            int n_rows = min_int(SCORE_ROWS, it->n_rows - r0);
+            Verdict verdict = judge(p, it, w, r0, r0 + n_rows, j0, j0 + n);
+            if (verdict != SKIP) attend(p, it, w, &tile, r0, n_rows, j0, n, verdict == EDGE);
         }
     }
-    for (int r0 = 0; r0 < it->n_rows; r0 += panel) finish_panel(p, it, w, r0, min_int(panel, it->n_rows - r0));
 }
-
-// ---- items
 
 static void run_item(void *context, int index, int worker) {
     const Plan *p = context;
@@ -525,9 +448,10 @@ static void run_item(void *context, int index, int worker) {
     start_rows(p, &it, w);
     TileList tiles = list_tiles(p, &it);
     int first = span_start(p, tiles, it.span), last = span_start(p, tiles, it.span + 1);
-    float scale = p->a->softcap > 0 ? p->a->scale / p->a->softcap : p->a->scale * LOG2_E;
-    bool few = it.n_rows <= p->kernels->panel / 4;
-    (few ? row_way : panel_way)(p, &it, w, tiles, first, last, scale);
+    set_queries(p, &it, w);
+    memset(w->o, 0, sizeof *w->o * (size_t)(it.n_rows * p->a->kv.head_dim));
+    run_tiles(p, &it, w, tiles, first, last);
+    for (int r = 0; r < it.n_rows; r++) finish_row(p, &it, w, r);
 }
 
 // Join the spans of one (KV head, query block): O = sum_s w_s O_s / sum_s w_s l_s with w_s = 2^(m_s - max m).
@@ -581,7 +505,7 @@ void attention(ThreadPool *pool, AttnScratch *scratch, const Attention *a) {
     Profile *profile = threads_profile(pool);
     profile_begin(profile, PROFILE_ATTENTION);
     Plan p = {.a = a, .scratch = scratch, .kernels = kernels(), .group = a->n_heads / a->kv.n_kv_heads, .n_spans = 1};
-    p.bf16 = p.kernels->bf16 && a->kv.type != KV_F32 && a->kv.head_dim % BF16_STEP == 0;
+    p.width = a->kv.word * a->kv.key_words;
     p.q_block = q_block_for(p.group);
     p.n_blocks = (a->n_q + p.q_block - 1) / p.q_block;
     int n_pairs = p.n_blocks * a->kv.n_kv_heads;
@@ -595,6 +519,18 @@ void attention(ThreadPool *pool, AttnScratch *scratch, const Attention *a) {
 
 // ---- pictures
 
+static void load_key(const KvView *kv, int head, int j, float *to) {
+    Stored t = stored_at(kv, head, j / KV_GROUP * KV_GROUP);
+    for (int d = 0; d < kv->head_dim; d++) {
+        int at = (d / kv->word * KV_GROUP + j % KV_GROUP) * kv->word + d % kv->word;
+        switch (kv->type) {
+        case KV_F32: to[d] = ((const float *)t.k)[at]; break;
+        case KV_BF16: to[d] = f32_from_bf16(((const uint16_t *)t.k)[at]); break;
+        case KV_Q8: to[d] = (float)((const int8_t *)t.k)[at] * t.k_scales[j % KV_GROUP]; break;
+        }
+    }
+}
+
 // The keys of a, with value j = unit vector j - first (zeros for the others).
 static void store_unit_values(KvCache *units, const Attention *a, int first, float *k, float *v) {
     const KvView *kv = &a->kv;
@@ -603,8 +539,7 @@ static void store_unit_values(KvCache *units, const Attention *a, int first, flo
     for (int j = 0; j < a->n_keys; j++) {
         memset(v, 0, sizeof *v * (size_t)width);
         for (int h = 0; h < kv->n_kv_heads; h++) {
-            float *key = k + h * hd;
-            memmove(key, k_rows(kernels(), kv, stored_at(kv, h, j), 1, key), sizeof *key * (size_t)hd);
+            load_key(kv, h, j, k + h * hd);
             if (j >= first && j < first + hd) v[h * hd + j - first] = 1;
         }
         kvcache_store(units, 0, 1, k, v);

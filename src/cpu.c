@@ -51,7 +51,9 @@ static CpuRung detect(void) {
 enum { FIRST_RUNG = RUNG_NEON }; // Advanced SIMD is part of the base architecture
 
 static CpuRung detect(void) {
-    return getauxval(AT_HWCAP) & HWCAP_ASIMDDP ? RUNG_NEON_DOT : RUNG_NEON;
+    enum { BF16 = 1 << 14 }; // HWCAP2_BF16, which older headers lack
+    if (!(getauxval(AT_HWCAP) & HWCAP_ASIMDDP)) return RUNG_NEON;
+    return getauxval(AT_HWCAP2) & BF16 ? RUNG_NEON_BF16 : RUNG_NEON_DOT;
 }
 #else
 enum { FIRST_RUNG = N_RUNGS };
@@ -103,7 +105,8 @@ CpuRung cpu_rung(void) {
 }
 
 const char *cpu_rung_name(CpuRung r) {
-    static const char *const names[N_RUNGS] = {"scalar", "neon", "neon_dot", "avx2", "avx512", "avx512bf16", "amx"};
+    static const char *const names[N_RUNGS] = {"scalar", "neon",   "neon_dot",   "neon_bf16",
+                                               "avx2",   "avx512", "avx512bf16", "amx"};
     return (unsigned)r < N_RUNGS ? names[r] : "?";
 }
 

@@ -1,16 +1,17 @@
 // cpu: what this machine can do, asked once.
 //
 // Owns the choice of the rung of the kernel staircase. TESSERA_CPU=scalar|avx2|avx512|avx512bf16|amx, or
-// scalar|neon|neon_dot on Arm, lowers it in any program.
+// scalar|neon|neon_dot|neon_bf16 on Arm, lowers it in any program.
 #pragma once
 
 typedef enum {
     RUNG_SCALAR,
     RUNG_NEON,
     RUNG_NEON_DOT,
+    RUNG_NEON_BF16, // dots of pairs of bfloat16
     RUNG_AVX2,
     RUNG_AVX512,
-    RUNG_AVX512BF16, // dots of pairs of bfloat16
+    RUNG_AVX512BF16, // the same
     RUNG_AMX,        // tiles of them
     N_RUNGS
 } CpuRung;

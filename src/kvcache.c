@@ -9,14 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ALIGNMENT = 64 };
+enum { ALIGNMENT = 64, WORD_BYTES = 4, BEHIND = KV_GROUP * WORD_BYTES };
 
 struct KvCache {
     KvShape shape;
-    size_t k_bytes, head_bytes, block_bytes; // k_bytes: of K in a head, as many as of V
-    void ***blocks;                          // [n_layers][n_slots], NULL where nothing is stored or the window let go
-    int n_slots;                             // room in each block table
-    int n_blocks;                            // blocks of tokens that have been reserved, from the first
+    size_t k_bytes, v_bytes, head_bytes, block_bytes; // k_bytes, v_bytes: of a head
+    void ***blocks; // [n_layers][n_slots], NULL where nothing is stored or the window let go
+    int n_slots;    // room in each block table
+    int n_blocks;   // blocks of tokens that have been reserved, from the first
     struct {
         int window, first_kept; // its table holds blocks [0, n_sink_blocks) and [first_kept, n_blocks)
     } * layers;                 // [n_layers]
@@ -37,6 +37,14 @@ size_t kv_token_bytes(KvType t, int head_dim) {
     return 2 * (kv_value_bytes(t) * (size_t)head_dim + (t == KV_Q8 ? sizeof(float) : 0));
 }
 
+static int word_values(KvType t) {
+    return WORD_BYTES / (int)kv_value_bytes(t);
+}
+
+static int key_words(const KvShape *s) {
+    return (s->head_dim + word_values(s->type) - 1) / word_values(s->type);
+}
+
 static int sink_blocks(const KvCache *c) {
     return (c->shape.n_sinks + KV_BLOCK - 1) / KV_BLOCK;
 }
@@ -55,8 +63,9 @@ KvCache *kvcache_open(const KvShape *shape, char *err, size_t errlen) {
     c->shape = *shape;
     c->blocks = tables;
     for (int i = 0; i < shape->n_layers; i++) c->layers[i].window = shape->windows ? shape->windows[i] : shape->window;
-    c->k_bytes = kv_value_bytes(shape->type) * KV_BLOCK * (size_t)shape->head_dim;
-    size_t bytes = KV_BLOCK * kv_token_bytes(shape->type, shape->head_dim);
+    c->v_bytes = kv_value_bytes(shape->type) * KV_BLOCK * (size_t)shape->head_dim;
+    c->k_bytes = (size_t)KV_BLOCK * WORD_BYTES * (size_t)key_words(shape);
+    size_t bytes = c->k_bytes + c->v_bytes + (shape->type == KV_Q8 ? 2 * KV_BLOCK * sizeof(float) : 0);
     c->head_bytes = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     c->block_bytes = c->head_bytes * (size_t)shape->n_kv_heads;
     return c;
@@ -124,7 +133,7 @@ static int add_block(KvCache *c) {
     if (index == c->n_slots && grow_tables(c, c->n_slots ? 2 * c->n_slots : 16)) return -1;
     for (int layer = 0; layer < c->shape.n_layers; layer++) {
         void *block;
-        if (posix_memalign(&block, ALIGNMENT, c->block_bytes)) {
+        if (posix_memalign(&block, ALIGNMENT, c->block_bytes + BEHIND)) {
             free_block(c, index);
             return -1;
         }
@@ -149,41 +158,54 @@ int kvcache_reserve(KvCache *c, int n, char *err, size_t errlen) {
     return 0;
 }
 
-static void store_bf16(uint16_t *k_row, uint16_t *v_column, const float *k, const float *v, int head_dim) {
-    for (int d = 0; d < head_dim; d++) k_row[d] = bf16_from_f32(k[d]);
-    for (int d = 0; d < head_dim; d++) v_column[d * KV_GROUP] = bf16_from_f32(v[d]);
-}
-
-static void store_f32(float *k_row, float *v_column, const float *k, const float *v, int head_dim) {
-    memcpy(k_row, k, sizeof *k * (size_t)head_dim);
-    for (int d = 0; d < head_dim; d++) v_column[d * KV_GROUP] = v[d];
-}
-
-// x[n] as whole numbers of -127..127, `stride` apart; returns what they are multiples of: no number, if there is one
-// that is not finite.
-static float store_q8(int8_t *q, int stride, const float *x, int n) {
+// What a vector is whole numbers of -127..127 of: no number, if there is one that is not finite.
+static float scale_q8(const float *x, int n, float *inverse) {
     float most = 0, zero = 0;
     for (int i = 0; i < n; i++) most = fabsf(x[i]) > most ? fabsf(x[i]) : most, zero += x[i] * 0;
-    float scale = most / 127 + zero, inverse = scale > FLT_MIN ? 1 / scale : 0; // else of no weight
-    for (int i = 0; i < n; i++) q[i * stride] = (int8_t)lrintf(x[i] * inverse);
+    float scale = most / 127 + zero;
+    *inverse = scale > FLT_MIN ? 1 / scale : 0; // else of no weight
     return scale;
+}
+
+// Token `at` of a head's K and V in a block. A key's words are KV_GROUP apart, its pad is zero.
+static void store_f32(float *k_words, float *v_words, int at, const float *k, const float *v, int hd) {
+    k_words += at / KV_GROUP * KV_GROUP * hd + at % KV_GROUP;
+    for (int d = 0; d < hd; d++) k_words[d * KV_GROUP] = k[d];
+    memcpy(v_words + at * hd, v, sizeof *v * (size_t)hd);
+}
+
+static void store_bf16(uint16_t *k_words, uint16_t *v_words, int at, const float *k, const float *v, int hd) {
+    int words = (hd + 1) / 2;
+    k_words += 2 * (at / KV_GROUP * KV_GROUP * words + at % KV_GROUP);
+    for (int d = 0; d < hd; d++) k_words[d / 2 * KV_GROUP * 2 + d % 2] = bf16_from_f32(k[d]);
+    if (hd % 2) k_words[hd / 2 * KV_GROUP * 2 + 1] = 0;
+    v_words += at / 2 * 2 * hd + at % 2;
+    for (int d = 0; d < hd; d++) v_words[2 * d] = bf16_from_f32(v[d]);
+}
+
+static void store_q8(int8_t *k_words, int8_t *v_words, float *scales, int at, const float *k, const float *v, int hd) {
+    int words = (hd + 3) / 4;
+    float inverse;
+    scales[at] = scale_q8(k, hd, &inverse);
+    k_words += 4 * (at / KV_GROUP * KV_GROUP * words + at % KV_GROUP);
+    for (int d = 0; d < 4 * words; d++) {
+        k_words[d / 4 * KV_GROUP * 4 + d % 4] = d < hd ? (int8_t)lrintf(k[d] * inverse) : 0;
+    }
+    scales[KV_BLOCK + at] = scale_q8(v, hd, &inverse);
+    v_words += at / 4 * 4 * hd + at % 4;
+    for (int d = 0; d < hd; d++) v_words[4 * d] = (int8_t)lrintf(v[d] * inverse);
 }
 
 void kvcache_store_head(KvCache *c, int layer, int head, int first, int n, const float *k, const float *v, int64_t ld) {
     int hd = c->shape.head_dim;
     for (int i = 0; i < n; i++, k += ld, v += ld) {
         int pos = c->length + first + i, at = pos % KV_BLOCK;
-        char *base = (char *)c->blocks[layer][pos / KV_BLOCK] + (size_t)head * c->head_bytes,
-             *values = base + c->k_bytes;
-        int k_at = at * hd, v_at = at / KV_GROUP * KV_GROUP * hd + at % KV_GROUP; // [group][d][token]
-        float *scales = (float *)(void *)(base + 2 * c->k_bytes) + at;
+        char *base = (char *)c->blocks[layer][pos / KV_BLOCK] + (size_t)head * c->head_bytes;
+        void *k_words = base, *v_words = base + c->k_bytes, *scales = base + c->k_bytes + c->v_bytes;
         switch (c->shape.type) {
-        case KV_BF16: store_bf16((uint16_t *)(void *)base + k_at, (uint16_t *)(void *)values + v_at, k, v, hd); break;
-        case KV_F32: store_f32((float *)(void *)base + k_at, (float *)(void *)values + v_at, k, v, hd); break;
-        case KV_Q8:
-            scales[0] = store_q8((int8_t *)base + k_at, 1, k, hd);
-            scales[KV_BLOCK] = store_q8((int8_t *)values + v_at, KV_GROUP, v, hd);
-            break;
+        case KV_BF16: store_bf16(k_words, v_words, at, k, v, hd); break;
+        case KV_F32: store_f32(k_words, v_words, at, k, v, hd); break;
+        case KV_Q8: store_q8(k_words, v_words, scales, at, k, v, hd); break;
         }
     }
 }
@@ -237,8 +259,10 @@ KvView kvcache_view(const KvCache *c, int layer) {
         .type = c->shape.type,
         .n_kv_heads = c->shape.n_kv_heads,
         .head_dim = c->shape.head_dim,
+        .word = word_values(c->shape.type),
+        .key_words = key_words(&c->shape),
         .head_bytes = c->head_bytes,
         .v_offset = c->k_bytes,
-        .scales_offset = 2 * c->k_bytes,
+        .scales_offset = c->k_bytes + c->v_bytes,
     };
 }

@@ -2,11 +2,13 @@
 //
 // Owns the layout, the stored type, growth, the window and truncation. Memory comes in blocks of KV_BLOCK tokens, one
 // allocation for each layer; what is in a block never moves. With a window, blocks that no later query can see are
-// freed. Written once a token, read thousands of times, so the layout is what attention reads in place, today as rows
-// and later as matrix tiles:
-//   block of a layer: for each KV head:  K [KV_BLOCK tokens][head_dim]
-//                                        V [KV_BLOCK / KV_GROUP][head_dim][KV_GROUP tokens]   (transposed groups)
+// freed. Written once a token, read thousands of times, so the layout is what the products of attention read in place
+// (panels: kernels/kernels.h), in words of 32 bits. A word holds w values (KV_F32: 1, KV_BF16: 2, KV_Q8: 4): of K, of
+// consecutive dimensions of a key, zeros behind the last one; of V, of consecutive keys.
+//   block of a layer: for each KV head:  K [KV_BLOCK / KV_GROUP][head_dim / w, rounded up][KV_GROUP keys] words
+//                                        V [KV_BLOCK / w][head_dim] words
 //                                        with KV_Q8 the scales of K [KV_BLOCK] and V [KV_BLOCK]: one for each vector
+// Behind a block is room for a panel, which may be read.
 #pragma once
 #include "tessera.h"
 
@@ -32,7 +34,7 @@ void kvcache_close(KvCache *c); // accepts NULL
 int kvcache_length(const KvCache *c);            // tokens stored
 int kvcache_window(const KvCache *c, int layer); // 0: all
 int kvcache_sinks(const KvCache *c);
-uint64_t kvcache_bytes(const KvCache *c);       // bytes of the blocks held now
+uint64_t kvcache_bytes(const KvCache *c);       // bytes of the blocks held now, but for the room behind them
 uint64_t kvcache_token_bytes(const KvCache *c); // bytes that a decoded token's attention reads now, all layers
 
 // Make room for n more tokens. -1 with a line in err when memory runs out; the cache is then as before.
@@ -57,6 +59,7 @@ typedef struct {
     void *const *blocks; // by position / KV_BLOCK; NULL where the window let go
     KvType type;
     int n_kv_heads, head_dim;
+    int word, key_words; // values of a word; words of a key
     size_t head_bytes, v_offset, scales_offset;
 } KvView;
 KvView kvcache_view(const KvCache *c, int layer);

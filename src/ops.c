@@ -254,12 +254,9 @@ static void multiply_rows(const LinearJob *job, const Linear *l, int row0, int n
     for (int k0 = 0; k0 < cols; k0 += step, add = true) {
         int kn = cols - k0 < step ? cols - k0 : step;
         make_panel(k, bf16, panel, l->w, row0, n_rows, k0, kn);
-        if (bf16) {
-            k->bf16->gemm(y, rows, (const uint16_t *)(const void *)panel, job->c->rounded + k0, cols, BF16_STEP, job->n,
-                          kn, n_rows, add);
-        } else {
-            k->gemm(y, rows, panel, job->x + k0, cols, job->n, kn, n_rows, add);
-        }
+        Panels w = {.words = panel, .ld = k->panel};
+        if (bf16) k->bf16->gemm(y, rows, &w, job->c->rounded + k0, cols, job->n, kn, n_rows, add);
+        else k->gemm_f32(y, rows, &w, job->x + k0, cols, job->n, kn, n_rows, add);
     }
 }
 

@@ -7,10 +7,18 @@
 // Tolerance. The reference uses K and V as the cache rounds them, so what is left is fp32 arithmetic. A score s
 // with error e moves a weighted mean of values by at most 2 e max|V|, and e is a few eps * scale * sum |q_i k_i|:
 // for ordinary scores the bound is about 1e-5 max|V|, for scores of 1e4 it grows with them.
-// Where a rung has products of bfloat16, a row over a cache that is not f32 may meet instead a reference that rounds
-// their operands: q (scaled for a softmax in base 2, or by the cap), and K and V of a KV_Q8 cache. P is rounded too,
+// The reference of a row has the arithmetic of its products (arithmetic_of). EXACT is that above: also for few rows
+// over a bf16 cache.
+//
+// BFLOAT16: q (scaled for a softmax in base 2, or by the cap) is rounded, the cache counts as it is. P is rounded too,
 // each p by a share of up to 2^-8, which moves the mean by at most 2^-8 sum p |v| / sum p, and it comes of a softmax
 // that is one to 7.5e-5, above and below.
+//
+// WHOLES, over a KV_Q8 cache: q is whole numbers of a step, LEVELS of them its largest, rounded here in the same way.
+// v is a scale times a whole number i, and x = p scale is whole numbers of the step of its row and tile (a block of
+// keys). An x below half a step is lost: sum x |i|. Each other x is off by anything up to half a step. The worst case
+// grows with the number of keys and the errors with its root, so of them we allow seven standard deviations, 7 sqrt(sum
+// (step i)^2 / 12), or the worst case where that is less (few keys).
 #include "reference.h"
 
 #include "attention.h"
@@ -23,8 +31,8 @@ typedef struct {
     int n_heads, n_kv_heads, head_dim;
 } Shape;
 
-static const Shape shapes[] = {{4, 4, 64}, {6, 2, 48},  {8, 1, 20}, {9, 3, 64}, {16, 1, 128},
-                               {3, 3, 7},  {40, 1, 16}, {2, 1, 80}, {12, 2, 32}};
+static const Shape shapes[] = {{4, 4, 64},  {6, 2, 48}, {8, 1, 20},  {9, 3, 64}, {16, 1, 128}, {3, 3, 7},
+                               {40, 1, 16}, {2, 1, 80}, {12, 2, 32}, {4, 2, 31}, {6, 2, 30}};
 
 typedef struct {
     const char *name;
@@ -207,33 +215,82 @@ static double capped(double score, float cap) {
     return cap > 0 ? (double)cap * tanh(score / (double)cap) : score;
 }
 
-// May the products of a call be of bfloat16?
-static bool may_round(const Attention *a) {
-    return kernels()->bf16 && a->kv.type != KV_F32 && a->kv.head_dim % BF16_STEP == 0;
+typedef enum { EXACT, BFLOAT16, WHOLES, N_ARITHMETICS } Arithmetic;
+
+enum { FEW_ROWS = 8, MAX_ROWS = 256, MAX_QUERIES = 64, LEVELS = 255 * 127 + 127, MAX_HEAD_DIM = 256 };
+
+// Of the rows of query t: those of its block of queries, in every head of a group, meet the cache together.
+static Arithmetic arithmetic_of(const Attention *a, int t) {
+    int group = a->n_heads / a->kv.n_kv_heads, block = MAX_ROWS / group;
+    block = block < 1 ? 1 : block > MAX_QUERIES ? MAX_QUERIES : block;
+    int begin = t / block * block, n = a->n_q - begin < block ? a->n_q - begin : block;
+    if (a->kv.type == KV_F32) return EXACT;
+    bool whole_steps = a->kv.word * a->kv.key_words % BF16_STEP == 0;
+    if (kernels()->bf16 && whole_steps && n * group > FEW_ROWS) return BFLOAT16;
+    return a->kv.type == KV_Q8 && cpu_rung() != RUNG_SCALAR ? WHOLES : EXACT;
+}
+
+static double largest(const float *x, int n) {
+    float most = 0;
+    for (int i = 0; i < n; i++) most = fmaxf(most, fabsf(x[i]));
+    return (double)most;
 }
 
 // A query as the products get it, and what makes a score of such a product.
-static double take_query(const Attention *a, const float *q, bool rounded, double *to) {
+static double take_query(const Attention *a, const float *q, Arithmetic arithmetic, double *to) {
     float scale = a->softcap > 0 ? a->scale / a->softcap : a->scale * 1.44269504088896340736f; // log2(e)
-    for (int d = 0; d < a->kv.head_dim; d++) to[d] = rounded ? (double)bf16_nearest(q[d] * scale) : (double)q[d];
-    return !rounded ? (double)a->scale : a->softcap > 0 ? (double)a->softcap : log(2);
+    float step = (float)largest(q, a->kv.head_dim) * scale * (1.0f / LEVELS), inverse = step > 0 ? 1 / step : 0;
+    for (int d = 0; d < a->kv.head_dim; d++) {
+        float x = q[d] * scale;
+        to[d] = (double)q[d];
+        if (arithmetic == BFLOAT16) to[d] = (double)bf16_nearest(x);
+        if (arithmetic == WHOLES) to[d] = (double)rintf(x * inverse) * (double)step;
+    }
+    return arithmetic == EXACT ? (double)a->scale : a->softcap > 0 ? (double)a->softcap : log(2);
 }
 
 typedef struct {
     int n_visible;
-    double tolerance, share; // of every value, and besides a share of the mean of |v|
+    double tolerance, share; // of every value; besides a share of the mean of |v|, and OFF
 } Expected;
 
-enum { OUT, MEAN_ABS, QUERY, N_ROWS }; // the mean of v, of |v|, and the query: [head_dim] each
+enum { OUT, MEAN_ABS, QUERY, OFF, N_ROWS }; // the mean of v, of |v|, the query, what WHOLES may take from P: [head_dim]
+
+// What rounding p times the scales of v does to the sum of p v, at most. p[n_keys]: NAN where nothing is visible.
+static void rounding_of_p(const Attention *a, const float *v, int kv_head, const double *p, double *off) {
+    int hd = a->kv.head_dim, width = a->kv.n_kv_heads * hd;
+    double lost[MAX_HEAD_DIM] = {0}, worst[MAX_HEAD_DIM] = {0}, variance[MAX_HEAD_DIM] = {0};
+    for (int j0 = 0; j0 < a->n_keys; j0 += KV_BLOCK) {
+        double scales[KV_BLOCK], x[KV_BLOCK], most = 0;
+        int n = a->n_keys - j0 < KV_BLOCK ? a->n_keys - j0 : KV_BLOCK;
+        for (int j = 0; j < n; j++) {
+            x[j] = 0;
+            if (isnan(p[j0 + j])) continue;
+            scales[j] = largest(v + (int64_t)(j0 + j) * width + kv_head * hd, hd) / 127;
+            x[j] = p[j0 + j] * scales[j];
+            most = fmax(most, x[j]);
+        }
+        double half = most / LEVELS / 2;
+        for (int j = 0; j < n; j++) {
+            const float *row = v + (int64_t)(j0 + j) * width + kv_head * hd;
+            for (int d = 0; d < hd && x[j] > 0; d++) {
+                double whole = fabs((double)row[d]) / scales[j];
+                if (x[j] < half) lost[d] += x[j] * whole;
+                else worst[d] += half * whole, variance[d] += half * half / 3 * whole * whole;
+            }
+        }
+    }
+    for (int d = 0; d < hd; d++) off[d] = lost[d] + fmin(worst[d], 7 * sqrt(variance[d]));
+}
 
 // One query of one head: rows[N_ROWS][head_dim].
-static Expected reference(const Attention *a, const float *k, const float *v, int t, int h, bool rounded, double *rows,
-                          double *scores) {
+static Expected reference(const Attention *a, const float *k, const float *v, int t, int h, Arithmetic arithmetic,
+                          double *rows, double *scores) {
     int hd = a->kv.head_dim, n_kv = a->kv.n_kv_heads, kv_head = h / (a->n_heads / n_kv);
-    double *out = rows + OUT * hd, *mean_abs = rows + MEAN_ABS * hd, *q = rows + QUERY * hd;
-    double scale = take_query(a, a->q + ((int64_t)t * a->n_heads + h) * hd, rounded, q);
+    double *out = rows + OUT * hd, *mean_abs = rows + MEAN_ABS * hd, *q = rows + QUERY * hd, *off = rows + OFF * hd;
+    double scale = take_query(a, a->q + ((int64_t)t * a->n_heads + h) * hd, arithmetic, q);
     double top = a->mask.sink_logits ? (double)a->mask.sink_logits[h] : -INFINITY, most_abs = 0, v_max = 0;
-    Expected e = {.share = rounded ? 0x1p-8 + 2 * 7.5e-5 : 0};
+    Expected e = {.share = arithmetic == BFLOAT16 ? 0x1p-8 + 2 * 7.5e-5 : 0};
     for (int j = 0; j < a->n_keys; j++) {
         scores[j] = NAN;
         if (!visible(&a->mask, a->pos0, a->n_keys, t, j)) continue;
@@ -249,10 +306,10 @@ static Expected reference(const Attention *a, const float *k, const float *v, in
         e.n_visible++;
     }
     double sum = a->mask.sink_logits ? exp((double)a->mask.sink_logits[h] - top) : 0;
-    for (int d = 0; d < hd; d++) out[d] = mean_abs[d] = 0;
+    for (int d = 0; d < hd; d++) out[d] = mean_abs[d] = off[d] = 0;
     for (int j = 0; j < a->n_keys; j++) {
         if (isnan(scores[j])) continue;
-        double p = exp(scores[j] - top);
+        double p = scores[j] = exp(scores[j] - top);
         const float *row = v + ((int64_t)j * n_kv + kv_head) * hd;
         sum += p;
         for (int d = 0; d < hd; d++) {
@@ -261,9 +318,10 @@ static Expected reference(const Attention *a, const float *k, const float *v, in
             if (fabs((double)row[d]) > v_max) v_max = fabs((double)row[d]);
         }
     }
-    for (int d = 0; d < hd && e.n_visible; d++) out[d] /= sum, mean_abs[d] /= sum;
-    double largest = fmax(most_abs, a->mask.sink_logits ? fabs((double)a->mask.sink_logits[h]) : 0);
-    e.tolerance = v_max * (4e-6 + 2 * 3 * (double)FLT_EPSILON * (largest + 2 * (double)a->softcap)) + 1e-37;
+    if (arithmetic == WHOLES) rounding_of_p(a, v, kv_head, scores, off);
+    for (int d = 0; d < hd && e.n_visible; d++) out[d] /= sum, mean_abs[d] /= sum, off[d] /= sum;
+    double reach = fmax(most_abs, a->mask.sink_logits ? fabs((double)a->mask.sink_logits[h]) : 0);
+    e.tolerance = v_max * (4e-6 + 2 * 3 * (double)FLT_EPSILON * (reach + 2 * (double)a->softcap)) + 1e-37;
     if (!e.n_visible) e.tolerance = e.share = 0; // zeros
     return e;
 }
@@ -286,55 +344,47 @@ static const char *describe(const Case *c) {
     return text;
 }
 
-static double rounded_part; // how near the worst row of bfloat16 products came to its bound
+static double parts[N_ARITHMETICS]; // how near the worst row came to its bound
 
-// The first value of a row that is off, or -1.
-static int row_off(const float *out, const double *rows, int hd, Expected e) {
-    double part = 0;
-    for (int d = 0; d < hd; d++) {
-        double tolerance = e.tolerance + e.share * rows[MEAN_ABS * hd + d];
-        double error = fabs((double)out[d] - rows[OUT * hd + d]);
-        if (!(error <= tolerance)) return d;
-        if (e.share > 0) part = fmax(part, error / tolerance);
-    }
-    rounded_part = fmax(rounded_part, part);
-    return -1;
+// Of value d of a row.
+static double bound_of(const double *rows, int hd, int d, Expected e) {
+    return e.tolerance + e.share * rows[MEAN_ABS * hd + d] + rows[OFF * hd + d];
 }
 
-static float *rounded_copy(const float *x, int64_t n) {
-    float *copy = need_floats(n);
-    for (int64_t i = 0; i < n; i++) copy[i] = bf16_nearest(x[i]);
-    return copy;
+// The first value of a row that is off, or -1.
+static int row_off(const float *out, const double *rows, int hd, Expected e, double *part) {
+    double most = 0;
+    for (int d = 0; d < hd; d++) {
+        double bound = bound_of(rows, hd, d, e), error = fabs((double)out[d] - rows[OUT * hd + d]);
+        if (!(error <= bound)) return d;
+        if (bound > 0) most = fmax(most, error / bound);
+    }
+    *part = fmax(*part, most);
+    return -1;
 }
 
 // out against the reference: every row of a small case, the edges and some others of a large one.
 static void check_rows(const Attention *a, const float *k, const float *v, const char *what) {
     int hd = a->kv.head_dim, wrong = 0;
-    int64_t n_kv = (int64_t)a->n_keys * a->kv.n_kv_heads * hd, work = (int64_t)a->n_q * a->n_heads * a->n_keys * hd;
+    int64_t work = (int64_t)a->n_q * a->n_heads * a->n_keys * hd;
     double *rows = need(sizeof *rows * (size_t)(N_ROWS * hd)), *scores = need(sizeof *scores * (size_t)(a->n_keys + 1));
-    float *k16 = may_round(a) ? rounded_copy(k, n_kv) : NULL, *v16 = k16 ? rounded_copy(v, n_kv) : NULL;
     int step = work > 4000000 ? (int)(work / 4000000) * 2 + 1 : 1;
     for (int t = 0; t < a->n_q; t++) {
         bool edge = t < 2 || t > a->n_q - 3;
+        Arithmetic arithmetic = arithmetic_of(a, t);
         for (int h = 0; h < a->n_heads && wrong < 3; h++) {
             if ((t * a->n_heads + h) % step && !(edge && h % 4 == t % 4)) continue;
             const float *out = a->out + ((int64_t)t * a->n_heads + h) * hd;
-            Expected e = reference(a, k, v, t, h, false, rows, scores);
-            int d = row_off(out, rows, hd, e);
-            if (d >= 0 && k16) {
-                e = reference(a, k16, v16, t, h, true, rows, scores);
-                d = row_off(out, rows, hd, e);
-            }
+            Expected e = reference(a, k, v, t, h, arithmetic, rows, scores);
+            int d = row_off(out, rows, hd, e, &parts[arithmetic]);
             if (d < 0) continue;
             CHECK(false, "%s: query %d head %d [%d] = %.9g, expected %.9g +- %.2g (%d keys visible)", what, t, h, d,
-                  (double)out[d], rows[OUT * hd + d], e.tolerance + e.share * rows[MEAN_ABS * hd + d], e.n_visible);
+                  (double)out[d], rows[OUT * hd + d], bound_of(rows, hd, d, e), e.n_visible);
             wrong++;
         }
     }
     free(rows);
     free(scores);
-    free(k16);
-    free(v16);
 }
 
 enum { GUARD = 64 };
@@ -470,7 +520,9 @@ static void product_child(void) {
         }
     }
     printf("  %s: %d cases x 4 thread counts, %.1f s", cpu_rung_name(cpu_rung()), n_cases, seconds() - begin);
-    if (rounded_part > 0) printf("; of bfloat16 %.2f of the bound at most", rounded_part);
+    printf("; at most %.2f of the bound", parts[EXACT]);
+    if (parts[BFLOAT16] > 0) printf(", bfloat16 %.2f", parts[BFLOAT16]);
+    if (parts[WHOLES] > 0) printf(", whole numbers %.2f", parts[WHOLES]);
     printf("\n");
     close_pools();
 }
@@ -510,6 +562,40 @@ static void long_spans_child(void) {
 
 static void long_spans(void) {
     at_every_rung(long_spans_child);
+}
+
+// ---- the last keys, with NaN behind them, over few rows and more than meet a tile at a time
+
+static void last_keys_child(void) {
+    open_pools();
+    static const int n_qs[] = {1, 2, 8, 9, 33, 100};
+    static const int lengths[] = {1, 2, 3, 5, 7, 30, 33, 95, 127, 129, 131, 161, 257, 259};
+    int n = 0;
+    for (int i = 0; i < N_OF(n_qs); i++) {
+        for (int k = 0; k < N_OF(lengths); k++) {
+            for (int type = 0; type < N_TYPES; type++, n++) {
+                if (quick() && n % 5) continue;
+                int shape = n * 4 / 3 % N_SHAPES;
+                int64_t work = (int64_t)n_qs[i] * lengths[k] * shapes[shape].n_heads * shapes[shape].head_dim;
+                if (work > work_allowed() / 10) shape = 5;
+                Case c = {.mask = &masks[n_qs[i] <= lengths[k]], // causal where it can be
+                          .shape = shapes[shape],
+                          .n_q = n_qs[i],
+                          .n_keys = lengths[k],
+                          .type = (KvType)type,
+                          .poison = 1 + n % 2,
+                          .softcap = n % 7 ? 0 : 3,
+                          .seed = (uint64_t)(3000000 + n)};
+                c.pos0 = c.mask->causal ? c.n_keys - c.n_q : 0;
+                run_case(&c, shape);
+            }
+        }
+    }
+    close_pools();
+}
+
+static void last_keys(void) {
+    at_every_rung(last_keys_child);
 }
 
 // ---- places where nothing is visible, and no keys at all
@@ -677,7 +763,7 @@ static void check_weights(const Attention *a, const float *k, const float *weigh
     for (int row = 0; row < a->n_q * a->n_heads; row++) {
         int t = row / a->n_heads, h = row % a->n_heads;
         double sink = a->mask.sink_logits ? (double)a->mask.sink_logits[h] : -INFINITY;
-        double top = sink, largest = a->mask.sink_logits ? fabs(sink) : 0, sum = 0, found = 0;
+        double top = sink, reach = a->mask.sink_logits ? fabs(sink) : 0, sum = 0, found = 0;
         for (int j = 0; j < a->n_keys; j++) {
             const float *q = a->q + (int64_t)row * hd, *key = k + ((int64_t)j * n_kv + h / (a->n_heads / n_kv)) * hd;
             double size = 0;
@@ -688,12 +774,12 @@ static void check_weights(const Attention *a, const float *k, const float *weigh
             }
             p[j] = capped(p[j], a->softcap);
             if (!visible(&a->mask, a->pos0, a->n_keys, t, j)) p[j] = -INFINITY;
-            else largest = fmax(largest, size);
+            else reach = fmax(reach, size);
             top = fmax(top, p[j]);
         }
         for (int j = 0; j < a->n_keys; j++) sum += p[j] = p[j] > -INFINITY ? exp(p[j] - top) : 0;
         if (a->mask.sink_logits) sum += exp(sink - top);
-        double tolerance = 4e-6 + 2 * 3 * (double)FLT_EPSILON * (largest + 2 * (double)a->softcap), expected = 0;
+        double tolerance = 4e-6 + 2 * 3 * (double)FLT_EPSILON * (reach + 2 * (double)a->softcap), expected = 0;
         for (int j = 0; j < a->n_keys; j++) {
             double want = sum > 0 ? p[j] / sum : 0, w = (double)weights[(int64_t)row * a->n_keys + j];
             bool hidden = !visible(&a->mask, a->pos0, a->n_keys, t, j);
@@ -774,6 +860,7 @@ static void probabilities(void) {
 int main(void) {
     RUN(product);
     RUN(long_spans);
+    RUN(last_keys);
     RUN(nothing_visible);
     RUN(evicted_blocks);
     RUN(scratch);

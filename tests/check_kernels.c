@@ -19,7 +19,7 @@
 enum { CANARY_BYTES = 256, CANARY = 0xA5, FENCE_BYTES = 1 << 20 };
 
 typedef struct {
-    uint8_t *end; // first byte of the forbidden page
+    uint8_t *end; // first byte of the forbidden pages
 } Fence;
 
 static Fence fences[6];
@@ -42,10 +42,9 @@ static void on_fault(int signal) {
 }
 
 static void fences_open(void) {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    for (int i = 0; i < N_OF(fences); i++) {
-        uint8_t *p = mmap(NULL, FENCE_BYTES + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (p == MAP_FAILED || mprotect(p + FENCE_BYTES, page, PROT_NONE)) {
+    for (int i = 0; i < N_OF(fences); i++) { // as much is forbidden as lies before it, for what is fetched ahead
+        uint8_t *p = mmap(NULL, 2 * FENCE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED || mprotect(p + FENCE_BYTES, FENCE_BYTES, PROT_NONE)) {
             perror("mmap");
             exit(1);
         }
@@ -120,7 +119,6 @@ static const int sizes_k[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13
                               20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33,  34,  35,  36,  37,  38,
                               39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52,  53,  54,  55,  56,  57,
                               58, 59, 60, 61, 62, 63, 64, 65, 66, 67, 68, 69, 70, 127, 128, 129, 257, 1000};
-static const int sizes_gemm_k[] = {1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 64, 70, 129, 300};
 
 static int step_k(void) { // through sizes_k
     return quick() ? 4 : 1;
@@ -247,143 +245,6 @@ static void matvec_f16(void) {
 
 static void matvec_bf16(void) {
     matvec_half(false);
-}
-
-// ---- dots of rows of the KV cache
-
-typedef enum { ROWS_F32, ROWS_BF16, ROWS_I8 } RowType;
-
-static const char *const row_types[] = {"f32", "bf16", "i8"};
-static const int dots_bytes[] = {4, 2, 1};
-
-// w(i, j) at w[j / DOTS_STEP * step + i * ldw + j % DOTS_STEP]
-typedef struct {
-    RowType type;
-    void *w;
-    const float *x;
-    int64_t ldy, ldw, step, ldx;
-    int n_rows, n_x, k;
-    ptrdiff_t ahead; // wherever it points, it is not read
-} Dots;
-
-static void dots_run(const Dots *d, float *y, int64_t ldy, int row0, int n_rows, int x0, int n_x) {
-    const void *w = (const char *)d->w + row0 * d->ldw * dots_bytes[d->type];
-    const float *x = d->x + x0 * d->ldx;
-    switch (d->type) {
-    case ROWS_F32: K->dots_f32(y, ldy, w, d->ldw, d->step, x, d->ldx, n_rows, n_x, d->k, d->ahead); break;
-    case ROWS_BF16: K->dots_bf16(y, ldy, w, d->ldw, d->step, x, d->ldx, n_rows, n_x, d->k, d->ahead); break;
-    case ROWS_I8: K->dots_i8(y, ldy, w, d->ldw, d->step, x, d->ldx, n_rows, n_x, d->k, d->ahead); break;
-    }
-}
-
-static int64_t dots_at(const Dots *d, int i, int j) {
-    return j / DOTS_STEP * d->step + i * d->ldw + j % DOTS_STEP;
-}
-
-static double dots_value(const Dots *d, int i, int j) {
-    int64_t at = dots_at(d, i, j);
-    if (d->type == ROWS_F32) return (double)((const float *)d->w)[at];
-    return d->type == ROWS_BF16 ? half_value(((const uint16_t *)d->w)[at], false) : ((const int8_t *)d->w)[at];
-}
-
-// Between the rows NaN; int8 has none, there is anything.
-static void dots_fill(const Dots *d, int64_t n, int kind) {
-    if (d->type == ROWS_I8) fill_i8(d->w, n);
-    if (d->type == ROWS_F32) fill_gap(d->w, n);
-    for (int64_t at = 0; d->type == ROWS_BF16 && at < n; at++) ((uint16_t *)d->w)[at] = half_gap[0];
-    for (int i = 0; d->type != ROWS_I8 && i < d->n_rows; i++) {
-        for (int j = 0; j < d->k; j++) {
-            if (d->type == ROWS_F32) ((float *)d->w)[dots_at(d, i, j)] = any_float(kind);
-            else ((uint16_t *)d->w)[dots_at(d, i, j)] = any_half(kind, false);
-        }
-    }
-}
-
-static void dots_check(const Dots *d, const float *y) {
-    for (int r = 0; r < d->n_x; r++) {
-        for (int i = 0; i < d->n_rows; i++) {
-            double sum = 0, sum_abs = 0, sum_x = 0;
-            for (int j = 0; j < d->k; j++) {
-                double x = (double)d->x[r * d->ldx + j], product = dots_value(d, i, j) * x;
-                sum += product;
-                sum_abs += fabs(product);
-                sum_x += fabs(x);
-            }
-            float found = y[r * d->ldy + i];
-            CHECK(near(found, sum, bound(sum_abs, sum_x, d->k)), "%s: y[%d][%d] = %.9g, expected %.9g", doing, r, i,
-                  found, sum);
-        }
-        for (int64_t i = d->n_rows; r + 1 < d->n_x && i < d->ldy; i++) {
-            CHECK(is_gap(y[r * d->ldy + i]), "%s: wrote y[%d][%d], beyond its rows", doing, r, (int)i);
-        }
-    }
-}
-
-// One by one, and split in four.
-static void dots_regroup(const Dots *d, const float *y, int64_t n_y) {
-    float *again = fence_floats(3, n_y);
-    fill_gap(again, n_y);
-    for (int r = 0; r < d->n_x; r++) {
-        for (int i = 0; i < d->n_rows; i++) dots_run(d, again + r * d->ldy + i, 1, i, 1, r, 1);
-    }
-    CHECK(!memcmp(again, y, sizeof *y * (size_t)n_y), "%s: one at a time differ", doing);
-    fill_gap(again, n_y);
-    int row = pick(d->n_rows + 1), x = pick(d->n_x + 1);
-    for (int part = 0; part < 4; part++) {
-        int row0 = part % 2 * row, rows = part % 2 ? d->n_rows - row : row, x0 = part / 2 * x;
-        int n_x = part / 2 ? d->n_x - x : x;
-        if (rows && n_x) dots_run(d, again + x0 * d->ldy + row0, d->ldy, row0, rows, x0, n_x);
-    }
-    CHECK(!memcmp(again, y, sizeof *y * (size_t)n_y), "%s: split at row %d and vector %d differ", doing, row, x);
-}
-
-// Rows as K has them, or in groups as V has: then `rows` are stored of which n_rows are asked for.
-static void dots_case(RowType type, bool groups_of_v, int n_rows, int n_x, int k, int kind) {
-    int rows = n_rows + pick(3), n_groups = (k - 1) / DOTS_STEP;
-    Dots d = {.type = type, .n_rows = n_rows, .n_x = n_x, .k = k, .ldy = n_rows + pick(2) * 5, .ldx = k + pick(2) * 3};
-    d.ahead = pick(3) * (1 << 20);
-    d.ldw = groups_of_v ? DOTS_STEP : k + pick(2) * 3;
-    d.step = groups_of_v ? DOTS_STEP * rows : DOTS_STEP;
-    DOING("dots_%s n_rows %d n_x %d k %d ldw %d step %d ldy %d ldx %d data %d", row_types[type], n_rows, n_x, k,
-          (int)d.ldw, (int)d.step, (int)d.ldy, (int)d.ldx, kind);
-    int64_t n_w = dots_at(&d, n_rows - 1, k - 1) + 1, n_xs = (n_x - 1) * d.ldx + k, n_y = (n_x - 1) * d.ldy + n_rows;
-    int64_t before_last = n_groups ? dots_at(&d, n_rows - 1, n_groups * DOTS_STEP - 1) + 1 : 0;
-    if (before_last > n_w) n_w = before_last;
-    float *x = fence_floats(1, n_xs), *y = fence_floats(2, n_y);
-    d.w = fence_put(0, n_w * dots_bytes[type]);
-    d.x = x;
-    dots_fill(&d, n_w, kind);
-    fill_gap(x, n_xs);
-    for (int r = 0; r < n_x; r++) fill_floats(x + r * d.ldx, k, kind);
-    fill_gap(y, n_y);
-    dots_run(&d, y, d.ldy, 0, n_rows, 0, n_x);
-    CHECK(floats_kept(2, n_y), "%s: wrote before y", doing);
-    dots_check(&d, y);
-    dots_regroup(&d, y, n_y);
-}
-
-static void dots_of(RowType type) {
-    static const int rows[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 33, 70};
-    for (int a = 0; a < N_OF(sizes_k); a += step_k()) {
-        for (int n_x = 1; n_x <= 9; n_x++) {
-            for (int v = 0; v < 2; v++) dots_case(type, v, rows[pick(N_OF(rows))], n_x, sizes_k[a], pick(N_KINDS));
-        }
-    }
-    for (int i = 0; i < N_OF(rows); i++) {
-        for (int kind = 0; kind < N_KINDS; kind++) dots_case(type, i % 2, rows[i], 1 + pick(9), 130, kind);
-    }
-}
-
-static void dots_f32(void) {
-    dots_of(ROWS_F32);
-}
-
-static void dots_bf16(void) {
-    dots_of(ROWS_BF16);
-}
-
-static void dots_i8(void) {
-    dots_of(ROWS_I8);
 }
 
 // ---- matvec_i8g, unpack_i8g
@@ -563,7 +424,7 @@ static void matvec_blocks(void) {
     }
 }
 
-// ---- pack, gemm
+// ---- pack
 
 static void pack_case(int n_rows, int k, int64_t ldw) {
     DOING("pack n_rows %d k %d ldw %d", n_rows, k, (int)ldw);
@@ -589,99 +450,288 @@ static void pack(void) {
     }
 }
 
+// ---- gemm
+
+typedef enum { GEMM_F32, GEMM_BF16, GEMM_I8, GEMM_PAIRS } GemmType; // the last: of Bf16Kernels
+
+static const char *const gemm_names[] = {"gemm_f32", "gemm_bf16", "gemm_i8", "bf16 gemm"};
+static const int word_values[] = {1, 2, 4, 2};
+
 typedef struct {
+    GemmType type;
+    Panels w;
+    const void *x; // fp32; of GEMM_PAIRS bfloat16
     int64_t ldy, ldx;
-    const float *panel, *x;
     int n, k, lanes;
     bool add;
 } Gemm;
 
-static void gemm_check(const Gemm *g, const float *y, const float *before) {
+static int up_to(int n, int multiple) {
+    return (n + multiple - 1) / multiple * multiple;
+}
+
+static void gemm_run(const Gemm *g, float *y, int64_t ldy, int first, int n, int lanes) {
+    const GemmKernel kernels_of[] = {K->gemm_f32, K->gemm_bf16, K->gemm_i8};
+    int64_t at = first * g->ldx;
+    y += first * ldy;
+    if (g->type == GEMM_PAIRS) {
+        K->bf16->gemm(y, ldy, &g->w, (const uint16_t *)g->x + at, g->ldx, n, g->k, lanes, g->add);
+    } else {
+        kernels_of[g->type](y, ldy, &g->w, (const float *)g->x + at, g->ldx, n, g->k, lanes, g->add);
+    }
+}
+
+// Where value k of lane i is.
+static int64_t gemm_at(const Gemm *g, int k, int i) {
+    int each = word_values[g->type];
+    return (i / MAX_PANEL * g->w.group + k / each * g->w.ld + i % MAX_PANEL) * each + k % each;
+}
+
+// Groups of lanes side by side or one behind the other, close together or not. `ahead` is never read.
+static void gemm_layout(Gemm *g) {
+    int whole = (g->lanes - 1) / MAX_PANEL, most = whole ? MAX_PANEL : g->lanes, gap = pick(2) * pick(40);
+    if (pick(2)) {
+        g->w.group = MAX_PANEL + pick(2) * pick(9);
+        g->w.ld = whole * g->w.group + g->lanes - whole * MAX_PANEL + gap;
+    } else {
+        g->w.ld = most + gap;
+        g->w.group = g->w.ld * (g->k / word_values[g->type]) + pick(2) * pick(9);
+    }
+    g->w.ahead = pick(2) * FENCE_BYTES;
+}
+
+// As far as the last panel of every group and row goes.
+static int64_t gemm_words(const Gemm *g) {
+    int64_t rows = (g->k / word_values[g->type] - 1) * g->w.ld, most = 0;
+    for (int i = 0; i < g->lanes; i += K->panel) {
+        int64_t end = i / MAX_PANEL * g->w.group + i % MAX_PANEL + rows + K->panel;
+        most = end > most ? end : most;
+    }
+    return most;
+}
+
+// Between the lanes NaN; int8 has none, there is anything.
+static void gemm_fill(const Gemm *g, void *words, int64_t n, int kind) {
+    float *f32 = words;
+    uint16_t *bf16 = words;
+    if (g->type == GEMM_F32) fill_gap(f32, n);
+    else if (g->type == GEMM_I8) fill_i8(words, 4 * n);
+    for (int64_t i = 0; i < 2 * n && word_values[g->type] == 2; i++) bf16[i] = half_gap[0];
+    for (int i = 0; i < g->lanes && g->type != GEMM_I8; i++) {
+        for (int k = 0; k < g->k; k++) {
+            if (g->type == GEMM_F32) f32[gemm_at(g, k, i)] = any_float(kind);
+            else bf16[gemm_at(g, k, i)] = any_half(kind, false);
+        }
+    }
+}
+
+static void gemm_fill_x(const Gemm *g, void *x, int64_t n, int kind) {
+    float *f32 = x;
+    uint16_t *bf16 = x;
+    if (g->type != GEMM_PAIRS) fill_gap(f32, n);
+    for (int64_t i = 0; i < n && g->type == GEMM_PAIRS; i++) bf16[i] = half_gap[0];
     for (int j = 0; j < g->n; j++) {
+        for (int k = 0; k < g->k; k++) {
+            if (g->type != GEMM_PAIRS) f32[j * g->ldx + k] = any_float(kind);
+            else bf16[j * g->ldx + k] = any_half(kind, false);
+        }
+    }
+}
+
+static double gemm_w(const Gemm *g, int k, int i) {
+    int64_t at = gemm_at(g, k, i);
+    if (g->type == GEMM_F32) return (double)((const float *)g->w.words)[at];
+    return g->type == GEMM_I8 ? ((const int8_t *)g->w.words)[at]
+                              : half_value(((const uint16_t *)g->w.words)[at], false);
+}
+
+// A row of x, and what each value may be off by: over int8 half a step of the largest of 256, with a little for the
+// rounding of the step; scalar takes x as it is. Below 1e-34 there are no steps, as one over their size is infinite.
+static void gemm_x(const Gemm *g, int j, double *x, double *off) {
+    bool exact = g->type != GEMM_I8 || K->gemm_i8 == kernels_scalar.gemm_i8;
+    for (int k = 0; k < g->k; k++) {
+        int64_t at = j * g->ldx + k;
+        x[k] =
+            g->type == GEMM_PAIRS ? half_value(((const uint16_t *)g->x)[at], false) : (double)((const float *)g->x)[at];
+    }
+    for (int from = 0; from < g->k; from += 256) {
+        int to = from + 256 < g->k ? from + 256 : g->k;
+        double top = 0;
+        for (int k = from; k < to; k++) top = fmax(top, fabs(x[k]));
+        for (int k = from; k < to; k++) off[k] = exact ? 0 : top < 1e-34 ? 2.1 * top : 0.51 * top / (255 * 127 + 127);
+    }
+}
+
+static void gemm_check(const Gemm *g, const float *y, const float *before) {
+    size_t row = sizeof(double) * (size_t)g->k;
+    double *w = need(row * (size_t)g->lanes), *x = need(row), *off = need(row);
+    for (int i = 0; i < g->lanes; i++) {
+        for (int k = 0; k < g->k; k++) w[i * g->k + k] = gemm_w(g, k, i);
+    }
+    for (int j = 0; j < g->n; j++) {
+        gemm_x(g, j, x, off);
         for (int i = 0; i < g->lanes; i++) {
-            double sum = g->add ? (double)before[j * g->ldy + i] : 0, sum_abs = fabs(sum), sum_x = 0;
-            for (int c = 0; c < g->k; c++) {
-                double x = (double)g->x[j * g->ldx + c], product = x * (double)g->panel[c * K->panel + i];
+            double sum = g->add ? (double)before[j * g->ldy + i] : 0, sum_abs = fabs(sum), both = 0, lost = 0;
+            for (int k = 0; k < g->k; k++) {
+                double wk = w[i * g->k + k], product = x[k] * wk;
                 sum += product;
                 sum_abs += fabs(product);
-                sum_x += fabs(x);
+                both += fabs(x[k]) + fabs(wk); // a denormal operand counts as zero in products of pairs
+                lost += off[k] * fabs(wk);
             }
             float found = y[j * g->ldy + i];
-            CHECK(near(found, sum, bound(sum_abs, sum_x, g->k)), "%s: y[%d][%d] = %.9g, expected %.9g", doing, j, i,
-                  found, sum);
+            CHECK(near(found, sum, lost + bound(sum_abs + lost, both, g->k)), "%s: y[%d][%d] = %.9g, expected %.9g",
+                  doing, j, i, found, sum);
         }
         for (int64_t i = g->lanes; j + 1 < g->n && i < g->ldy; i++) {
             CHECK(is_gap(y[j * g->ldy + i]), "%s: wrote y[%d][%d], beyond its lanes", doing, j, (int)i);
         }
     }
+    free(w);
+    free(x);
+    free(off);
 }
 
-// The same in other groupings: a column at a time, split in two, and in a panel of all lanes.
-static void gemm_regroup(const Gemm *g, const float *y, const float *before, int64_t n_y) {
-    size_t bytes = sizeof(float) * (size_t)n_y;
+// A row at a time, split in two, and with all lanes of the last panel. Wherever rows of bfloat16 begin, BF16_ROWS of
+// them may be read.
+static void gemm_regroup(Gemm g, const float *y, const float *before, int64_t n_x, int64_t n_y) {
+    size_t bytes = sizeof *y * (size_t)n_y;
     float *again = fence_floats(4, n_y);
-    memcpy(again, before, bytes);
-    for (int j = 0; j < g->n; j++) {
-        K->gemm(again + j * g->ldy, g->ldy, g->panel, g->x + j * g->ldx, g->ldx, 1, g->k, g->lanes, g->add);
+    uint16_t *room = NULL;
+    if (g.type == GEMM_PAIRS) {
+        int64_t n_room = n_x + BF16_ROWS * g.ldx;
+        room = need(sizeof *room * (size_t)n_room);
+        for (int64_t i = 0; i < n_room; i++) room[i] = i < n_x ? ((const uint16_t *)g.x)[i] : half_gap[0];
+        g.x = room;
     }
-    CHECK(!memcmp(again, y, bytes), "%s: columns one at a time differ", doing);
     memcpy(again, before, bytes);
-    int cut = pick(g->n + 1);
-    K->gemm(again, g->ldy, g->panel, g->x, g->ldx, cut, g->k, g->lanes, g->add);
-    K->gemm(again + cut * g->ldy, g->ldy, g->panel, g->x + cut * g->ldx, g->ldx, g->n - cut, g->k, g->lanes, g->add);
-    CHECK(!memcmp(again, y, bytes), "%s: split at column %d differs", doing, cut);
+    for (int j = 0; j < g.n; j++) gemm_run(&g, again, g.ldy, j, 1, g.lanes);
+    CHECK(!memcmp(again, y, bytes), "%s: rows one at a time differ", doing);
+    memcpy(again, before, bytes);
+    int cut = pick(g.n + 1);
+    gemm_run(&g, again, g.ldy, 0, cut, g.lanes);
+    gemm_run(&g, again, g.ldy, cut, g.n - cut, g.lanes);
+    CHECK(!memcmp(again, y, bytes), "%s: split at row %d differs", doing, cut);
 
-    int64_t ld = K->panel + 1, n_full = (g->n - 1) * ld + K->panel;
+    int all = up_to(g.lanes, K->panel);
+    int64_t ld = all + 1, n_full = (g.n - 1) * ld + all;
     float *full = fence_floats(5, n_full);
-    for (int64_t i = 0; i < n_full; i++) full[i] = 0;
-    for (int j = 0; j < g->n; j++) memcpy(full + j * ld, before + j * g->ldy, sizeof(float) * (size_t)g->lanes);
-    K->gemm(full, ld, g->panel, g->x, g->ldx, g->n, g->k, K->panel, g->add);
-    for (int j = 0; j < g->n; j++) {
-        CHECK(!memcmp(full + j * ld, y + j * g->ldy, sizeof(float) * (size_t)g->lanes),
-              "%s: column %d of a full panel differs", doing, j);
+    memset(full, 0, sizeof *full * (size_t)n_full);
+    for (int j = 0; j < g.n; j++) memcpy(full + j * ld, before + j * g.ldy, sizeof *y * (size_t)g.lanes);
+    gemm_run(&g, full, ld, 0, g.n, all);
+    for (int j = 0; j < g.n; j++) {
+        CHECK(!memcmp(full + j * ld, y + j * g.ldy, sizeof *y * (size_t)g.lanes), "%s: row %d of all lanes differs",
+              doing, j);
     }
+    free(room);
 }
 
-static void gemm_case(int n, int k, int lanes, bool add, int kind) {
-    int64_t ldy = lanes + (pick(2) ? 0 : 5), ldx = k + (pick(2) ? 0 : 3);
-    int64_t n_x = (n - 1) * ldx + k, n_y = (n - 1) * ldy + lanes;
-    DOING("gemm n %d k %d lanes %d ldy %d ldx %d add %d data %d", n, k, lanes, (int)ldy, (int)ldx, add, kind);
-    float *panel = fence_floats(0, (int64_t)k * K->panel), *x = fence_floats(1, n_x);
+// Rows of bfloat16 up to a multiple of BF16_ROWS are there and no numbers.
+static void gemm_case(GemmType type, int n, int k, int lanes, bool add, int kind) {
+    bool pairs = type == GEMM_PAIRS;
+    Gemm g = {.type = type, .n = n, .k = k, .lanes = lanes, .add = add};
+    gemm_layout(&g);
+    g.ldy = lanes + pick(2) * 5;
+    g.ldx = k + pick(2) * 3;
+    DOING("%s n %d k %d lanes %d ld %d group %d ahead %d ldy %d ldx %d add %d data %d", gemm_names[type], n, k, lanes,
+          (int)g.w.ld, (int)g.w.group, (int)g.w.ahead, (int)g.ldy, (int)g.ldx, add, kind);
+    int64_t n_words = gemm_words(&g), n_x = ((pairs ? up_to(n, BF16_ROWS) : n) - 1) * g.ldx + k;
+    int64_t n_y = (n - 1) * g.ldy + lanes;
+    void *words = fence_put(0, 4 * n_words), *x = fence_put(1, n_x * (pairs ? 2 : 4));
     float *y = fence_floats(2, n_y), *before = fence_floats(3, n_y);
-    for (int c = 0; c < k; c++) { // what lies in the lanes beyond must not matter
-        fill_floats(panel + c * K->panel, lanes, kind);
-        fill_gap(panel + c * K->panel + lanes, K->panel - lanes);
-    }
-    fill_gap(x, n_x);
+    gemm_fill(&g, words, n_words, kind);
+    gemm_fill_x(&g, x, n_x, kind);
+    g.w.words = words;
+    g.x = x;
     fill_gap(before, n_y); // without `add`, what y holds must not matter
-    for (int j = 0; j < n; j++) {
-        fill_floats(x + j * ldx, k, kind);
-        if (add) fill_floats(before + j * ldy, lanes, kind);
-    }
-    memcpy(y, before, sizeof(float) * (size_t)n_y);
-    K->gemm(y, ldy, panel, x, ldx, n, k, lanes, add);
+    for (int j = 0; add && j < n; j++) fill_floats(before + j * g.ldy, lanes, kind);
+    memcpy(y, before, sizeof *y * (size_t)n_y);
+    gemm_run(&g, y, g.ldy, 0, n, lanes);
     CHECK(floats_kept(2, n_y), "%s: wrote before y", doing);
-    Gemm g = {ldy, ldx, panel, x, n, k, lanes, add};
     gemm_check(&g, y, before);
-    gemm_regroup(&g, y, before, n_y);
+    gemm_regroup(g, y, before, n_x, n_y);
 }
 
-static void gemm(void) {
-    static const int columns[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 25, 29};
-    static const int lanes[] = {1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 23, 31, 32};
-    for (int a = 0; a < N_OF(sizes_gemm_k); a += quick() ? 3 : 1) {
-        for (int b = 0; b < N_OF(columns); b += quick() ? 2 : 1) {
-            for (int c = 0; c < N_OF(lanes) && lanes[c] <= K->panel; c++) {
-                gemm_case(columns[b], sizes_gemm_k[a], lanes[c], pick(2), pick(N_KINDS));
+static void gemm_of(GemmType type) {
+    static const int rows[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 25, 29};
+    static const int words[] = {1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 70, 129, 300};
+    int each = word_values[type];
+    for (int a = 0; a < N_OF(words); a += quick() ? 3 : 1) {
+        for (int b = 0; b < N_OF(rows); b += quick() ? 2 : 1) {
+            for (int i = 0; i < 4; i++) {
+                int lanes = i ? 1 + pick(70) : K->panel * (1 + pick(2));
+                gemm_case(type, rows[b], words[a] * each, lanes, pick(2), pick(N_KINDS));
             }
-            for (int kind = 0; kind < N_KINDS; kind++) {
-                gemm_case(columns[b], sizes_gemm_k[a], K->panel, pick(2), kind);
-            }
+        }
+    }
+    for (int lanes = 1; lanes <= 70; lanes++) {
+        for (int kind = 0; kind < N_KINDS; kind++) {
+            gemm_case(type, 1 + pick(29), (1 + pick(80)) * each, lanes, (lanes + kind) % 2, kind);
         }
     }
 }
 
-// ---- products of bfloat16
+static void gemm_f32(void) {
+    gemm_of(GEMM_F32);
+}
+
+static void gemm_bf16(void) {
+    gemm_of(GEMM_BF16);
+}
+
+// One value of a row is no number: nothing of that row is one, and the others are as they were.
+static void gemm_i8_not_finite(int n, int k, int lanes, float value) {
+    Gemm g = {.type = GEMM_I8, .n = n, .k = k, .lanes = lanes, .add = pick(2), .ldy = lanes, .ldx = k};
+    int64_t n_y = n * lanes;
+    int bad = pick(n), at = pick(k);
+    gemm_layout(&g);
+    DOING("gemm_i8 n %d k %d lanes %d add %d, x[%d][%d] = %g", n, k, lanes, g.add, bad, at, (double)value);
+    void *words = fence_put(0, 4 * gemm_words(&g));
+    float *x = fence_floats(1, n * k), *y = fence_floats(2, n_y), *finite = fence_floats(3, n_y);
+    fill_i8(words, 4 * gemm_words(&g));
+    fill_floats(x, n * k, pick(N_KINDS));
+    fill_floats(y, n_y, PLAIN);
+    memcpy(finite, y, sizeof *y * (size_t)n_y);
+    g.w.words = words;
+    g.x = x;
+    gemm_run(&g, finite, lanes, 0, n, lanes);
+    x[bad * k + at] = value;
+    gemm_run(&g, y, lanes, 0, n, lanes);
+    for (int j = 0; j < n; j++) {
+        for (int i = 0; i < lanes; i++) {
+            float found = y[j * lanes + i], before = finite[j * lanes + i];
+            CHECK(isfinite(before), "%s: y[%d][%d] = %.9g of finite x", doing, j, i, before);
+            CHECK(j == bad ? !isfinite(found) : found == before, "%s: y[%d][%d] = %.9g, without it %.9g", doing, j, i,
+                  found, before);
+        }
+    }
+}
+
+static void gemm_i8(void) {
+    static const float values[] = {NAN, INFINITY, -INFINITY};
+    gemm_of(GEMM_I8);
+    for (int i = 0; i < 300; i++) gemm_i8_not_finite(1 + pick(9), 4 * (1 + pick(150)), 1 + pick(70), values[i % 3]);
+}
+
+static void bf16_gemm(void) {
+    static const int rows[] = {1, 2, 3, 5, 7, 11, 12, 13, 15, 16, 17, 23, 25, 31, 32, 33, 47, 48, 49, 63, 64, 65, 70};
+    static const int sizes[] = {32, 64, 96, 128, 224, 512};
+    for (int a = 0; a < N_OF(sizes); a += quick() ? 2 : 1) {
+        for (int b = 0; b < N_OF(rows); b += quick() ? 2 : 1) {
+            for (int i = 0; i < 4; i++) {
+                int lanes = i ? 1 + pick(70) : K->panel * (1 + pick(2));
+                gemm_case(GEMM_PAIRS, rows[b], sizes[a], lanes, (i ^ b) % 2, pick(N_KINDS));
+            }
+        }
+    }
+    for (int lanes = 1; lanes <= 70; lanes++) {
+        for (int kind = 0; kind < N_KINDS; kind++) {
+            gemm_case(GEMM_PAIRS, 1 + pick(70), 64, lanes, (lanes + kind) % 2, kind);
+        }
+    }
+}
+
+// ---- conversions to bfloat16
 
 static float float_of(uint32_t bits) {
     float f;
@@ -689,12 +739,12 @@ static float float_of(uint32_t bits) {
     return f;
 }
 
-// To nearest, ties to even. VCVTNEPS2BF16 takes a denormal number for zero, which is nothing to a sum of products, and
-// leaves a NaN one.
+// To nearest, ties to even. VCVTNEPS2BF16 takes a denormal number for zero, which is nothing to a sum of products; it
+// leaves a NaN one, as others do.
 static bool is_rounded(uint16_t found, float x) {
     if (isnan(x)) return isnan(half_value(found, false));
-    if (fabsf(x) < FLT_MIN) return (found & 0x7fff) == 0 && found >> 15 == (signbit(x) != 0);
-    return found == bf16_from_f32(x);
+    bool zero = (found & 0x7fff) == 0 && found >> 15 == (signbit(x) != 0);
+    return found == bf16_from_f32(x) || (fabsf(x) < FLT_MIN && zero);
 }
 
 static void bf16_round_case(const float *values, int n) {
@@ -732,118 +782,36 @@ static void bf16_round(void) {
     free(values);
 }
 
-typedef struct {
-    int64_t ldy, ldx, step;
-    const uint16_t *panel, *x;
-    int n, k, lanes;
-    bool add;
-} GemmBf16;
-
-static int64_t bf16_at(const GemmBf16 *g, int j, int k) {
-    return j * g->ldx + k / BF16_STEP * g->step + k % BF16_STEP;
-}
-
-static void bf16_gemm_check(const GemmBf16 *g, const float *y, const float *before) {
-    int P = K->panel;
-    for (int j = 0; j < g->n; j++) {
-        for (int i = 0; i < g->lanes; i++) {
-            double sum = g->add ? (double)before[j * g->ldy + i] : 0, sum_abs = fabs(sum), both = 1;
-            for (int k = 0; k < g->k; k++) {
-                double x = half_value(g->x[bf16_at(g, j, k)], false);
-                double p = half_value(g->panel[(k / 2 * P + i) * 2 + k % 2], false);
-                sum += x * p;
-                sum_abs += fabs(x * p);
-                both += fabs(x) + fabs(p); // a denormal operand counts as zero
-            }
-            float found = y[j * g->ldy + i];
-            CHECK(near(found, sum, bound(sum_abs, both, g->k)), "%s: y[%d][%d] = %.9g, expected %.9g", doing, j, i,
-                  found, sum);
-        }
-        for (int64_t i = g->lanes; j + 1 < g->n && i < g->ldy; i++) {
-            CHECK(is_gap(y[j * g->ldy + i]), "%s: wrote y[%d][%d], beyond its lanes", doing, j, (int)i);
-        }
+// Every number of 8 bits is one of bfloat16.
+static void bf16_from_i8_case(int64_t ld, int n_rows) {
+    DOING("bf16 from_i8 ld %d n_rows %d", (int)ld, n_rows);
+    int64_t n = 4 * ld * n_rows, y_bytes = 2 * n;
+    int8_t *x = fence_put(0, n);
+    uint16_t *y = fence_put(1, y_bytes);
+    int first = pick(256);
+    for (int64_t i = 0; i < n; i++) x[i] = (int8_t)(pick(2) ? first + i : pick(256));
+    memset(y, 0xff, (size_t)y_bytes);
+    K->bf16->from_i8(y, x, ld, n_rows);
+    CHECK(canary_kept(1, y_bytes), "%s: wrote before y", doing);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t word = i / 4, row = word / ld * 2 + i % 4 / 2, at = (row * ld + word % ld) * 2 + i % 2;
+        CHECK(y[at] == bf16_from_f32(x[i]), "%s: byte %d of word %d of row %d, %d, became %04x", doing, (int)(i % 4),
+              (int)(word % ld), (int)(word / ld), x[i], (unsigned)y[at]);
     }
 }
 
-static void bf16_gemm_run(const GemmBf16 *g, const uint16_t *x, float *y, int first, int n) {
-    K->bf16->gemm(y + first * g->ldy, g->ldy, g->panel, x + first * g->ldx, g->ldx, g->step, n, g->k, g->lanes, g->add);
-}
-
-// A row at a time, split in two, and in all lanes. Wherever the rows begin, BF16_ROWS of them may be read.
-static void bf16_gemm_regroup(const GemmBf16 *g, const float *y, const float *before, int64_t n_x, int64_t n_y) {
-    size_t bytes = sizeof *y * (size_t)n_y;
-    int64_t room = n_x + BF16_ROWS * g->ldx;
-    uint16_t *x = need(sizeof *x * (size_t)room);
-    for (int64_t i = 0; i < room; i++) x[i] = i < n_x ? g->x[i] : half_gap[0];
-    float *again = fence_floats(4, n_y);
-    memcpy(again, before, bytes);
-    for (int j = 0; j < g->n; j++) bf16_gemm_run(g, x, again, j, 1);
-    CHECK(!memcmp(again, y, bytes), "%s: rows one at a time differ", doing);
-    memcpy(again, before, bytes);
-    int cut = pick(g->n + 1);
-    if (cut) bf16_gemm_run(g, x, again, 0, cut);
-    if (cut < g->n) bf16_gemm_run(g, x, again, cut, g->n - cut);
-    CHECK(!memcmp(again, y, bytes), "%s: split at row %d differs", doing, cut);
-
-    int64_t ld = K->panel + 1, n_full = (g->n - 1) * ld + K->panel;
-    float *full = fence_floats(5, n_full);
-    memset(full, 0, sizeof *full * (size_t)n_full);
-    for (int j = 0; j < g->n; j++) memcpy(full + j * ld, before + j * g->ldy, sizeof *y * (size_t)g->lanes);
-    K->bf16->gemm(full, ld, g->panel, g->x, g->ldx, g->step, g->n, g->k, K->panel, g->add);
-    for (int j = 0; j < g->n; j++) {
-        CHECK(!memcmp(full + j * ld, y + j * g->ldy, sizeof *y * (size_t)g->lanes), "%s: row %d of all lanes differs",
-              doing, j);
+static void bf16_from_i8(void) {
+    for (int ld = 1; ld <= 70; ld++) {
+        for (int n_rows = 1; n_rows <= 4; n_rows++) bf16_from_i8_case(ld, n_rows);
     }
-    free(x);
-}
-
-// Rows of x as K has them, or in groups as V has. Rows up to a multiple of BF16_ROWS are there and no numbers.
-static void bf16_gemm_case(bool groups_of_v, int n, int k, int lanes, bool add, int kind) {
-    int P = K->panel, padded = (n + BF16_ROWS - 1) / BF16_ROWS * BF16_ROWS;
-    GemmBf16 g = {.n = n, .k = k, .lanes = lanes, .add = add, .ldy = lanes + pick(2) * 5};
-    g.ldx = groups_of_v ? BF16_STEP : k + pick(3);
-    g.step = groups_of_v ? BF16_STEP * (padded + pick(3)) : BF16_STEP;
-    DOING("bf16 gemm n %d k %d lanes %d ldy %d ldx %d step %d add %d data %d", n, k, lanes, (int)g.ldy, (int)g.ldx,
-          (int)g.step, add, kind);
-    int64_t n_x = bf16_at(&g, padded - 1, k - 1) + 1, n_y = (n - 1) * g.ldy + lanes;
-    uint16_t *panel = fence_put(0, (int64_t)k * P * (int64_t)sizeof *panel);
-    uint16_t *x = fence_put(1, n_x * (int64_t)sizeof *x);
-    float *y = fence_floats(2, n_y), *before = fence_floats(3, n_y);
-    for (int64_t i = 0; i < (int64_t)k * P; i++) panel[i] = i / 2 % P < lanes ? any_half(kind, false) : half_gap[0];
-    for (int64_t i = 0; i < n_x; i++) x[i] = half_gap[0];
-    fill_gap(before, n_y);
-    for (int j = 0; j < n; j++) {
-        for (int i = 0; i < k; i++) x[bf16_at(&g, j, i)] = any_half(kind, false);
-        if (add) fill_floats(before + j * g.ldy, lanes, kind);
-    }
-    g.panel = panel;
-    g.x = x;
-    memcpy(y, before, sizeof *y * (size_t)n_y);
-    bf16_gemm_run(&g, x, y, 0, n);
-    CHECK(floats_kept(2, n_y), "%s: wrote before y", doing);
-    bf16_gemm_check(&g, y, before);
-    bf16_gemm_regroup(&g, y, before, n_x, n_y);
-}
-
-static void bf16_gemm(void) {
-    static const int rows[] = {1, 2, 3, 5, 7, 11, 12, 13, 15, 16, 17, 23, 25, 31, 32, 33, 47, 48, 49, 63, 64, 65, 70};
-    static const int sizes[] = {32, 64, 96, 128, 224, 512};
-    for (int a = 0; a < N_OF(sizes); a += quick() ? 2 : 1) {
-        for (int b = 0; b < N_OF(rows); b += quick() ? 2 : 1) {
-            for (int v = 0; v < 2; v++) {
-                bf16_gemm_case(v, rows[b], sizes[a], 1 + pick(K->panel), pick(2), pick(N_KINDS));
-                bf16_gemm_case(v, rows[b], sizes[a], K->panel, v ^ b % 2, pick(N_KINDS));
-            }
-        }
-    }
-    for (int lanes = 1; lanes <= K->panel; lanes++) {
-        for (int kind = 0; kind < N_KINDS; kind++) bf16_gemm_case(lanes % 2, 1 + pick(70), 64, lanes, kind % 2, kind);
-    }
+    bf16_from_i8_case(32, 64);
+    bf16_from_i8_case(128, 32);
+    bf16_from_i8_case(257, 9);
 }
 
 // The tile kernel over tile operations in C; in a thread of its own, which has to lay out its tiles itself.
 static void *tiles_thread(void *unused) {
-    bf16_gemm_case(false, 37, 96, K->panel, true, PLAIN);
+    gemm_case(GEMM_PAIRS, 37, 96, K->panel, true, PLAIN);
     return unused;
 }
 
@@ -885,121 +853,84 @@ static double exp2_bound(double d) {
 }
 
 // One query of one tile, in double: m and l before, n scores, what they became.
-static void softmax_check(const float *before, const float *after, int n, int stride, float m0, float l0, float m,
-                          float l, float alpha, int lane) {
+static void softmax_check(const float *before, const float *after, int n, float m0, float l0, float m, float l,
+                          float alpha) {
     float top = m0;
-    for (int j = 0; j < n; j++) top = before[j * stride] > top ? before[j * stride] : top;
-    CHECK(m == top, "%s lane %d: m = %.9g, expected %.9g", doing, lane, m, top);
+    for (int j = 0; j < n; j++) top = before[j] > top ? before[j] : top;
+    CHECK(m == top, "%s: m = %.9g, expected %.9g", doing, m, top);
     double sum = 0;
     for (int j = 0; j < n; j++) {
-        double d = (double)before[j * stride] - (double)top, p = exp2(d);
-        float found = after[j * stride];
+        double d = (double)before[j] - (double)top, p = exp2(d);
+        float found = after[j];
         sum += p;
-        CHECK(near(found, p, exp2_bound(d)), "%s lane %d: P[%d] = %.9g, expected %.9g", doing, lane, j, found, p);
-        CHECK(before[j * stride] != SCORE_MASKED || found == 0, "%s lane %d: masked P[%d] = %.9g, expected exactly 0",
-              doing, lane, j, found);
+        CHECK(near(found, p, exp2_bound(d)), "%s: P[%d] = %.9g, expected %.9g", doing, j, found, p);
+        CHECK(before[j] != SCORE_MASKED || found == 0, "%s: masked P[%d] = %.9g, expected exactly 0", doing, j, found);
     }
     double d = (double)m0 - (double)top, expected = (double)l0 * exp2(d) + sum;
-    CHECK(near(alpha, exp2(d), exp2_bound(d)), "%s lane %d: alpha = %.9g, expected %.9g", doing, lane, alpha, exp2(d));
-    CHECK(m0 != top || alpha == 1, "%s lane %d: m stayed, but alpha = %.9g", doing, lane, alpha);
-    CHECK(near(l, expected, 2e-5 * expected + 2 * (double)FLT_MIN * n), "%s lane %d: l = %.9g, expected %.9g", doing,
-          lane, l, expected);
-    if (sum <= 0) CHECK(l == l0, "%s lane %d: nothing visible, but l went from %.9g to %.9g", doing, lane, l0, l);
+    CHECK(near(alpha, exp2(d), exp2_bound(d)), "%s: alpha = %.9g, expected %.9g", doing, alpha, exp2(d));
+    CHECK(m0 != top || alpha == 1, "%s: m stayed, but alpha = %.9g", doing, alpha);
+    CHECK(near(l, expected, 2e-5 * expected + 2 * (double)FLT_MIN * n), "%s: l = %.9g, expected %.9g", doing, l,
+          expected);
+    if (sum <= 0) CHECK(l == l0, "%s: nothing visible, but l went from %.9g to %.9g", doing, l0, l);
 }
 
 static float start_m(int which) { // nothing seen yet, a learned sink, a running maximum
     return which == 0 ? SCORE_START : which == 1 ? test_uniform() * 3 : test_uniform() * 200;
 }
 
-static void softmax_lanes_case(int n_keys, int kind, int masked_of_8) {
-    DOING("softmax_lanes n_keys %d data %d masked %d/8", n_keys, kind, masked_of_8);
-    int P = K->panel;
-    int64_t n = (int64_t)n_keys * P;
-    float *s = fence_floats(0, n), *m = fence_floats(1, P), *l = fence_floats(2, P), *alpha = fence_floats(3, P);
-    float *before = fence_floats(4, n), m0[MAX_PANEL], l0[MAX_PANEL];
-    for (int i = 0; i < P; i++) {
-        int which = pick(3);
-        m[i] = start_m(which);
-        l[i] = which == 0 ? 0 : which == 1 ? 1 : 1 + 50 * fabsf(test_uniform());
-    }
-    fill_gap(alpha, P);
-    for (int tile = 0; tile < 3; tile++) { // the state goes on from tile to tile
-        for (int64_t i = 0; i < n; i++) s[i] = any_score(kind, i % P == 1 ? 8 : masked_of_8);
-        memcpy(before, s, sizeof(float) * (size_t)n);
-        memcpy(m0, m, sizeof(float) * (size_t)P);
-        memcpy(l0, l, sizeof(float) * (size_t)P);
-        bool rescale = K->softmax_lanes(s, n_keys, m, l, alpha), expected = false;
-        for (int i = 0; i < P; i++) {
-            softmax_check(before + i, s + i, n_keys, P, m0[i], l0[i], m[i], l[i], alpha[i], i);
-            expected |= alpha[i] != 1;
-        }
-        CHECK(rescale == expected, "%s: returned %d, some alpha is %s1", doing, rescale, expected ? "not " : "");
-        bool kept = floats_kept(0, n) && floats_kept(1, P) && floats_kept(2, P) && floats_kept(3, P);
-        CHECK(kept, "%s: wrote before an operand", doing);
-    }
-}
-
-// In bfloat16: one lane of the panel, of `padded` keys.
-static void bf16_softmax_check(const float *before, const uint16_t *panel, int n, int padded, float m0, float l0,
-                               float m, float l, float alpha, int lane) {
-    const double part = 1e-4 + 1.0 / 256; // the polynomial, rounding to 8 bits (half of it) and slack
+// In bfloat16: p of n keys times the scales, zeros up to `padded`; l is of what is not scaled.
+static void bf16_softmax_check(const float *s, const float *scales, const uint16_t *p, int n, int padded, float m0,
+                               float l0, float m, float l, float alpha) {
+    const double part = 1e-4 + 1.0 / 256; // the polynomial, rounding to 8 bits and slack
     float top = m0;
-    for (int j = 0; j < n; j++) top = fmaxf(top, before[j * MAX_PANEL + lane]);
+    for (int j = 0; j < n; j++) top = fmaxf(top, s[j]);
     float expected_m = top > m0 + SOFTMAX_MARGIN ? top : m0;
-    CHECK(m == expected_m, "%s lane %d: m = %.9g, expected %.9g", doing, lane, m, expected_m);
+    CHECK(m == expected_m, "%s: m = %.9g, expected %.9g", doing, m, expected_m);
     double sum = 0;
     for (int j = 0; j < padded; j++) {
-        double found = half_value(panel[(j / 2 * MAX_PANEL + lane) * 2 + j % 2], false);
-        double p = j < n ? exp2((double)before[j * MAX_PANEL + lane] - (double)m) : 0;
-        sum += p;
-        CHECK(fabs(found - p) <= part * p + 2 * (double)FLT_MIN, "%s lane %d: P[%d] = %.9g, expected %.9g", doing, lane,
-              j, found, p);
-        bool nothing = j >= n || before[j * MAX_PANEL + lane] == SCORE_MASKED;
-        CHECK(!nothing || found == 0, "%s lane %d: masked P[%d] = %.9g, expected exactly 0", doing, lane, j, found);
+        double power = j < n ? exp2((double)s[j] - (double)m) : 0, by = j < n && scales ? (double)scales[j] : 1;
+        double found = half_value(p[j], false), expected = power * by;
+        sum += power;
+        CHECK(fabs(found - expected) <= part * fabs(expected) + 2 * (double)FLT_MIN * (1 + fabs(by)),
+              "%s: P[%d] = %.9g, expected %.9g", doing, j, found, expected);
+        CHECK(found == 0 || (j < n && s[j] != SCORE_MASKED), "%s: masked P[%d] = %.9g, expected exactly 0", doing, j,
+              found);
     }
     double factor = exp2((double)m0 - (double)m), expected = (double)l0 * factor + sum;
-    CHECK(fabs((double)alpha - factor) <= 1e-4 * factor + 2 * (double)FLT_MIN,
-          "%s lane %d: alpha = %.9g, expected %.9g", doing, lane, alpha, factor);
-    CHECK(m0 != m || alpha == 1, "%s lane %d: m stayed, but alpha = %.9g", doing, lane, alpha);
-    CHECK(fabs((double)l - expected) <= 1e-4 * expected + 2 * (double)FLT_MIN * n,
-          "%s lane %d: l = %.9g, expected %.9g", doing, lane, l, expected);
-    if (sum <= 0) CHECK(l == l0, "%s lane %d: nothing visible, but l went from %.9g to %.9g", doing, lane, l0, l);
+    CHECK(fabs((double)alpha - factor) <= 1e-4 * factor + 2 * (double)FLT_MIN, "%s: alpha = %.9g, expected %.9g", doing,
+          alpha, factor);
+    CHECK(m0 != m || alpha == 1, "%s: m stayed, but alpha = %.9g", doing, alpha);
+    CHECK(fabs((double)l - expected) <= 1e-4 * expected + 2 * (double)FLT_MIN * n, "%s: l = %.9g, expected %.9g", doing,
+          l, expected);
+    if (sum <= 0) CHECK(l == l0, "%s: nothing visible, but l went from %.9g to %.9g", doing, l0, l);
 }
 
-static void bf16_softmax_case(int n_keys, int kind, int masked_of_8) {
-    DOING("bf16 softmax_lanes n_keys %d data %d masked %d/8", n_keys, kind, masked_of_8);
-    int P = K->panel, padded = (n_keys + BF16_STEP - 1) / BF16_STEP * BF16_STEP;
-    int64_t n = (int64_t)n_keys * P, bytes = (int64_t)padded * P * (int64_t)sizeof(uint16_t);
-    float *s = fence_floats(0, n), *m = fence_floats(1, P), *l = fence_floats(2, P), *alpha = fence_floats(3, P);
-    uint16_t *panel = fence_put(4, bytes);
-    float m0[MAX_PANEL], l0[MAX_PANEL];
-    for (int i = 0; i < P; i++) {
-        int which = pick(3);
-        m[i] = start_m(which);
-        l[i] = which == 0 ? 0 : which == 1 ? 1 : 1 + 50 * fabsf(test_uniform());
-    }
+static void bf16_softmax_case(int n_keys, int kind, int masked_of_8, bool scaled) {
+    DOING("bf16 softmax_row n_keys %d data %d masked %d/8 scaled %d", n_keys, kind, masked_of_8, scaled);
+    int padded = up_to(n_keys, BF16_STEP), which = pick(3);
+    int64_t bytes = padded * (int64_t)sizeof(uint16_t);
+    float *s = fence_floats(0, n_keys), *scales = scaled ? fence_floats(1, n_keys) : NULL;
+    float *m = fence_floats(2, 1), *l = fence_floats(3, 1);
+    uint16_t *p = fence_put(4, bytes);
+    *m = start_m(which);
+    *l = which == 0 ? 0 : which == 1 ? 1 : 1 + 50 * fabsf(test_uniform());
     for (int tile = 0; tile < 3; tile++) {
-        for (int64_t i = 0; i < n; i++) s[i] = any_score(kind, i % P == 1 ? 8 : masked_of_8);
-        memset(panel, 0xff, (size_t)bytes);
-        fill_gap(alpha, P);
-        memcpy(m0, m, sizeof(float) * (size_t)P);
-        memcpy(l0, l, sizeof(float) * (size_t)P);
-        bool rescale = K->bf16->softmax_lanes(panel, s, n_keys, m, l, alpha), expected = false;
-        for (int i = 0; i < P; i++) {
-            bf16_softmax_check(s, panel, n_keys, padded, m0[i], l0[i], m[i], l[i], alpha[i], i);
-            expected |= alpha[i] != 1;
-        }
-        CHECK(rescale == expected, "%s: returned %d, some alpha is %s1", doing, rescale, expected ? "not " : "");
-        bool kept = floats_kept(1, P) && floats_kept(2, P) && floats_kept(3, P) && canary_kept(4, bytes);
-        CHECK(kept, "%s: wrote before an operand", doing);
+        for (int i = 0; i < n_keys; i++) s[i] = any_score(kind, masked_of_8);
+        if (scaled) fill_floats(scales, n_keys, kind);
+        memset(p, 0xff, (size_t)bytes);
+        float m0 = *m, l0 = *l, alpha = K->bf16->softmax_row(p, s, n_keys, scales, m, l);
+        bf16_softmax_check(s, scales, p, n_keys, padded, m0, l0, *m, *l, alpha);
+        CHECK(canary_kept(4, bytes) && floats_kept(2, 1) && floats_kept(3, 1), "%s: wrote before an operand", doing);
     }
 }
 
 static void bf16_softmax(void) {
     static const int masked[] = {0, 3, 8};
-    for (int a = 0; a < N_OF(sizes_k) && sizes_k[a] <= 130; a += step_k()) {
+    for (int a = 0; a < N_OF(sizes_k); a += step_k()) {
         for (int kind = 0; kind < N_KINDS; kind++) {
-            for (int c = 0; c < N_OF(masked); c++) bf16_softmax_case(sizes_k[a], kind, masked[c]);
+            for (int c = 0; c < N_OF(masked); c++) {
+                for (int scaled = 0; scaled < 2; scaled++) bf16_softmax_case(sizes_k[a], kind, masked[c], scaled);
+            }
         }
     }
 }
@@ -1013,7 +944,7 @@ static void softmax_row_case(int n_keys, int kind, int masked_of_8) {
         for (int i = 0; i < n_keys; i++) s[i] = any_score(kind, masked_of_8);
         memcpy(before, s, sizeof(float) * (size_t)n_keys);
         float m0 = m, l0 = l, alpha = K->softmax_row(s, n_keys, &m, &l);
-        softmax_check(before, s, n_keys, 1, m0, l0, m, l, alpha, 0);
+        softmax_check(before, s, n_keys, m0, l0, m, l, alpha);
         CHECK(floats_kept(0, n_keys), "%s: wrote before s", doing);
     }
 }
@@ -1021,13 +952,32 @@ static void softmax_row_case(int n_keys, int kind, int masked_of_8) {
 static void softmax(void) {
     static const int masked[] = {0, 3, 8};
     for (int a = 0; a < N_OF(sizes_k); a += step_k()) {
-        if ((int64_t)sizes_k[a] * K->panel * 4 > FENCE_BYTES / 2) continue;
         for (int kind = 0; kind < N_KINDS; kind++) {
-            for (int c = 0; c < N_OF(masked); c++) {
-                if (sizes_k[a] <= 300) softmax_lanes_case(sizes_k[a], kind, masked[c]);
-                softmax_row_case(sizes_k[a], kind, masked[c]);
-            }
+            for (int c = 0; c < N_OF(masked); c++) softmax_row_case(sizes_k[a], kind, masked[c]);
         }
+    }
+}
+
+// ---- scale
+
+static void scale_case(int n, int kind) {
+    DOING("scale n %d data %d", n, kind);
+    float *x = fence_floats(0, n), *by = fence_floats(1, n), *before = fence_floats(2, n);
+    fill_floats(before, n, kind);
+    fill_floats(by, n, kind);
+    memcpy(x, before, sizeof *x * (size_t)n);
+    K->scale(x, by, n);
+    CHECK(floats_kept(0, n), "%s: wrote before x", doing);
+    for (int i = 0; i < n; i++) {
+        float expected = before[i] * by[i];
+        CHECK(!memcmp(&x[i], &expected, sizeof expected), "%s: x[%d] = %.9g, expected exactly %.9g", doing, i, x[i],
+              expected);
+    }
+}
+
+static void scale(void) {
+    for (int a = 0; a < N_OF(sizes_k); a += step_k()) {
+        for (int kind = 0; kind < N_KINDS; kind++) scale_case(sizes_k[a], kind);
     }
 }
 
@@ -1342,11 +1292,11 @@ static void softcap(void) {
 
 // ---- the table of speeds
 
-enum { TIME_K = 1024, TIME_ROWS = 256, TIME_COLS = 48, TIME_KEYS = 256, TIME_X = 4 };
+enum { TIME_K = 1024, TIME_ROWS = 256, TIME_COLS = 48, TIME_FEW = 4, TIME_KEYS = 128 };
 
 static struct {
     float w[TIME_ROWS * TIME_K], panel[TIME_K * MAX_PANEL], x[TIME_COLS * TIME_K], y[TIME_ROWS * TIME_K];
-    float scales[TIME_ROWS * TIME_K / 32], s[TIME_KEYS * MAX_PANEL], m[MAX_PANEL], l[MAX_PANEL], alpha[MAX_PANEL];
+    float scales[TIME_ROWS * TIME_K / 32], s[TIME_ROWS], m, l;
     int8_t q[TIME_ROWS * TIME_K];
     uint16_t half[TIME_ROWS * TIME_K];
     int8_t high[TIME_K], low[TIME_K];
@@ -1389,40 +1339,50 @@ static void time_matvec_q4_k(void) {
 static void time_matvec_q6_k(void) {
     time_matvec_blocks(DTYPE_Q6_K);
 }
-static void time_dots_f32(void) {
-    K->dots_f32(T->y, TIME_ROWS, T->w, TIME_K, DOTS_STEP, T->x, TIME_K, TIME_ROWS, TIME_X, TIME_K, 0);
-}
-static void time_dots_bf16(void) {
-    K->dots_bf16(T->y, TIME_ROWS, T->half, TIME_K, DOTS_STEP, T->x, TIME_K, TIME_ROWS, TIME_X, TIME_K, 0);
-}
-static void time_dots_i8(void) {
-    K->dots_i8(T->y, TIME_ROWS, T->q, TIME_K, DOTS_STEP, T->x, TIME_K, TIME_ROWS, TIME_X, TIME_K, 0);
-}
 static void time_unpack_i8g(void) {
     K->unpack_i8g(T->y, T->q, T->scales, 32, 0, TIME_ROWS * TIME_K);
 }
 static void time_pack(void) {
     K->pack(T->panel, T->w, TIME_K, K->panel, TIME_K);
 }
-static void time_gemm(void) {
-    K->gemm(T->y, K->panel, T->panel, T->x, TIME_K, TIME_COLS, TIME_K, K->panel, false);
+static void time_gemm(GemmKernel run, const void *words, int n) {
+    Panels w = {words, K->panel, MAX_PANEL, 0};
+    run(T->y, K->panel, &w, T->x, TIME_K, n, TIME_K, K->panel, false);
+}
+static void time_gemm_f32(void) {
+    time_gemm(K->gemm_f32, T->panel, TIME_COLS);
+}
+static void time_gemm_bf16(void) {
+    time_gemm(K->gemm_bf16, T->half, TIME_COLS);
+}
+static void time_gemm_i8(void) {
+    time_gemm(K->gemm_i8, T->q, TIME_COLS);
+}
+static void time_few_f32(void) {
+    time_gemm(K->gemm_f32, T->panel, TIME_FEW);
+}
+static void time_few_bf16(void) {
+    time_gemm(K->gemm_bf16, T->half, TIME_FEW);
+}
+static void time_few_i8(void) {
+    time_gemm(K->gemm_i8, T->q, TIME_FEW);
+}
+static void time_bf16_gemm(void) {
+    Panels w = {T->half, K->panel, MAX_PANEL, 0};
+    K->bf16->gemm(T->y, K->panel, &w, T->half + TIME_K * MAX_PANEL, TIME_K, TIME_COLS, TIME_K, K->panel, false);
 }
 static void time_bf16_round(void) {
     K->bf16->round((uint16_t *)(void *)T->y, T->w, TIME_ROWS * TIME_K);
 }
+static void time_bf16_from_i8(void) {
+    K->bf16->from_i8((uint16_t *)(void *)T->y, T->q, MAX_PANEL, TIME_ROWS * TIME_K / (4 * MAX_PANEL));
+}
 static void time_bf16_softmax(void) {
-    float m[MAX_PANEL] = {0}, l[MAX_PANEL] = {0}, alpha[MAX_PANEL];
-    K->bf16->softmax_lanes((uint16_t *)(void *)T->panel, T->s, TIME_KEYS, m, l, alpha);
-}
-static void time_bf16_gemm(void) {
-    K->bf16->gemm(T->y, K->panel, T->half, T->half + TIME_K * MAX_PANEL, TIME_K, BF16_STEP, TIME_COLS, TIME_K, K->panel,
-                  false);
-}
-static void time_softmax_lanes(void) {
-    K->softmax_lanes(T->s, TIME_KEYS, T->m, T->l, T->alpha);
+    float m = 0, l = 0;
+    K->bf16->softmax_row((uint16_t *)(void *)T->y, T->w, TIME_KEYS, T->scales, &m, &l);
 }
 static void time_softmax_row(void) {
-    K->softmax_row(T->s, TIME_KEYS, T->m, T->l);
+    K->softmax_row(T->s, TIME_KEYS, &T->m, &T->l);
 }
 static void time_f16(void) {
     K->f32_from_f16(T->y, TIME_K, T->half, TIME_K, TIME_ROWS, TIME_K);
@@ -1473,17 +1433,19 @@ static const struct {
     {"quantize, matvec Q4_0", "Gvalue/s", time_matvec_q4_0, 1e-9 * TIME_ROWS *TIME_K, 0, false},
     {"quantize, matvec Q4_K", "Gvalue/s", time_matvec_q4_k, 1e-9 * TIME_ROWS *TIME_K, 0, false},
     {"quantize, matvec Q6_K", "Gvalue/s", time_matvec_q6_k, 1e-9 * TIME_ROWS *TIME_K, 0, false},
-    {"dots_f32, 4 of 1 MiB", "GFLOP/s", time_dots_f32, 2e-9 * TIME_X *TIME_ROWS *TIME_K, 0, false},
-    {"dots_bf16", "GFLOP/s", time_dots_bf16, 2e-9 * TIME_X *TIME_ROWS *TIME_K, 0, false},
-    {"dots_i8", "GFLOP/s", time_dots_i8, 2e-9 * TIME_X *TIME_ROWS *TIME_K, 0, false},
     {"unpack_i8g", "Gvalue/s", time_unpack_i8g, 1e-9 * TIME_ROWS *TIME_K, 0, false},
     {"pack", "Gvalue/s", time_pack, 0, 1e-9 * TIME_K, false},
-    {"gemm, k 1024, n 48", "GFLOP/s", time_gemm, 0, 2e-9 * TIME_K *TIME_COLS, false},
-    {"bf16 gemm, the same", "GFLOP/s", time_bf16_gemm, 0, 2e-9 * TIME_K *TIME_COLS, true},
+    {"gemm_f32, k 1024, n 48", "GFLOP/s", time_gemm_f32, 0, 2e-9 * TIME_K *TIME_COLS, false},
+    {"gemm_bf16", "GFLOP/s", time_gemm_bf16, 0, 2e-9 * TIME_K *TIME_COLS, false},
+    {"gemm_i8", "GFLOP/s", time_gemm_i8, 0, 2e-9 * TIME_K *TIME_COLS, false},
+    {"bf16 gemm", "GFLOP/s", time_bf16_gemm, 0, 2e-9 * TIME_K *TIME_COLS, true},
+    {"gemm_f32, n 4", "GFLOP/s", time_few_f32, 0, 2e-9 * TIME_K *TIME_FEW, false},
+    {"gemm_bf16, n 4", "GFLOP/s", time_few_bf16, 0, 2e-9 * TIME_K *TIME_FEW, false},
+    {"gemm_i8, n 4", "GFLOP/s", time_few_i8, 0, 2e-9 * TIME_K *TIME_FEW, false},
     {"bf16 round", "Gvalue/s", time_bf16_round, 1e-9 * TIME_ROWS *TIME_K, 0, true},
-    {"bf16 softmax_lanes", "Gvalue/s", time_bf16_softmax, 0, 1e-9 * TIME_KEYS, true},
-    {"softmax_lanes", "Gvalue/s", time_softmax_lanes, 0, 1e-9 * TIME_KEYS, false},
-    {"softmax_row", "Gvalue/s", time_softmax_row, 1e-9 * TIME_KEYS, 0, false},
+    {"bf16 from_i8", "Gvalue/s", time_bf16_from_i8, 1e-9 * TIME_ROWS *TIME_K, 0, true},
+    {"bf16 softmax_row, 128", "Gvalue/s", time_bf16_softmax, 1e-9 * TIME_KEYS, 0, true},
+    {"softmax_row, 128 keys", "Gvalue/s", time_softmax_row, 1e-9 * TIME_KEYS, 0, false},
     {"f32_from_f16", "Gvalue/s", time_f16, 1e-9 * TIME_ROWS *TIME_K, 0, false},
     {"f32_from_bf16", "Gvalue/s", time_bf16, 1e-9 * TIME_ROWS *TIME_K, 0, false},
     {"rmsnorm", "Gvalue/s", time_rmsnorm, 1e-9 * TIME_K, 0, false},
@@ -1543,12 +1505,12 @@ static void print_speeds(const Kernels *const *tables, int n_tables) {
 
 static void tables_are_complete(void) {
     CHECK(K->name && *K->name, "a table without a name");
-    CHECK(K->panel >= 1 && K->panel <= MAX_PANEL, "%s: panel %d", K->name, K->panel);
-    CHECK(K->matvec_f32 && K->matvec_f16 && K->matvec_bf16 && K->matvec_i8g && K->unpack_i8g && K->pack && K->gemm &&
-              K->softmax_lanes && K->softmax_row && K->f32_from_f16 && K->f32_from_bf16 && K->rmsnorm && K->layernorm &&
-              K->activate && K->softcap && K->swiglu && K->dots_f32 && K->dots_bf16 && K->dots_i8,
+    CHECK(K->panel >= 1 && MAX_PANEL % K->panel == 0, "%s: panel %d", K->name, K->panel);
+    CHECK(K->matvec_f32 && K->matvec_f16 && K->matvec_bf16 && K->matvec_i8g && K->unpack_i8g && K->pack &&
+              K->gemm_f32 && K->gemm_bf16 && K->gemm_i8 && K->softmax_row && K->scale && K->f32_from_f16 &&
+              K->f32_from_bf16 && K->rmsnorm && K->layernorm && K->activate && K->softcap && K->swiglu,
           "%s: a kernel is missing", K->name);
-    CHECK(!K->bf16 || (K->panel == MAX_PANEL && K->bf16->round && K->bf16->softmax_lanes && K->bf16->gemm),
+    CHECK(!K->bf16 || (K->bf16->round && K->bf16->from_i8 && K->bf16->softmax_row && K->bf16->gemm),
           "%s: a kernel of bfloat16 is missing", K->name);
 }
 
@@ -1568,18 +1530,19 @@ int main(void) {
         RUN(matvec_f32);
         RUN(matvec_f16);
         RUN(matvec_bf16);
-        RUN(dots_f32);
-        RUN(dots_bf16);
-        RUN(dots_i8);
         RUN(matvec_i8g);
         RUN(unpack_i8g);
         RUN(matvec_blocks);
         RUN(pack);
-        RUN(gemm);
+        RUN(gemm_f32);
+        RUN(gemm_bf16);
+        RUN(gemm_i8);
         if (K->bf16) RUN(bf16_round);
+        if (K->bf16) RUN(bf16_from_i8);
         if (K->bf16) RUN(bf16_softmax);
         if (K->bf16) RUN(bf16_gemm);
         RUN(softmax);
+        RUN(scale);
         RUN(rows_from_f16);
         RUN(rows_from_bf16);
         RUN(rmsnorm);

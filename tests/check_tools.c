@@ -279,8 +279,12 @@ static void check_arm_rungs(void) {
     check_rung("", "neon");
     check_rung("neon_dot", "neon");
     setenv("RUNNER", "qemu-aarch64 -cpu cortex-a76", 1);
+    check_rung("neon_bf16", "neon_dot");
     check_rung("", "neon_dot");
     check_rung("neon", "neon");
+    setenv("RUNNER", "qemu-aarch64 -cpu max", 1);
+    check_rung("", "neon_bf16");
+    check_rung("neon_dot", "neon_dot");
     setenv("RUNNER", runner, 1);
     free(runner);
 }

@@ -508,8 +508,9 @@ static void plain_qk(void *context, int block, int worker) {
     float *packed = p->panels + (int64_t)worker * 2 * hd * panel;
     const float *q = p->q + ((int64_t)block * panel * p->n_heads + p->head) * hd;
     p->kernels->pack(packed, q, (int64_t)p->n_heads * hd, rows, hd);
-    p->kernels->gemm(plain_scores(p, block), panel, packed, p->k + (int64_t)(p->head / p->group) * hd,
-                     (int64_t)n_kv_heads * hd, p->n, hd, panel, false);
+    Panels w = {.words = packed, .ld = panel};
+    p->kernels->gemm_f32(plain_scores(p, block), panel, &w, p->k + (int64_t)(p->head / p->group) * hd,
+                         (int64_t)n_kv_heads * hd, p->n, hd, panel, false);
 }
 
 static void plain_softmax(void *context, int block, int worker) {
@@ -538,8 +539,8 @@ static void plain_pv(void *context, int block, int worker) {
     const Plain *p = context;
     int panel = p->kernels->panel, hd = p->head_dim, rows = plain_rows(p, block);
     float *o = p->panels + ((int64_t)worker * 2 + 1) * hd * panel; // [head_dim][PANEL]
-    p->kernels->gemm(o, panel, plain_scores(p, block), p->vt + (int64_t)(p->head / p->group) * hd * p->n, p->n, hd,
-                     p->n, panel, false);
+    Panels w = {.words = plain_scores(p, block), .ld = panel};
+    p->kernels->gemm_f32(o, panel, &w, p->vt + (int64_t)(p->head / p->group) * hd * p->n, p->n, hd, p->n, panel, false);
     for (int i = 0; i < rows; i++) {
         float *row = p->out + ((int64_t)(block * panel + i) * p->n_heads + p->head) * hd;
         for (int d = 0; d < hd; d++) row[d] = o[d * panel + i];

@@ -75,11 +75,12 @@ static void multiply(void *context, int item, int worker) {
     const Multiplying *m = context;
     float *panel = m->memory + (size_t)worker * FLOATS, *x = panel + GEMM_K * MAX_PANEL, *y = x + GEMM_ROWS * GEMM_K;
     const Kernels *k = m->kernels;
-    const uint16_t *panel16 = (const uint16_t *)(const void *)panel, *x16 = (const uint16_t *)(const void *)x;
     int lanes = k->panel;
+    Panels w = {.words = panel, .ld = lanes};
+    const uint16_t *x16 = (const uint16_t *)(const void *)x;
     for (int i = 0; i < GEMM_TIMES; i++) {
-        if (k->bf16) k->bf16->gemm(y, lanes, panel16, x16, GEMM_K, BF16_STEP, BF16_GEMM_ROWS, GEMM_K, lanes, false);
-        else k->gemm(y, lanes, panel, x, GEMM_K, GEMM_ROWS, GEMM_K, lanes, false);
+        if (k->bf16) k->bf16->gemm(y, lanes, &w, x16, GEMM_K, BF16_GEMM_ROWS, GEMM_K, lanes, false);
+        else k->gemm_f32(y, lanes, &w, x, GEMM_K, GEMM_ROWS, GEMM_K, lanes, false);
     }
 }
 

@@ -2,7 +2,7 @@
 // B as 16 rows of 16 pairs: a panel and rows of x are tiles where they lie.
 #include "bf16.h"
 
-enum { SIDE = 16, TILE_BYTES = 64, N_TILES = 8, PANEL_BYTES = PANEL_PAIRS * 2 };
+enum { SIDE = 16, TILE_BYTES = 64, N_TILES = 8 };
 
 // gcc's tile loads do not say that they read memory.
 static inline void finish_stores(void) {
@@ -26,9 +26,10 @@ static void configure(void) {
 
 // `rows` of 32 lanes, 16 or 32, a constant at every call. C: tiles 0 to 3, A: 4 and 5, B: 6 and 7; of 32 rows, each A
 // and B is loaded once for two products.
-INNER void gemm_rows(float *y, int64_t ldy, const uint16_t *panel, const uint16_t *x, int64_t ldx, int64_t step, int k,
+INNER void gemm_rows(float *y, int64_t ldy, const uint16_t *words, int64_t ld, const uint16_t *x, int64_t ldx, int k,
                      bool add, const int rows) {
-    size_t y_bytes = sizeof(float) * (size_t)ldy, x_bytes = sizeof *x * (size_t)ldx;
+    size_t y_bytes = sizeof *y * (size_t)ldy, x_bytes = sizeof *x * (size_t)ldx;
+    size_t w_bytes = sizeof *words * PAIR * (size_t)ld;
     const bool both = rows > SIDE;
     float *below = y + SIDE * ldy;
     _tile_zero(0);
@@ -41,14 +42,14 @@ INNER void gemm_rows(float *y, int64_t ldy, const uint16_t *panel, const uint16_
         if (both) _tile_loadd(2, below, y_bytes);
         if (both) _tile_loadd(3, below + SIDE, y_bytes);
     }
-    for (; k > 0; k -= BF16_STEP, x += step, panel += BF16_STEP * PANEL) {
-        _tile_loadd(4, x, x_bytes);
-        _tile_loadd(6, panel, PANEL_BYTES);
-        _tile_loadd(7, panel + PANEL, PANEL_BYTES);
+    for (int c = 0; c < k; c += BF16_STEP, words += BF16_STEP * ld) {
+        _tile_loadd(4, x + c, x_bytes);
+        _tile_loadd(6, words, w_bytes);
+        _tile_loadd(7, words + PAIR * SIDE, w_bytes);
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);
         if (both) {
-            _tile_loadd(5, x + SIDE * ldx, x_bytes);
+            _tile_loadd(5, x + SIDE * ldx + c, x_bytes);
             _tile_dpbf16ps(2, 5, 6);
             _tile_dpbf16ps(3, 5, 7);
         }
@@ -60,30 +61,38 @@ INNER void gemm_rows(float *y, int64_t ldy, const uint16_t *panel, const uint16_
 }
 
 // Sums of fewer than 16 rows or 32 lanes are made beside y.
-static void gemm_edge(float *y, int64_t ldy, const uint16_t *panel, const uint16_t *x, int64_t ldx, int64_t step, int n,
+static void gemm_edge(float *y, int64_t ldy, const uint16_t *words, int64_t ld, const uint16_t *x, int64_t ldx, int n,
                       int k, int lanes, bool add) {
     _Alignas(TILE_BYTES) float tile[SIDE * PANEL] = {0};
     if (add) copy_rows(tile, PANEL, y, ldy, n, lanes);
     finish_stores();
-    gemm_rows(tile, PANEL, panel, x, ldx, step, k, add, SIDE);
+    gemm_rows(tile, PANEL, words, ld, x, ldx, k, add, SIDE);
     copy_rows(y, ldy, tile, PANEL, n, lanes);
 }
 
-static void gemm(float *y, int64_t ldy, const uint16_t *panel, const uint16_t *x, int64_t ldx, int64_t step, int n,
-                 int k, int lanes, bool add) {
-    configure();
-    finish_stores();
+static void gemm_panel(float *y, int64_t ldy, const uint16_t *words, int64_t ld, const uint16_t *x, int64_t ldx, int n,
+                       int k, int lanes, bool add) {
     int j = 0;
     if (lanes == PANEL) {
         for (; j + 2 * SIDE <= n; j += 2 * SIDE) {
-            gemm_rows(y + j * ldy, ldy, panel, x + j * ldx, ldx, step, k, add, 2 * SIDE);
+            gemm_rows(y + j * ldy, ldy, words, ld, x + j * ldx, ldx, k, add, 2 * SIDE);
         }
-        for (; j + SIDE <= n; j += SIDE) gemm_rows(y + j * ldy, ldy, panel, x + j * ldx, ldx, step, k, add, SIDE);
+        for (; j + SIDE <= n; j += SIDE) gemm_rows(y + j * ldy, ldy, words, ld, x + j * ldx, ldx, k, add, SIDE);
     }
     for (; j < n; j += SIDE) {
         int rows = n - j < SIDE ? n - j : SIDE;
-        gemm_edge(y + j * ldy, ldy, panel, x + j * ldx, ldx, step, rows, k, lanes, add);
+        gemm_edge(y + j * ldy, ldy, words, ld, x + j * ldx, ldx, rows, k, lanes, add);
     }
 }
 
-const Bf16Kernels bf16_amx = {.round = round_to_bf16, .softmax_lanes = softmax_lanes, .gemm = gemm};
+static void gemm(float *y, int64_t ldy, const Panels *w, const uint16_t *x, int64_t ldx, int n, int k, int lanes,
+                 bool add) {
+    configure();
+    finish_stores();
+    for (int i = 0; i < lanes; i += PANEL) {
+        int some = lanes - i < PANEL ? lanes - i : PANEL;
+        gemm_panel(y + i, ldy, panel_at(w, i), w->ld, x, ldx, n, k, some, add);
+    }
+}
+
+const Bf16Kernels bf16_amx = BF16_KERNELS;

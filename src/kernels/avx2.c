@@ -50,6 +50,14 @@ static inline __m256 v_load_bf16(const uint16_t *p) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
 }
 
+static inline __m256 v_low_bf16(__m256 w) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(w), 16));
+}
+
+static inline __m256 v_high_bf16(__m256 w) {
+    return _mm256_and_ps(w, _mm256_castsi256_ps(_mm256_set1_epi32(-65536)));
+}
+
 static inline __m256 v_exp2_scale(__m256 p, __m256 n) {
     __m256i bits = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
     return _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(bits, 23)));
@@ -92,7 +100,7 @@ static inline void transpose_4(float *dst, int64_t ldd, const float *src, int64_
 #include "bytes_x86.h"
 
 #define U __m256i
-#define SIGNED_BIAS 0.0f
+#define SIGNED_BIAS 0
 
 static inline __m256i u_load(const int8_t *p) {
     return _mm256_loadu_si256((const __m256i *)(const void *)p);
@@ -105,13 +113,31 @@ static inline __m256i u_join(__m256i a, __m256i b, int i) {
 
 #define u_nibbles(a, b, i) b_nibbles(a)
 
+#define I __m256i
+#define i_set1 _mm256_set1_epi32
+#define v_float _mm256_cvtepi32_ps
+
 // Pairs fit 16 bits: 63 * 127 * 2 at most, and 128 * 127 * 2 of signed ones.
+static inline __m256i i_dots(__m256i u, __m256i x) {
+    return _mm256_madd_epi16(_mm256_maddubs_epi16(u, x), _mm256_set1_epi16(1));
+}
+
+static inline __m256i i_dots_signed(__m256i sum, __m256i u, __m256i x) {
+    return _mm256_add_epi32(sum, i_dots(_mm256_abs_epi8(u), _mm256_sign_epi8(x, u)));
+}
+
 static inline __m256 u_dots(__m256i u, __m256i x) {
-    return _mm256_cvtepi32_ps(_mm256_madd_epi16(_mm256_maddubs_epi16(u, x), _mm256_set1_epi16(1)));
+    return v_float(i_dots(u, x));
 }
 
 static inline __m256 u_dots_signed(__m256i u, __m256i x) {
-    return u_dots(_mm256_abs_epi8(u), _mm256_sign_epi8(x, u));
+    return v_float(i_dots(_mm256_abs_epi8(u), _mm256_sign_epi8(x, u)));
+}
+
+static inline __m256i u_set1(const int8_t *p) {
+    int word;
+    memcpy(&word, p, sizeof word);
+    return _mm256_set1_epi32(word);
 }
 
 static inline __m256 v_spread(const __m256 *groups, int i) {

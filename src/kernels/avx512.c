@@ -52,6 +52,14 @@ static inline __m512 v_load_bf16(const uint16_t *p) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
+static inline __m512 v_low_bf16(__m512 w) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(w), 16));
+}
+
+static inline __m512 v_high_bf16(__m512 w) {
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(w), _mm512_set1_epi32(-65536)));
+}
+
 // Transpose and add inside the 128-bit lanes, then add the lanes: 13 instructions for four sums.
 static inline void v_sum4(float *y, __m512 a, __m512 b, __m512 c, __m512 d) {
     __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)); // a0 b0 a1 b1
@@ -87,7 +95,7 @@ static inline void transpose_4(float *dst, int64_t ldd, const float *src, int64_
 #include "bytes_x86.h"
 
 #define U __m512i
-#define SIGNED_BIAS 128.0f
+#define SIGNED_BIAS 128
 #define u_load(p) _mm512_loadu_si512(p)
 
 static inline __m512i u_join(__m256i a, __m256i b, int i) {
@@ -115,8 +123,25 @@ static inline __m512 u_dots(__m512i u, __m512i x) {
     return _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(_mm512_setzero_si512(), u, x));
 }
 
+typedef int Whole16 __attribute__((vector_size(64))); // of __m512i, gcc copies sums to and fro
+
+#define I Whole16
+#define i_set1(n) (Whole16) _mm512_set1_epi32(n)
+#define v_float(i) _mm512_cvtepi32_ps((__m512i)(i))
+
+static inline Whole16 i_dots_signed(Whole16 sum, __m512i u, __m512i x) {
+    __m512i biased = _mm512_xor_si512(u, _mm512_set1_epi8((char)0x80));
+    return (Whole16)_mm512_dpbusd_epi32((__m512i)sum, biased, x);
+}
+
 static inline __m512 u_dots_signed(__m512i u, __m512i x) {
-    return u_dots(_mm512_xor_si512(u, _mm512_set1_epi8((char)0x80)), x);
+    return v_float(i_dots_signed(i_set1(0), u, x));
+}
+
+static inline __m512i u_set1(const int8_t *p) {
+    int word;
+    memcpy(&word, p, sizeof word);
+    return _mm512_set1_epi32(word);
 }
 
 static inline __m512 v_spread(const __m512 *groups, int i) {

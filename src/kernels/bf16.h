@@ -1,11 +1,14 @@
-// What the bfloat16 rungs share: rounding, and a softmax that leaves a panel. Included by avx512bf16.c and amx.c.
+// What the bfloat16 rungs of x86 share: all but the gemm. Included by avx512bf16.c and amx.c.
 #pragma once
 #include "inner.h"
 
 #include <immintrin.h>
-#include <string.h>
 
-enum { PANEL = 32, PAIR = 2, PANEL_PAIRS = PANEL * PAIR };
+enum { PANEL = MAX_PANEL, PAIR = 2 };
+
+// The table, for the gemm of the including file.
+#define BF16_KERNELS                                                                                                   \
+    { .round = round_to_bf16, .from_i8 = pairs_from_i8, .softmax_row = softmax_row, .gemm = gemm }
 
 static void round_to_bf16(uint16_t *y, const float *x, int64_t n) {
     for (int64_t i = 0; i < n; i += 16) {
@@ -25,39 +28,51 @@ static inline __m512 exp2_coarse(__m512 x) {
     return _mm512_maskz_scalef_ps(real, p, x);
 }
 
-// 16 lanes: the largest of n scores and of what it was, less when it has grown by little.
-static inline __m512 lane_top(const float *s, int n, __m512 old) {
-    __m512 top = old;
-    for (int j = 0; j < n; j++) top = _mm512_max_ps(top, _mm512_loadu_ps(s + j * PANEL));
-    __mmask16 far = _mm512_cmp_ps_mask(top, _mm512_add_ps(old, _mm512_set1_ps(SOFTMAX_MARGIN)), _CMP_GT_OQ);
-    return _mm512_mask_mov_ps(old, far, top);
+// 16 values from i on, of which n - i count: the others' place is taken by `behind`.
+static inline __m512 load_up_to(const float *x, int i, int n, float behind) {
+    int left = n - i < 0 ? 0 : n - i;
+    __mmask16 m = (__mmask16)(left < 16 ? (1u << left) - 1 : 0xffff);
+    return _mm512_mask_loadu_ps(_mm512_set1_ps(behind), m, x + i);
 }
 
-static bool softmax_lanes(uint16_t *panel, const float *s, int n_keys, float *m, float *l, float *alpha) {
-    // word i: value i of the low half, then value i of the high one
-    const __m512i low = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    __m512i order = _mm512_or_si512(low, _mm512_slli_epi32(_mm512_add_epi32(low, _mm512_set1_epi32(16)), 16));
-    int padded = (n_keys + BF16_STEP - 1) / BF16_STEP * BF16_STEP;
-    bool rescale = false;
-    for (int lane = 0; lane < PANEL; lane += 16) {
-        __m512 old = _mm512_loadu_ps(m + lane), top = lane_top(s + lane, n_keys, old), sum = _mm512_setzero_ps();
-        uint16_t *out = panel + lane * PAIR;
-        for (int k = 0; k < padded; k += PAIR, out += PANEL_PAIRS) {
-            __m512 p[PAIR];
-            for (int i = 0; i < PAIR; i++) {
-                p[i] = _mm512_setzero_ps();
-                if (k + i < n_keys) p[i] = exp2_coarse(_mm512_sub_ps(_mm512_loadu_ps(s + (k + i) * PANEL + lane), top));
-                sum = _mm512_add_ps(sum, p[i]);
-            }
-            __m512i both = (__m512i)_mm512_cvtne2ps_pbh(p[1], p[0]);
-            _mm512_storeu_si512(out, _mm512_permutexvar_epi16(order, both));
-        }
-        __m512 scale = exp2_coarse(_mm512_sub_ps(old, top));
-        scale = _mm512_mask_mov_ps(scale, _mm512_cmp_ps_mask(old, top, _CMP_EQ_OQ), _mm512_set1_ps(1.0f));
-        _mm512_storeu_ps(m + lane, top);
-        _mm512_storeu_ps(alpha + lane, scale);
-        _mm512_storeu_ps(l + lane, _mm512_fmadd_ps(_mm512_loadu_ps(l + lane), scale, sum));
-        rescale |= _mm512_cmp_ps_mask(old, top, _CMP_NEQ_OQ) != 0;
+static float softmax_row(uint16_t *p, const float *s, int n_keys, const float *scales, float *m, float *l) {
+    float old = *m, top = old, alpha = 1;
+    __m512 most = _mm512_set1_ps(old), sum = _mm512_setzero_ps();
+    for (int j = 0; j < n_keys; j += 16) most = _mm512_max_ps(most, load_up_to(s, j, n_keys, SCORE_MASKED));
+    if (_mm512_cmp_ps_mask(most, _mm512_set1_ps(old + SOFTMAX_MARGIN), _CMP_GT_OQ)) {
+        top = _mm512_reduce_max_ps(most);
+        alpha = _mm512_cvtss_f32(exp2_coarse(_mm512_set1_ps(old - top)));
     }
-    return rescale;
+    for (int j = 0; j < n_keys; j += BF16_STEP) {
+        __m512 half[2];
+        for (int i = 0; i < 2; i++) {
+            int at = j + 16 * i;
+            half[i] = exp2_coarse(_mm512_sub_ps(load_up_to(s, at, n_keys, SCORE_MASKED), _mm512_set1_ps(top)));
+            sum = _mm512_add_ps(sum, half[i]);
+            if (scales) half[i] = _mm512_mul_ps(half[i], load_up_to(scales, at, n_keys, 0));
+        }
+        _mm512_storeu_si512(p + j, (__m512i)_mm512_cvtne2ps_pbh(half[1], half[0]));
+    }
+    *m = top;
+    *l = *l * alpha + _mm512_reduce_add_ps(sum);
+    return alpha;
+}
+
+// Whole numbers of 8 bits are bfloat16 numbers; bytes i and i + 1 of 16 words, as pairs.
+static inline __m512i pair_of_bytes(__m512i words, int i) {
+    __m512i low = _mm512_srai_epi32(_mm512_slli_epi32(words, 24 - 8 * i), 24);
+    __m512i high = _mm512_srai_epi32(_mm512_slli_epi32(words, 16 - 8 * i), 24);
+    __m512i low_bits = _mm512_srli_epi32((__m512i)_mm512_cvtepi32_ps(low), 16);
+    return _mm512_mask_mov_epi16((__m512i)_mm512_cvtepi32_ps(high), 0x55555555, low_bits);
+}
+
+static void pairs_from_i8(uint16_t *y, const int8_t *x, int64_t ld, int n_rows) {
+    for (int r = 0; r < n_rows; r++, x += 4 * ld, y += 4 * ld) {
+        for (int64_t i = 0; i < ld; i += 16) {
+            __mmask16 m = (__mmask16)(ld - i < 16 ? (1u << (ld - i)) - 1 : 0xffff);
+            __m512i words = _mm512_maskz_loadu_epi32(m, x + 4 * i);
+            _mm512_mask_storeu_epi32(y + 2 * i, m, pair_of_bytes(words, 0));
+            _mm512_mask_storeu_epi32(y + 2 * (ld + i), m, pair_of_bytes(words, 2));
+        }
+    }
 }

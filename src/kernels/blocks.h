@@ -7,6 +7,10 @@
 //   u_dots(u, x)              sums of four products of bytes, those of u below 128, as LANES whole floats; each sum is
 //                             of one group, in a lane where v_spread has that group
 //   u_dots_signed(u, x)       the same of signed bytes u, plus SIGNED_BIAS times the sum of x
+//   I                         LANES whole numbers of 32 bits, for the gemm of int8
+//   i_set1(n) v_float(i)
+//   i_dots_signed(i, u, x)    plus the products of signed bytes, four neighbours to a lane, and SIGNED_BIAS as above
+//   u_set1(p)                 four bytes, as every four of a vector
 //   v_spread(g, i)            of 16 groups' floats those of vector i: lane l has group (4 * LANES * i + 4 l) / 16
 //   v_twice(e, i)             of 8 blocks' floats, each twice: vector i of 16
 //   Bytes16, v_bytes(b, i)    16 bytes, a vector of the compiler's own; as int8, as floats: vector i
@@ -184,7 +188,7 @@ INNER E half_powers(const uint8_t *p) {
 
 INNER void scales_of(Scales *s, const DType f, const uint8_t *p) {
     switch (f) {
-    case DTYPE_Q8_0: scales_with_zero(s, halves_at(p, 34), -SIGNED_BIAS); break;
+    case DTYPE_Q8_0: scales_with_zero(s, halves_at(p, 34), -(float)SIGNED_BIAS); break;
     case DTYPE_Q4_0: scales_with_zero(s, e_halves_q4_0(p), -8); break;
     case DTYPE_Q4_1: scales_with_minima(s, halves_at(p, 20), halves_at(p + 2, 20)); break;
     case DTYPE_Q5_0: scales_with_zero(s, halves_at(p, 22), -16); break;

@@ -5,11 +5,12 @@
 // A result never depends on how rows are grouped into calls, so work may be split over threads anywhere.
 //
 // Two multiplications serve everything:
-//   matvec  dots of x with rows that lie in memory as they are: decode, and attention of a few queries
-//   gemm    y[j][lane] = sum_k x[j][k] panel[k][lane], PANEL lanes wide: prefill (panel = unpacked weight rows),
-//           attention scores (panel = Q^T, x = K rows) and attention values (panel = P^T, x = V^T rows)
-// Both come with 16-bit operands too: matvec reads what lies in memory as such, gemm where the rung has bfloat16
-// products (Bf16Kernels).
+//   matvec  dots of x with rows that lie in memory as they are: linear layers of few tokens
+//   gemm    y[j][lane] = sum_k x[j][k] panel[k][lane]: linear layers of many tokens (the panel is packed of weight
+//   rows)
+//           and attention (panels are the cache's K and V in place, x is Q and then P)
+// Rows x are fp32, and panels what the name of a gemm says; where the rung has products of bfloat16, there is one more
+// whose rows are bfloat16 too (Bf16Kernels).
 #pragma once
 #include "../cpu.h"
 #include "../quant.h"
@@ -18,7 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { MAX_PANEL = 32, BF16_STEP = 32, BF16_ROWS = 16, DOTS_STEP = 32 };
+enum { MAX_PANEL = 32, BF16_STEP = 32, BF16_ROWS = 16 };
 
 typedef enum {
     ACT_NONE,
@@ -44,17 +45,31 @@ typedef struct {
     void (*unpack)(float *y, const void *blocks, int n); // n values, whole blocks
 } BlockKernels;
 
-// Products of bfloat16 with fp32 sums; PANEL is 32. A panel holds pairs of k, so that a lane's pair is one 32-bit word:
-// panel[(k / 2 * PANEL + lane) * 2 + k % 2]. `pack` of the rung makes it from rounded rows, taken as words.
+// Lanes of a matrix, in words of 32 bits: a word holds one fp32, a pair of bfloat16 or four int8 of consecutive k. Word
+// w of lane i is words[i / MAX_PANEL * group + w * ld + i % MAX_PANEL]. As far as a row's last panel of the rung goes,
+// it may be read, whatever the number of lanes.
+typedef struct {
+    const void *words;
+    int64_t ld, group; // in words
+    ptrdiff_t ahead;   // what lies so many bytes behind a word is fetched from memory meanwhile; 0: nothing is
+} Panels;
+
+// y[j * ldy + i] (+)= sum_k x[j * ldx + k] w(k, i) for j < n, i < lanes; `add` keeps what y holds. k is of whole words.
+typedef void (*GemmKernel)(float *y, int64_t ldy, const Panels *w, const float *x, int64_t ldx, int n, int k, int lanes,
+                           bool add);
+
+// Products of bfloat16 with fp32 sums. `pack` of the rung makes panels of rounded rows, taken as words.
 typedef struct {
     void (*round)(uint16_t *y, const float *x, int64_t n); // to nearest, ties to even
-    // As Kernels' softmax_lanes to 7.5e-5 relative, with the result as a panel: zeros up to a multiple of BF16_STEP. m
-    // stays where the maximum exceeds it by SOFTMAX_MARGIN or less, so that what is summed up is seldom rescaled.
-    bool (*softmax_lanes)(uint16_t *panel, const float *s, int n_keys, float *m, float *l, float *alpha);
-    // y[j * ldy + i] (+)= sum_k x[j * ldx + k / BF16_STEP * step + k % BF16_STEP] * panel[k][i] for j < n, i < lanes;
-    // k a multiple of BF16_STEP. x has rows up to a multiple of BF16_ROWS that may be read.
-    void (*gemm)(float *y, int64_t ldy, const uint16_t *panel, const uint16_t *x, int64_t ldx, int64_t step, int n,
-                 int k, int lanes, bool add);
+    // Rows of ld words of four int8 become twice as many rows of ld pairs.
+    void (*from_i8)(uint16_t *y, const int8_t *x, int64_t ld, int n_rows);
+    // As Kernels' softmax_row to 7.5e-5 relative, and the result times `scales` (NULL: 1) goes to p, zeros behind it up
+    // to a multiple of BF16_STEP. m stays where the maximum exceeds it by SOFTMAX_MARGIN or less, so that what is
+    // summed up is seldom rescaled.
+    float (*softmax_row)(uint16_t *p, const float *s, int n_keys, const float *scales, float *m, float *l);
+    // As GemmKernel over pairs; k a multiple of BF16_STEP. x has rows up to a multiple of BF16_ROWS that may be read.
+    void (*gemm)(float *y, int64_t ldy, const Panels *w, const uint16_t *x, int64_t ldx, int n, int k, int lanes,
+                 bool add);
 } Bf16Kernels;
 
 typedef struct {
@@ -73,16 +88,6 @@ typedef struct {
     // y[i] = q[first + i] * scales[(first + i) / group]
     void (*unpack_i8g)(float *y, const int8_t *q, const float *scales, int group, int64_t first, int n);
 
-    // Dots of rows that the KV cache holds with a few vectors: y[r * ldy + i] = sum_j w(i, j) x[r * ldx + j] for
-    // i < n_rows, r < n_x, where w(i, j) is w[j / DOTS_STEP * step + i * ldw + j % DOTS_STEP]. What lies `ahead` bytes
-    // behind a row is fetched from memory meanwhile.
-    void (*dots_f32)(float *y, int64_t ldy, const float *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
-                     int n_rows, int n_x, int k, ptrdiff_t ahead);
-    void (*dots_bf16)(float *y, int64_t ldy, const uint16_t *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
-                      int n_rows, int n_x, int k, ptrdiff_t ahead);
-    void (*dots_i8)(float *y, int64_t ldy, const int8_t *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
-                    int n_rows, int n_x, int k, ptrdiff_t ahead);
-
     // Quantized rows with a vector that `quantize` has made of x (k a multiple of 32). [N_DTYPES], zeros for what is no
     // block format; NULL: the rung has none, nor then `quantize`.
     void (*quantize)(const Activations *a, const float *x, int k);
@@ -90,15 +95,13 @@ typedef struct {
 
     // panel[j * PANEL + i] = w[i * ldw + j] for i < n_rows <= PANEL, zero for the lanes beyond
     void (*pack)(float *panel, const float *w, int64_t ldw, int n_rows, int k);
-    // y[j * ldy + i] (+)= sum_k x[j * ldx + k] * panel[k * PANEL + i] for j < n, i < lanes; `add` keeps what y holds
-    void (*gemm)(float *y, int64_t ldy, const float *panel, const float *x, int64_t ldx, int n, int k, int lanes,
-                 bool add);
+    // Over int8, a row of x counts in 16 bits: x[j] ~ scale (255 high + low), one scale for each 256 values of it.
+    GemmKernel gemm_f32, gemm_bf16, gemm_i8;
 
-    // Online softmax (arXiv:1805.02867) in base 2, a query per lane. s[n_keys][PANEL] becomes 2^(s - m); the running
-    // maximum m[PANEL] and sum l[PANEL] are updated; alpha[PANEL] = 2^(m_old - m_new). True when some alpha is not 1.
-    bool (*softmax_lanes)(float *s, int n_keys, float *m, float *l, float *alpha);
-    // The same for one query, s[n_keys]; returns alpha.
+    // Online softmax (arXiv:1805.02867) in base 2, of one query. s[n_keys] becomes 2^(s - m); the running maximum m and
+    // sum l are updated; returns 2^(m_old - m_new).
     float (*softmax_row)(float *s, int n_keys, float *m, float *l);
+    void (*scale)(float *x, const float *by, int n); // x[i] *= by[i]
 
     // y[i * ldy + j] = x[i * ldx + j] for i < n_rows, j < n
     void (*f32_from_f16)(float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int n_rows, int n);
@@ -122,4 +125,4 @@ const Kernels *kernels(void); // of cpu_rung()
 #define SOFTMAX_MARGIN 8.0f
 
 extern const Kernels kernels_scalar, kernels_avx2, kernels_avx512, kernels_neon, kernels_neon_dot;
-extern const Bf16Kernels bf16_avx512, bf16_amx; // of the rungs above avx512, which have its kernels beside
+extern const Bf16Kernels bf16_avx512, bf16_amx, bf16_neon; // of the rungs above avx512 and neon_dot, with their kernels

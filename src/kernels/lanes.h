@@ -9,11 +9,13 @@
 //   v_load_f16(p) v_load_bf16(p)  LANES half precision, or bfloat16, values as floats
 //   v_round, v_exp2_scale(p, n)   to the nearest integer; p * 2^n for integral n: -126..127, 128 (inf), -127 (0)
 //   v_sum, v_max_of           over the lanes
+//   v_low_bf16(w) v_high_bf16(w)  the low, and the high, halves of LANES words: bfloat16 as floats
 //   v_sum4(y, a, b, c, d)     y[0..3] = the sums of four vectors, each in the same order as the others
 //   transpose_4(dst, ldd, src, lds)  dst[k * ldd + i] = src[i * lds + k] for i < LANES, k < 4
 //   PANEL_V, GEMM_COLS        vectors in a panel, columns held in registers: PANEL_V * GEMM_COLS accumulators
 #include "inner.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -27,10 +29,10 @@ enum {
 
 // ---- rows as they lie in memory
 
-typedef enum { ROWS_F32, ROWS_F16, ROWS_BF16, ROWS_I8 } RowType;
+typedef enum { ROWS_F32, ROWS_F16, ROWS_BF16 } RowType;
 
 INNER int row_size(const RowType type) { // bytes of a value
-    return type == ROWS_F32 ? 4 : type == ROWS_I8 ? 1 : 2;
+    return type == ROWS_F32 ? 4 : 2;
 }
 
 // LANES values; the first n < LANES, then zeros.
@@ -38,8 +40,7 @@ INNER V load_row(const void *w, int64_t at, const RowType type) {
     switch (type) {
     case ROWS_F32: return v_load((const float *)w + at);
     case ROWS_F16: return v_load_f16((const uint16_t *)w + at);
-    case ROWS_BF16: return v_load_bf16((const uint16_t *)w + at);
-    default: return v_load_i8((const int8_t *)w + at);
+    default: return v_load_bf16((const uint16_t *)w + at);
     }
 }
 
@@ -129,84 +130,6 @@ static void matvec_bf16(float *y, const uint16_t *w, int64_t ldw, const float *x
     matvec(y, w, ldw, x, n_rows, k, ROWS_BF16);
 }
 
-// ---- dots with rows of the KV cache
-
-enum { DOTS_X = 4 }; // vectors that share a load of w
-
-// Four rows, at `rows` in w, with n_x vectors; the order of a sum depends on k alone.
-INNER void dots_4(float *y, int64_t ldy, const void *w, const int64_t *rows, int64_t step, const float *x, int64_t ldx,
-                  int k, ptrdiff_t ahead, const int n_x, const RowType type) {
-    V sum[DOTS_X][4];
-    for (int r = 0; r < n_x; r++) {
-        for (int i = 0; i < 4; i++) sum[r][i] = v_zero();
-    }
-    int whole = k / LANES * LANES;
-    for (int j = 0; j < whole; j += LANES) {
-        int64_t at = j / DOTS_STEP * step + j % DOTS_STEP;
-        V wj[4];
-        for (int i = 0; i < 4; i++) {
-            if (j % DOTS_STEP * row_size(type) % LINE_BYTES == 0) fetch(w, rows[i] + at, ahead, type);
-            wj[i] = load_row(w, rows[i] + at, type);
-        }
-        for (int r = 0; r < n_x; r++) {
-            V xj = v_load(x + r * ldx + j);
-            for (int i = 0; i < 4; i++) sum[r][i] = v_fma(wj[i], xj, sum[r][i]);
-        }
-    }
-    if (whole < k) {
-        int64_t at = whole / DOTS_STEP * step + whole % DOTS_STEP;
-        for (int r = 0; r < n_x; r++) {
-            V xj = v_load_first(x + r * ldx + whole, k - whole, v_zero());
-            for (int i = 0; i < 4; i++) {
-                sum[r][i] = v_fma(load_row_first(w, rows[i] + at, k - whole, type), xj, sum[r][i]);
-            }
-        }
-    }
-    for (int r = 0; r < n_x; r++) v_sum4(y + r * ldy, sum[r][0], sum[r][1], sum[r][2], sum[r][3]);
-}
-
-INNER void dots_rows(float *y, int64_t ldy, const void *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
-                     int n_rows, int k, ptrdiff_t ahead, const int n_x, const RowType type) {
-    int i = 0;
-    for (; i + 4 <= n_rows; i += 4) {
-        int64_t rows[4] = {i * ldw, (i + 1) * ldw, (i + 2) * ldw, (i + 3) * ldw};
-        dots_4(y + i, ldy, w, rows, step, x, ldx, k, ahead, n_x, type);
-    }
-    if (i == n_rows) return;
-    float sums[DOTS_X * 4];
-    int64_t rows[4];
-    for (int r = 0; r < 4; r++) rows[r] = (i + r < n_rows ? i + r : i) * ldw;
-    dots_4(sums, 4, w, rows, step, x, ldx, k, ahead, n_x, type);
-    for (int r = 0; r < n_x; r++) memcpy(y + r * ldy + i, sums + r * 4, sizeof(float) * (size_t)(n_rows - i));
-}
-
-INNER void dots_all(float *y, int64_t ldy, const void *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
-                    int n_rows, int n_x, int k, ptrdiff_t ahead, const RowType type) {
-    for (int left = n_x; left > 0; left -= DOTS_X, y += DOTS_X * ldy, x += DOTS_X * ldx) {
-        switch (left) {
-        case 1: dots_rows(y, ldy, w, ldw, step, x, ldx, n_rows, k, ahead, 1, type); break;
-        case 2: dots_rows(y, ldy, w, ldw, step, x, ldx, n_rows, k, ahead, 2, type); break;
-        case 3: dots_rows(y, ldy, w, ldw, step, x, ldx, n_rows, k, ahead, 3, type); break;
-        default: dots_rows(y, ldy, w, ldw, step, x, ldx, n_rows, k, ahead, 4, type);
-        }
-    }
-}
-
-static void dots_f32(float *y, int64_t ldy, const float *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
-                     int n_rows, int n_x, int k, ptrdiff_t ahead) {
-    dots_all(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k, ahead, ROWS_F32);
-}
-
-static void dots_bf16(float *y, int64_t ldy, const uint16_t *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
-                      int n_rows, int n_x, int k, ptrdiff_t ahead) {
-    dots_all(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k, ahead, ROWS_BF16);
-}
-
-static void dots_i8(float *y, int64_t ldy, const int8_t *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
-                    int n_rows, int n_x, int k, ptrdiff_t ahead) {
-    dots_all(y, ldy, w, ldw, step, x, ldx, n_rows, n_x, k, ahead, ROWS_I8);
-}
-
 static void unpack_i8g(float *y, const int8_t *q, const float *scales, int group, int64_t first, int n) {
     for (int i = 0; i < n;) {
         int64_t at = first + i;
@@ -283,19 +206,31 @@ static void pack(float *panel, const float *w, int64_t ldw, int n_rows, int k) {
     }
 }
 
-// `cols` is a constant at every call, so that the accumulators live in registers.
-INNER void gemm_cols(float *y, int64_t ldy, const float *panel, const float *x, int64_t ldx, int k, bool add,
-                     const int cols) {
+typedef enum { WORDS_F32, WORDS_BF16, WORDS_I8 } WordType;
+
+// One panel times `cols` rows, a constant at every call, so that the accumulators live in registers.
+INNER void gemm_cols(float *y, int64_t ldy, const float *words, int64_t ld, ptrdiff_t ahead, const float *x,
+                     int64_t ldx, int k, bool add, const int cols, const WordType type) {
+    const int each = type == WORDS_BF16 ? 2 : 1; // values of a word
     V acc[GEMM_COLS][PANEL_V];
     for (int j = 0; j < cols; j++) {
         for (int v = 0; v < PANEL_V; v++) acc[j][v] = add ? v_load(y + j * ldy + v * LANES) : v_zero();
     }
-    for (int c = 0; c < k; c++) {
+    for (int c = 0; c < k; c += each, words += ld) {
         V p[PANEL_V];
-        for (int v = 0; v < PANEL_V; v++) p[v] = v_load(panel + c * PANEL + v * LANES);
-        for (int j = 0; j < cols; j++) {
-            V xj = v_set1(x[j * ldx + c]);
-            for (int v = 0; v < PANEL_V; v++) acc[j][v] = v_fma(xj, p[v], acc[j][v]);
+        for (int v = 0; v < PANEL_V; v++) p[v] = v_load(words + v * LANES);
+        for (int line = 0; ahead && line < PANEL * 4; line += LINE_BYTES) {
+            __builtin_prefetch((const char *)words + ahead + line);
+        }
+        for (int i = 0; i < each; i++) {
+            V q[PANEL_V];
+            for (int v = 0; v < PANEL_V; v++) {
+                q[v] = type == WORDS_F32 ? p[v] : i ? v_high_bf16(p[v]) : v_low_bf16(p[v]);
+            }
+            for (int j = 0; j < cols; j++) {
+                V xj = v_set1(x[j * ldx + c + i]);
+                for (int v = 0; v < PANEL_V; v++) acc[j][v] = v_fma(xj, q[v], acc[j][v]);
+            }
         }
     }
     for (int j = 0; j < cols; j++) {
@@ -303,28 +238,153 @@ INNER void gemm_cols(float *y, int64_t ldy, const float *panel, const float *x, 
     }
 }
 
-static void gemm_full(float *y, int64_t ldy, const float *panel, const float *x, int64_t ldx, int n, int k, bool add) {
-    int j = 0;
-    for (; j + GEMM_COLS <= n; j += GEMM_COLS) {
-        gemm_cols(y + j * ldy, ldy, panel, x + j * ldx, ldx, k, add, GEMM_COLS);
+// A panel of all lanes. The first rows fetch what is ahead.
+INNER void gemm_full(float *y, int64_t ldy, const float *words, int64_t ld, ptrdiff_t ahead, const float *x,
+                     int64_t ldx, int n, int k, bool add, const WordType type) {
+    for (; n >= GEMM_COLS; n -= GEMM_COLS, y += GEMM_COLS * ldy, x += GEMM_COLS * ldx, ahead = 0) {
+        gemm_cols(y, ldy, words, ld, ahead, x, ldx, k, add, GEMM_COLS, type);
     }
-    for (; j + 4 <= n; j += 4) gemm_cols(y + j * ldy, ldy, panel, x + j * ldx, ldx, k, add, 4);
-    for (; j + 2 <= n; j += 2) gemm_cols(y + j * ldy, ldy, panel, x + j * ldx, ldx, k, add, 2);
-    for (; j < n; j++) gemm_cols(y + j * ldy, ldy, panel, x + j * ldx, ldx, k, add, 1);
+    for (; n >= 4; n -= 4, y += 4 * ldy, x += 4 * ldx, ahead = 0) {
+        gemm_cols(y, ldy, words, ld, ahead, x, ldx, k, add, 4, type);
+    }
+    switch (n) {
+    case 3: gemm_cols(y, ldy, words, ld, ahead, x, ldx, k, add, 3, type); break;
+    case 2: gemm_cols(y, ldy, words, ld, ahead, x, ldx, k, add, 2, type); break;
+    case 1: gemm_cols(y, ldy, words, ld, ahead, x, ldx, k, add, 1, type); break;
+    default: break;
+    }
 }
 
-static void gemm(float *y, int64_t ldy, const float *panel, const float *x, int64_t ldx, int n, int k, int lanes,
-                 bool add) {
-    if (lanes == PANEL) {
-        gemm_full(y, ldy, panel, x, ldx, n, k, add);
-        return;
-    }
+// The last lanes, fewer than a panel's: their sums are made beside y.
+INNER void gemm_edge(float *y, int64_t ldy, const float *words, int64_t ld, ptrdiff_t ahead, const float *x,
+                     int64_t ldx, int n, int k, int lanes, bool add, const WordType type) {
     float tile[GEMM_COLS * PANEL] = {0};
-    for (int j = 0; j < n; j += GEMM_COLS) {
+    for (int j = 0; j < n; j += GEMM_COLS, ahead = 0) {
         int cols = n - j < GEMM_COLS ? n - j : GEMM_COLS;
         if (add) copy_rows(tile, PANEL, y + j * ldy, ldy, cols, lanes);
-        gemm_full(tile, PANEL, panel, x + j * ldx, ldx, cols, k, add);
+        gemm_full(tile, PANEL, words, ld, ahead, x + j * ldx, ldx, cols, k, add, type);
         copy_rows(y + j * ldy, ldy, tile, PANEL, cols, lanes);
+    }
+}
+
+INNER void gemm(float *y, int64_t ldy, const Panels *w, const float *x, int64_t ldx, int n, int k, int lanes, bool add,
+                const WordType type) {
+    int i = 0;
+    for (; i + PANEL <= lanes; i += PANEL) {
+        gemm_full(y + i, ldy, panel_at(w, i), w->ld, w->ahead, x, ldx, n, k, add, type);
+    }
+    if (i == lanes) return;
+    gemm_edge(y + i, ldy, panel_at(w, i), w->ld, w->ahead, x, ldx, n, k, lanes - i, add, type);
+}
+
+static void gemm_f32(float *y, int64_t ldy, const Panels *w, const float *x, int64_t ldx, int n, int k, int lanes,
+                     bool add) {
+    gemm(y, ldy, w, x, ldx, n, k, lanes, add, WORDS_F32);
+}
+
+static void gemm_bf16(float *y, int64_t ldy, const Panels *w, const float *x, int64_t ldx, int n, int k, int lanes,
+                      bool add) {
+    gemm(y, ldy, w, x, ldx, n, k, lanes, add, WORDS_BF16);
+}
+
+// ---- gemm of int8: sums of products of bytes are exact, as in blocks.h
+
+enum { I8_K = 256, I8_COLS = GEMM_COLS / 3 };
+
+typedef struct {                    // rows of x, of which each has two accumulators for a vector of lanes
+    int8_t plane[2][I8_COLS][I8_K]; // 255 high + low
+    float scale[I8_COLS];
+    int sum[2][I8_COLS];
+} Planes;
+
+// k values of row j. What is no number makes all of them none.
+INNER void set_planes(Planes *x, int j, const float *row, int k) {
+    V values[I8_K / LANES], top = v_zero(), rest = v_zero(), sums[2] = {v_zero(), v_zero()};
+    for (int c = 0; c < k; c += LANES) {
+        V v = k - c < LANES ? v_load_first(row + c, k - c, v_zero()) : v_load(row + c);
+        top = v_max(top, v_max(v, v_sub(v_zero(), v)));
+        rest = v_fma(v, v_zero(), rest);
+        values[c / LANES] = v;
+    }
+    float scale = v_max_of(top) * (1.0f / LEVELS), inverse = scale > FLT_MIN ? 1 / scale : 0; // else of no weight
+    for (int c = 0; c < k; c += LANES) {
+        V q = v_round(v_mul(values[c / LANES], v_set1(inverse))), high = v_round(v_mul(q, v_set1(1.0f / 255)));
+        V low = v_fma(high, v_set1(-255), q);
+        sums[0] = v_add(sums[0], high);
+        sums[1] = v_add(sums[1], low);
+        v_store_i8(x->plane[0][j] + c, high);
+        v_store_i8(x->plane[1][j] + c, low);
+    }
+    float total[4];
+    v_sum4(total, sums[0], sums[1], rest, rest);
+    bool finite = total[2] == 0;
+    for (int i = 0; i < 2; i++) x->sum[i][j] = finite ? (int)total[i] : 0;
+    x->scale[j] = scale + total[2];
+}
+
+// As gemm_cols.
+INNER void gemm_i8_cols(float *y, int64_t ldy, const float *words, int64_t ld, ptrdiff_t ahead, const Planes *x, int k,
+                        bool add, const int cols) {
+    I acc[2][I8_COLS][PANEL_V];
+    for (int i = 0; i < 2; i++) {
+        for (int j = 0; j < cols; j++) {
+            for (int v = 0; v < PANEL_V; v++) acc[i][j][v] = i_set1(-SIGNED_BIAS * x->sum[i][j]);
+        }
+    }
+    for (int c = 0; c < k; c += 4, words += ld) {
+        U p[PANEL_V];
+        for (int v = 0; v < PANEL_V; v++) p[v] = u_load((const int8_t *)(words + v * LANES));
+        for (int line = 0; line < PANEL * 4; line += LINE_BYTES) {
+            __builtin_prefetch((const char *)words + ahead + line);
+        }
+        for (int i = 0; i < 2; i++) {
+            for (int j = 0; j < cols; j++) {
+                U xj = u_set1(x->plane[i][j] + c);
+                for (int v = 0; v < PANEL_V; v++) acc[i][j][v] = i_dots_signed(acc[i][j][v], p[v], xj);
+            }
+        }
+    }
+    for (int j = 0; j < cols; j++) {
+        for (int v = 0; v < PANEL_V; v++) {
+            float *to = y + j * ldy + v * LANES;
+            V sum = v_fma(v_float(acc[0][j][v]), v_set1(255), v_float(acc[1][j][v])), scale = v_set1(x->scale[j]);
+            v_store(to, add ? v_fma(sum, scale, v_load(to)) : v_mul(sum, scale));
+        }
+    }
+}
+
+INNER void gemm_i8_any(float *y, int64_t ldy, const float *words, int64_t ld, ptrdiff_t ahead, const Planes *x, int n,
+                       int k, bool add) {
+    switch (n) {
+    case 4: gemm_i8_cols(y, ldy, words, ld, ahead, x, k, add, I8_COLS < 4 ? I8_COLS : 4); break;
+    case 3: gemm_i8_cols(y, ldy, words, ld, ahead, x, k, add, I8_COLS < 3 ? I8_COLS : 3); break;
+    case 2: gemm_i8_cols(y, ldy, words, ld, ahead, x, k, add, 2); break;
+    default: gemm_i8_cols(y, ldy, words, ld, ahead, x, k, add, 1);
+    }
+}
+
+// Up to I8_K words of k, up to I8_COLS rows.
+static void gemm_i8_part(float *y, int64_t ldy, const Panels *w, const Planes *x, int n, int k, int lanes, bool add) {
+    int i = 0;
+    for (; i + PANEL <= lanes; i += PANEL) gemm_i8_any(y + i, ldy, panel_at(w, i), w->ld, w->ahead, x, n, k, add);
+    if (i == lanes) return;
+    float tile[I8_COLS * PANEL] = {0};
+    if (add) copy_rows(tile, PANEL, y + i, ldy, n, lanes - i);
+    gemm_i8_any(tile, PANEL, panel_at(w, i), w->ld, w->ahead, x, n, k, add);
+    copy_rows(y + i, ldy, tile, PANEL, n, lanes - i);
+}
+
+static void gemm_i8(float *y, int64_t ldy, const Panels *w, const float *x, int64_t ldx, int n, int k, int lanes,
+                    bool add) {
+    Planes planes;
+    for (int c = 0; c < k; c += I8_K) {
+        int some = k - c < I8_K ? k - c : I8_K;
+        Panels part = {(const float *)w->words + c / 4 * w->ld, w->ld, w->group, w->ahead};
+        for (int j = 0; j < n; j += I8_COLS, part.ahead = 0) {
+            int cols = n - j < I8_COLS ? n - j : I8_COLS;
+            for (int r = 0; r < cols; r++) set_planes(&planes, r, x + (j + r) * ldx + c, some);
+            gemm_i8_part(y + j * ldy, ldy, &part, &planes, cols, some, lanes, add || c > 0);
+        }
     }
 }
 
@@ -342,25 +402,6 @@ static inline V v_exp2(V x) {
     p = v_fma(p, f, v_set1(6.9314718055994531e-1f));
     p = v_fma(p, f, v_set1(1.0f));
     return v_exp2_scale(p, n);
-}
-
-static bool softmax_lanes(float *s, int n_keys, float *m, float *l, float *alpha) {
-    bool rescale = false;
-    for (int v = 0; v < PANEL; v += LANES) {
-        V old = v_load(m + v), top = old, sum = v_zero();
-        for (int j = 0; j < n_keys; j++) top = v_max(top, v_load(s + j * PANEL + v));
-        for (int j = 0; j < n_keys; j++) {
-            V p = v_exp2(v_sub(v_load(s + j * PANEL + v), top));
-            v_store(s + j * PANEL + v, p);
-            sum = v_add(sum, p);
-        }
-        V scale = v_exp2(v_sub(old, top));
-        v_store(m + v, top);
-        v_store(alpha + v, scale);
-        v_store(l + v, v_fma(v_load(l + v), scale, sum));
-        for (int i = v; i < v + LANES; i++) rescale |= alpha[i] != 1.0f;
-    }
-    return rescale;
 }
 
 static float softmax_row(float *s, int n_keys, float *m, float *l) {
@@ -385,6 +426,12 @@ static float softmax_row(float *s, int n_keys, float *m, float *l) {
     *m = top;
     *l = *l * alpha[0] + v_sum(sum);
     return alpha[0];
+}
+
+static void scale(float *x, const float *by, int n) {
+    int i = 0;
+    for (; i + LANES <= n; i += LANES) v_store(x + i, v_mul(v_load(x + i), v_load(by + i)));
+    for (; i < n; i++) x[i] *= by[i];
 }
 
 INNER void unpack_half(float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int n_rows, int n, const RowType type) {
@@ -527,17 +574,16 @@ const Kernels TABLE = {
     .matvec_f32 = matvec_f32,
     .matvec_f16 = matvec_f16,
     .matvec_bf16 = matvec_bf16,
-    .dots_f32 = dots_f32,
-    .dots_bf16 = dots_bf16,
-    .dots_i8 = dots_i8,
     .matvec_i8g = matvec_i8g,
     .unpack_i8g = unpack_i8g,
     .quantize = quantize,
     .blocks = block_kernels,
     .pack = pack,
-    .gemm = gemm,
-    .softmax_lanes = softmax_lanes,
+    .gemm_f32 = gemm_f32,
+    .gemm_bf16 = gemm_bf16,
+    .gemm_i8 = gemm_i8,
     .softmax_row = softmax_row,
+    .scale = scale,
     .f32_from_f16 = unpack_f16,
     .f32_from_bf16 = unpack_bf16,
     .rmsnorm = rmsnorm,

@@ -1,6 +1,6 @@
 // The operations of both rungs of 64-bit Arm, Advanced SIMD: for lanes.h, four floats, 32 registers; for blocks.h the
 // bytes, where everything is signed and a vector of 16 bytes is one group. Included by neon.c and neon_dot.c, which
-// add u_dots.
+// add u_dots and i_dots_signed.
 #include "kernels.h"
 
 #include <arm_neon.h>
@@ -53,6 +53,14 @@ static inline float32x4_t v_load_bf16(const uint16_t *p) {
     return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16));
 }
 
+static inline float32x4_t v_low_bf16(float32x4_t w) {
+    return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(w), 16));
+}
+
+static inline float32x4_t v_high_bf16(float32x4_t w) {
+    return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(w), vdupq_n_u32(0xffff0000u)));
+}
+
 static inline float32x4_t v_exp2_scale(float32x4_t p, float32x4_t n) {
     int32x4_t bits = vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127));
     return vmulq_f32(p, vreinterpretq_f32_s32(vshlq_n_s32(bits, 23)));
@@ -74,7 +82,10 @@ static inline void transpose_4(float *dst, int64_t ldd, const float *src, int64_
 // ---- bytes, for blocks.h
 
 #define U int8x16_t
-#define SIGNED_BIAS 0.0f
+#define SIGNED_BIAS 0
+#define I int32x4_t
+#define i_set1 vdupq_n_s32
+#define v_float vcvtq_f32_s32
 #define u_load vld1q_s8
 #define u_dots_signed u_dots
 
@@ -82,6 +93,12 @@ typedef uint8_t Bytes16 __attribute__((vector_size(16)));
 typedef struct {
     uint8x16_t half[2];
 } B;
+
+static inline int8x16_t u_set1(const int8_t *p) {
+    int32_t word;
+    __builtin_memcpy(&word, p, sizeof word);
+    return vreinterpretq_s8_s32(vdupq_n_s32(word));
+}
 
 static inline int8x16_t u_join(B a, B b, int i) {
     (void)b;

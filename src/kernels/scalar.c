@@ -30,50 +30,6 @@ static void matvec_bf16(float *y, const uint16_t *w, int64_t ldw, const float *x
     }
 }
 
-// Dots of the rows whose values `value` tells.
-static void dots(float *y, int64_t ldy, float (*value)(const void *w, int64_t at), const void *w, int64_t ldw,
-                 int64_t step, const float *x, int64_t ldx, int n_rows, int n_x, int k) {
-    for (int r = 0; r < n_x; r++) {
-        for (int i = 0; i < n_rows; i++) {
-            float sum = 0;
-            for (int j = 0; j < k; j++) {
-                sum += value(w, j / DOTS_STEP * step + i * ldw + j % DOTS_STEP) * x[r * ldx + j];
-            }
-            y[r * ldy + i] = sum;
-        }
-    }
-}
-
-static float value_f32(const void *w, int64_t at) {
-    return ((const float *)w)[at];
-}
-
-static void dots_f32(float *y, int64_t ldy, const float *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
-                     int n_rows, int n_x, int k, ptrdiff_t ahead) {
-    (void)ahead;
-    dots(y, ldy, value_f32, w, ldw, step, x, ldx, n_rows, n_x, k);
-}
-
-static float value_bf16(const void *w, int64_t at) {
-    return f32_from_bf16(((const uint16_t *)w)[at]);
-}
-
-static void dots_bf16(float *y, int64_t ldy, const uint16_t *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
-                      int n_rows, int n_x, int k, ptrdiff_t ahead) {
-    (void)ahead;
-    dots(y, ldy, value_bf16, w, ldw, step, x, ldx, n_rows, n_x, k);
-}
-
-static float value_i8(const void *w, int64_t at) {
-    return (float)((const int8_t *)w)[at];
-}
-
-static void dots_i8(float *y, int64_t ldy, const int8_t *w, int64_t ldw, int64_t step, const float *x, int64_t ldx,
-                    int n_rows, int n_x, int k, ptrdiff_t ahead) {
-    (void)ahead;
-    dots(y, ldy, value_i8, w, ldw, step, x, ldx, n_rows, n_x, k);
-}
-
 static void unpack_i8g(float *y, const int8_t *q, const float *scales, int group, int64_t first, int n) {
     for (int i = 0; i < n; i++) y[i] = (float)q[first + i] * scales[(first + i) / group];
 }
@@ -96,16 +52,46 @@ static void pack(float *panel, const float *w, int64_t ldw, int n_rows, int k) {
     }
 }
 
-static void gemm(float *y, int64_t ldy, const float *panel, const float *x, int64_t ldx, int n, int k, int lanes,
-                 bool add) {
+// Products with the panels whose values `value` tells: value k of the word `at` and on, words of `each` values.
+static void gemm(float *y, int64_t ldy, float (*value)(const void *words, int64_t at), int each, const Panels *w,
+                 const float *x, int64_t ldx, int n, int k, int lanes, bool add) {
     for (int j = 0; j < n; j++) {
-        float acc[PANEL] = {0};
-        for (int i = 0; add && i < lanes; i++) acc[i] = y[j * ldy + i];
-        for (int c = 0; c < k; c++) {
-            for (int i = 0; i < PANEL; i++) acc[i] += x[j * ldx + c] * panel[c * PANEL + i];
+        for (int i = 0; i < lanes; i++) {
+            int64_t lane = i / MAX_PANEL * w->group + i % MAX_PANEL;
+            float sum = add ? y[j * ldy + i] : 0;
+            for (int c = 0; c < k; c++) {
+                sum += x[j * ldx + c] * value(w->words, (c / each * w->ld + lane) * each + c % each);
+            }
+            y[j * ldy + i] = sum;
         }
-        for (int i = 0; i < lanes; i++) y[j * ldy + i] = acc[i];
     }
+}
+
+static float value_f32(const void *words, int64_t at) {
+    return ((const float *)words)[at];
+}
+
+static float value_bf16(const void *words, int64_t at) {
+    return f32_from_bf16(((const uint16_t *)words)[at]);
+}
+
+static float value_i8(const void *words, int64_t at) {
+    return (float)((const int8_t *)words)[at];
+}
+
+static void gemm_f32(float *y, int64_t ldy, const Panels *w, const float *x, int64_t ldx, int n, int k, int lanes,
+                     bool add) {
+    gemm(y, ldy, value_f32, 1, w, x, ldx, n, k, lanes, add);
+}
+
+static void gemm_bf16(float *y, int64_t ldy, const Panels *w, const float *x, int64_t ldx, int n, int k, int lanes,
+                      bool add) {
+    gemm(y, ldy, value_bf16, 2, w, x, ldx, n, k, lanes, add);
+}
+
+static void gemm_i8(float *y, int64_t ldy, const Panels *w, const float *x, int64_t ldx, int n, int k, int lanes,
+                    bool add) {
+    gemm(y, ldy, value_i8, 4, w, x, ldx, n, k, lanes, add);
 }
 
 static float softmax_row(float *s, int n_keys, float *m, float *l) {
@@ -118,18 +104,8 @@ static float softmax_row(float *s, int n_keys, float *m, float *l) {
     return alpha;
 }
 
-static bool softmax_lanes(float *s, int n_keys, float *m, float *l, float *alpha) {
-    bool rescale = false;
-    for (int i = 0; i < PANEL; i++) {
-        float top = m[i], sum = 0;
-        for (int j = 0; j < n_keys; j++) top = s[j * PANEL + i] > top ? s[j * PANEL + i] : top;
-        alpha[i] = exp2f(m[i] - top);
-        for (int j = 0; j < n_keys; j++) sum += s[j * PANEL + i] = exp2f(s[j * PANEL + i] - top);
-        m[i] = top;
-        l[i] = l[i] * alpha[i] + sum;
-        rescale |= alpha[i] != 1;
-    }
-    return rescale;
+static void scale(float *x, const float *by, int n) {
+    for (int i = 0; i < n; i++) x[i] *= by[i];
 }
 
 static void unpack_f16(float *y, int64_t ldy, const uint16_t *x, int64_t ldx, int n_rows, int n) {
@@ -188,15 +164,14 @@ const Kernels kernels_scalar = {
     .matvec_f32 = matvec_f32,
     .matvec_f16 = matvec_f16,
     .matvec_bf16 = matvec_bf16,
-    .dots_f32 = dots_f32,
-    .dots_bf16 = dots_bf16,
-    .dots_i8 = dots_i8,
     .matvec_i8g = matvec_i8g,
     .unpack_i8g = unpack_i8g,
     .pack = pack,
-    .gemm = gemm,
-    .softmax_lanes = softmax_lanes,
+    .gemm_f32 = gemm_f32,
+    .gemm_bf16 = gemm_bf16,
+    .gemm_i8 = gemm_i8,
     .softmax_row = softmax_row,
+    .scale = scale,
     .f32_from_f16 = unpack_f16,
     .f32_from_bf16 = unpack_bf16,
     .rmsnorm = rmsnorm,
