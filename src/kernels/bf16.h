@@ -35,23 +35,33 @@ static inline __m512 load_up_to(const float *x, int i, int n, float behind) {
     return _mm512_mask_loadu_ps(_mm512_set1_ps(behind), m, x + i);
 }
 
+// 2^(s - top) of the keys j to j + 31, of which n - j count, rounded to p. Returns the sum, of 16 lanes.
+static inline __m512 exp_pairs(uint16_t *p, const float *s, int j, int n, __m512 top, const float *scales) {
+    bool whole = j + BF16_STEP <= n;
+    __m512 half[2];
+    for (int i = 0; i < 2; i++) {
+        int at = j + 16 * i;
+        __m512 x = whole ? _mm512_loadu_ps(s + at) : load_up_to(s, at, n, SCORE_MASKED);
+        half[i] = exp2_coarse(_mm512_sub_ps(x, top));
+    }
+    __m512 sum = _mm512_add_ps(half[0], half[1]);
+    for (int i = 0; scales && i < 2; i++) half[i] = _mm512_mul_ps(half[i], load_up_to(scales, j + 16 * i, n, 0));
+    _mm512_storeu_si512(p + j, (__m512i)_mm512_cvtne2ps_pbh(half[1], half[0]));
+    return sum;
+}
+
 static float softmax_row(uint16_t *p, const float *s, int n_keys, const float *scales, float *m, float *l) {
     float old = *m, top = old, alpha = 1;
     __m512 most = _mm512_set1_ps(old), sum = _mm512_setzero_ps();
-    for (int j = 0; j < n_keys; j += 16) most = _mm512_max_ps(most, load_up_to(s, j, n_keys, SCORE_MASKED));
+    int j = 0;
+    for (; j + 16 <= n_keys; j += 16) most = _mm512_max_ps(most, _mm512_loadu_ps(s + j));
+    if (j < n_keys) most = _mm512_max_ps(most, load_up_to(s, j, n_keys, SCORE_MASKED));
     if (_mm512_cmp_ps_mask(most, _mm512_set1_ps(old + SOFTMAX_MARGIN), _CMP_GT_OQ)) {
         top = _mm512_reduce_max_ps(most);
         alpha = _mm512_cvtss_f32(exp2_coarse(_mm512_set1_ps(old - top)));
     }
-    for (int j = 0; j < n_keys; j += BF16_STEP) {
-        __m512 half[2];
-        for (int i = 0; i < 2; i++) {
-            int at = j + 16 * i;
-            half[i] = exp2_coarse(_mm512_sub_ps(load_up_to(s, at, n_keys, SCORE_MASKED), _mm512_set1_ps(top)));
-            sum = _mm512_add_ps(sum, half[i]);
-            if (scales) half[i] = _mm512_mul_ps(half[i], load_up_to(scales, at, n_keys, 0));
-        }
-        _mm512_storeu_si512(p + j, (__m512i)_mm512_cvtne2ps_pbh(half[1], half[0]));
+    for (j = 0; j < n_keys; j += BF16_STEP) {
+        sum = _mm512_add_ps(sum, exp_pairs(p, s, j, n_keys, _mm512_set1_ps(top), scales));
     }
     *m = top;
     *l = *l * alpha + _mm512_reduce_add_ps(sum);
