@@ -244,6 +244,9 @@ INNER void gemm_full(float *y, int64_t ldy, const float *words, int64_t ld, ptrd
     for (; n >= GEMM_COLS; n -= GEMM_COLS, y += GEMM_COLS * ldy, x += GEMM_COLS * ldx, ahead = 0) {
         gemm_cols(y, ldy, words, ld, ahead, x, ldx, k, add, GEMM_COLS, type);
     }
+    for (; n >= 8 && GEMM_COLS > 8; n -= 8, y += 8 * ldy, x += 8 * ldx, ahead = 0) {
+        gemm_cols(y, ldy, words, ld, ahead, x, ldx, k, add, GEMM_COLS > 8 ? 8 : 1, type);
+    }
     for (; n >= 4; n -= 4, y += 4 * ldy, x += 4 * ldx, ahead = 0) {
         gemm_cols(y, ldy, words, ld, ahead, x, ldx, k, add, 4, type);
     }
