@@ -27,6 +27,8 @@ enum {
     ALIGNMENT = 64,
 };
 
+_Static_assert((int)KV_GROUP == (int)MAX_PANEL, "a group of keys fills a panel");
+
 static const float LOG2_E = 1.44269504088896340736f; // softmax works in base 2
 
 typedef struct {     // one worker's memory

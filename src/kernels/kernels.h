@@ -6,11 +6,10 @@
 //
 // Two multiplications serve everything:
 //   matvec  dots of x with rows that lie in memory as they are: linear layers of few tokens
-//   gemm    y[j][lane] = sum_k x[j][k] panel[k][lane]: linear layers of many tokens (the panel is packed of weight
-//   rows)
-//           and attention (panels are the cache's K and V in place, x is Q and then P)
-// Rows x are fp32, and panels what the name of a gemm says; where the rung has products of bfloat16, there is one more
-// whose rows are bfloat16 too (Bf16Kernels).
+//   gemm    y[j][lane] = sum_k x[j][k] panel[k][lane]: linear layers of many tokens (panels are packed of weight rows),
+//           attention (panels are the cache's K and V in place, rows are those of Q and then of P)
+// Rows x are fp32, and panels are of the type that a gemm's name says; where the rung has products of bfloat16, there
+// is one more gemm, whose rows are bfloat16 too (Bf16Kernels).
 #pragma once
 #include "../cpu.h"
 #include "../quant.h"
