@@ -8,8 +8,12 @@
 #define TEXT in_folder("text.txt")
 #define BASE in_folder("base.logits")
 
+static bool is_emulated(void) {
+    return getenv("RUNNER") && *getenv("RUNNER");
+}
+
 static bool make_text(void) {
-    size_t n, most = quick() ? 8000 : 24000;
+    size_t n, most = is_emulated() ? 2600 : quick() ? 8000 : 24000;
     struct stat st;
     if (stat(SHARED_DATA "text/stories-valid.txt", &st)) return false;
     char *text = read_file(SHARED_DATA "text/stories-valid.txt", &n);
@@ -52,9 +56,9 @@ static void compare(const Model *m, Way base, Way way, double kl, double share) 
            100 * number(o, "same_top"));
     CHECK(found <= kl, "%s %s, KV %s at %s: KL %.2g, expected at most %.1g", name, m->type ? m->type : "", way.kv,
           cpu_rung_name(way.rung), found, kl);
-    CHECK(fabs(ratio - 1) <= share * (quick() ? 3 : 1), // of fewer tokens it tells less
-          "%s %s, KV %s at %s: perplexity x %.5f", name, m->type ? m->type : "", way.kv, cpu_rung_name(way.rung),
-          ratio);
+    if (quick()) share *= is_emulated() ? 6 : 3; // of fewer tokens it tells less
+    CHECK(fabs(ratio - 1) <= share, "%s %s, KV %s at %s: perplexity x %.5f", name, m->type ? m->type : "", way.kv,
+          cpu_rung_name(way.rung), ratio);
     json_decref(o);
     if (*before) setenv("TESSERA_CPU", before, 1);
     else unsetenv("TESSERA_CPU");
@@ -82,7 +86,7 @@ static void at_rung(CpuRung rung) {
     for (int i = 0; i < N_OF(products); i++) {
         struct stat st;
         if (stat(products[i].model.path, &st)) continue;
-        Way base = {RUNG_AVX512, products[i].kv}, way = {rung, products[i].kv};
+        Way base = {below_bf16(rung), products[i].kv}, way = {rung, products[i].kv};
         compare(&products[i].model, base, way, products[i].kl, products[i].share);
     }
 }

@@ -495,7 +495,7 @@ static void model_child(void) {
     for (int i = 0; i < N_OF(lengths) - quick() && lengths[i] < n; i++) against_reference(e, KV_F32, 1, lengths[i]);
     against_reference(e, KV_BF16, 2, n);
     engine_close(e);
-    if (cpu_rung() < cpu_best_rung() && cpu_rung() != RUNG_AVX512) return;
+    if (cpu_rung() < cpu_best_rung() && cpu_rung() != below_bf16(cpu_best_rung())) return;
     printf("    %-10s window %d, sinks %d: NMSE %.1e, with a bf16 cache %.1e (which costs %.1e)",
            cpu_rung_name(cpu_rung()), window, n_sinks, worst_of[KV_F32], worst_of[KV_BF16], bf16_cost);
     if (of_products(KV_BF16) > 0)

@@ -142,17 +142,25 @@ UNUSED static bool has_bf16(CpuRung r) {
     return kernels_for(r) && kernels_for(r)->bf16;
 }
 
+// The highest rung up to r that has none.
+UNUSED static CpuRung below_bf16(CpuRung r) {
+    while (r > RUNG_SCALAR && (!kernels_for(r) || has_bf16(r))) r = (CpuRung)(r - 1);
+    return r;
+}
+
 // For checks of arithmetic that is not rounded: where the machine's best rung has products of bfloat16, this process
 // and its children use the one below those, unless TESSERA_CPU says otherwise. First in main().
 UNUSED static void without_bf16(void) {
     const char *set = getenv("TESSERA_CPU");
-    bf16_left_out = !(set && *set) && has_bf16((CpuRung)in_child(best_rung_child));
-    if (bf16_left_out) setenv("TESSERA_CPU", cpu_rung_name(RUNG_AVX512), 1);
+    CpuRung best = (CpuRung)in_child(best_rung_child);
+    bf16_left_out = !(set && *set) && has_bf16(best);
+    if (bf16_left_out) setenv("TESSERA_CPU", cpu_rung_name(below_bf16(best)), 1);
 }
 
 // Run body in a child at every rung of this machine; with TESSERA_TEST_BEST_RUNG set, at the highest alone.
 UNUSED static void at_every_rung(void (*body)(void)) {
-    int best = bf16_left_out ? (int)RUNG_AVX512 : in_child(best_rung_child);
+    int best = in_child(best_rung_child);
+    if (bf16_left_out) best = (int)below_bf16((CpuRung)best);
     const char *only = getenv("TESSERA_CPU");
     rung_body = body;
     for (int r = 0; r <= best && r < N_RUNGS; r++) {
