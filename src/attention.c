@@ -264,7 +264,8 @@ typedef struct {
 } Tile;
 
 static Tile tile_of(const KvView *kv, const void *k, const void *v) {
-    Panels k_words = {.words = k, .ld = KV_GROUP}, v_words = {.words = v, .ld = kv->head_dim, .group = KV_GROUP};
+    Panels k_words = {.words = k, .ld = KV_GROUP, .group = KV_GROUP * kv->key_words};
+    Panels v_words = {.words = v, .ld = kv->head_dim, .group = KV_GROUP};
     return (Tile){.k = k_words, .v = v_words, .last_v = v_words};
 }
 
@@ -289,13 +290,13 @@ static Tile open_bf16(const Plan *p, const Lane *w, Stored t, int n_keys) {
     int hd = kv->head_dim, whole = (n_keys + BF16_STEP - 1) / BF16_STEP * BF16_STEP;
     bool widen = kv->type == KV_Q8;
     Tile tile = widen ? tile_of(kv, w->k, w->v) : tile_of(kv, t.k, t.v);
-    tile.k.group = KV_GROUP * p->width / 2;
     if (!widen) {
         copy_last_v(kv, w, &tile, n_keys, BF16_STEP);
         return tile;
     }
     kn->from_i8(w->k, t.k, KV_GROUP, whole / KV_GROUP * kv->key_words);
     kn->from_i8(w->v, t.v, hd, whole / kv->word);
+    tile.k.group = KV_GROUP * p->width / 2; // pairs
     tile.n_v = whole, tile.k_scales = t.k_scales, tile.v_scales = t.v_scales;
     return tile;
 }
@@ -304,7 +305,6 @@ static Tile open_bf16(const Plan *p, const Lane *w, Stored t, int n_keys) {
 static Tile open_stored(const Plan *p, const Lane *w, Stored t, Stored next, int n_keys) {
     const KvView *kv = &p->a->kv;
     Tile tile = tile_of(kv, t.k, t.v);
-    tile.k.group = KV_GROUP * kv->key_words;
     tile.k.ahead = way_to(next.k, t.k), tile.v.ahead = way_to(next.v, t.v);
     tile.n_v = (n_keys + kv->word - 1) / kv->word * kv->word;
     if (kv->type == KV_BF16) copy_last_v(kv, w, &tile, n_keys, kv->word);

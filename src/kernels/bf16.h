@@ -10,9 +10,14 @@ enum { PANEL = MAX_PANEL, PAIR = 2 };
 #define BF16_KERNELS                                                                                                   \
     { .round = round_to_bf16, .from_i8 = pairs_from_i8, .softmax_row = softmax_row, .gemm = gemm }
 
+// The first n of 16 lanes: none if n is negative, all if it is more.
+static inline __mmask16 first_lanes(int64_t n) {
+    return (__mmask16)(n <= 0 ? 0 : n < 16 ? (1u << n) - 1 : 0xffff);
+}
+
 static void round_to_bf16(uint16_t *y, const float *x, int64_t n) {
     for (int64_t i = 0; i < n; i += 16) {
-        __mmask16 m = (__mmask16)(n - i < 16 ? (1u << (n - i)) - 1 : 0xffff);
+        __mmask16 m = first_lanes(n - i);
         __m256bh v = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(m, x + i));
         _mm256_mask_storeu_epi16(y + i, m, (__m256i)v);
     }
@@ -30,9 +35,7 @@ static inline __m512 exp2_coarse(__m512 x) {
 
 // 16 values from i on, of which n - i count: the others' place is taken by `behind`.
 static inline __m512 load_up_to(const float *x, int i, int n, float behind) {
-    int left = n - i < 0 ? 0 : n - i;
-    __mmask16 m = (__mmask16)(left < 16 ? (1u << left) - 1 : 0xffff);
-    return _mm512_mask_loadu_ps(_mm512_set1_ps(behind), m, x + i);
+    return _mm512_mask_loadu_ps(_mm512_set1_ps(behind), first_lanes(n - i), x + i);
 }
 
 // 2^(s - top) of the keys j to j + 31, of which n - j count, rounded to p. Returns the sum, of 16 lanes.
@@ -79,7 +82,7 @@ static inline __m512i pair_of_bytes(__m512i words, int i) {
 static void pairs_from_i8(uint16_t *y, const int8_t *x, int64_t ld, int n_rows) {
     for (int r = 0; r < n_rows; r++, x += 4 * ld, y += 4 * ld) {
         for (int64_t i = 0; i < ld; i += 16) {
-            __mmask16 m = (__mmask16)(ld - i < 16 ? (1u << (ld - i)) - 1 : 0xffff);
+            __mmask16 m = first_lanes(ld - i);
             __m512i words = _mm512_maskz_loadu_epi32(m, x + 4 * i);
             _mm512_mask_storeu_epi32(y + 2 * i, m, pair_of_bytes(words, 0));
             _mm512_mask_storeu_epi32(y + 2 * (ld + i), m, pair_of_bytes(words, 2));

@@ -41,6 +41,16 @@ enum { CHUNK = 256, GROUPS = 16, GROUP_V = GROUPS / LANES, LEVELS = 255 * 127 + 
 
 // ---- the vector
 
+// Of LANES values the 16 bits: 255 high + low times the scale.
+typedef struct {
+    V high, low;
+} HighLow;
+
+INNER HighLow high_low(V v, float inverse_scale) {
+    V q = v_round(v_mul(v, v_set1(inverse_scale))), high = v_round(v_mul(q, v_set1(1.0f / 255)));
+    return (HighLow){high, v_fma(high, v_set1(-255), q)};
+}
+
 static void quantize(const Activations *a, const float *x, int k) {
     for (int i = 0; i < k; i += BLOCK) {
         V v[BLOCK / LANES], top = v_zero();
@@ -50,9 +60,9 @@ static void quantize(const Activations *a, const float *x, int k) {
         }
         float most = v_max_of(top), scale = most * (1.0f / LEVELS), inverse = scale > 0 ? 1 / scale : 0;
         for (int j = 0; j < BLOCK / LANES; j++) {
-            V q = v_round(v_mul(v[j], v_set1(inverse))), high = v_round(v_mul(q, v_set1(1.0f / 255)));
-            v_store_i8(a->high + i + j * LANES, high);
-            v_store_i8(a->low + i + j * LANES, v_fma(high, v_set1(-255), q));
+            HighLow b = high_low(v[j], inverse);
+            v_store_i8(a->high + i + j * LANES, b.high);
+            v_store_i8(a->low + i + j * LANES, b.low);
         }
         for (int g = i / 16; g < (i + BLOCK) / 16; g++) {
             int sum = 0;

@@ -311,12 +311,11 @@ INNER void set_planes(Planes *x, int j, const float *row, int k) {
     }
     float scale = v_max_of(top) * (1.0f / LEVELS), inverse = scale > FLT_MIN ? 1 / scale : 0; // else of no weight
     for (int c = 0; c < k; c += LANES) {
-        V q = v_round(v_mul(values[c / LANES], v_set1(inverse))), high = v_round(v_mul(q, v_set1(1.0f / 255)));
-        V low = v_fma(high, v_set1(-255), q);
-        sums[0] = v_add(sums[0], high);
-        sums[1] = v_add(sums[1], low);
-        v_store_i8(x->plane[0][j] + c, high);
-        v_store_i8(x->plane[1][j] + c, low);
+        HighLow b = high_low(values[c / LANES], inverse);
+        sums[0] = v_add(sums[0], b.high);
+        sums[1] = v_add(sums[1], b.low);
+        v_store_i8(x->plane[0][j] + c, b.high);
+        v_store_i8(x->plane[1][j] + c, b.low);
     }
     float total[4];
     v_sum4(total, sums[0], sums[1], rest, rest);
