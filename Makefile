@@ -11,7 +11,8 @@ ifeq ($(origin CC),default)
 endif
 CFLAGS ?= -O3 -g
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes -Wmissing-prototypes
-CPPFLAGS += -Isrc -Itools/encdec -Itools/vit -idirafter /usr/include -D_GNU_SOURCE -MMD -MP
+ROOMS := base text compute compute/kernels model formats engine run
+CPPFLAGS += -Isrc $(ROOMS:%=-Isrc/%) -Itools/encdec -Itools/vit -idirafter /usr/include -D_GNU_SOURCE -MMD -MP
 SHELL := /bin/bash
 LDLIBS += -ljansson -lpcre2-8 -lutf8proc -lz -lm -lpthread
 LINE_LIBS := -ledit # of ./run alone
@@ -49,8 +50,9 @@ FLAGS_check_kernels := -fno-tree-vectorize
 FLAGS_tiles := $(FLAGS_avx512bf16)
 TILES_x86_64 := tests/tiles.c # the amx rung over tile operations in C
 
-RUN_SRC := src/run.c src/dialogue.c src/lines.c
-LIB_SRC := $(filter-out $(RUN_SRC),$(wildcard src/*.c)) src/kernels/kernels.c src/kernels/scalar.c $(RUNGS_$(MACHINE):%=src/kernels/%.c)
+RUN_SRC := src/run/run.c src/run/dialogue.c src/run/lines.c
+LIB_SRC := $(filter-out $(RUN_SRC) src/compute/kernels/%,$(wildcard $(ROOMS:%=src/%/*.c))) \
+  $(patsubst %,src/compute/kernels/%.c,kernels scalar $(RUNGS_$(MACHINE)))
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
 # Parts that tools share: they are linked where the rules below say so.
 TOOL_PARTS := growth_plot probe profile_table gguf_writer gguf_types gguf_model gguf_vocab logits_file
@@ -179,10 +181,10 @@ peers: deps
 	node tools/peers.mjs
 
 format:
-	clang-format -i src/*.[ch] src/kernels/*.[ch] tools/*.[ch] tools/*/*.[ch] tests/*.[ch] tests/fuzz/*.[ch]
+	clang-format -i src/*.h src/*/*.[ch] src/*/*/*.[ch] tools/*.[ch] tools/*/*.[ch] tests/*.[ch] tests/fuzz/*.[ch]
 
 clean:
 	rm -rf build run
 .PHONY: all checks deps check-deps test-data demo test san tsan test-arm64 fuzz fuzzers peers format clean
 .SECONDARY:
--include $(wildcard $(B)/*/*.d $(B)/*/*/*.d)
+-include $(wildcard $(B)/*/*.d $(B)/*/*/*.d $(B)/*/*/*/*.d)

@@ -1,7 +1,7 @@
 // The programs as people meet them: flags, exit statuses, what goes to stdout and what to stderr, and numbers that a
 // recomputation through tessera.h confirms. Runs ./run, bench, perplexity and synth of TESSERA_BUILD as children.
 #include "child.h"
-#include "kernels/kernels.h"
+#include "kernels.h"
 #include "tessera.h"
 
 #include <ctype.h>

@@ -7,7 +7,7 @@
 #pragma once
 #include "test.h"
 
-#include "kernels/kernels.h"
+#include "kernels.h"
 
 #include <math.h>
 #include <sys/wait.h>

@@ -122,4 +122,4 @@ static void dot_tiles(int c, int a, int b) {
 #define _tile_dpbf16ps dot_tiles
 #define bf16_amx bf16_tiles_in_c
 
-#include "kernels/amx.c"
+#include "amx.c"

@@ -1,7 +1,7 @@
 // tiles: the amx rung's kernels over tile operations in plain C, for machines that have no tiles. Linked where the
 // machine is an x86-64; elsewhere the symbols are NULL.
 #pragma once
-#include "kernels/kernels.h"
+#include "kernels.h"
 
 extern const Bf16Kernels bf16_tiles_in_c __attribute__((weak));
 // What an operation found wrong: a tile used before its layout was loaded, sizes that do not fit. "" if nothing.

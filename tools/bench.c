@@ -9,7 +9,7 @@
 #include "cpu.h"
 #include "file.h"
 #include "growth_plot.h"
-#include "kernels/kernels.h"
+#include "kernels.h"
 #include "probe.h"
 #include "profile_table.h"
 

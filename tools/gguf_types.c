@@ -1,7 +1,7 @@
 // gguf_types: see gguf_types.h.
 #include "gguf_types.h"
 
-#include "kernels/kernels.h"
+#include "kernels.h"
 #include "quant.h"
 
 #include <stdio.h>

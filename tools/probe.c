@@ -2,7 +2,7 @@
 #include "probe.h"
 
 #include "cli.h"
-#include "kernels/kernels.h"
+#include "kernels.h"
 #include "threads.h"
 
 #include <math.h>

@@ -4,7 +4,7 @@
 // cut by shape alone and no sum is ever split.
 #pragma once
 #include "config.h"
-#include "kernels/kernels.h"
+#include "kernels.h"
 #include "threads.h"
 #include "weights.h"
 

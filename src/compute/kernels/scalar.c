@@ -1,5 +1,5 @@
 // The scalar rung: complete, always shipped, written to be read. Every other rung is tested against it.
-#include "../quant.h"
+#include "quant.h"
 #include "kernels.h"
 
 #include <math.h>

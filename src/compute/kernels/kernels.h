@@ -11,8 +11,8 @@
 // Rows x are fp32, and panels are of the type that a gemm's name says; where the rung has products of bfloat16, there
 // is one more gemm, whose rows are bfloat16 too (Bf16Kernels).
 #pragma once
-#include "../cpu.h"
-#include "../quant.h"
+#include "cpu.h"
+#include "quant.h"
 
 #include <stdbool.h>
 #include <stddef.h>

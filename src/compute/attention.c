@@ -7,7 +7,7 @@
 #include "attention.h"
 
 #include "file.h"
-#include "kernels/kernels.h"
+#include "kernels.h"
 #include "quant.h"
 
 #include <math.h>

@@ -3,7 +3,7 @@
 // Owns the range checks that every loader's Config must pass before a tensor is looked up or a product is formed. A
 // zeroed field is what the first Llama does, so that llama2.c files need to set only sizes.
 #pragma once
-#include "kernels/kernels.h"
+#include "kernels.h"
 
 #include <stdbool.h>
 #include <stddef.h>
