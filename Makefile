@@ -11,8 +11,7 @@ ifeq ($(origin CC),default)
 endif
 CFLAGS ?= -O3 -g
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes -Wmissing-prototypes
-ROOMS := base text compute compute/kernels model formats engine run
-CPPFLAGS += -Isrc $(ROOMS:%=-Isrc/%) -Itools/encdec -Itools/vit -idirafter /usr/include -D_GNU_SOURCE -MMD -MP
+CPPFLAGS += -idirafter /usr/include -D_GNU_SOURCE -MMD -MP
 SHELL := /bin/bash
 LDLIBS += -ljansson -lpcre2-8 -lutf8proc -lz -lm -lpthread
 LINE_LIBS := -ledit # of ./run alone
@@ -50,45 +49,96 @@ FLAGS_check_kernels := -fno-tree-vectorize
 FLAGS_tiles := $(FLAGS_avx512bf16)
 TILES_x86_64 := tests/tiles.c # the amx rung over tile operations in C
 
-RUN_SRC := src/run/run.c src/run/dialogue.c src/run/lines.c
-LIB_SRC := $(filter-out $(RUN_SRC) src/compute/kernels/%,$(wildcard $(ROOMS:%=src/%/*.c))) \
+# ---- rooms: each file sees the headers of the rooms that its own may use, and no others
+
+SEES_base := src/base
+SEES_text := $(SEES_base) src/text
+SEES_compute := $(SEES_base) src/compute src/compute/kernels
+SEES_model := $(SEES_compute) src/model src/model/mixers
+SEES_formats := $(SEES_model) src/text src/formats
+SEES_engine := $(SEES_formats) src/engine src
+SEES_run := $(SEES_base) src/run src
+SEES_others := $(SEES_engine) src/run tools tools/encdec tools/vit tests tests/bad
+room = $(firstword $(filter base text compute model formats engine run,$(word 2,$(subst /, ,$(filter src/%,$1)))) others)
+includes = $(addprefix -I,$(SEES_$(call room,$1)))
+
+LIB_SRC := $(filter-out src/compute/kernels/%,$(wildcard $(foreach r,base text compute model model/mixers formats engine,src/$r/*.c))) \
   $(patsubst %,src/compute/kernels/%.c,kernels scalar $(RUNGS_$(MACHINE)))
-LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
-# Parts that tools share: they are linked where the rules below say so.
-TOOL_PARTS := growth_plot probe profile_table gguf_writer gguf_types gguf_model gguf_vocab logits_file
-TOOLS := $(patsubst tools/%.c,$(B)/%,$(filter-out $(TOOL_PARTS:%=tools/%.c),$(wildcard tools/*.c)))
+RUN_SRC := $(wildcard src/run/*.c)
 # Programs of several files: tools/NAME/NAME.c is the program, its neighbours are parts that the checks use too.
 SUITES := encdec vit
-PART_SRC := $(filter-out $(foreach s,$(SUITES),tools/$s/$s.c),$(wildcard $(SUITES:%=tools/%/*.c))) tools/logits_file.c
+TOOL_PARTS := growth_plot probe profile_table gguf_writer gguf_types gguf_model gguf_vocab logits_file
+PART_SRC := src/run/cli.c $(TOOL_PARTS:%=tools/%.c) \
+  $(filter-out $(foreach s,$(SUITES),tools/$s/$s.c),$(wildcard $(SUITES:%=tools/%/*.c)))
+TOOLS := $(patsubst tools/%.c,$(B)/%,$(filter-out $(PART_SRC),$(wildcard tools/*.c)))
 PROGRAMS := $(TOOLS) $(SUITES:%=$(B)/%)
 CHECKS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/check_*.c))
 RUN := $(if $(filter release,$(CONFIG)),run,$(B)/run)
+# Everything, for the project's own programs; what others link to is libtessera.
+OWN := $(B)/libparts.a $(B)/libcore.a
 
-all: $(RUN) $(PROGRAMS)
+all: $(RUN) $(PROGRAMS) $(if $(filter release,$(CONFIG)),$(B)/libtessera.a)
 
 run: $(B)/run
 	@cp $< $@
-$(B)/run: $(RUN_SRC:%.c=$(B)/%.o) $(B)/libtessera.a
+$(B)/run: $(RUN_SRC:%.c=$(B)/%.o) $(B)/libcore.a
 $(B)/run: LDLIBS += $(LINE_LIBS)
-$(B)/bench: $(patsubst %,$(B)/tools/%.o,growth_plot probe profile_table)
-$(B)/perplexity: $(B)/tools/logits_file.o
-$(B)/quantize $(B)/synth: $(patsubst %,$(B)/tools/gguf_%.o,writer types model vocab)
-$(TOOLS): $(B)/%: $(B)/tools/%.o $(B)/libtessera.a
+$(TOOLS): $(B)/%: $(B)/tools/%.o $(OWN)
 $(foreach s,$(SUITES),$(eval $(B)/$s: $(B)/tools/$s/$s.o))
-$(SUITES:%=$(B)/%): $(B)/libparts.a $(B)/libtessera.a
-$(CHECKS): $(B)/tests/%: $(B)/tests/%.o $(B)/libparts.a $(B)/libtessera.a
+$(SUITES:%=$(B)/%): $(OWN)
+$(CHECKS): $(B)/tests/%: $(B)/tests/%.o $(OWN)
 $(B)/tests/check_kernels: $(TILES_$(MACHINE):%.c=$(B)/%.o)
 $(B)/run $(PROGRAMS) $(CHECKS):
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-$(B)/libtessera.a: $(LIB_OBJ)
+$(B)/libcore.a: $(LIB_SRC:%.c=$(B)/%.o)
 $(B)/libparts.a: $(PART_SRC:%.c=$(B)/%.o)
-$(B)/libtessera.a $(B)/libparts.a:
+$(B)/libcore.a $(B)/libparts.a:
 	@rm -f $@
 	$(AR) rcs $@ $^
 $(B)/%.o: %.c | check-deps
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) $(FLAGS_$(basename $(notdir $<))) -c -o $@ $<
+	$(CC) $(call includes,$<) $(CPPFLAGS) $(CFLAGS) $(FLAGS_$(basename $(notdir $<))) -c -o $@ $<
+
+# ---- the library: the symbols of tessera.h and no others
+
+OBJCOPY := $(shell $(CC) -print-prog-name=objcopy)
+VISIBLE := -fvisibility=hidden
+$(LIB_SRC:%.c=$(B)/%.o): override CFLAGS += $(VISIBLE)
+$(B)/libtessera.o: $(LIB_SRC:%.c=$(B)/%.o)
+	$(CC) -r -nostdlib -o $@ $^
+	$(OBJCOPY) --localize-hidden $@
+$(B)/libtessera.a: $(B)/libtessera.o
+	@rm -f $@
+	$(AR) rcs $@ $^
+VERSION := 0.9.0
+$(B)/pic/libtessera.so: $(LIB_SRC:%.c=$(B)/pic/%.o)
+	$(CC) -shared -Wl,-soname,libtessera.so.0 $(LDFLAGS) -o $@ $^ $(LDLIBS)
+$(B)/pic/%.o: %.c | check-deps
+	@mkdir -p $(@D)
+	$(CC) $(call includes,$<) $(CPPFLAGS) $(CFLAGS) $(VISIBLE) -fPIC $(FLAGS_$(basename $(notdir $<))) -c -o $@ $<
+
+PREFIX ?= /usr/local
+define PKG_CONFIG
+prefix=$(PREFIX)
+Name: tessera
+Description: a minimal transformer inference engine
+Version: $(VERSION)
+Requires.private: jansson libpcre2-8 libutf8proc
+Cflags: -I$${prefix}/include
+Libs: -L$${prefix}/lib -ltessera
+Libs.private: -lm -lpthread
+endef
+export PKG_CONFIG
+install: deps
+	@$(MAKE) --no-print-directory all $(B)/pic/libtessera.so
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	install run $(DESTDIR)$(PREFIX)/bin/tessera
+	install -m 644 src/tessera.h $(DESTDIR)$(PREFIX)/include
+	install -m 644 $(B)/libtessera.a $(DESTDIR)$(PREFIX)/lib
+	install $(B)/pic/libtessera.so $(DESTDIR)$(PREFIX)/lib/libtessera.so.0
+	ln -sf libtessera.so.0 $(DESTDIR)$(PREFIX)/lib/libtessera.so
+	@echo "$$PKG_CONFIG" >$(DESTDIR)$(PREFIX)/lib/pkgconfig/tessera.pc
 
 checks: $(CHECKS)
 
@@ -133,10 +183,10 @@ test-data:
 
 test: deps test-data
 	@$(MAKE) --no-print-directory all checks
-	@tests/run_checks.sh $(CHECKS) tests/check_readme.sh
+	@tests/run_checks.sh $(CHECKS) tests/check_rooms.sh tests/check_readme.sh
 
 # Checks that start no thread, neither their own nor a program's, are nothing for tsan; nor are more rungs than one.
-ALONE_tsan := kernels load picture quant rope safetensors settings tokenizer tokenizer_kinds tokenizer_steps words
+ALONE_tsan := bad kernels load picture quant rope safetensors settings tokenizer tokenizer_kinds tokenizer_steps words
 ENV_tsan := TESSERA_TEST_BEST_RUNG=1
 san tsan: deps test-data
 	@$(MAKE) --no-print-directory CONFIG=$@ all checks
@@ -158,19 +208,31 @@ test-arm64: deps test-data
 	@TESSERA_BUILD=build/arm64 TESSERA_TEST_QUICK=1 RUNNER=qemu-aarch64 \
 	  tests/run_checks.sh $(CHECKS:$(B)/%=build/arm64/%)
 
-# Fuzz every reader for FUZZ_SECONDS each; the corpus stays in build/fuzz/corpus.
+# Fuzz every reader for FUZZ_SECONDS each; the corpus stays in build/fuzz/corpus. First each tries the
+# malformed inputs of these tables in tests/bad, whole.
+SEEDS := build/fuzz/seeds
+SEEDS_fuzz_gguf := gguf
+SEEDS_fuzz_hf := hf
+SEEDS_fuzz_llama2c := llama2c
+SEEDS_fuzz_llama2c_tokenizer := tokenizer_bin
+SEEDS_fuzz_logits_file := logits
+SEEDS_fuzz_safetensors := safetensors shard_index json preprocessor
+SEEDS_fuzz_vocab_json := tokenizer_json
 FUZZ_SECONDS ?= 60
 FUZZERS := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 fuzz: deps
 	@missing=; command -v clang >/dev/null || missing="clang"; $(call install)
 	@$(MAKE) --no-print-directory CONFIG=fuzz fuzzers
+	@$(MAKE) --no-print-directory build/tests/check_bad && build/tests/check_bad --seeds $(SEEDS) > /dev/null
+	@$(foreach f,$(notdir $(FUZZERS)),$(if $(SEEDS_$f),build/fuzz/$f -runs=0 $(SEEDS_$f:%=$(SEEDS)/%) 2>&1 | \
+	  grep -E 'SUMMARY|ERROR'; test $${PIPESTATUS[0]} = 0 || exit 1;))
 	@for f in $(FUZZERS); do mkdir -p build/fuzz/corpus/$${f##*/}; echo "== $${f##*/}"; \
 	  ASAN_OPTIONS=quarantine_size_mb=1:malloc_context_size=0 \
   $$f -max_total_time=$(FUZZ_SECONDS) -entropic=0 -max_len=200 -print_final_stats=1 build/fuzz/corpus/$${f##*/} 2>&1 | \
 	  grep -E 'SUMMARY|ERROR|number_of_executed|Test unit'; test $${PIPESTATUS[0]} = 0 || exit 1; done
 fuzzers: $(FUZZERS)
 ifeq ($(CONFIG),fuzz)
-$(FUZZERS): build/fuzz/%: $(B)/tests/fuzz/%.o $(B)/libparts.a $(B)/libtessera.a
+$(FUZZERS): build/fuzz/%: $(B)/tests/fuzz/%.o $(OWN)
 	$(CC) $(CFLAGS) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(LDLIBS)
 endif
 
@@ -181,10 +243,13 @@ peers: deps
 	node tools/peers.mjs
 
 format:
-	clang-format -i src/*.h src/*/*.[ch] src/*/*/*.[ch] tools/*.[ch] tools/*/*.[ch] tests/*.[ch] tests/fuzz/*.[ch]
+	clang-format -i $$(git ls-files "*.[ch]")
 
 clean:
 	rm -rf build run
-.PHONY: all checks deps check-deps test-data demo test san tsan test-arm64 fuzz fuzzers peers format clean
+# How a file is compiled; tests/check_rooms.sh asks.
+show-includes:
+	@echo $(call includes,$(FILE))
+.PHONY: all install show-includes checks deps check-deps test-data demo test san tsan test-arm64 fuzz fuzzers peers format clean
 .SECONDARY:
 -include $(wildcard $(B)/*/*.d $(B)/*/*/*.d $(B)/*/*/*/*.d)

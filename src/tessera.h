@@ -1,23 +1,23 @@
 // Tessera: a minimal transformer inference engine. The one public header.
 //
-// The map of the house, in the order data flows:
-//   file, weights, gguf, settings    bytes of mapped files -> checked tensors, settings
-//   load_*, vocab_*                  what each container says of a model, and of its vocabulary
-//   quant                            number formats, each once: half precision, blocks
-//   normalizer, pretokenizer         text as a vocabulary wants it, and cut into words
-//   tokenizer, subword, textstream   text -> ids, ids -> whole UTF-8
-//   cpu, threads, profile, kernels/  what the machine can do, who does it, the inner loops
-//   ops, attention, kvcache          linear, norms, positions; the one tiled attention loop; the cache that grows
-//   config, families, binder         what a decoder is, in numbers; the families as rows; its tensors
-//   decoder, experts, rope           its forward pass
-//   sublayers, encoder               parts of encoders; a bidirectional stack (tools/encdec, tools/vit)
-//   engine, sampler                  this header's nouns
-//   chat, answer                     the frames of conversations; what is said inside an answer's
-//   lines, dialogue, run             lines that people type; the loop of a conversation; the command line
+// The rooms of src/, as in README.md, which also says which of them may include which:
+//   base/             bytes and the machine: mapped files, JSON, UTF-8, threads, the processor
+//   text/             text to token ids and back: vocabularies, normalizers, patterns; knows no file format
+//   compute/          numbers: stored types, matrix products, the one attention loop, the KV cache; knows shapes, no
+//                     architecture
+//   compute/kernels/  the inner loops, once for each instruction-set level
+//   model/            what a model is: its config, families, tensors, the stack of layers; decoder, encoder,
+//                     encoder-decoder
+//   model/mixers/     how a layer mixes information between positions: one file for each kind of layer
+//   formats/          what a container says of a model and its vocabulary: GGUF, Hugging Face folders, llama2.c
+//   engine/           the types of `tessera.h`: engine, session, sampler, chat; the runner that sessions share
+//   run/              the command line; the only part of `src/` that prints or exits
 //
-// An Engine is a model opened: immutable, shared by any number of threads and sessions. A Session is one timeline of
-// text: it owns the KV cache, the positions and the logits, and belongs to one caller at a time. Calls that can fail
-// return -1 or NULL and write one line into err; nothing prints, nothing exits.
+// Threads: an Engine is a model opened: immutable, and any number of threads may use it and open sessions of it. A Session
+// is one timeline of text: it owns its tokens, its cache and its logits, and belongs to one thread at a time; sessions of
+// one engine may compute in several threads at once (passes are computed one at a time by the threads that they share). TextOut,
+// Sampler, Chat and Answer belong to one thread at a time. Calls that can fail return -1 or NULL and write one line into
+// err; nothing prints, nothing exits.
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -26,6 +26,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 typedef struct Engine Engine;
 typedef struct Session Session;
@@ -33,8 +34,8 @@ typedef struct Sampler Sampler;
 
 // ---- engine
 
-// Open a model and its vocabulary: GGUF (of files -00001-of-0000N the first is named), a Hugging Face folder or a
-// .safetensors file in one, llama2.c .bin (v0, v1, v2); of the architectures in families.c. tokenizer NULL: the one
+// Open a model and its vocabulary: GGUF (of a split model the first part, -00001-of-0000N), a Hugging Face folder or a
+// .safetensors file in one, llama2.c .bin (v0, v1, v2); of the families listed in README.md. tokenizer NULL: the one
 // inside the GGUF file or the folder; beside a .bin `<model stem>.tokenizer.bin`, then `tokenizer.bin`. It may also be
 // another GGUF file, folder or tokenizer.json. NULL with a line in err on failure.
 Engine *engine_open(const char *model, const char *tokenizer, char *err, size_t errlen);
@@ -50,7 +51,8 @@ typedef struct {
 } EngineInfo;
 EngineInfo engine_info(const Engine *e);
 
-// Text to ids: as many as returned, in *ids (free() it). bos: begin with BOS. special: "<s>" in the text is the token.
+// Text to ids: as many as returned, in *ids (free() it). bos: begin with BOS. special: special-token strings such as "<s>" in
+// the text become those tokens.
 int engine_encode(const Engine *e, const char *text, size_t n, bool bos, bool special, int32_t **ids, char *err,
                   size_t errlen);
 
@@ -60,12 +62,13 @@ bool engine_is_end(const Engine *e, int32_t id);
 // ---- session
 
 typedef enum { KV_BF16, KV_F32, KV_Q8 } KvType;
+const char *kv_type_name(KvType t); // "bf16", as --kv takes it; NULL: t is not a KvType
 
 typedef struct {
-    int n_ctx;     // most tokens; 0: the model's own. The cache grows up to it, it is not allocated ahead
+    int n_ctx;     // context limit in tokens; 0: the model's own. The cache grows up to it, it is not allocated ahead
     int n_threads; // 0: the cores this process may use
     int window;    // attend to the last `window` tokens; 0: the model's own, -1: everything
-    int n_sinks;   // with a window, and to the first n_sinks; memory is O(window + n_sinks)
+    int n_sinks;   // with a window, also attend to the first n_sinks tokens; memory is O(window + n_sinks)
     KvType kv;     // what the cache stores
 } SessionOptions;
 
@@ -89,11 +92,12 @@ void session_visit(Session *s, LogitsVisitor visit, void *context);
 typedef struct {
     int n_ctx, n_threads;
     uint64_t kv_bytes;       // held by the cache now
-    uint64_t kv_token_bytes; // that the next decoded token reads
+    uint64_t kv_token_bytes; // cache bytes that the next decoded token reads
 } SessionInfo;
 SessionInfo session_info(const Session *s);
 
-// Add what each operation takes to *p (profile.h) from now on; NULL: off, as at the start.
+// Add the time of each operation to *p from now on; NULL: off, the default. For tools of this project: the type is that of
+// src/compute/profile.h.
 typedef struct Profile Profile;
 void session_profile(Session *s, Profile *p);
 
@@ -101,7 +105,7 @@ void session_profile(Session *s, Profile *p);
 
 // Ids to whole UTF-8 characters, as they arrive. Bytes that never complete come out as U+FFFD.
 typedef struct TextOut TextOut;
-TextOut *textout_open(const Engine *e, bool at_start); // at_start: drop the space that encoding put first
+TextOut *textout_open(const Engine *e, bool at_start); // at_start: drop the leading space that the tokenizer added
 const char *textout_push(TextOut *t, int32_t id);      // text that id completes, maybe ""; valid until the next call
 const char *textout_finish(TextOut *t);                // what was still incomplete
 void textout_close(TextOut *t);
@@ -131,7 +135,7 @@ typedef struct {
     ChatRole role;
     const char *text; // n bytes of any text: none of it becomes a special token
     size_t n;
-    const int32_t *ids; // of an answer: the n_ids tokens it was generated as, which then stand for the text; else NULL
+    const int32_t *ids; // for an answer: the n_ids tokens that were generated, used instead of the text; else NULL
     int n_ids;
 } ChatMessage;
 
@@ -166,9 +170,10 @@ typedef struct {
 Answer *answer_open(const Chat *c); // NULL when memory runs out
 AnswerPart answer_push(Answer *a, int32_t id);
 const char *answer_finish(Answer *a);     // what was held back, when no end came
-bool answer_is_verbatim(const Answer *a); // its ids are its text alone: they may stand in a ChatMessage
+bool answer_is_verbatim(const Answer *a); // its ids contain only the answer's text: they may be used in a ChatMessage
 void answer_close(Answer *a);             // accepts NULL
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

@@ -14,11 +14,11 @@
 // each p by a share of up to 2^-8, which moves the mean by at most 2^-8 sum p |v| / sum p, and it comes of a softmax
 // that is one to 7.5e-5, above and below.
 //
-// WHOLES, over a KV_Q8 cache: q is whole numbers of a step, LEVELS of them its largest, rounded here in the same way.
-// v is a scale times a whole number i, and x = p scale is whole numbers of the step of its row and tile (a block of
-// keys). An x below half a step is lost: sum x |i|. Each other x is off by anything up to half a step. The worst case
-// grows with the number of keys and the errors with its root, so of them we allow seven standard deviations, 7 sqrt(sum
-// (step i)^2 / 12), or the worst case where that is less (few keys).
+// WHOLES, over a KV_DTYPE_Q8 cache: q is whole numbers of a step, LEVELS of them its largest, rounded here in the same
+// way. v is a scale times a whole number i, and x = p scale is whole numbers of the step of its row and tile (a block
+// of keys). An x below half a step is lost: sum x |i|. Each other x is off by anything up to half a step. The worst
+// case grows with the number of keys and the errors with its root, so of them we allow seven standard deviations, 7
+// sqrt(sum (step i)^2 / 12), or the worst case where that is less (few keys).
 #include "reference.h"
 
 #include "attention.h"
@@ -28,11 +28,12 @@
 // ---- the product
 
 typedef struct {
-    int n_heads, n_kv_heads, head_dim;
+    int n_heads, n_kv_heads, k_dim, v_dim;
 } Shape;
 
-static const Shape shapes[] = {{4, 4, 64},  {6, 2, 48}, {8, 1, 20},  {9, 3, 64}, {16, 1, 128}, {3, 3, 7},
-                               {40, 1, 16}, {2, 1, 80}, {12, 2, 32}, {4, 2, 31}, {6, 2, 30}};
+static const Shape shapes[] = {{4, 4, 64, 64}, {6, 2, 48, 48},  {8, 1, 20, 20}, {9, 3, 64, 64},  {16, 1, 128, 128},
+                               {3, 3, 7, 7},   {40, 1, 16, 16}, {2, 1, 80, 80}, {12, 2, 32, 32}, {4, 2, 31, 31},
+                               {6, 2, 30, 30}, {6, 2, 96, 64},  {5, 1, 18, 33}, {4, 2, 32, 7},   {6, 2, 64, 96}};
 
 typedef struct {
     const char *name;
@@ -84,7 +85,7 @@ typedef struct {
     const MaskKind *mask;
     Shape shape;
     int n_q, n_keys, pos0;
-    KvType type;
+    KvDType type;
     int fill, poison;
     float softcap;
     uint64_t seed;
@@ -110,7 +111,8 @@ static uint8_t *make_bitmap(const Case *c, int *stride) {
     *stride = cols + pick(3);
     uint8_t *bits = need((size_t)rows * (size_t)*stride + 1);
     for (int i = 0; i < rows * *stride; i++) bits[i] = (uint8_t)(pick(5) < 2 ? 1 + pick(255) : 0);
-    for (int r = 0; c->mask->holes && r < rows; r++) {
+    if (!c->mask->holes) return bits;
+    for (int r = 0; r < rows; r++) {
         if (r % 3 == 1 || rows == 1) memset(bits + r * *stride, 0, (size_t)cols);
     }
     return bits;
@@ -119,32 +121,35 @@ static uint8_t *make_bitmap(const Case *c, int *stride) {
 // Rows into a cache, some at once and some head by head; NaN first where the case wants to see it leak.
 static KvCache *make_cache(const Case *c, const float *k, const float *v) {
     char err[200] = "";
-    int hd = c->shape.head_dim, n_kv = c->shape.n_kv_heads, row = n_kv * hd;
-    KvShape shape = {.n_layers = 2, .n_kv_heads = n_kv, .head_dim = hd, .type = c->type};
-    KvCache *cache = kvcache_open(&shape, err, sizeof err);
+    int kd = c->shape.k_dim, vd = c->shape.v_dim, n_kv = c->shape.n_kv_heads;
+    KvShape shape = {.n_kv_heads = n_kv, .k_dim = kd, .v_dim = vd, .type = c->type};
+    KvCache *cache = kvcache_open(&shape, NULL, err, sizeof err);
     int room = (c->n_keys / KV_BLOCK + 1) * KV_BLOCK; // to the end of the last block
-    if (!cache || kvcache_reserve(cache, room, err, sizeof err)) {
-        fprintf(stderr, "%s\n", err);
+    if (!cache || kvcache_reserve(cache, room)) {
+        fprintf(stderr, "no memory for a cache of %d keys %s\n", room, err);
         exit(1);
     }
-    float *poison = need_floats((int64_t)room * row);
-    for (int64_t i = 0; i < (int64_t)room * row; i++) poison[i] = i % 3 ? NAN : INFINITY;
+    int64_t n_poison = (int64_t)room * n_kv * (kd > vd ? kd : vd);
+    float *poison = need_floats(n_poison);
+    for (int64_t i = 0; i < n_poison; i++) poison[i] = i % 3 ? NAN : INFINITY;
     if (c->poison == NAN_UNDER) {
-        kvcache_store(cache, 1, room, poison, poison);
+        kvcache_store(cache, room, poison, poison);
         kvcache_advance(cache, room);
         kvcache_truncate(cache, 0);
-        kvcache_reserve(cache, room, err, sizeof err);
+        kvcache_reserve(cache, room);
     }
     int first = pick(c->n_keys + 1);
-    kvcache_store(cache, 1, first, k, v);
+    kvcache_store(cache, first, k, v);
     kvcache_advance(cache, first);
     for (int h = 0; h < n_kv; h++) {
-        int64_t at = (int64_t)first * row + h * hd;
-        kvcache_store_head(cache, 1, h, 0, c->n_keys - first, k + at, v + at, row);
+        KvRows rows = {.k_ld = (int64_t)n_kv * kd, .v_ld = (int64_t)n_kv * vd};
+        rows.k = k + first * rows.k_ld + h * kd;
+        rows.v = v + first * rows.v_ld + h * vd;
+        kvcache_store_head(cache, h, 0, c->n_keys - first, &rows);
     }
     kvcache_advance(cache, c->n_keys - first);
     if (c->poison == NAN_BEHIND) {
-        kvcache_store(cache, 1, room - c->n_keys, poison, poison);
+        kvcache_store(cache, room - c->n_keys, poison, poison);
         kvcache_advance(cache, room - c->n_keys);
         if (pick(2)) kvcache_truncate(cache, c->n_keys);
     }
@@ -152,27 +157,32 @@ static KvCache *make_cache(const Case *c, const float *k, const float *v) {
     return cache;
 }
 
-// Vectors of head_dim values as the cache holds them.
-static void round_as_stored(KvType type, float *x, int64_t n, int head_dim) {
-    for (int64_t i = 0; type == KV_BF16 && i < n; i++) x[i] = bf16_nearest(x[i]);
-    for (int64_t i = 0; type == KV_Q8 && i < n; i += head_dim) q8_nearest(x + i, head_dim);
+// n values, vectors of `dim` each, as the cache holds them.
+static void round_as_stored(KvDType type, float *x, int64_t n, int dim) {
+    if (type == KV_DTYPE_BF16) {
+        for (int64_t i = 0; i < n; i++) x[i] = bf16_nearest(x[i]);
+    }
+    if (type == KV_DTYPE_Q8) {
+        for (int64_t i = 0; i < n; i += dim) q8_nearest(x + i, dim);
+    }
 }
 
 static Data make_data(const Case *c) {
     Data d = {0};
-    int H = c->shape.n_heads, hd = c->shape.head_dim;
-    int64_t n_q = (int64_t)c->n_q * H * hd, n_kv = (int64_t)c->n_keys * c->shape.n_kv_heads * hd;
+    int H = c->shape.n_heads, kd = c->shape.k_dim, vd = c->shape.v_dim;
+    int64_t vectors = (int64_t)c->n_keys * c->shape.n_kv_heads, n_q = (int64_t)c->n_q * H * kd;
+    int64_t n_k = vectors * kd, n_v = vectors * vd;
     d.q = need_floats(n_q);
-    d.k = need_floats(n_kv);
-    d.v = need_floats(n_kv);
-    d.scale = pick(3) ? 1 / sqrtf((float)hd) : 0.3f;
-    float reach_q = c->fill == HUGE_SCORES ? 1e4f / (d.scale * sqrtf((float)hd)) : c->fill == EQUAL_SCORES ? 0 : 3;
+    d.k = need_floats(n_k);
+    d.v = need_floats(n_v);
+    d.scale = pick(3) ? 1 / sqrtf((float)kd) : 0.3f;
+    float reach_q = c->fill == HUGE_SCORES ? 1e4f / (d.scale * sqrtf((float)kd)) : c->fill == EQUAL_SCORES ? 0 : 3;
     static const float reaches_v[] = {1, 1, 1e-3f, 100};
     fill_uniform(d.q, n_q, reach_q);
-    fill_uniform(d.k, n_kv, 1);
-    fill_uniform(d.v, n_kv, reaches_v[pick(4)]);
+    fill_uniform(d.k, n_k, 1);
+    fill_uniform(d.v, n_v, reaches_v[pick(4)]);
     if (pick(2)) { // values that do not cancel
-        for (int64_t i = 0; i < n_kv; i++) d.v[i] = fabsf(d.v[i]);
+        for (int64_t i = 0; i < n_v; i++) d.v[i] = fabsf(d.v[i]);
     }
     d.mask = (AttnMask){.causal = c->mask->causal, .window = c->mask->window, .n_sinks = c->mask->n_sinks};
     if (c->mask->learned) {
@@ -187,8 +197,8 @@ static Data make_data(const Case *c) {
         d.mask.block = c->mask->block;
     }
     d.cache = make_cache(c, d.k, d.v);
-    round_as_stored(c->type, d.k, n_kv, hd);
-    round_as_stored(c->type, d.v, n_kv, hd);
+    round_as_stored(c->type, d.k, n_k, kd);
+    round_as_stored(c->type, d.v, n_v, vd);
     return d;
 }
 
@@ -224,10 +234,10 @@ static Arithmetic arithmetic_of(const Attention *a, int t) {
     int group = a->n_heads / a->kv.n_kv_heads, block = MAX_ROWS / group;
     block = block < 1 ? 1 : block > MAX_QUERIES ? MAX_QUERIES : block;
     int begin = t / block * block, n = a->n_q - begin < block ? a->n_q - begin : block;
-    if (a->kv.type == KV_F32) return EXACT;
+    if (a->kv.type == KV_DTYPE_F32) return EXACT;
     bool whole_steps = a->kv.word * a->kv.key_words % BF16_STEP == 0;
     if (kernels()->bf16 && whole_steps && n * group > FEW_ROWS) return BFLOAT16;
-    return a->kv.type == KV_Q8 && cpu_rung() != RUNG_SCALAR ? WHOLES : EXACT;
+    return a->kv.type == KV_DTYPE_Q8 && cpu_level() != LEVEL_SCALAR ? WHOLES : EXACT;
 }
 
 static double largest(const float *x, int n) {
@@ -239,8 +249,8 @@ static double largest(const float *x, int n) {
 // A query as the products get it, and what makes a score of such a product.
 static double take_query(const Attention *a, const float *q, Arithmetic arithmetic, double *to) {
     float scale = a->softcap > 0 ? a->scale / a->softcap : a->scale * 1.44269504088896340736f; // log2(e)
-    float step = (float)largest(q, a->kv.head_dim) * scale * (1.0f / LEVELS), inverse = step > 0 ? 1 / step : 0;
-    for (int d = 0; d < a->kv.head_dim; d++) {
+    float step = (float)largest(q, a->kv.k_dim) * scale * (1.0f / LEVELS), inverse = step > 0 ? 1 / step : 0;
+    for (int d = 0; d < a->kv.k_dim; d++) {
         float x = q[d] * scale;
         to[d] = (double)q[d];
         if (arithmetic == BFLOAT16) to[d] = (double)bf16_nearest(x);
@@ -258,7 +268,7 @@ enum { OUT, MEAN_ABS, QUERY, OFF, N_ROWS }; // the mean of v, of |v|, the query,
 
 // What rounding p times the scales of v does to the sum of p v, at most. p[n_keys]: NAN where nothing is visible.
 static void rounding_of_p(const Attention *a, const float *v, int kv_head, const double *p, double *off) {
-    int hd = a->kv.head_dim, width = a->kv.n_kv_heads * hd;
+    int hd = a->kv.v_dim, width = a->kv.n_kv_heads * hd;
     double lost[MAX_HEAD_DIM] = {0}, worst[MAX_HEAD_DIM] = {0}, variance[MAX_HEAD_DIM] = {0};
     for (int j0 = 0; j0 < a->n_keys; j0 += KV_BLOCK) {
         double scales[KV_BLOCK], x[KV_BLOCK], most = 0;
@@ -273,30 +283,40 @@ static void rounding_of_p(const Attention *a, const float *v, int kv_head, const
         double half = most / LEVELS / 2;
         for (int j = 0; j < n; j++) {
             const float *row = v + (int64_t)(j0 + j) * width + kv_head * hd;
-            for (int d = 0; d < hd && x[j] > 0; d++) {
+            if (x[j] <= 0) continue;
+            for (int d = 0; d < hd; d++) {
                 double whole = fabs((double)row[d]) / scales[j];
-                if (x[j] < half) lost[d] += x[j] * whole;
-                else worst[d] += half * whole, variance[d] += half * half / 3 * whole * whole;
+                if (x[j] < half) {
+                    lost[d] += x[j] * whole;
+                } else {
+                    worst[d] += half * whole;
+                    variance[d] += half * half / 3 * whole * whole;
+                }
             }
         }
     }
     for (int d = 0; d < hd; d++) off[d] = lost[d] + fmin(worst[d], 7 * sqrt(variance[d]));
 }
 
-// One query of one head: rows[N_ROWS][head_dim].
+static int row_width(const Attention *a) {
+    return a->kv.k_dim > a->kv.v_dim ? a->kv.k_dim : a->kv.v_dim;
+}
+
+// One query of one head: rows[N_ROWS][row_width].
 static Expected reference(const Attention *a, const float *k, const float *v, int t, int h, Arithmetic arithmetic,
                           double *rows, double *scores) {
-    int hd = a->kv.head_dim, n_kv = a->kv.n_kv_heads, kv_head = h / (a->n_heads / n_kv);
+    int kd = a->kv.k_dim, vd = a->kv.v_dim, hd = row_width(a), n_kv = a->kv.n_kv_heads,
+        kv_head = h / (a->n_heads / n_kv);
     double *out = rows + OUT * hd, *mean_abs = rows + MEAN_ABS * hd, *q = rows + QUERY * hd, *off = rows + OFF * hd;
-    double scale = take_query(a, a->q + ((int64_t)t * a->n_heads + h) * hd, arithmetic, q);
+    double scale = take_query(a, a->q + ((int64_t)t * a->n_heads + h) * kd, arithmetic, q);
     double top = a->mask.sink_logits ? (double)a->mask.sink_logits[h] : -INFINITY, most_abs = 0, v_max = 0;
     Expected e = {.share = arithmetic == BFLOAT16 ? 0x1p-8 + 2 * 7.5e-5 : 0};
     for (int j = 0; j < a->n_keys; j++) {
         scores[j] = NAN;
         if (!visible(&a->mask, a->pos0, a->n_keys, t, j)) continue;
-        const float *row = k + ((int64_t)j * n_kv + kv_head) * hd;
+        const float *row = k + ((int64_t)j * n_kv + kv_head) * kd;
         double s = 0, s_abs = 0;
-        for (int d = 0; d < hd; d++) {
+        for (int d = 0; d < kd; d++) {
             s += q[d] * (double)row[d];
             s_abs += fabs(q[d] * (double)row[d]);
         }
@@ -306,20 +326,25 @@ static Expected reference(const Attention *a, const float *k, const float *v, in
         e.n_visible++;
     }
     double sum = a->mask.sink_logits ? exp((double)a->mask.sink_logits[h] - top) : 0;
-    for (int d = 0; d < hd; d++) out[d] = mean_abs[d] = off[d] = 0;
+    for (int d = 0; d < vd; d++) out[d] = mean_abs[d] = off[d] = 0;
     for (int j = 0; j < a->n_keys; j++) {
         if (isnan(scores[j])) continue;
         double p = scores[j] = exp(scores[j] - top);
-        const float *row = v + ((int64_t)j * n_kv + kv_head) * hd;
+        const float *row = v + ((int64_t)j * n_kv + kv_head) * vd;
         sum += p;
-        for (int d = 0; d < hd; d++) {
+        for (int d = 0; d < vd; d++) {
             out[d] += p * (double)row[d];
             mean_abs[d] += p * fabs((double)row[d]);
             if (fabs((double)row[d]) > v_max) v_max = fabs((double)row[d]);
         }
     }
     if (arithmetic == WHOLES) rounding_of_p(a, v, kv_head, scores, off);
-    for (int d = 0; d < hd && e.n_visible; d++) out[d] /= sum, mean_abs[d] /= sum, off[d] /= sum;
+    double share = e.n_visible ? 1 / sum : 1; // of nothing: zeros
+    for (int d = 0; d < vd; d++) {
+        out[d] *= share;
+        mean_abs[d] *= share;
+        off[d] *= share;
+    }
     double reach = fmax(most_abs, a->mask.sink_logits ? fabs((double)a->mask.sink_logits[h]) : 0);
     e.tolerance = v_max * (4e-6 + 2 * 3 * (double)FLT_EPSILON * (reach + 2 * (double)a->softcap)) + 1e-37;
     if (!e.n_visible) e.tolerance = e.share = 0; // zeros
@@ -328,8 +353,7 @@ static Expected reference(const Attention *a, const float *k, const float *v, in
 
 // ---- running a case
 
-static ThreadPool *pools[N_POOLS];
-static AttnScratch *scratches[N_SHAPES][N_POOLS];
+static Compute computes[N_POOLS];
 static int n_cases;
 
 static const char *describe(const Case *c) {
@@ -337,10 +361,10 @@ static const char *describe(const Case *c) {
     static const char *const fills[] = {"ordinary", "huge scores", "equal scores"}, *const poisons[] = {"",
                                                                                                         ", NaN behind",
                                                                                                         ", NaN under"};
-    snprintf(text, sizeof text, "%s: %s, n_q %d n_keys %d pos0 %d, heads %d/%d of %d, %s, %s%s, cap %g",
-             cpu_rung_name(cpu_rung()), c->mask->name, c->n_q, c->n_keys, c->pos0, c->shape.n_heads,
-             c->shape.n_kv_heads, c->shape.head_dim, kv_type_name(c->type), fills[c->fill], poisons[c->poison],
-             (double)c->softcap);
+    snprintf(text, sizeof text, "%s: %s, n_q %d n_keys %d pos0 %d, heads %d/%d of %d and %d, %s, %s%s, cap %g",
+             cpu_level_name(cpu_level()), c->mask->name, c->n_q, c->n_keys, c->pos0, c->shape.n_heads,
+             c->shape.n_kv_heads, c->shape.k_dim, c->shape.v_dim, kv_dtype_name(c->type), fills[c->fill],
+             poisons[c->poison], (double)c->softcap);
     return text;
 }
 
@@ -352,9 +376,9 @@ static double bound_of(const double *rows, int hd, int d, Expected e) {
 }
 
 // The first value of a row that is off, or -1.
-static int row_off(const float *out, const double *rows, int hd, Expected e, double *part) {
+static int row_off(const float *out, int vd, const double *rows, int hd, Expected e, double *part) {
     double most = 0;
-    for (int d = 0; d < hd; d++) {
+    for (int d = 0; d < vd; d++) {
         double bound = bound_of(rows, hd, d, e), error = fabs((double)out[d] - rows[OUT * hd + d]);
         if (!(error <= bound)) return d;
         if (bound > 0) most = fmax(most, error / bound);
@@ -365,7 +389,7 @@ static int row_off(const float *out, const double *rows, int hd, Expected e, dou
 
 // out against the reference: every row of a small case, the edges and some others of a large one.
 static void check_rows(const Attention *a, const float *k, const float *v, const char *what) {
-    int hd = a->kv.head_dim, wrong = 0;
+    int hd = row_width(a), vd = a->kv.v_dim, wrong = 0;
     int64_t work = (int64_t)a->n_q * a->n_heads * a->n_keys * hd;
     double *rows = need(sizeof *rows * (size_t)(N_ROWS * hd)), *scores = need(sizeof *scores * (size_t)(a->n_keys + 1));
     int step = work > 4000000 ? (int)(work / 4000000) * 2 + 1 : 1;
@@ -374,9 +398,9 @@ static void check_rows(const Attention *a, const float *k, const float *v, const
         Arithmetic arithmetic = arithmetic_of(a, t);
         for (int h = 0; h < a->n_heads && wrong < 3; h++) {
             if ((t * a->n_heads + h) % step && !(edge && h % 4 == t % 4)) continue;
-            const float *out = a->out + ((int64_t)t * a->n_heads + h) * hd;
+            const float *out = a->out + ((int64_t)t * a->n_heads + h) * vd;
             Expected e = reference(a, k, v, t, h, arithmetic, rows, scores);
-            int d = row_off(out, rows, hd, e, &parts[arithmetic]);
+            int d = row_off(out, vd, rows, hd, e, &parts[arithmetic]);
             if (d < 0) continue;
             CHECK(false, "%s: query %d head %d [%d] = %.9g, expected %.9g +- %.2g (%d keys visible)", what, t, h, d,
                   (double)out[d], rows[OUT * hd + d], bound_of(rows, hd, d, e), e.n_visible);
@@ -390,13 +414,13 @@ static void check_rows(const Attention *a, const float *k, const float *v, const
 enum { GUARD = 64 };
 
 // Run at every thread count; the first result is left in out, which has GUARD floats before and behind.
-static void run_everywhere(Attention *a, int shape, float *out, float *again, const char *what) {
-    int64_t n = (int64_t)a->n_q * a->n_heads * a->kv.head_dim;
+static void run_everywhere(Attention *a, float *out, float *again, const char *what) {
+    int64_t n = (int64_t)a->n_q * a->n_heads * a->kv.v_dim;
     for (int i = 0; i < N_POOLS; i++) {
         float *to = i ? again : out;
         for (int64_t at = -GUARD; at < n + GUARD; at++) to[at] = NAN;
         a->out = to;
-        attention(pools[i], scratches[shape][i], a);
+        attention(&computes[i], a, 1);
         bool kept = true;
         for (int g = 0; g < GUARD; g++) kept &= isnan(to[-GUARD + g]) && isnan(to[n + g]);
         CHECK(kept, "%s: wrote outside out, %d threads", what, thread_counts[i]);
@@ -406,10 +430,10 @@ static void run_everywhere(Attention *a, int shape, float *out, float *again, co
     a->out = out;
 }
 
-static void run_case(const Case *c, int shape) {
+static void run_case(const Case *c) {
     test_rng = c->seed * 0x9E3779B97F4A7C15u + 1;
     Data d = make_data(c);
-    int64_t n = (int64_t)c->n_q * c->shape.n_heads * c->shape.head_dim;
+    int64_t n = (int64_t)c->n_q * c->shape.n_heads * c->shape.v_dim;
     float *out = need_floats(n + 2 * GUARD), *again = need_floats(n + 2 * GUARD);
     Attention a = {.q = d.q,
                    .n_q = c->n_q,
@@ -418,9 +442,9 @@ static void run_case(const Case *c, int shape) {
                    .n_keys = c->n_keys,
                    .scale = d.scale,
                    .softcap = c->softcap,
-                   .kv = kvcache_view(d.cache, 1),
+                   .kv = kvcache_view(d.cache),
                    .mask = d.mask};
-    run_everywhere(&a, shape, out + GUARD, again + GUARD, describe(c));
+    run_everywhere(&a, out + GUARD, again + GUARD, describe(c));
     check_rows(&a, d.k, d.v, describe(c));
     free(out);
     free(again);
@@ -431,23 +455,19 @@ static void run_case(const Case *c, int shape) {
 static void open_pools(void) {
     char err[200] = "";
     for (int i = 0; i < N_POOLS; i++) {
-        pools[i] = threads_start(thread_counts[i], err, sizeof err);
-        for (int s = 0; s < N_SHAPES; s++) {
-            scratches[s][i] = attention_scratch(thread_counts[i], shapes[s].n_heads, shapes[s].n_kv_heads,
-                                                shapes[s].head_dim, err, sizeof err);
+        bool open = !compute_open(&computes[i], thread_counts[i], err, sizeof err);
+        for (int s = 0; s < N_SHAPES && open; s++) {
+            const Shape *h = &shapes[s];
+            open = !attention_reserve(&computes[i], h->n_heads, h->n_kv_heads, h->k_dim, h->v_dim, err, sizeof err);
         }
-        if (!pools[i] || !scratches[0][i]) {
-            fprintf(stderr, "%s\n", err);
-            exit(1);
-        }
+        if (open) continue;
+        fprintf(stderr, "%s\n", err);
+        exit(1);
     }
 }
 
 static void close_pools(void) {
-    for (int i = 0; i < N_POOLS; i++) {
-        threads_stop(pools[i]);
-        for (int s = 0; s < N_SHAPES; s++) attention_scratch_free(scratches[s][i]);
-    }
+    for (int i = 0; i < N_POOLS; i++) compute_close(&computes[i]);
 }
 
 // ---- the product, by pairs
@@ -466,14 +486,14 @@ static int newness(const int *at) {
 
 // The multiply-adds of one run that a case may cost: the scalar rung is slow, and so are emulators.
 static int64_t work_allowed(void) {
-    int64_t most = cpu_rung() == RUNG_SCALAR ? 20000000 : 150000000;
+    int64_t most = cpu_level() == LEVEL_SCALAR ? 20000000 : 150000000;
     return quick() || SANITIZED ? most / 25 : most;
 }
 
 static void run_pairs(int mask, int q, int keys) {
     int best[N_AXES], most = -1;
     for (int shape = 0; shape < N_SHAPES; shape++) {
-        int64_t work = (int64_t)sizes[q] * sizes[keys] * shapes[shape].n_heads * shapes[shape].head_dim;
+        int64_t work = (int64_t)sizes[q] * sizes[keys] * shapes[shape].n_heads * shapes[shape].k_dim;
         if (work > work_allowed() && shape != 5) continue; // 5: the smallest
         for (int rest = 0; rest < N_TYPES * N_FILLS * N_POISONS * N_CAPS; rest++) {
             int at[N_AXES] = {mask,
@@ -497,14 +517,14 @@ static void run_pairs(int mask, int q, int keys) {
               .shape = shapes[best[AXIS_SHAPE]],
               .n_q = sizes[q],
               .n_keys = sizes[keys],
-              .type = (KvType)best[AXIS_TYPE],
+              .type = (KvDType)best[AXIS_TYPE],
               .fill = best[AXIS_FILL],
               .poison = best[AXIS_POISON],
               .softcap = caps[best[AXIS_CAP]],
               .seed = (uint64_t)(n_cases + 1)};
     c.pos0 = c.n_keys > c.n_q ? c.n_keys - c.n_q : 0;
     if (!c.mask->causal && !c.mask->window) c.pos0 = 12345; // without them it means nothing
-    run_case(&c, best[AXIS_SHAPE]);
+    run_case(&c);
 }
 
 static void product_child(void) {
@@ -519,7 +539,7 @@ static void product_child(void) {
             }
         }
     }
-    printf("  %s: %d cases x 4 thread counts, %.1f s", cpu_rung_name(cpu_rung()), n_cases, seconds() - begin);
+    printf("  %s: %d cases x 4 thread counts, %.1f s", cpu_level_name(cpu_level()), n_cases, seconds() - begin);
     printf("; at most %.2f of the bound", parts[EXACT]);
     if (parts[BFLOAT16] > 0) printf(", bfloat16 %.2f", parts[BFLOAT16]);
     if (parts[WHOLES] > 0) printf(", whole numbers %.2f", parts[WHOLES]);
@@ -541,19 +561,19 @@ static void long_spans_child(void) {
         for (int k = 0; k < N_OF(spans) - quick(); k += 1 + quick()) {
             int mask = 1 + pick(N_MASKS - 1), shape = pick(N_SHAPES);
             if ((i + k) % 2) mask = 1; // half of them: plain decode
-            int64_t work = (int64_t)n_qs[i] * spans[k] * shapes[shape].n_heads * shapes[shape].head_dim;
+            int64_t work = (int64_t)n_qs[i] * spans[k] * shapes[shape].n_heads * shapes[shape].k_dim;
             if (work > work_allowed()) shape = 5;
             Case c = {.mask = &masks[mask],
                       .shape = shapes[shape],
                       .n_q = n_qs[i],
                       .n_keys = spans[k],
                       .pos0 = spans[k] - n_qs[i],
-                      .type = (KvType)pick(N_TYPES),
+                      .type = (KvDType)pick(N_TYPES),
                       .fill = pick(3),
                       .poison = pick(3),
                       .softcap = caps[pick(N_CAPS)],
                       .seed = (uint64_t)(1000000 + 100 * i + k)};
-            run_case(&c, shape);
+            run_case(&c);
             test_rng = c.seed;
         }
     }
@@ -576,18 +596,18 @@ static void last_keys_child(void) {
             for (int type = 0; type < N_TYPES; type++, n++) {
                 if (quick() && n % 5) continue;
                 int shape = n * 4 / 3 % N_SHAPES;
-                int64_t work = (int64_t)n_qs[i] * lengths[k] * shapes[shape].n_heads * shapes[shape].head_dim;
+                int64_t work = (int64_t)n_qs[i] * lengths[k] * shapes[shape].n_heads * shapes[shape].k_dim;
                 if (work > work_allowed() / 10) shape = 5;
                 Case c = {.mask = &masks[n_qs[i] <= lengths[k]], // causal where it can be
                           .shape = shapes[shape],
                           .n_q = n_qs[i],
                           .n_keys = lengths[k],
-                          .type = (KvType)type,
+                          .type = (KvDType)type,
                           .poison = 1 + n % 2,
                           .softcap = n % 7 ? 0 : 3,
                           .seed = (uint64_t)(3000000 + n)};
                 c.pos0 = c.mask->causal ? c.n_keys - c.n_q : 0;
-                run_case(&c, shape);
+                run_case(&c);
             }
         }
     }
@@ -614,9 +634,9 @@ static void nothing_visible_child(void) {
         for (int shape = 0; shape < N_SHAPES; shape += 3) {
             for (int n_q = 1; n_q < 80; n_q += 39) {
                 Case c = {.mask = kinds[i], .shape = shapes[shape], .n_q = n_q, .n_keys = i < 5 ? 70 : 0, .pos0 = 500};
-                c.type = (KvType)((n_q / 39 + i) % N_TYPES);
+                c.type = (KvDType)((n_q / 39 + i) % N_TYPES);
                 c.seed = (uint64_t)(i * 100 + shape * 10 + n_q);
-                run_case(&c, shape);
+                run_case(&c);
             }
         }
     }
@@ -629,73 +649,97 @@ static void nothing_visible(void) {
 
 // ---- a cache whose window lets blocks go, filled the way a session fills it
 
-static void evicted_by(int window, int n_sinks, int s, KvType type, int most_at_once) {
-    char err[200] = "";
-    int n_total = quick() ? 600 : 1200, H = shapes[s].n_heads, hd = shapes[s].head_dim, row = shapes[s].n_kv_heads * hd;
-    KvShape shape = {.n_layers = 1,
-                     .n_kv_heads = shapes[s].n_kv_heads,
-                     .head_dim = hd,
-                     .type = type,
-                     .window = window,
-                     .n_sinks = n_sinks};
-    KvCache *cache = kvcache_open(&shape, err, sizeof err);
-    int64_t n_kv = (int64_t)n_total * row;
-    float *k = need_floats(n_kv), *v = need_floats(n_kv), *new_k = need_floats(n_kv), *new_v = need_floats(n_kv);
-    fill_uniform(new_k, n_kv, 2);
-    fill_uniform(new_v, n_kv, 1);
-    memcpy(k, new_k, sizeof *k * (size_t)n_kv);
-    memcpy(v, new_v, sizeof *v * (size_t)n_kv);
-    round_as_stored(type, k, n_kv, hd);
-    round_as_stored(type, v, n_kv, hd);
-    int64_t n_out = (int64_t)most_at_once * H * hd;
-    float *q = need_floats(n_out), *out = need_floats(n_out + 2 * GUARD), *again = need_floats(n_out + 2 * GUARD);
-    fill_uniform(q, n_out, 3);
-    for (int at = 0, n; cache && at < n_total; at += n) {
-        n = most_at_once == 1 ? 1 : 1 + pick(most_at_once);
-        if (n > n_total - at) n = n_total - at;
-        CHECK(!kvcache_reserve(cache, n, err, sizeof err), "%s", err);
-        kvcache_store(cache, 0, n, new_k + (int64_t)at * row, new_v + (int64_t)at * row);
-        Attention a = {.q = q,
-                       .n_q = n,
-                       .n_heads = H,
-                       .pos0 = at,
-                       .n_keys = at + n,
-                       .scale = 0.2f,
-                       .softcap = caps[window % N_CAPS],
-                       .kv = kvcache_view(cache, 0)};
-        a.mask = (AttnMask){.causal = true, .window = window, .n_sinks = n_sinks};
-        if (most_at_once > 1 || at % (quick() ? 203 : 61) == 0 || at % KV_BLOCK < 2) {
-            char what[200];
-            snprintf(what, sizeof what, "%s: %s cache of window %d sinks %d, %d tokens at %d, heads %d/%d of %d",
-                     cpu_rung_name(cpu_rung()), kv_type_name(type), window, n_sinks, n, at, H, shape.n_kv_heads, hd);
-            run_everywhere(&a, s, out + GUARD, again + GUARD, what);
-            check_rows(&a, k, v, what);
-        }
-        kvcache_advance(cache, n);
-    }
-    kvcache_close(cache);
-    free(k);
-    free(v);
-    free(new_k);
-    free(new_v);
+// A text's rows: as they are stored, and as the cache gives them back.
+typedef struct {
+    float *k, *v, *new_k, *new_v;
+} Rows;
+
+static Rows make_rows(const Shape *s, KvDType type, int n) {
+    int64_t n_k = (int64_t)n * s->n_kv_heads * s->k_dim, n_v = (int64_t)n * s->n_kv_heads * s->v_dim;
+    Rows r = {need_floats(n_k), need_floats(n_v), need_floats(n_k), need_floats(n_v)};
+    fill_uniform(r.new_k, n_k, 2);
+    fill_uniform(r.new_v, n_v, 1);
+    memcpy(r.k, r.new_k, sizeof *r.k * (size_t)n_k);
+    memcpy(r.v, r.new_v, sizeof *r.v * (size_t)n_v);
+    round_as_stored(type, r.k, n_k, s->k_dim);
+    round_as_stored(type, r.v, n_v, s->v_dim);
+    return r;
+}
+
+static void free_rows(Rows *r) {
+    free(r->k);
+    free(r->v);
+    free(r->new_k);
+    free(r->new_v);
+}
+
+// n queries that end the text.
+static void attend_to_the_end(const KvCache *cache, const Shape *s, const Rows *rows, int n) {
+    int64_t n_q = (int64_t)n * s->n_heads * s->k_dim, n_out = (int64_t)n * s->n_heads * s->v_dim + 2 * GUARD;
+    float *q = need_floats(n_q), *out = need_floats(n_out), *again = need_floats(n_out);
+    int window = kvcache_window(cache), n_sinks = kvcache_sinks(cache), at = kvcache_length(cache);
+    fill_uniform(q, n_q, 3);
+    Attention a = {.q = q,
+                   .n_q = n,
+                   .n_heads = s->n_heads,
+                   .pos0 = at,
+                   .n_keys = at + n,
+                   .scale = 0.2f,
+                   .softcap = caps[window % N_CAPS],
+                   .kv = kvcache_view(cache),
+                   .mask = {.causal = true, .window = window, .n_sinks = n_sinks}};
+    char what[200];
+    snprintf(what, sizeof what, "%s: %s cache of window %d sinks %d, %d tokens at %d, heads %d/%d of %d and %d",
+             cpu_level_name(cpu_level()), kv_dtype_name(a.kv.type), window, n_sinks, n, at, s->n_heads, s->n_kv_heads,
+             s->k_dim, s->v_dim);
+    run_everywhere(&a, out + GUARD, again + GUARD, what);
+    check_rows(&a, rows->k, rows->v, what);
     free(q);
     free(out);
     free(again);
 }
 
+static void evicted_by(int window, int n_sinks, int shape, KvDType type, int most_at_once) {
+    char err[200] = "";
+    int n_total = quick() ? 600 : 1200;
+    const Shape *s = &shapes[shape];
+    KvShape kv = {.n_kv_heads = s->n_kv_heads, .k_dim = s->k_dim, .v_dim = s->v_dim, .type = type};
+    kv.window = window;
+    kv.n_sinks = n_sinks;
+    KvCache *cache = kvcache_open(&kv, NULL, err, sizeof err);
+    CHECK(cache, "%s", err);
+    if (!cache) return;
+    Rows rows = make_rows(s, type, n_total);
+    for (int at = 0, n; at < n_total; at += n) {
+        n = most_at_once == 1 ? 1 : 1 + pick(most_at_once);
+        if (n > n_total - at) n = n_total - at;
+        CHECK(!kvcache_reserve(cache, n), "no memory for %d tokens", n);
+        kvcache_store(cache, n, rows.new_k + (int64_t)at * s->n_kv_heads * s->k_dim,
+                      rows.new_v + (int64_t)at * s->n_kv_heads * s->v_dim);
+        bool look = most_at_once > 1 || at % (quick() ? 203 : 61) == 0 || at % KV_BLOCK < 2;
+        if (look) attend_to_the_end(cache, s, &rows, n);
+        kvcache_advance(cache, n);
+    }
+    kvcache_close(cache);
+    free_rows(&rows);
+}
+
 static void evicted_child(void) {
     open_pools();
-    evicted_by(256, 0, 1, KV_BF16, 1);
-    evicted_by(5, 0, 5, KV_F32, 1);
-    evicted_by(64, 4, 3, KV_BF16, 1);
-    evicted_by(100, 300, 2, KV_F32, 1);
-    evicted_by(64, 4, 5, KV_F32, 600);
-    evicted_by(64, 4, 3, KV_Q8, 1);
-    evicted_by(100, 300, 8, KV_Q8, 70);
-    evicted_by(70, 2, 0, KV_BF16, 100);
-    if (!quick()) evicted_by(100, 0, 7, KV_BF16, 300);
-    if (!quick()) evicted_by(300, 1, 6, KV_BF16, 70);
-    if (!quick()) evicted_by(100, 0, 4, KV_Q8, 300);
+    evicted_by(256, 0, 1, KV_DTYPE_BF16, 1);
+    evicted_by(5, 0, 5, KV_DTYPE_F32, 1);
+    evicted_by(64, 4, 3, KV_DTYPE_BF16, 1);
+    evicted_by(100, 300, 2, KV_DTYPE_F32, 1);
+    evicted_by(64, 4, 5, KV_DTYPE_F32, 600);
+    evicted_by(64, 4, 3, KV_DTYPE_Q8, 1);
+    evicted_by(100, 300, 8, KV_DTYPE_Q8, 70);
+    evicted_by(70, 2, 0, KV_DTYPE_BF16, 100);
+    evicted_by(90, 3, 11, KV_DTYPE_BF16, 80);
+    evicted_by(64, 4, 12, KV_DTYPE_Q8, 1);
+    evicted_by(100, 260, 13, KV_DTYPE_F32, 150);
+    if (!quick()) evicted_by(100, 0, 7, KV_DTYPE_BF16, 300);
+    if (!quick()) evicted_by(300, 1, 6, KV_DTYPE_BF16, 70);
+    if (!quick()) evicted_by(100, 0, 4, KV_DTYPE_Q8, 300);
     close_pools();
 }
 
@@ -709,12 +753,13 @@ static void evicted_blocks(void) {
 static void scratch_child(void) {
     open_pools();
     char err[200] = "";
-    AttnScratch *s = attention_scratch(2, 16, 1, 128, err, sizeof err);
-    CHECK(s, "attention_scratch: %s", err);
-    uint64_t before = attention_scratch_bytes(s);
+    Compute compute;
+    CHECK(!compute_open(&compute, 2, err, sizeof err) && !attention_reserve(&compute, 16, 1, 128, 128, err, sizeof err),
+          "attention_reserve: %s", err);
+    uint64_t before = compute_scratch_bytes(&compute);
     CHECK(before > 0 && before < 2 * (4 << 20), "2 workers, 16/1 heads of 128: %llu bytes of scratch",
           (unsigned long long)before);
-    static const Shape smaller[] = {{16, 1, 128}, {8, 1, 64}, {1, 1, 128}, {16, 1, 6}};
+    static const Shape smaller[] = {{16, 1, 128, 128}, {8, 1, 64, 64}, {1, 1, 128, 128}, {16, 1, 6, 100}};
     for (int i = 0; i < N_OF(smaller); i++) {
         for (int n = 100; n <= 4000; n *= 40) {
             Case c = {.mask = &masks[1],
@@ -724,7 +769,7 @@ static void scratch_child(void) {
                       .seed = (uint64_t)(n + i)};
             c.pos0 = n - c.n_q;
             Data d = make_data(&c);
-            float *out = need_floats((int64_t)c.n_q * c.shape.n_heads * c.shape.head_dim);
+            float *out = need_floats((int64_t)c.n_q * c.shape.n_heads * c.shape.v_dim);
             Attention a = {.q = d.q,
                            .out = out,
                            .n_q = c.n_q,
@@ -732,21 +777,20 @@ static void scratch_child(void) {
                            .pos0 = c.pos0,
                            .n_keys = n,
                            .scale = d.scale};
-            a.kv = kvcache_view(d.cache, 1);
+            a.kv = kvcache_view(d.cache);
             a.mask = d.mask;
-            attention(pools[1], s, &a);
+            attention(&compute, &a, 1);
             check_rows(&a, d.k, d.v, describe(&c));
-            CHECK(attention_scratch_bytes(s) == before, "scratch went from %llu to %llu bytes at %d keys",
-                  (unsigned long long)before, (unsigned long long)attention_scratch_bytes(s), n);
+            CHECK(compute_scratch_bytes(&compute) == before, "scratch went from %llu to %llu bytes at %d keys",
+                  (unsigned long long)before, (unsigned long long)compute_scratch_bytes(&compute), n);
             free(out);
             free_data(&d);
         }
     }
-    attention_scratch_free(s);
-    attention_scratch_free(NULL);
+    compute_close(&compute);
     close_pools();
-    if (cpu_rung() == RUNG_SCALAR) return;
-    printf("  %s: %.0f KiB of scratch for 2 workers, 16/1 heads of 128\n", cpu_rung_name(cpu_rung()),
+    if (cpu_level() == LEVEL_SCALAR) return;
+    printf("  %s: %.0f KiB of scratch for 2 workers, 16/1 heads of 128\n", cpu_level_name(cpu_level()),
            (double)before / 1024);
 }
 
@@ -758,7 +802,7 @@ static void scratch(void) {
 
 // Each row against softmax in double; with sink logits it sums to less than 1, with nothing visible it is zeros.
 static void check_weights(const Attention *a, const float *k, const float *weights, const char *what) {
-    int hd = a->kv.head_dim, n_kv = a->kv.n_kv_heads, wrong = 0;
+    int hd = a->kv.k_dim, n_kv = a->kv.n_kv_heads, wrong = 0;
     double *p = need(sizeof *p * (size_t)(a->n_keys + 1));
     for (int row = 0; row < a->n_q * a->n_heads; row++) {
         int t = row / a->n_heads, h = row % a->n_heads;
@@ -797,7 +841,7 @@ static void check_weights(const Attention *a, const float *k, const float *weigh
     free(p);
 }
 
-static void run_weights(const Case *c, int shape) {
+static void run_weights(const Case *c) {
     char err[200] = "";
     test_rng = c->seed * 0x9E3779B97F4A7C15u + 1;
     Data d = make_data(c);
@@ -810,13 +854,12 @@ static void run_weights(const Case *c, int shape) {
                    .n_keys = c->n_keys,
                    .scale = d.scale,
                    .softcap = c->softcap,
-                   .kv = kvcache_view(d.cache, 1),
+                   .kv = kvcache_view(d.cache),
                    .mask = d.mask};
     for (int i = 0; i < N_POOLS; i += 2) {
         float *to = i ? again : weights;
         for (int64_t at = 0; at < n + 2 * GUARD; at++) to[at] = NAN;
-        CHECK(!attention_weights(pools[i], scratches[shape][i], &a, to + GUARD, err, sizeof err), "%s: %s", describe(c),
-              err);
+        CHECK(!attention_weights(&computes[i], &a, to + GUARD, err, sizeof err), "%s: %s", describe(c), err);
         bool kept = true;
         for (int g = 0; g < GUARD; g++) kept &= isnan(to[g]) && isnan(to[GUARD + n + g]);
         CHECK(kept, "%s: wrote outside the weights", describe(c));
@@ -829,7 +872,7 @@ static void run_weights(const Case *c, int shape) {
     free_data(&d);
 }
 
-// Fewer keys than head_dim, as many, one more, several blocks of the cache.
+// Fewer keys than v_dim, as many, one more, several blocks of the cache.
 static void probabilities_child(void) {
     open_pools();
     static const int lengths[][2] = {{1, 1}, {1, 5}, {3, 16}, {2, 65}, {7, 48}, {17, 130}, {1, 300}, {33, 129}};
@@ -842,12 +885,12 @@ static void probabilities_child(void) {
                       .n_q = lengths[i][0],
                       .n_keys = lengths[i][1],
                       .pos0 = lengths[i][1] - lengths[i][0],
-                      .type = (KvType)((mask + i / 2) % N_TYPES),
+                      .type = (KvDType)((mask + i / 2) % N_TYPES),
                       .fill = n % 4 ? ORDINARY : n % 3,
                       .poison = n % N_POISONS,
                       .softcap = caps[n / 5 % N_CAPS],
                       .seed = (uint64_t)(2000000 + n)};
-            run_weights(&c, shape);
+            run_weights(&c);
         }
     }
     close_pools();
@@ -855,6 +898,139 @@ static void probabilities_child(void) {
 
 static void probabilities(void) {
     at_every_rung(probabilities_child);
+}
+
+// ---- several problems in one region
+
+typedef struct {
+    Data data;
+    int64_t n_out;
+    float *alone, *out; // [n_out], and GUARD floats before and behind
+} Problem;
+
+// With what it gives alone.
+static Problem make_problem(const Case *c, Attention *a) {
+    Problem p = {.data = make_data(c), .n_out = (int64_t)c->n_q * c->shape.n_heads * c->shape.v_dim};
+    p.alone = need_floats(p.n_out + 2 * GUARD);
+    p.out = need_floats(p.n_out + 2 * GUARD);
+    *a = (Attention){.q = p.data.q, .n_q = c->n_q, .n_heads = c->shape.n_heads, .pos0 = c->pos0, .n_keys = c->n_keys};
+    a->scale = p.data.scale;
+    a->softcap = c->softcap;
+    a->kv = kvcache_view(p.data.cache);
+    a->mask = p.data.mask;
+    a->out = p.alone + GUARD;
+    attention(&computes[0], a, 1);
+    a->out = p.out + GUARD;
+    return p;
+}
+
+static void free_problem(Problem *p) {
+    free(p->alone);
+    free(p->out);
+    free_data(&p->data);
+}
+
+static bool same_and_guarded(const Problem *p) {
+    for (int g = 0; g < GUARD; g++) {
+        if (!isnan(p->out[g]) || !isnan(p->out[GUARD + p->n_out + g])) return false;
+    }
+    return !memcmp(p->out + GUARD, p->alone + GUARD, sizeof(float) * (size_t)p->n_out);
+}
+
+// In a list, each gives the bits that it gives alone.
+static void check_list(const Compute *compute, Problem *problems, const Attention *list, int n) {
+    for (int i = 0; i < n; i++) {
+        memset(problems[i].out, 0xff, sizeof(float) * (size_t)(problems[i].n_out + 2 * GUARD)); // NaN
+    }
+    attention(compute, list, n);
+    for (int i = 0; i < n; i++) {
+        const Attention *a = &list[i];
+        CHECK(same_and_guarded(&problems[i]),
+              "%s, %s, %d threads: problem %d of %d (%d queries, %d keys): other bits than alone",
+              cpu_level_name(cpu_level()), kv_dtype_name(a->kv.type), threads_count(compute->pool), i, n, a->n_q,
+              a->n_keys);
+    }
+}
+
+// Prompts and single tokens behind short texts and long ones, at any number of threads. types: of the caches, in turn.
+static void run_list(int n, const Shape *shape, const KvDType *types, int n_types) {
+    Problem *problems = need(sizeof *problems * (size_t)n);
+    Attention *list = need(sizeof *list * (size_t)n);
+    for (int i = 0; i < n; i++) {
+        Case c = {.mask = &masks[pick(N_MASKS)], .type = types[i % n_types], .poison = pick(N_POISONS)};
+        c.shape = shape ? *shape : shapes[pick(N_SHAPES)];
+        c.n_q = pick(3) ? 1 : 1 + pick(90);
+        c.n_keys = c.n_q + pick(600);
+        c.pos0 = c.n_keys - c.n_q;
+        c.softcap = caps[pick(N_CAPS)];
+        problems[i] = make_problem(&c, &list[i]);
+    }
+    for (int p = 0; p < N_POOLS; p++) check_list(&computes[p], problems, list, n);
+    for (int i = 0; i < n; i++) free_problem(&problems[i]);
+    free(problems);
+    free(list);
+}
+
+// A Compute whose shared memory is what one shape asks for, and OVERRUN times as much behind it that nobody may touch.
+enum { OVERRUN = 3, UNTOUCHED = 0xa5 };
+
+static void open_tight(Compute *c, int n_threads, const Shape *s) {
+    char err[200] = "";
+    bool open = !compute_open(c, n_threads, err, sizeof err) &&
+                !attention_reserve(c, s->n_heads, s->n_kv_heads, s->k_dim, s->v_dim, err, sizeof err);
+    size_t exact = c->shared_bytes;
+    open = open && !compute_reserve_scratch(c, c->worker_bytes, (1 + OVERRUN) * exact, err, sizeof err);
+    CHECK(open, "%s", err);
+    if (!open) exit(1);
+    c->shared_bytes = exact;
+    memset((char *)compute_shared(c) + exact, UNTOUCHED, OVERRUN * exact);
+}
+
+static bool is_untouched(const Compute *c) {
+    const unsigned char *behind = (const unsigned char *)compute_shared(c) + c->shared_bytes;
+    for (size_t i = 0; i < OVERRUN * c->shared_bytes; i++) {
+        if (behind[i] != UNTOUCHED) return false;
+    }
+    return true;
+}
+
+// Prompts whose keys are cut: the parts of two or three of them fill what is shared.
+static void crowded_regions(const Shape *shape, KvDType type) {
+    enum { N = 9 };
+    Problem problems[N];
+    Attention list[N];
+    for (int i = 0; i < N; i++) {
+        Case c = {.mask = &masks[0], .shape = *shape, .type = type, .n_q = i % 3 ? 80 : 1, .n_keys = 900 + i};
+        c.pos0 = c.n_keys - c.n_q;
+        problems[i] = make_problem(&c, &list[i]);
+    }
+    for (int p = 0; p < N_POOLS; p++) {
+        Compute tight;
+        open_tight(&tight, thread_counts[p], shape);
+        check_list(&tight, problems, list, N);
+        CHECK(is_untouched(&tight), "%s: wrote behind the shared memory", cpu_level_name(cpu_level()));
+        compute_close(&tight);
+    }
+    for (int i = 0; i < N; i++) free_problem(&problems[i]);
+}
+
+// None, one, several; of one shape or of many, of one type or of all; more than fit in a region.
+static void lists_child(void) {
+    static const KvDType types[] = {KV_DTYPE_BF16, KV_DTYPE_F32, KV_DTYPE_Q8};
+    open_pools();
+    attention(&computes[2], NULL, 0);
+    for (int i = 0; i < N_TYPES; i++) {
+        run_list(2, &shapes[3], &types[i], 1);
+        run_list(17, NULL, &types[i], 1);
+    }
+    crowded_regions(&shapes[3], KV_DTYPE_F32);
+    crowded_regions(&shapes[11], KV_DTYPE_BF16);
+    run_list(quick() ? 66 : 150, NULL, types, 3);
+    close_pools();
+}
+
+static void lists(void) {
+    at_every_rung(lists_child);
 }
 
 int main(void) {
@@ -865,5 +1041,6 @@ int main(void) {
     RUN(evicted_blocks);
     RUN(scratch);
     RUN(probabilities);
+    RUN(lists);
     return test_report();
 }

@@ -94,7 +94,7 @@ static void put_part(const Model *m, int layer, const char *part, const char *na
     if (layer < 0) snprintf(to, sizeof to, "model.%s.weight", name);
     const Tensor *t = weights_find(&m->weights, from);
     bool turned = !strcmp(part, "attn_q") || !strcmp(part, "attn_k");
-    float *copy = turned ? in_halves(t, m->config.head_dim) : NULL;
+    float *copy = turned ? in_halves(t, m->config.kinds[0].k_dim) : NULL;
     put_values(to, turned ? copy : t->data, (int)t->shape[0], t->n_dims > 1 ? (int)t->shape[1] : 0, dtype);
     free(copy);
 }
@@ -128,7 +128,8 @@ static void write_folder(const char *dtype) {
              "{'model_type':'llama','hidden_size':%d,'intermediate_size':%d,'num_hidden_layers':%d,"
              "'num_attention_heads':%d,'num_key_value_heads':%d,'vocab_size':%d,'max_position_embeddings':%d,"
              "'rms_norm_eps':1e-5,'rope_theta':10000.0,'tie_word_embeddings':true}",
-             c->dim, c->hidden_dim, c->n_layers, c->n_heads, c->n_kv_heads, c->vocab_size, c->max_seq_len);
+             c->dim, c->hidden_dim, c->n_layers, c->kinds[0].n_heads, c->kinds[0].n_kv_heads, c->vocab_size,
+             c->max_seq_len);
     write_json("config.json", config);
     free(head);
     free(bytes);
@@ -156,9 +157,7 @@ static void every_container(void) {
         char what[80];
         folder_make();
         const char *out = in_folder("out.gguf");
-        Result r = CALL("quantize", MODEL, out, types[i].type, "-z", VOCAB);
-        CHECK(r.status == 0, "%s: %s", types[i].type, r.err);
-        release(&r);
+        TELLS(0, "", "", "quantize", MODEL, out, types[i].type, "-z", VOCAB);
         run_model(&seen[0], out, NULL);
         snprintf(what, sizeof what, "GGUF %s", types[i].type);
         compare(&seen[0], &original, types[i].most, what);

@@ -3,6 +3,7 @@
 // reference is a forward pass in double, token by token. Then timelines of text over such models: rewound, continued,
 // with the caller's window, and beyond the positions that the model was made for.
 #include "decoder.h"
+#include "load.h"
 #include "make_bin.h"
 #include "make_family.h"
 #include "tessera.h"
@@ -33,21 +34,22 @@ static void random_model(Random *r, Config c) {
     r->model.config = c;
     File file = {.path = (char *)(uintptr_t) "memory", .borrowed = true};
     arrput(r->model.weights.files, file);
-    int q = c.n_heads * c.head_dim, kv = c.n_kv_heads * c.head_dim;
+    const LayerKind *kind = &c.kinds[0];
+    int q = (int)kind_q_dim(kind), k = (int)kind_k_dim(kind), v = (int)kind_v_dim(kind);
     const struct {
         const char *part;
         int rows, cols;
     } parts[] = {{"attn_norm", c.dim, 0},
                  {"attn_q", q, c.dim},
-                 {"attn_k", kv, c.dim},
-                 {"attn_v", kv, c.dim},
-                 {"attn_output", c.dim, q},
+                 {"attn_k", k, c.dim},
+                 {"attn_v", v, c.dim},
+                 {"attn_output", c.dim, kind->n_heads * kind->v_dim},
                  {"ffn_norm", c.dim, 0},
                  {"ffn_gate", c.hidden_dim, c.dim},
                  {"ffn_up", c.hidden_dim, c.dim},
                  {"ffn_down", c.dim, c.hidden_dim},
-                 {"attn_q_norm", c.qk_norm ? c.head_dim : 0, 0},
-                 {"attn_k_norm", c.qk_norm ? c.head_dim : 0, 0},
+                 {"attn_q_norm", c.qk_norm ? kind->k_dim : 0, 0},
+                 {"attn_k_norm", c.qk_norm ? kind->k_dim : 0, 0},
                  {"post_attention_norm", c.post_norm ? c.dim : 0, 0},
                  {"post_ffw_norm", c.post_norm ? c.dim : 0, 0}};
     add_random(r, "token_embd.weight", c.vocab_size, c.dim);
@@ -82,21 +84,19 @@ static void norm(double *y, const Norm *norm, int n, const double *x, double eps
     for (int i = 0; i < n; i++) y[i] = x[i] / sqrt(sum / n + eps) * (double)norm->weight[i];
 }
 
-static void norm_each(double *x, const Config *c, const Norm *w, int n_heads) {
-    for (int h = 0; w->weight && h < n_heads; h++) {
-        norm(x + h * c->head_dim, w, c->head_dim, x + h * c->head_dim, (double)c->norm_eps);
-    }
+static void norm_each(double *x, const Config *c, const Norm *w, int n_heads, int k_dim) {
+    if (!w->weight) return;
+    for (int h = 0; h < n_heads; h++) norm(x + h * k_dim, w, k_dim, x + h * k_dim, (double)c->norm_eps);
 }
 
-static void rotate(double *x, const Config *c, int layer, int n_heads, int pos) {
-    bool local = c->window && !layers_have(&c->global, layer) && c->rope_local_theta > 0;
-    double theta = (double)(local ? c->rope_local_theta : c->rope_theta);
-    double slow = !local && c->rope_scaling.kind == ROPE_LINEAR ? (double)c->rope_scaling.factor : 1;
-    for (int h = 0; h < n_heads; h++, x += c->head_dim) {
-        for (int i = 0; i < c->head_dim / 2; i++) {
-            int a = c->rope_pairing == ROPE_SPLIT ? i : 2 * i,
-                b = c->rope_pairing == ROPE_SPLIT ? i + c->head_dim / 2 : a + 1;
-            double angle = pos / slow * pow(theta, -2.0 * i / c->head_dim), xa = x[a], xb = x[b];
+static void rotate(double *x, const LayerKind *k, int n_heads, int pos) {
+    const RopeConfig *rope = &k->rope;
+    double theta = (double)rope->theta, slow = rope->scaling.kind == ROPE_LINEAR ? (double)rope->scaling.factor : 1;
+    for (int h = 0; h < n_heads; h++, x += k->k_dim) {
+        for (int i = 0; i < rope->rotary_dim / 2; i++) {
+            bool half = rope->pairing == ROPE_HALF;
+            int a = half ? i : 2 * i, b = half ? i + rope->rotary_dim / 2 : a + 1;
+            double angle = pos / slow * pow(theta, -2.0 * i / rope->rotary_dim), xa = x[a], xb = x[b];
             x[a] = xa * cos(angle) - xb * sin(angle);
             x[b] = xa * sin(angle) + xb * cos(angle);
         }
@@ -121,44 +121,57 @@ static void join(double *x, const Config *c, const Norm *post, double *y) {
 static double kept[2][8][N_TOKENS][MAX_DIM]; // K and V of each layer
 
 static void attend(double *o, const Config *c, int layer, const double *q, int pos, int window, int n_sinks) {
-    double scale = c->attn_scale > 0 ? (double)c->attn_scale : 1 / sqrt(c->head_dim);
-    for (int h = 0; h < c->n_heads; h++) {
-        int at = h / (c->n_heads / c->n_kv_heads) * c->head_dim;
-        double sum = 0, *out = o + h * c->head_dim;
-        for (int e = 0; e < c->head_dim; e++) out[e] = 0;
+    const LayerKind *kind = config_kind(c, layer);
+    double scale = c->attn_scale > 0 ? (double)c->attn_scale : 1 / sqrt(kind->k_dim);
+    for (int h = 0; h < kind->n_heads; h++) {
+        int kv_head = h / (kind->n_heads / kind->n_kv_heads);
+        double sum = 0, *out = o + h * kind->v_dim;
+        memset(out, 0, sizeof *out * (size_t)kind->v_dim);
         for (int t = 0; t <= pos; t++) {
+            const double *k = kept[0][layer][t] + kv_head * kind->k_dim, *v = kept[1][layer][t] + kv_head * kind->v_dim;
             if (window && t <= pos - window && t >= n_sinks) continue;
             double s = 0;
-            for (int e = 0; e < c->head_dim; e++) s += q[h * c->head_dim + e] * kept[0][layer][t][at + e];
-            s = exp(capped(s * scale, c->attn_softcap)), sum += s;
-            for (int e = 0; e < c->head_dim; e++) out[e] += s * kept[1][layer][t][at + e];
+            for (int e = 0; e < kind->k_dim; e++) s += q[h * kind->k_dim + e] * k[e];
+            s = exp(capped(s * scale, c->attn_softcap));
+            sum += s;
+            for (int e = 0; e < kind->v_dim; e++) out[e] += s * v[e];
         }
-        for (int e = 0; e < c->head_dim; e++) out[e] /= sum;
+        for (int e = 0; e < kind->v_dim; e++) out[e] /= sum;
     }
+}
+
+static void reference_layer(const Decoder *d, int l, double *x, int pos, int window, int n_sinks) {
+    const Config *c = decoder_config(d);
+    const LayerKind *kind = config_kind(c, l);
+    const Layer *layer = &d->stack.layers[l];
+    const AttentionWeights *a = layer->mixer;
+    double n[MAX_DIM], q[MAX_DIM], o[MAX_DIM], y[MAX_DIM], gate[MAX_DIM], up[MAX_DIM], *k = kept[0][l][pos];
+    norm(n, &layer->mixer_norms.input, c->dim, x, (double)c->norm_eps);
+    product(q, &a->q.w, n);
+    product(k, &a->k.w, n);
+    product(kept[1][l][pos], &a->v.w, n);
+    norm_each(q, c, &a->q_norm, kind->n_heads, kind->k_dim);
+    norm_each(k, c, &a->k_norm, kind->n_kv_heads, kind->k_dim);
+    rotate(q, kind, kind->n_heads, pos);
+    rotate(k, kind, kind->n_kv_heads, pos);
+    attend(o, c, l, q, pos, window, n_sinks);
+    product(y, &a->out.w, o);
+    join(x, c, &layer->mixer_norms.output, y);
+    norm(n, &layer->ffn_norms.input, c->dim, x, (double)c->norm_eps);
+    product(gate, &layer->ffn.gate.w, n);
+    product(up, &layer->ffn.up.w, n);
+    for (int i = 0; i < c->hidden_dim; i++) gate[i] = activated(gate[i], c->activation) * up[i];
+    product(y, &layer->ffn.down.w, gate);
+    join(x, c, &layer->ffn_norms.output, y);
 }
 
 // windows: of each layer; n_sinks: first tokens that they see all the same.
 static void reference(const Decoder *d, const int *windows, int n_sinks, int token, int pos, double *logits) {
-    const Config *c = &d->config;
-    double x[MAX_DIM], n[MAX_DIM], q[MAX_DIM], o[MAX_DIM], y[MAX_DIM], gate[MAX_DIM], up[MAX_DIM];
-    double scale = c->embedding_scale > 0 ? (double)c->embedding_scale : 1;
-    for (int i = 0; i < c->dim; i++) x[i] = scale * (double)((const float *)d->embedding->data)[token * c->dim + i];
-    for (int l = 0; l < c->n_layers; l++) {
-        const Layer *w = &d->layers[l];
-        double *k = kept[0][l][pos];
-        norm(n, &w->attn_norm, c->dim, x, (double)c->norm_eps);
-        product(q, &w->q.w, n), product(k, &w->k.w, n), product(kept[1][l][pos], &w->v.w, n);
-        norm_each(q, c, &w->q_norm, c->n_heads), norm_each(k, c, &w->k_norm, c->n_kv_heads);
-        rotate(q, c, l, c->n_heads, pos), rotate(k, c, l, c->n_kv_heads, pos);
-        attend(o, c, l, q, pos, windows[l], n_sinks);
-        product(y, &w->out.w, o);
-        join(x, c, &w->attn_post_norm, y);
-        norm(n, &w->ffn_norm, c->dim, x, (double)c->norm_eps);
-        product(gate, &w->ffn.shared.gate.w, n), product(up, &w->ffn.shared.up.w, n);
-        for (int i = 0; i < c->hidden_dim; i++) gate[i] = activated(gate[i], c->activation) * up[i];
-        product(y, &w->ffn.shared.down.w, gate);
-        join(x, c, &w->ffn_post_norm, y);
-    }
+    const Config *c = decoder_config(d);
+    double x[MAX_DIM], n[MAX_DIM], scale = c->embedding_scale > 0 ? (double)c->embedding_scale : 1;
+    const float *row = (const float *)d->embedding.table->data + token * c->dim;
+    for (int i = 0; i < c->dim; i++) x[i] = scale * (double)row[i];
+    for (int l = 0; l < c->n_layers; l++) reference_layer(d, l, x, pos, windows[l], n_sinks);
     norm(n, &d->output_norm, c->dim, x, (double)c->norm_eps);
     product(logits, d->output, n);
     for (int i = 0; i < c->vocab_size; i++) logits[i] = capped(logits[i], c->logit_softcap);
@@ -181,93 +194,144 @@ static double seen_error(const Seen *seen, const Decoder *d, const int *windows,
     double error = 0, power = 0, want[MAX_DIM];
     for (int i = 0; i < n; i++) {
         reference(d, windows, n_sinks, tokens[i], i, want);
-        for (int j = 0; j < d->config.vocab_size; j++) {
+        for (int j = 0; j < decoder_config(d)->vocab_size; j++) {
             double difference = (double)seen->logits[i][j] - want[j];
-            error += difference * difference, power += want[j] * want[j];
+            error += difference * difference;
+            power += want[j] * want[j];
         }
     }
     return error / power;
 }
 
-// n tokens: n_at_once in a block, as often as they fit, then token by token.
-static void compare(Config c, int n, int n_at_once, const char *what) {
-    Random r;
-    random_model(&r, c);
-    Decoder d;
-    DecoderState s;
-    char err[256];
-    int windows[8];
-    for (int i = 0; i < c.n_layers; i++) windows[i] = config_layer_slides(&c, i) ? c.window : 0;
-    KvShape shape = {
-        .n_layers = c.n_layers, .n_kv_heads = c.n_kv_heads, .head_dim = c.head_dim, .type = KV_F32, .windows = windows};
-    KvCache *cache = kvcache_open(&shape, err, sizeof err);
-    bool ok = cache && !config_check(&c, what, err, sizeof err) && !decoder_bind(&d, &r.model, err, sizeof err) &&
-              !decoder_state_open(&s, &d, c.max_seq_len, 2, err, sizeof err) &&
-              !decoder_state_reserve(&s, &d, n_at_once, err, sizeof err);
+// A decoder of random numbers and what computes it.
+typedef struct {
+    Random random;
+    Decoder decoder;
+    Compute compute;
+    Workspace work;
+    float *logits;
+} Bench;
+
+static bool bench_open(Bench *b, Config c, const LayerRules *rules, const char *what) {
+    char err[256] = "";
+    memset(b, 0, sizeof *b);
+    config_set_layers(&c, rules);
+    random_model(&b->random, c);
+    b->work.compute = &b->compute;
+    b->logits = need(sizeof *b->logits * LOGITS_BLOCK * (size_t)c.vocab_size);
+    bool ok = !config_check(&c, what, err, sizeof err) &&
+              !decoder_bind(&b->decoder, &b->random.model, err, sizeof err) &&
+              !compute_open(&b->compute, 2, err, sizeof err);
     CHECK(ok, "%s: %s", what, err);
-    if (!ok) return;
+    return ok;
+}
+
+static void bench_close(Bench *b) {
+    workspace_close(&b->work);
+    compute_close(&b->compute);
+    decoder_free(&b->decoder);
+    free_model(&b->random);
+    free(b->logits);
+}
+
+static Memory open_memory(const Bench *b) {
+    char err[256] = "";
+    Memory m;
+    const Config *c = decoder_config(&b->decoder);
+    MemoryOptions options = {.kv = KV_DTYPE_F32, .n_ctx = c->max_seq_len};
+    CHECK(!memory_open(&m, c, &options, NULL, err, sizeof err), "%s", err);
+    return m;
+}
+
+// One pass over these segments, whose memories grow.
+static void step(Bench *b, const DecoderSegment *segments, int n) {
+    char err[256] = "";
+    int rows = 0;
+    for (int i = 0; i < n; i++) {
+        CHECK(!memory_reserve(segments[i].memory, segments[i].n, err, sizeof err), "%s", err);
+        rows += segments[i].n;
+    }
+    CHECK(!workspace_reserve(&b->work, decoder_config(&b->decoder), rows, err, sizeof err), "%s", err);
+    decoder_forward(&b->decoder, &b->work, segments, n, b->logits);
+    for (int i = 0; i < n; i++) memory_advance(segments[i].memory, segments[i].n);
+}
+
+static void random_tokens(int32_t *tokens, int n, int vocab) {
+    for (int i = 0; i < n; i++) tokens[i] = (int32_t)(test_u32() % (uint32_t)vocab);
+}
+
+// n tokens: n_at_once in a block, as often as they fit, then token by token.
+static void compare_rules(Config c, const LayerRules *rules, int n, int n_at_once, const char *what) {
+    Bench b;
+    int windows[8];
+    if (!bench_open(&b, c, rules, what)) return;
+    Memory memory = open_memory(&b);
+    for (int i = 0; i < c.n_layers; i++) windows[i] = config_kind(decoder_config(&b.decoder), i)->window;
     int32_t tokens[N_TOKENS];
-    for (int i = 0; i < n; i++) tokens[i] = (int32_t)(test_u32() % (uint32_t)c.vocab_size);
+    random_tokens(tokens, n, c.vocab_size);
     static Seen seen;
     seen.vocab = c.vocab_size;
     for (int i = 0, count; i < n; i += count) {
         count = n - i > n_at_once ? n_at_once : 1;
-        CHECK(!kvcache_reserve(cache, count, err, sizeof err), "%s", err);
-        decoder_forward(&d, &s, cache, tokens + i, count, see, &seen);
-        kvcache_advance(cache, count);
+        step(&b, &(DecoderSegment){&memory, tokens + i, count, NULL, see, &seen}, 1);
     }
-    double error = seen_error(&seen, &d, windows, 0, tokens, n);
+    double error = seen_error(&seen, &b.decoder, windows, 0, tokens, n);
     printf("  %s: NMSE %.1e\n", what, error);
     CHECK(error <= 1e-9, "%s: NMSE %.1e", what, error);
-    decoder_state_close(&s);
-    decoder_free(&d);
-    kvcache_close(cache);
-    free_model(&r);
+    memory_close(&memory);
+    bench_close(&b);
 }
 
-static const Config base = {.dim = 24,
-                            .hidden_dim = 40,
-                            .n_layers = 3,
-                            .n_heads = 4,
-                            .n_kv_heads = 2,
-                            .head_dim = 6,
-                            .vocab_size = 50,
-                            .max_seq_len = 64,
-                            .norm_eps = 1e-5f,
-                            .rope_theta = 10000,
-                            .tied = true};
+static void compare(Config c, int n, int n_at_once, const char *what) {
+    compare_rules(c, &(LayerRules){0}, n, n_at_once, what);
+}
+
+static const Config base = {
+    .dim = 24,
+    .hidden_dim = 40,
+    .n_layers = 3,
+    .kinds[0] = {.n_heads = 4, .n_kv_heads = 2, .k_dim = 6, .v_dim = 6, .rope = {.rotary_dim = 6, .theta = 10000}},
+    .vocab_size = 50,
+    .max_seq_len = 64,
+    .norm_eps = 1e-5f,
+    .tied = true};
+
+static Config with_heads(int n_heads, int n_kv_heads, int k_dim, int v_dim, RopePairing pairing) {
+    Config c = base;
+    c.kinds[0] = (LayerKind){.n_heads = n_heads, .n_kv_heads = n_kv_heads, .k_dim = k_dim, .v_dim = v_dim};
+    c.kinds[0].rope = (RopeConfig){k_dim, 10000, pairing, {0}};
+    return c;
+}
 
 static void rope_pairings(void) {
     Config c = base;
-    compare(c, 41, 29, "neighbours");
-    c.rope_pairing = ROPE_SPLIT;
-    compare(c, 41, 29, "split halves");
-    c.rope_theta = 500;
+    compare(c, 41, 29, "interleaved");
+    c.kinds[0].rope.pairing = ROPE_HALF;
+    compare(c, 41, 29, "half rotation");
+    c.kinds[0].rope.theta = 500;
     c.norm_eps = 1e-2f;
-    compare(c, 41, 29, "split halves, theta 500, eps 0.01");
+    compare(c, 41, 29, "half rotation, theta 500, eps 0.01");
+    c.kinds[0].rope.rotary_dim = 4;
+    compare(c, 41, 29, "half rotation of 4 of 6 dimensions");
+    c.kinds[0].rope.rotary_dim = 0;
+    compare(c, 41, 29, "no positions");
 }
 
 static void free_head_dim(void) {
-    Config c = base;
-    c.head_dim = 14; // 4 x 14 = 56 > dim
-    compare(c, 41, 29, "head_dim 14 of dim 24 / 4 heads");
-    c.head_dim = 2;
-    c.rope_pairing = ROPE_SPLIT;
-    compare(c, 41, 29, "head_dim 2, split halves");
-    c.n_heads = 3, c.n_kv_heads = 1, c.head_dim = 20;
-    compare(c, 41, 29, "3 heads over 1 of 20, split halves");
+    compare(with_heads(4, 2, 14, 14, ROPE_INTERLEAVED), 41, 29, "heads of 14 of dim 24 / 4 heads");
+    compare(with_heads(4, 2, 2, 2, ROPE_HALF), 41, 29, "heads of 2, half rotation");
+    compare(with_heads(3, 1, 20, 20, ROPE_HALF), 41, 29, "3 heads over 1 of 20, half rotation");
+    compare(with_heads(4, 2, 12, 6, ROPE_HALF), 300, 270, "keys of 12, values of 6");
+    compare(with_heads(4, 1, 6, 20, ROPE_HALF), 300, 270, "keys of 6, values of 20");
 }
 
-// Gemma 3 in small: most layers see a window and turn by another theta, the others see all, stretched.
+// Gemma 3 in small: most layers see a window and rotate by another theta, the others see all, scaled.
 static Config gemma(void) {
     Config c = base;
     c.n_layers = 4;
-    c.window = 20;
-    layers_add(&c.global, 2);
-    c.rope_pairing = ROPE_SPLIT;
-    c.rope_theta = 1e6f;
-    c.rope_local_theta = 100;
-    c.rope_scaling = (RopeScaling){.kind = ROPE_LINEAR, .factor = 8, .original_ctx = 64};
+    c.kinds[0].rope.pairing = ROPE_HALF;
+    c.kinds[0].rope.theta = 1e6f;
+    c.kinds[0].rope.scaling = (RopeScaling){.kind = ROPE_LINEAR, .factor = 8, .original_ctx = 64};
     c.qk_norm = QK_NORM_HEAD;
     c.post_norm = true;
     c.activation = ACT_GELU_TANH;
@@ -278,18 +342,132 @@ static Config gemma(void) {
 
 static void windows_of_layers(void) {
     Config c = gemma();
-    compare(c, 41, 29, "a window in three layers of four");
-    compare(c, quick() ? 300 : 640, 270, "the same over three blocks of the cache");
+    LayerRules rules = {.window = 20, .window_theta = 100};
+    layers_add(&rules.full, 2);
+    compare_rules(c, &rules, 41, 29, "a window in three layers of four");
+    compare_rules(c, &rules, quick() ? 300 : 640, 270, "the same over three blocks of the cache");
     if (quick()) return;
-    compare(c, 640, 7, "the same in blocks of 7");
-    c.attn_softcap = 2, c.logit_softcap = 1.5f;
-    compare(c, 300, 100, "with caps");
-    c.window = 1;
-    compare(c, 600, 290, "a window of 1");
-    c.window = 300;
-    compare(c, N_TOKENS, 256, "a window of 300");
-    memset(&c.global, 0, sizeof c.global);
-    compare(c, N_TOKENS, 512, "a window of 300 in all layers");
+    compare_rules(c, &rules, 640, 7, "the same in blocks of 7");
+    c.attn_softcap = 2;
+    c.logit_softcap = 1.5f;
+    compare_rules(c, &rules, 300, 100, "with caps");
+    rules.window = 1;
+    compare_rules(c, &rules, 600, 290, "a window of 1");
+    rules.window = 300;
+    compare_rules(c, &rules, N_TOKENS, 256, "a window of 300");
+    rules.full = (LayerSet){0};
+    compare_rules(c, &rules, N_TOKENS, 512, "a window of 300 in all layers");
+}
+
+// ---- several timelines in one pass
+
+enum { VOCAB = 50, MOST_TEXT = 96 };
+
+// A timeline that has a history, and what follows its next n tokens.
+typedef struct {
+    Memory memory;
+    int32_t tokens[MOST_TEXT];
+    int history, n;
+    int next; // position that the callback expects
+    float alone[VOCAB], together[VOCAB], called[VOCAB];
+} Text;
+
+// The next tokens are read alone, and forgotten again.
+static void open_text(Text *t, Bench *b, int history, int n, int window) {
+    char err[256] = "";
+    const Config *c = decoder_config(&b->decoder);
+    MemoryOptions options = {.kv = KV_DTYPE_F32, .n_ctx = c->max_seq_len, .window = window};
+    *t = (Text){.history = history, .n = n, .next = history};
+    CHECK(!memory_open(&t->memory, c, &options, NULL, err, sizeof err), "%s", err);
+    random_tokens(t->tokens, history + n, VOCAB);
+    if (history) step(b, &(DecoderSegment){.memory = &t->memory, .tokens = t->tokens, .n = history}, 1);
+    step(b, &(DecoderSegment){&t->memory, t->tokens + history, n, t->alone, NULL, NULL}, 1);
+    CHECK(memory_truncate(&t->memory, history) == history, "back to %d tokens", history);
+}
+
+static void call_in_order(void *context, int position, const float *logits) {
+    Text *t = context;
+    CHECK(position == t->next, "position %d, expected %d", position, t->next);
+    t->next = position + 1;
+    memcpy(t->called, logits, sizeof t->called);
+}
+
+// Does the pass of all make the same products as this timeline's own? Those of few rows are made row by row, those of
+// more by panels, with sums in another order; how many rows there are beyond that, and whose, changes no bit.
+static bool same_products(int n, int n_all) {
+    return (n <= MATVEC_TOKENS) == (n_all <= MATVEC_TOKENS);
+}
+
+// One pass over the next tokens of all gives each what it gets alone.
+static void check_together(Bench *b, Text *texts, int n_texts, bool callbacks) {
+    DecoderSegment list[MAX_SEGMENTS] = {0};
+    int n_all = 0;
+    for (int i = 0; i < n_texts; n_all += texts[i++].n) {
+        Text *t = &texts[i];
+        list[i] = (DecoderSegment){.memory = &t->memory, .tokens = t->tokens + t->history, .n = t->n};
+        list[i].logits = t->together;
+        if (!callbacks) continue;
+        list[i].callback = call_in_order;
+        list[i].callback_context = t;
+    }
+    step(b, list, n_texts);
+    for (int i = 0; i < n_texts; i++) {
+        Text *t = &texts[i];
+        double error = nmse_f32(t->together, t->alone, VOCAB);
+        bool same = !memcmp(t->together, t->alone, sizeof t->alone);
+        CHECK(error <= 1e-10, "%s: %d tokens of %d behind %d: NMSE %.1e from alone", cpu_level_name(cpu_level()), t->n,
+              n_all, t->history, error);
+        CHECK(same || callbacks || !same_products(t->n, n_all), "%s: %d tokens of %d behind %d: other bits than alone",
+              cpu_level_name(cpu_level()), t->n, n_all, t->history);
+        CHECK(!callbacks || (t->next == t->history + t->n && !memcmp(t->called, t->together, sizeof t->called)),
+              "the callback was last called for position %d, with other logits", t->next - 1);
+        CHECK(!i || nmse_f32(t->alone, texts[0].alone, VOCAB) > 1e-3, "timelines 0 and %d do not differ", i);
+    }
+}
+
+static void close_texts(Text *texts, int n) {
+    for (int i = 0; i < n; i++) memory_close(&texts[i].memory);
+}
+
+// Two timelines: prompts and single tokens, from the start and behind a text, one with the caller's window.
+static void pairs_of_timelines(Bench *b) {
+    static const struct {
+        int history, n;
+    } pairs[][2] = {{{30, 1}, {3, 1}},  {{0, 4}, {50, 6}},  {{9, 1}, {0, 9}},   {{30, 5}, {12, 6}},
+                    {{0, 37}, {0, 5}},  {{40, 1}, {0, 17}}, {{0, 11}, {7, 11}}, {{0, 30}, {25, 17}},
+                    {{5, 23}, {0, 40}}, {{0, 13}, {60, 29}}};
+    for (int i = 0; i < N_OF(pairs); i++) {
+        for (int callbacks = 0; callbacks < 2; callbacks++) {
+            Text texts[2];
+            for (int j = 0; j < 2; j++) open_text(&texts[j], b, pairs[i][j].history, pairs[i][j].n, i % 2 * j * 4);
+            check_together(b, texts, 2, callbacks);
+            close_texts(texts, 2);
+        }
+    }
+}
+
+// As many as a pass takes, a token each: what a server decodes.
+static void many_timelines(Bench *b) {
+    static Text texts[MAX_SEGMENTS];
+    for (int i = 0; i < MAX_SEGMENTS; i++) open_text(&texts[i], b, i * 7 % 61, 1, i % 5 ? 0 : 3);
+    check_together(b, texts, MAX_SEGMENTS, false);
+    for (int i = 0; i < MAX_SEGMENTS; i++) CHECK(memory_truncate(&texts[i].memory, texts[i].history) >= 0, "back");
+    check_together(b, texts, MATVEC_TOKENS, false);
+    close_texts(texts, MAX_SEGMENTS);
+}
+
+static void timelines_child(void) {
+    Bench b;
+    LayerRules rules = {.window = 20, .window_theta = 100};
+    layers_add(&rules.full, 2);
+    if (!bench_open(&b, gemma(), &rules, "timelines")) return;
+    pairs_of_timelines(&b);
+    many_timelines(&b);
+    bench_close(&b);
+}
+
+static void timelines_together(void) {
+    at_every_rung(timelines_child);
 }
 
 // ---- timelines over a model that is a folder
@@ -314,7 +492,10 @@ static void open_fixture(Opened *o, const char *name, const char *settings) {
     write_family(&o->fixture);
     make_tokenizer_bin(tokenizer, o->fixture.vocab_size, 1);
     o->engine = engine_open(folder, tokenizer, err, sizeof err);
-    if (!o->engine) fprintf(stderr, "%s\n", err), exit(1);
+    if (!o->engine) {
+        fprintf(stderr, "%s\n", err);
+        exit(1);
+    }
     for (int i = 0; i < N_TOKENS; i++) o->tokens[i] = (int32_t)(test_u32() % (uint32_t)o->fixture.vocab_size);
 }
 
@@ -328,7 +509,10 @@ static Session *open_session(const Opened *o, int n_ctx, int window, int n_sinks
     char err[256] = "";
     SessionOptions options = {.n_ctx = n_ctx, .n_threads = 1, .window = window, .n_sinks = n_sinks, .kv = KV_F32};
     Session *s = session_open(o->engine, &options, err, sizeof err);
-    CHECK(s, "%s", err);
+    if (!s) {
+        fprintf(stderr, "%s\n", err);
+        exit(1);
+    }
     return s;
 }
 
@@ -352,7 +536,7 @@ static void check_rewinding(const Opened *o, int window, int n_sinks, const char
     } turns[] = {{0, 40},    {40, 41},   {41, 300},  {299, 300}, {290, 310}, {100, 120}, {120, 600},
                  {600, 601}, {600, 640}, {300, 400}, {10, 50},   {50, 50},   {0, 520},   {519, 525}};
     double worst = 0;
-    for (int i = 0; s && i < (quick() ? 4 : N_OF(turns)); i++) {
+    for (int i = 0; i < (quick() ? 4 : N_OF(turns)); i++) {
         char err[256] = "";
         float want[FAMILY_VOCAB];
         for (int t = turns[i].same; t < turns[i].n; t++) {
@@ -425,15 +609,18 @@ static void check_windows(int window, int n_sinks, const int *windows, const cha
     bool bound = !load_model(&m, folder, err, sizeof err) && !decoder_bind(&d, &m, err, sizeof err);
     CHECK(bound, "%s: %s", what, err);
     seen.vocab = o.fixture.vocab_size;
-    if (s) session_visit(s, see, &seen);
+    session_visit(s, see, &seen);
     int n_all = quick() ? 330 : 600;
-    for (int n = 320; s && n <= n_all; n += n < 590 && !quick() ? 90 : 1) {
+    for (int n = 320; n <= n_all; n += n < 590 && !quick() ? 90 : 1) {
         CHECK(!session_sync(s, o.tokens, n, err, sizeof err), "%s: %s", what, err);
     }
     double error = bound ? seen_error(&seen, &d, windows, n_sinks, o.tokens, n_all) : NAN;
     CHECK(error <= 1e-9, "%s: NMSE %.1e", what, error);
     session_close(s);
-    if (bound) decoder_free(&d), weights_free(&m.weights);
+    if (bound) {
+        decoder_free(&d);
+        weights_free(&m.weights);
+    }
     close_fixture(&o);
 }
 
@@ -455,7 +642,7 @@ static void memory_of_windows(void) {
     open_fixture(&o, "gemma3_text", "{}"); // 7 layers, one of them sees all
     Session *s = open_session(&o, 1000, 0, 0);
     uint64_t block = 0;
-    for (int n = 1; s && n <= (quick() ? 300 : N_TOKENS); n++) {
+    for (int n = 1; n <= (quick() ? 300 : N_TOKENS); n++) {
         CHECK(!session_sync(s, o.tokens, n, err, sizeof err), "%s", err);
         uint64_t bytes = session_info(s).kv_bytes, blocks = (uint64_t)((n + KV_BLOCK - 1) / KV_BLOCK);
         if (n == 1) block = bytes / 7;
@@ -521,6 +708,7 @@ static void learned_positions_end(void) {
 
 int main(void) {
     without_bf16();
+    RUN(timelines_together); // first: nothing has chosen a level yet
     RUN(rope_pairings);
     RUN(free_head_dim);
     RUN(windows_of_layers);

@@ -107,7 +107,7 @@ static float *run_alone(const Seq2seq *m, Seq2seqState *s, const int32_t *tokens
     CHECK(!seq2seq_encode(m, s, tokens, &n_tokens, 1, err, sizeof err), "%s", err);
     for (int i = 0; i < n_path; i++) {
         StepGroup group = {.input = 0, .n_rows = 1};
-        const float *logits = seq2seq_step(m, s, &path[i], i, &group, 1, NULL, NULL, err, sizeof err);
+        const float *logits = seq2seq_step(m, s, &(Step){&path[i], i, &group, 1, NULL, NULL}, err, sizeof err);
         CHECK(logits, "%s", err);
         if (logits) memcpy(all + (int64_t)i * m->vocab_size, logits, row);
     }
@@ -163,7 +163,7 @@ static void check_together(const Example *e, const Seq2seq *m) {
             groups[n] = (StepGroup){.input = input, .n_rows = 1};
             next[n++] = e->pairs[input].path[t];
         }
-        const float *logits = seq2seq_step(m, &s, next, t, groups, n, NULL, NULL, err, sizeof err);
+        const float *logits = seq2seq_step(m, &s, &(Step){next, t, groups, n, NULL, NULL}, err, sizeof err);
         CHECK(logits, "%s", err);
         for (int g = 0; logits && g < n; g++, logits += vocab) {
             const Pair *p = &e->pairs[groups[g].input];
@@ -222,7 +222,7 @@ static void step_trees(const Seq2seq *m, Seq2seqState *s, Tree *trees, const int
             memcpy(visible[rows], tree->branches[t][r].visible, TREE_STRIDE);
         }
     }
-    const float *logits = seq2seq_step(m, s, tokens, t, groups, n_trees, NULL, NULL, err, sizeof err);
+    const float *logits = seq2seq_step(m, s, &(Step){tokens, t, groups, n_trees, NULL, NULL}, err, sizeof err);
     CHECK(logits, "%s", err);
     for (int g = 0; logits && g < n_trees; g++) {
         Tree *tree = &trees[order[g]];
@@ -272,15 +272,15 @@ static void random_models_child(void) {
     int n = 0;
     Example e;
     while (f && read_example(f, &e)) {
-        Seq2seq m;
+        G2p m;
         worst = 0;
         test_rng = 0x9E3779B97F4A7C15u;
         if (open_model(&m, &e.c)) {
-            check_alone(&e, &m);
-            check_together(&e, &m);
-            check_hypotheses(&e, &m);
-            seq2seq_close(&m);
-            printf("  %s: %s: NMSE %.1e\n", cpu_rung_name(cpu_rung()), e.c.name, worst);
+            check_alone(&e, &m.model);
+            check_together(&e, &m.model);
+            check_hypotheses(&e, &m.model);
+            g2p_close(&m);
+            printf("  %s: %s: NMSE %.1e\n", cpu_level_name(cpu_level()), e.c.name, worst);
         }
         free_example(&e);
         n++;
@@ -295,27 +295,28 @@ static void random_models(void) {
 
 static void encode_and_step_refuse(void) {
     char err[512];
-    Seq2seq m;
+    G2p m;
     if (!open_model(&m, &small)) return;
-    Seq2seqState s = open_state(&m, 1);
+    Seq2seqState s = open_state(&m.model, 1);
     int32_t tokens[64] = {1};
     for (int i = 0; i < 2; i++) {
         int lengths[] = {3, i ? 21 : 0};
         err[0] = 0;
-        CHECK(seq2seq_encode(&m, &s, tokens, lengths, 2, err, sizeof err) == -1 && one_line(err) &&
+        CHECK(seq2seq_encode(&m.model, &s, tokens, lengths, 2, err, sizeof err) == -1 && one_line(err) &&
                   strstr(err, "input 1: expected 1 to 20 tokens"),
               "%d tokens: %s", lengths[1], err);
     }
     int length = 20;
-    CHECK(!seq2seq_encode(&m, &s, tokens, &length, 1, err, sizeof err), "%s", err);
+    CHECK(!seq2seq_encode(&m.model, &s, tokens, &length, 1, err, sizeof err), "%s", err);
     StepGroup group = {.n_rows = 1};
-    CHECK(seq2seq_step(&m, &s, tokens, 19, &group, 1, NULL, NULL, err, sizeof err), "%s", err);
-    CHECK(!seq2seq_step(&m, &s, tokens, 20, &group, 1, NULL, NULL, err, sizeof err) && strstr(err, "less than 20"),
+    CHECK(seq2seq_step(&m.model, &s, &(Step){tokens, 19, &group, 1, NULL, NULL}, err, sizeof err), "%s", err);
+    CHECK(!seq2seq_step(&m.model, &s, &(Step){tokens, 20, &group, 1, NULL, NULL}, err, sizeof err) &&
+              strstr(err, "less than 20"),
           "position 20: %s", err);
     seq2seq_state_close(&s);
     seq2seq_state_close(&s);
-    seq2seq_close(&m);
-    seq2seq_close(&m);
+    g2p_close(&m);
+    g2p_close(&m);
 }
 
 // ---- greedy and beam search
@@ -380,7 +381,7 @@ static void beams_against_all_outputs(void) {
     char err[512] = "";
     Case c = small;
     c.vocab = 6, c.longest = 8, c.mute = 0;
-    Seq2seq m;
+    G2p m;
     if (!open_model(&m, &c)) return;
     enum { N_INPUTS = 6, MAX_NEW = 3 };
     int32_t tokens[N_INPUTS * 8], *at = tokens;
@@ -389,15 +390,15 @@ static void beams_against_all_outputs(void) {
         lengths[i] = 1 + (i * 3 + 2) % 8;
         for (int t = 0; t < lengths[i]; t++) *at++ = pick(6);
     }
-    Seq2seqState s = open_state(&m, 1), alone = open_state(&m, 1);
+    Seq2seqState s = open_state(&m.model, 1), alone = open_state(&m.model, 1);
     Decoded wide[N_INPUTS], greedy[N_INPUTS];
-    CHECK(!seq2seq_encode(&m, &s, tokens, lengths, N_INPUTS, err, sizeof err), "%s", err);
-    CHECK(!beam_decode(&m, &s, MAX_BEAMS, MAX_NEW, wide, err, sizeof err), "%s", err);
-    CHECK(!seq2seq_encode(&m, &s, tokens, lengths, N_INPUTS, err, sizeof err), "%s", err);
-    CHECK(!beam_decode(&m, &s, 1, MAX_NEW, greedy, err, sizeof err), "%s", err);
+    CHECK(!seq2seq_encode(&m.model, &s, tokens, lengths, N_INPUTS, err, sizeof err), "%s", err);
+    CHECK(!beam_decode(&m.model, &s, MAX_BEAMS, MAX_NEW, wide, err, sizeof err), "%s", err);
+    CHECK(!seq2seq_encode(&m.model, &s, tokens, lengths, N_INPUTS, err, sizeof err), "%s", err);
+    CHECK(!beam_decode(&m.model, &s, 1, MAX_NEW, greedy, err, sizeof err), "%s", err);
     at = tokens;
     for (int i = 0; i < N_INPUTS; at += lengths[i++]) {
-        Exhaustive x = {.m = &m, .s = &alone, .tokens = at, .n_tokens = lengths[i], .max_new = MAX_NEW};
+        Exhaustive x = {.m = &m.model, .s = &alone, .tokens = at, .n_tokens = lengths[i], .max_new = MAX_NEW};
         x.best_score = x.second = -INFINITY;
         try_all(&x, 0);
         CHECK(fabs(wide[i].score - x.best_score) < 1e-5, "input %d: score %.9g, best of all %.9g", i, wide[i].score,
@@ -411,7 +412,7 @@ static void beams_against_all_outputs(void) {
     }
     seq2seq_state_close(&s);
     seq2seq_state_close(&alone);
-    seq2seq_close(&m);
+    g2p_close(&m);
 }
 
 // Beam search once more, plainly: paths as they are, each run alone; the rules as beam.h's source states them.
@@ -472,7 +473,7 @@ static void beams_against_a_plain_search(void) {
     for (int dim = 8; dim <= 24; dim += 8) {
         Case c = small;
         c.vocab = 9, c.dim = dim, c.longest = 12, c.mute = 0;
-        Seq2seq m;
+        G2p m;
         if (!open_model(&m, &c)) continue;
         enum { N_INPUTS = 24, MAX_NEW = 7 };
         int32_t tokens[N_INPUTS * 12], *at = tokens;
@@ -481,15 +482,15 @@ static void beams_against_a_plain_search(void) {
             lengths[i] = 1 + pick(12);
             for (int t = 0; t < lengths[i]; t++) *at++ = pick(9);
         }
-        Seq2seqState s = open_state(&m, 1), alone = open_state(&m, 1);
+        Seq2seqState s = open_state(&m.model, 1), alone = open_state(&m.model, 1);
         for (int n_beams = 2; n_beams <= 4; n_beams++) {
             Decoded out[N_INPUTS];
-            CHECK(!seq2seq_encode(&m, &s, tokens, lengths, N_INPUTS, err, sizeof err), "%s", err);
-            CHECK(!beam_decode(&m, &s, n_beams, MAX_NEW, out, err, sizeof err), "%s", err);
+            CHECK(!seq2seq_encode(&m.model, &s, tokens, lengths, N_INPUTS, err, sizeof err), "%s", err);
+            CHECK(!beam_decode(&m.model, &s, n_beams, MAX_NEW, out, err, sizeof err), "%s", err);
             at = tokens;
             for (int i = 0; i < N_INPUTS; at += lengths[i++]) {
-                Path want = plain_search(&m, &alone, at, lengths[i], n_beams, MAX_NEW);
-                Path greedy = plain_search(&m, &alone, at, lengths[i], 1, MAX_NEW);
+                Path want = plain_search(&m.model, &alone, at, lengths[i], n_beams, MAX_NEW);
+                Path greedy = plain_search(&m.model, &alone, at, lengths[i], 1, MAX_NEW);
                 CHECK(fabs(out[i].score - want.score) < 1e-5, "dim %d, input %d, %d beams: score %.9g, expected %.9g",
                       dim, i, n_beams, out[i].score, want.score);
                 CHECK(out[i].n == want.n && !memcmp(out[i].ids, want.ids, sizeof *want.ids * (size_t)want.n),
@@ -502,7 +503,7 @@ static void beams_against_a_plain_search(void) {
         }
         seq2seq_state_close(&s);
         seq2seq_state_close(&alone);
-        seq2seq_close(&m);
+        g2p_close(&m);
     }
     printf("  %d searches: %d end before the limit, %d not as greedy\n", n_all, n_ended, n_not_greedy);
     CHECK(n_ended > n_all / 10 && n_not_greedy > n_all / 10, "too much alike to tell");
@@ -511,33 +512,33 @@ static void beams_against_a_plain_search(void) {
 // ids, score and closeness of what greedy says, along the path it took.
 static void greedy_is_greedy(void) {
     char err[512] = "";
-    Seq2seq m;
+    G2p m;
     if (!open_model(&m, &small)) return;
     int32_t tokens[] = {1, 7, 2, 1, 4, 9, 12, 5, 5, 2, 1, 29, 28, 2};
     int lengths[] = {3, 7, 4}, limits[] = {1, 2, 18, 20, 500};
-    Seq2seqState s = open_state(&m, 1), alone = open_state(&m, 1);
+    Seq2seqState s = open_state(&m.model, 1), alone = open_state(&m.model, 1);
     for (int l = 0; l < N_OF(limits); l++) {
         Decoded out[3];
-        CHECK(!seq2seq_encode(&m, &s, tokens, lengths, 3, err, sizeof err), "%s", err);
-        CHECK(!beam_decode(&m, &s, 1, limits[l], out, err, sizeof err), "%s", err);
-        int most = limits[l] < m.max_tokens ? limits[l] : m.max_tokens, at = 0;
+        CHECK(!seq2seq_encode(&m.model, &s, tokens, lengths, 3, err, sizeof err), "%s", err);
+        CHECK(!beam_decode(&m.model, &s, 1, limits[l], out, err, sizeof err), "%s", err);
+        int most = limits[l] < m.model.max_tokens ? limits[l] : m.model.max_tokens, at = 0;
         for (int i = 0; i < 3; at += lengths[i++]) {
             Decoded *d = &out[i];
             CHECK(d->n <= most, "at most %d tokens: found %d", most, d->n);
             bool ended = d->n < most;
-            int32_t path[24] = {m.start_id};
+            int32_t path[24] = {m.model.start_id};
             memcpy(path + 1, d->ids, sizeof *path * (size_t)d->n);
-            float *logits = run_alone(&m, &alone, tokens + at, lengths[i], path, d->n + ended);
+            float *logits = run_alone(&m.model, &alone, tokens + at, lengths[i], path, d->n + ended);
             double gap = INFINITY;
             for (int t = 0; t < d->n + ended; t++) {
-                const float *row = logits + (int64_t)t * m.vocab_size;
-                int want = t < d->n ? d->ids[t] : m.eos_id;
-                for (int id = 0; id < m.vocab_size; id++) {
+                const float *row = logits + (int64_t)t * m.model.vocab_size;
+                int want = t < d->n ? d->ids[t] : m.model.eos_id;
+                for (int id = 0; id < m.model.vocab_size; id++) {
                     CHECK(row[id] <= row[want] + 1e-5f, "step %d: %d instead of %d", t, want, id);
                     if (id != want) gap = fmin(gap, (double)row[want] - (double)row[id]);
                 }
             }
-            double score = score_of(&m, &alone, tokens + at, lengths[i], d->ids, d->n, ended);
+            double score = score_of(&m.model, &alone, tokens + at, lengths[i], d->ids, d->n, ended);
             CHECK(fabs(score - d->score) < 1e-5, "score: expected %.9g, found %.9g", score, d->score);
             CHECK(fabs(gap - d->closeness) < 1e-4, "closeness: expected %g, found %g", gap, d->closeness);
             free(logits);
@@ -546,7 +547,7 @@ static void greedy_is_greedy(void) {
     }
     seq2seq_state_close(&s);
     seq2seq_state_close(&alone);
-    seq2seq_close(&m);
+    g2p_close(&m);
 }
 
 // ---- many words
@@ -556,7 +557,7 @@ static bool same_output(const Decoded *a, const Decoded *b) {
 }
 
 // Batches are cut by the words alone: ids and scores are bit-equal for 1, 2 and 3 threads.
-static void check_threads(const Seq2seq *m, const Word *words, int n, int n_beams, const Decoded *want) {
+static void check_threads(const G2p *m, const Word *words, int n, int n_beams, const Decoded *want) {
     for (int n_threads = 2; n_threads <= 3; n_threads++) {
         Decoded *out = pronounce_all(m, words, n, n_threads, n_beams);
         int differ = 0;
@@ -570,7 +571,7 @@ static void check_threads(const Seq2seq *m, const Word *words, int n, int n_beam
 }
 
 static void words_in_batches(void) {
-    Seq2seq m;
+    G2p m;
     if (!open_model(&m, &small)) return;
     Word *words = NULL;
     char text[32];
@@ -586,7 +587,7 @@ static void words_in_batches(void) {
         Decoded *out = pronounce_all(&m, words, n, 1, n_beams);
         check_threads(&m, words, n, n_beams, out);
         for (int i = 0; i < n; i++) {
-            bool can = words[i].n_known > 0 && words[i].n_ids <= m.max_tokens;
+            bool can = words[i].n_known > 0 && words[i].n_ids <= m.model.max_tokens;
             CHECK(pronounceable(&m, &words[i]) == can, "pronounceable: %s", words[i].text);
             CHECK((out[i].ids != NULL) == can, "an output of: %s", words[i].text);
             if (!can) continue;
@@ -603,13 +604,13 @@ static void words_in_batches(void) {
     Decoded *none = pronounce_all(&m, NULL, 0, 2, 1);
     free_outputs(none, 0);
     words_free(&words);
-    seq2seq_close(&m);
+    g2p_close(&m);
 }
 
 // ---- real models, against the reference's words
 
 // Lines "word<TAB>what it says", every step-th of them.
-static void read_said(const char *path, const Seq2seq *m, int step, Word **words, char ***said) {
+static void read_said(const char *path, const G2p *m, int step, Word **words, char ***said) {
     FILE *f = fopen(path, "r");
     CHECK(f, "%s: missing", path);
     char *line = NULL;
@@ -632,7 +633,7 @@ static void free_said(char **said) {
 }
 
 // How many words say something else than expected; those where it cannot be a float tie fail.
-static int count_differences(const Seq2seq *m, const Word *words, const Decoded *out, char **said, double tie) {
+static int count_differences(const G2p *m, const Word *words, const Decoded *out, char **said, double tie) {
     int n = 0;
     for (ptrdiff_t i = 0; i < arrlen(words); i++) {
         char *text = pronunciation(m, &out[i]);
@@ -646,7 +647,7 @@ static int count_differences(const Seq2seq *m, const Word *words, const Decoded 
     return n;
 }
 
-static void print_rate_of_gold(const Seq2seq *m, const Word *words, const Decoded *out) {
+static void print_rate_of_gold(const G2p *m, const Word *words, const Decoded *out) {
     json_t *gold = json_load_file(US_BART "/us_gold.json", 0, NULL);
     int right = 0, n = 0;
     for (ptrdiff_t i = 0; gold && i < arrlen(words); i++) {
@@ -663,8 +664,8 @@ static void print_rate_of_gold(const Seq2seq *m, const Word *words, const Decode
 static void us_bart_greedy(void) {
     SKIP_WITHOUT(US_BART);
     char err[512] = "";
-    Seq2seq m;
-    bool open = !seq2seq_open(&m, US_BART, err, sizeof err);
+    G2p m;
+    bool open = !g2p_open(&m, US_BART, err, sizeof err);
     CHECK(open, "%s", err);
     if (!open) return;
     Word *words = NULL;
@@ -688,14 +689,14 @@ static void us_bart_greedy(void) {
     free_outputs(out, n);
     free_said(said);
     words_free(&words);
-    seq2seq_close(&m);
+    g2p_close(&m);
 }
 
 static void us_bart_beam(void) {
     SKIP_WITHOUT(US_BART);
     char err[512] = "";
-    Seq2seq m;
-    bool open = !seq2seq_open(&m, US_BART "/us_bart.safetensors", err, sizeof err);
+    G2p m;
+    bool open = !g2p_open(&m, US_BART "/us_bart.safetensors", err, sizeof err);
     CHECK(open, "%s", err);
     if (!open) return;
     Word *words = NULL;
@@ -706,9 +707,9 @@ static void us_bart_beam(void) {
     Decoded *out = pronounce_all(&m, words, n, 1, 4), *greedy = pronounce_all(&m, words, n, 1, 1);
     int differ = count_differences(&m, words, out, said, 0);
     check_threads(&m, words, n, 4, out);
-    Seq2seqState s = open_state(&m, 1);
+    Seq2seqState s = open_state(&m.model, 1);
     for (int i = 0; i < n; i++) {
-        double score = score_of(&m, &s, words[i].ids, words[i].n_ids, out[i].ids, out[i].n, true);
+        double score = score_of(&m.model, &s, words[i].ids, words[i].n_ids, out[i].ids, out[i].n, true);
         CHECK(fabs(score - out[i].score) < 1e-5, "%s: score %.9g, along its path %.9g", words[i].text, out[i].score,
               score);
         bool same = same_output(&out[i], &greedy[i]);
@@ -725,15 +726,15 @@ static void us_bart_beam(void) {
     free_outputs(greedy, n);
     free_said(said);
     words_free(&words);
-    seq2seq_close(&m);
+    g2p_close(&m);
 }
 
 static void g2p_greedy(void) {
     SKIP_WITHOUT(G2P "/model.safetensors");
     SKIP_WITHOUT("tests/fixtures/g2p_greedy.tsv");
     char err[512] = "";
-    Seq2seq m;
-    bool open = !seq2seq_open(&m, G2P, err, sizeof err);
+    G2p m;
+    bool open = !g2p_open(&m, G2P, err, sizeof err);
     CHECK(open, "%s", err);
     if (!open) return;
     Word *words = NULL;
@@ -754,7 +755,7 @@ static void g2p_greedy(void) {
     free_said(said);
     words_free(&words);
     dictionary_free(&d);
-    seq2seq_close(&m);
+    g2p_close(&m);
 }
 
 // ---- the cross-attention of one word
@@ -766,7 +767,8 @@ static void check_trace(const Seq2seq *m, Seq2seqState *s, const Word *word, con
     bool traced = !trace_word(&t, m, s, word, out, err, sizeof err);
     CHECK(traced, "%s: %s", word->text, err);
     if (!traced) return;
-    CHECK(t.n_in == word->n_ids && t.n_maps == m->n_layers * m->config.n_heads, "%d inputs, %d maps", t.n_in, t.n_maps);
+    CHECK(t.n_in == word->n_ids && t.n_maps == m->decoder.config.n_layers * m->decoder.config.kinds[0].n_heads,
+          "%d inputs, %d maps", t.n_in, t.n_maps);
     CHECK(t.n_out >= out->n && t.n_out <= out->n + 1, "%d outputs for %d symbols", t.n_out, out->n);
     float *mean = need_floats((int64_t)t.n_out * t.n_in);
     trace_mean(&t, mean);
@@ -803,29 +805,29 @@ static void trace_of_words(void) {
         Case c = small;
         c.dim = shapes[i].dim;
         c.longest = shapes[i].longest;
-        Seq2seq m;
+        G2p m;
         if (!open_model(&m, &c)) continue;
         Word *words = NULL;
         add_word(&words, &m, "a");
         add_word(&words, &m, "zq");
         if (c.longest > 10) add_word(&words, &m, "hgfedcba");
-        Seq2seqState s = open_state(&m, 1);
+        Seq2seqState s = open_state(&m.model, 1);
         for (int w = 0; w < (int)arrlen(words); w++) {
             int32_t *ids = need(sizeof *ids * (size_t)c.longest);
             for (int n = 0; n <= c.longest; n += n < 2 || n == c.longest - 1 ? 1 : c.longest - 3) {
                 for (int t = 0; t < n; t++) ids[t] = 4 + pick(26);
-                check_trace(&m, &s, &words[w], &(Decoded){.ids = ids, .n = n});
+                check_trace(&m.model, &s, &words[w], &(Decoded){.ids = ids, .n = n});
             }
             free(ids);
-            CHECK(!seq2seq_encode(&m, &s, words[w].ids, &words[w].n_ids, 1, err, sizeof err), "%s", err);
+            CHECK(!seq2seq_encode(&m.model, &s, words[w].ids, &words[w].n_ids, 1, err, sizeof err), "%s", err);
             Decoded out;
-            CHECK(!beam_decode(&m, &s, 1, 1000, &out, err, sizeof err), "%s", err);
-            check_trace(&m, &s, &words[w], &out);
+            CHECK(!beam_decode(&m.model, &s, 1, 1000, &out, err, sizeof err), "%s", err);
+            check_trace(&m.model, &s, &words[w], &out);
             decoded_free(&out);
         }
         seq2seq_state_close(&s);
         words_free(&words);
-        seq2seq_close(&m);
+        g2p_close(&m);
     }
 }
 

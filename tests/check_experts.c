@@ -78,9 +78,10 @@ static void mixture_free(Mixture *m) {
 
 // The buffers as the decoder makes them, each of its exact size, for the sanitizer.
 static ExpertBuffers buffers(const Config *c, int n) {
-    int width = experts_width(c), used = c->n_experts_used > 1 ? c->n_experts_used : 1;
-    return (ExpertBuffers){.gate = need_floats((int64_t)n * width),
-                           .up = need_floats((int64_t)n * width),
+    int width = c->hidden_dim > c->shared_dim ? c->hidden_dim : c->shared_dim;
+    int up = c->n_experts && 2 * c->hidden_dim > width ? 2 * c->hidden_dim : width;
+    int used = c->n_experts_used > 1 ? c->n_experts_used : 1;
+    return (ExpertBuffers){.ffn = {need_floats((int64_t)n * width), need_floats((int64_t)n * up)},
                            .routes = need_floats((int64_t)n * c->n_experts),
                            .picked_x = need_floats((int64_t)n * (c->n_experts ? DIM : 0)),
                            .picked_y = need_floats((int64_t)n * (c->n_experts ? DIM : 0)),
@@ -89,21 +90,28 @@ static ExpertBuffers buffers(const Config *c, int n) {
 }
 
 static void buffers_free(ExpertBuffers *b) {
-    float *all[] = {b->gate, b->up, b->routes, b->picked_x, b->picked_y, b->weights};
+    float *all[] = {b->ffn.gate, b->ffn.up, b->routes, b->picked_x, b->picked_y, b->weights};
     for (int i = 0; i < N_OF(all); i++) free(all[i]);
     free(b->picks);
 }
 
 static Compute computes[2]; // of 1 and of 3 threads
 
-// y[n][DIM] += ..., in blocks of at most `at_once` tokens.
-static void run(const Mixture *m, const float *x, float *y, int n, int at_once, int which) {
+// y[n][DIM] = ..., or += with add, in blocks of at most `at_once` tokens.
+static void run_as(bool add, const Mixture *m, const float *x, float *y, int n, int at_once, int which) {
     for (int t = 0; t < n; t += at_once) {
         int count = n - t < at_once ? n - t : at_once;
         ExpertBuffers b = buffers(&m->config, count);
-        experts_forward(&computes[which], &m->config, &m->experts, &b, x + t * DIM, y + t * DIM, count);
+        const float *in = x + t * DIM;
+        float *out = y + t * DIM;
+        if (m->config.n_experts) experts_forward(&computes[which], &m->config, &m->experts, &b, in, out, count, add);
+        else ffn_forward(&computes[which], &m->config, &m->experts.shared, &b.ffn, in, out, count, add);
         buffers_free(&b);
     }
+}
+
+static void run(const Mixture *m, const float *x, float *y, int n, int at_once, int which) {
+    run_as(true, m, x, y, n, at_once, which);
 }
 
 // ---- the same in double
@@ -126,7 +134,7 @@ static void expect_network(const Mixture *m, const FeedForward *f, const double 
     Activation a = m->config.activation ? m->config.activation : ACT_SILU;
     for (int i = 0; i < f->down.w.shape[1]; i++) {
         double up = product(&f->up, f->interleaved ? 2 * i + 1 : i, x);
-        if (!f->gate.w.shape[0] && !f->interleaved) {
+        if (!dense_exists(&f->gate) && !f->interleaved) {
             hidden[i] = activated(up, a);
             continue;
         }
@@ -160,9 +168,9 @@ static void expect_token(const Mixture *m, const float *x, double *y) {
     for (int e = 0; e < c->n_experts; e++) {
         if (weights[e] > 0) expect_network(m, &m->list[e], in, weights[e], y);
     }
-    if (!m->experts.shared.up.w.shape[0]) return;
+    if (!dense_exists(&m->experts.shared.up)) return;
     double share = 1;
-    if (m->experts.shared_gate.w.shape[0]) share = 1 / (1 + exp(-product(&m->experts.shared_gate, 0, in)));
+    if (dense_exists(&m->experts.shared_gate)) share = 1 / (1 + exp(-product(&m->experts.shared_gate, 0, in)));
     expect_network(m, &m->experts.shared, in, share, y);
 }
 
@@ -231,13 +239,53 @@ static void against_double(void) {
     printf("  NMSE %.1e at most\n", worst);
 }
 
+// What joins the stream, and the same in place of what was there.
+static void instead_of_added(void) {
+    for (int s = 0; s < N_OF(shapes); s++) {
+        Mixture *m = mixture(&shapes[s]);
+        for (int i = 0; i < N_OF(counts); i++) {
+            int n = counts[i];
+            float x[MOST_TOKENS * DIM], y[MOST_TOKENS * DIM], added[MOST_TOKENS * DIM] = {0};
+            for (int j = 0; j < n * DIM; j++) {
+                x[j] = test_uniform() * 2;
+                y[j] = NAN;
+            }
+            run(m, x, added, n, n, 0);
+            run_as(false, m, x, y, n, n, 0);
+            double error = nmse_f32(y, added, n * DIM);
+            CHECK(error < 1e-12, "%s, %d tokens: NMSE %.1e from what is added to zeros", shapes[s].name, n, error);
+        }
+        mixture_free(m);
+    }
+}
+
+// One network may add to the stream that it reads.
+static void in_place(void) {
+    for (int s = 0; s < N_OF(shapes); s++) {
+        if (shapes[s].n_experts) continue;
+        Mixture *m = mixture(&shapes[s]);
+        for (int i = 0; i < N_OF(counts); i++) {
+            int n = counts[i];
+            float x[MOST_TOKENS * DIM], apart[MOST_TOKENS * DIM];
+            for (int j = 0; j < n * DIM; j++) x[j] = apart[j] = test_uniform() * 2;
+            run(m, x, apart, n, n, 1);
+            run(m, x, x, n, n, 1);
+            CHECK(!memcmp(x, apart, sizeof *x * (size_t)(n * DIM)), "%s, %d tokens in place", shapes[s].name, n);
+        }
+        mixture_free(m);
+    }
+}
+
 // However the text is cut: a token's sum runs over its experts in their order. While each expert computes few tokens,
 // rows are multiplied one by one, and not a bit may differ.
 static void by_expert_as_by_token(void) {
     for (int s = 0; s < N_OF(shapes); s++) {
         Mixture *m = mixture(&shapes[s]);
         float x[MOST_TOKENS * DIM], whole[MOST_TOKENS * DIM], single[MOST_TOKENS * DIM];
-        for (int j = 0; j < MOST_TOKENS * DIM; j++) x[j] = test_uniform() * 2, whole[j] = single[j] = test_uniform();
+        for (int j = 0; j < MOST_TOKENS * DIM; j++) {
+            x[j] = test_uniform() * 2;
+            whole[j] = single[j] = test_uniform();
+        }
         run(m, x, whole, 6, 6, 0);
         run(m, x, single, 6, 1, 0);
         CHECK(!memcmp(whole, single, sizeof *x * 6 * DIM), "%s: 6 tokens at once differ", shapes[s].name);
@@ -290,7 +338,7 @@ static void route(const Shape *s, const float *logits, ExpertBuffers *b) {
     memset(w, 0, sizeof *w * (size_t)s->n_experts * DIM);
     for (int e = 0; e < s->n_experts; e++) w[e * DIM] = logits[e];
     *b = buffers(&m->config, 1);
-    experts_forward(&computes[0], &m->config, &m->experts, b, x, y, 1);
+    experts_forward(&computes[0], &m->config, &m->experts, b, x, y, 1, false);
     mixture_free(m);
 }
 
@@ -402,7 +450,8 @@ static void blocks_of_experts(void) {
                 for (int64_t i = 0; i < count / 2; i++) blocks[i] = (uint8_t)pick(256);
                 for (int64_t i = 0; i < count / BLOCK; i++) exponents[i] = (uint8_t)(120 + pick(5));
                 Dense d = {.w = {.dtype = DTYPE_MXFP4_SPLIT, .n_dims = 2, .shape = {rows, cols}}};
-                d.w.data = blocks, d.w.scales = exponents;
+                d.w.data = blocks;
+                d.w.scales = exponents;
                 d.bias = values(m, rows, 0.5f);
                 *(part ? &m->list[e].down : &m->list[e].up) = d;
                 float *all = d.w.data ? values(exact, count, 0) : NULL;
@@ -429,6 +478,8 @@ static void all_at_this_rung(void) {
     CHECK(!compute_open(&computes[0], 1, err, sizeof err) && !compute_open(&computes[1], 3, err, sizeof err), "%s",
           err);
     against_double();
+    instead_of_added();
+    in_place();
     by_expert_as_by_token();
     interleaved_as_apart();
     choices();

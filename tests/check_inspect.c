@@ -1,6 +1,6 @@
 // inspect: what it tells of a model is what the library computes: the shape, the tensors, and the bytes that a session
 // takes. Models: synth's, in a .bin and as quantize wrote it, and ones with a window.
-#include "child.h"
+#include "bad/commands.h"
 
 #include "make_gguf.h"
 #include "tessera.h"
@@ -12,7 +12,7 @@
 
 static json_int_t whole(const json_t *o, const char *key) {
     const json_t *v = json_object_get(o, key);
-    CHECK(json_is_integer(v), "%s: expected a whole number", key);
+    CHECK(json_is_integer(v), "%s: expected an integer", key);
     return json_integer_value(v);
 }
 
@@ -75,8 +75,8 @@ static void check_memory(const json_t *o, const char *path, int n_ctx) {
 }
 
 static void test_json(void) {
-    release(&(Result[]){CALL("synth", "tiny", "f32", IN_BIN)}[0]);
-    release(&(Result[]){CALL("quantize", IN_BIN, IN_GGUF, "Q4_0")}[0]);
+    TELLS(0, "", "", "synth", "tiny", "f32", IN_BIN);
+    TELLS(0, "", "", "quantize", IN_BIN, IN_GGUF, "Q4_0");
     const char *const paths[] = {IN_BIN, IN_GGUF};
     for (int i = 0; i < N_OF(paths); i++) {
         json_t *o = inspected(paths[i]);
@@ -119,14 +119,7 @@ static void test_window(void) {
     enum { N = 3000 };
     static const int windows[] = {20, 300, 700};
     for (int i = 0; i < N_OF(windows); i++) {
-        BinSpec spec = {.dim = 32,
-                        .hidden_dim = 32,
-                        .n_layers = 1,
-                        .n_heads = 2,
-                        .n_kv_heads = 1,
-                        .vocab_size = 300,
-                        .seq_len = N,
-                        .seed = 9};
+        BinSpec spec = {32, 32, 1, 2, 1, 300, N, .seed = 9};
         char err[512] = "";
         Maker m = maker_new();
         maker_llama(&m, &spec);
@@ -164,7 +157,7 @@ static void test_mixed_windows(void) {
     enum { N = 4096, LAYER = 2 * 2 * 64 * 2 }; // bytes a token: K and V, 2 heads of 64 as bf16
     char err[512] = "";
     if (quick()) return; // a text of 4096 tokens takes long there
-    release(&(Result[]){CALL("synth", "gpt-oss-tiny", "Q8_0", IN_GGUF, "--layers", "2")}[0]);
+    TELLS(0, "", "", "synth", "gpt-oss-tiny", "Q8_0", IN_GGUF, "--layers", "2");
     json_t *o = inspected(IN_GGUF);
     const json_t *row = json_array_get(json_object_get(o, "memory"), 0), *family = json_object_get(o, "family");
     uint64_t foretold = (uint64_t)whole(json_object_get(row, "bf16"), "kv_bytes");
@@ -189,15 +182,12 @@ static void test_folder(void) {
     static const char in[] = SHARED_DATA "tinystories-656k-hf";
     SKIP_WITHOUT(in);
     Result r = CALL("inspect", in);
-    const char *const want[] = {"safetensors, llama",
-                                "128 wide",
-                                "tied classifier",
-                                "halves turn",
-                                "2048 tokens",
-                                "KV a token     512 bytes as bf16, 1024 as f32, 320 as q8",
-                                "at 512 tokens (KV 0.2 as bf16; as f32 0.5, as q8 0.2)",
-                                "answers end    2 (<|end_story|>)",
-                                "| model.embed_tokens.weight | BF16 | 2048 x 128 |"};
+    // clang-format off
+    const char *const want[] = {"safetensors, llama", "128 wide", "tied classifier", "half rotation", "2048 tokens",
+        "KV a token     512 bytes as bf16, 1024 as f32, 320 as q8",
+        "at 512 tokens (KV 0.2 as bf16; as f32 0.5, as q8 0.2)", "answers end    2 (<|end_story|>)",
+        "| model.embed_tokens.weight | BF16 | 2048 x 128 |"};
+    // clang-format on
     for (int i = 0; i < N_OF(want); i++) CHECK(strstr(r.out, want[i]), "no '%s' in:\n%s", want[i], r.out);
     CHECK(r.status == 0 && !*r.err, "status %d: %s", r.status, r.err);
     release(&r);
@@ -209,7 +199,7 @@ static void test_families(void) {
         const char *shape, *words[5];
     } cases[] = {
         {"gpt2", {"GGUF v3, gpt2", "multi-head: 12 query", "learned", "LayerNorm, eps 1e-05", "plain, gelu (tanh)"}},
-        {"pythia-160m", {"GGUF v3, gptneox", "the first 16 of 64", "halves turn", "both sublayers", "plain, gelu\n"}},
+        {"pythia-160m", {"GGUF v3, gptneox", "the first 16 of 64", "half rotation", "both sublayers", "plain, gelu\n"}},
         {"gpt-oss-tiny",
          {"GGUF v3, gpt-oss", "learned sinks", "128 tokens in 2 of 4 layers: wfwf", "yarn scaling by 32 from 4096",
           "8 experts of 256, 4 a token"}},
@@ -217,7 +207,7 @@ static void test_families(void) {
          {"GGUF v3, qwen3moe", "q and k normed by head", "gated, silu, 16 experts", "eps 1e-06", "theta 1e+06"}},
     };
     for (int i = 0; i < N_OF(cases); i++) {
-        release(&(Result[]){CALL("synth", cases[i].shape, "Q4_0", IN_GGUF, "--layers", "4", "--vocab", "512")}[0]);
+        TELLS(0, "", "", "synth", cases[i].shape, "Q4_0", IN_GGUF, "--layers", "4", "--vocab", "512");
         Result r = CALL("inspect", IN_GGUF);
         for (int k = 0; k < 5; k++) CHECK(strstr(r.out, cases[i].words[k]), "no '%s': %s", cases[i].words[k], r.out);
         release(&r);
@@ -232,17 +222,12 @@ static void test_families(void) {
 
 static void test_text(void) {
     Result r = CALL("inspect", IN_GGUF);
-    const char *const want[] = {"GGUF v3, llama",
-                                "64 wide",
-                                "grouped: 4 query, 2 key/value, of 16",
-                                "gated, silu",
-                                "tied classifier",
-                                "theta 10000",
-                                "KV a token     256 bytes as bf16, 512 as f32, 160 as q8",
-                                "at 256 tokens (KV 0.1 as bf16; as f32 0.1, as q8 0.0)",
-                                "bos 1, eos 2, unk 0",
-                                "answers end    2 (</s>)\nchat template  none",
-                                "| blk.1.ffn_down.weight | Q4_0 | 64 x 128 | 4608 |"};
+    // clang-format off
+    const char *const want[] = {"GGUF v3, llama", "64 wide", "grouped: 4 query, 2 key/value, of 16", "gated, silu",
+        "tied classifier", "theta 10000", "KV a token     256 bytes as bf16, 512 as f32, 160 as q8",
+        "at 256 tokens (KV 0.1 as bf16; as f32 0.1, as q8 0.0)", "bos 1, eos 2, unk 0",
+        "answers end    2 (</s>)\nchat template  none", "| blk.1.ffn_down.weight | Q4_0 | 64 x 128 | 4608 |"};
+    // clang-format on
     for (int i = 0; i < N_OF(want); i++) CHECK(strstr(r.out, want[i]), "no '%s' in:\n%s", want[i], r.out);
     CHECK(r.status == 0 && !*r.err, "status %d: %s", r.status, r.err);
     release(&r);
@@ -250,12 +235,7 @@ static void test_text(void) {
     r = CALL("inspect", IN_BIN);
     CHECK(r.status == 0 && strstr(r.out, "none: ") && strstr(r.out, "no tokenizer"), "%s", r.out);
     release(&r);
-    REFUSES(2, "--wat", "inspect", IN_GGUF, "--wat");
-    REFUSES(2, "-o", "inspect", IN_GGUF, "-o", "xml");
-    REFUSES(2, "second model", "inspect", IN_GGUF, IN_GGUF);
-    REFUSES(2, "no model", "inspect", "-o", "json");
-    REFUSES(1, "absent.gguf", "inspect", in_folder("absent.gguf"));
-    REFUSES(1, "absent.tok", "inspect", IN_GGUF, "-z", in_folder("absent.tok"));
+    refuse_commands("commands_inspect");
 }
 
 int main(void) {

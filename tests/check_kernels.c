@@ -1,4 +1,4 @@
-// check_kernels: every kernel of every rung that this machine runs, against sums in double.
+// check_kernels: every kernel of every instruction-set level that this machine runs, against sums in double.
 //
 // Data is biased to what breaks kernels: -128, zero, denormal and huge scales, odd sizes, strides. Every operand
 // ends at a page that may not be touched, so one element read or written too far is a fault (said with its
@@ -459,7 +459,7 @@ static const int word_values[] = {1, 2, 4, 2};
 
 typedef struct {
     GemmType type;
-    Panels w;
+    PackedMatrix w;
     const void *x; // fp32; of GEMM_PAIRS bfloat16
     int64_t ldy, ldx;
     int n, k, lanes;
@@ -484,27 +484,27 @@ static void gemm_run(const Gemm *g, float *y, int64_t ldy, int first, int n, int
 // Where value k of lane i is.
 static int64_t gemm_at(const Gemm *g, int k, int i) {
     int each = word_values[g->type];
-    return (i / MAX_PANEL * g->w.group + k / each * g->w.ld + i % MAX_PANEL) * each + k % each;
+    return (i / MAX_PANEL * g->w.panel_stride + k / each * g->w.row_stride + i % MAX_PANEL) * each + k % each;
 }
 
-// Groups of lanes side by side or one behind the other, close together or not. `ahead` is never read.
+// Panels side by side or one behind the other, with gaps or without. What prefetch_offset points to is never read.
 static void gemm_layout(Gemm *g) {
     int whole = (g->lanes - 1) / MAX_PANEL, most = whole ? MAX_PANEL : g->lanes, gap = pick(2) * pick(40);
     if (pick(2)) {
-        g->w.group = MAX_PANEL + pick(2) * pick(9);
-        g->w.ld = whole * g->w.group + g->lanes - whole * MAX_PANEL + gap;
+        g->w.panel_stride = MAX_PANEL + pick(2) * pick(9);
+        g->w.row_stride = whole * g->w.panel_stride + g->lanes - whole * MAX_PANEL + gap;
     } else {
-        g->w.ld = most + gap;
-        g->w.group = g->w.ld * (g->k / word_values[g->type]) + pick(2) * pick(9);
+        g->w.row_stride = most + gap;
+        g->w.panel_stride = g->w.row_stride * (g->k / word_values[g->type]) + pick(2) * pick(9);
     }
-    g->w.ahead = pick(2) * FENCE_BYTES;
+    g->w.prefetch_offset = pick(2) * FENCE_BYTES;
 }
 
 // As far as the last panel of every group and row goes.
 static int64_t gemm_words(const Gemm *g) {
-    int64_t rows = (g->k / word_values[g->type] - 1) * g->w.ld, most = 0;
+    int64_t rows = (g->k / word_values[g->type] - 1) * g->w.row_stride, most = 0;
     for (int i = 0; i < g->lanes; i += K->panel) {
-        int64_t end = i / MAX_PANEL * g->w.group + i % MAX_PANEL + rows + K->panel;
+        int64_t end = i / MAX_PANEL * g->w.panel_stride + i % MAX_PANEL + rows + K->panel;
         most = end > most ? end : most;
     }
     return most;
@@ -540,9 +540,8 @@ static void gemm_fill_x(const Gemm *g, void *x, int64_t n, int kind) {
 
 static double gemm_w(const Gemm *g, int k, int i) {
     int64_t at = gemm_at(g, k, i);
-    if (g->type == GEMM_F32) return (double)((const float *)g->w.words)[at];
-    return g->type == GEMM_I8 ? ((const int8_t *)g->w.words)[at]
-                              : half_value(((const uint16_t *)g->w.words)[at], false);
+    if (g->type == GEMM_F32) return (double)((const float *)g->w.data)[at];
+    return g->type == GEMM_I8 ? ((const int8_t *)g->w.data)[at] : half_value(((const uint16_t *)g->w.data)[at], false);
 }
 
 // A row of x, and what each value may be off by: over int8 half a step of the largest of 256, with a little for the
@@ -633,15 +632,16 @@ static void gemm_case(GemmType type, int n, int k, int lanes, bool add, int kind
     gemm_layout(&g);
     g.ldy = lanes + pick(2) * 5;
     g.ldx = k + pick(2) * 3;
-    DOING("%s n %d k %d lanes %d ld %d group %d ahead %d ldy %d ldx %d add %d data %d", gemm_names[type], n, k, lanes,
-          (int)g.w.ld, (int)g.w.group, (int)g.w.ahead, (int)g.ldy, (int)g.ldx, add, kind);
+    DOING("%s n %d k %d columns %d row_stride %d panel_stride %d prefetch_offset %d ldy %d ldx %d add %d data %d",
+          gemm_names[type], n, k, lanes, (int)g.w.row_stride, (int)g.w.panel_stride, (int)g.w.prefetch_offset,
+          (int)g.ldy, (int)g.ldx, add, kind);
     int64_t n_words = gemm_words(&g), n_x = ((pairs ? up_to(n, BF16_ROWS) : n) - 1) * g.ldx + k;
     int64_t n_y = (n - 1) * g.ldy + lanes;
     void *words = fence_put(0, 4 * n_words), *x = fence_put(1, n_x * (pairs ? 2 : 4));
     float *y = fence_floats(2, n_y), *before = fence_floats(3, n_y);
     gemm_fill(&g, words, n_words, kind);
     gemm_fill_x(&g, x, n_x, kind);
-    g.w.words = words;
+    g.w.data = words;
     g.x = x;
     fill_gap(before, n_y); // without `add`, what y holds must not matter
     for (int j = 0; add && j < n; j++) fill_floats(before + j * g.ldy, lanes, kind);
@@ -692,7 +692,7 @@ static void gemm_i8_not_finite(int n, int k, int lanes, float value) {
     fill_floats(x, n * k, pick(N_KINDS));
     fill_floats(y, n_y, PLAIN);
     memcpy(finite, y, sizeof *y * (size_t)n_y);
-    g.w.words = words;
+    g.w.data = words;
     g.x = x;
     gemm_run(&g, finite, lanes, 0, n, lanes);
     x[bad * k + at] = value;
@@ -823,12 +823,12 @@ static void tiles_in_c(void) {
 }
 
 static void run_tiles(void) {
-    if (!has_bf16(cpu_best_rung()) || !tiles_fault) {
+    if (!has_bf16(cpu_best_level()) || !tiles_fault) {
         printf("tile operations in C: skipped, this machine has no AVX512-BF16\n");
         return;
     }
     static Kernels table;
-    table = *kernels_for(cpu_best_rung());
+    table = *kernels_for(cpu_best_level());
     table.name = "tiles in C";
     table.bf16 = &bf16_tiles_in_c;
     K = &table;
@@ -1346,7 +1346,7 @@ static void time_pack(void) {
     K->pack(T->panel, T->w, TIME_K, K->panel, TIME_K);
 }
 static void time_gemm(GemmKernel run, const void *words, int n) {
-    Panels w = {words, K->panel, MAX_PANEL, 0};
+    PackedMatrix w = {words, K->panel, MAX_PANEL, 0};
     run(T->y, K->panel, &w, T->x, TIME_K, n, TIME_K, K->panel, false);
 }
 static void time_gemm_f32(void) {
@@ -1368,7 +1368,7 @@ static void time_few_i8(void) {
     time_gemm(K->gemm_i8, T->q, TIME_FEW);
 }
 static void time_bf16_gemm(void) {
-    Panels w = {T->half, K->panel, MAX_PANEL, 0};
+    PackedMatrix w = {T->half, K->panel, MAX_PANEL, 0};
     K->bf16->gemm(T->y, K->panel, &w, T->half + TIME_K * MAX_PANEL, TIME_K, TIME_COLS, TIME_K, K->panel, false);
 }
 static void time_bf16_round(void) {
@@ -1423,7 +1423,7 @@ static const struct {
     const char *name, *unit;
     void (*run)(void);
     double work, work_per_lane; // of one call, in the unit
-    bool bf16;                  // of the rungs with Bf16Kernels
+    bool bf16;                  // of the levels with Bf16Kernels
 } timed[] = {
     {"matvec_f32, 1 MiB", "GB/s", time_matvec_f32, 4e-9 * TIME_ROWS *TIME_K, 0, false},
     {"matvec_f16, 512 KiB", "GB/s", time_matvec_f16, 2e-9 * TIME_ROWS *TIME_K, 0, false},
@@ -1515,11 +1515,11 @@ static void tables_are_complete(void) {
 }
 
 int main(void) {
-    const Kernels *tables[N_RUNGS];
+    const Kernels *tables[N_LEVELS];
     int n_tables = 0;
     fences_open();
-    for (int r = 0; r <= (int)cpu_best_rung(); r++) {
-        if (kernels_for((CpuRung)r)) tables[n_tables++] = kernels_for((CpuRung)r);
+    for (int r = 0; r <= (int)cpu_best_level(); r++) {
+        if (kernels_for((CpuLevel)r)) tables[n_tables++] = kernels_for((CpuLevel)r);
     }
     for (int r = 0; r < n_tables; r++) {
         K = tables[r];

@@ -1,8 +1,8 @@
-// check_kvcache: the cache against a plain array of rows: layout, growth without moves, bytes that follow the text,
-// the window and its sinks, exact truncation, and memory that runs out.
+// check_kvcache: the caches of a timeline's layers against plain arrays of rows: layout, growth without moves, bytes
+// that follow the text, windows and their sinks, exact truncation, and memory that runs out.
 #include "reference.h"
 
-#include "kvcache.h"
+#include "layer_memory.h"
 
 #include <limits.h>
 #include <sys/resource.h>
@@ -12,54 +12,83 @@
 enum { MAX_TOKENS = 3000 };
 
 typedef struct {
-    KvShape shape;
-    KvCache *c;
-    int row; // n_kv_heads * head_dim
+    int n_layers, n_kv_heads, k_dim, v_dim;
+    KvDType type;
+    int window, n_sinks;
+    const int *windows; // [n_layers] of each layer, in place of `window`; NULL: all alike
+} Shape;
+
+typedef struct {
+    Shape shape;
+    Memory m;
     int length;
-    float *k, *v; // [n_layers][MAX_TOKENS][row], as they should read back
+    float *k, *v; // [n_layers][MAX_TOKENS][n_kv_heads][k_dim or v_dim], as they should read back
 } Pair;
 
-static Pair pair_open(KvShape shape) {
-    Pair p = {.shape = shape, .row = shape.n_kv_heads * shape.head_dim};
+static int window_of(const Shape *s, int layer) {
+    return s->windows ? s->windows[layer] : s->window;
+}
+
+static bool open_memory(Memory *m, const Shape *s, KvPool *pool) {
     char err[200] = "";
-    p.c = kvcache_open(&shape, err, sizeof err);
-    CHECK(p.c, "kvcache_open: %s", err);
-    int64_t n = (int64_t)shape.n_layers * MAX_TOKENS * p.row;
-    p.k = need_floats(n);
-    p.v = need_floats(n);
+    Config c = {.n_layers = s->n_layers, .n_kinds = s->n_layers};
+    for (int i = 0; i < s->n_layers; i++) {
+        c.kinds[i] = (LayerKind){.n_heads = s->n_kv_heads, .n_kv_heads = s->n_kv_heads};
+        c.kinds[i].k_dim = s->k_dim;
+        c.kinds[i].v_dim = s->v_dim;
+        c.kinds[i].window = window_of(s, i);
+        c.kind_of[i] = (uint8_t)i;
+    }
+    MemoryOptions options = {.kv = s->type, .n_sinks = s->n_sinks, .n_ctx = MAX_TOKENS};
+    bool open = !memory_open(m, &c, &options, pool, err, sizeof err);
+    CHECK(open, "memory_open: %s", err);
+    return open;
+}
+
+static Pair pair_open(Shape shape) {
+    Pair p = {.shape = shape};
+    open_memory(&p.m, &shape, NULL);
+    int64_t n = (int64_t)shape.n_layers * MAX_TOKENS * shape.n_kv_heads;
+    p.k = need_floats(n * shape.k_dim);
+    p.v = need_floats(n * shape.v_dim);
     return p;
 }
 
 static void pair_close(Pair *p) {
-    kvcache_close(p->c);
+    memory_close(&p->m);
     free(p->k);
     free(p->v);
 }
 
-// The vector of a head as it should read back.
-static void stored(const Pair *p, float *to, const float *from) {
-    memcpy(to, from, sizeof *to * (size_t)p->shape.head_dim);
-    for (int d = 0; p->shape.type == KV_BF16 && d < p->shape.head_dim; d++) to[d] = bf16_nearest(to[d]);
-    if (p->shape.type == KV_Q8) q8_nearest(to, p->shape.head_dim);
+static KvView view_of(const Pair *p, int layer) {
+    return kvcache_view(memory_cache(&p->m, layer));
+}
+
+// A vector as it should read back.
+static void stored(KvDType type, float *to, const float *from, int dim) {
+    memcpy(to, from, sizeof *to * (size_t)dim);
+    if (type == KV_DTYPE_Q8) q8_nearest(to, dim);
+    if (type != KV_DTYPE_BF16) return;
+    for (int d = 0; d < dim; d++) to[d] = bf16_nearest(to[d]);
 }
 
 // ---- the layout that kvcache.h promises
 
-static int value_bytes(KvType t) {
-    return t == KV_F32 ? 4 : t == KV_BF16 ? 2 : 1;
+static int value_bytes(KvDType t) {
+    return t == KV_DTYPE_F32 ? 4 : t == KV_DTYPE_BF16 ? 2 : 1;
 }
 
-static int whole_words(KvType t, int head_dim) { // values of a key and its pad
+static int whole_words(KvDType t, int k_dim) { // values of a key and its pad
     int each = 4 / value_bytes(t);
-    return (head_dim + each - 1) / each * each;
+    return (k_dim + each - 1) / each * each;
 }
 
 // Where value d of a head's key, or value, of token t is; of a key also those of its pad.
 static char *place(const KvView *view, int head, int t, bool is_v, int d) {
-    int bytes = value_bytes(view->type), each = 4 / bytes, hd = view->head_dim, slot = t % KV_BLOCK;
+    int bytes = value_bytes(view->type), each = 4 / bytes, kd = view->k_dim, vd = view->v_dim, slot = t % KV_BLOCK;
     char *base = (char *)view->blocks[t / KV_BLOCK] + (size_t)head * view->head_bytes;
-    int row = slot / KV_GROUP * (whole_words(view->type, hd) / each) + d / each; // of KV_GROUP words
-    int k_at = (row * KV_GROUP + slot % KV_GROUP) * each + d % each, v_at = (slot / each * hd + d) * each + slot % each;
+    int row = slot / KV_GROUP * (whole_words(view->type, kd) / each) + d / each; // of KV_GROUP words
+    int k_at = (row * KV_GROUP + slot % KV_GROUP) * each + d % each, v_at = (slot / each * vd + d) * each + slot % each;
     return is_v ? base + view->v_offset + v_at * bytes : base + k_at * bytes;
 }
 
@@ -70,90 +99,106 @@ static float scale_at(const KvView *view, int head, int t, bool is_v) {
 
 static float value_at(const KvView *view, int head, int t, bool is_v, int d) {
     const char *at = place(view, head, t, is_v, d);
-    if (view->type == KV_Q8) return (float)*(const int8_t *)at * scale_at(view, head, t, is_v);
+    if (view->type == KV_DTYPE_Q8) return (float)*(const int8_t *)at * scale_at(view, head, t, is_v);
     float f;
     uint16_t half;
-    if (view->type == KV_F32) return memcpy(&f, at, sizeof f), f;
+    if (view->type == KV_DTYPE_F32) {
+        memcpy(&f, at, sizeof f);
+        return f;
+    }
     memcpy(&half, at, sizeof half);
     uint32_t bits = (uint32_t)half << 16;
     memcpy(&f, &bits, sizeof f);
     return f;
 }
 
-static uint64_t head_bytes(const KvShape *s) { // of a block, in whole cache lines
-    uint64_t each = (uint64_t)value_bytes(s->type), hd = (uint64_t)s->head_dim;
-    uint64_t values = (uint64_t)whole_words(s->type, s->head_dim) + hd;
-    return (KV_BLOCK * (values * each + (s->type == KV_Q8 ? 8 : 0)) + 63) / 64 * 64;
+static uint64_t head_bytes(const Shape *s) { // of a block, in whole cache lines
+    uint64_t each = (uint64_t)value_bytes(s->type), values = (uint64_t)(whole_words(s->type, s->k_dim) + s->v_dim);
+    return (KV_BLOCK * (values * each + (s->type == KV_DTYPE_Q8 ? 8 : 0)) + 63) / 64 * 64;
 }
 
-static uint64_t block_bytes(const KvShape *s) { // of a layer
+static uint64_t block_bytes(const Shape *s) { // of a layer
     return (uint64_t)s->n_kv_heads * head_bytes(s);
 }
 
 // Ones where the pads of the keys of the next n tokens will be.
 static void soil_pads(const Pair *p, int layer, int n) {
-    KvView view = kvcache_view(p->c, layer);
-    int hd = view.head_dim, whole = whole_words(view.type, hd);
-    for (int i = 0; i < n * view.n_kv_heads * (whole - hd); i++) {
-        int pad = i % (whole - hd), h = i / (whole - hd) % view.n_kv_heads, t = i / (whole - hd) / view.n_kv_heads;
-        memset(place(&view, h, p->length + t, false, hd + pad), 0xff, (size_t)value_bytes(view.type));
+    KvView view = view_of(p, layer);
+    int kd = view.k_dim, pads = whole_words(view.type, kd) - kd;
+    for (int i = 0; i < n * view.n_kv_heads * pads; i++) {
+        int pad = i % pads, h = i / pads % view.n_kv_heads, t = i / pads / view.n_kv_heads;
+        memset(place(&view, h, p->length + t, false, kd + pad), 0xff, (size_t)value_bytes(view.type));
     }
 }
 
-// n tokens of random rows, all layers; whole rows or a head at a time from a wider array (the way threads do).
-static void pair_store(Pair *p, int n, bool by_head) {
-    int row = p->row, hd = p->shape.head_dim, ld = by_head ? 2 * row + 3 : row; // k and v side by side, and a gap
-    float *rows = need_floats((int64_t)2 * n * ld + 1), *k = rows, *v = by_head ? rows + row + 1 : rows + n * ld;
-    for (int layer = 0; layer < p->shape.n_layers; layer++) {
-        soil_pads(p, layer, n);
-        for (int64_t i = 0; i < 2 * (int64_t)n * ld; i++) rows[i] = ldexpf(test_uniform(), pick(12) - 6);
-        if (by_head) {
-            for (int h = p->shape.n_kv_heads - 1; h >= 0; h--) {
-                kvcache_store_head(p->c, layer, h, 0, n, k + h * hd, v + h * hd, ld);
-            }
-        } else {
-            kvcache_store(p->c, layer, n, k, v);
-        }
-        for (int t = 0; t < n; t++) {
-            int64_t to = ((int64_t)layer * MAX_TOKENS + p->length + t) * row;
-            for (int i = 0; i < row; i += hd) {
-                stored(p, p->k + to + i, k + t * ld + i);
-                stored(p, p->v + to + i, v + t * ld + i);
-            }
+// The last head first, and of each the rows' second half first: threads come in any order.
+static void store_heads(KvCache *cache, const Shape *s, int n, KvRows all) {
+    for (int h = s->n_kv_heads - 1; h >= 0; h--) {
+        KvRows rows = all, later;
+        rows.k += h * s->k_dim;
+        rows.v += h * s->v_dim;
+        later = rows;
+        later.k += n / 2 * rows.k_ld;
+        later.v += n / 2 * rows.v_ld;
+        kvcache_store_head(cache, h, n / 2, n - n / 2, &later);
+        kvcache_store_head(cache, h, 0, n / 2, &rows);
+    }
+}
+
+// n tokens of random rows in one layer; whole rows or a head at a time from a wider array (the way threads do).
+static void store_layer(Pair *p, int layer, int n, bool by_head) {
+    const Shape *s = &p->shape;
+    int k_row = s->n_kv_heads * s->k_dim, v_row = s->n_kv_heads * s->v_dim, gap = by_head ? v_row + 3 : 0;
+    int k_ld = k_row + gap, v_ld = v_row + 2 * gap;
+    float *k = need_floats((int64_t)n * k_ld), *v = need_floats((int64_t)n * v_ld);
+    KvCache *cache = memory_cache(&p->m, layer);
+    for (int64_t i = 0; i < (int64_t)n * k_ld; i++) k[i] = ldexpf(test_uniform(), pick(12) - 6);
+    for (int64_t i = 0; i < (int64_t)n * v_ld; i++) v[i] = ldexpf(test_uniform(), pick(12) - 6);
+    soil_pads(p, layer, n);
+    if (by_head) store_heads(cache, s, n, (KvRows){.k = k, .v = v, .k_ld = k_ld, .v_ld = v_ld});
+    else kvcache_store(cache, n, k, v);
+    for (int t = 0; t < n; t++) {
+        int64_t token = (int64_t)layer * MAX_TOKENS + p->length + t;
+        for (int h = 0; h < s->n_kv_heads; h++) {
+            stored(s->type, p->k + token * k_row + h * s->k_dim, k + t * k_ld + h * s->k_dim, s->k_dim);
+            stored(s->type, p->v + token * v_row + h * s->v_dim, v + t * v_ld + h * s->v_dim, s->v_dim);
         }
     }
-    free(rows);
+    free(k);
+    free(v);
+}
+
+static void pair_store(Pair *p, int n, bool by_head) {
+    for (int layer = 0; layer < p->shape.n_layers; layer++) store_layer(p, layer, n, by_head);
 }
 
 static void pair_append(Pair *p, int n, bool by_head) {
     char err[200] = "";
-    CHECK(!kvcache_reserve(p->c, n, err, sizeof err), "reserve %d at %d: %s", n, p->length, err);
+    CHECK(!memory_reserve(&p->m, n, err, sizeof err), "reserve %d at %d: %s", n, p->length, err);
     pair_store(p, n, by_head);
-    kvcache_advance(p->c, n);
+    memory_advance(&p->m, n);
     p->length += n;
-    CHECK(kvcache_length(p->c) == p->length, "length %d, expected %d", kvcache_length(p->c), p->length);
+    CHECK(memory_length(&p->m) == p->length, "length %d, expected %d", memory_length(&p->m), p->length);
 }
 
 // ---- reading
 
 static bool token_reads_back(const Pair *p, const KvView *view, int layer, int t) {
     if (!view->blocks[t / KV_BLOCK]) return false;
-    int hd = p->shape.head_dim;
+    int kd = p->shape.k_dim, vd = p->shape.v_dim;
     for (int h = 0; h < p->shape.n_kv_heads; h++) {
-        int64_t at = ((int64_t)layer * MAX_TOKENS + t) * p->row + h * hd;
-        for (int d = 0; d < hd; d++) {
-            if (value_at(view, h, t, false, d) != p->k[at + d]) return false;
-            if (value_at(view, h, t, true, d) != p->v[at + d]) return false;
+        int64_t vector = ((int64_t)layer * MAX_TOKENS + t) * p->shape.n_kv_heads + h;
+        for (int d = 0; d < kd; d++) {
+            if (value_at(view, h, t, false, d) != p->k[vector * kd + d]) return false;
         }
-        for (int d = hd; d < whole_words(view->type, hd); d++) {
+        for (int d = 0; d < vd; d++) {
+            if (value_at(view, h, t, true, d) != p->v[vector * vd + d]) return false;
+        }
+        for (int d = kd; d < whole_words(view->type, kd); d++) {
             if (memcmp(place(view, h, t, false, d), "\0\0\0", (size_t)value_bytes(view->type)) != 0) return false;
         }
     }
     return true;
-}
-
-static int window_of(const KvShape *s, int layer) {
-    return s->windows ? s->windows[layer] : s->window;
 }
 
 static bool token_needed(const Pair *p, int layer, int t, int query) { // by a query at that position
@@ -162,15 +207,15 @@ static bool token_needed(const Pair *p, int layer, int t, int query) { // by a q
 }
 
 static int held_blocks(const Pair *p, int layer, int n_tokens) {
-    KvView view = kvcache_view(p->c, layer);
+    KvView view = view_of(p, layer);
     int n = 0;
     for (int b = 0; b * KV_BLOCK < n_tokens; b++) n += view.blocks[b] != NULL;
     return n;
 }
 
-static uint64_t token_bytes(const KvShape *s) { // K and V of one token in a layer; KV_Q8 has scales of 4 bytes beside
-    uint64_t vector = (uint64_t)(s->head_dim * value_bytes(s->type) + (s->type == KV_Q8 ? 4 : 0));
-    return 2 * (uint64_t)s->n_kv_heads * vector;
+static uint64_t token_bytes(const Shape *s) { // K and V of one token in a layer; Q8 has two scales of 4 bytes beside
+    int vectors = (s->k_dim + s->v_dim) * value_bytes(s->type) + (s->type == KV_DTYPE_Q8 ? 8 : 0);
+    return (uint64_t)(s->n_kv_heads * vectors);
 }
 
 static uint64_t visible_bytes(const Pair *p) { // K and V that a query behind the last token and its sinks read
@@ -185,7 +230,7 @@ static uint64_t visible_bytes(const Pair *p) { // K and V that a query behind th
 }
 
 static void check_bytes(const Pair *p, const char *when) {
-    uint64_t held = 0, bytes = kvcache_bytes(p->c), reads = kvcache_token_bytes(p->c), visible = visible_bytes(p);
+    uint64_t held = 0, bytes = memory_bytes(&p->m), reads = memory_token_bytes(&p->m), visible = visible_bytes(p);
     for (int layer = 0; layer < p->shape.n_layers; layer++) held += (uint64_t)held_blocks(p, layer, p->length);
     CHECK(bytes == held * block_bytes(&p->shape), "%s: %llu blocks of %llu bytes hold %llu bytes", when,
           (unsigned long long)held, (unsigned long long)block_bytes(&p->shape), (unsigned long long)bytes);
@@ -198,9 +243,9 @@ static void check_bytes(const Pair *p, const char *when) {
 static int pair_check(const Pair *p, const char *when) {
     int n = 0;
     for (int layer = 0; layer < p->shape.n_layers; layer++) {
-        KvView view = kvcache_view(p->c, layer);
-        CHECK(view.type == p->shape.type && view.n_kv_heads == p->shape.n_kv_heads &&
-                  view.head_dim == p->shape.head_dim,
+        KvView view = view_of(p, layer);
+        CHECK(view.type == p->shape.type && view.n_kv_heads == p->shape.n_kv_heads && view.k_dim == p->shape.k_dim &&
+                  view.v_dim == p->shape.v_dim,
               "%s: the view has another shape", when);
         for (int t = 0; t < p->length; t++) {
             if (!token_needed(p, layer, t, p->length)) continue;
@@ -216,43 +261,47 @@ static int pair_check(const Pair *p, const char *when) {
 
 // ---- tests
 
-static const KvShape shapes[] = {
-    {.n_layers = 2, .n_kv_heads = 2, .head_dim = 64, .type = KV_F32},
-    {.n_layers = 1, .n_kv_heads = 1, .head_dim = 2, .type = KV_BF16},
-    {.n_layers = 3, .n_kv_heads = 3, .head_dim = 7, .type = KV_BF16},
-    {.n_layers = 2, .n_kv_heads = 5, .head_dim = 20, .type = KV_F32},
-    {.n_layers = 1, .n_kv_heads = 8, .head_dim = 128, .type = KV_BF16},
-    {.n_layers = 2, .n_kv_heads = 3, .head_dim = 7, .type = KV_Q8},
-    {.n_layers = 1, .n_kv_heads = 2, .head_dim = 64, .type = KV_Q8},
-    {.n_layers = 3, .n_kv_heads = 1, .head_dim = 80, .type = KV_Q8},
-    {.n_layers = 1, .n_kv_heads = 2, .head_dim = 3, .type = KV_Q8},
-    {.n_layers = 2, .n_kv_heads = 1, .head_dim = 5, .type = KV_Q8},
-    {.n_layers = 1, .n_kv_heads = 3, .head_dim = 6, .type = KV_Q8},
-    {.n_layers = 2, .n_kv_heads = 2, .head_dim = 1, .type = KV_BF16},
-    {.n_layers = 1, .n_kv_heads = 1, .head_dim = 33, .type = KV_BF16},
+static const Shape shapes[] = {
+    {.n_layers = 2, .n_kv_heads = 2, .k_dim = 64, .v_dim = 64, .type = KV_DTYPE_F32},
+    {.n_layers = 1, .n_kv_heads = 1, .k_dim = 2, .v_dim = 2, .type = KV_DTYPE_BF16},
+    {.n_layers = 3, .n_kv_heads = 3, .k_dim = 7, .v_dim = 7, .type = KV_DTYPE_BF16},
+    {.n_layers = 2, .n_kv_heads = 5, .k_dim = 20, .v_dim = 20, .type = KV_DTYPE_F32},
+    {.n_layers = 1, .n_kv_heads = 8, .k_dim = 128, .v_dim = 128, .type = KV_DTYPE_BF16},
+    {.n_layers = 2, .n_kv_heads = 3, .k_dim = 7, .v_dim = 7, .type = KV_DTYPE_Q8},
+    {.n_layers = 1, .n_kv_heads = 2, .k_dim = 64, .v_dim = 64, .type = KV_DTYPE_Q8},
+    {.n_layers = 3, .n_kv_heads = 1, .k_dim = 80, .v_dim = 80, .type = KV_DTYPE_Q8},
+    {.n_layers = 1, .n_kv_heads = 2, .k_dim = 3, .v_dim = 3, .type = KV_DTYPE_Q8},
+    {.n_layers = 2, .n_kv_heads = 1, .k_dim = 5, .v_dim = 5, .type = KV_DTYPE_Q8},
+    {.n_layers = 1, .n_kv_heads = 3, .k_dim = 6, .v_dim = 6, .type = KV_DTYPE_Q8},
+    {.n_layers = 2, .n_kv_heads = 2, .k_dim = 1, .v_dim = 1, .type = KV_DTYPE_BF16},
+    {.n_layers = 1, .n_kv_heads = 1, .k_dim = 33, .v_dim = 33, .type = KV_DTYPE_BF16},
+    {.n_layers = 2, .n_kv_heads = 2, .k_dim = 24, .v_dim = 10, .type = KV_DTYPE_F32},
+    {.n_layers = 1, .n_kv_heads = 3, .k_dim = 5, .v_dim = 64, .type = KV_DTYPE_BF16},
+    {.n_layers = 2, .n_kv_heads = 2, .k_dim = 18, .v_dim = 7, .type = KV_DTYPE_Q8},
 };
 
 static void check_offsets(const Pair *p) {
-    KvView view = kvcache_view(p->c, 0);
-    KvType type = p->shape.type;
-    int hd = p->shape.head_dim, bytes = value_bytes(type);
-    size_t k = (size_t)(KV_BLOCK * whole_words(type, hd) * bytes), v = (size_t)(KV_BLOCK * hd * bytes);
-    CHECK(view.word == 4 / bytes && view.word * view.key_words == whole_words(type, hd),
-          "%s, head_dim %d: %d values to a word, %d words to a key", kv_type_name(type), hd, view.word, view.key_words);
-    CHECK(kv_value_bytes(type) == (size_t)bytes, "%s: %zu bytes", kv_type_name(type), kv_value_bytes(type));
-    CHECK(kv_token_bytes(type, hd) * (size_t)p->shape.n_kv_heads == token_bytes(&p->shape), "a token of %d: %zu bytes",
-          hd, kv_token_bytes(type, hd));
-    CHECK(view.v_offset == k, "%s, head_dim %d: v_offset %zu, expected %zu", kv_type_name(type), hd, view.v_offset, k);
-    CHECK(type != KV_Q8 || view.scales_offset == k + v, "head_dim %d: scales_offset %zu, expected %zu", hd,
+    KvView view = view_of(p, 0);
+    KvDType type = p->shape.type;
+    int kd = p->shape.k_dim, vd = p->shape.v_dim, bytes = value_bytes(type);
+    const char *name = kv_dtype_name(type);
+    size_t k = (size_t)(KV_BLOCK * whole_words(type, kd) * bytes), v = (size_t)(KV_BLOCK * vd * bytes);
+    CHECK(view.word == 4 / bytes && view.word * view.key_words == whole_words(type, kd),
+          "%s, k_dim %d: %d values to a word, %d words to a key", name, kd, view.word, view.key_words);
+    CHECK(kv_value_bytes(type) == (size_t)bytes, "%s: %zu bytes", name, kv_value_bytes(type));
+    CHECK(kv_token_bytes(type, kd, vd) * (size_t)p->shape.n_kv_heads == token_bytes(&p->shape),
+          "a token of %d: %zu bytes", kd, kv_token_bytes(type, kd, vd));
+    CHECK(view.v_offset == k, "%s, k_dim %d: v_offset %zu, expected %zu", name, kd, view.v_offset, k);
+    CHECK(type != KV_DTYPE_Q8 || view.scales_offset == k + v, "k_dim %d: scales_offset %zu, expected %zu", kd,
           view.scales_offset, k + v);
-    CHECK(view.head_bytes == head_bytes(&p->shape), "%s, head_dim %d: head_bytes %zu, expected %llu",
-          kv_type_name(type), hd, view.head_bytes, (unsigned long long)head_bytes(&p->shape));
+    CHECK(view.head_bytes == head_bytes(&p->shape), "%s, k_dim %d: head_bytes %zu, expected %llu", name, kd,
+          view.head_bytes, (unsigned long long)head_bytes(&p->shape));
 }
 
 // A panel's room behind each block; a sanitizer sees where there is none.
 static void read_behind_blocks(const Pair *p) {
     for (int layer = 0; layer < p->shape.n_layers; layer++) {
-        KvView view = kvcache_view(p->c, layer);
+        KvView view = view_of(p, layer);
         for (int b = 0; b * KV_BLOCK < p->length; b++) {
             const volatile char *end = (const char *)view.blocks[b] + (size_t)view.n_kv_heads * view.head_bytes;
             for (int i = 0; i < MAX_PANEL * 4; i++) (void)end[i];
@@ -264,7 +313,7 @@ static void layout(void) {
     static const int parts[] = {1, 2, 30, 1, 31, 64, 127, 1, 255, 256, 257, 3};
     for (int s = 0; s < N_OF(shapes); s++) {
         Pair p = pair_open(shapes[s]);
-        if (!p.c) return;
+        if (!p.m.layers) return;
         check_offsets(&p);
         for (int i = 0; i < N_OF(parts); i++) pair_append(&p, parts[i], (i + s) % 2);
         CHECK(pair_check(&p, "after appending") == p.shape.n_layers * p.length, "not everything was checked");
@@ -274,20 +323,20 @@ static void layout(void) {
 }
 
 static void bf16_rounding(void) { // to nearest, ties to even, at every place of K and V
-    KvShape shape = {.n_layers = 1, .n_kv_heads = 1, .head_dim = 16, .type = KV_BF16};
+    Shape shape = {.n_layers = 1, .n_kv_heads = 1, .k_dim = 16, .v_dim = 16, .type = KV_DTYPE_BF16};
     Pair p = pair_open(shape);
-    if (!p.c) return;
+    if (!p.m.layers) return;
     char err[200] = "";
     float rows[2 * 16 * 40];
-    CHECK(!kvcache_reserve(p.c, 40, err, sizeof err), "reserve: %s", err);
+    CHECK(!memory_reserve(&p.m, 40, err, sizeof err), "reserve: %s", err);
     for (int i = 0; i < N_OF(rows); i++) {
         uint32_t low[] = {0, 0x7fff, 0x8000, 0x8001, 0xffff, 0x18000, 0x17fff, 0x1};
         uint32_t sign = (uint32_t)pick(2) << 31, high = (uint32_t)(pick(1 << 10) << 17);
         uint32_t bits = sign | (0x38000000u + high + low[pick(N_OF(low))]);
         memcpy(&rows[i], &bits, sizeof bits);
     }
-    kvcache_store(p.c, 0, 40, rows, rows + 16 * 40);
-    kvcache_advance(p.c, 40);
+    kvcache_store(memory_cache(&p.m, 0), 40, rows, rows + 16 * 40);
+    memory_advance(&p.m, 40);
     p.length = 40;
     for (int i = 0; i < 16 * 40; i++) {
         p.k[i] = bf16_nearest(rows[i]);
@@ -299,7 +348,7 @@ static void bf16_rounding(void) { // to nearest, ties to even, at every place of
 
 // The scale is that of the largest, which becomes 127; the others are within half of it, ties at the even number.
 static void q8_check(const KvView *view, int t, bool is_v, const float *x) {
-    int hd = view->head_dim;
+    int hd = view->k_dim;
     float scale = scale_at(view, 0, t, is_v), most = 0;
     for (int d = 0; d < hd; d++) most = fmaxf(most, fabsf(x[d]));
     CHECK(scale == most / 127, "token %d: scale %.9g, expected %.9g", t, (double)scale, (double)(most / 127));
@@ -317,23 +366,25 @@ static void q8_check(const KvView *view, int t, bool is_v, const float *x) {
 static void q8_rounding(void) {
     enum { HD = 32, N = 300 };
     static const float sizes[] = {1, 1e-3f, 1e3f, 1e-20f, 1e20f, 1e30f};
-    KvShape shape = {.n_layers = 1, .n_kv_heads = 1, .head_dim = HD, .type = KV_Q8};
+    KvShape shape = {.n_kv_heads = 1, .k_dim = HD, .v_dim = HD, .type = KV_DTYPE_Q8};
     char err[200] = "";
-    KvCache *c = kvcache_open(&shape, err, sizeof err);
-    CHECK(c && !kvcache_reserve(c, N, err, sizeof err), "%s", err);
+    KvCache *c = kvcache_open(&shape, NULL, err, sizeof err);
+    CHECK(c && !kvcache_reserve(c, N), "%s", err);
     if (!c) return;
     float *rows = need_floats(2 * N * HD);
     for (int i = 0; i < 2 * N; i++) {
         float *x = rows + i * HD;
         for (int d = 0; d < HD; d++) x[d] = test_uniform() * sizes[i % N_OF(sizes)];
-        for (int d = 0; i % 5 == 1 && d < HD; d++) x[d] = (float)(pick(509) - 254) / 2; // halves
+        if (i % 5 == 1) { // halves
+            for (int d = 0; d < HD; d++) x[d] = (float)(pick(509) - 254) / 2;
+        }
         if (i % 5 == 1) x[pick(HD)] = pick(2) ? 127 : -127;
         if (i % 5 == 2) x[pick(HD)] *= 1e6f;
         if (i % 25 == 3) memset(x, 0, sizeof *x * HD);
     }
-    kvcache_store(c, 0, N, rows, rows + N * HD);
+    kvcache_store(c, N, rows, rows + N * HD);
     kvcache_advance(c, N);
-    KvView view = kvcache_view(c, 0);
+    KvView view = kvcache_view(c);
     for (int i = 0; i < 2 * N; i++) q8_check(&view, i % N, i >= N, rows + i * HD);
     free(rows);
     kvcache_close(c);
@@ -343,16 +394,16 @@ static void q8_rounding(void) {
 static void q8_of_no_number(void) {
     enum { HD = 8, N = 4 };
     const float odd[N] = {NAN, INFINITY, -INFINITY, 1e-37f};
-    KvShape shape = {.n_layers = 1, .n_kv_heads = 1, .head_dim = HD, .type = KV_Q8};
+    KvShape shape = {.n_kv_heads = 1, .k_dim = HD, .v_dim = HD, .type = KV_DTYPE_Q8};
     char err[200] = "";
-    KvCache *c = kvcache_open(&shape, err, sizeof err);
-    CHECK(c && !kvcache_reserve(c, N, err, sizeof err), "%s", err);
+    KvCache *c = kvcache_open(&shape, NULL, err, sizeof err);
+    CHECK(c && !kvcache_reserve(c, N), "%s", err);
     if (!c) return;
     float rows[N * HD] = {0};
     for (int i = 0; i < N; i++) rows[i * HD + i] = odd[i];
-    kvcache_store(c, 0, N, rows, rows);
+    kvcache_store(c, N, rows, rows);
     kvcache_advance(c, N);
-    KvView view = kvcache_view(c, 0);
+    KvView view = kvcache_view(c);
     for (int i = 0; i < 2 * N; i++) {
         int t = i % N;
         float scale = scale_at(&view, 0, t, i >= N), found = value_at(&view, 0, t, i >= N, t);
@@ -367,13 +418,13 @@ static void growth_moves_nothing(void) {
     for (int i = 0; i < N_OF(some); i++) {
         int s = some[i];
         Pair p = pair_open(shapes[s]);
-        if (!p.c) return;
-        CHECK(kvcache_length(p.c) == 0 && kvcache_bytes(p.c) == 0, "an empty cache holds %llu bytes",
-              (unsigned long long)kvcache_bytes(p.c));
+        if (!p.m.layers) return;
+        CHECK(memory_length(&p.m) == 0 && memory_bytes(&p.m) == 0, "an empty cache holds %llu bytes",
+              (unsigned long long)memory_bytes(&p.m));
         const void *seen[MAX_TOKENS / KV_BLOCK + 1] = {0};
         while (p.length + 300 < MAX_TOKENS) {
             pair_append(&p, 1 + pick(300), pick(2));
-            KvView view = kvcache_view(p.c, p.shape.n_layers - 1);
+            KvView view = view_of(&p, p.shape.n_layers - 1);
             for (int b = 0; b * KV_BLOCK < p.length; b++) {
                 CHECK(!seen[b] || seen[b] == view.blocks[b], "block %d moved", b);
                 seen[b] = view.blocks[b];
@@ -387,17 +438,17 @@ static void growth_moves_nothing(void) {
 
 static void reserve_is_not_length(void) { // reserving twice, or too much, stores nothing
     Pair p = pair_open(shapes[0]);
-    if (!p.c) return;
+    if (!p.m.layers) return;
     char err[200] = "";
     pair_append(&p, 100, false);
-    uint64_t bytes = kvcache_bytes(p.c);
-    CHECK(!kvcache_reserve(p.c, 0, err, sizeof err), "reserve 0: %s", err);
-    CHECK(!kvcache_reserve(p.c, 100, err, sizeof err) && kvcache_bytes(p.c) == bytes,
+    uint64_t bytes = memory_bytes(&p.m);
+    CHECK(!memory_reserve(&p.m, 0, err, sizeof err), "reserve 0: %s", err);
+    CHECK(!memory_reserve(&p.m, 100, err, sizeof err) && memory_bytes(&p.m) == bytes,
           "the block had room for 100 more");
-    for (int i = 0; i < 3; i++) CHECK(!kvcache_reserve(p.c, 700, err, sizeof err), "reserve 700: %s", err);
-    CHECK(kvcache_bytes(p.c) <= bytes * 4, "reserving the same again takes memory again: %llu of %llu bytes",
-          (unsigned long long)kvcache_bytes(p.c), (unsigned long long)bytes * 4);
-    CHECK(kvcache_length(p.c) == 100, "reserve changed the length to %d", kvcache_length(p.c));
+    for (int i = 0; i < 3; i++) CHECK(!memory_reserve(&p.m, 700, err, sizeof err), "reserve 700: %s", err);
+    CHECK(memory_bytes(&p.m) <= bytes * 4, "reserving the same again takes memory again: %llu of %llu bytes",
+          (unsigned long long)memory_bytes(&p.m), (unsigned long long)bytes * 4);
+    CHECK(memory_length(&p.m) == 100, "reserve changed the length to %d", memory_length(&p.m));
     pair_append(&p, 700, true);
     pair_check(&p, "after reserving more than once");
     pair_close(&p);
@@ -406,25 +457,25 @@ static void reserve_is_not_length(void) { // reserving twice, or too much, store
 // ---- window
 
 // Bytes that a window and its sinks may hold: the blocks that they can touch.
-static uint64_t window_limit(const KvShape *s) {
+static uint64_t window_limit(const Shape *s) {
     int sink_blocks = (s->n_sinks + KV_BLOCK - 1) / KV_BLOCK;
     int blocks = (s->window + KV_BLOCK - 2) / KV_BLOCK + 1 + sink_blocks;
     return (uint64_t)(blocks * s->n_layers) * block_bytes(s);
 }
 
 static void window_by_token(int window, int n_sinks, int s) {
-    KvShape shape = shapes[s];
+    Shape shape = shapes[s];
     shape.window = window;
     shape.n_sinks = n_sinks;
     Pair p = pair_open(shape);
-    if (!p.c) return;
+    if (!p.m.layers) return;
     uint64_t settled = 0, at_most = 0; // most bytes in the first round over a block, and ever after
     int sink_blocks = (n_sinks + KV_BLOCK - 1) / KV_BLOCK;
     int settle = (window / KV_BLOCK + 1 + sink_blocks) * KV_BLOCK; // 512 for a window of 256
     int n = quick() ? settle + 3 * KV_BLOCK : MAX_TOKENS;
     while (p.length < n) {
         pair_append(&p, 1, p.length % 2);
-        uint64_t bytes = kvcache_bytes(p.c);
+        uint64_t bytes = memory_bytes(&p.m);
         if (p.length >= settle && bytes > at_most) at_most = bytes;
         if (p.length == settle + KV_BLOCK) settled = at_most;
         if (p.length % 97 == 0 || p.length % KV_BLOCK < 2) pair_check(&p, "window, token by token");
@@ -449,17 +500,17 @@ static void window_frees(void) {
 
 static void window_in_chunks(void) { // prefill: nothing that the chunk itself still needs may go
     for (int round = 0; round < N_OF(shapes); round++) {
-        KvShape shape = shapes[round];
+        Shape shape = shapes[round];
         shape.window = 1 + pick(400);
         shape.n_sinks = round % 2 * pick(40);
         Pair p = pair_open(shape);
-        if (!p.c) return;
+        if (!p.m.layers) return;
         char err[200] = "";
         while (p.length + 700 < MAX_TOKENS) {
             int n = 1 + pick(700), begin = p.length;
-            CHECK(!kvcache_reserve(p.c, n, err, sizeof err), "reserve %d: %s", n, err);
+            CHECK(!memory_reserve(&p.m, n, err, sizeof err), "reserve %d: %s", n, err);
             pair_store(&p, n, pick(2));
-            KvView view = kvcache_view(p.c, 0);
+            KvView view = view_of(&p, 0);
             int needed = 0, right = 0; // the keys of the chunk's first query, while the chunk is being attended to
             for (int t = 0; t < begin + n; t++) {
                 if (!token_needed(&p, 0, t, begin)) continue;
@@ -468,7 +519,7 @@ static void window_in_chunks(void) { // prefill: nothing that the chunk itself s
             }
             CHECK(right == needed, "window %d sinks %d, %d tokens at %d: %d of %d keys are there", shape.window,
                   shape.n_sinks, n, begin, right, needed);
-            kvcache_advance(p.c, n);
+            memory_advance(&p.m, n);
             p.length += n;
             pair_check(&p, "window, in chunks");
         }
@@ -482,15 +533,15 @@ static void truncate_is_exact(void) {
     static const int keeps[] = {1, 31, 32, 33, 255, 256, 257, 300, 511, 512, 640, 0};
     for (int s = 0; s < N_OF(shapes); s++) {
         Pair p = pair_open(shapes[s]);
-        if (!p.c) return;
+        if (!p.m.layers) return;
         for (int i = 0; i < N_OF(keeps); i++) {
             pair_append(&p, 700 - p.length, i % 2);
-            CHECK(kvcache_truncate(p.c, 700) == 700 && kvcache_length(p.c) == 700, "truncating to the length");
-            uint64_t before = kvcache_bytes(p.c);
-            CHECK(kvcache_truncate(p.c, keeps[i]) == keeps[i] && kvcache_length(p.c) == keeps[i], "keep %d: %d",
-                  keeps[i], kvcache_length(p.c));
+            CHECK(memory_truncate(&p.m, 700) == 700 && memory_length(&p.m) == 700, "truncating to the length");
+            uint64_t before = memory_bytes(&p.m);
+            CHECK(memory_truncate(&p.m, keeps[i]) == keeps[i] && memory_length(&p.m) == keeps[i], "keep %d: %d",
+                  keeps[i], memory_length(&p.m));
             p.length = keeps[i];
-            CHECK(kvcache_bytes(p.c) <= before, "keep %d: more bytes than before", keeps[i]);
+            CHECK(memory_bytes(&p.m) <= before, "keep %d: more bytes than before", keeps[i]);
             pair_check(&p, "after truncate");
             pair_append(&p, 1, true);
             pair_append(&p, 40, false); // over the edge of a group
@@ -503,7 +554,7 @@ static void truncate_is_exact(void) {
 // The keys that a query at position n would need are all held, and so is the block that position n continues.
 static bool could_keep(const Pair *p, int n) {
     for (int layer = 0; layer < p->shape.n_layers; layer++) {
-        KvView view = kvcache_view(p->c, layer);
+        KvView view = view_of(p, layer);
         if (n % KV_BLOCK && !view.blocks[n / KV_BLOCK]) return false;
         for (int t = 0; t < n; t++) {
             if (token_needed(p, layer, t, n) && !view.blocks[t / KV_BLOCK]) return false;
@@ -515,11 +566,11 @@ static bool could_keep(const Pair *p, int n) {
 static void truncate_in_a_window(int window, int n_sinks, int s) {
     int n_kept = 0, n_lost = 0;
     for (int round = 0; round < (quick() ? 5 : 60); round++) {
-        KvShape shape = shapes[s];
+        Shape shape = shapes[s];
         shape.window = window;
         shape.n_sinks = n_sinks;
         Pair p = pair_open(shape);
-        if (!p.c) return;
+        if (!p.m.layers) return;
         for (int turn = 0; turn < 3; turn++) { // again and again in one cache: the ring must not remember
             pair_append(&p, 1 + pick(900), pick(2));
             int n = pick(3) ? pick(p.length + 1) : p.length - pick(p.length < 20 ? p.length : 20);
@@ -527,20 +578,20 @@ static void truncate_in_a_window(int window, int n_sinks, int s) {
             if (pick(3) == 0) n += KV_BLOCK - n % KV_BLOCK + window - 2 + pick(3); // a window that begins at a block
             if (n > p.length) n = p.length;
             bool could = could_keep(&p, n);
-            int kept = kvcache_truncate(p.c, n);
+            int kept = memory_truncate(&p.m, n);
             CHECK(kept == (could ? n : 0), "window %d sinks %d: truncate %d to %d gives %d, the keys were %s", window,
                   n_sinks, p.length, n, kept, could ? "held" : "gone");
-            CHECK(kvcache_length(p.c) == kept, "truncate returns %d, the length is %d", kept, kvcache_length(p.c));
-            p.length = kvcache_length(p.c);
+            CHECK(memory_length(&p.m) == kept, "truncate returns %d, the length is %d", kept, memory_length(&p.m));
+            p.length = memory_length(&p.m);
             pair_check(&p, "after truncate in a window");
             n_kept += kept > 0;
             n_lost += n > 0 && kept == 0;
         }
         for (int i = 0; i < 600 && p.length < MAX_TOKENS; i++) pair_append(&p, 1, i % 2);
         pair_check(&p, "window, after truncate and other rows");
-        CHECK(kvcache_bytes(p.c) <= window_limit(&shape),
+        CHECK(memory_bytes(&p.m) <= window_limit(&shape),
               "window %d sinks %d, after truncate and other rows: %llu bytes, expected at most %llu", window, n_sinks,
-              (unsigned long long)kvcache_bytes(p.c), (unsigned long long)window_limit(&shape));
+              (unsigned long long)memory_bytes(&p.m), (unsigned long long)window_limit(&shape));
         pair_close(&p);
     }
     if (!quick()) {
@@ -558,14 +609,14 @@ static void truncate_after_eviction(void) {
     truncate_in_a_window(100, 300, 2);
     truncate_in_a_window(64, 4, 5);
 
-    KvShape shape = shapes[1]; // the plain case, spelled out
+    Shape shape = shapes[1]; // the plain case, spelled out
     shape.window = 100;
     Pair p = pair_open(shape);
-    if (!p.c) return;
+    if (!p.m.layers) return;
     pair_append(&p, 1000, false);
     CHECK(held_blocks(&p, 0, 1000) == 1, "window 100 of 1000 tokens holds %d blocks", held_blocks(&p, 0, 1000));
-    CHECK(kvcache_truncate(p.c, 990) == 990, "rewinding a little keeps");
-    CHECK(kvcache_truncate(p.c, 300) == 0 && kvcache_length(p.c) == 0, "rewinding behind the window starts over");
+    CHECK(memory_truncate(&p.m, 990) == 990, "rewinding a little keeps");
+    CHECK(memory_truncate(&p.m, 300) == 0 && memory_length(&p.m) == 0, "rewinding behind the window starts over");
     p.length = 0;
     pair_append(&p, 400, true);
     pair_check(&p, "after starting over");
@@ -582,8 +633,8 @@ static const struct {
     {3, {0, 5, 0}, 0}, {6, {9, 9, 9, 9, 9, 0}, 0},     {3, {256, 0, 1}, 0}, {2, {300, 700}, 4}, {4, {0, 1, 512, 2}, 1},
     {3, {0, 0, 0}, 7}, {5, {257, 255, 256, 0, 3}, 300}};
 
-static KvShape mixed_shape(int i) {
-    KvShape shape = shapes[i % N_OF(shapes)];
+static Shape mixed_shape(int i) {
+    Shape shape = shapes[i % N_OF(shapes)];
     shape.n_layers = mixtures[i].n_layers;
     shape.windows = mixtures[i].windows;
     shape.n_sinks = mixtures[i].n_sinks;
@@ -591,7 +642,7 @@ static KvShape mixed_shape(int i) {
 }
 
 // The blocks that a layer keeps of a text of this length: those that the next query or a sink touches.
-static int kept_blocks(const KvShape *s, int layer, int length) {
+static int kept_blocks(const Shape *s, int layer, int length) {
     int n = 0, window = window_of(s, layer), n_blocks = (length + KV_BLOCK - 1) / KV_BLOCK;
     for (int b = 0; b < n_blocks; b++) {
         n += !window || b * KV_BLOCK < s->n_sinks || (b + 1) * KV_BLOCK - 1 > length - window;
@@ -610,7 +661,7 @@ static void held_by_all(const Pair *p, bool exactly, const char *when) {
 static void windows_of_layers(void) {
     for (int i = 0; i < N_OF(mixtures); i++) {
         Pair p = pair_open(mixed_shape(i));
-        if (!p.c) return;
+        if (!p.m.layers) return;
         while (p.length + 300 < MAX_TOKENS) {
             pair_append(&p, pick(4) ? 1 + pick(300) : KV_BLOCK - p.length % KV_BLOCK, pick(2));
             held_by_all(&p, true, "mixed windows");
@@ -620,8 +671,8 @@ static void windows_of_layers(void) {
             int window = window_of(&p.shape, layer), held = held_blocks(&p, layer, p.length);
             int limit = (window + KV_BLOCK - 2) / KV_BLOCK + 1 + (p.shape.n_sinks + KV_BLOCK - 1) / KV_BLOCK;
             CHECK(!window || held <= limit, "layer of window %d holds %d blocks of %d tokens", window, held, p.length);
-            CHECK(kvcache_window(p.c, layer) == window, "layer %d tells a window of %d", layer,
-                  kvcache_window(p.c, layer));
+            CHECK(kvcache_window(memory_cache(&p.m, layer)) == window, "layer %d tells a window of %d", layer,
+                  kvcache_window(memory_cache(&p.m, layer)));
         }
         pair_close(&p);
     }
@@ -631,16 +682,16 @@ static void truncate_mixed_windows(void) {
     int n_kept = 0, n_lost = 0;
     for (int round = 0; round < (quick() ? 14 : 70); round++) {
         Pair p = pair_open(mixed_shape(round % N_OF(mixtures)));
-        if (!p.c) return;
+        if (!p.m.layers) return;
         for (int turn = 0; turn < 5; turn++) {
             pair_append(&p, 1 + pick(500), pick(2));
             int n = pick(3) ? p.length - pick(p.length < 40 ? p.length : 40) : pick(p.length + 1);
             if (pick(4) == 0) n -= n % KV_BLOCK;
             bool could = could_keep(&p, n);
-            int before = p.length, kept = kvcache_truncate(p.c, n);
+            int before = p.length, kept = memory_truncate(&p.m, n);
             CHECK(kept == (could ? n : 0), "mixed windows %d: truncate %d to %d gives %d, the keys were %s",
                   round % N_OF(mixtures), before, n, kept, could ? "held" : "gone");
-            p.length = kvcache_length(p.c);
+            p.length = memory_length(&p.m);
             CHECK(p.length == kept, "truncate returns %d, the length is %d", kept, p.length);
             held_by_all(&p, false, "mixed windows, after truncate");
             pair_check(&p, "mixed windows, after truncate");
@@ -672,35 +723,35 @@ static void limit_memory(void) { // to ROOM more than now
 }
 
 static void out_of_memory_child(void) {
-    KvShape shape = {.n_layers = 3, .n_kv_heads = 4, .head_dim = 64, .type = KV_F32}; // 1.5 MiB a block
+    Shape shape = {.n_layers = 3, .n_kv_heads = 4, .k_dim = 64, .v_dim = 64, .type = KV_DTYPE_F32}; // 1.5 MiB a block
     Pair p = pair_open(shape);
-    if (!p.c) return;
+    if (!p.m.layers) return;
     pair_append(&p, 500, false);
     limit_memory();
     static const int sizes[] = {INT_MAX, INT_MAX - 500, 1 << 30, 1 << 22, 100000, 20000};
     const void *const *blocks[3];
     const void *first[3];
     for (int i = 0; i < N_OF(sizes); i++) {
-        uint64_t bytes = kvcache_bytes(p.c);
+        uint64_t bytes = memory_bytes(&p.m);
         for (int layer = 0; layer < 3; layer++) {
-            blocks[layer] = (const void *const *)kvcache_view(p.c, layer).blocks;
+            blocks[layer] = (const void *const *)view_of(&p, layer).blocks;
             first[layer] = blocks[layer][0];
         }
         char err[200] = "";
-        CHECK(kvcache_reserve(p.c, sizes[i], err, sizeof err) == -1, "reserve %d in 64 MiB", sizes[i]);
+        CHECK(memory_reserve(&p.m, sizes[i], err, sizeof err) == -1, "reserve %d in 64 MiB", sizes[i]);
         CHECK(one_line(err), "reserve %d: no line of text: \"%s\"", sizes[i], err);
-        CHECK(kvcache_bytes(p.c) == bytes, "a failed reserve %d changed the bytes from %llu to %llu", sizes[i],
-              (unsigned long long)bytes, (unsigned long long)kvcache_bytes(p.c));
-        CHECK(kvcache_length(p.c) == p.length, "a failed reserve changed the length");
+        CHECK(memory_bytes(&p.m) == bytes, "a failed reserve %d changed the bytes from %llu to %llu", sizes[i],
+              (unsigned long long)bytes, (unsigned long long)memory_bytes(&p.m));
+        CHECK(memory_length(&p.m) == p.length, "a failed reserve changed the length");
         for (int layer = 0; layer < 3; layer++) {
-            CHECK(kvcache_view(p.c, layer).blocks[0] == first[layer], "a failed reserve moved layer %d", layer);
+            CHECK(view_of(&p, layer).blocks[0] == first[layer], "a failed reserve moved layer %d", layer);
         }
         pair_check(&p, "after a failed reserve");
         pair_append(&p, 1, false); // and it goes on
     }
     int n_steps = 0;
     char err[200] = "";
-    while (p.length + 256 < MAX_TOKENS && !kvcache_reserve(p.c, 256, err, sizeof err)) { // to the very end, by blocks
+    while (p.length + 256 < MAX_TOKENS && !memory_reserve(&p.m, 256, err, sizeof err)) { // to the very end, by blocks
         pair_append(&p, 256, false);
         if (++n_steps > 100) break;
     }
@@ -716,10 +767,11 @@ static void out_of_memory(void) {
 
 static void closing(void) {
     kvcache_close(NULL);
+    memory_close(&(Memory){0});
     Pair p = pair_open(shapes[0]);
-    if (!p.c) return;
+    if (!p.m.layers) return;
     char err[200] = "";
-    CHECK(!kvcache_reserve(p.c, 300, err, sizeof err), "reserve: %s", err);
+    CHECK(!memory_reserve(&p.m, 300, err, sizeof err), "reserve: %s", err);
     pair_close(&p); // reserved, nothing stored
 }
 

@@ -488,16 +488,16 @@ static int text_length(const BinSpec *s) {
 static void model_child(void) {
     static const int lengths[] = {1, 2, 17, 300};
     Engine *e = open_engine();
-    int n = cpu_rung() == RUNG_SCALAR && n_tokens > 330 ? 330 : n_tokens; // it is slow
+    int n = cpu_level() == LEVEL_SCALAR && n_tokens > 330 ? 330 : n_tokens; // it is slow
     worst_of[0] = worst_of[1] = bf16_cost = 0;
     same_at_any_thread_count(e, KV_F32, n);
     against_reference(e, KV_F32, 2, n);
     for (int i = 0; i < N_OF(lengths) - quick() && lengths[i] < n; i++) against_reference(e, KV_F32, 1, lengths[i]);
     against_reference(e, KV_BF16, 2, n);
     engine_close(e);
-    if (cpu_rung() < cpu_best_rung() && cpu_rung() != below_bf16(cpu_best_rung())) return;
+    if (cpu_level() < cpu_best_level() && cpu_level() != below_bf16(cpu_best_level())) return;
     printf("    %-10s window %d, sinks %d: NMSE %.1e, with a bf16 cache %.1e (which costs %.1e)",
-           cpu_rung_name(cpu_rung()), window, n_sinks, worst_of[KV_F32], worst_of[KV_BF16], bf16_cost);
+           cpu_level_name(cpu_level()), window, n_sinks, worst_of[KV_F32], worst_of[KV_BF16], bf16_cost);
     if (of_products(KV_BF16) > 0)
         printf("; bf16 products cost %.1e, %.1e", products_cost[KV_F32], products_cost[KV_BF16]);
     printf("\n");
@@ -620,7 +620,7 @@ static void no_trace(const Engine *e, KvType kv) {
 static void reuse_child(void) {
     Engine *e = open_engine();
     if (!window || !quick()) reuse_by(e, KV_F32);
-    if (!window || cpu_rung() != RUNG_SCALAR) reuse_by(e, KV_BF16);
+    if (!window || cpu_level() != LEVEL_SCALAR) reuse_by(e, KV_BF16);
     if (!window) no_trace(e, KV_F32);
     if (!window) no_trace(e, KV_BF16);
     engine_close(e);

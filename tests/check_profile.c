@@ -26,7 +26,8 @@ static atomic_int helped;
 
 // The caller's item ends when the other one has begun, which then takes 20 ms.
 static void wait_for_the_other(void *context, int item, int worker) {
-    (void)context, (void)item;
+    (void)context;
+    (void)item;
     if (worker > 0) atomic_store(&helped, 1);
     if (worker > 0) nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
     while (!atomic_load(&helped)) nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
@@ -40,9 +41,9 @@ static void test_waiting(void) {
         return;
     }
     ThreadPool *pool = threads_start(2, err, sizeof err);
-    CHECK(pool && !threads_profile(pool), "%s", err);
+    CHECK(pool, "%s", err);
     if (!pool) return;
-    threads_set_profile(pool, &p);
+    threads_set_hook(pool, profile_region, &p);
     profile_begin(&p, PROFILE_GATE);
     threads_for(pool, 2, wait_for_the_other, NULL);
     profile_end(&p, 0, 0);
@@ -53,7 +54,7 @@ static void test_waiting(void) {
     CHECK(p.rows[PROFILE_OTHER].inside == 0, "the caller alone is in no region");
     threads_for(pool, 2, wait_for_the_other, NULL);
     CHECK(p.rows[PROFILE_OTHER].inside > 0, "a region of no operation");
-    threads_set_profile(pool, NULL);
+    threads_set_hook(pool, NULL, NULL);
     threads_for(pool, 2, wait_for_the_other, NULL);
     CHECK(r->calls == 1, "found %llu calls", (unsigned long long)r->calls);
     threads_stop(pool);
@@ -72,7 +73,7 @@ static void test_linear_by_type(void) {
     CHECK(!rc, "%s", err);
     if (rc) return;
     Profile p = {0};
-    threads_set_profile(c.pool, &p);
+    compute_profile(&c, &p);
     const struct {
         const Tensor *second;
         int n, op;
@@ -93,9 +94,38 @@ static void test_linear_by_type(void) {
     compute_close(&c);
 }
 
+// A Compute times its operations and the regions of its pool from the moment it has a profile until it has none.
+static void test_compute_has_a_profile(void) {
+    enum { N = 64, DIM = 512 }; // enough for a region
+    static float x[N * DIM], y[N * DIM], ones[DIM];
+    char err[256];
+    Profile p = {0}, other = {0};
+    Compute c;
+    int rc = compute_open(&c, 2, err, sizeof err);
+    CHECK(!rc, "%s", err);
+    if (rc) return;
+    CHECK(!c.profile, "there is one at the start");
+    const ProfileRow *r = &p.rows[PROFILE_NORM];
+    const Norm norm = {.weight = ones};
+    ops_norm(&c, y, x, &norm, N, DIM, 1e-5f);
+    compute_profile(&c, &p);
+    for (int i = 0; i < 3; i++) ops_norm(&c, y, x, &norm, N, DIM, 1e-5f);
+    CHECK(r->calls == 3 && r->inside > 0 && r->inside <= r->seconds, "%llu calls, inside %g of %g",
+          (unsigned long long)r->calls, r->inside, r->seconds);
+    compute_profile(&c, &other);
+    ops_norm(&c, y, x, &norm, N, DIM, 1e-5f);
+    CHECK(r->calls == 3 && other.rows[PROFILE_NORM].calls == 1, "another profile takes over");
+    compute_profile(&c, NULL);
+    const Profile before = other;
+    ops_norm(&c, y, x, &norm, N, DIM, 1e-5f);
+    CHECK(!c.profile && !memcmp(&before, &other, sizeof other), "nothing is timed, and something was");
+    compute_close(&c);
+}
+
 int main(void) {
     RUN(test_inner_operations_count_as_outer);
     RUN(test_waiting);
     RUN(test_linear_by_type);
+    RUN(test_compute_has_a_profile);
     return test_report();
 }

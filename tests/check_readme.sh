@@ -18,6 +18,13 @@ example_compiles() {
         "$build/tests/readme_example.c" "$build/libtessera.a" -ljansson -lpcre2-8 -lutf8proc -lm -lpthread
 }
 example_writes() { "$build/tests/readme_example" | grep -q '^Once upon a time, there was'; }
+# The map of the rooms stands in README.md as a table and at the top of tessera.h: the same words.
+map_is_one() {
+    diff <(sed -n 's/^| `\([a-z/]*\/\)` | \(.*\) |$/\1 \2/p' README.md) \
+        <(sed -n 's/^\/\/   //p' src/tessera.h | awk '/^[a-z]/ { if (line) print line; line = $0; next }
+            { sub(/^ */, " "); line = line $0 } END { print line }' | sed 's/  */ /g')
+}
+check map_is_one
 check example_is_short example_is_short
 check example_compiles example_compiles
 check example_writes example_writes

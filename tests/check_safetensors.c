@@ -1,5 +1,6 @@
 // check_safetensors: the safetensors reader and the lookups by shape. Good files of every dtype and alignment, written
-// here; shards; real files; every truncation; crafted hostile files and indexes.
+// here; shards; real files; every truncation. Malformed headers and indexes are in bad/safetensors.txt and
+// bad/shard_index.txt.
 //
 // Every file is read twice: mapped, and from memory of exactly its size, where a sanitizer sees each byte too far.
 // In the tables below JSON is written with ' for ".
@@ -338,12 +339,6 @@ static void test_many_tensors(void) {
     free(bytes);
     free(exact);
 
-    n = (size_t)sprintf(header, "{\""); // the message is cut, and stays on its line
-    for (int i = 0; i < 3000; i++, n += 2) memcpy(header + n, "\\n", 2);
-    n += (size_t)sprintf(header + n, "\":1}");
-    bytes = file_of(header, n, 0, &size);
-    expect_bad(bytes, size, "tensor ????", "a name of newlines");
-    free(bytes);
     free(header);
     free(name);
 }
@@ -391,246 +386,9 @@ static void test_truncated_files(void) {
 
 // -- hostile files
 
-typedef struct {
-    const char *what, *header;
-    int n_data;
-    const char *want;
-} BadFile;
-
-// clang-format off
-static const BadFile bad_files[] = {
-    {"no JSON", "", 0, "not JSON"},
-    {"spaces", "        ", 0, "not JSON"},
-    {"words", "hello there", 0, "not JSON"},
-    {"an unfinished object", "{'t':{", 0, "not JSON"},
-    {"an unfinished text", "{'t", 0, "not JSON"},
-    {"text after the object", "{} x", 0, "not JSON"},
-    {"two objects", "{}{}", 0, "not JSON"},
-    {"a trailing comma", "{'__metadata__':{},}", 0, "not JSON"},
-    {"a comment", "{}//", 0, "not JSON"},
-    {"NaN", "{'t':NaN}", 0, "not JSON"},
-    {"an array", "[]", 0, "expected a JSON object"},
-    {"an array of entries", "[" ONE("'U8'", "[1]", "[0,1]") "]", 1, "expected a JSON object"},
-    {"a text", "'abc'", 0, "not JSON"},
-    {"a number", "17", 0, "not JSON"},
-    {"null", "null", 0, "not JSON"},
-    {"a name twice", "{" BYTES("t", 0, 1, 1) "," BYTES("t", 1, 2, 1) "}", 2, "duplicate"},
-    {"a name twice, the same bytes", "{" BYTES("t", 0, 1, 1) "," BYTES("t", 0, 1, 1) "}", 1, "duplicate"},
-    {"a name twice, once escaped", "{" BYTES("t", 0, 1, 1) "," BYTES("\\u0074", 1, 2, 1) "}", 2, "duplicate"},
-    {"metadata twice", "{'__metadata__':{},'__metadata__':{}}", 0, "duplicate"},
-    {"dtype twice", "{'t':{'dtype':'U8','dtype':'F32','shape':[1],'data_offsets':[0,1]}}", 1, "duplicate"},
-    {"a newline in a name", "{'a\nb':1}", 0, "not JSON"},
-    {"a control character in a name", "{'a\001b':1}", 0, "not JSON"},
-    {"an escaped newline in a name", "{'a\\nb':1}", 0, "tensor a?b: expected an object"},
-    {"an escaped escape in a name", "{'\\u001b[31m':1}", 0, "tensor ?[31m: expected an object"},
-    {"an escaped delete in a name", "{'a\\u007f\\rb':1}", 0, "tensor a??b: expected an object"},
-    {"an escaped NUL in a name", "{'a\\u0000b':1}", 0, "not JSON"},
-    {"an escaped NUL in a dtype", ONE("'U8\\u0000'", "[1]", "[0,1]"), 1, "not JSON"},
-    {"bytes that are not UTF-8", "{'a\xff':1}", 0, "not JSON"},
-    {"an overlong slash", "{'\xc0\xaf':1}", 0, "not JSON"},
-    {"half a surrogate pair", "{'\\ud800':1}", 0, "not JSON"},
-    {"a newline in a dtype", ONE("'U\\n8'", "[1]", "[0,1]"), 1, "found U?8"},
-
-    {"entry: a number", "{'t':5}", 0, "tensor t: expected an object"},
-    {"entry: an array", "{'t':['F32',[2],[0,8]]}", 8, "tensor t: expected an object"},
-    {"entry: a text", "{'t':'F32'}", 0, "tensor t: expected an object"},
-    {"entry: null", "{'t':null}", 0, "tensor t: expected an object"},
-    {"entry: empty", "{'t':{}}", 0, "tensor t: dtype: expected F32, F16, BF16"},
-    {"the second entry", "{" BYTES("t", 0, 1, 1) ",'u':1}", 1, "tensor u: expected an object"},
-    {"metadata of another case", "{'__METADATA__':{'format':'pt'}}", 0, "tensor __METADATA__: dtype"},
-
-    {"dtype: missing", "{'t':{'shape':[2],'data_offsets':[0,8]}}", 8, "tensor t: dtype: expected F32, F16, BF16"},
-    {"dtype: unknown", ONE("'F33'", "[2]", "[0,8]"), 8, "tensor t: dtype: expected F32, F16, BF16, ..., found F33"},
-    {"dtype: lower case", ONE("'f32'", "[2]", "[0,8]"), 8, "tensor t: dtype: expected F32"},
-    {"dtype: a longer word", ONE("'F32 '", "[2]", "[0,8]"), 8, "tensor t: dtype: expected F32"},
-    {"dtype: empty", ONE("''", "[2]", "[0,8]"), 8, "tensor t: dtype: expected F32"},
-    {"dtype: a number", ONE("32", "[2]", "[0,8]"), 8, "tensor t: dtype: expected F32"},
-    {"dtype: null", ONE("null", "[2]", "[0,8]"), 8, "tensor t: dtype: expected F32"},
-    {"dtype: an array", ONE("['F32']", "[2]", "[0,8]"), 8, "tensor t: dtype: expected F32"},
-    {"dtype: of another case", "{'t':{'DType':'F32','shape':[2],'data_offsets':[0,8]}}", 8,
-     "tensor t: dtype: expected"},
-
-    {"shape: missing", "{'t':{'dtype':'F32','data_offsets':[0,8]}}", 8, "tensor t: shape: expected an array"},
-    {"shape: a number", ONE("'F32'", "2", "[0,8]"), 8, "tensor t: shape: expected an array"},
-    {"shape: a text", ONE("'F32'", "'2'", "[0,8]"), 8, "tensor t: shape: expected an array"},
-    {"shape: an object", ONE("'F32'", "{'0':2}", "[0,8]"), 8, "tensor t: shape: expected an array"},
-    {"shape: null", ONE("'F32'", "null", "[0,4]"), 4, "tensor t: shape: expected an array"},
-    {"shape: negative", ONE("'F32'", "[-2]", "[0,8]"), 8, "tensor t: shape: expected whole numbers >= 0"},
-    {"shape: two negatives", ONE("'F32'", "[-1,-2]", "[0,8]"), 8, "tensor t: shape: expected whole numbers >= 0"},
-    {"shape: -1 of no values", ONE("'F32'", "[0,-1]", "[0,0]"), 0, "tensor t: shape: expected whole numbers >= 0"},
-    {"shape: the least integer", ONE("'U8'", "[-9223372036854775808]", "[0,0]"), 0, "tensor t: shape: expected whole"},
-    {"shape: a float", ONE("'F32'", "[2.0]", "[0,8]"), 8, "tensor t: shape: expected whole numbers >= 0"},
-    {"shape: 1e0", ONE("'F32'", "[1e0]", "[0,4]"), 4, "tensor t: shape: expected whole numbers >= 0"},
-    {"shape: a text inside", ONE("'F32'", "['2']", "[0,8]"), 8, "tensor t: shape: expected whole numbers >= 0"},
-    {"shape: null inside", ONE("'F32'", "[null]", "[0,4]"), 4, "tensor t: shape: expected whole numbers >= 0"},
-    {"shape: true inside", ONE("'F32'", "[true]", "[0,4]"), 4, "tensor t: shape: expected whole numbers >= 0"},
-    {"shape: nested", ONE("'F32'", "[[2]]", "[0,8]"), 8, "tensor t: shape: expected whole numbers >= 0"},
-    {"shape: 5 dimensions", ONE("'F32'", "[1,1,1,1,2]", "[0,8]"), 8, "at most 4 dimensions, found 5"},
-    {"shape: 5 dimensions, no values", ONE("'F32'", "[0,1,1,1,2]", "[0,0]"), 0, "at most 4 dimensions, found 5"},
-    {"shape: 2^63", ONE("'U8'", "[9223372036854775808]", "[0,8]"), 8, "not JSON"},
-    {"shape: 4 x 2^62 wraps to 0", ONE("'F32'", "[4611686018427387904]", "[0,0]"), 0, "does not fit 64 bits"},
-    {"shape: 2^32 x 2^32 wraps to 0", ONE("'U8'", "[4294967296,4294967296]", "[0,0]"), 0, "does not fit 64 bits"},
-    {"shape: 2^16 to the 4th wraps to 0", ONE("'U8'", "[65536,65536,65536,65536]", "[0,0]"), 0, "does not fit 64 bits"},
-    {"shape: (2^32 + 1)^2 wraps to 2^33 + 1", ONE("'U8'", "[4294967297,4294967297]", "[0,8589934593]"), 8,
-     "does not fit 64 bits"},
-    {"shape: 4 (2^62 + 2) wraps to 8", ONE("'F32'", "[4611686018427387906]", "[0,8]"), 8, "does not fit 64 bits"},
-    {"shape: 2^63 bytes", ONE("'U8'", "[4294967296,2147483648]", "[0,0]"), 0,
-     "data_offsets: expected 9223372036854775808 bytes by its dtype and shape, found 0 to 0"},
-    {"shape: 2^64 - 8 bytes", ONE("'F64'", "[2305843009213693951]", "[0,8]"), 8,
-     "data_offsets: expected 18446744073709551608 bytes"},
-    {"shape: 2^63 bytes of floats", ONE("'F32'", "[2147483648,1073741824]", "[0,9223372036854775807]"), 8,
-     "data_offsets: expected 9223372036854775808 bytes"},
-    {"shape: 2^64 - 8 bytes, and the offsets wrap as they do", "{" BYTES("a", 0, 8, 8) ","
-     ENTRY("t", "'F64'", "[2305843009213693951]", "[8,0]") "}", 0, "expected 18446744073709551608 bytes"},
-    {"shape: no values, but bytes", ONE("'F32'", "[0]", "[0,4]"), 4, "data_offsets: expected 0 bytes"},
-    {"shape: a scalar, no bytes", ONE("'F32'", "[]", "[0,0]"), 0, "data_offsets: expected 4 bytes"},
-
-    {"offsets: missing", "{'t':{'dtype':'F32','shape':[2]}}", 8, "tensor t: data_offsets: expected two whole numbers"},
-    {"offsets: none", ONE("'F32'", "[2]", "[]"), 8, "tensor t: data_offsets: expected two whole numbers"},
-    {"offsets: one", ONE("'F32'", "[2]", "[8]"), 8, "tensor t: data_offsets: expected two whole numbers"},
-    {"offsets: three", ONE("'F32'", "[2]", "[0,8,8]"), 8, "tensor t: data_offsets: expected two whole numbers"},
-    {"offsets: an object", ONE("'F32'", "[2]", "{'0':0,'1':8}"), 8, "data_offsets: expected two whole numbers"},
-    {"offsets: a text", ONE("'F32'", "[2]", "'08'"), 8, "tensor t: data_offsets: expected two whole numbers"},
-    {"offsets: texts", ONE("'F32'", "[2]", "['0','8']"), 8, "tensor t: data_offsets: expected two whole numbers"},
-    {"offsets: floats", ONE("'F32'", "[2]", "[0.0,8.0]"), 8, "tensor t: data_offsets: expected two whole numbers"},
-    {"offsets: null", ONE("'F32'", "[2]", "[null,8]"), 8, "tensor t: data_offsets: expected two whole numbers"},
-    {"offsets: negative", ONE("'F32'", "[2]", "[-8,0]"), 8, "tensor t: data_offsets: expected two whole numbers >= 0"},
-    {"offsets: both negative", ONE("'F32'", "[2]", "[-16,-8]"), 8, "data_offsets: expected two whole numbers >= 0"},
-    {"offsets: reversed", ONE("'F32'", "[2]", "[8,0]"), 8,
-     "data_offsets: expected 8 bytes by its dtype and shape, found 8 to 0"},
-    {"offsets: reversed, no values", ONE("'F32'", "[0]", "[8,0]"), 8, "data_offsets: expected 0 bytes"},
-    {"offsets: 2^63", ONE("'U8'", "[8]", "[0,9223372036854775808]"), 8, "not JSON"},
-    {"offsets: 2^64", ONE("'U8'", "[8]", "[18446744073709551616,8]"), 8, "not JSON"},
-    {"offsets: 2^64 + 8", ONE("'U8'", "[8]", "[0,18446744073709551624]"), 8, "not JSON"},
-    {"offsets: 1e400", ONE("'U8'", "[8]", "[0,1e400]"), 8, "not JSON"},
-    {"offsets: 4 bytes for 8", ONE("'F32'", "[2]", "[0,4]"), 4,
-     "expected 8 bytes by its dtype and shape, found 0 to 4"},
-    {"offsets: 9 bytes for 8", ONE("'F32'", "[2]", "[0,9]"), 9,
-     "expected 8 bytes by its dtype and shape, found 0 to 9"},
-    {"offsets: F16 as long as F32", ONE("'F16'", "[2]", "[0,8]"), 8, "expected 4 bytes by its dtype and shape"},
-    {"offsets: BF16 as long as F32", ONE("'BF16'", "[2]", "[0,8]"), 8, "expected 4 bytes by its dtype and shape"},
-    {"offsets: I64 as long as F32", ONE("'I64'", "[2]", "[0,8]"), 8, "expected 16 bytes by its dtype and shape"},
-    {"offsets: bits as bytes", ONE("'BOOL'", "[8]", "[0,1]"), 1, "expected 8 bytes by its dtype and shape"},
-    {"offsets: counted from the file", ONE("'F32'", "[2]", "[72,80]"), 8, "expected to begin at 0, found 72"},
-
-    {"beyond the file", ONE("'F32'", "[3]", "[0,12]"), 8, "the file is too short: expected 12 bytes of data"},
-    {"far beyond the file", ONE("'U8'", "[9223372036854775807]", "[0,9223372036854775807]"), 8,
-     "the file is too short: expected 9223372036854775807 bytes"},
-    {"all beyond the file", ONE("'U8'", "[8]", "[9223372036854775799,9223372036854775807]"), 8,
-     "found 9223372036854775799"},
-    {"ends that add up past 2^63", "{" BYTES("a", 0, 9223372036854775807, 9223372036854775807) ","
-     BYTES("b", 9223372036854775807, 9223372036854775807, 0) "}", 8, "the file is too short"},
-    {"the file is too short", ONE("'F32'", "[2]", "[0,8]"), 7,
-     "the file is too short: expected 8 bytes of data by its header, found 7"},
-    {"no data at all", ONE("'F32'", "[2]", "[0,8]"), 0, "the file is too short: expected 8 bytes"},
-    {"a trailing byte", ONE("'F32'", "[2]", "[0,8]"), 9,
-     "bytes follow the last tensor: expected 8 bytes of data by its header, found 9"},
-    {"trailing bytes, no tensor", "{}", 4, "bytes follow the last tensor: expected 0 bytes"},
-    {"trailing bytes, an empty tensor", ONE("'F32'", "[0]", "[0,0]"), 4, "bytes follow the last tensor"},
-    {"a hole at the start", "{" BYTES("a", 1, 4, 3) "}", 4,
-     "tensor a: data_offsets: expected to begin at 0, found 1: a hole"},
-    {"a hole in the middle", "{" BYTES("a", 0, 2, 2) "," BYTES("b", 3, 4, 1) "}", 4,
-     "tensor b: data_offsets: expected to begin at 2, found 3: a hole"},
-    {"a hole in the middle, reversed", "{" BYTES("b", 3, 4, 1) "," BYTES("a", 0, 2, 2) "}", 4,
-     "tensor b: data_offsets: expected to begin at 2, found 3: a hole"},
-    {"a hole at the end", "{" BYTES("a", 0, 2, 2) "," BYTES("b", 2, 3, 1) "}", 4, "bytes follow the last tensor"},
-    {"a hole at the end, an empty tensor behind it", "{" BYTES("a", 0, 3, 3) "," BYTES("b", 4, 4, 0) "}", 4,
-     "tensor b: data_offsets: expected to begin at 3, found 4: a hole"},
-    {"an overlap", "{" BYTES("a", 0, 3, 3) "," BYTES("b", 2, 4, 2) "}", 4,
-     "tensor b: data_offsets: expected to begin at 3, found 2: an overlap"},
-    {"an overlap, reversed", "{" BYTES("b", 2, 4, 2) "," BYTES("a", 0, 3, 3) "}", 4,
-     "expected to begin at 3, found 2: an overlap"},
-    {"the same bytes twice", "{" BYTES("a", 0, 4, 4) "," BYTES("b", 0, 4, 4) "}", 4, "found 0: an overlap"},
-    {"the same bytes twice, half the data", "{" BYTES("a", 0, 4, 4) "," BYTES("b", 0, 4, 4) "}", 8,
-     "found 0: an overlap"},
-    {"one inside another", "{" BYTES("a", 0, 4, 4) "," BYTES("b", 1, 2, 1) "}", 4, "found 1: an overlap"},
-    {"an empty one inside another", "{" BYTES("a", 0, 4, 4) "," BYTES("b", 2, 2, 0) "}", 4, "found 2: an overlap"},
-    {"an empty one behind the end", "{" BYTES("a", 0, 4, 4) "," BYTES("b", 5, 5, 0) "}", 4, "found 5: a hole"},
-    {"an overlap that fills a hole", "{" BYTES("a", 0, 2, 2) "," BYTES("b", 1, 3, 2) "," BYTES("c", 4, 5, 1) "}", 5,
-     "tensor b: data_offsets: expected to begin at 2, found 1: an overlap"},
-};
-// clang-format on
-
-static int n_hostile; // cases tried
-
-static void expect_bad_header(const char *header, size_t n_header, int n_data, const char *want, const char *what) {
-    size_t n;
-    uint8_t *bytes = file_of(header, n_header, (size_t)n_data, &n);
-    expect_bad(bytes, n, want, what);
-    free(bytes);
-    n_hostile++;
-}
-
-static void test_hostile_headers(void) {
-    for (int i = 0; i < N_OF(bad_files); i++) {
-        const BadFile *b = &bad_files[i];
-        char *header = json_of(b->header);
-        expect_bad_header(header, strlen(header), b->n_data, b->want, b->what);
-        free(header);
-    }
-    static const char nul_inside[] = "{\"a\0b\":1}", nul_behind[] = "{}\0\0";
-    expect_bad_header(nul_inside, sizeof nul_inside - 1, 0, "not JSON", "a NUL in a name");
-    expect_bad_header(nul_behind, sizeof nul_behind - 1, 0, "not JSON", "padded with NUL");
-}
-
-// n times `open`, then `middle`, then n times `close`.
-static void expect_bad_nest(int n, const char *open, const char *middle, const char *close, const char *want) {
-    size_t n_open = strlen(open), n_close = strlen(close), n_middle = strlen(middle), at = 0;
-    char *text = malloc((n_open + n_close) * (size_t)n + n_middle + 1), what[40];
-    for (int i = 0; i < n; i++, at += n_open) memcpy(text + at, open, n_open);
-    memcpy(text + at, middle, n_middle);
-    at += n_middle;
-    for (int i = 0; i < n; i++, at += n_close) memcpy(text + at, close, n_close);
-    snprintf(what, sizeof what, "%d times %s", n, open);
-    expect_bad_header(text, at, 0, want, what);
-    free(text);
-}
-
-static void test_deep_headers(void) {
-    expect_bad_nest(1000000, "[", "", "]", "not JSON");
-    expect_bad_nest(1000000, "[", "", "", "not JSON");
-    expect_bad_nest(200000, "{\"t\":", "1", "}", "not JSON");
-    expect_bad_nest(200000, "{\"t\":", "", "", "not JSON");
-    expect_bad_nest(1000, "[", "", "]", "expected a JSON object");
-    expect_bad_nest(1000, "{\"t\":", "1", "}", "tensor t: dtype: expected");
-    char *shape = malloc(300000);
-    size_t n = (size_t)sprintf(shape, "{\"t\":{\"dtype\":\"U8\",\"shape\":[1");
-    for (int i = 0; i < 100000; i++, n += 2) memcpy(shape + n, ",1", 2);
-    n += (size_t)sprintf(shape + n, "],\"data_offsets\":[0,1]}}");
-    expect_bad_header(shape, n, 1, "at most 4 dimensions, found 100001", "100001 dimensions");
-    free(shape);
-}
-
-static void test_hostile_lengths(void) {
-    static const struct {
-        uint64_t length;
-        int n_rest; // bytes that follow
-        const char *want;
-    } cases[] = {
-        {0, 0, "not JSON"},
-        {0, 2, "not JSON"},
-        {1, 2, "not JSON"},
-        {3, 2, "at byte 8: header: expected 3 bytes, found 2 before the end of the file"},
-        {2, 0, "at byte 8: header: expected 2 bytes, found 0 before the end of the file"},
-        {100000000, 2, "at byte 8: header: expected 100000000 bytes, found 2"},
-        {100000001, 2, "header length: expected at most 100000000, found 100000001"},
-        {UINT32_MAX, 2, "header length: expected at most 100000000, found 4294967295"},
-        {1ull << 32 | 2, 2, "header length: expected at most 100000000, found 4294967298"}, // 2 in 32 bits
-        {1ull << 63, 2, "header length: expected at most 100000000, found 9223372036854775808"},
-        {1ull << 63 | 2, 2, "found 9223372036854775810"},
-        {UINT64_MAX - 7, 2, "found 18446744073709551608"}, // 8 more is 0
-        {UINT64_MAX - 5, 2, "found 18446744073709551610"}, // 8 more is 2
-        {UINT64_MAX, 2, "header length: expected at most 100000000, found 18446744073709551615"},
-    };
-    for (int i = 0; i < N_OF(cases); i++) {
-        uint8_t bytes[10] = {0, 0, 0, 0, 0, 0, 0, 0, '{', '}'};
-        char what[64];
-        memcpy(bytes, &cases[i].length, 8);
-        snprintf(what, sizeof what, "a header of %llu bytes", (unsigned long long)cases[i].length);
-        expect_bad(bytes, 8 + (size_t)cases[i].n_rest, cases[i].want, what);
-        n_hostile++;
-    }
-    for (uint64_t length = 100000000; length <= 100000001; length++) { // and as many bytes, which no disk holds
+// A header as long as may be, and longer, with as many bytes, which no disk holds.
+static void test_longest_headers(void) {
+    for (uint64_t length = 100000000; length <= 100000001; length++) {
         write_bytes(ST, &length, 8);
         CHECK(!truncate(ST, (off_t)length + 8), "truncate");
         expect_bad_path(ST, ST, length > 100000000 ? "expected at most 100000000" : "not JSON", "zeros to the cap");
@@ -664,17 +422,6 @@ static void test_changed_bytes(void) {
     free(g.bytes);
 }
 
-static void test_no_room_for_the_line(void) {
-    Weights w;
-    char err[8] = "1234567";
-    CHECK(load_safetensors(&w, in_folder("absent"), NULL, 0) == -1, "NULL");
-    CHECK(load_safetensors(&w, in_folder("absent"), err, 5) == -1 && !strcmp(err, "/tmp") && err[5] == '6', "'%s'",
-          err);
-    write_bytes(ST, "\5\0\0\0\0\0\0\0{'a':", 13);
-    CHECK(load_safetensors(&w, ST, NULL, 0) == -1 && all_zero(&w, sizeof w), "NULL");
-    CHECK(load_safetensors(&w, ST, err, 1) == -1 && !err[0], "room for nothing");
-}
-
 // -- folders
 
 // A file with tensors of one byte; names end at NULL. The bytes count from `first`.
@@ -701,10 +448,6 @@ static void make_shards(void) {
     write_shard("1.safetensors", (const char *const[]){"a", "b", NULL}, 10);
     write_shard("2.safetensors", (const char *const[]){"c", NULL}, 20);
     write_shard("three", (const char *const[]){"d", NULL}, 30);
-    write_shard("a.again", (const char *const[]){"e", "a", NULL}, 40);
-    write_file("bad.safetensors", "\2\0\0\0\0\0\0\0{}?", 11);
-    write_file("cut", "\2\0\0\0", 4);
-    CHECK(!mkdir(in_folder("folder"), 0777), "mkdir");
 }
 
 // Loads, and holds exactly these tensors with these bytes.
@@ -743,78 +486,9 @@ static void test_shards(void) {
                     "a bad model.safetensors");
 }
 
-// `at`: the file that the line begins with; NULL: any in the folder.
-// clang-format off
-static const struct {
-    const char *what, *index, *at, *want;
-} bad_indexes[] = {
-    {"not JSON", "{'weight_map':", INDEX, "not JSON"},
-    {"an array", "[]", INDEX, "expected a JSON object"},
-    {"empty", "{}", INDEX, "weight_map: expected tensors and their files, found none"},
-    {"null", "{'weight_map':null}", INDEX, "weight_map: expected tensors and their files, found none"},
-    {"a map of another name", "{'weight-map':{'a':'1.safetensors'}}", INDEX,
-     "weight_map: expected tensors and their files, found none"},
-    {"an array as map", "{'weight_map':['1.safetensors']}", INDEX, "weight_map: expected an object, found an array"},
-    {"a text as map", "{'weight_map':'1.safetensors'}", INDEX, "weight_map: expected an object, found a text"},
-    {"a number as map", "{'weight_map':1}", INDEX, "weight_map: expected an object, found a whole number"},
-    {"two maps", "{'weight_map':{'a':'three'},'weight_map':{'d':'three'}}", INDEX, "not JSON: duplicate"},
-    {"a tensor twice", "{'weight_map':{'d':'three','d':'three'}}", INDEX, "not JSON: duplicate"},
-    {"a file: a number", "{'weight_map':{'a':1}}", INDEX, "a: expected the name of a file in this folder"},
-    {"a file: null", "{'weight_map':{'a':null}}", INDEX, "a: expected the name of a file in this folder"},
-    {"a file: an array", "{'weight_map':{'a':['1.safetensors']}}", INDEX,
-     "a: expected the name of a file in this folder"},
-    {"a file: empty", "{'weight_map':{'a':''}}", INDEX, "a: expected the name of a file in this folder"},
-    {"a file: from the root", "{'weight_map':{'a':'/etc/passwd'}}", INDEX,
-     "expected the name of a file in this folder"},
-    {"a file: above", "{'weight_map':{'a':'../st.safetensors'}}", INDEX, "expected the name of a file in this folder"},
-    {"a file: here, with a slash", "{'weight_map':{'a':'./1.safetensors'}}", INDEX,
-     "expected the name of a file in this"},
-    {"a file: in a folder", "{'weight_map':{'a':'folder/x'}}", INDEX, "expected the name of a file in this folder"},
-    {"a file: a slash behind", "{'weight_map':{'a':'1.safetensors/'}}", INDEX,
-     "expected the name of a file in this folder"},
-    {"a file: ..", "{'weight_map':{'a':'..'}}", NULL, "expected"},
-    {"a file: .", "{'weight_map':{'a':'.'}}", NULL, "expected"},
-    {"a file: a folder", "{'weight_map':{'a':'folder'}}", "folder", "expected a regular file, found a directory"},
-    {"a file: absent", "{'weight_map':{'a':'4.safetensors'}}", "4.safetensors", "No such file or directory"},
-    {"a file: the second is absent", "{'weight_map':{'a':'1.safetensors','b':'1.safetensors','c':'4.safetensors'}}",
-     "4.safetensors", "No such file or directory"},
-    {"a file: a newline", "{'weight_map':{'a':'1\\n2'}}", NULL, "No such file"},
-    {"a file: NUL", "{'weight_map':{'a':'1.safetensors\\u0000/x'}}", INDEX, "not JSON"},
-    {"a file: the index", "{'weight_map':{'a':'" INDEX "'}}", INDEX, "header length"},
-    {"a bad shard", "{'weight_map':{'x':'bad.safetensors'}}", "bad.safetensors", "bytes follow the last tensor"},
-    {"a cut shard", "{'weight_map':{'a':'1.safetensors','b':'1.safetensors','x':'cut'}}", "cut",
-     "header length: expected"},
-    {"a tensor in no shard",
-     "{'weight_map':{'a':'1.safetensors','b':'1.safetensors','x':'2.safetensors','c':'2.safetensors'}}",
-     INDEX, "weight_map: tensor x: not found in its file"},
-    {"a tensor with newlines, in no shard", "{'weight_map':{'d':'three','x\\n\\ny':'three'}}", INDEX,
-     "weight_map: tensor x??y: not found in its file"},
-    {"a tensor in two shards", "{'weight_map':{'a':'1.safetensors','b':'1.safetensors','e':'a.again'}}", NULL,
-     "tensor a: expected once, found twice"},
-};
-// clang-format on
-
-static void expect_bad_index(const char *index, const char *at, const char *want, const char *what) {
-    write_json(INDEX, index);
-    expect_bad_path(folder, at ? in_folder(at) : folder, want, what);
-    n_hostile++;
-}
-
-static void test_hostile_indexes(void) {
+// An empty tensor that the index names.
+static void test_index_of_nothing(void) {
     make_shards();
-    for (int i = 0; i < N_OF(bad_indexes); i++) {
-        expect_bad_index(bad_indexes[i].index, bad_indexes[i].at, bad_indexes[i].want, bad_indexes[i].what);
-    }
-}
-
-// The index and the shards must name the same tensors, each in the shard that the index says.
-static void test_index_is_complete(void) {
-    make_shards();
-    expect_bad_index("{'weight_map':{'a':'1.safetensors','b':'2.safetensors','c':'2.safetensors'}}", INDEX,
-                     "1.safetensors: expected 1 tensors, found 2", "a tensor in another shard");
-    expect_bad_index("{'weight_map':{'a':'1.safetensors'}}", INDEX, "expected",
-                     "a tensor that the index does not name");
-    expect_bad_index("{'weight_map':{}}", INDEX, "expected", "an index of nothing");
     char *header = json_of("{" ENTRY("n", "'F32'", "[0]", "[0,0]") "," BYTES("x", 0, 1, 1) "}");
     size_t n;
     uint8_t *bytes = file_of(header, strlen(header), 1, &n);
@@ -951,7 +625,7 @@ static void check_real(const char *path, const char *config_key, const char *con
     Weights w;
     Settings config;
     CHECK(!load_config(&config, path, err, sizeof err), "%s", err);
-    CHECK(!strcmp(settings_text(&config, config_key, ""), config_text), "%s: %s", config_key, err);
+    CHECK(!strcmp(settings_string(&config, config_key, ""), config_text), "%s: %s", config_key, err);
     settings_free(&config);
     int rc = load_safetensors(&w, path, err, sizeof err);
     CHECK(!rc, "%s", err);
@@ -997,20 +671,15 @@ int main(void) {
     RUN(test_many_tensors);
     RUN(test_joined_files);
     RUN(test_truncated_files);
-    RUN(test_hostile_headers);
-    RUN(test_deep_headers);
-    RUN(test_hostile_lengths);
+    RUN(test_longest_headers);
     RUN(test_changed_bytes);
-    RUN(test_no_room_for_the_line);
     RUN(test_shards);
-    RUN(test_hostile_indexes);
-    RUN(test_index_is_complete);
+    RUN(test_index_of_nothing);
     RUN(test_folders);
     RUN(test_huge_and_empty);
     RUN(test_lookup);
     RUN(test_real_bart);
     RUN(test_real_stories);
     folder_remove();
-    printf("  %d hostile cases\n", n_hostile);
     return test_report();
 }

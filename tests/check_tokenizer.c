@@ -1,8 +1,9 @@
 // check_tokenizer: encoding against a slow copy of llama2.c's algorithm and against llama.cpp's known ids; decoding
 // against an independent reading of the UTF-8 rules; round trips; what no text may produce; the time of a megabyte.
-#include "test.h"
+#include "ids.h"
 
 #include "load.h"
+#include "textstream.h"
 
 #include <limits.h>
 #include <math.h>
@@ -405,29 +406,7 @@ static void llama_cpp_ids(void) {
     SKIP_WITHOUT(LLAMA2);
     SKIP_WITHOUT(LLAMA_CPP ".inp");
     Subject s = subject_open(LLAMA2, 32000);
-    size_t n;
-    char *inputs = slurp(LLAMA_CPP ".inp", &n), *outputs = slurp(LLAMA_CPP ".out", &n);
-    static const char mark[] = "\n__ggml_vocab_test__\n";
-    char *in = inputs, *line = outputs;
-    int n_cases = 0;
-    for (char *line_end; (line_end = strchr(line, '\n')); line = line_end + 1, n_cases++) {
-        char *in_end = strstr(in, mark);
-        size_t len = in_end ? (size_t)(in_end - in) : strlen(in);
-        int32_t *ids;
-        int n_ids = encode(&s, in, len, 0, &ids), i = 0;
-        for (char *p = line, *next;; p = next, i++) {
-            long id = strtol(p, &next, 10);
-            if (next == p || next > line_end) break;
-            CHECK(i < n_ids && ids[i] == id, "case %d, id %d: expected %ld, found %d", n_cases, i, id,
-                  i < n_ids ? ids[i] : -1);
-        }
-        CHECK(i == n_ids, "case %d: expected %d ids, found %d", n_cases, i, n_ids);
-        free(ids);
-        if (in_end) in = in_end + strlen(mark);
-    }
-    CHECK(n_cases == 46, "%d cases", n_cases);
-    free(inputs);
-    free(outputs);
+    known_ids(s.t, LLAMA_CPP, true);
     subject_close(&s);
 }
 
@@ -453,14 +432,6 @@ static void unknown_characters(void) {
     subject_close(&s);
 }
 
-static void expect_ids(const Subject *s, const char *text, unsigned flags, int n, const int *expected) {
-    int32_t *ids;
-    int n_ids = encode(s, text, strlen(text), flags, &ids);
-    CHECK(n_ids == n, "%s: %d ids, expected %d", text, n_ids, n);
-    for (int i = 0; i < n && i < n_ids; i++) CHECK(ids[i] == expected[i], "%s: id %d is %d", text, i, ids[i]);
-    free(ids);
-}
-
 // Equal scores (0 and -0 are equal) go left to right, whichever id is lower; NaN never merges.
 static void equal_scores(void) {
     static const char text[] = "abcd";
@@ -471,7 +442,7 @@ static void equal_scores(void) {
         put_piece(&v, "ab", 2, zeros & 2 ? -0.0f : 0.0f, TOKEN_NORMAL); // 5
         put_piece(&v, "cd", 2, NAN, TOKEN_NORMAL);                      // 6
         Subject s = {.t = tokenizer_new(&v, NULL, 0)};
-        expect_ids(&s, "abcd", 0, 3, (int[]){5, 2, 3});
+        text_ids(s.t, "abcd", 0, (int[]){5, 2, 3}, 3);
         subject_close(&s);
     }
 }
@@ -491,15 +462,15 @@ static void special_tokens(void) {
     put_piece(&v, "a", 1, 5, TOKEN_NORMAL);              // 271: the text of piece 264
     put_piece(&v, "", 0, 5, TOKEN_CONTROL);              // 272
     s.t = tokenizer_new(&v, NULL, 0);
-    expect_ids(&s, "<s>", 0, 3, (int[]){263, 266, 261});
-    expect_ids(&s, "<s>", TOKENIZE_SPECIAL, 1, (int[]){1});
-    expect_ids(&s, "<s> a", TOKENIZE_SPECIAL, 3, (int[]){1, 263, 269});
-    expect_ids(&s, "<s><s>a</s>", TOKENIZE_SPECIAL, 3, (int[]){1, 268, 2});
-    expect_ids(&s, "a<s>/a", TOKENIZE_SPECIAL, 5, (int[]){269, 1, 263, 262, 264}); // the prefix again
-    expect_ids(&s, "</s>a", TOKENIZE_SPECIAL | TOKENIZE_BOS, 3, (int[]){1, 2, 269});
-    expect_ids(&s, "ab", 0, 2, (int[]){269, 265});
-    expect_ids(&s, "ab", TOKENIZE_SPECIAL, 2, (int[]){269, 270});
-    expect_ids(&s, "", TOKENIZE_BOS | TOKENIZE_SPECIAL, 1, (int[]){1});
+    text_ids(s.t, "<s>", 0, (int[]){263, 266, 261}, 3);
+    text_ids(s.t, "<s>", TOKENIZE_SPECIAL, (int[]){1}, 1);
+    text_ids(s.t, "<s> a", TOKENIZE_SPECIAL, (int[]){1, 263, 269}, 3);
+    text_ids(s.t, "<s><s>a</s>", TOKENIZE_SPECIAL, (int[]){1, 268, 2}, 3);
+    text_ids(s.t, "a<s>/a", TOKENIZE_SPECIAL, (int[]){269, 1, 263, 262, 264}, 5); // the prefix again
+    text_ids(s.t, "</s>a", TOKENIZE_SPECIAL | TOKENIZE_BOS, (int[]){1, 2, 269}, 3);
+    text_ids(s.t, "ab", 0, (int[]){269, 265}, 2);
+    text_ids(s.t, "ab", TOKENIZE_SPECIAL, (int[]){269, 270}, 2);
+    text_ids(s.t, "", TOKENIZE_BOS | TOKENIZE_SPECIAL, (int[]){1}, 1);
     check_round_trip(&s, " a", 2, TOKENIZE_BOS);
     subject_close(&s);
 }

@@ -1,8 +1,9 @@
-// check_tokenizer_json: tokenizer.json and what stands beside it: every kind of model, hostile files one wrong thing at
-// a time, every truncation, the choice of the file; and build/tokenize over them.
-#include "child.h"
+// check_tokenizer_json: tokenizer.json and what stands beside it: every kind of model, every truncation
+// (malformed ones are in bad/tokenizer_json.txt), the choice of the file; and build/tokenize over them.
+#include "bad/commands.h"
 
 #include "load.h"
+#include "textstream.h"
 #include "vocab_json.h"
 
 #include <stb/stb_ds.h>
@@ -159,95 +160,6 @@ static void holes_are_unused(void) {
 
 // ---- hostile files
 
-typedef struct {
-    const char *json, *want;
-} Bad;
-
-#define MODEL(inner) "{'model':{" inner "}}"
-#define VOCAB "'vocab':{'a':0,'b':1,'ab':2},"
-#define STEP(key, inner) "{'" key "':{" inner "},'model':{'type':'BPE'," VOCAB "'merges':[]}}"
-#define ADDED(inner) "{'added_tokens':[" inner "],'model':{'type':'BPE'," VOCAB "'merges':[]}}"
-
-static const Bad bad[] = {
-    {"", "not JSON"},
-    {"[]", "expected a JSON object"},
-    {"{", "not JSON"},
-    {"{'model':{'type':'BPE'," VOCAB "'merges':[]},'model':{}}", "duplicate"},
-    {"{}", "model.type: expected a text, not found"},
-    {"{'model':[]}", "model: expected an object"},
-    {MODEL("'type':'WordLevel','vocab':{'a':0}"), "model.type: expected BPE, Unigram or WordPiece, found 'WordLevel'"},
-    {MODEL("'type':7"), "model.type: expected a text, found a whole number"},
-    {MODEL("'type':'BPE','merges':[]"), "model.vocab: expected an object"},
-    {MODEL("'type':'BPE','vocab':null,'merges':[]"), "model.vocab: expected an object"},
-    {MODEL("'type':'BPE','vocab':{'a':0}"), "model.merges: expected an array"},
-    {MODEL("'type':'BPE','vocab':{},'merges':[]"), "expected tokens, found none"},
-    {MODEL("'type':'BPE','vocab':['a'],'merges':[]"), "expected '{', found '['"},
-    {MODEL("'type':'Unigram','vocab':{'a':0}"), "expected '[', found '{'"},
-    {MODEL("'type':'BPE','vocab':{'a':0,'b':0},'merges':[]"), "expected each id once, found 0 twice"},
-    {MODEL("'type':'BPE','vocab':{'a':0,'a':1},'merges':[]"), "expected different texts, found 'a' twice"},
-    {MODEL("'type':'BPE','vocab':{'a':-1},'merges':[]"), "expected an id from 0 to"},
-    {MODEL("'type':'BPE','vocab':{'a':70000},'merges':[]"), "found 70000"},
-    {MODEL("'type':'BPE','vocab':{'a':99999999999999999999},'merges':[]"), "expected a whole number"},
-    {MODEL("'type':'BPE','vocab':{'a':1.5},'merges':[]"), "expected a whole number, found 1.5"},
-    {MODEL("'type':'BPE','vocab':{'a':'0'},'merges':[]"), "expected a number"},
-    {MODEL("'type':'BPE','vocab':{'a':0 'b':1},'merges':[]"), "expected ',', found '\"'"},
-    {MODEL("'type':'BPE','vocab':{'a' 0},'merges':[]"), "expected ':', found '0'"},
-    {MODEL("'type':'BPE','vocab':{'\\x':0},'merges':[]"), "expected an escape of JSON"},
-    {MODEL("'type':'BPE','vocab':{'\\u12':0},'merges':[]"), "expected four hexadecimal digits"},
-    {MODEL("'type':'BPE','vocab':{'\\ud800':0},'merges':[]"), "expected a pair of surrogates"},
-    {MODEL("'type':'BPE','vocab':{'\\ud800\\u0041':0},'merges':[]"), "expected a pair of surrogates"},
-    {MODEL("'type':'BPE','vocab':{[[[[:0},'merges':[]"), "not JSON"},
-    {MODEL("'type':'BPE'," VOCAB "'merges':['a c']"),
-     "merge 0: expected two tokens that make a third, found 'a' and 'c'"},
-    {MODEL("'type':'BPE'," VOCAB "'merges':['a b','b a']"), "merge 1: expected two tokens"},
-    {MODEL("'type':'BPE'," VOCAB "'merges':['ab']"), "expected two texts with a space between"},
-    {MODEL("'type':'BPE'," VOCAB "'merges':['a b ab']"), "expected two texts with a space between"},
-    {MODEL("'type':'BPE'," VOCAB "'merges':[['a']]"), "expected ',', found ']'"},
-    {MODEL("'type':'BPE'," VOCAB "'merges':[['a','b','ab']]"), "expected ']', found ','"},
-    {MODEL("'type':'BPE'," VOCAB "'merges':[7]"), "expected '\"', found '7'"},
-    {MODEL("'type':'BPE'," VOCAB "'merges':{'a':'b'}"), "expected '[', found '{'"},
-    {MODEL("'type':'Unigram','vocab':[['a']]"), "expected ',', found ']'"},
-    {MODEL("'type':'Unigram','vocab':[['a',NaN]]"), "expected a number"},
-    {MODEL("'type':'Unigram','vocab':[['a',1e999]]"), "expected a number, found 1e999"},
-    {MODEL("'type':'Unigram','vocab':[['a',-1,2]]"), "expected ']', found ','"},
-    {MODEL("'type':'Unigram','unk_id':1,'vocab':[['a',-1]]"), "model.unk_id: expected -1 to 0, found 1"},
-    {MODEL("'type':'BPE','unk_token':'z'," VOCAB "'merges':[]"), "model.unk_token: expected a token, found 'z'"},
-    {MODEL("'type':'BPE','dropout':0.1," VOCAB "'merges':[]"), "model.dropout: expected 0 to 0"},
-    {MODEL("'type':'BPE','end_of_word_suffix':'</w>'," VOCAB "'merges':[]"), "model.end_of_word_suffix: expected none"},
-    {MODEL("'type':'BPE','byte_fallback':'yes'," VOCAB "'merges':[]"), "model.byte_fallback: expected true or false"},
-    {MODEL("'type':'WordPiece','vocab':{'a':0},'max_input_chars_per_word':7"), "expected 100 to 100, found 7"},
-    {MODEL("'type':'WordPiece','vocab':{'a':0},'continuing_subword_prefix':'@@'"), "expected ##"},
-    {ADDED("7"), "added_tokens: expected objects"},
-    {ADDED("{'id':3}"), "added_tokens.content: expected a text"},
-    {ADDED("{'content':'x'}"), "added_tokens.id: expected a whole number from 0"},
-    {ADDED("{'id':-1,'content':'x'}"), "added_tokens.id: expected 0 to"},
-    {ADDED("{'id':2000000000,'content':'x'}"), "found 2000000000"},
-    {ADDED("{'id':0,'content':'x'}"), "token 0: expected 'a', as in the model's vocabulary, found 'x'"},
-    {ADDED("{'id':3,'content':'x'},{'id':3,'content':'y'}"), "token 3: expected 'x'"},
-    {ADDED("{'id':3,'content':'x','special':1}"), "added_tokens.special: expected true or false"},
-    {STEP("normalizer", "'type':'NFX'"), "normalizer.type: expected a step that is known here, found 'NFX'"},
-    {STEP("normalizer", "'type':'Replace','pattern':{'Regex':'('},'content':''"), "normalizer.pattern: pattern: at 1"},
-    {STEP("normalizer", "'type':'Replace','pattern':'x','content':''"), "normalizer.pattern: expected an object"},
-    {STEP("normalizer", "'type':'Sequence','normalizers':7"), "normalizer.normalizers: expected an array of steps"},
-    {STEP("normalizer", "'type':'Sequence','normalizers':[7]"), "normalizer.normalizers: expected objects"},
-    {STEP("normalizer", "'type':'Precompiled','precompiled_charsmap':'!!!!'"), "expected base64"},
-    {STEP("normalizer", "'type':'Precompiled','precompiled_charsmap':'/////w=='"), "charsmap: expected an array"},
-    {STEP("pre_tokenizer", "'type':'Split','pattern':{'Regex':'[a'},'behavior':'Isolated'"), "pattern: at"},
-    {STEP("pre_tokenizer", "'type':'Split','pattern':{'Regex':'a'},'behavior':'Sometimes'"),
-     "expected Isolated, Removed"},
-    {STEP("pre_tokenizer", "'type':'UnicodeScripts'"), "expected a step that is known here"},
-    {STEP("pre_tokenizer", "'type':'Metaspace','replacement':'_'"), "pre_tokenizer.replacement: expected"},
-    {STEP("pre_tokenizer", "'type':'Metaspace','replacement':'\u2581','prepend_scheme':'twice'"),
-     "expected always, first"},
-    {STEP("decoder", "'type':'CTC'"), "decoder.type: expected a step that is known here"},
-    {STEP("decoder", "'type':'Strip','content':' ','start':2"), "decoder.start: expected 0 to 1, found 2"},
-    {STEP("post_processor", "'type':'TemplateProcessing','single':7"), "expected an array"},
-    {STEP("post_processor", "'type':'TemplateProcessing','single':[{'SpecialToken':{'id':'q'}}]"), "expected its ids"},
-    {STEP("post_processor", "'type':'BertProcessing','cls':['x',77],'sep':['x',1]"), "expected ids below 3, found 77"},
-    {STEP("post_processor", "'type':'BertProcessing','cls':['x'],'sep':['x',1]"), "expected the ids of tokens"},
-    {"{'decoder':{'type':'ByteLevel'},'model':{'type':'Unigram','vocab':[['a',-1]]}}", "expected BPE behind ByteLevel"},
-};
-
 static void refused(const char *json, size_t n, const char *want, const char *what) {
     char err[512] = "";
     Vocab v;
@@ -258,34 +170,6 @@ static void refused(const char *json, size_t n, const char *want, const char *wh
     static const Vocab nothing;
     CHECK(rc != -1 || !memcmp(&v, &nothing, sizeof v), "%.120s: not left empty", what);
     if (!rc) vocab_free(&v);
-}
-
-static void hostile_files(void) {
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        char *json = json_of(bad[i].json);
-        refused(json, strlen(json), bad[i].want, bad[i].json);
-        free(json);
-    }
-    printf("    %zu files\n", sizeof bad / sizeof *bad);
-}
-
-static void deep_nesting(void) {
-    enum { DEEP = 100000 };
-    char *json = need(40 * DEEP), *at = json;
-    at += sprintf(at, "{\"model\":");
-    for (int i = 0; i < DEEP; i++) *at++ = '[';
-    refused(json, (size_t)(at - json), "not JSON", "100,000 brackets");
-    at = json + sprintf(json, "{\"normalizer\":");
-    for (int i = 0; i < 1000; i++) at += sprintf(at, "{\"type\":\"Sequence\",\"normalizers\":[");
-    at += sprintf(at, "{\"type\":\"NFX\"}");
-    for (int i = 0; i < 1000; i++) at += sprintf(at, "]}");
-    at += sprintf(at, ",\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}");
-    refused(json, (size_t)(at - json), "found 'NFX'", "1,000 sequences");
-    at = json + sprintf(json, "{\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"}");
-    for (int i = 0; i < 100; i++) at += sprintf(at, ",{\"type\":\"NFC\"}");
-    at += sprintf(at, "]},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}");
-    refused(json, (size_t)(at - json), "at most 64 steps", "101 steps");
-    free(json);
 }
 
 static void every_truncation(void) {
@@ -330,21 +214,12 @@ static Tokenizer *open_folder(int vocab_size, char *err, size_t errlen) {
     return load_hf_vocab(&v, folder, vocab_size, err, errlen) ? NULL : tokenizer_new(&v, err, errlen);
 }
 
-static void folder_refuses(const char *name, const char *json, const char *want) {
-    char err[512];
-    write_json(name, json);
-    Tokenizer *t = open_folder(0, err, sizeof err);
-    CHECK(!t && strstr(err, want) && strstr(err, folder), "%s: expected '%s', found '%s'", json, want, err);
-    tokenizer_free(t);
-    unlink(in_folder(name));
-}
-
 static void files_of_a_folder(void) {
     char err[512];
     folder_make();
     CHECK(!open_folder(0, err, sizeof err) && strstr(err, "expected tokenizer.json, not found"), "%s", err);
     write_text("tokenizer.model", "x");
-    CHECK(!open_folder(0, err, sizeof err) && strstr(err, "found tokenizer.model alone"), "%s", err);
+    CHECK(!open_folder(0, err, sizeof err) && strstr(err, "found only tokenizer.model"), "%s", err);
     write_json("tokenizer.json", BPE);
     Tokenizer *t = open_folder(0, err, sizeof err);
     CHECK(t && tokenizer_bos(t) == -1 && tokenizer_eos(t) == -1 && !tokenizer_chat_template(t), "%s", err);
@@ -384,13 +259,6 @@ static void files_of_a_folder(void) {
     CHECK(t && !strcmp(tokenizer_chat_template(t), "{# from the file #}"), "the file counts");
     tokenizer_free(t);
 
-    folder_refuses("tokenizer_config.json", "{'bos_token':7}", "bos_token: expected a text, or an object with content");
-    folder_refuses("tokenizer_config.json", "{'add_bos_token':'yes'}", "add_bos_token: expected true or false");
-    folder_refuses("tokenizer_config.json", "{'chat_template':7}", "chat_template: expected a text, or named texts");
-    folder_refuses("tokenizer_config.json", "[", "not JSON");
-    folder_refuses("generation_config.json", "{'eos_token_id':'x'}", "eos_token_id: expected ids");
-    folder_refuses("generation_config.json", "{'eos_token_id':[1,-1]}", "eos_token_id: expected ids");
-    folder_refuses("special_tokens_map.json", "{'eos_token':[]}", "eos_token: expected a text");
     folder_remove();
 }
 
@@ -411,15 +279,7 @@ static void program(void) {
            "an empty text");
     prints(CALL("tokenize", folder, "-p", " 9 4  6\n2 ", "--decode"), 0, "ab abc", "ids");
     prints(CALL("tokenize", folder, "-f", write_text("text", "abc")), 0, "9 8\n", "a text file");
-    REFUSES(1, "expected ids, found '4x", "tokenize", folder, "-p", "4x", "--decode");
-    REFUSES(1, "expected ids from 0 to 10, found 11", "tokenize", folder, "-p", "11", "--decode");
-    REFUSES(1, "expected ids from 0 to 10, found -1", "tokenize", folder, "-p", "-1", "--decode");
-    REFUSES(1, "no-such", "tokenize", "no-such", "-p", "x");
-    REFUSES(1, "no-such", "tokenize", folder, "-f", "no-such");
-    REFUSES(2, "unknown flag", "tokenize", folder, "--nonsense");
-    REFUSES(2, "a second model", "tokenize", folder, folder);
-    REFUSES(2, "no model", "tokenize", "-p", "x");
-    REFUSES(2, "-p and -f", "tokenize", folder, "-p", "x", "-f", "y");
+    refuse_commands("commands_tokenize");
     folder_remove();
 }
 
@@ -431,8 +291,6 @@ int main(void) {
     RUN(wordpiece);
     RUN(characters_and_bytes);
     RUN(holes_are_unused);
-    RUN(hostile_files);
-    RUN(deep_nesting);
     RUN(every_truncation);
     RUN(changed_bytes);
     RUN(files_of_a_folder);

@@ -2,9 +2,8 @@
 //
 // tests/fixtures/vit_random.txt holds the logits of models with random weights that this file makes again from their
 // names (tests/fixtures/vit_random.py says how); tests/fixtures/vit_fashion.tsv those of the shipped model.
-#include "child.h"
-#include "expect.h"
-#include "make_model.h"
+#include "bad/commands.h"
+#include "bad/model_folder.h"
 
 #include "classify.h"
 #include "idx.h"
@@ -25,7 +24,7 @@ typedef struct {
     double eps;
 } Case;
 
-static void put_layer(Maker *m, const Case *c, const char *layer) {
+static void put_layer(FolderMaker *m, const Case *c, const char *layer) {
     static const char *const parts[] = {"query", "key", "value"};
     for (int i = 0; i < 3; i++) {
         put_dense(m, c->dim, c->dim, c->qkv_bias, "%s.attention.attention.%s", layer, parts[i]);
@@ -37,7 +36,7 @@ static void put_layer(Maker *m, const Case *c, const char *layer) {
     put_dense(m, c->dim, 0, true, "%s.layernorm_after", layer);
 }
 
-static void put_model(Maker *m, const Case *c) {
+static void put_model(FolderMaker *m, const Case *c) {
     bool deit = !strncmp(c->architecture, "DeiT", 4), teacher = strstr(c->architecture, "Teacher") != NULL;
     const char *prefix = deit ? "deit" : "vit";
     char name[128];
@@ -61,8 +60,8 @@ static void put_model(Maker *m, const Case *c) {
     if (teacher) put_dense(m, c->labels, c->dim, true, "distillation_classifier");
 }
 
-static void write_model(const Case *c) {
-    Maker m = {0};
+static void write_faulty(const Case *c, Fault fault) {
+    FolderMaker m = {.fault = fault};
     maker_open(&m);
     put_model(&m, c);
     maker_close(&m);
@@ -77,6 +76,10 @@ static void write_model(const Case *c) {
              c->mean ? "true" : "false", c->labels);
     write_text("config.json", config);
     write_text("preprocessor_config.json", "{}");
+}
+
+static void write_model(const Case *c) {
+    write_faulty(c, (Fault){0});
 }
 
 static bool read_case(Case *c, char *line) {
@@ -156,181 +159,44 @@ static void random_models(void) {
 }
 
 // A whole model for what follows: 16 patches, grey.
-static const Case tiny = {.name = "tiny",
-                          .architecture = "ViTForImageClassification",
-                          .act = "gelu",
-                          .image = 28,
-                          .patch = 7,
-                          .channels = 1,
-                          .dim = 24,
-                          .layers = 2,
-                          .heads = 3,
-                          .hidden = 40,
-                          .labels = 10,
-                          .qkv_bias = true,
-                          .cls = true,
-                          .eps = 1e-6};
+// clang-format off
+static const Case tiny = {.name = "tiny", .architecture = "ViTForImageClassification", .act = "gelu", .image = 28,
+    .patch = 7, .channels = 1, .dim = 24, .layers = 2, .heads = 3, .hidden = 40, .labels = 10, .qkv_bias = true,
+    .cls = true, .eps = 1e-6};
+// clang-format on
 
 // ---- hostile models
 
-static void refuses_model(const char *what, const char *file, const char *part) {
-    char err[512] = "";
+static bool refuses_model(char *err, size_t errlen) {
     Vit v;
-    bool refused = vit_open(&v, folder, err, sizeof err) == -1;
-    CHECK(refused, "%s: opens", what);
+    bool refused = vit_open(&v, folder, err, errlen) == -1;
     if (!refused) vit_close(&v);
-    expect_named(err, file, part, what);
+    return refused;
+}
+
+static void write_tiny(Fault fault) {
+    write_faulty(&tiny, fault);
 }
 
 static void hostile_config(void) {
-    static const struct {
-        const char *key, *value, *part; // value NULL: the key is absent
-    } changes[] = {
-        {"model_type", "\"bert\"", "model_type: expected vit or deit, found 'bert'"},
-        {"model_type", "3", "model_type: expected a text"},
-        {"hidden_size", "0", "hidden_size: expected 1 to"},
-        {"hidden_size", "-24", "hidden_size"},
-        {"hidden_size", "24.0", "hidden_size: expected a whole number"},
-        {"hidden_size", "\"24\"", "hidden_size: expected a whole number, found a text"},
-        {"hidden_size", "4294967320", "hidden_size"}, // 24, cut to 32 bits
-        {"hidden_size", "99999999999999999999", "not JSON"},
-        {"hidden_size", "25", "heads: expected a divisor of the width 25, found 3"},
-        {"num_attention_heads", "0", "num_attention_heads"},
-        {"num_attention_heads", "7", "heads: expected a divisor of the width 24, found 7"},
-        {"num_attention_heads", "-3", "num_attention_heads"},
-        {"intermediate_size", "0", "intermediate_size"},
-        {"intermediate_size", "{}", "intermediate_size: expected a whole number, found an object"},
-        {"num_hidden_layers", "0", "num_hidden_layers"},
-        {"num_hidden_layers", "1000000000", "num_hidden_layers"},
-        {"layer_norm_eps", "0", "layer_norm_eps"},
-        {"layer_norm_eps", "-1e-6", "layer_norm_eps"},
-        {"layer_norm_eps", "1e999", "not JSON"},
-        {"layer_norm_eps", "\"1e-6\"", "layer_norm_eps: expected a number"},
-        {"hidden_act", "\"mish\"", "hidden_act: expected gelu"},
-        {"hidden_act", "null, \"x\":[", "not JSON"},
-        {"image_size", "0", "image_size"},
-        {"image_size", "29", "patch_size: expected a divisor of image_size = 29, found 7"},
-        {"image_size", "1000000", "image_size"},
-        {"image_size", "[28, 28]", "image_size: expected a whole number, found an array"},
-        {"patch_size", "0", "patch_size"},
-        {"patch_size", "56", "patch_size: expected a divisor"},
-        {"patch_size", "-7", "patch_size"},
-        {"num_channels", "2", "num_channels: expected 1 or 3, found 2"},
-        {"num_channels", "0", "num_channels"},
-        {"num_channels", "4", "num_channels"},
-        {"num_labels", "0", "num_labels"},
-        {"num_labels", "2147483648", "num_labels"},
-        {"qkv_bias", "1", "qkv_bias: expected true or false"},
-        {"use_mean_pooling", "\"no\"", "use_mean_pooling: expected true or false"},
-        {"id2label", "[\"a\"]", "id2label: expected an object"},
-        {"id2label", "{\"1\":\"a\"}", "id2label.0"},
-        {"id2label", "{\"0\":\"a\",\"2\":\"b\"}", "id2label.1"},
-        {"id2label", "{\"0\":\"a\",\"01\":\"b\"}", "id2label.1"},
-        {"id2label", "{\"0\":7}", "id2label.0: expected a text, found a whole number"},
-        {"id2label", "{\"0\":\"a\",\"0\":\"b\"}", "not JSON: duplicate"},
-    };
-    static const char *const files[][2] = {
-        {"", "empty"}, {"[", "not JSON"}, {"\"vit\"", "not JSON"}, {"[{}]", "expected a JSON object"}};
-    write_model(&tiny);
-    char *base = read_file(in_folder("config.json"), NULL);
-    for (int i = 0; i < N_OF(changes); i++) {
-        char *text = altered(base, changes[i].key, changes[i].value), what[128];
-        write_text("config.json", text);
-        snprintf(what, sizeof what, "%s %s", changes[i].key, changes[i].value);
-        refuses_model(what, "config.json", changes[i].part);
-        free(text);
-    }
-    for (int i = 0; i < N_OF(files); i++) {
-        write_text("config.json", files[i][0]);
-        refuses_model(files[i][0], "config.json", files[i][1]);
-    }
-    // sound in itself, but not what the tensors are
-    static const char *const other[][3] = {{"hidden_size", "48", "shape"},
-                                           {"intermediate_size", "65536", "intermediate.dense.weight"},
-                                           {"num_hidden_layers", "3", "encoder.layer.2.attention.attention.query"},
-                                           {"image_size", "35", "position_embeddings"},
-                                           {"patch_size", "14", "position_embeddings"},
-                                           {"num_channels", "3", "patch_embeddings.projection.weight"},
-                                           {"num_labels", "9", "classifier.weight"},
-                                           {"id2label", "{\"0\":\"a\",\"1\":\"b\"}", "classifier.weight"}};
-    for (int i = 0; i < N_OF(other); i++) {
-        char *text = altered(base, other[i][0], other[i][1]);
-        write_text("config.json", text);
-        refuses_model(other[i][0], "model.safetensors", other[i][2]);
-        free(text);
-    }
-    write_text("config.json", "{\"image_size\":4096,\"patch_size\":8}");
-    refuses_model("262144 patches", "config.json", "patch_size: expected at most");
-    unlink(in_folder("config.json"));
-    refuses_model("no config.json", "config.json", folder);
-    free(base);
+    refuse_configs("vit_config");
 }
 
-// The header is written again with one tensor under another name, of another shape or of another kind.
 static void hostile_tensors(void) {
-    static const char *const names[] = {"vit.embeddings.cls_token",
-                                        "vit.embeddings.position_embeddings",
-                                        "vit.embeddings.patch_embeddings.projection.weight",
-                                        "vit.embeddings.patch_embeddings.projection.bias",
-                                        "vit.encoder.layer.0.attention.attention.query.weight",
-                                        "vit.encoder.layer.1.attention.attention.value.bias",
-                                        "vit.encoder.layer.1.attention.output.dense.weight",
-                                        "vit.encoder.layer.0.intermediate.dense.weight",
-                                        "vit.encoder.layer.1.output.dense.bias",
-                                        "vit.encoder.layer.0.layernorm_before.weight",
-                                        "vit.encoder.layer.1.layernorm_after.bias",
-                                        "vit.layernorm.weight",
-                                        "classifier.weight",
-                                        "classifier.bias"};
-    static const char *const parts[] = {"not found", "shape", "dtype"};
-    write_model(&tiny);
-    size_t n;
-    char *file = read_file(in_folder("model.safetensors"), &n);
-    uint64_t length;
-    memcpy(&length, file, sizeof length);
-    for (int i = 0; i < N_OF(names); i++) {
-        for (int fault = 0; fault < 3; fault++) {
-            json_t *header = json_loadb(file + 8, length, 0, NULL), *info = json_object_get(header, names[i]);
-            CHECK(info, "%s: not in the file", names[i]);
-            if (fault == 0) {
-                json_object_set(header, "another", info);
-                json_object_del(header, names[i]);
-            } else if (fault == 1) {
-                json_t *shape = json_object_get(info, "shape");
-                json_t *first = json_incref(json_array_get(shape, 0));
-                json_array_remove(shape, 0); // to the end; a vector becomes a row
-                if (!json_array_size(shape) || json_equal(first, json_array_get(shape, 0))) {
-                    json_array_append_new(shape, json_integer(1));
-                }
-                json_array_append_new(shape, first);
-            } else {
-                json_object_set_new(info, "dtype", json_string("U32"));
-            }
-            char *text = json_dumps(header, JSON_COMPACT), what[128], part[128];
-            write_safetensors(text, strlen(text), file + 8 + length, n - 8 - length);
-            snprintf(what, sizeof what, "%s, fault %d", names[i], fault);
-            snprintf(part, sizeof part, "tensor %s: ", names[i]);
-            refuses_model(what, "model.safetensors",
-                          strstr(names[i], "patch_embeddings.projection.weight") ? "" : part);
-            refuses_model(what, "model.safetensors", parts[fault]);
-            free(text);
-            json_decref(header);
-        }
-    }
-    char *longer = need(n + 1);
-    memcpy(longer, file, n);
-    longer[n] = 'x';
-    write_file("model.safetensors", longer, n + 1);
-    free(longer);
-    refuses_model("a byte too many", "model.safetensors", "bytes");
-    for (int i = 39; i >= 0; i--) {
-        size_t left = i > 9 ? n * (size_t)i / 40 : i > 6 ? 8 + length + (size_t)i - 8 : (size_t)i * (size_t)i / 2;
-        char what[64];
-        write_file("model.safetensors", file, left);
-        snprintf(what, sizeof what, "cut to %zu of %zu bytes", left, n);
-        refuses_model(what, "model.safetensors", "");
-    }
-    free(file);
+    // clang-format off
+    static const char *const names[] = {"vit.embeddings.cls_token", "vit.embeddings.position_embeddings",
+        "vit.embeddings.patch_embeddings.projection.weight", "vit.embeddings.patch_embeddings.projection.bias",
+        "vit.encoder.layer.0.attention.attention.query.weight",
+        "vit.encoder.layer.1.attention.attention.value.bias", "vit.encoder.layer.1.attention.output.dense.weight",
+        "vit.encoder.layer.0.intermediate.dense.weight", "vit.encoder.layer.1.output.dense.bias",
+        "vit.encoder.layer.0.layernorm_before.weight", "vit.encoder.layer.1.layernorm_after.bias",
+        "vit.layernorm.weight", "classifier.weight", "classifier.bias"};
+    // clang-format on
+    refuse_tensors(names, N_OF(names), NULL);
+}
+
+static void truncated_weights(void) {
+    refuse_cut_weights();
 }
 
 // ---- the shipped model
@@ -409,8 +275,7 @@ static void naive_visit(void *context, int layer, int picture, const Attention *
     float *weights = need_floats((int64_t)n * n_heads * n);
     double *before = need(sizeof *before * (size_t)(n * n));
     CHECK(layer == x->n_visits++ && picture == 0, "visit %d: layer %d, picture %d", x->n_visits, layer, picture);
-    CHECK(!attention_weights(x->s->encoder.work.compute.pool, x->s->encoder.work.scratch, a, weights, err, sizeof err),
-          "%s", err);
+    CHECK(!attention_weights(&x->s->compute, a, weights, err, sizeof err), "%s", err);
     memcpy(before, x->product, sizeof *before * (size_t)(n * n));
     for (int t = 0; t < n; t++) {
         for (int j = 0; j < n; j++) {
@@ -463,11 +328,12 @@ static void check_rollout(const Case *c) {
     for (int i = 0; i < n * n; i++) x.product[i] = i % (n + 1) == 0;
     for (int again = 0; again < 2; again++) { // what an earlier picture left must not matter
         for (int i = 0; i < vit_pixels(&v); i++) pixels[i] = (float)unit(again ? "pixels" : "others", i);
-        CHECK(!vit_forward(&v, &s, pixels, 1, logits + again * v.n_labels, rollout_visit, &r, err, sizeof err), "%s",
-              err);
+        CHECK(!vit_forward(&v, &s, &(VitBatch){pixels, 1, logits + again * v.n_labels, rollout_visit, &r}, err,
+                           sizeof err),
+              "%s", err);
     }
     rollout_maps(&r, maps, maps + n);
-    CHECK(!vit_forward(&v, &s, pixels, 1, logits, naive_visit, &x, err, sizeof err), "%s", err);
+    CHECK(!vit_forward(&v, &s, &(VitBatch){pixels, 1, logits, naive_visit, &x}, err, sizeof err), "%s", err);
     CHECK(!memcmp(logits, logits + v.n_labels, sizeof *logits * (size_t)v.n_labels), "%s: watching changes the logits",
           c->name);
     CHECK(x.n_visits == c->layers && !r.failed, "%s: %d layers seen", c->name, x.n_visits);
@@ -626,23 +492,9 @@ static void program_refuses(void) {
     if (program_missing("vit") || !open_model(&v, &tiny)) return;
     vit_close(&v);
     write_pictures();
-    const char *one = in_folder("p0.pgm"), *two = in_folder("p1.pgm"), *none = in_folder("absent");
-    REFUSES(2, "no picture", "vit", folder);
-    REFUSES(2, "no model", "vit", "-k", "3");
-    REFUSES(2, "--wat", "vit", folder, one, "--wat");
-    REFUSES(2, "-k", "vit", folder, one, "-k", "0");
-    REFUSES(2, "-k", "vit", folder, one, "-k");
-    REFUSES(2, "-t", "vit", folder, one, "-t", "-1");
-    REFUSES(2, "--batch", "vit", folder, one, "--batch", "0");
-    REFUSES(2, "xml", "vit", folder, one, "-o", "xml");
-    REFUSES(2, "--attention: expected one picture, found 2", "vit", folder, one, two, "--attention",
-            in_folder("a.png"));
-    REFUSES(2, "--eval", "vit", folder, one, "--eval", "a", "b");
-    REFUSES(2, "--eval", "vit", folder, "--eval", "a");
-    REFUSES(1, "absent", "vit", none, one);
-    REFUSES(1, "absent", "vit", folder, "--eval", none, none);
+    refuse_commands("commands_vit");
     write_text("config.json", "{");
-    REFUSES(1, "config.json: line 1", "vit", folder, one);
+    REFUSES(1, "config.json: line 1", "vit", folder, in_folder("p0.pgm"));
 }
 
 // ---- --eval on pictures whose classes the program itself has said, some of them altered
@@ -721,10 +573,8 @@ static void program_attention(void) {
         if (read) picture_free(&p);
     }
     unlink(in_folder("a.png"));
-    Result r = CALL("vit", folder, in_folder("p0.pgm"), "--attention", in_folder("absent/a.png"), "-q");
-    CHECK(r.status == 1 && strstr(r.err, "absent/a.png"), "a folder that is not there: status %d: %s", r.status, r.err);
-    release(&r);
-    r = CALL("vit", folder, in_folder("bad.png"), "--attention", in_folder("a.png"), "-q");
+    TELLS(1, "", "absent/a.png", "vit", folder, in_folder("p0.pgm"), "--attention", in_folder("absent/a.png"), "-q");
+    Result r = CALL("vit", folder, in_folder("bad.png"), "--attention", in_folder("a.png"), "-q");
     CHECK(r.status == 1 && access(in_folder("a.png"), F_OK), "nothing to draw: status %d: %s", r.status, r.err);
     release(&r);
 }
@@ -732,8 +582,10 @@ static void program_attention(void) {
 int main(void) {
     folder_make();
     RUN(random_models);
+    bad_model = (ModelFolder){refuses_model, write_tiny};
     RUN(hostile_config);
     RUN(hostile_tensors);
+    RUN(truncated_weights);
     RUN(shipped_model);
     RUN(rollouts);
     RUN(program_pictures);

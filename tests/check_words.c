@@ -7,7 +7,7 @@
 // ---- words
 
 // Words as "text" or, where the letters that the model reads are others, "text=letters" (? for an unknown one).
-static char *show_words(const Seq2seq *m, const Word *words) {
+static char *show_words(const G2p *m, const Word *words) {
     char *text;
     size_t n;
     FILE *f = open_memstream(&text, &n);
@@ -16,11 +16,11 @@ static char *show_words(const Seq2seq *m, const Word *words) {
         char letters[256] = "";
         int unknown = 0;
         for (int t = 1; t < w->n_ids - 1; t++) {
-            const char *letter = w->ids[t] == m->unk_id ? "?" : symbols_text(&m->graphemes, w->ids[t]);
-            unknown += w->ids[t] == m->unk_id;
+            const char *letter = w->ids[t] == m->model.unk_id ? "?" : symbols_text(&m->graphemes, w->ids[t]);
+            unknown += w->ids[t] == m->model.unk_id;
             strncat(letters, letter ? letter : "!", sizeof letters - strlen(letters) - 1);
         }
-        CHECK(w->ids[0] == m->bos_id && w->ids[w->n_ids - 1] == m->eos_id, "%s: ends", w->text);
+        CHECK(w->ids[0] == m->model.bos_id && w->ids[w->n_ids - 1] == m->model.eos_id, "%s: ends", w->text);
         CHECK(w->n_unknown == unknown && w->n_known == w->n_ids - 2 - unknown, "%s: %d known, %d unknown", w->text,
               w->n_known, w->n_unknown);
         fprintf(f, "%s%s%s%s", i ? " " : "", w->text, strcmp(letters, w->text) ? "=" : "",
@@ -75,7 +75,7 @@ static const struct {
 
 static void words_of_text(void) {
     char err[512] = "";
-    Seq2seq m;
+    G2p m;
     if (!open_model(&m, &lettered)) return;
     for (int i = 0; i < N_OF(splits); i++) {
         Word *words = NULL;
@@ -112,7 +112,7 @@ static void words_of_text(void) {
     CHECK(!words_add(&words, &m, "x\xc3\xa8y", 4, err, sizeof err) && !strcmp(words[1].unknown, "\xc3\xa8"),
           "the unknown letter: %s", words[1].unknown);
     words_free(&words);
-    seq2seq_close(&m);
+    g2p_close(&m);
 }
 
 // ---- symbols
@@ -146,8 +146,8 @@ static void symbol_tables(void) {
         {"{\"object\":{\"a\":{}}}", "F: object: "},
         {"{\"object\":{\"\":4}}", "F: object: "},
         {"{\"object\":{\"a\\u0000b\":4}}", "not JSON"},
-        {"{\"string\":5}", "F: string: expected a text"},
-        {"{\"string\":{\"a\":4}}", "F: string: expected a text"},
+        {"{\"string\":5}", "F: string: expected a string"},
+        {"{\"string\":{\"a\":4}}", "F: string: expected a string"},
         {"{\"string\":\"____abcdefg\"}", "F: string: id: expected 0 to 9, found 10"},
         {"{\"string\":\"____\xff\"}", "not JSON"},
     };
@@ -217,7 +217,7 @@ static void check_rates(Rates r, int n_words, int wrong, long n_phonemes, long e
 
 static void rates_by_hand(void) {
     char err[512] = "";
-    Seq2seq m;
+    G2p m;
     if (!open_model(&m, &lettered)) return;
     write_text("d.dict", ";;; a comment line\n"
                          "cab K AH1 B\n"
@@ -250,7 +250,7 @@ static void rates_by_hand(void) {
     check_rates(dictionary_score(&d, out, false), 5, 3, 11, 4, "without");
     dictionary_free(&d);
     dictionary_free(&d);
-    seq2seq_close(&m);
+    g2p_close(&m);
 }
 
 // Symbols of one character: words are their own pronunciations.
@@ -273,7 +273,7 @@ static void edit_distances(void) {
     char err[512] = "";
     Case c = lettered;
     c.symbols = LETTERS "\"phoneme_chars\":\"____abcdefghijklmnopqrstuvwxyz\"";
-    Seq2seq m;
+    G2p m;
     if (!open_model(&m, &c)) return;
     for (int i = 0; i < N_OF(pairs); i++) {
         char line[64];
@@ -291,10 +291,10 @@ static void edit_distances(void) {
         check_rates(dictionary_score(&d, &out, true), 1, edits > 0, (long)strlen(pairs[i].answer), edits, line);
         dictionary_free(&d);
     }
-    seq2seq_close(&m);
+    g2p_close(&m);
 }
 
-static void refuses_dictionary(const Seq2seq *m, const char *text, const char *part) {
+static void refuses_dictionary(const G2p *m, const char *text, const char *part) {
     char err[512] = "";
     Dictionary d;
     write_text("d.dict", text);
@@ -306,7 +306,7 @@ static void refuses_dictionary(const Seq2seq *m, const char *text, const char *p
 
 static void hostile_dictionaries(void) {
     char err[512] = "";
-    Seq2seq m;
+    G2p m;
     if (!open_model(&m, &lettered)) return;
     refuses_dictionary(&m, "", "empty");
     refuses_dictionary(&m, "\n\n", "found none");
@@ -338,7 +338,7 @@ static void hostile_dictionaries(void) {
     CHECK(dictionary_read(&d, &m, in_folder("absent.dict"), err, sizeof err) == -1 && strstr(err, "absent.dict"), "%s",
           err);
     CHECK(dictionary_read(&d, &m, folder, err, sizeof err) == -1 && one_line(err), "a folder: %s", err);
-    seq2seq_close(&m);
+    g2p_close(&m);
 }
 
 int main(void) {

@@ -80,6 +80,16 @@ UNUSED static void refuses(int status, const char *part, const char *what, Resul
 }
 #define REFUSES(status, part, ...) refuses(status, part, #__VA_ARGS__, CALL(__VA_ARGS__))
 
+// It ends with this status; its stdout and its stderr hold these parts ("!": are empty).
+UNUSED static void tells(int status, const char *out, const char *err, const char *what, Result r) {
+    bool said = *out == '!' ? !*r.out : strstr(r.out, out) != NULL;
+    bool noted = *err == '!' ? !*r.err : strstr(r.err, err) != NULL;
+    CHECK(r.status == status && said && noted, "%s: expected status %d, '%s' and '%s', found %d: %s%s", what, status,
+          out, err, r.status, r.out, r.err);
+    release(&r);
+}
+#define TELLS(status, out, err, ...) tells(status, out, err, #__VA_ARGS__, CALL(__VA_ARGS__))
+
 // It ends with this status, and its stdout is `want`.
 UNUSED static void prints(Result r, int status, const char *want, const char *what) {
     CHECK(r.status == status, "%s: status: expected %d, found %d: %s", what, status, r.status, r.err);

@@ -14,21 +14,11 @@ typedef struct {
     const char *symbols; // of config.json; NULL: letters and pairs of capitals
 } Case;
 
-UNUSED static const Case small = {.name = "small",
-                                  .type = "mbart",
-                                  .act = "gelu",
-                                  .vocab = 30,
-                                  .dim = 16,
-                                  .encoder_layers = 2,
-                                  .decoder_layers = 2,
-                                  .encoder_heads = 2,
-                                  .decoder_heads = 4,
-                                  .encoder_ffn = 24,
-                                  .decoder_ffn = 20,
-                                  .longest = 20,
-                                  .tied = true,
-                                  .output_bias = true,
-                                  .mute = 4};
+// clang-format off
+UNUSED static const Case small = {.name = "small", .type = "mbart", .act = "gelu", .vocab = 30, .dim = 16,
+    .encoder_layers = 2, .decoder_layers = 2, .encoder_heads = 2, .decoder_heads = 4, .encoder_ffn = 24,
+    .decoder_ffn = 20, .longest = 20, .tied = true, .output_bias = true, .mute = 4};
+// clang-format on
 
 // A model with names for its letters and phonemes, as dictionaries spell them; all that it says is phonemes.
 #define LETTERS                                                                                                        \
@@ -37,28 +27,17 @@ UNUSED static const Case small = {.name = "small",
     "\"w\":26,\"x\":27,\"y\":28,\"z\":29,\"'\":30,\"-\":31,\".\":32,\"\xc3\xa9\":33,\"Z\":34},"
 #define STRESSES "\"phonemes\":{\"AH0\":35,\"AH1\":36,\"AH2\":37,\"B\":38,\"K\":39}"
 
-UNUSED static const Case lettered = {.name = "lettered",
-                                     .type = "mbart",
-                                     .act = "gelu",
-                                     .vocab = 40,
-                                     .dim = 8,
-                                     .encoder_layers = 1,
-                                     .decoder_layers = 1,
-                                     .encoder_heads = 2,
-                                     .decoder_heads = 2,
-                                     .encoder_ffn = 8,
-                                     .decoder_ffn = 8,
-                                     .longest = 40,
-                                     .tied = true,
-                                     .output_bias = true,
-                                     .mute = 35,
-                                     .symbols = LETTERS STRESSES};
+// clang-format off
+UNUSED static const Case lettered = {.name = "lettered", .type = "mbart", .act = "gelu", .vocab = 40, .dim = 8,
+    .encoder_layers = 1, .decoder_layers = 1, .encoder_heads = 2, .decoder_heads = 2, .encoder_ffn = 8,
+    .decoder_ffn = 8, .longest = 40, .tied = true, .output_bias = true, .mute = 35, .symbols = LETTERS STRESSES};
+// clang-format on
 
 enum { AH0 = 35, AH1, AH2, B, K }; // its phonemes
 
 // ---- the folder
 
-static void put_side(Maker *m, const Case *c, bool decoder) {
+static void put_side(FolderMaker *m, const Case *c, bool decoder) {
     static const char *const parts[] = {"q_proj", "k_proj", "v_proj", "out_proj"};
     const char *side = decoder ? "decoder" : "encoder";
     int dim = c->dim, ffn = decoder ? c->decoder_ffn : c->encoder_ffn;
@@ -81,7 +60,7 @@ static void put_side(Maker *m, const Case *c, bool decoder) {
 }
 
 static void write_weights(const Case *c, Fault fault) {
-    Maker m = {.fault = fault, .mute = c->mute};
+    FolderMaker m = {.fault = fault, .mute = c->mute};
     maker_open(&m);
     put(&m, "model.shared.weight", c->vocab, c->dim);
     if (c->output_bias) put(&m, "final_logits_bias", 1, c->vocab);
@@ -136,10 +115,10 @@ UNUSED static void write_model(const Case *c) {
 
 // ---- opened
 
-UNUSED static bool open_model(Seq2seq *m, const Case *c) {
+UNUSED static bool open_model(G2p *m, const Case *c) {
     char err[512] = "";
     write_model(c);
-    bool open = !seq2seq_open(m, folder, err, sizeof err);
+    bool open = !g2p_open(m, folder, err, sizeof err);
     CHECK(open, "%s: %s", c->name, err);
     return open;
 }
@@ -154,16 +133,16 @@ UNUSED static Seq2seqState open_state(const Seq2seq *m, int n_threads) {
 
 // ---- words
 
-UNUSED static void add_word(Word **list, const Seq2seq *m, const char *text) {
+UNUSED static void add_word(Word **list, const G2p *m, const char *text) {
     char err[512] = "";
     CHECK(!words_add(list, m, text, strlen(text), err, sizeof err), "%s", err);
 }
 
-UNUSED static Decoded *pronounce_all(const Seq2seq *m, const Word *words, int n, int n_threads, int n_beams) {
+UNUSED static Decoded *pronounce_all(const G2p *m, const Word *words, int n, int n_threads, int n_beams) {
     char err[512] = "";
     Pronouncer p;
     Decoded *out = need(sizeof *out * (size_t)(n + 1));
-    int max_new = m->max_tokens - 2;
+    int max_new = m->model.max_tokens - 2;
     bool open = !pronouncer_open(&p, m, n_threads, n_beams, max_new, err, sizeof err);
     CHECK(open && !pronounce(&p, words, n, out, err, sizeof err), "%s", err);
     if (open) pronouncer_close(&p);

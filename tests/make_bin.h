@@ -1,7 +1,6 @@
 // make_bin.h: writes small llama2.c models and tokenizers with random contents, for tests.
 //
-//   BinSpec spec = {.dim = 32, .hidden_dim = 48, .n_layers = 2, .n_heads = 4, .n_kv_heads = 2, .vocab_size = 300,
-//                   .seq_len = 64, .tied = true, .version = 2, .group = 16, .seed = 1};
+//   BinSpec spec = {32, 48, 2, 4, 2, 300, 64, .tied = true, .version = 2, .group = 16, .seed = 1}; // sizes in order
 //   make_bin(BIN_DIR "m.bin", &spec);
 //   make_tokenizer_bin(BIN_DIR "m.tokenizer.bin", spec.vocab_size, 1);
 //

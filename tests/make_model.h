@@ -1,12 +1,12 @@
 // make_model.h: writes small models with random weights as a Hugging Face folder, the one of files.h.
 //
-//   Maker m = {0};
+//   FolderMaker m = {0};
 //   maker_open(&m);
 //   put_dense(&m, 10, 24, true, "classifier"); // classifier.weight [10, 24] and classifier.bias [10]
 //   maker_close(&m);                           // model.safetensors
 //
 // Weights come from their names, as tests/fixtures/vit_random.py tells, so that PyTorch can make the same ones. Here
-// are also the names and shapes of the models that the fixtures hold, and a config.json with one key altered.
+// are also the names and shapes of the models that the fixtures hold.
 #pragma once
 #include "files.h"
 
@@ -27,7 +27,7 @@ UNUSED static double unit(const char *name, int64_t i) {
 // ---- model.safetensors
 
 // What is wrong with one tensor.
-typedef enum { SOUND, MISSING, TALLER, WIDER, FLAT, WHOLE_NUMBERS } FaultKind;
+typedef enum { SOUND, MISSING, RENAMED, TALLER, WIDER, TURNED, FLAT, WHOLE_NUMBERS, N_FAULTS } FaultKind;
 typedef struct {
     const char *tensor;
     FaultKind kind;
@@ -40,14 +40,14 @@ typedef struct {
     char *text, *bytes;
     size_t n_text, n_bytes;
     long at;
-} Maker;
+} FolderMaker;
 
-UNUSED static void maker_open(Maker *m) {
+UNUSED static void maker_open(FolderMaker *m) {
     m->header = open_memstream(&m->text, &m->n_text);
     m->data = open_memstream(&m->bytes, &m->n_bytes);
 }
 
-static double maker_weight(const Maker *m, const char *name, int64_t i, bool vector, double fan_in) {
+static double maker_weight(const FolderMaker *m, const char *name, int64_t i, bool vector, double fan_in) {
     bool bias = !strcmp(name, "final_logits_bias");
     double u = unit(name, i);
     if (bias && i < m->mute && i != 2) return -1000;
@@ -59,7 +59,7 @@ static double maker_weight(const Maker *m, const char *name, int64_t i, bool vec
     return added ? 0.5 * u : u * sqrt(3 / fan_in);
 }
 
-UNUSED static void put_tensor(Maker *m, const char *name, int n_dims, const int *wanted) {
+UNUSED static void put_tensor(FolderMaker *m, const char *name, int n_dims, const int *wanted) {
     FaultKind fault = m->fault.kind && !strcmp(name, m->fault.tensor) ? m->fault.kind : SOUND;
     int shape[5] = {0};
     int64_t n = 1;
@@ -67,6 +67,12 @@ UNUSED static void put_tensor(Maker *m, const char *name, int n_dims, const int 
     memcpy(shape, wanted, sizeof *shape * (size_t)n_dims);
     if (fault == MISSING) return;
     if (fault == TALLER) shape[0]++;
+    if (fault == TURNED) { // the first dimension comes last; a vector becomes a row, what is equal a longer shape
+        bool same = n_dims > 1 && shape[1] == shape[0];
+        memmove(shape, shape + 1, sizeof *shape * (size_t)(n_dims - 1));
+        if (n_dims == 1 || same) shape[n_dims++ - 1] = 1;
+        shape[n_dims - 1] = wanted[0];
+    }
     if (fault == WIDER && n_dims == 1) n_dims = 2; // a vector becomes a matrix
     if (fault == WIDER) shape[n_dims - 1]++;
     for (; fault == FLAT && n_dims > 1; n_dims--) shape[n_dims - 2] *= shape[n_dims - 1];
@@ -78,17 +84,18 @@ UNUSED static void put_tensor(Maker *m, const char *name, int n_dims, const int 
         float f = (float)maker_weight(m, name, i, n_dims == 1, (double)(n / shape[0]));
         fwrite(&f, sizeof f, 1, m->data);
     }
-    fprintf(m->header, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%ld,%ld]}", m->at ? "," : "{", name,
-            fault == WHOLE_NUMBERS ? "I32" : "F32", dims, m->at, m->at + 4 * (long)n);
+    fprintf(m->header, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%ld,%ld]}", m->at ? "," : "{",
+            fault == RENAMED ? "another" : name, fault == WHOLE_NUMBERS ? "I32" : "F32", dims, m->at,
+            m->at + 4 * (long)n);
     m->at += 4 * (long)n;
 }
 
-UNUSED static void put(Maker *m, const char *name, int rows, int cols) { // cols 0: one dimension
+UNUSED static void put(FolderMaker *m, const char *name, int rows, int cols) { // cols 0: one dimension
     put_tensor(m, name, cols ? 2 : 1, (int[]){rows, cols});
 }
 
 // NAME.weight and, perhaps, NAME.bias.
-__attribute__((format(printf, 5, 6), unused)) static void put_dense(Maker *m, int rows, int cols, bool bias,
+__attribute__((format(printf, 5, 6), unused)) static void put_dense(FolderMaker *m, int rows, int cols, bool bias,
                                                                     const char *fmt, ...) {
     char name[128], full[160];
     va_list args;
@@ -111,32 +118,13 @@ UNUSED static void write_safetensors(const char *header, size_t n_header, const 
     free(file);
 }
 
-UNUSED static void maker_close(Maker *m) {
+UNUSED static void maker_close(FolderMaker *m) {
     fputc('}', m->header);
     fclose(m->header);
     fclose(m->data);
     write_safetensors(m->text, m->n_text, m->bytes, m->n_bytes);
     free(m->text);
     free(m->bytes);
-}
-
-// ---- config.json
-
-// The object once more, one key of it left out or with another value, which need not be JSON: free it.
-UNUSED static char *altered(const char *object, const char *key, const char *value) {
-    json_t *config = json_loads(object, 0, NULL);
-    char *text;
-    size_t n;
-    json_object_del(config, key);
-    char *rest = json_dumps(config, JSON_COMPACT);
-    FILE *f = open_memstream(&text, &n);
-    fprintf(f, "%.*s", (int)strlen(rest) - 1, rest);
-    if (value) fprintf(f, ",\"%s\":%s", key, value);
-    fputc('}', f);
-    fclose(f);
-    free(rest);
-    json_decref(config);
-    return text;
 }
 
 // ---- the first line of a fixture's model: NAME key=value ...

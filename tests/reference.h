@@ -1,9 +1,9 @@
-// reference.h: what the numeric tests share. Rungs as child processes, bfloat16 from its definition, error
-// measures.
+// reference.h: what the numeric tests share. Instruction-set levels as child processes, bfloat16 from its definition,
+// error measures.
 //
-// The rung of a process is chosen once, from TESSERA_CPU. So a test that depends on it runs its body in a forked
-// child for every rung of the machine; the parent must not have asked cpu.h anything before. TESSERA_CPU set from
-// outside leaves only that rung. TESSERA_TEST_QUICK=1 shrinks the products (emulators, sanitizers).
+// The instruction-set level of a process is chosen once, from TESSERA_CPU. So a test that depends on it runs its body
+// in a forked child for every level of the machine; the parent must not have asked cpu.h anything before. TESSERA_CPU
+// set from outside leaves only that level. TESSERA_TEST_QUICK=1 shrinks the products (emulators, sanitizers).
 #pragma once
 #include "test.h"
 
@@ -124,50 +124,51 @@ UNUSED static int in_child(void (*body)(void)) {
 }
 
 static void (*rung_body)(void);
-static CpuRung rung_wanted;
+static CpuLevel rung_wanted;
 static bool bf16_left_out; // by without_bf16
 
 UNUSED static void rung_child(void) {
-    setenv("TESSERA_CPU", cpu_rung_name(rung_wanted), 1);
-    CHECK(cpu_rung() == rung_wanted, "TESSERA_CPU=%s gives %s", cpu_rung_name(rung_wanted), cpu_rung_name(cpu_rung()));
-    CHECK(kernels() == kernels_for(rung_wanted), "rung %s: kernels() is another table", cpu_rung_name(rung_wanted));
+    setenv("TESSERA_CPU", cpu_level_name(rung_wanted), 1);
+    CHECK(cpu_level() == rung_wanted, "TESSERA_CPU=%s gives %s", cpu_level_name(rung_wanted),
+          cpu_level_name(cpu_level()));
+    CHECK(kernels() == kernels_for(rung_wanted), "level %s: kernels() is another table", cpu_level_name(rung_wanted));
     rung_body();
 }
 
 UNUSED static void best_rung_child(void) {
-    exit((int)cpu_best_rung());
+    exit((int)cpu_best_level());
 }
 
-UNUSED static bool has_bf16(CpuRung r) {
+UNUSED static bool has_bf16(CpuLevel r) {
     return kernels_for(r) && kernels_for(r)->bf16;
 }
 
-// The highest rung up to r that has none.
-UNUSED static CpuRung below_bf16(CpuRung r) {
-    while (r > RUNG_SCALAR && (!kernels_for(r) || has_bf16(r))) r = (CpuRung)(r - 1);
+// The highest level up to r without bfloat16 products.
+UNUSED static CpuLevel below_bf16(CpuLevel r) {
+    while (r > LEVEL_SCALAR && (!kernels_for(r) || has_bf16(r))) r = (CpuLevel)(r - 1);
     return r;
 }
 
-// For checks of arithmetic that is not rounded: where the machine's best rung has products of bfloat16, this process
+// For checks of arithmetic that is not rounded: where the machine's highest level has bfloat16 products, this process
 // and its children use the one below those, unless TESSERA_CPU says otherwise. First in main().
 UNUSED static void without_bf16(void) {
     const char *set = getenv("TESSERA_CPU");
-    CpuRung best = (CpuRung)in_child(best_rung_child);
+    CpuLevel best = (CpuLevel)in_child(best_rung_child);
     bf16_left_out = !(set && *set) && has_bf16(best);
-    if (bf16_left_out) setenv("TESSERA_CPU", cpu_rung_name(below_bf16(best)), 1);
+    if (bf16_left_out) setenv("TESSERA_CPU", cpu_level_name(below_bf16(best)), 1);
 }
 
-// Run body in a child at every rung of this machine; with TESSERA_TEST_BEST_RUNG set, at the highest alone.
+// Run body in a child at every level of this machine; with TESSERA_TEST_BEST_RUNG set, at the highest alone.
 UNUSED static void at_every_rung(void (*body)(void)) {
     int best = in_child(best_rung_child);
-    if (bf16_left_out) best = (int)below_bf16((CpuRung)best);
+    if (bf16_left_out) best = (int)below_bf16((CpuLevel)best);
     const char *only = getenv("TESSERA_CPU");
     rung_body = body;
-    for (int r = 0; r <= best && r < N_RUNGS; r++) {
-        rung_wanted = (CpuRung)r;
+    for (int r = 0; r <= best && r < N_LEVELS; r++) {
+        rung_wanted = (CpuLevel)r;
         if (!kernels_for(rung_wanted) || (r < best && getenv("TESSERA_TEST_BEST_RUNG"))) continue;
-        if (!bf16_left_out && only && *only && strcmp(only, cpu_rung_name(rung_wanted)) != 0) continue;
+        if (!bf16_left_out && only && *only && strcmp(only, cpu_level_name(rung_wanted)) != 0) continue;
         int status = in_child(rung_child);
-        CHECK(status == 0, "^ at rung %s (status %d)", cpu_rung_name(rung_wanted), status);
+        CHECK(status == 0, "^ at level %s (status %d)", cpu_level_name(rung_wanted), status);
     }
 }

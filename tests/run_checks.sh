@@ -1,22 +1,44 @@
 #!/usr/bin/env bash
-# Run each check (through $RUNNER if set), show what it says, end on "N passed, N failed, N skipped".
-# A check that ends without its own closing line counts as one failure.
+# Run the checks (through $RUNNER if set), as many at a time as there are cores (JOBS), show what each says in the given
+# order, end on "N passed, N failed, N skipped". A check that ends without its own closing line counts as one failure.
 set -u
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
 passed=0 failed=0 skipped=0
-for check in "$@"; do
-    echo "== ${check##*/}"
-    case $check in *.sh) output=$("$check" 2>&1) ;; *) output=$(${RUNNER:-} "$check" 2>&1) ;; esac
-    status=$?
-    printf '%s\n' "$output"
-    line=$(printf '%s\n' "$output" | grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' | tail -n 1)
+
+run() { # check number
+    local status=0
+    case $1 in *.sh) "$1" ;; *) ${RUNNER:-} "$1" ;; esac >"$out/$2" 2>&1 || status=$?
+    echo "$status" >"$out/$2.status"
+}
+show() { # check number
+    local status line p f s _
+    status=$(cat "$out/$2.status")
+    echo "== ${1##*/}"
+    cat "$out/$2"
+    line=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$out/$2" | tail -n 1)
     if [ -z "$line" ]; then
-        echo "${check##*/}: ended with status $status and no closing line"
+        echo "${1##*/}: ended with status $status and no closing line"
         failed=$((failed + 1))
-        continue
+        return
     fi
     read -r p _ f _ s _ <<<"$line"
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
     [ "$status" = 0 ] || [ "$f" != 0 ] || failed=$((failed + 1))
+}
+
+n=0 pids=()
+for check in "$@"; do
+    while [ "$(jobs -rp | wc -l)" -ge "${JOBS:-$(nproc)}" ]; do wait -n; done
+    run "$check" $n &
+    pids+=($!)
+    n=$((n + 1))
+done
+n=0
+for check in "$@"; do
+    wait "${pids[$n]}"
+    show "$check" $n
+    n=$((n + 1))
 done
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]

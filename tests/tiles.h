@@ -1,4 +1,4 @@
-// tiles: the amx rung's kernels over tile operations in plain C, for machines that have no tiles. Linked where the
+// tiles: the amx kernels over tile operations in plain C, for machines that have no tiles. Linked where the
 // machine is an x86-64; elsewhere the symbols are NULL.
 #pragma once
 #include "kernels.h"

@@ -1,15 +1,13 @@
-// bench: how fast a model runs on this machine, in tokens and in bytes.
+// bench: how fast a model runs on this machine, in tokens and in bytes per second.
 //
-// Three measurements: rows like llama-bench's (prefill and decode, at a depth of text), --sweep: how both grow with the
-// context, --attention: the fused attention loop against the plain one that writes its n x n matrix. Bytes are computed
-// from the model's shape, only time is measured, and what the machine can read (probe) is the yardstick of decode.
+// Owns three measurements: rows as in llama-bench (prefill and decode at a given depth), --sweep: both as the context
+// grows, --attention: the fused attention loop against an unfused one with an n x n matrix. Bytes are computed from the
+// model's shape, only time is measured; decode is compared with the machine's memory bandwidth (probe).
 #include "cli.h"
 
 #include "attention.h"
-#include "cpu.h"
 #include "file.h"
 #include "growth_plot.h"
-#include "kernels.h"
 #include "probe.h"
 #include "profile_table.h"
 
@@ -20,19 +18,19 @@
 
 static const char usage[] =
     "usage: build/bench MODEL [options]\n"
-    "  -p N,..          prompt tokens of the prefill rows, 0 for none (512)\n"
-    "  -n N,..          new tokens of the decode rows, 0 for none (128)\n"
-    "  -d N,..          tokens of text that come before (0)\n"
-    "  -r N             repetitions (5)\n"
-    "  -o FORMAT        md, csv or json (md)\n"
-    "  --profile        and where the time of each row goes, by operation (md, json)\n"
-    "  --sweep N        instead: speed as the context grows to N tokens; --plot FILE.svg draws it\n"
-    "  --attention N    instead: attention alone over N tokens, fused against unfused (no model needed)\n"
-    "  -t N             threads (the cores this process may use)\n"
-    "  -c N             context limit (what the rows need)\n"
-    "  --window W       attend to the last W tokens, --sinks S and to the first S\n"
-    "  --kv TYPE        what the cache stores: bf16, f32 or q8 (bf16)\n"
-    "  -z FILE          tokenizer (the one in the GGUF; <model stem>.tokenizer.bin or tokenizer.bin beside the .bin)\n";
+    "  -p N,..          prompt lengths of the prefill tests, 0 for none (default: 512)\n"
+    "  -n N,..          tokens to generate in the decode tests, 0 for none (default: 128)\n"
+    "  -d N,..          depths: tokens already in the context (default: 0)\n"
+    "  -r N             repetitions (default: 5)\n"
+    "  -o FORMAT        md, csv or json (default: md)\n"
+    "  --profile        the time of each operation (with -o md or json)\n"
+    "  --sweep N        instead: speed as the context grows to N tokens; --plot FILE.svg writes a chart\n"
+    "  --attention N    instead: attention over N tokens, fused against unfused (needs no model)\n"
+    "  -t N             threads (default: the cores this process may use)\n"
+    "  -c N             context limit (default: what the tests need)\n"
+    "  --window W       attend to the last W tokens only, and with --sinks S to the first S\n"
+    "  --kv TYPE        type of the KV cache: bf16, f32 or q8 (default: bf16)\n"
+    "  -z FILE          tokenizer (default: from the model; for .bin, <model stem>.tokenizer.bin or tokenizer.bin)\n";
 
 enum { MAX_LIST = 16, MOST_TOKENS = 1 << 24, MAX_REPEATS = 1000, SWEEP_START = 128, SWEEP_CHUNK = 512, SWEEP_NEW = 32 };
 
@@ -54,14 +52,13 @@ typedef struct {
 // ---- command line
 
 static List parse_list(Args *a, const char *flag) {
-    const char *text = args_text(a, flag), *at = text;
+    const char *text = args_string(a, flag), *at = text;
     List list = {0};
     for (;;) {
         char *end;
         long v = strtol(at, &end, 10);
-        bool bad = end == at || v < 0 || v > MOST_TOKENS || (*end && *end != ',') || list.n == MAX_LIST;
-        if (bad) {
-            die(2, "%s: expected up to %d whole numbers from 0 to %d with commas between, found '%s'", flag, MAX_LIST,
+        if (end == at || v < 0 || v > MOST_TOKENS || (*end && *end != ',') || list.n == MAX_LIST) {
+            die(2, "%s: expected up to %d integers from 0 to %d, separated by commas, found '%s'", flag, MAX_LIST,
                 MOST_TOKENS, text);
         }
         list.v[list.n++] = (int)v;
@@ -72,7 +69,7 @@ static List parse_list(Args *a, const char *flag) {
 
 static Format parse_format(Args *a, const char *flag) {
     static const char *const names[] = {[OUT_MD] = "md", [OUT_CSV] = "csv", [OUT_JSON] = "json"};
-    const char *text = args_text(a, flag);
+    const char *text = args_string(a, flag);
     for (Format f = OUT_MD; f <= OUT_JSON; f++) {
         if (!strcmp(text, names[f])) return f;
     }
@@ -89,10 +86,10 @@ static Options parse(int argc, char **argv) {
         else if (!strcmp(f, "-d")) o.depth = parse_list(&a, f);
         else if (!strcmp(f, "-r")) o.repeats = args_int(&a, f, 1, MAX_REPEATS);
         else if (!strcmp(f, "-o")) o.format = parse_format(&a, f);
-        else if (!strcmp(f, "-z")) o.tokenizer = args_text(&a, f);
+        else if (!strcmp(f, "-z")) o.tokenizer = args_string(&a, f);
         else if (!strcmp(f, "--sweep")) o.sweep = args_int(&a, f, 2, MOST_TOKENS);
         else if (!strcmp(f, "--profile")) o.profile = true;
-        else if (!strcmp(f, "--plot")) o.plot = args_text(&a, f);
+        else if (!strcmp(f, "--plot")) o.plot = args_string(&a, f);
         else if (!strcmp(f, "--attention")) o.attention = args_int(&a, f, 1, 32768); // a 4 GiB matrix
         else if (args_session(&a, f, &o.session)) continue;
         else if (*f == '-' && f[1]) die(2, "%s: unknown flag; build/bench --help lists them", f);
@@ -101,7 +98,8 @@ static Options parse(int argc, char **argv) {
     }
     if (!o.model && !o.attention) die(2, "no model: expected build/bench MODEL, or --attention N");
     if (o.attention && o.sweep) die(2, "--attention and --sweep: expected one, found both");
-    if (o.profile && (o.sweep || o.attention)) die(2, "--profile: goes with -p and -n, not --sweep or --attention");
+    if (o.profile && (o.sweep || o.attention))
+        die(2, "--profile: expected with -p and -n, found --sweep or --attention");
     if (o.profile && o.format == OUT_CSV) die(2, "--profile: expected -o md or json, found csv");
     if (o.plot && !o.sweep) die(2, "--plot: needs --sweep N");
     if (o.session.n_sinks && !o.session.window) die(2, "--sinks: needs --window");
@@ -152,15 +150,15 @@ static void *must_alloc(size_t bytes) {
 typedef struct {
     Options o;
     int n_threads;
-    double read_gb;         // GB/s; 0: unknown
-    double gflops[N_RUNGS]; // fp32, with --profile; 0: unknown, or the rung is not to be used
+    double read_gb;          // GB/s; 0: unknown
+    double gflops[N_LEVELS]; // with --profile; 0: unknown, or a level that is not used
     Engine *engine;
     EngineInfo info;
     Session *session;
-    Profile *profile; // of the row under measurement; NULL: none
-    int32_t *tokens;  // random ids; every measurement is a prefix of this text
+    Profile *profile; // of the current test; NULL: none
+    int32_t *tokens;  // random ids; every test uses a prefix of them
     int n_rows;       // printed
-    bool over;        // some row was faster than memory
+    bool over;        // some test was faster than memory
 } Bench;
 
 static void put_json_string(const char *text) {
@@ -179,7 +177,7 @@ static const char *base_name(const char *path) {
     return slash ? slash + 1 : path;
 }
 
-static void put_json_number(const char *key, double v) { // null: not known, or not of this row
+static void put_json_number(const char *key, double v) { // null: unknown, or not applicable
     if (v > 0) printf("\"%s\": %.6g", key, v);
     else printf("\"%s\": null", key);
 }
@@ -192,8 +190,8 @@ static void start_output(const Bench *b, const char *csv_header, const char *md_
     put_json_string(cpu_model());
     printf(", \"cores\": %d, ", cpu_count());
     put_json_number("read_gb_per_s", b->read_gb);
-    for (CpuRung r = 0; r < N_RUNGS; r++) {
-        if (b->gflops[r] > 0) printf(", \"%s_gflop_per_s\": %.6g", cpu_rung_name(r), b->gflops[r]);
+    for (CpuLevel r = 0; r < N_LEVELS; r++) {
+        if (b->gflops[r] > 0) printf(", \"%s_gflop_per_s\": %.6g", cpu_level_name(r), b->gflops[r]);
     }
     printf("},\n");
     if (b->engine) {
@@ -216,23 +214,23 @@ static void start_row(Bench *b) {
 static void end_output(const Bench *b) {
     if (b->o.format == OUT_JSON) puts("\n]}");
     if (b->o.format == OUT_MD) {
-        printf("\n%s, %s, %d of %d cores", cpu_model(), cpu_rung_name(cpu_rung()), b->n_threads, cpu_count());
+        printf("\n%s, %s, %d of %d cores", cpu_model(), cpu_level_name(cpu_level()), b->n_threads, cpu_count());
         if (b->read_gb > 0) printf("; memory reads %.1f GB/s (best of %d passes)", b->read_gb, PROBE_PASSES);
-        for (CpuRung r = 0; r < N_RUNGS; r++) {
+        for (CpuLevel r = 0; r < N_LEVELS; r++) {
             if (b->gflops[r] > 0)
-                printf("; %s %s %.0f GFLOP/s", kernels_for(r)->bf16 ? "bf16" : "fp32", cpu_rung_name(r), b->gflops[r]);
+                printf("; %s %s %.0f GFLOP/s", kernels_for(r)->bf16 ? "bf16" : "fp32", cpu_level_name(r), b->gflops[r]);
         }
         putchar('\n');
         if (b->over) {
-            printf("* faster than memory: the %.1f MiB of weights that a token reads stay, at least in part, in a "
-                   "cache, so memory does not bound them\n",
+            printf("* faster than memory: the %.1f MiB of weights read per token fit at least partly in a cache, so "
+                   "memory bandwidth is not the bound\n",
                    (double)b->info.token_bytes / 0x1p20);
         }
     }
     if (fflush(stdout) || ferror(stdout)) die(1, "stdout: the results could not be written");
 }
 
-// ---- the text under measurement
+// ---- the tokens to measure
 
 static void open_model(Bench *b, int n_needed, const char *who) {
     char err[512];
@@ -240,7 +238,7 @@ static void open_model(Bench *b, int n_needed, const char *who) {
         die(2, "-c %d: %s needs %d tokens", b->o.session.n_ctx, who, n_needed);
     }
     SessionOptions so = b->o.session;
-    so.n_ctx = n_needed; // beyond the model's own is fine: speed does not depend on what the text means
+    so.n_ctx = n_needed; // may exceed the model's own: speed does not depend on the quality of the text
     so.n_threads = b->n_threads;
     b->session = session_open(b->engine, &so, err, sizeof err);
     if (!b->session) die(1, "%s", err);
@@ -254,7 +252,7 @@ static void sync_text(Bench *b, int n) {
     if (session_sync(b->session, b->tokens, n, err, sizeof err)) die(1, "%s", err);
 }
 
-// Make the text exactly the first `depth` tokens. Nothing at all cannot be said: one token that differs instead.
+// Leaves the first `depth` tokens in the session; for 0, one different token, since a session cannot be empty.
 static void rewind_text(Bench *b, int depth) {
     char err[512];
     int32_t other = b->tokens[0] == 0 ? 1 % b->info.vocab_size : 0;
@@ -272,7 +270,7 @@ static double time_prefill(Bench *b, int depth, int n) {
     return took;
 }
 
-// bytes: that the n tokens read, each
+// bytes: read for each of the n tokens, on average
 static double time_decode(Bench *b, int depth, int n, double *bytes) {
     rewind_text(b, depth);
     uint64_t kv = 0;
@@ -292,8 +290,8 @@ static double time_decode(Bench *b, int depth, int n, double *bytes) {
 
 typedef struct {
     char test[48];
-    int n_prompt, n_gen, n_depth; // one of the first two is 0
-    int n;
+    int n_prompt, n_gen, n_depth; // n_prompt or n_gen is 0
+    int n;                        // repetitions
     double seconds[MAX_REPEATS], speed[MAX_REPEATS];
     double gb; // GB/s of decode; 0 for prefill
     Profile profile;
@@ -315,7 +313,7 @@ static void measure_row(Bench *b, Row *r) {
 }
 
 static ProfileTable profile_of(const Bench *b, const Row *r) {
-    return (ProfileTable){&r->profile, mean(r->seconds, r->n) * r->n, r->n, b->gflops[cpu_rung()], b->read_gb};
+    return (ProfileTable){&r->profile, mean(r->seconds, r->n) * r->n, r->n, b->gflops[cpu_level()], b->read_gb};
 }
 
 static void print_profile_md(Bench *b, const Row *r) {
@@ -349,12 +347,12 @@ static void print_row(Bench *b, const Row *r) {
     }
     double speed = mean(r->speed, r->n), spread = deviation(r->speed, r->n), ns = mean(r->seconds, r->n) * 1e9;
     unsigned long long kv = session_info(b->session).kv_bytes, rss = peak_rss_bytes(), bytes = b->info.model_bytes;
-    const char *rung = cpu_rung_name(cpu_rung());
+    const char *level = cpu_level_name(cpu_level());
     if (b->o.format == OUT_CSV) {
         printf("%s,%d,%d,%d,%d,%.6g,%.6g,%.0f,", r->test, r->n_prompt, r->n_gen, r->n_depth, b->n_threads, speed,
                spread, ns);
         if (r->gb > 0) printf("%.6g", r->gb);
-        printf(",%llu,%llu,%llu,%s\n", kv, rss, bytes, rung);
+        printf(",%llu,%llu,%llu,%s\n", kv, rss, bytes, level);
         return;
     }
     printf("{\"test\": \"%s\", \"n_prompt\": %d, \"n_gen\": %d, \"n_depth\": %d, \"n_threads\": %d, \"avg_ts\": %.6g, "
@@ -364,7 +362,7 @@ static void print_row(Bench *b, const Row *r) {
     printf("], ");
     put_json_number("gb_per_s", r->gb);
     printf(", \"kv_bytes\": %llu, \"peak_rss\": %llu, \"model_bytes\": %llu, \"cpu_rung\": \"%s\"", kv, rss, bytes,
-           rung);
+           level);
     if (b->o.profile) {
         ProfileTable table = profile_of(b, r);
         fputs(", \"profile\": ", stdout);
@@ -390,7 +388,10 @@ static void run_rows(Bench *b) {
             if (!r.n_prompt && !r.n_gen) continue;
             name_row(&r);
             int tokens = r.n_depth + r.n_prompt + r.n_gen;
-            if (tokens > needed) needed = tokens, longest = n;
+            if (tokens > needed) {
+                needed = tokens;
+                longest = n;
+            }
             rows[n++] = r;
         }
     }
@@ -419,7 +420,7 @@ typedef struct {
     double context[MAX_SWEEP], prefill[MAX_SWEEP], decode[MAX_SWEEP], bound[MAX_SWEEP];
 } Growth;
 
-// One step: the last tokens before n_kv as a prompt, then new tokens behind them. Medians.
+// One step: prefill of the last tokens before n_kv, then decode of the next ones. Medians.
 static void sweep_step(Bench *b, int n_kv, Growth *g) {
     int chunk = n_kv < SWEEP_CHUNK ? n_kv : SWEEP_CHUNK;
     double pp[MAX_REPEATS], tg[MAX_REPEATS], bytes = 0;
@@ -428,14 +429,17 @@ static void sweep_step(Bench *b, int n_kv, Growth *g) {
     double t_pp = median(pp, b->o.repeats), t_tg = median(tg, b->o.repeats);
     double s_pp = chunk / t_pp, s_tg = SWEEP_NEW / t_tg, gb = bytes * s_tg * 1e-9, bound = b->read_gb * 1e9 / bytes;
     int at = g->n++;
-    g->context[at] = n_kv, g->prefill[at] = s_pp, g->decode[at] = s_tg, g->bound[at] = bound;
-
+    g->context[at] = n_kv;
+    g->prefill[at] = s_pp;
+    g->decode[at] = s_tg;
+    g->bound[at] = bound;
     unsigned long long kv = session_info(b->session).kv_bytes;
     start_row(b);
     if (b->o.format == OUT_MD) {
-        b->over |= b->read_gb > 0 && gb > b->read_gb;
+        bool over = b->read_gb > 0 && gb > b->read_gb;
+        b->over |= over;
         printf("| %d | %d | %d | %.4f | %.2f | %.4f | %.2f | %.2f%s | %.2f | %.2f |\n", chunk, SWEEP_NEW, n_kv, t_pp,
-               s_pp, t_tg, s_tg, gb, b->read_gb > 0 && gb > b->read_gb ? " *" : "", (double)kv / 0x1p20, bound);
+               s_pp, t_tg, s_tg, gb, over ? " *" : "", (double)kv / 0x1p20, bound);
         fflush(stdout);
     } else if (b->o.format == OUT_CSV) {
         printf("%d,%d,%d,%.6g,%.6g,%.6g,%.6g,%.6g,%llu,%.6g\n", chunk, SWEEP_NEW, n_kv, t_pp, s_pp, t_tg, s_tg, gb, kv,
@@ -454,7 +458,7 @@ static void plot_sweep(const Bench *b, const Growth *g) {
     snprintf(title, sizeof title, "%s: speed as the context grows", base_name(b->o.model));
     int n = snprintf(subtitle, sizeof subtitle, "%s, %.1f M parameters, %s KV cache, %s, %s, %d threads", b->info.kind,
                      (double)b->info.n_params * 1e-6, kv_type_name(b->o.session.kv), cpu_model(),
-                     cpu_rung_name(cpu_rung()), b->n_threads);
+                     cpu_level_name(cpu_level()), b->n_threads);
     if (b->read_gb > 0 && n > 0 && n < (int)sizeof subtitle) {
         snprintf(subtitle + n, sizeof subtitle - (size_t)n, ", memory reads %.1f GB/s", b->read_gb);
     }
@@ -464,8 +468,8 @@ static void plot_sweep(const Bench *b, const Growth *g) {
 
 static void run_sweep(Bench *b) {
     Growth g = {0};
-    b->read_gb = fmax(b->read_gb, probe_read(b->n_threads)); // a neighbour may have slowed the first probe
-    open_model(b, b->o.sweep + SWEEP_NEW, "--sweep");        // starts threads: no fork behind this
+    b->read_gb = fmax(b->read_gb, probe_read(b->n_threads)); // other processes may have slowed the first probe
+    open_model(b, b->o.sweep + SWEEP_NEW, "--sweep");        // starts threads: no fork after this
     int last = b->o.sweep;
     time_prefill(b, 0, last < SWEEP_CHUNK ? last : SWEEP_CHUNK); // warm up
     start_output(b, "pp,tg,n_kv,t_pp,s_pp,t_tg,s_tg,gb_per_s,kv_bytes,bound_ts",
@@ -477,11 +481,10 @@ static void run_sweep(Bench *b) {
     if (b->o.plot) plot_sweep(b, &g);
 }
 
-// ---- attention alone: causal, n queries over n keys
+// ---- attention: causal, n queries over n keys
 
-// The textbook way, in three passes over a full n x n matrix of one head at a time: matmul, masked softmax, matmul. It
-// gets every help that does not need fusion: the same kernels and threads, fp32 keys, values that lie transposed
-// already.
+// Unfused attention: three passes over the n x n matrix of one head at a time: matmul, masked softmax, matmul, with the
+// same kernels and threads, fp32 keys, and values already transposed.
 typedef struct {
     const Kernels *kernels;
     int n, head_dim, n_heads, group, head;
@@ -508,7 +511,7 @@ static void plain_qk(void *context, int block, int worker) {
     float *packed = p->panels + (int64_t)worker * 2 * hd * panel;
     const float *q = p->q + ((int64_t)block * panel * p->n_heads + p->head) * hd;
     p->kernels->pack(packed, q, (int64_t)p->n_heads * hd, rows, hd);
-    Panels w = {.words = packed, .ld = panel};
+    PackedMatrix w = {.data = packed, .row_stride = panel};
     p->kernels->gemm_f32(plain_scores(p, block), panel, &w, p->k + (int64_t)(p->head / p->group) * hd,
                          (int64_t)n_kv_heads * hd, p->n, hd, panel, false);
 }
@@ -539,7 +542,7 @@ static void plain_pv(void *context, int block, int worker) {
     const Plain *p = context;
     int panel = p->kernels->panel, hd = p->head_dim, rows = plain_rows(p, block);
     float *o = p->panels + ((int64_t)worker * 2 + 1) * hd * panel; // [head_dim][PANEL]
-    Panels w = {.words = plain_scores(p, block), .ld = panel};
+    PackedMatrix w = {.data = plain_scores(p, block), .row_stride = panel};
     p->kernels->gemm_f32(o, panel, &w, p->vt + (int64_t)(p->head / p->group) * hd * p->n, p->n, hd, p->n, panel, false);
     for (int i = 0; i < rows; i++) {
         float *row = p->out + ((int64_t)(block * panel + i) * p->n_heads + p->head) * hd;
@@ -564,22 +567,22 @@ static float *random_floats(int64_t n) {
 
 typedef struct {
     int n_heads, n_kv_heads, head_dim;
-    KvType kv;
+    KvDType kv;
 } AttentionShape;
 
 typedef struct {
     double fused, plain; // seconds
     uint64_t fused_bytes, plain_bytes;
-    double difference; // largest
+    double difference; // largest absolute
 } AttentionResult;
 
 static void print_attention(Bench *b, const AttentionShape *s, const AttentionResult *r) {
     int n = b->o.attention;
-    double work = 4.0 * n * n / 2 * s->head_dim * s->n_heads * 1e-9; // GFLOP of the causal half, for both
+    double work = 4.0 * n * n / 2 * s->head_dim * s->n_heads * 1e-9; // GFLOP of the causal half
     double fused_ms = r->fused * 1e3, plain_ms = r->plain * 1e3, ratio = r->plain / r->fused;
     double fused_speed = work / r->fused, plain_speed = work / r->plain, difference = r->difference;
     unsigned long long fused = r->fused_bytes, plain = r->plain_bytes;
-    const char *kv = kv_type_name(s->kv);
+    const char *kv = kv_dtype_name(s->kv);
     start_row(b);
     if (b->o.format == OUT_MD) {
         printf("| %d | %d/%d | %s | %d | %.2f | %.1f | %.2f | %.1f | %.2f | %.2f | %.2f | %.1e |\n", s->head_dim,
@@ -595,37 +598,39 @@ static void print_attention(Bench *b, const AttentionShape *s, const AttentionRe
                "\"ratio\": %.6g, \"fused_bytes\": %llu, \"unfused_bytes\": %llu, \"max_difference\": %.3g, "
                "\"cpu_rung\": \"%s\"}",
                s->head_dim, s->n_heads, s->n_kv_heads, kv, n, b->n_threads, fused_ms, fused_speed, plain_ms,
-               plain_speed, ratio, fused, plain, difference, cpu_rung_name(cpu_rung()));
+               plain_speed, ratio, fused, plain, difference, cpu_level_name(cpu_level()));
     }
 }
 
-static double largest_difference(const float *a, const float *b, int64_t n) { // NaN when there is one
-    double most = 0;
+static double largest_difference(const float *a, const float *b, int64_t n) { // NaN if any difference is
+    double largest = 0;
     for (int64_t i = 0; i < n; i++) {
         double d = fabs((double)a[i] - (double)b[i]);
-        if (!(d <= most)) most = d;
+        if (!(d <= largest)) largest = d;
         if (isnan(d)) break;
     }
-    return most;
+    return largest;
 }
 
-// Medians; both in turn, so that noise hits both.
-static void time_both(const Bench *b, ThreadPool *pool, AttnScratch *scratch, const Attention *fused, Plain *plain,
+// Medians; measured alternately, so that noise affects both.
+static void time_both(const Bench *b, const Compute *compute, const Attention *fused, Plain *plain,
                       AttentionResult *r) {
     double fused_s[MAX_REPEATS], plain_s[MAX_REPEATS];
     for (int i = -1; i < b->o.repeats; i++) { // the first warms up
         double start = seconds();
-        attention(pool, scratch, fused);
+        attention(compute, fused, 1);
         double middle = seconds();
-        plain_attention(pool, plain);
-        if (i >= 0) fused_s[i] = middle - start, plain_s[i] = seconds() - middle;
+        plain_attention(compute->pool, plain);
+        if (i < 0) continue;
+        fused_s[i] = middle - start;
+        plain_s[i] = seconds() - middle;
     }
     r->fused = median(fused_s, b->o.repeats);
     r->plain = median(plain_s, b->o.repeats);
 }
 
-// Returns whether both ways agree.
-static bool measure_attention(Bench *b, ThreadPool *pool, const AttentionShape *shape) {
+// Returns whether fused and unfused results agree.
+static bool measure_attention(Bench *b, Compute *compute, const AttentionShape *shape) {
     char err[512];
     int n = b->o.attention, hd = shape->head_dim, n_heads = shape->n_heads, n_kv = shape->n_kv_heads;
     int panel = kernels()->panel, kv_dim = n_kv * hd;
@@ -633,56 +638,57 @@ static bool measure_attention(Bench *b, ThreadPool *pool, const AttentionShape *
     float *q = random_floats(q_count), *k = random_floats(kv_count), *v = random_floats(kv_count);
     float *out = must_alloc(sizeof(float) * (size_t)q_count), *vt = must_alloc(sizeof(float) * (size_t)kv_count);
     for (int64_t i = 0; i < kv_count; i++) vt[i % kv_dim * n + i / kv_dim] = v[i];
-
-    KvCache *cache =
-        kvcache_open(&(KvShape){.n_layers = 1, .n_kv_heads = n_kv, .head_dim = hd, .type = shape->kv}, err, sizeof err);
-    if (!cache || kvcache_reserve(cache, n, err, sizeof err)) die(1, "%s", err);
-    kvcache_store(cache, 0, n, k, v);
+    KvShape kv = {.n_kv_heads = n_kv, .k_dim = hd, .v_dim = hd, .type = shape->kv};
+    KvCache *cache = kvcache_open(&kv, NULL, err, sizeof err);
+    if (!cache) die(1, "%s", err);
+    if (kvcache_reserve(cache, n)) die(1, "out of memory for the cache of %d tokens", n);
+    kvcache_store(cache, n, k, v);
     kvcache_advance(cache, n);
-    AttnScratch *scratch = attention_scratch(threads_count(pool), n_heads, n_kv, hd, err, sizeof err);
-    if (!scratch) die(1, "%s", err);
+    if (attention_reserve(compute, n_heads, n_kv, hd, hd, err, sizeof err)) die(1, "%s", err);
     Attention fused = {.q = q, .out = out, .n_q = n, .n_heads = n_heads, .n_keys = n};
     fused.scale = 1.0f / sqrtf((float)hd);
-    fused.kv = kvcache_view(cache, 0);
+    fused.kv = kvcache_view(cache);
     fused.mask.causal = true;
-
     size_t n_blocks = ((size_t)n + (size_t)panel - 1) / (size_t)panel;
     size_t score_bytes = sizeof(float) * n_blocks * (size_t)panel * (size_t)n;
-    Plain plain = {.kernels = kernels(), .n = n, .head_dim = hd, .n_heads = n_heads, .group = n_heads / n_kv};
-    plain.q = q, plain.k = k, plain.vt = vt;
+    Plain plain = {.kernels = kernels(),
+                   .n = n,
+                   .head_dim = hd,
+                   .n_heads = n_heads,
+                   .group = n_heads / n_kv,
+                   .q = q,
+                   .k = k,
+                   .vt = vt};
     plain.scores = must_alloc(score_bytes);
-    plain.panels = must_alloc(sizeof(float) * 2 * (size_t)(threads_count(pool) * hd * panel));
+    plain.panels = must_alloc(sizeof(float) * 2 * (size_t)(threads_count(compute->pool) * hd * panel));
     plain.out = must_alloc(sizeof(float) * (size_t)q_count);
-
-    AttentionResult r = {.fused_bytes = attention_scratch_bytes(scratch), .plain_bytes = score_bytes};
-    time_both(b, pool, scratch, &fused, &plain, &r);
+    AttentionResult r = {.fused_bytes = compute_scratch_bytes(compute), .plain_bytes = score_bytes};
+    time_both(b, compute, &fused, &plain, &r);
     r.difference = largest_difference(out, plain.out, q_count);
     print_attention(b, shape, &r);
-    bool agree = r.difference <= (shape->kv == KV_F32 ? 1e-4 : 1e-2);
-    if (!agree) fprintf(stderr, "error: head_dim %d: the two ways differ by %g\n", hd, r.difference);
-
+    bool agree = r.difference <= (shape->kv == KV_DTYPE_F32 ? 1e-4 : 1e-2);
+    if (!agree) fprintf(stderr, "error: head_dim %d: fused and unfused attention differ by %g\n", hd, r.difference);
     void *all[] = {q, k, v, vt, out, plain.scores, plain.panels, plain.out};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
-    attention_scratch_free(scratch);
     kvcache_close(cache);
     return agree;
 }
 
 static int run_attention(Bench *b) {
     static const AttentionShape shapes[] = {
-        {9, 3, 64, KV_BF16}, {9, 3, 64, KV_F32}, {8, 2, 128, KV_BF16}, {8, 2, 128, KV_F32}};
+        {9, 3, 64, KV_DTYPE_BF16}, {9, 3, 64, KV_DTYPE_F32}, {8, 2, 128, KV_DTYPE_BF16}, {8, 2, 128, KV_DTYPE_F32}};
     char err[512];
     bool agree = true;
-    ThreadPool *pool = threads_start(b->n_threads, err, sizeof err);
-    if (!pool) die(1, "%s", err);
+    Compute compute;
+    if (compute_open(&compute, b->n_threads, err, sizeof err)) die(1, "%s", err);
     start_output(b,
                  "head_dim,n_heads,n_kv_heads,kv,n,fused_ms,fused_gflops,unfused_ms,unfused_gflops,ratio,"
                  "fused_bytes,unfused_bytes,max_difference",
                  "| head dim | heads | KV | n | fused ms | GFLOP/s | unfused ms | GFLOP/s | ratio | fused MiB | "
                  "unfused MiB | max diff |\n|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n");
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) agree &= measure_attention(b, pool, &shapes[i]);
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) agree &= measure_attention(b, &compute, &shapes[i]);
     end_output(b);
-    threads_stop(pool);
+    compute_close(&compute);
     return agree ? 0 : 1;
 }
 
@@ -697,7 +703,9 @@ int main(int argc, char **argv) {
     if (!b.engine) die(1, "%s", err);
     b.info = engine_info(b.engine);
     b.read_gb = probe_read(b.n_threads); // before this process has threads
-    for (CpuRung r = 0; b.o.profile && r <= cpu_rung(); r++) b.gflops[r] = probe_gemm(b.n_threads, r);
+    if (b.o.profile) {
+        for (CpuLevel r = 0; r <= cpu_level(); r++) b.gflops[r] = probe_gemm(b.n_threads, r);
+    }
     (b.o.sweep ? run_sweep : run_rows)(&b);
     free(b.tokens);
     session_close(b.session);

@@ -3,6 +3,7 @@
 #include "gguf_model.h"
 
 #include "cli.h"
+#include "fields.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -15,8 +16,6 @@ const Family *gguf_model_family(const Model *m) {
     return family_of_arch(arch, strlen(arch));
 }
 
-// ---- what it cannot say
-
 static bool is_period(const LayerSet *set, int period, int n_layers) {
     for (int i = 0; i < n_layers; i++) {
         if (layers_have(set, i) != (period && (i + 1) % period == 0)) return false;
@@ -26,30 +25,33 @@ static bool is_period(const LayerSet *set, int period, int n_layers) {
 
 static bool same_scale(const Family *f, const Config *c) {
     bool big = f->big_layers && c->n_layers == f->big_layers;
-    float told = 1 / sqrtf(big ? (float)c->dim / (float)c->n_heads : (float)c->head_dim);
-    return c->attn_scale <= 0 || fabsf(c->attn_scale / told - 1) < 1e-6f;
+    float standard = 1 / sqrtf(big ? (float)c->dim / (float)c->kinds[0].n_heads : (float)c->kinds[0].k_dim);
+    return c->attn_scale <= 0 || fabsf(c->attn_scale / standard - 1) < 1e-6f;
 }
 
 static Activation activation(const Config *c) {
     return c->activation ? c->activation : ACT_SILU;
 }
 
-const char *gguf_model_beyond(const Family *f, const Config *c) {
+const char *gguf_model_unsupported(const Family *f, const Config *c) {
     const Config *b = &f->base;
-    RopeScalingKind kind = c->rope_scaling.kind;
-    bool oss = !strcmp(f->arch, "gpt-oss");
+    LayerKind base;
+    LayerRules rules = config_rules(c, &base);
+    const RopeScaling *scaling = &base.rope.scaling;
+    bool positions = !c->learned_positions;
     bool unbiased = (b->qkv_bias && !c->qkv_bias) || (b->out_bias && !c->out_bias) || (b->ffn_bias && !c->ffn_bias);
     const struct {
         bool differs;
         const char *what;
     } list[] = {
-        {c->window && !is_period(&c->global, f->global_period, c->n_layers), "which layers have a window"},
-        {!is_period(&c->still, f->nope_period, c->n_layers), "which layers RoPE turns"},
-        {kind == ROPE_DYNAMIC, "dynamic RoPE scaling"},
-        {kind == ROPE_YARN && c->rope_scaling.whole_dims == oss, "whether YaRN's borders are rounded (truncate)"},
+        {rules.window && !is_period(&rules.full, f->global_period, c->n_layers), "which layers have a window"},
+        {positions && !is_period(&rules.nope, f->nope_period, c->n_layers), "which layers have rotary positions"},
+        {scaling->kind == ROPE_DYNAMIC, "dynamic RoPE scaling"},
+        {scaling->kind == ROPE_YARN && scaling->whole_dims == f->exact_yarn_borders,
+         "the rounding of YaRN's range (truncate)"},
         {!same_scale(f, c), "the scale of the attention scores"},
-        {activation(c) != activation(b), "an activation other than its own"},
-        {c->ffn_clamp != b->ffn_clamp, "a clamp of the feed-forward layers other than its own"},
+        {activation(c) != activation(b), "an activation that differs from the family's"},
+        {c->ffn_clamp != b->ffn_clamp, "a feed-forward clamp that differs from the family's"},
         {unbiased, "linear layers without biases"},
     };
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
@@ -58,9 +60,7 @@ const char *gguf_model_beyond(const Family *f, const Config *c) {
     return NULL;
 }
 
-// ---- settings
-
-// "<arch>.<name>", for one call.
+// "<arch>.<name>", valid until the next call.
 static const char *key(const Family *f, const char *name) {
     static char text[120];
     snprintf(text, sizeof text, "%s.%s", f->arch, name);
@@ -75,21 +75,21 @@ static void set_real(GgufWriter *w, const Family *f, const char *name, float val
     gguf_f32(w, key(f, name), value);
 }
 
-static Rope base_rope(const Config *c) {
+static Rope open_rope(const RopeConfig *c) {
     char err[100];
     Rope r;
-    if (rope_open(&r, c, false, 1, NULL, err, sizeof err)) die(1, "%s", err);
+    if (rope_open(&r, c, 1, NULL, err, sizeof err)) die(1, "%s", err);
     return r;
 }
 
-static void put_scaling(GgufWriter *w, const Family *f, const Config *c) {
-    const RopeScaling *s = &c->rope_scaling;
+static void put_scaling(GgufWriter *w, const Family *f, const RopeConfig *rope) {
+    const RopeScaling *s = &rope->scaling;
     if (s->kind == ROPE_UNSCALED || s->kind == ROPE_LLAMA3) return; // the latter is the tensor rope_freqs
-    const char *name = s->kind == ROPE_LINEAR ? "linear" : s->kind == ROPE_YARN ? "yarn" : "longrope";
-    gguf_text(w, key(f, "rope.scaling.type"), name);
+    static const char *const names[] = {[ROPE_LINEAR] = "linear", [ROPE_YARN] = "yarn", [ROPE_LONG] = "longrope"};
+    gguf_text(w, key(f, "rope.scaling.type"), names[s->kind]);
     set_int(w, f, "rope.scaling.original_context_length", s->original_ctx);
-    if (s->kind == ROPE_LONG) { // without a factor: other readers would stretch by it again
-        Rope r = base_rope(c);
+    if (s->kind == ROPE_LONG) { // no factor: other readers would apply it again
+        Rope r = open_rope(rope);
         set_real(w, f, "rope.scaling.attn_factor", r.magnitude);
         rope_close(&r);
         return;
@@ -98,45 +98,49 @@ static void put_scaling(GgufWriter *w, const Family *f, const Config *c) {
     if (s->kind == ROPE_LINEAR) return;
     set_real(w, f, "rope.scaling.yarn_beta_fast", s->beta_fast);
     set_real(w, f, "rope.scaling.yarn_beta_slow", s->beta_slow);
-    float paper = 0.1f * logf(s->factor) + 1; // which readers multiply by what stands here
+    float paper = 0.1f * logf(s->factor) + 1; // readers multiply it with the setting
     if (s->attention_factor > 0) set_real(w, f, "rope.scaling.attn_factor", s->attention_factor / paper);
 }
 
 static void put_positions(GgufWriter *w, const Family *f, const Config *c) {
+    LayerKind base;
+    LayerRules rules = config_rules(c, &base);
+    if (rules.window) set_int(w, f, "attention.sliding_window", rules.window);
     if (c->learned_positions) return;
-    set_int(w, f, "rope.dimension_count", config_rotated(c));
-    set_real(w, f, "rope.freq_base", c->rope_theta);
-    if (c->rope_local_theta > 0) set_real(w, f, "rope.freq_base_swa", c->rope_local_theta);
-    put_scaling(w, f, c);
+    set_int(w, f, "rope.dimension_count", base.rope.rotary_dim);
+    set_real(w, f, "rope.freq_base", base.rope.theta);
+    if (f->window_theta > 0) {
+        set_real(w, f, "rope.freq_base_swa", rules.window_theta > 0 ? rules.window_theta : base.rope.theta);
+    }
+    put_scaling(w, f, &base.rope);
 }
 
-static void put_experts(GgufWriter *w, const Family *f, const Config *c) {
-    if (!c->n_experts) return;
-    set_int(w, f, "expert_count", c->n_experts);
-    set_int(w, f, "expert_used_count", c->n_experts_used);
-    set_int(w, f, "expert_feed_forward_length", c->hidden_dim);
-    if (c->shared_dim) set_int(w, f, "expert_shared_feed_forward_length", c->shared_dim);
-    gguf_bool(w, key(f, "expert_weights_norm"), !c->experts_keep_softmax);
+static void put_fields(GgufWriter *w, const Family *f, const Field *list, int n) {
+    for (int i = 0; i < n; i++) {
+        if (*list[i].value) set_int(w, f, list[i].gguf, *list[i].value);
+    }
+}
+
+static void put_sizes(GgufWriter *w, const Family *f, const Config *config) {
+    Config c = *config; // the table points into it
+    Field list[MAX_FIELDS];
+    put_fields(w, f, list, fields_of_shape(&c, list));
+    set_int(w, f, "attention.head_count_kv", c.kinds[0].n_kv_heads);
+    set_int(w, f, "attention.key_length", c.kinds[0].k_dim);
+    set_int(w, f, "attention.value_length", c.kinds[0].v_dim);
+    put_fields(w, f, list, fields_of_feed_forward(&c, f, list));
+    if (c.n_experts) gguf_bool(w, key(f, "expert_weights_norm"), !c.experts_keep_softmax);
 }
 
 void gguf_model_settings(GgufWriter *w, const Family *f, const Config *c) {
     const char *eps = c->layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon";
     set_int(w, f, "vocab_size", c->vocab_size);
-    set_int(w, f, "context_length", c->max_seq_len);
-    set_int(w, f, "embedding_length", c->dim);
-    set_int(w, f, "block_count", c->n_layers);
-    set_int(w, f, "feed_forward_length", c->hidden_dim);
-    set_int(w, f, "attention.head_count", c->n_heads);
-    set_int(w, f, "attention.head_count_kv", c->n_kv_heads);
-    set_int(w, f, "attention.key_length", c->head_dim);
-    set_int(w, f, "attention.value_length", c->head_dim);
+    put_sizes(w, f, c);
     set_real(w, f, eps, c->norm_eps);
-    if (c->window) set_int(w, f, "attention.sliding_window", c->window);
     if (f->base.attn_softcap > 0) set_real(w, f, "attn_logit_softcapping", c->attn_softcap);
     if (f->base.logit_softcap > 0) set_real(w, f, "final_logit_softcapping", c->logit_softcap);
     if (f->base.parallel || c->parallel) gguf_bool(w, key(f, "use_parallel_residual"), c->parallel);
     put_positions(w, f, c);
-    put_experts(w, f, c);
 }
 
 void gguf_general_settings(GgufWriter *w, const Family *f, const char *name) {
@@ -150,15 +154,11 @@ void gguf_type_settings(GgufWriter *w, DType type) {
     gguf_u32(w, "general.file_type", gguf_file_type(type));
 }
 
-// ---- rows
-
 int64_t rows_at(const Rows *r, int64_t i) {
     int64_t in_group = i % r->group;
-    if (in_group < r->turned) in_group = in_group / 2 + in_group % 2 * (r->turned / 2);
+    if (in_group < r->n_paired) in_group = in_group / 2 + in_group % 2 * (r->n_paired / 2);
     return r->first + i / r->group * r->pitch + in_group;
 }
-
-// ---- tensors
 
 typedef struct {
     GgufWriter *w;
@@ -166,17 +166,17 @@ typedef struct {
     const Decoder *d;
     DType wanted;
     TypeCount *count;
-    int layer; // -1: no layer's
+    int layer; // -1: not of a layer
     Part *parts;
 } List;
 
-// Some rows of a linear layer; rows.from is filled in for its weights and for its bias.
+// Some rows of a linear layer; add_matrix sets rows.from.
 typedef struct {
     const Dense *dense;
     Rows rows;
 } Slice;
 
-// Slices one after the other, one tensor.
+// One tensor: the concatenation of slices.
 typedef struct {
     const char *part;
     int64_t cols;
@@ -218,7 +218,7 @@ static void add_norm(List *l, const char *part, const Norm *norm, Rows rows, boo
 }
 
 static void add_dim_norm(List *l, const char *part, const Norm *norm) {
-    const Config *c = &l->d->config;
+    const Config *c = decoder_config(l->d);
     add_norm(l, part, norm, slice(NULL, c->dim).rows, c->layer_norm);
 }
 
@@ -234,11 +234,11 @@ static void add_matrix(List *l, Matrix m) {
         if (m.bias) arrput(bias.rows, rows);
         n += rows.n;
     }
-    int64_t shape[] = {m.n, m.stacked ? n / m.n : n, m.cols}, *own = m.stacked ? shape : shape + 1;
+    int64_t stacked[] = {m.n, n / m.n, m.cols}, flat[] = {n, m.cols}, *shape = m.stacked ? stacked : flat;
     weight.as.n_dims = m.stacked ? 3 : 2;
     bias.as.n_dims = weight.as.n_dims - 1;
-    memcpy(weight.as.shape, own, sizeof *own * (size_t)weight.as.n_dims);
-    memcpy(bias.as.shape, own, sizeof *own * (size_t)bias.as.n_dims);
+    memcpy(weight.as.shape, shape, sizeof *shape * (size_t)weight.as.n_dims);
+    memcpy(bias.as.shape, shape, sizeof *shape * (size_t)bias.as.n_dims);
     add(l, m.part, ".weight", weight);
     if (m.bias) add(l, m.part, ".bias", bias);
 }
@@ -247,47 +247,52 @@ static void add_dense(List *l, const char *part, Slice s, int64_t cols, bool bia
     add_matrix(l, (Matrix){.part = part, .cols = cols, .n = 1, .slices = &s, .bias = bias});
 }
 
-// ---- of a layer
-
-// Rows of heads: from halves to neighbours where the family's files pair dimensions so and this model does not.
+// Rows of query or key heads, reordered where the family's GGUF files have interleaved RoPE and this model does not.
+// The same for every kind of layer.
 static Rows head_rows(const List *l, int64_t n) {
-    const Config *c = &l->d->config;
-    bool turn = !c->learned_positions && c->rope_pairing == ROPE_SPLIT && l->f->gguf_pairing == ROPE_NEIGHBOUR;
-    return (Rows){.n = n, .group = c->head_dim, .pitch = c->head_dim, .turned = turn ? config_rotated(c) : 0};
+    LayerKind base;
+    config_rules(decoder_config(l->d), &base);
+    bool reorder = base.rope.pairing == ROPE_HALF && l->f->gguf_pairing == ROPE_INTERLEAVED;
+    return (Rows){.n = n, .group = base.k_dim, .pitch = base.k_dim, .n_paired = reorder ? base.rope.rotary_dim : 0};
 }
 
-static void add_heads(List *l, const Layer *layer) {
-    const Config *c = &l->d->config;
-    int64_t hd = c->head_dim, q = c->n_heads * hd, kv = c->n_kv_heads * hd;
-    Slice heads[] = {{&layer->q, head_rows(l, q)}, {&layer->k, head_rows(l, kv)}, slice(&layer->v, kv)};
-    for (int i = 0; i < 3 && layer->qkv.w.shape[0]; i++) { // [n_heads][q, k, v][head_dim]
-        heads[i].dense = &layer->qkv;
-        heads[i].rows.group = hd, heads[i].rows.first = i * hd, heads[i].rows.pitch = 3 * hd;
+static void add_heads(List *l, const LayerKind *kind, const AttentionWeights *a) {
+    const Config *c = decoder_config(l->d);
+    int64_t hd = kind->k_dim;
+    Slice heads[] = {{&a->q, head_rows(l, kind_q_dim(kind))},
+                     {&a->k, head_rows(l, kind_k_dim(kind))},
+                     slice(&a->v, kind_v_dim(kind))};
+    if (dense_exists(&a->qkv)) { // [n_heads][q, k, v][k_dim]
+        for (int i = 0; i < 3; i++) {
+            heads[i].dense = &a->qkv;
+            heads[i].rows.group = hd;
+            heads[i].rows.first = i * hd;
+            heads[i].rows.pitch = 3 * hd;
+        }
     }
     if (l->f->gguf_fused_qkv) {
         add_matrix(l, (Matrix){.part = "attn_qkv", .cols = c->dim, .n = 3, .slices = heads, .bias = c->qkv_bias});
-    } else {
-        static const char *const parts[] = {"attn_q", "attn_k", "attn_v"};
-        for (int i = 0; i < 3; i++) add_dense(l, parts[i], heads[i], c->dim, c->qkv_bias);
+        return;
     }
+    static const char *const parts[] = {"attn_q", "attn_k", "attn_v"};
+    for (int i = 0; i < 3; i++) add_dense(l, parts[i], heads[i], c->dim, c->qkv_bias);
 }
 
-static void add_attention(List *l, const Layer *layer) {
-    const Config *c = &l->d->config;
-    int64_t hd = c->head_dim, q = c->n_heads * hd, kv = c->n_kv_heads * hd;
+static void add_attention(List *l, const LayerKind *kind, const AttentionWeights *a) {
+    const Config *c = decoder_config(l->d);
     bool full = c->qk_norm == QK_NORM_FULL;
-    if (!c->no_pre_norm) add_dim_norm(l, "attn_norm", &layer->attn_norm);
-    add_heads(l, layer);
-    add_dense(l, "attn_output", slice(&layer->out, c->dim), q, c->out_bias);
-    if (c->qk_norm) add_norm(l, "attn_q_norm", &layer->q_norm, head_rows(l, full ? q : hd), false);
-    if (c->qk_norm) add_norm(l, "attn_k_norm", &layer->k_norm, head_rows(l, full ? kv : hd), false);
-    if (c->learned_sinks) add_vector(l, "attn_sinks", ".weight", layer->sinks, slice(NULL, c->n_heads).rows);
-    if (c->post_norm) add_dim_norm(l, "post_attention_norm", &layer->attn_post_norm);
+    add_heads(l, kind, a);
+    add_dense(l, "attn_output", slice(&a->out, c->dim), (int64_t)kind->n_heads * kind->v_dim, c->out_bias);
+    if (c->qk_norm) {
+        add_norm(l, "attn_q_norm", &a->q_norm, head_rows(l, full ? kind_q_dim(kind) : kind->k_dim), false);
+        add_norm(l, "attn_k_norm", &a->k_norm, head_rows(l, full ? kind_k_dim(kind) : kind->k_dim), false);
+    }
+    if (c->learned_sinks) add_vector(l, "attn_sinks", ".weight", a->sinks, slice(NULL, kind->n_heads).rows);
 }
 
 static void add_network(List *l, const FeedForward *n, const char *gate, const char *up, const char *down,
                         int64_t hidden) {
-    const Config *c = &l->d->config;
+    const Config *c = decoder_config(l->d);
     const Slice both[] = {slice(&n->gate, hidden), slice(&n->up, hidden)};
     if (l->f->gguf_fused_ffn && !c->plain_ffn) {
         add_matrix(l, (Matrix){.part = up, .cols = c->dim, .n = 2, .slices = both, .bias = c->ffn_bias});
@@ -298,14 +303,17 @@ static void add_network(List *l, const FeedForward *n, const char *gate, const c
     add_dense(l, down, slice(&n->down, c->dim), hidden, c->ffn_bias);
 }
 
-// One matrix of every expert, at `offset` of its FeedForward. odd: of rows that alternate, the second of each pair.
+// One matrix of every expert, at `offset` of its FeedForward. alternate: every second row, from 0 or (odd) from 1.
 static void add_expert_matrix(List *l, const char *part, const FeedForward *list, size_t offset, int64_t rows,
                               int64_t cols, bool alternate, bool odd) {
-    const Config *c = &l->d->config;
+    const Config *c = decoder_config(l->d);
     Slice *slices = NULL;
     for (int e = 0; e < c->n_experts; e++) {
         Slice s = slice((const Dense *)(const void *)((const char *)&list[e] + offset), rows);
-        if (alternate) s.rows.pitch = 2, s.rows.first = odd;
+        if (alternate) {
+            s.rows.pitch = 2;
+            s.rows.first = odd;
+        }
         arrput(slices, s);
     }
     add_matrix(
@@ -315,7 +323,7 @@ static void add_expert_matrix(List *l, const char *part, const FeedForward *list
 }
 
 static void add_experts(List *l, const Experts *e) {
-    const Config *c = &l->d->config;
+    const Config *c = decoder_config(l->d);
     int64_t dim = c->dim, hidden = c->hidden_dim;
     bool mixed = e->list[0].interleaved;
     Slice router = slice(&e->router, c->n_experts), gate = slice(&e->shared_gate, 1);
@@ -335,24 +343,24 @@ static void add_experts(List *l, const Experts *e) {
 }
 
 static void add_layer(List *l, int i) {
-    const Config *c = &l->d->config;
-    const Layer *layer = &l->d->layers[i];
+    const Config *c = decoder_config(l->d);
+    const Layer *layer = &l->d->stack.layers[i];
+    const LayerKind *kind = config_kind(c, i);
     l->layer = i;
-    add_attention(l, layer);
-    if (!c->no_pre_norm) add_dim_norm(l, "ffn_norm", &layer->ffn_norm);
-    if (c->n_experts) add_experts(l, &layer->ffn);
-    else add_network(l, &layer->ffn.shared, "ffn_gate", "ffn_up", "ffn_down", c->hidden_dim);
-    if (c->post_norm) add_dim_norm(l, "post_ffw_norm", &layer->ffn_post_norm);
+    if (!c->no_pre_norm) add_dim_norm(l, "attn_norm", &layer->mixer_norms.input);
+    add_attention(l, kind, layer->mixer);
+    if (c->post_norm) add_dim_norm(l, "post_attention_norm", &layer->mixer_norms.output);
+    if (!c->no_pre_norm) add_dim_norm(l, "ffn_norm", &layer->ffn_norms.input);
+    if (kind->experts) add_experts(l, &layer->experts);
+    else add_network(l, &layer->ffn, "ffn_gate", "ffn_up", "ffn_down", c->hidden_dim);
+    if (c->post_norm) add_dim_norm(l, "post_ffw_norm", &layer->ffn_norms.output);
 }
 
-// ---- the whole
-
-// What Llama 3.1's scaling divides each frequency by.
-static void add_llama3_factors(List *l) {
-    const Config *c = &l->d->config;
-    Config plain = *c;
-    plain.rope_scaling.kind = ROPE_UNSCALED;
-    Rope scaled = base_rope(c), whole = base_rope(&plain);
+// The divisor of each frequency in Llama 3.1's scaling.
+static void add_llama3_factors(List *l, const RopeConfig *rope) {
+    RopeConfig plain = *rope;
+    plain.scaling.kind = ROPE_UNSCALED;
+    Rope scaled = open_rope(rope), whole = open_rope(&plain);
     Part p = {.as = {.dtype = DTYPE_F32, .n_dims = 1, .shape = {scaled.n}}, .made = malloc(sizeof(float) * scaled.n)};
     if (!p.made) die(1, "out of memory for %d frequencies", scaled.n);
     for (int i = 0; i < scaled.n; i++) p.made[i] = (float)(whole.frequency[i] / scaled.frequency[i]);
@@ -365,25 +373,27 @@ static void add_llama3_factors(List *l) {
 }
 
 static void add_factors(List *l) {
-    const Decoder *d = l->d;
-    Rows rows = slice(NULL, config_rotated(&d->config) / 2).rows;
-    if (d->config.rope_scaling.kind == ROPE_LLAMA3) add_llama3_factors(l);
-    else if (d->rope_factors) add_vector(l, "rope_freqs", ".weight", d->rope_factors, rows);
-    if (d->rope_long) add_vector(l, "rope_factors_long", ".weight", d->rope_long, rows);
-    if (d->rope_short) add_vector(l, "rope_factors_short", ".weight", d->rope_short, rows);
+    LayerKind base;
+    config_rules(decoder_config(l->d), &base);
+    const RopeFactors *factors = &l->d->rope_factors;
+    Rows rows = slice(NULL, base.rope.rotary_dim / 2).rows;
+    if (base.rope.scaling.kind == ROPE_LLAMA3) add_llama3_factors(l, &base.rope);
+    else if (factors->all) add_vector(l, "rope_freqs", ".weight", factors->all, rows);
+    if (factors->long_ctx) add_vector(l, "rope_factors_long", ".weight", factors->long_ctx, rows);
+    if (factors->short_ctx) add_vector(l, "rope_factors_short", ".weight", factors->short_ctx, rows);
 }
 
 static void add_table(List *l, const char *part, const Tensor *t) {
     Dense table = {.w = t ? *t : (Tensor){0}};
-    add_dense(l, part, slice(&table, l->d->config.vocab_size), l->d->config.dim, false);
+    add_dense(l, part, slice(&table, decoder_config(l->d)->vocab_size), decoder_config(l->d)->dim, false);
 }
 
 Part *gguf_model_parts(GgufWriter *w, const Family *f, const Decoder *d, DType wanted, TypeCount *count) {
-    const Config *c = &d->config;
+    const Config *c = decoder_config(d);
     List l = {.w = w, .f = f, .d = d, .wanted = wanted, .count = count, .layer = -1};
-    add_table(&l, "token_embd", d->embedding);
+    add_table(&l, "token_embd", d->embedding.table);
     if (c->learned_positions) {
-        Dense table = {.w = {.n_dims = 2, .shape = {c->max_seq_len, c->dim}, .data = d->positions}};
+        Dense table = {.w = {.n_dims = 2, .shape = {c->max_seq_len, c->dim}, .data = d->embedding.positions}};
         Slice all = slice(&table, c->max_seq_len);
         add_matrix(&l, (Matrix){.part = "position_embd", .cols = c->dim, .n = 1, .slices = &all, .exact = true});
     }

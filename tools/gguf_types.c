@@ -2,13 +2,10 @@
 #include "gguf_types.h"
 
 #include "kernels.h"
-#include "quant.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
-
-// ---- which type
 
 static const struct {
     DType dtype;
@@ -50,16 +47,14 @@ void gguf_type_count(TypeCount *c, DType wanted, DType got) {
 void gguf_type_note(const TypeCount *c, DType wanted) {
     int n = c->n_q8_0 + c->n_f16;
     if (n) {
-        fprintf(stderr, "note: %s: its blocks of %d do not divide the rows of %d of %d matrices: %d are Q8_0, %d F16\n",
+        fprintf(stderr, "note: %s: blocks of %d do not divide the rows of %d of %d matrices: %d are Q8_0, %d F16\n",
                 dtype_name(wanted), dtype_info(wanted)->block, n, c->n_matrices, c->n_q8_0, c->n_f16);
     }
     if (c->n_mxfp4) {
-        fprintf(stderr, "note: %s: %d of %d matrices are MXFP4 already and stay it, bit by bit\n", dtype_name(wanted),
+        fprintf(stderr, "note: %s: %d of %d matrices are MXFP4 already and were copied\n", dtype_name(wanted),
                 c->n_mxfp4, c->n_matrices);
     }
 }
-
-// ---- rows
 
 size_t dtype_row_bytes(DType d, int64_t cols) {
     return (size_t)(cols / dtype_info(d)->block * dtype_info(d)->block_bytes);
@@ -68,19 +63,23 @@ size_t dtype_row_bytes(DType d, int64_t cols) {
 void values_pack(DType d, void *to, const float *x, int64_t n) {
     uint16_t *half = to;
     if (d == DTYPE_F32) memcpy(to, x, sizeof *x * (size_t)n);
-    for (int64_t i = 0; d == DTYPE_F16 && i < n; i++) half[i] = f16_from_f32(x[i]);
-    for (int64_t i = 0; d == DTYPE_BF16 && i < n; i++) half[i] = bf16_from_f32(x[i]);
-    for (int i = 0; i < N_KINDS; i++) {
-        if (kinds[i].dtype == d && kinds[i].pack) kinds[i].pack(to, x, n / dtype_info(d)->block);
+    else if (d == DTYPE_F16) {
+        for (int64_t i = 0; i < n; i++) half[i] = f16_from_f32(x[i]);
+    } else if (d == DTYPE_BF16) {
+        for (int64_t i = 0; i < n; i++) half[i] = bf16_from_f32(x[i]);
+    } else {
+        for (int i = 0; i < N_KINDS; i++) {
+            if (kinds[i].dtype == d) kinds[i].pack(to, x, n / dtype_info(d)->block);
+        }
     }
 }
 
 void values_unpack(DType d, float *x, const void *from, int64_t n) {
-    const uint16_t *half = from;
+    const Kernels *k = kernels_for(LEVEL_SCALAR);
     if (d == DTYPE_F32) memcpy(x, from, sizeof *x * (size_t)n);
-    for (int64_t i = 0; d == DTYPE_F16 && i < n; i++) x[i] = f32_from_f16(half[i]);
-    for (int64_t i = 0; d == DTYPE_BF16 && i < n; i++) x[i] = f32_from_bf16(half[i]);
-    if (dtype_info(d)->unpack) dtype_info(d)->unpack(x, from, n / dtype_info(d)->block);
+    else if (d == DTYPE_F16) k->f32_from_f16(x, n, from, n, 1, (int)n);
+    else if (d == DTYPE_BF16) k->f32_from_bf16(x, n, from, n, 1, (int)n);
+    else dtype_info(d)->unpack(x, from, n / dtype_info(d)->block);
 }
 
 void row_unpack(float *x, const Tensor *t, int64_t row) {

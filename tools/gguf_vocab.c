@@ -10,9 +10,7 @@
 
 #include <stb/stb_ds.h>
 
-// ---- texts
-
-// How the texts of a vocabulary are written: U+2581 for a space, or in the alphabet of bytes.
+// How token texts are written: with U+2581 for a space, or in the byte-level alphabet.
 typedef enum { WRITE_MARKED, WRITE_BYTES, WRITE_RAW } Spelling;
 
 static size_t spell(char *to, const char *text, int n, Spelling how) {
@@ -25,7 +23,7 @@ static size_t spell(char *to, const char *text, int n, Spelling how) {
     return (size_t)(to - begin);
 }
 
-// Room for two pieces, a space between.
+// A buffer for two pieces with a space between.
 static char *room_for(const Vocab *v) {
     size_t longest = sizeof "[PAD4294967295]";
     for (ptrdiff_t i = 0; i < arrlen(v->pieces); i++) {
@@ -36,7 +34,7 @@ static char *room_for(const Vocab *v) {
     return room;
 }
 
-// Up to n: ids that the vocabulary has no text for.
+// Adds unused pieces up to n.
 static void add_unused(Vocab *v, int n) {
     while (arrlen(v->pieces) < n) arrput(v->pieces, ((Piece){.text = "", .type = TOKEN_UNUSED}));
 }
@@ -47,7 +45,8 @@ static void put_pieces(GgufWriter *w, const Vocab *v) {
     for (ptrdiff_t i = 0; i < arrlen(v->pieces); i++) {
         const Piece *p = &v->pieces[i];
         bool named = p->len || p->type != TOKEN_UNUSED;
-        Spelling how = !v->byte_level ? WRITE_MARKED : p->type == TOKEN_NORMAL ? WRITE_BYTES : WRITE_RAW;
+        Spelling how = p->type == TOKEN_NORMAL ? WRITE_BYTES : WRITE_RAW;
+        if (!v->byte_level) how = WRITE_MARKED;
         size_t n = named ? spell(room, p->text, p->len, how) : (size_t)sprintf(room, "[PAD%td]", i);
         gguf_array_text(w, room, n);
     }
@@ -60,8 +59,6 @@ static void put_token_types(GgufWriter *w, const Vocab *v) {
     gguf_array(w, "tokenizer.ggml.token_type", GGUF_I32, arrlenu(v->pieces));
     for (ptrdiff_t i = 0; i < arrlen(v->pieces); i++) gguf_array_bytes(w, &numbers[v->pieces[i].type], sizeof *numbers);
 }
-
-// ---- merges
 
 static void put_merges(GgufWriter *w, const Vocab *v) {
     char *room = room_for(v);
@@ -76,7 +73,7 @@ static void put_merges(GgufWriter *w, const Vocab *v) {
     free(room);
 }
 
-// SentencePiece merges the pair whose piece has the best score: minus the rank of the first merge that makes it.
+// SentencePiece merges the pair whose piece has the highest score: minus the rank of the first merge that makes it.
 static void score_merges(Vocab *v) {
     for (ptrdiff_t i = 0; i < arrlen(v->pieces); i++) v->pieces[i].score = 0;
     for (ptrdiff_t i = arrlen(v->merges); i-- > 0;) v->pieces[v->merges[i].id].score = (float)-i - 1;
@@ -87,13 +84,11 @@ static void put_scores(GgufWriter *w, const Vocab *v) {
     for (ptrdiff_t i = 0; i < arrlen(v->pieces); i++) gguf_array_bytes(w, &v->pieces[i].score, sizeof(float));
 }
 
-// ---- the keys that stand for themselves
-
-static void put_id(GgufWriter *w, const char *key, int id, bool absent_means_some) {
-    if (id >= 0 || absent_means_some) gguf_u32(w, key, (uint32_t)id); // -1, none: all bits set
+static void put_id(GgufWriter *w, const char *key, int id, bool has_default) {
+    if (id >= 0 || has_default) gguf_u32(w, key, (uint32_t)id); // -1, none: all bits set
 }
 
-// Ids that end a generation beside eos: of a turn, of a message.
+// End tokens beside EOS: end of turn, end of message.
 static void put_ends(GgufWriter *w, const Vocab *v) {
     static const char *const keys[] = {"tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"};
     int n = 0;
@@ -103,7 +98,7 @@ static void put_ends(GgufWriter *w, const Vocab *v) {
 }
 
 static void put_specials(GgufWriter *w, const Vocab *v) {
-    bool scored = !v->byte_level; // SentencePiece has usual ids
+    bool scored = !v->byte_level; // readers have default ids for SentencePiece
     put_id(w, "tokenizer.ggml.bos_token_id", v->bos_id, scored);
     put_id(w, "tokenizer.ggml.eos_token_id", v->eos_id, scored);
     put_id(w, "tokenizer.ggml.unknown_token_id", v->unk_id, scored);
@@ -113,10 +108,8 @@ static void put_specials(GgufWriter *w, const Vocab *v) {
     if (v->chat_template) gguf_text(w, "tokenizer.chat_template", v->chat_template);
 }
 
-// ---- what GGUF only names
-
-// Scripts, cases, numbers, punctuation and white space that pre-tokenizers treat differently; composed (NFC), for GGUF
-// has no word for the normalizer that composes.
+// Scripts, cases, numbers, punctuation and white space that pre-tokenizers treat differently; composed (NFC), since
+// GGUF cannot name a normalizer.
 static const char probe[] =
     "The quick brown fox's den; I'm, you're, we'll, they'd, he's, I've, DON'T, WE'LL, it’s.\n"
     " Two  spaces, three   spaces,\ttab\t\ttabs \n \n\n  indented\r\nCRLF \r\n\r\nend. \n"
@@ -145,8 +138,8 @@ static bool same_ids(const Tokenizer *a, const Tokenizer *b) {
     return same;
 }
 
-// Do the settings so far, read again, give the ids of the original?
-static bool tells(const GgufWriter *w, const Tokenizer *original, bool ignores_merges, int n) {
+// Whether the settings so far, read back, give the ids of the original.
+static bool settings_match(const GgufWriter *w, const Tokenizer *original, bool ignores_merges, int n) {
     char err[512];
     uint8_t *bytes = gguf_settings_bytes(w);
     File file = {.path = w->partial, .data = bytes, .size = arrlenu(bytes), .borrowed = true};
@@ -161,7 +154,7 @@ static bool tells(const GgufWriter *w, const Tokenizer *original, bool ignores_m
     return same;
 }
 
-// Names that other readers know, too, the more usual ones first; and flags, where no name is called for.
+// Tries the names that other readers know, the most common first; without byte-level BPE, flags.
 static void find_steps(GgufWriter *w, const Tokenizer *original, VocabKind kind, bool byte_level, bool ignores_merges,
                        int n, const char *path) {
     static const char *const names[] = {"llama-bpe",  "qwen2",          "gpt-2",        "smollm",      "gpt-4o",
@@ -169,22 +162,20 @@ static void find_steps(GgufWriter *w, const Tokenizer *original, VocabKind kind,
                                         "seed-coder", "deepseek-coder", "qwen35",       "bloom",       "viking",
                                         "superbpe",   "default"};
     bool unigram = kind == VOCAB_UNIGRAM;
-    int n_ways = byte_level ? (int)(sizeof names / sizeof *names) : unigram ? 4 : 2;
+    int n_tries = unigram ? 4 : 2;
+    if (byte_level) n_tries = sizeof names / sizeof *names;
     size_t mark = arrlenu(w->pairs);
-    for (int i = 0; i < n_ways; i++) {
+    for (int i = 0; i < n_tries; i++) {
         uint64_t n_pairs = w->n_pairs;
         gguf_text(w, "tokenizer.ggml.pre", byte_level ? names[i] : "default");
         if (!byte_level) gguf_bool(w, "tokenizer.ggml.add_space_prefix", i % 2 == 0);
         if (unigram) gguf_bool(w, "tokenizer.ggml.remove_extra_whitespaces", i / 2);
-        if (tells(w, original, ignores_merges, n)) return;
+        if (settings_match(w, original, ignores_merges, n)) return;
         arrsetlen(w->pairs, mark);
         w->n_pairs = n_pairs;
     }
-    die(1, "%s: expected a vocabulary that GGUF can tell, found steps it has no word for; --no-vocab leaves it out",
-        path);
+    die(1, "%s: GGUF cannot represent this vocabulary's normalizer or pre-tokenizer; --no-vocab omits it", path);
 }
-
-// ---- the whole
 
 void gguf_vocab(GgufWriter *w, Vocab *v, int n, const char *path) {
     char err[512];

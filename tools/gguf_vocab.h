@@ -1,12 +1,12 @@
-// gguf_vocab: a vocabulary as GGUF spells it. Called by quantize and synth.
+// gguf_vocab: writes a vocabulary as GGUF settings. Called by quantize and synth.
 //
-// Owns the keys of the tokenizer, the scores that merges stand for, and the search for what GGUF names only: a
-// pre-tokenizer, the space in front. Refuses a vocabulary that none of the names makes give the same ids: what was
-// written is read again and tried on a text of many scripts.
+// Owns the tokenizer keys, the scores derived from merges, and the search for settings that GGUF can only name: the
+// pre-tokenizer, the leading space. Refuses a vocabulary for which none of them gives the same ids: the settings are
+// read back and compared on a text of many scripts.
 #pragma once
 #include "gguf_writer.h"
 #include "tokenizer.h"
 
-// The vocabulary is taken over. n: the model's tokens; ids beyond the vocabulary's own are unused ones. path: of the
-// vocabulary, for messages.
+// Takes ownership of the vocabulary. n: the model's vocabulary size; ids beyond v's own are written as unused. path: of
+// the vocabulary, for messages.
 void gguf_vocab(GgufWriter *w, Vocab *v, int n, const char *path);

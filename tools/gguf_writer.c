@@ -19,8 +19,6 @@ static const int tensor_types[N_DTYPES] = {
     [DTYPE_Q5_K] = 13, [DTYPE_Q6_K] = 14, [DTYPE_MXFP4] = 39, [DTYPE_OTHER] = -1,
 };
 
-// ---- the header, in memory
-
 static void put(uint8_t **part, const void *data, size_t n) {
     if (n) memcpy(arraddnptr(*part, n), data, n);
 }
@@ -75,7 +73,7 @@ void gguf_pair(GgufWriter *w, const Gguf *from, const GgufPair *pair) {
     const GgufValue *v = &pair->value;
     Cursor end = from->in;
     end.pos = v->at;
-    gguf_skip(&end, pair->key, v->type, v->count); // was read before: it cannot fail
+    gguf_skip(&end, pair->key, v->type, v->count); // cannot fail: it was read before
     put_key(w, pair->key, v->is_array ? GGUF_ARRAY : v->type);
     if (v->is_array) {
         put_u32(&w->pairs, v->type);
@@ -113,15 +111,13 @@ void gguf_tensor(GgufWriter *w, const char *name, const Tensor *t) {
     w->data_bytes += aligned(tensor_bytes(t));
 }
 
-// ---- the file
-
 _Noreturn static void give_up(GgufWriter *w) {
     int why = errno;
     char path[4096];
     snprintf(path, sizeof path, "%s", w->path);
     uint64_t written = w->written;
     gguf_abandon(w);
-    die(1, "%s: %s after %.1f MiB; nothing is left behind", path, strerror(why), (double)written / 0x1p20);
+    die(1, "%s: %s after %.1f MiB; the incomplete file was removed", path, strerror(why), (double)written / 0x1p20);
 }
 
 void gguf_data(GgufWriter *w, const void *data, uint64_t n) {
@@ -156,7 +152,7 @@ void gguf_begin(GgufWriter *w) {
     gguf_data(w, w->pairs, arrlenu(w->pairs));
     gguf_data(w, w->infos, arrlenu(w->infos));
     gguf_align(w);
-    w->data_bytes += w->written; // from here on: what the file will hold
+    w->data_bytes += w->written; // from here on: the size of the file
     arrfree(head);
 }
 

@@ -61,7 +61,7 @@ static double y_at(const Panel *p, double v) {
     return BOTTOM - share * (BOTTOM - TOP);
 }
 
-// 950, 1.2k, 64K: powers of two of tokens are told in 1024s, speeds in thousands.
+// 950, 1.2k, 64K: context lengths in units of 1024, speeds in thousands.
 static const char *short_number(char *s, size_t n, double v, double most) { // most: of the axis
     if (v > 0 && most >= 10000) snprintf(s, n, "%.3gk", v * 1e-3);
     else if (v >= 100) snprintf(s, n, "%.0f", v);
@@ -95,7 +95,7 @@ static void choose_axis(Panel *p, const Series *series, int n_series) {
         }
     }
     if (!(max > 0)) max = 1;
-    p->log = min > 0 && max > 3 * max_first; // a bound far above would press the measured curve to the ground
+    p->log = min > 0 && max > 3 * max_first; // a bound far above would flatten the measured curve
     if (p->log) {
         p->lo = pow(10, floor(log10(min)));
         p->hi = pow(10, ceil(log10(max)));
@@ -145,7 +145,7 @@ static void put_value(const Panel *p, const Series *s, int i, double x, double y
             x, y, s->colour, short_number(number, sizeof number, s->y[i], s->y[i]));
 }
 
-// The first value beside its point, away from the line; the last ones in the margin, not over each other.
+// The first value beside its point, away from the line; the last values in the margin, without overlap.
 static void put_values(const Panel *p, const Series *series, int n_series) {
     int last = p->plot->n - 1;
     const double *y = series[0].y;

@@ -1,12 +1,13 @@
-// growth_plot: the picture of a sweep, as one self-contained SVG: prefill and decode speed against context length, and
-// the bound that memory bandwidth sets on decode. Called by bench.
+// growth_plot: the chart of bench --sweep as one self-contained SVG. Called by bench.
+//
+// Owns the layout: prefill and decode speed against context length, and the bound that memory bandwidth sets on decode.
 #pragma once
 #include <stddef.h>
 
 typedef struct {
     const char *title, *subtitle;   // plain text
     int n;                          // points, at least 1
-    const double *context;          // [n] tokens, growing
+    const double *context;          // [n] tokens, ascending
     const double *prefill, *decode; // [n] tokens per second
     const double *bound;            // [n] decode at full bandwidth; NULL: unknown
 } GrowthPlot;

@@ -1,12 +1,12 @@
-// inspect: what a decoder's file or folder holds: its family and shape, tensors, vocabulary, and what running it reads
-// and needs.
+// inspect: prints a model's family and shape, tensors, vocabulary, and the memory that it needs and reads.
 //
-// Owns only the arithmetic of memory; everything else is as the readers and decoder_bind found it, so a file that
-// ./run refuses is refused here, with the same line. A vocabulary that cannot be read is said, and is no failure.
+// Owns only the memory estimates; everything else is what the loaders and decoder_bind found, so a file that ./run
+// refuses is refused here, with the same line. A vocabulary that cannot be read is reported and is not an error.
 #include "cli.h"
 
 #include "chat.h"
 #include "decoder.h"
+#include "load.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,8 +17,8 @@
 
 static const char usage[] =
     "usage: build/inspect MODEL [options]     MODEL is a .gguf, a Hugging Face folder or llama2.c's .bin\n"
-    "  -o text|json     tables, or one JSON object (text)\n"
-    "  -z FILE          tokenizer (the one in the GGUF; <model stem>.tokenizer.bin or tokenizer.bin beside the .bin)\n";
+    "  -o text|json     tables, or one JSON object (default: text)\n"
+    "  -z FILE          tokenizer (default: from the model; for .bin, <model stem>.tokenizer.bin or tokenizer.bin)\n";
 
 typedef struct {
     const char *path;
@@ -30,7 +30,7 @@ typedef struct {
     int unk_id, n_byte_tokens, n_special;
     bool add_bos, add_space_prefix;
     const char *chat_family; // NULL: not known
-    char no_vocab[512];      // why there is none; "": there is
+    char no_vocab[512];      // why there is no tokenizer; "": there is
     uint64_t n_params, file_bytes;
     int n_tensors[N_DTYPES];
     uint64_t n_values[N_DTYPES], n_bytes[N_DTYPES]; // by type
@@ -53,32 +53,38 @@ static void count_tensors(Inspection *x) {
 
 static int count_windows(const Config *c) {
     int n = 0;
-    for (int i = 0; i < c->n_layers; i++) n += config_layer_slides(c, i);
+    for (int i = 0; i < c->n_layers; i++) n += config_kind(c, i)->window > 0;
     return n;
 }
 
-// Of one layer.
-static uint64_t kv_layer_bytes(const Config *c, KvType kv) {
-    return (uint64_t)c->n_kv_heads * kv_token_bytes(kv, c->head_dim);
+// Of the layers with, or without, a window.
+static uint64_t some_kv_token_bytes(const Config *c, KvDType kv, bool window) {
+    uint64_t bytes = 0;
+    for (int i = 0; i < c->n_layers; i++) {
+        const LayerKind *k = config_kind(c, i);
+        if ((k->window > 0) == window) bytes += (uint64_t)k->n_kv_heads * kv_token_bytes(kv, k->k_dim, k->v_dim);
+    }
+    return bytes;
 }
 
-static uint64_t all_kv_token_bytes(const Config *c, KvType kv) {
-    return (uint64_t)c->n_layers * kv_layer_bytes(c, kv);
+static uint64_t all_kv_token_bytes(const Config *c, KvDType kv) {
+    return some_kv_token_bytes(c, kv, false) + some_kv_token_bytes(c, kv, true);
 }
 
-// At most, of n tokens, in whole blocks. A layer with a window: what the tokens of one computed block see, wherever
-// both begin.
-static uint64_t kv_bytes(const Config *c, KvType kv, int n) {
-    bool all = count_windows(c) == c->n_layers;
-    int computed = all && c->window < PREFILL_BLOCK ? c->window > KV_BLOCK ? c->window : KV_BLOCK : PREFILL_BLOCK;
-    uint64_t held = (uint64_t)n, seen = (uint64_t)c->window + (uint64_t)computed + KV_BLOCK, windows = 0;
+// The maximum for n tokens, in whole blocks. With a window: the keys that the tokens of one prefill block see, in any
+// alignment.
+static uint64_t kv_bytes(const Config *c, KvDType kv, int n) {
+    LayerKind base;
+    int window = config_rules(c, &base).window, computed = PREFILL_BLOCK;
+    if (count_windows(c) == c->n_layers && window < computed) computed = window > KV_BLOCK ? window : KV_BLOCK;
+    uint64_t held = (uint64_t)n, seen = (uint64_t)window + (uint64_t)computed + KV_BLOCK;
     if (seen > held) seen = held;
-    windows = (uint64_t)count_windows(c) * ((seen + KV_BLOCK - 1) / KV_BLOCK);
-    return (windows + (uint64_t)(c->n_layers - count_windows(c)) * ((held + KV_BLOCK - 1) / KV_BLOCK)) * KV_BLOCK *
-           kv_layer_bytes(c, kv);
+    return ((seen + KV_BLOCK - 1) / KV_BLOCK * some_kv_token_bytes(c, kv, true) +
+            (held + KV_BLOCK - 1) / KV_BLOCK * some_kv_token_bytes(c, kv, false)) *
+           KV_BLOCK;
 }
 
-// The contexts that memory is told for: 4096 tokens, where the model goes beyond them, and all that it has.
+// The contexts of the memory estimates: 4096 tokens, if the model has more, and the model's own.
 static int contexts(const Config *c, int list[2]) {
     enum { USUAL = 4096 };
     int n = 0;
@@ -93,7 +99,7 @@ static int count_pieces(const Vocab *v, TokenType type) {
     return n;
 }
 
-// path: -z, whose failure is one; NULL: where the model has it.
+// path: -z, an error if it cannot be read; NULL: the model's own.
 static void read_vocab(Inspection *x, const char *path) {
     Vocab v;
     if (load_vocab(&v, &x->tokenizer_file, &x->model, path, x->no_vocab, sizeof x->no_vocab)) {
@@ -128,8 +134,10 @@ static const char *architecture(const Inspection *x) {
 static const char *scaling_name(const Inspection *x) {
     static const char *const names[] = {[ROPE_UNSCALED] = "none", [ROPE_LINEAR] = "linear", [ROPE_DYNAMIC] = "dynamic",
                                         [ROPE_YARN] = "yarn",     [ROPE_LLAMA3] = "llama3", [ROPE_LONG] = "longrope"};
-    RopeScalingKind kind = x->model.config.rope_scaling.kind;
-    return kind == ROPE_UNSCALED && x->decoder.rope_factors ? "factors" : names[kind];
+    LayerKind base;
+    config_rules(&x->model.config, &base);
+    RopeScalingKind kind = base.rope.scaling.kind;
+    return kind == ROPE_UNSCALED && x->decoder.rope_factors.all ? "factors" : names[kind];
 }
 
 static const char *activation_name(const Config *c) {
@@ -144,41 +152,47 @@ static const char *activation_name(const Config *c) {
 
 // "wwf": of each layer, window or full.
 static const char *layer_pattern(const Config *c) {
-    static char pattern[MAX_DECODER_LAYERS + 1];
-    for (int i = 0; i < c->n_layers; i++) pattern[i] = config_layer_slides(c, i) ? 'w' : 'f';
+    static char pattern[MAX_LAYERS + 1];
+    for (int i = 0; i < c->n_layers; i++) pattern[i] = config_kind(c, i)->window ? 'w' : 'f';
     pattern[c->n_layers] = 0;
     return pattern;
 }
 
 static void print_attention(const Config *c) {
-    const char *kind = c->n_kv_heads == c->n_heads ? "multi-head" : c->n_kv_heads == 1 ? "multi-query" : "grouped";
-    printf("%-14s %s: %d query, %d key/value, of %d", "attention", kind, c->n_heads, c->n_kv_heads, c->head_dim);
+    LayerKind k;
+    int window = config_rules(c, &k).window;
+    const char *kind = k.n_kv_heads == 1 ? "multi-query" : "grouped";
+    if (k.n_kv_heads == k.n_heads) kind = "multi-head";
+    printf("%-14s %s: %d query, %d key/value, of %d", "attention", kind, k.n_heads, k.n_kv_heads, k.k_dim);
     if (c->qk_norm) printf(", q and k normed%s", c->qk_norm == QK_NORM_HEAD ? " by head" : "");
     if (c->attn_softcap > 0) printf(", scores capped at %g", (double)c->attn_softcap);
     if (c->attn_scale > 0) printf(", scores times %g", (double)c->attn_scale);
     if (c->learned_sinks) printf(", learned sinks");
     putchar('\n');
-    if (!c->window) return;
-    printf("%-14s %d tokens in %d of %d layers: %s\n", "window", c->window, count_windows(c), c->n_layers,
+    if (!window) return;
+    printf("%-14s %d tokens in %d of %d layers: %s\n", "window", window, count_windows(c), c->n_layers,
            layer_pattern(c));
 }
 
 static void print_positions(const Inspection *x) {
     const Config *c = &x->model.config;
-    const RopeScaling *s = &c->rope_scaling;
-    int still = 0;
+    LayerKind base;
+    LayerRules rules = config_rules(c, &base);
+    const RopeConfig *rope = &base.rope;
+    const RopeScaling *s = &rope->scaling;
+    int n_nope = 0;
     if (c->learned_positions) {
         printf("%-14s learned\n", "positions");
         return;
     }
-    for (int i = 0; i < c->n_layers; i++) still += !config_layer_turns(c, i);
-    printf("%-14s theta %g", "RoPE", (double)c->rope_theta);
-    if (c->rope_local_theta > 0) printf(" (with a window %g)", (double)c->rope_local_theta);
-    printf(", %s turn", c->rope_pairing == ROPE_NEIGHBOUR ? "neighbours" : "halves");
-    if (config_rotated(c) < c->head_dim) printf(", the first %d of %d", config_rotated(c), c->head_dim);
-    if (still) printf(", not in %d of %d layers", still, c->n_layers);
+    for (int i = 0; i < c->n_layers; i++) n_nope += layers_have(&rules.nope, i);
+    printf("%-14s theta %g", "RoPE", (double)rope->theta);
+    if (rules.window_theta > 0) printf(" (with a window %g)", (double)rules.window_theta);
+    printf(", %s", rope->pairing == ROPE_INTERLEAVED ? "interleaved" : "half rotation");
+    if (rope->rotary_dim < base.k_dim) printf(", the first %d of %d", rope->rotary_dim, base.k_dim);
+    if (n_nope) printf(", not in %d of %d layers", n_nope, c->n_layers);
     if (s->kind) printf(", %s scaling by %g from %d", scaling_name(x), (double)s->factor, s->original_ctx);
-    else if (x->decoder.rope_factors) printf(", scaled by the file's factors");
+    else if (x->decoder.rope_factors.all) printf(", scaled by the file's factors");
     putchar('\n');
 }
 
@@ -234,19 +248,19 @@ static void print_memory(const Inspection *x) {
     print_bytes("file size", x->file_bytes);
     print_bytes("read a token", x->decoder.token_bytes);
     printf("%-14s %llu bytes as bf16, %llu as f32, %llu as q8\n", "KV a token",
-           (unsigned long long)all_kv_token_bytes(c, KV_BF16), (unsigned long long)all_kv_token_bytes(c, KV_F32),
-           (unsigned long long)all_kv_token_bytes(c, KV_Q8));
-    if (c->window) {
-        uint64_t layer = kv_layer_bytes(c, KV_BF16), n_windows = (uint64_t)count_windows(c);
+           (unsigned long long)all_kv_token_bytes(c, KV_DTYPE_BF16),
+           (unsigned long long)all_kv_token_bytes(c, KV_DTYPE_F32),
+           (unsigned long long)all_kv_token_bytes(c, KV_DTYPE_Q8));
+    if (count_windows(c)) {
         printf("%-14s as bf16: %llu in full layers, %llu in those with a window\n", "",
-               (unsigned long long)(layer * ((uint64_t)c->n_layers - n_windows)),
-               (unsigned long long)(layer * n_windows));
+               (unsigned long long)some_kv_token_bytes(c, KV_DTYPE_BF16, false),
+               (unsigned long long)some_kv_token_bytes(c, KV_DTYPE_BF16, true));
     }
     for (int i = 0; i < n; i++) {
         printf("%-14s %.1f MiB at %d tokens (KV %.1f as bf16; as f32 %.1f, as q8 %.1f)\n", i ? "" : "memory",
-               (double)(x->file_bytes + kv_bytes(c, KV_BF16, list[i])) / 0x1p20, list[i],
-               (double)kv_bytes(c, KV_BF16, list[i]) / 0x1p20, (double)kv_bytes(c, KV_F32, list[i]) / 0x1p20,
-               (double)kv_bytes(c, KV_Q8, list[i]) / 0x1p20);
+               (double)(x->file_bytes + kv_bytes(c, KV_DTYPE_BF16, list[i])) / 0x1p20, list[i],
+               (double)kv_bytes(c, KV_DTYPE_BF16, list[i]) / 0x1p20,
+               (double)kv_bytes(c, KV_DTYPE_F32, list[i]) / 0x1p20, (double)kv_bytes(c, KV_DTYPE_Q8, list[i]) / 0x1p20);
     }
 }
 
@@ -277,11 +291,13 @@ static json_t *text_or_null(const char *text) {
 }
 
 static json_t *shape_json(const Config *c) {
+    LayerKind k;
+    int window = config_rules(c, &k).window;
     json_t *o =
         json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:b}", "dim", c->dim, "hidden_dim", c->hidden_dim,
-                  "n_layers", c->n_layers, "n_heads", c->n_heads, "n_kv_heads", c->n_kv_heads, "head_dim", c->head_dim,
-                  "vocab_size", c->vocab_size, "context", c->max_seq_len, "window", c->window, "tied", c->tied);
-    json_object_set_new(o, "rope_theta", json_real((double)c->rope_theta));
+                  "n_layers", c->n_layers, "n_heads", k.n_heads, "n_kv_heads", k.n_kv_heads, "head_dim", k.k_dim,
+                  "vocab_size", c->vocab_size, "context", c->max_seq_len, "window", window, "tied", c->tied);
+    json_object_set_new(o, "rope_theta", json_real((double)k.rope.theta));
     json_object_set_new(o, "norm_eps", json_real((double)c->norm_eps));
     return o;
 }
@@ -290,14 +306,16 @@ static json_t *shape_json(const Config *c) {
 static json_t *family_json(const Inspection *x) {
     static const char *const qk_norms[] = {"none", "head", "full"};
     const Config *c = &x->model.config;
+    LayerKind base;
+    config_rules(c, &base);
     json_t *o =
         json_pack("{s:s, s:s, s:b, s:s, s:s, s:b, s:b, s:b, s:b}", "layers", layer_pattern(c), "qk_norm",
                   qk_norms[c->qk_norm], "learned_sinks", c->learned_sinks, "positions",
                   c->learned_positions ? "learned" : "RoPE", "activation", activation_name(c), "gated", !c->plain_ffn,
                   "layer_norm", c->layer_norm, "post_norm", c->post_norm, "parallel", c->parallel);
-    json_object_set_new(o, "n_rot", c->learned_positions ? json_null() : json_integer(config_rotated(c)));
+    json_object_set_new(o, "n_rot", c->learned_positions ? json_null() : json_integer(base.rope.rotary_dim));
     json_object_set_new(o, "rope_scaling", json_string(scaling_name(x)));
-    json_object_set_new(o, "rope_factor", json_real((double)c->rope_scaling.factor));
+    json_object_set_new(o, "rope_factor", json_real((double)base.rope.scaling.factor));
     json_object_set_new(o, "attn_softcap", json_real((double)c->attn_softcap));
     json_object_set_new(o, "logit_softcap", json_real((double)c->logit_softcap));
     json_object_set_new(o, "n_experts", json_integer(c->n_experts));
@@ -351,10 +369,10 @@ static json_t *memory_json(const Inspection *x) {
     int at[2], n = contexts(c, at);
     for (int i = 0; i < n; i++) {
         json_t *o = json_pack("{s:i}", "context", at[i]);
-        for (KvType kv = KV_BF16; kv_type_name(kv); kv++) {
+        for (KvDType kv = KV_DTYPE_BF16; kv_dtype_name(kv); kv++) {
             json_t *sizes = json_pack("{s:I, s:I}", "kv_bytes", (json_int_t)kv_bytes(c, kv, at[i]), "total_bytes",
                                       (json_int_t)(x->file_bytes + kv_bytes(c, kv, at[i])));
-            json_object_set_new(o, kv_type_name(kv), sizes);
+            json_object_set_new(o, kv_dtype_name(kv), sizes);
         }
         json_array_append_new(list, o);
     }
@@ -372,9 +390,9 @@ static void print_json(const Inspection *x) {
     json_object_set_new(o, "n_params", json_integer((json_int_t)x->n_params));
     json_object_set_new(o, "model_bytes", json_integer((json_int_t)x->file_bytes));
     json_object_set_new(o, "token_bytes", json_integer((json_int_t)x->decoder.token_bytes));
-    json_object_set_new(o, "kv_token_bytes_bf16", json_integer((json_int_t)all_kv_token_bytes(c, KV_BF16)));
-    json_object_set_new(o, "kv_token_bytes_f32", json_integer((json_int_t)all_kv_token_bytes(c, KV_F32)));
-    json_object_set_new(o, "kv_token_bytes_q8", json_integer((json_int_t)all_kv_token_bytes(c, KV_Q8)));
+    json_object_set_new(o, "kv_token_bytes_bf16", json_integer((json_int_t)all_kv_token_bytes(c, KV_DTYPE_BF16)));
+    json_object_set_new(o, "kv_token_bytes_f32", json_integer((json_int_t)all_kv_token_bytes(c, KV_DTYPE_F32)));
+    json_object_set_new(o, "kv_token_bytes_q8", json_integer((json_int_t)all_kv_token_bytes(c, KV_DTYPE_Q8)));
     json_object_set_new(o, "n_window_layers", json_integer(count_windows(c)));
     json_object_set_new(o, "memory", memory_json(x));
     json_object_set_new(o, "tokenizer", tokenizer_json(x));
@@ -394,7 +412,7 @@ int main(int argc, char **argv) {
     while (args_left(&a)) {
         const char *f = args_next(&a);
         if (!strcmp(f, "-o")) json = args_json(&a, f);
-        else if (!strcmp(f, "-z")) tokenizer = args_text(&a, f);
+        else if (!strcmp(f, "-z")) tokenizer = args_string(&a, f);
         else if (*f == '-' && f[1]) die(2, "%s: unknown flag; build/inspect --help lists them", f);
         else if (x.path) die(2, "%s: a second model; expected one, found %s first", f, x.path);
         else x.path = f;

@@ -21,13 +21,11 @@ double logits_nll(const float *logits, int n, int target, double *log_total) {
     return *log_total - logits[target];
 }
 
-// ---- reading
-
 static uint64_t row_bytes(int n_vocab) {
     return ROW_HEAD + 2 * (uint64_t)n_vocab;
 }
 
-// A count of at least `least` that an int32_t holds.
+// A count from `least` to INT32_MAX.
 static int read_count(Cursor *c, const char *what, int least) {
     uint64_t at = c->pos;
     uint32_t v = cursor_u32(c, what);
@@ -37,7 +35,7 @@ static int read_count(Cursor *c, const char *what, int least) {
     return c->failed ? 0 : (int)v;
 }
 
-// Where the rows begin, and that the file ends with them.
+// Sets rows_at; false unless the file ends with the last row.
 static bool sizes_fit(LogitsFile *l) {
     uint64_t tokens, rows, end;
     bool fits = mul_u64((uint64_t)l->n_ctx * 4, (uint64_t)l->n_chunks, &tokens) &&
@@ -106,22 +104,23 @@ int logits_row(const LogitsFile *l, uint64_t row, LogitsRow *out, char *err, siz
     if (!c.failed && !(r.nll >= 0 && r.nll < INFINITY))
         cursor_fail(&c, at + 4, "nll: expected a number from 0, found %g", r.nll);
     double sum = 0;
-    for (int i = 0; !c.failed && i < l->n_vocab; i++) {
+    if (c.failed) return -1;
+    for (int i = 0; i < l->n_vocab; i++) {
         if (r.below[i] != LOGITS_BEYOND) sum += exp(-r.step * r.below[i]);
     }
-    if (!c.failed && !(sum >= 1)) cursor_fail(&c, at, "row: expected a most likely piece (0), found none");
-    if (c.failed) return -1;
+    if (!(sum >= 1)) {
+        cursor_fail(&c, at, "row: expected a most likely token (0), found none");
+        return -1;
+    }
     r.log_total = log(sum);
     *out = r;
     return 0;
 }
 
-// ---- writing
-
 _Noreturn static void give_up(LogitsWriter *w) {
     int why = errno;
     logits_abandon(w);
-    die(1, "%s: %s; nothing is left behind", w->path, strerror(why));
+    die(1, "%s: %s; the incomplete file was removed", w->path, strerror(why));
 }
 
 static void put(LogitsWriter *w, const void *data, size_t n) {
@@ -144,7 +143,7 @@ LogitsWriter logits_writer(const char *path, const int32_t *tokens, int n_vocab,
 void logits_put(LogitsWriter *w, const float *logits, double nll) {
     float max = logits[0];
     for (int i = 1; i < w->n_vocab; i++) max = logits[i] > max ? logits[i] : max;
-    double span = 0; // nats between the most and the least likely of those kept apart
+    double span = 0; // nats between the most and the least likely represented token
     for (int i = 0; i < w->n_vocab; i++) {
         double below = (double)max - logits[i];
         if (below > span && below <= LOGITS_SPAN) span = below;
@@ -153,9 +152,8 @@ void logits_put(LogitsWriter *w, const float *logits, double nll) {
     for (int i = 0; i < w->n_vocab; i++) {
         double below = (double)max - logits[i];
         double steps = step > 0 ? below / step + 0.5 : 0;
-        w->below[i] = below > span                ? LOGITS_BEYOND
-                      : steps < LOGITS_BEYOND - 1 ? (uint16_t)steps
-                                                  : LOGITS_BEYOND - 1; // step may have been rounded down
+        if (steps > LOGITS_BEYOND - 1) steps = LOGITS_BEYOND - 1; // step may have been rounded down
+        w->below[i] = below > span ? LOGITS_BEYOND : (uint16_t)steps;
     }
     put(w, (float[]){step, (float)nll}, ROW_HEAD);
     put(w, w->below, sizeof *w->below * (size_t)w->n_vocab);

@@ -1,11 +1,10 @@
 // perplexity: how well a model predicts a text.
 //
-// By default as llama.cpp computes it: the text is cut into chunks of the context, each starts from BOS, and the second
-// half of each is scored. --documents scores every token of every document, each started from BOS. Bits per byte
-// compares models with different vocabularies. --kl compares distributions with those that another model saved of the
-// same chunks: how far a quantization moved it, in nats. Refuses to save over what it reads.
+// Owns the scores. By default as in llama.cpp: the text is split into chunks of the context size, each starts with BOS,
+// and its second half is scored. --documents scores every token of every document, each after BOS. Bits per byte
+// compares models with different vocabularies. --kl computes the KL divergence from the distributions that another
+// model saved for the same chunks, e.g. before quantization. Refuses to overwrite a file that it reads.
 #include "cli.h"
-#include "kvcache.h"
 #include "logits_file.h"
 
 #include <math.h>
@@ -17,15 +16,15 @@
 static const char usage[] =
     "usage: build/perplexity MODEL -f FILE [options]\n"
     "  -f FILE       the text, - for stdin\n"
-    "  -c N          tokens of a chunk, or of a document at most (512, or what the model has positions for)\n"
-    "  --documents   the text is documents between lines <|endoftext|>: score all of each, from BOS\n"
-    "  --save-logits FILE  keep the distributions of the scored tokens: 2 bytes a token and piece of the vocabulary\n"
-    "  --kl FILE     KL divergence from those, over the same text and -c\n"
-    "  -o FORMAT     md or json (md)\n"
-    "  -t N          threads (the cores this process may use)\n"
-    "  --window W    attend to the last W tokens, --sinks S and to the first S\n"
-    "  --kv TYPE     what the cache stores: bf16, f32 or q8 (bf16)\n"
-    "  -z FILE       tokenizer (the one in the GGUF; <model stem>.tokenizer.bin or tokenizer.bin beside the .bin)\n";
+    "  -c N          tokens of a chunk, or at most of a document (default: 512, or the model's context)\n"
+    "  --documents   the text is documents separated by lines <|endoftext|>: score every token of each\n"
+    "  --save-logits FILE  save the predicted distributions: 2 bytes for each scored token and vocabulary entry\n"
+    "  --kl FILE     KL divergence from saved distributions of the same text and -c\n"
+    "  -o FORMAT     md or json (default: md)\n"
+    "  -t N          threads (default: the cores this process may use)\n"
+    "  --window W    attend to the last W tokens only, and with --sinks S to the first S\n"
+    "  --kv TYPE     type of the KV cache: bf16, f32 or q8 (default: bf16)\n"
+    "  -z FILE       tokenizer (default: from the model; for .bin, <model stem>.tokenizer.bin or tokenizer.bin)\n";
 
 enum { DEFAULT_CONTEXT = 512 };
 
@@ -35,7 +34,7 @@ typedef struct {
     SessionOptions session;
 } Options;
 
-// This run against a saved one, the base.
+// Comparison with saved distributions, the base.
 typedef struct {
     File file;
     LogitsFile base;
@@ -49,8 +48,8 @@ typedef struct {
     double nll, nll2; // nats; squared
     uint64_t n, bytes;
     int vocab_size;
-    const int32_t *tokens; // of the running chunk
-    int first;             // positions before it are not scored
+    const int32_t *tokens; // of the current chunk
+    int first;             // first scored position
     LogitsWriter *save;    // or NULL
     Comparison *compare;   // or NULL
 } Score;
@@ -64,13 +63,13 @@ static Options parse(int argc, char **argv) {
     Args a = args_start(argc, argv, usage);
     while (args_left(&a)) {
         const char *f = args_next(&a);
-        if (!strcmp(f, "-f")) o.file = args_text(&a, f);
-        else if (!strcmp(f, "-z")) o.tokenizer = args_text(&a, f);
-        else if (!strcmp(f, "--save-logits")) o.save = args_text(&a, f);
-        else if (!strcmp(f, "--kl")) o.kl = args_text(&a, f);
+        if (!strcmp(f, "-f")) o.file = args_string(&a, f);
+        else if (!strcmp(f, "-z")) o.tokenizer = args_string(&a, f);
+        else if (!strcmp(f, "--save-logits")) o.save = args_string(&a, f);
+        else if (!strcmp(f, "--kl")) o.kl = args_string(&a, f);
         else if (!strcmp(f, "--documents")) o.documents = true;
         else if (!strcmp(f, "-o")) {
-            const char *format = args_text(&a, f);
+            const char *format = args_string(&a, f);
             o.json = !strcmp(format, "json");
             if (!o.json && strcmp(format, "md")) die(2, "-o: expected md or json, found '%s'", format);
         } else if (args_session(&a, f, &o.session)) continue;
@@ -81,8 +80,7 @@ static Options parse(int argc, char **argv) {
     if (!o.model) die(2, "no model: expected build/perplexity MODEL -f FILE");
     if (!o.file) die(2, "no text: expected build/perplexity MODEL -f FILE");
     if (o.session.n_sinks && !o.session.window) die(2, "--sinks: needs --window");
-    if (o.documents && (o.save || o.kl))
-        die(2, "%s: compares chunks, not --documents", o.kl ? "--kl" : "--save-logits");
+    if (o.documents && (o.save || o.kl)) die(2, "%s: expected without --documents", o.kl ? "--kl" : "--save-logits");
     return o;
 }
 
@@ -91,7 +89,7 @@ _Noreturn static void stop(const Score *s, const char *why) {
     die(1, "%s", why);
 }
 
-// Row s->n of the base against the same position here.
+// Compares with row s->n of the base.
 static void compare_position(const Score *s, const float *logits, double log_total, double nll) {
     char err[512];
     Comparison *c = s->compare;
@@ -115,7 +113,7 @@ static void score_position(void *context, int position, const float *logits) {
     Score *s = context;
     if (position < s->first) return;
     double log_total, nll = logits_nll(logits, s->vocab_size, s->tokens[position + 1], &log_total);
-    if (!isfinite(nll)) stop(s, "the model's logits are no distribution: one is not finite");
+    if (!isfinite(nll)) stop(s, "the model's logits are not finite");
     if (s->save) logits_put(s->save, logits, nll);
     if (s->compare) compare_position(s, logits, log_total, nll);
     s->nll += nll;
@@ -123,7 +121,7 @@ static void score_position(void *context, int position, const float *logits) {
     s->n++;
 }
 
-// Bytes of text that tokens[first..n) stand for.
+// Bytes of the text of tokens[first..n).
 static uint64_t count_bytes(const Engine *e, const int32_t *tokens, int first, int n) {
     TextOut *out = textout_open(e, tokens[0] == engine_info(e).bos_id);
     if (!out) die(1, "out of memory");
@@ -137,10 +135,10 @@ static uint64_t count_bytes(const Engine *e, const int32_t *tokens, int first, i
     return bytes;
 }
 
-// Predict tokens[first + 1 .. n) from what precedes each. Starts over: nothing of the text before is kept.
+// Scores the predictions of tokens[first + 1 .. n), without reusing the tokens of the session.
 static void score_tokens(Session *s, Score *score, const int32_t *tokens, int first, int n) {
     char err[512];
-    int32_t other = tokens[0] ? 0 : 1; // a text that shares no prefix with this one
+    int32_t other = tokens[0] ? 0 : 1; // a sequence without a common prefix
     score->tokens = tokens;
     score->first = first;
     session_visit(s, NULL, NULL);
@@ -150,13 +148,13 @@ static void score_tokens(Session *s, Score *score, const int32_t *tokens, int fi
     if (failed || session_sync(s, tokens, n - 1, err, sizeof err)) stop(score, err);
 }
 
-// Mean and its standard error of n values, by their sums.
+// Mean of n values and its standard error, from their sums.
 static Estimate mean(double sum, double sum2, uint64_t n) {
     double m = sum / (double)n, variance = sum2 / (double)n - m * m;
     return (Estimate){m, n > 1 && variance > 0 ? sqrt(variance / (double)(n - 1)) : 0};
 }
 
-// Of e to the power of it (delta method), as llama.cpp prints them.
+// exp(e) (delta method), as llama.cpp prints it.
 static Estimate exponential(Estimate e) {
     return (Estimate){exp(e.value), exp(e.value) * e.error};
 }
@@ -176,28 +174,27 @@ static void open_base(Comparison *c, const char *path, const int32_t *chunks, in
     if (!c->kl) die(1, "out of memory");
 }
 
-// The text as chunks [n_chunks][n_ctx] that begin as the model's texts do; what is left over is dropped. One newline
-// at its end is not text: editors leave it there, and llama.cpp drops it.
-static int32_t *cut_chunks(const Engine *e, const char *text, size_t length, int n_ctx, int *n_chunks) {
+// The text as chunks [n_chunks][n_ctx], each starting with BOS if the model uses it; the rest is dropped. One newline
+// at the end is dropped, as in llama.cpp.
+static int32_t *split_chunks(const Engine *e, const char *text, size_t length, int n_ctx, int *n_chunks) {
     char err[512];
     int32_t *ids;
     length -= length && text[length - 1] == '\n';
     int n = engine_encode(e, text, length, true, false, &ids, err, sizeof err), bos = engine_info(e).bos_id;
     if (n < 0) die(1, "%s", err);
     if (n / 2 < n_ctx) {
-        die(1, "the text has %d tokens, a chunk %d, and two are needed; a smaller -c or --documents can score it", n,
-            n_ctx);
+        die(1, "the text has %d tokens, expected at least two chunks of %d; use a smaller -c or --documents", n, n_ctx);
     }
     *n_chunks = n / n_ctx;
-    bool begins = ids[0] == bos; // not every model's texts do
-    for (int i = 0; begins && i < *n_chunks; i++) ids[(int64_t)i * n_ctx] = bos;
+    if (ids[0] != bos) return ids; // a model without BOS
+    for (int i = 0; i < *n_chunks; i++) ids[(int64_t)i * n_ctx] = bos;
     return ids;
 }
 
 // Returns the number of chunks.
 static int score_chunks(const Engine *e, Session *s, Score *score, const Options *o, const char *text, size_t length) {
     int n_chunks, n_ctx = o->session.n_ctx, first = n_ctx / 2;
-    int32_t *chunks = cut_chunks(e, text, length, n_ctx, &n_chunks);
+    int32_t *chunks = split_chunks(e, text, length, n_ctx, &n_chunks);
     if (score->compare) open_base(score->compare, o->kl, chunks, score->vocab_size, n_ctx, n_chunks);
     LogitsWriter save;
     if (o->save) {
@@ -216,7 +213,7 @@ static int score_chunks(const Engine *e, Session *s, Score *score, const Options
     return n_chunks;
 }
 
-// The next document: up to a line that is the separator, without the newline before it. False at the end.
+// The next document: up to a separator line, without the newline before it. False at the end.
 static bool next_document(const char **at, const char *end, const char **document, size_t *length) {
     static const char separator[] = "<|endoftext|>";
     const size_t n = sizeof separator - 1;
@@ -258,14 +255,12 @@ static int score_documents(const Engine *e, Session *s, Score *score, const char
     return count;
 }
 
-// ---- results
-
 static int ascending(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
 }
 
-// Between the sorted values [n], linearly: fraction 0 is the least, 1 the greatest.
+// Linear interpolation in the sorted values [n]: fraction 0 is the minimum, 1 the maximum.
 static double percentile(const double *sorted, uint64_t n, double fraction) {
     double at = fraction * (double)(n - 1);
     uint64_t below = (uint64_t)at, above = below + 1 < n ? below + 1 : below;
@@ -280,7 +275,10 @@ static void print_comparison(const Options *o, const Score *s) {
                  {"90 %", "kl_p90", 0.9},  {"median", "kl_median", 0.5}, {"minimum", "kl_min", 0}};
     const Comparison *c = s->compare;
     double sum = 0, sum2 = 0, n = (double)s->n, same = (double)c->n_same_top / n;
-    for (uint64_t i = 0; i < s->n; i++) sum += c->kl[i], sum2 += c->kl[i] * c->kl[i];
+    for (uint64_t i = 0; i < s->n; i++) {
+        sum += c->kl[i];
+        sum2 += c->kl[i] * c->kl[i];
+    }
     qsort(c->kl, s->n, sizeof *c->kl, ascending);
     Estimate kl = mean(sum, sum2, s->n), ratio = exponential(mean(c->diff, c->diff2, s->n));
     double base = exp((s->nll - c->diff) / n), same_error = s->n > 1 ? sqrt(same * (1 - same) / (n - 1)) : 0;
@@ -296,7 +294,7 @@ static void print_comparison(const Options *o, const Score *s) {
         printf(", \"same_top\": %.9g, \"same_top_error\": %.9g", same, same_error);
         return;
     }
-    printf("PPL ratio %.6f +/- %.6f, to %.4f\n", ratio.value, ratio.error, base);
+    printf("PPL ratio %.6f +/- %.6f, base PPL %.4f\n", ratio.value, ratio.error, base);
     printf("same top p %.3f +/- %.3f %%\n", 100 * same, 100 * same_error);
 }
 
@@ -317,13 +315,13 @@ static void print_result(const Options *o, const Score *score, int count, int n_
     printf("Final estimate: PPL = %.4f +/- %.5f\n", ppl.value, ppl.error);
     printf("%.5f nats per token, %.5f bits per byte\n", nats.value, bits);
     printf("%llu tokens and %llu bytes scored in %d %s", n, bytes, count, o->documents ? "documents" : "chunks");
-    if (o->documents) printf(" (%d of them cut at %d tokens)", n_cut, n_ctx);
+    if (o->documents) printf(" (%d of them truncated to %d tokens)", n_cut, n_ctx);
     else printf(" of %d tokens", n_ctx);
     printf(", %.1f s\n", took);
     if (score->compare) print_comparison(o, score);
 }
 
-// What is saved replaces no file that this run reads.
+// Refuses to overwrite a file that this run reads.
 static void check_save(const Options *o) {
     const char *in[] = {o->model, o->tokenizer, o->file, o->kl};
     struct stat out, other;
@@ -334,7 +332,7 @@ static void check_save(const Options *o) {
     }
 }
 
-// What -c leaves open, and what the model has room for.
+// Sets the default of -c, and checks it against the model's context.
 static void fit_context(Options *o, int most) {
     int *n_ctx = &o->session.n_ctx;
     if (*n_ctx > most && !o->session.window)
@@ -354,7 +352,6 @@ int main(int argc, char **argv) {
     fit_context(&o, info.max_seq_len);
     Session *s = session_open(e, &o.session, err, sizeof err);
     if (!s) die(1, "%s", err);
-
     size_t length;
     char *text = read_text(o.file, &length);
     Comparison compare = {0};

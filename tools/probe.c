@@ -12,8 +12,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-// ---- reading
-
 enum { CHUNK = 1 << 20, CHUNKS = 384, AHEAD = 512 };
 
 typedef struct {
@@ -39,8 +37,8 @@ static void read_chunk(void *context, int item, int worker) {
     for (int j = 0; j < 8; j++) r->sums[item] += sum[j];
 }
 
-static double measure_read(ThreadPool *pool, CpuRung rung) {
-    (void)rung;
+static double measure_read(ThreadPool *pool, CpuLevel level) {
+    (void)level;
     static Reading r;
     double best = 0;
     r.data = malloc((size_t)CHUNK * CHUNKS);
@@ -53,13 +51,11 @@ static double measure_read(ThreadPool *pool, CpuRung rung) {
     }
     uint64_t sum = 0;
     for (int i = 0; i < CHUNKS; i++) sum += r.sums[i];
-    return sum ? best : 0; // the sums are needed: the reads cannot be left out
+    return sum ? best : 0; // using the sum keeps the compiler from removing the reads
 }
 
-// ---- multiplying
-
-// A panel of 16 KiB, 12 KiB of rows and 3 KiB of results: less than an L1; in bfloat16 twice the rows. Rows: whole
-// steps of every rung's gemm.
+// A panel of 16 KiB, 12 KiB of rows and 3 KiB of results fit in L1; in bfloat16 twice the rows. The numbers of rows are
+// multiples of every gemm's step.
 enum { GEMM_K = 128, GEMM_ROWS = 24, BF16_GEMM_ROWS = 2 * GEMM_ROWS, GEMM_TIMES = 16, ITEMS_PER_THREAD = 8 };
 enum { FLOATS = GEMM_K * MAX_PANEL + GEMM_ROWS * GEMM_K + BF16_GEMM_ROWS * MAX_PANEL };
 
@@ -76,7 +72,7 @@ static void multiply(void *context, int item, int worker) {
     float *panel = m->memory + (size_t)worker * FLOATS, *x = panel + GEMM_K * MAX_PANEL, *y = x + GEMM_ROWS * GEMM_K;
     const Kernels *k = m->kernels;
     int lanes = k->panel;
-    Panels w = {.words = panel, .ld = lanes};
+    PackedMatrix w = {.data = panel, .row_stride = lanes};
     const uint16_t *x16 = (const uint16_t *)(const void *)x;
     for (int i = 0; i < GEMM_TIMES; i++) {
         if (k->bf16) k->bf16->gemm(y, lanes, &w, x16, GEMM_K, BF16_GEMM_ROWS, GEMM_K, lanes, false);
@@ -84,13 +80,13 @@ static void multiply(void *context, int item, int worker) {
     }
 }
 
-static double measure_gemm(ThreadPool *pool, CpuRung rung) {
-    Multiplying m = {.kernels = kernels_for(rung)};
+static double measure_gemm(ThreadPool *pool, CpuLevel level) {
+    Multiplying m = {.kernels = kernels_for(level)};
     int n_threads = threads_count(pool), n_items = n_threads * ITEMS_PER_THREAD;
     void *memory;
     if (!m.kernels || posix_memalign(&memory, 64, sizeof(float) * FLOATS * (size_t)n_threads)) return 0;
     m.memory = memory;
-    for (int i = 0; i < FLOATS * n_threads; i++) m.memory[i] = (float)(i % 7); // as bfloat16: these and zeros
+    for (int i = 0; i < FLOATS * n_threads; i++) m.memory[i] = (float)(i % 7); // also valid as pairs of bfloat16
     int rows = m.kernels->bf16 ? BF16_GEMM_ROWS : GEMM_ROWS;
     double flops = 2.0 * GEMM_K * rows * m.kernels->panel * GEMM_TIMES * n_items, best = 0, begin = seconds();
     while (best == 0 || seconds() - begin < GEMM_SECONDS) {
@@ -101,9 +97,7 @@ static double measure_gemm(ThreadPool *pool, CpuRung rung) {
     return best;
 }
 
-// ---- in a child process
-
-static double in_child(int n_threads, CpuRung rung, double (*measure)(ThreadPool *, CpuRung)) {
+static double in_child(int n_threads, CpuLevel level, double (*measure)(ThreadPool *, CpuLevel)) {
     int fd[2];
     double result = 0;
     if (pipe(fd)) return 0;
@@ -112,7 +106,7 @@ static double in_child(int n_threads, CpuRung rung, double (*measure)(ThreadPool
     if (child == 0) {
         char err[256];
         ThreadPool *pool = threads_start(n_threads, err, sizeof err);
-        if (pool) result = measure(pool, rung);
+        if (pool) result = measure(pool, level);
         _exit(write(fd[1], &result, sizeof result) != sizeof result);
     }
     close(fd[1]);
@@ -123,9 +117,9 @@ static double in_child(int n_threads, CpuRung rung, double (*measure)(ThreadPool
 }
 
 double probe_read(int n_threads) {
-    return in_child(n_threads, RUNG_SCALAR, measure_read);
+    return in_child(n_threads, LEVEL_SCALAR, measure_read);
 }
 
-double probe_gemm(int n_threads, CpuRung rung) {
-    return in_child(n_threads, rung, measure_gemm);
+double probe_gemm(int n_threads, CpuLevel level) {
+    return in_child(n_threads, level, measure_gemm);
 }

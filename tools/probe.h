@@ -1,14 +1,14 @@
-// probe: what this machine can do at most: read memory, multiply. The yardsticks of bench.
+// probe: measures the machine's peak memory bandwidth and arithmetic throughput, for bench.
 //
-// Owns the loops that find out, each in a child process, so that their buffers and threads leave no trace in the
-// caller. Call before the process has threads. 0 where something cannot be measured.
+// Owns the measuring loops, each run in a child process, so that their buffers and threads do not affect the caller.
+// Must be called before the process has threads. Returns 0 where the measurement fails.
 #pragma once
 #include "cpu.h"
 
 enum { PROBE_PASSES = 12 };
 
-// GB/s of all threads together, the best of several passes over memory that no cache holds.
+// GB/s of all threads together, the best of several passes over a buffer larger than the caches.
 double probe_read(int n_threads);
-// GFLOP/s of all threads together: a rung's gemm, in bfloat16 where it has that, over a panel that stays in L1; the
+// GFLOP/s of all threads together: the gemm of an instruction-set level (bfloat16 if it has one) on a panel in L1; the
 // best of several passes.
-double probe_gemm(int n_threads, CpuRung rung);
+double probe_gemm(int n_threads, CpuLevel level);

@@ -3,7 +3,7 @@
 
 enum { NAME_ROOM = 32 };
 
-// The sum of all operations; and what is left of the whole: between them, and regions of none.
+// The sum of all operations, and the time outside of them.
 static ProfileRow sum_operations(const ProfileTable *t) {
     ProfileRow all = {0};
     for (int op = PROFILE_OTHER + 1; op < N_PROFILE_OPS; op++) {
@@ -24,13 +24,11 @@ static ProfileRow other(const ProfileTable *t, const ProfileRow *all) {
     return r;
 }
 
-static double rate(double amount, double time) { // 1e9 a second; 0: none
+static double rate(double amount, double time) { // 1e9 per second; 0: none
     return amount > 0 && time > 0 ? amount * 1e-9 / time : 0;
 }
 
-// ---- Markdown
-
-// A rate and what it is of the machine's best; empty cells where there is none.
+// A rate and its percentage of the machine's peak; empty cells where there is none.
 static void put_rate(FILE *f, double speed, double best) {
     if (speed > 0) fprintf(f, " %.1f |", speed);
     else fputs(" |", f);
@@ -52,7 +50,7 @@ static void put_row(FILE *f, const ProfileTable *t, const char *name, const Prof
 
 void profile_table_md(FILE *f, const ProfileTable *t) {
     char name[NAME_ROOM];
-    fputs("| operation | calls | ms | % | wait ms | % alone | GFLOP/s | % of peak | GB/s | % of read |\n"
+    fputs("| operation | calls | ms | % | wait ms | % serial | GFLOP/s | % of peak | GB/s | % of read |\n"
           "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
           f);
     for (int op = PROFILE_OTHER + 1; op < N_PROFILE_OPS; op++) {
@@ -67,8 +65,6 @@ void profile_table_md(FILE *f, const ProfileTable *t) {
     all.waiting += rest.waiting;
     put_row(f, t, "all", &all);
 }
-
-// ---- JSON
 
 static void put_object(FILE *f, const ProfileTable *t, const char *name, const ProfileRow *r) {
     double ms = 1e3 / t->runs;

@@ -1,6 +1,7 @@
-// profile_table: a Profile as people read it, and as JSON.
+// profile_table: prints a Profile as a Markdown table or as JSON. Called by bench.
 //
-// Owns what follows from the sums: shares of the whole, what no operation accounts for, rates beside the machine's.
+// Owns what is derived from the sums: shares of the total time, the time outside of operations, and rates compared with
+// the machine's peaks.
 #pragma once
 #include "profile.h"
 
@@ -8,11 +9,11 @@
 
 typedef struct {
     const Profile *profile;
-    double seconds;              // of the whole that was profiled
-    int runs;                    // what the whole is made of; numbers are given for one
-    double peak_gflops, read_gb; // GFLOP/s and GB/s of the machine; 0: unknown
+    double seconds;              // total time, of all runs
+    int runs;                    // the printed numbers are averages of a run
+    double peak_gflops, read_gb; // peak GFLOP/s and GB/s of the machine; 0: unknown
 } ProfileTable;
 
 void profile_table_md(FILE *f, const ProfileTable *t);
-// An array of objects, one an operation; the last, "other", is what no operation accounts for.
+// An array of objects, one for each operation; the last, "other", is the time outside of operations.
 void profile_table_json(FILE *f, const ProfileTable *t);

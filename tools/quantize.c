@@ -1,14 +1,15 @@
-// quantize: a model into GGUF with its matrices in another type, and how much that moved them.
+// quantize: writes a model as GGUF with its matrices in another type, and reports the quantization error.
 //
-// Owns the walk over the tensors and the account of the error; reads what ./run reads, of every family. What a tensor
-// is called and how its rows lie is gguf_model's: a folder's differ from GGUF's. Norms, biases, routers and positions
-// become F32, the other matrices the wanted type; one that has it already keeps its bytes. Refuses to write over what
-// it reads, values that are not finite or that the type cannot reach, and a model that GGUF has no words for. A GGUF's
-// settings are carried over byte for byte, but for those of its types, parts and alignment.
+// Owns the conversion of tensors and the error statistics; reads what ./run reads, of every family. Tensor names and
+// the order of rows are gguf_model's. Norms, biases, routers and positions become F32, the other matrices the requested
+// type; one that has it already keeps its bytes. Refuses to overwrite its input, values that are not finite or out of
+// the type's range, and a model that GGUF cannot represent. The settings of a GGUF are copied byte for byte, except for
+// file type, split and alignment.
 #include "cli.h"
 
 #include "gguf_model.h"
 #include "gguf_vocab.h"
+#include "load.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -23,11 +24,11 @@ static const char usage[] =
     "usage: build/quantize IN OUT.gguf TYPE [options]\n"
     "  IN           a model: a Hugging Face folder or .safetensors, .gguf of any type, or llama2.c's .bin\n"
     "  TYPE         of the matrices: F32, F16, BF16, Q8_0, Q4_0, Q4_K or Q6_K; norms and biases are F32\n"
-    "  -z FILE      tokenizer, in place of the model's own: a .gguf, a folder, tokenizer.bin or .json\n"
-    "  --no-vocab   leave the vocabulary out\n"
-    "  -t N         threads (the cores this process may use)\n";
+    "  -z FILE      use another tokenizer: a .gguf, a folder, tokenizer.bin or .json\n"
+    "  --no-vocab   omit the vocabulary\n"
+    "  -t N         threads (default: the cores this process may use)\n";
 
-enum { CHUNK = 1 << 20, BAR = 30 }; // values that are written together
+enum { CHUNK = 1 << 20, BAR = 30 }; // values written at a time; width of the progress bar
 
 typedef struct {
     const char *in, *out, *tokenizer;
@@ -36,7 +37,7 @@ typedef struct {
     int n_threads;
 } Options;
 
-// One matrix on its way, a chunk of rows at a time.
+// The conversion of one matrix, a chunk of rows at a time.
 typedef struct {
     const Rows *from;
     DType to;
@@ -51,7 +52,7 @@ typedef struct {
     double error, power, worst;
     const char *worst_name;
     uint64_t n_done, n_total; // values
-} Account;
+} ErrorStats;
 
 static Options parse(int argc, char **argv) {
     Options o = {0};
@@ -60,21 +61,21 @@ static Options parse(int argc, char **argv) {
     Args a = args_start(argc, argv, usage);
     while (args_left(&a)) {
         const char *f = args_next(&a);
-        if (!strcmp(f, "-z")) o.tokenizer = args_text(&a, f);
+        if (!strcmp(f, "-z")) o.tokenizer = args_string(&a, f);
         else if (!strcmp(f, "--no-vocab")) o.no_vocab = true;
         else if (!strcmp(f, "-t")) o.n_threads = args_int(&a, f, 1, MAX_THREADS);
         else if (*f == '-' && f[1]) die(2, "%s: unknown flag; build/quantize --help lists them", f);
-        else if (n == 3) die(2, "%s: expected IN OUT.gguf TYPE, found a fourth name", f);
+        else if (n == 3) die(2, "%s: expected IN OUT.gguf TYPE, found a fourth argument", f);
         else names[n++] = f;
     }
-    if (n < 3) die(2, "expected IN OUT.gguf TYPE, found %d name%s", n, n == 1 ? "" : "s");
-    if (o.tokenizer && o.no_vocab) die(2, "-z %s: expected none with --no-vocab", o.tokenizer);
-    o.in = names[0], o.out = names[1], o.type = gguf_type_named(names[2]);
+    if (n < 3) die(2, "expected IN OUT.gguf TYPE, found %d argument%s", n, n == 1 ? "" : "s");
+    if (o.tokenizer && o.no_vocab) die(2, "-z and --no-vocab: expected one, found both");
+    o.in = names[0];
+    o.out = names[1];
+    o.type = gguf_type_named(names[2]);
     if (o.type == DTYPE_OTHER) die(2, "%s: expected " GGUF_TYPES, names[2]);
     return o;
 }
-
-// ---- what must not be written over
 
 static bool same_file(const char *a, const char *b) {
     struct stat x, y;
@@ -86,14 +87,13 @@ static void check_out(const Options *o, const GgufWriter *w, const Model *m, con
     if (!stat(o->out, &st) && S_ISDIR(st.st_mode)) die(1, "%s: is a directory", o->out);
     ptrdiff_t n = arrlen(m->weights.files);
     for (ptrdiff_t i = 0; i < n + 2; i++) {
-        const char *in = i < n ? m->weights.files[i].path : i == n ? tokenizer->path : o->tokenizer;
+        const char *in = i == n ? tokenizer->path : o->tokenizer;
+        if (i < n) in = m->weights.files[i].path;
         if (in && (same_file(in, o->out) || same_file(in, w->partial))) {
-            die(2, "%s: the output would replace the input %s; name another file", o->out, in);
+            die(2, "%s: the output would overwrite the input %s", o->out, in);
         }
     }
 }
-
-// ---- rows
 
 static void convert_row(void *context, int item, int worker) {
     Job *j = context;
@@ -115,28 +115,25 @@ static void convert_row(void *context, int item, int worker) {
     j->sums[item][1] = power;
 }
 
-static void show_progress(const Account *a, const char *name, uint64_t n_new) {
+static void show_progress(const ErrorStats *a, const char *name, uint64_t n_new) {
     uint64_t before = a->n_done * 100 / a->n_total, now = (a->n_done + n_new) * 100 / a->n_total;
     if (before == now || !isatty(STDERR_FILENO)) return;
     int full = (int)now * BAR / 100;
     fprintf(stderr, "%3d %% [", (int)now);
     for (int i = 0; i < BAR; i++) fputc(i < full ? '#' : '.', stderr);
-    fprintf(stderr, "] %-30.30s\r", name); // whatever is said next begins there
+    fprintf(stderr, "] %-30.30s\r", name); // the next message overwrites it
     if (now == 100) fprintf(stderr, "%*s\r", BAR + 40, "");
 }
 
-// The sums of a chunk, in the order of its rows; a value that is not finite ends the program.
-static void add_chunk(Account *a, GgufWriter *w, const char *name, const Job *j, int n, double sums[2]) {
+// Adds the sums of a chunk in the order of its rows; exits if a value is not finite.
+static void add_chunk(ErrorStats *a, GgufWriter *w, const char *name, const Job *j, int n, double sums[2]) {
     for (int i = 0; i < n; i++) {
-        bool bad = !isfinite(j->sums[i][1]), beyond = !isfinite(j->sums[i][0]);
-        if (bad || beyond) {
-            const char *out = w->path;
-            long long row = (long long)(j->row0 + i);
+        if (!isfinite(j->sums[i][1]) || !isfinite(j->sums[i][0])) {
+            const char *out = w->path, *range = j->to == DTYPE_F16 ? " up to 65504" : " in the type's range";
+            if (!isfinite(j->sums[i][1])) range = "";
             gguf_abandon(w);
-            die(1, "%s: tensor %s: row %lld: expected finite values%s, found others", out, name, row,
-                bad                            ? ""
-                : beyond && j->to == DTYPE_F16 ? " within F16's 65504"
-                                               : " within the type's reach");
+            die(1, "%s: tensor %s: row %lld: expected finite values%s, found others", out, name,
+                (long long)(j->row0 + i), range);
         }
         sums[0] += j->sums[i][0];
         sums[1] += j->sums[i][1];
@@ -146,7 +143,7 @@ static void add_chunk(Account *a, GgufWriter *w, const char *name, const Job *j,
 }
 
 // Rows of one matrix of the decoder, a chunk at a time.
-static void convert_rows(GgufWriter *w, ThreadPool *pool, const char *name, const Rows *from, DType to, Account *a,
+static void convert_rows(GgufWriter *w, ThreadPool *pool, const char *name, const Rows *from, DType to, ErrorStats *a,
                          double sums[2]) {
     int64_t cols = from->from.shape[from->from.n_dims - 1];
     int64_t most = CHUNK / cols > 0 ? CHUNK / cols : 1, room = from->n < most ? from->n : most;
@@ -169,53 +166,55 @@ static void convert_rows(GgufWriter *w, ThreadPool *pool, const char *name, cons
     free(j.sums);
 }
 
-static void convert(GgufWriter *w, ThreadPool *pool, const Part *p, Account *a) {
+static void convert(GgufWriter *w, ThreadPool *pool, const Part *p, ErrorStats *a) {
     double sums[2] = {0, 0};
     for (ptrdiff_t i = 0; i < arrlen(p->rows); i++) convert_rows(w, pool, p->name, &p->rows[i], p->as.dtype, a, sums);
     gguf_align(w);
     if (!p->matrix) return;
     double nmse = sums[1] > 0 ? sums[0] / sums[1] : 0;
-    if (!a->worst_name || nmse > a->worst) a->worst = nmse, a->worst_name = p->name;
+    if (!a->worst_name || nmse > a->worst) {
+        a->worst = nmse;
+        a->worst_name = p->name;
+    }
     a->error += sums[0];
     a->power += sums[1];
 }
-
-// ---- settings
 
 static bool begins(const char *key, const char *with) {
     return !strncmp(key, with, strlen(with));
 }
 
-static bool is_of_layout(const char *key) {
+static bool is_layout_key(const char *key) {
     return !strcmp(key, "general.file_type") || !strcmp(key, "general.quantization_version") ||
            !strcmp(key, "general.alignment") || begins(key, "split.");
 }
 
-// The settings of a GGUF: of the model, of its tokenizer.
-static void carry_over(GgufWriter *w, const File *file, bool model, bool tokenizer) {
+// Copies the settings of a GGUF: the model's, the tokenizer's.
+static void copy_settings(GgufWriter *w, const File *file, bool model, bool tokenizer) {
     char err[512];
     Gguf g;
     if (gguf_read(&g, file, err, sizeof err)) die(1, "%s", err);
     for (ptrdiff_t i = 0; i < shlen(g.pairs); i++) {
         const char *key = g.pairs[i].key;
-        if (!is_of_layout(key) && (begins(key, "tokenizer.") ? tokenizer : model)) gguf_pair(w, &g, &g.pairs[i]);
+        if (!is_layout_key(key) && (begins(key, "tokenizer.") ? tokenizer : model)) gguf_pair(w, &g, &g.pairs[i]);
     }
     gguf_free(&g);
 }
 
-// "stories" of "models/stories.bin", a folder's whole name.
+// "stories" for "models/stories.bin"; the whole name of a folder.
 static void name_of(char *name, size_t size, const char *path) {
     struct stat st;
     bool is_folder = !stat(path, &st) && S_ISDIR(st.st_mode);
     size_t end = strlen(path), at;
     while (end > 1 && path[end - 1] == '/') end--;
-    for (at = end; at > 0 && path[at - 1] != '/';) at--;
+    at = end;
+    while (at > 0 && path[at - 1] != '/') at--;
     const char *dot = strrchr(path + at, '.');
     if (!is_folder && dot && dot > path + at) end = (size_t)(dot - path);
     snprintf(name, size, "%.*s", (int)(end - at), path + at);
 }
 
-// A file or a folder; of a GGUF, its settings as they are.
+// From a file or a folder; the settings of a GGUF are copied.
 static void put_tokenizer(GgufWriter *w, const Options *o, const Model *m, File *file) {
     char err[512];
     struct stat st;
@@ -227,7 +226,7 @@ static void put_tokenizer(GgufWriter *w, const Options *o, const Model *m, File 
     if (o->tokenizer && !stat(o->tokenizer, &st) && S_ISREG(st.st_mode)) {
         if (file_map(file, o->tokenizer, err, sizeof err)) die(1, "%s", err);
         if (file_is_gguf(file)) {
-            carry_over(w, file, false, true);
+            copy_settings(w, file, false, true);
             return;
         }
         file_unmap(file);
@@ -241,12 +240,12 @@ static void put_settings(GgufWriter *w, const Options *o, const Model *m, File *
     const File *file = &m->weights.files[0];
     bool own = !o->tokenizer && !o->no_vocab;
     if (file_is_gguf(file)) {
-        carry_over(w, file, true, own);
+        copy_settings(w, file, true, own);
         if (!own) put_tokenizer(w, o, m, tokenizer);
     } else {
         char name[256];
-        const char *beyond = gguf_model_beyond(f, &m->config);
-        if (beyond) die(1, "%s: expected a model that GGUF can tell, found what it has no word for: %s", o->in, beyond);
+        const char *unsupported = gguf_model_unsupported(f, &m->config);
+        if (unsupported) die(1, "%s: GGUF cannot represent this model: %s", o->in, unsupported);
         name_of(name, sizeof name, o->in);
         gguf_general_settings(w, f, name);
         gguf_model_settings(w, f, &m->config);
@@ -255,15 +254,13 @@ static void put_settings(GgufWriter *w, const Options *o, const Model *m, File *
     gguf_type_settings(w, o->type);
 }
 
-// ---- the whole
-
-static void convert_all(GgufWriter *w, ThreadPool *pool, const Part *parts, Account *a) {
+static void convert_all(GgufWriter *w, ThreadPool *pool, const Part *parts, ErrorStats *a) {
     for (ptrdiff_t i = 0; i < arrlen(parts); i++) a->n_total += (uint64_t)tensor_count(&parts[i].as);
     gguf_begin(w);
     for (ptrdiff_t i = 0; i < arrlen(parts); i++) convert(w, pool, &parts[i], a);
 }
 
-static void report(const Options *o, const Account *a, uint64_t in, uint64_t out, double time) {
+static void print_report(const Options *o, const ErrorStats *a, uint64_t in, uint64_t out, double time) {
     fprintf(
         stderr,
         "%s: %s | %llu -> %llu bytes (%.2f bits a weight) | NMSE %.3g, worst %.3g in %s | %.2f s, %.1f M values/s\n",
@@ -280,7 +277,7 @@ int main(int argc, char **argv) {
     Decoder d;
     File tokenizer = {0};
     TypeCount count = {0};
-    Account a = {0};
+    ErrorStats a = {0};
     file_guard_shrinking();
     if (load_model(&m, o.in, err, sizeof err) || decoder_bind(&d, &m, err, sizeof err)) die(1, "%s", err);
     GgufWriter w = gguf_writer(o.out);
@@ -292,7 +289,7 @@ int main(int argc, char **argv) {
     convert_all(&w, pool, parts, &a);
     uint64_t out = gguf_finish(&w);
     gguf_type_note(&count, o.type);
-    report(&o, &a, weights_file_bytes(&m.weights), out, seconds() - start);
+    print_report(&o, &a, weights_file_bytes(&m.weights), out, seconds() - start);
     gguf_parts_free(parts);
     threads_stop(pool);
     file_unmap(&tokenizer);

@@ -1,14 +1,13 @@
-// synth: a model of a real shape with random weights, for measuring speed and memory. What it writes means nothing.
+// synth: writes a model of a real shape with random weights, for measuring speed and memory. Its output is meaningless.
 //
-// Owns the shapes, a made-up vocabulary, and the writing side of llama2.c's files, v0 (fp32) and v2 (int8) with a
-// tokenizer beside the model; GGUF goes through gguf_model, as a decoder without weights. Values are uniform with
-// standard deviation 1 / sqrt(columns), so that activations stay near 1 through every layer; packed ones are drawn from
-// a pool, for packing each takes minutes. A .bin takes the sizes of a llama shape alone: theta is 10000 there.
+// Owns the shapes, a synthetic vocabulary, and the writer of llama2.c's files: v0 (fp32) and v2 (int8), with a separate
+// tokenizer. GGUF is written by gguf_model from a decoder without weights. Values are uniform with standard deviation
+// 1 / sqrt(columns), so that activations stay near 1 through every layer. Quantized blocks are drawn from a pool, since
+// quantizing all of them takes minutes. Refuses a .bin of other than llama shapes; theta is 10000 in a .bin.
 #include "cli.h"
 
 #include "gguf_model.h"
 #include "gguf_vocab.h"
-#include "quant.h"
 
 #include <errno.h>
 #include <math.h>
@@ -26,17 +25,17 @@ static const char usage[] =
     "               mixtral-tiny | qwen3-moe-tiny | gpt-oss-tiny (the structure of the large ones, small)\n"
     "  TYPE         of a .bin, for llama shapes: f32 (llama2.c v0) or int8 (llama2.c v2);\n"
     "               of a .gguf: F32, F16, BF16, Q8_0, Q4_0, Q4_K or Q6_K\n"
-    "  --layers N   only so many; --vocab N: so many tokens\n"
-    "  OUT.tokenizer.bin is written beside a .bin; a .gguf holds its vocabulary\n";
+    "  --layers N   limit the number of layers; --vocab N: size of the vocabulary\n"
+    "  With OUT.bin, OUT.tokenizer.bin is written too; a .gguf contains its vocabulary.\n";
 
 typedef struct {
     const char *name, *arch; // arch NULL: llama
     int dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size, seq_len;
-    int head_dim;      // 0: dim / n_heads
-    bool tied;         // the classifier is the embedding
-    float theta, eps;  // eps 0: 1e-5
-    int window, n_rot; // 0: none, all
-    int n_experts, n_used;
+    int head_dim;          // 0: dim / n_heads
+    bool tied;             // the output matrix is the embedding
+    float theta, eps;      // eps 0: 1e-5
+    int window, n_rot;     // 0: no window, all dimensions
+    int n_experts, n_used; // 0: dense
     RopeScaling scaling;
 } Shape;
 
@@ -78,7 +77,7 @@ static const Shape shapes[] = {
 };
 
 enum { GROUP = 64, MAGIC = 0x616b3432, HEADER_BYTES = 256, N_CONTROL = 3, N_BYTES = 256, MAX_PIECE = 16 };
-enum { LEAST_WORDS = 512, MOST_WORDS = 1 << 20 }; // control and byte tokens, ASCII, and some words
+enum { MIN_VOCAB = 512, MAX_SYNTH_VOCAB = 1 << 20 }; // the minimum: control and byte tokens, ASCII, some words
 
 typedef struct {
     FILE *file;
@@ -87,7 +86,7 @@ typedef struct {
     uint64_t buffer[1 << 16];
 } Writer;
 
-static Writer out; // half a megabyte: too much for the stack
+static Writer out; // half a megabyte: too large for the stack
 
 static void put(const void *data, size_t n) {
     if (fwrite(data, 1, n, out.file) != n) die(1, "%s: %s", out.path, strerror(errno));
@@ -103,13 +102,11 @@ static void close_file(void) {
     if (fclose(out.file)) die(1, "%s: %s", out.path, strerror(errno));
 }
 
-static uint64_t next_random(void) { // xorshift64 (Marsaglia, 2003): cheap, and good enough for weights
+static uint64_t next_random(void) { // xorshift64 (Marsaglia, 2003)
     out.rng ^= out.rng << 13;
     out.rng ^= out.rng >> 7;
     return out.rng ^= out.rng << 17;
 }
-
-// ---- tensors
 
 // n values uniform in mean - reach .. mean + reach
 static void put_f32(uint64_t n, float mean, float reach) {
@@ -141,7 +138,7 @@ static void put_int8(uint64_t n, float reach) {
     }
     uint64_t params = out.n_params;
     put_f32(n / GROUP, reach / 127, reach / 127 * 0.1f);
-    out.n_params = params; // scales are no parameters
+    out.n_params = params; // scales are not counted
 }
 
 static void put_matrices(bool int8, int n, int64_t rows, int64_t cols) {
@@ -156,7 +153,7 @@ static void put_norms(int n, int64_t size) {
     put_f32((uint64_t)(n * size), 1, 0.1f);
 }
 
-// v0: the norms lie between the matrices, and RoPE tables, which readers skip, before the classifier.
+// v0: norms between the matrices; unused RoPE tables before the output matrix.
 static void write_f32(const Shape *s) {
     int64_t dim = s->dim, hidden = s->hidden_dim, kv_dim = dim / s->n_heads * s->n_kv_heads;
     int n = s->n_layers;
@@ -166,8 +163,7 @@ static void write_f32(const Shape *s) {
     put_matrices(false, 1, s->vocab_size, dim);
     put_norms(n, dim);
     put_matrices(false, n, dim, dim);
-    put_matrices(false, n, kv_dim, dim);
-    put_matrices(false, n, kv_dim, dim);
+    put_matrices(false, 2 * n, kv_dim, dim);
     put_matrices(false, n, dim, dim);
     put_norms(n, dim);
     put_matrices(false, n, hidden, dim);
@@ -193,8 +189,7 @@ static void write_int8(const Shape *s) {
     put_norms(2 * n + 1, dim);
     put_matrices(true, 1, s->vocab_size, dim);
     put_matrices(true, n, dim, dim);
-    put_matrices(true, n, kv_dim, dim);
-    put_matrices(true, n, kv_dim, dim);
+    put_matrices(true, 2 * n, kv_dim, dim);
     put_matrices(true, n, dim, dim);
     put_matrices(true, n, hidden, dim);
     put_matrices(true, n, dim, hidden);
@@ -202,9 +197,7 @@ static void write_int8(const Shape *s) {
     if (!s->tied) put_matrices(true, 1, s->vocab_size, dim);
 }
 
-// ---- tokenizer
-
-// Word number i of a, b, .. z, aa, ab, ..: each is an earlier one and a letter, so merging reaches it.
+// Word i of a, b, .. z, aa, ab, ..: each is an earlier one and a letter, so that merges can produce it.
 static void spell(char *word, int i) {
     char letters[MAX_PIECE];
     int n = 0;
@@ -248,7 +241,6 @@ static void write_bin(const Shape *s, bool int8, const char *path) {
     (int8 ? write_int8 : write_f32)(s);
     uint64_t model_bytes = out.n_bytes;
     close_file();
-
     const char *slash = strrchr(path, '/'), *dot = strrchr(slash ? slash : path, '.');
     char tokenizer[4096];
     int stem = dot ? (int)(dot - path) : (int)strlen(path);
@@ -262,15 +254,13 @@ static void write_bin(const Shape *s, bool int8, const char *path) {
             (double)model_bytes / 0x1p20, tokenizer);
 }
 
-// ---- GGUF
-
 enum { UNIT = 256, POOL = 512, BATCH = 1024 }; // values drawn at once, whole blocks; units of the pool, of a write
 
 static float uniform(void) { // [-1, 1)
     return (float)(int32_t)next_random() * 0x1p-31f;
 }
 
-// Blocks with random codes, whose mean square is 8.6, and one exponent.
+// Blocks of random codes, whose mean square is 8.6, with equal exponents.
 static void pack_random_mxfp4(BlockMxfp4 *blocks, int n, float deviation) {
     for (int b = 0; b < n; b++) {
         blocks[b].e = (uint8_t)lroundf(127 + log2f(deviation / sqrtf(8.6f)));
@@ -291,15 +281,19 @@ static void draw_unit(const Part *p, void *to) {
     values_pack(p->as.dtype, to, x, UNIT);
 }
 
-// Units of the pool in a random order, and a part of one at the end.
+// Units of the pool in random order, the last one possibly in part.
 static void put_part(GgufWriter *w, const Part *p) {
     static uint8_t pool[POOL * UNIT * sizeof(float)], batch[BATCH * UNIT * sizeof(float)];
     size_t unit = dtype_row_bytes(p->as.dtype, UNIT);
     uint64_t bytes = tensor_bytes(&p->as), n_units = (uint64_t)tensor_count(&p->as) / UNIT + 1;
     size_t n_pool = n_units < POOL ? (size_t)n_units : POOL;
-    if (p->made) gguf_data(w, p->made, bytes);
-    for (size_t u = 0; u < n_pool && !p->made; u++) draw_unit(p, pool + u * unit);
-    for (uint64_t done = 0; done < bytes && !p->made; done += BATCH * unit) {
+    if (p->made) {
+        gguf_data(w, p->made, bytes);
+        gguf_align(w);
+        return;
+    }
+    for (size_t u = 0; u < n_pool; u++) draw_unit(p, pool + u * unit);
+    for (uint64_t done = 0; done < bytes; done += BATCH * unit) {
         uint64_t n = bytes - done < BATCH * unit ? bytes - done : BATCH * unit;
         for (size_t at = 0; at < n; at += unit) memcpy(batch + at, pool + (next_random() >> 32) % n_pool * unit, unit);
         gguf_data(w, batch, n);
@@ -315,9 +309,11 @@ static void put_vocab(GgufWriter *w, const Shape *s) {
         static const char *const control[] = {"<unk>", "<s>", "</s>"};
         char *text = v.text + (size_t)id * MAX_PIECE;
         Piece p = {.text = text, .len = make_piece(text, id), .score = id < N_CONTROL + N_BYTES ? 0 : (float)-id};
-        if (id < N_CONTROL) p.text = control[id], p.len = (int)strlen(p.text);
-        p.type = id >= N_CONTROL + N_BYTES ? TOKEN_NORMAL : id >= N_CONTROL ? TOKEN_BYTE : TOKEN_CONTROL;
-        if (!id) p.type = TOKEN_UNKNOWN;
+        if (id < N_CONTROL) {
+            p.text = control[id];
+            p.len = (int)strlen(p.text);
+            p.type = id ? TOKEN_CONTROL : TOKEN_UNKNOWN;
+        } else p.type = id < N_CONTROL + N_BYTES ? TOKEN_BYTE : TOKEN_NORMAL;
         arrput(v.pieces, p);
     }
     gguf_vocab(w, &v, s->vocab_size, s->name);
@@ -326,40 +322,57 @@ static void put_vocab(GgufWriter *w, const Shape *s) {
 static Config config_of(const Shape *s, const Family *f) {
     Config c = f->base;
     c.norm_plus_one = false;
-    c.dim = s->dim, c.hidden_dim = s->hidden_dim, c.n_layers = s->n_layers;
-    c.n_heads = s->n_heads, c.n_kv_heads = s->n_kv_heads;
-    c.head_dim = s->head_dim ? s->head_dim : s->dim / s->n_heads;
-    c.vocab_size = s->vocab_size, c.max_seq_len = s->seq_len, c.tied = s->tied;
+    c.dim = s->dim;
+    c.hidden_dim = s->hidden_dim;
+    c.n_layers = s->n_layers;
+    c.vocab_size = s->vocab_size;
+    c.max_seq_len = s->seq_len;
+    c.tied = s->tied;
     c.norm_eps = s->eps > 0 ? s->eps : 1e-5f;
-    c.rope_theta = s->theta, c.rope_scaling = s->scaling, c.rope_pairing = f->gguf_pairing;
-    c.window = s->window, c.n_rot = s->n_rot;
-    c.n_experts = s->n_experts, c.n_experts_used = s->n_used;
+    c.n_experts = s->n_experts;
+    c.n_experts_used = s->n_used;
+    LayerKind *k = &c.kinds[0];
+    k->n_heads = s->n_heads;
+    k->n_kv_heads = s->n_kv_heads;
+    k->k_dim = k->v_dim = s->head_dim ? s->head_dim : s->dim / s->n_heads;
+    if (!c.learned_positions) {
+        k->rope = (RopeConfig){s->n_rot ? s->n_rot : k->k_dim, s->theta, f->gguf_pairing, s->scaling};
+    }
+    LayerRules rules = {.window = s->window, .window_theta = f->window_theta};
+    layers_add_every(&rules.full, f->global_period);
+    layers_add_every(&rules.nope, f->nope_period);
+    config_set_layers(&c, &rules);
     return c;
 }
 
-// A decoder of this shape without weights; of gpt-oss the experts are MXFP4.
-static Decoder sketch(const Shape *s, const Family *f) {
-    Decoder d = {.config = config_of(s, f)};
+// A decoder of this shape without weights; experts of gpt-oss are MXFP4. layers_free its stack.
+static Decoder decoder_without_weights(const Shape *s, const Family *f) {
+    Decoder d = {.stack.config = config_of(s, f)};
     size_t n_layers = (size_t)s->n_layers, n_experts = (size_t)s->n_experts;
-    DType dtype = d.config.learned_sinks ? DTYPE_MXFP4 : DTYPE_F32;
-    d.layers = calloc(n_layers, sizeof *d.layers);
-    d.experts = calloc(n_layers * n_experts + 1, sizeof *d.experts);
-    if (!d.layers || !d.experts) die(1, "out of memory for %d layers", s->n_layers);
-    for (size_t i = 0; i < n_layers; i++) d.layers[i].ffn.list = d.experts + i * n_experts;
+    DType dtype = d.stack.config.learned_sinks ? DTYPE_MXFP4 : DTYPE_F32;
+    Layer *layers = d.stack.layers = calloc(n_layers, sizeof *layers);
+    AttentionWeights *attention = calloc(n_layers, sizeof *attention);
+    FeedForward *experts = calloc(n_layers * n_experts + 1, sizeof *experts);
+    if (!layers || !attention || !experts) die(1, "out of memory for %d layers", s->n_layers);
+    void *all[] = {layers, attention, experts};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) arrput(d.stack.allocations, all[i]);
+    for (size_t i = 0; i < n_layers; i++) {
+        layers[i].mixer = &attention[i];
+        layers[i].experts.list = experts + i * n_experts;
+    }
     for (size_t i = 0; i < n_layers * n_experts; i++) {
-        FeedForward *e = &d.experts[i];
-        e->gate.w.dtype = e->up.w.dtype = e->down.w.dtype = dtype;
+        experts[i].gate.w.dtype = experts[i].up.w.dtype = experts[i].down.w.dtype = dtype;
     }
     return d;
 }
 
 static void write_gguf(const Shape *s, const Family *f, DType type, const char *path) {
-    Decoder d = sketch(s, f);
+    Decoder d = decoder_without_weights(s, f);
     GgufWriter w = gguf_writer(path);
     TypeCount count = {0};
     uint64_t n_params = 0;
     gguf_general_settings(&w, f, s->name);
-    gguf_model_settings(&w, f, &d.config);
+    gguf_model_settings(&w, f, decoder_config(&d));
     gguf_type_settings(&w, type);
     put_vocab(&w, s);
     Part *parts = gguf_model_parts(&w, f, &d, type, &count);
@@ -372,10 +385,9 @@ static void write_gguf(const Shape *s, const Family *f, DType type, const char *
     gguf_type_note(&count, type);
     fprintf(stderr, "%s: %.1f M parameters, %.1f MiB\n", path, (double)n_params * 1e-6, (double)bytes / 0x1p20);
     gguf_parts_free(parts);
+    layers_free(&d.stack);
     decoder_free(&d);
 }
-
-// ---- the command line
 
 static Shape find_shape(const char *name) {
     char list[512];
@@ -389,17 +401,17 @@ static Shape find_shape(const char *name) {
 
 int main(int argc, char **argv) {
     const char *names[3];
-    int n = 0, n_layers = MAX_DECODER_LAYERS, vocab_size = 0;
+    int n = 0, n_layers = MAX_LAYERS, vocab_size = 0;
     Args a = args_start(argc, argv, usage);
     while (args_left(&a)) {
         const char *flag = args_next(&a);
-        if (!strcmp(flag, "--layers")) n_layers = args_int(&a, flag, 1, MAX_DECODER_LAYERS);
-        else if (!strcmp(flag, "--vocab")) vocab_size = args_int(&a, flag, LEAST_WORDS, MOST_WORDS);
-        else if (*flag == '-' && flag[1]) die(2, "%s: unknown flag; build/synth --help lists what it takes", flag);
-        else if (n == 3) die(2, "%s: expected SHAPE TYPE OUT, found a fourth name", flag);
+        if (!strcmp(flag, "--layers")) n_layers = args_int(&a, flag, 1, MAX_LAYERS);
+        else if (!strcmp(flag, "--vocab")) vocab_size = args_int(&a, flag, MIN_VOCAB, MAX_SYNTH_VOCAB);
+        else if (*flag == '-' && flag[1]) die(2, "%s: unknown flag; build/synth --help lists them", flag);
+        else if (n == 3) die(2, "%s: expected SHAPE TYPE OUT, found a fourth argument", flag);
         else names[n++] = flag;
     }
-    if (n < 3) die(2, "expected SHAPE TYPE OUT, found %d name%s", n, n == 1 ? "" : "s");
+    if (n < 3) die(2, "expected SHAPE TYPE OUT, found %d argument%s", n, n == 1 ? "" : "s");
     const char *type = names[1], *path = names[2], *dot = strrchr(path, '.');
     Shape s = find_shape(names[0]);
     const char *arch = s.arch ? s.arch : "llama";
@@ -413,8 +425,8 @@ int main(int argc, char **argv) {
         return 0;
     }
     bool int8 = !strcmp(type, "int8");
-    if (!int8 && strcmp(type, "f32") != 0) die(2, "%s: expected f32 or int8 (others: OUT.gguf)", type);
-    if (s.arch || s.n_experts) die(2, "%s: expected OUT.gguf: llama2.c's files hold plain Llama only", names[0]);
+    if (!int8 && strcmp(type, "f32") != 0) die(2, "%s: expected f32 or int8 for a .bin (other types: OUT.gguf)", type);
+    if (s.arch || s.n_experts) die(2, "%s: expected OUT.gguf: a .bin can hold only dense llama shapes", names[0]);
     write_bin(&s, int8, path);
     return 0;
 }

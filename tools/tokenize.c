@@ -1,10 +1,11 @@
-// tokenize: text to the ids of a vocabulary, and back.
+// tokenize: text to token ids, and back.
 //
-// Owns only the command line; what a vocabulary is, and where it lies, is load_vocab's. The model itself is not read:
-// a GGUF with nothing but a vocabulary, a folder with nothing but tokenizer.json and a tokenizer.bin will do.
+// Owns only the command line; load_vocab finds and reads the vocabulary. The model itself is not read: a GGUF with
+// only a vocabulary, a folder with only tokenizer.json, or a tokenizer.bin is enough.
 #include "cli.h"
 
 #include "load.h"
+#include "textstream.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -16,11 +17,11 @@ static const char usage[] =
     "usage: build/tokenize MODEL [options]     MODEL is a .gguf, a Hugging Face folder, tokenizer.json or "
     "tokenizer.bin\n"
     "  -p TEXT            the text\n"
-    "  -f FILE            the text from a file; -: stdin (which is read when neither is given)\n"
-    "  --separator TEXT   behind each of many texts: a line of ids for each\n"
-    "  --no-special       \"<s>\" in the text is text (it becomes the token)\n"
-    "  --no-bos           without the tokens that begin and end the model's texts\n"
-    "  --decode           ids in, text out\n";
+    "  -f FILE            read the text from a file, - for stdin (default: stdin)\n"
+    "  --separator TEXT   split the input at this string and print a line of ids for each part\n"
+    "  --no-special       do not parse special tokens such as \"<s>\" in the text\n"
+    "  --no-bos           do not add BOS, EOS and other special tokens\n"
+    "  --decode           convert ids to text\n";
 
 typedef struct {
     Tokenizer *tokenizer;
@@ -40,7 +41,8 @@ static void print_ids(const Job *j, const char *text, size_t n) {
 static void print_texts(const Job *j, const char *text, size_t n, const char *separator) {
     size_t n_separator = separator ? strlen(separator) : 0;
     bool any = false;
-    for (const char *end; n_separator && (end = memmem(text, n, separator, n_separator));) {
+    const char *end;
+    while (n_separator && (end = memmem(text, n, separator, n_separator))) {
         size_t len = (size_t)(end - text);
         print_ids(j, text, len);
         text = end + n_separator;
@@ -57,8 +59,8 @@ static void print_decoded(const Job *j, const char *text) {
     for (text += strspn(text, " \t\r\n"); *text; text = end + strspn(end, " \t\r\n")) {
         errno = 0;
         long id = strtol(text, &end, 10);
-        bool whole = end > text && !errno && (!*end || strchr(" \t\r\n", *end));
-        if (!whole) die(1, "expected ids, found '%.20s'", text);
+        bool valid = end > text && !errno && (!*end || strchr(" \t\r\n", *end));
+        if (!valid) die(1, "expected ids, found '%.20s'", text);
         if (id < 0 || id >= tokenizer_size(j->tokenizer)) {
             die(1, "expected ids from 0 to %d, found %ld", tokenizer_size(j->tokenizer) - 1, id);
         }
@@ -76,9 +78,9 @@ int main(int argc, char **argv) {
     Args a = args_start(argc, argv, usage);
     while (args_left(&a)) {
         const char *f = args_next(&a);
-        if (!strcmp(f, "-p")) text = args_text(&a, f);
-        else if (!strcmp(f, "-f")) file = args_text(&a, f);
-        else if (!strcmp(f, "--separator")) separator = args_text(&a, f);
+        if (!strcmp(f, "-p")) text = args_string(&a, f);
+        else if (!strcmp(f, "-f")) file = args_string(&a, f);
+        else if (!strcmp(f, "--separator")) separator = args_string(&a, f);
         else if (!strcmp(f, "--no-special")) j.flags &= ~(unsigned)TOKENIZE_SPECIAL;
         else if (!strcmp(f, "--no-bos")) j.flags &= ~(unsigned)TOKENIZE_BOS;
         else if (!strcmp(f, "--decode")) decode = true;
@@ -87,7 +89,7 @@ int main(int argc, char **argv) {
         else path = f;
     }
     if (!path) die(2, "no model: expected build/tokenize MODEL");
-    if (text && file) die(2, "-p and -f: expected one text, found two");
+    if (text && file) die(2, "-p and -f: expected one, found both");
     file_guard_shrinking();
     Vocab vocab;
     File mapped;

@@ -1,28 +1,28 @@
-// cpu: what this machine can do, asked once.
+// cpu: the instruction-set level and the number of cores of this machine, detected once.
 //
-// Owns the choice of the rung of the kernel staircase. TESSERA_CPU=scalar|avx2|avx512|avx512bf16|amx, or
-// scalar|neon|neon_dot|neon_bf16 on Arm, lowers it in any program.
+// Owns the choice of the level. TESSERA_CPU=scalar|avx2|avx512|avx512bf16|amx, or scalar|neon|neon_dot|neon_bf16 on
+// Arm, lowers it in any program. Refuses levels that the machine lacks. Called by kernels, threads and the programs.
 #pragma once
 
 typedef enum {
-    RUNG_SCALAR,
-    RUNG_NEON,
-    RUNG_NEON_DOT,
-    RUNG_NEON_BF16, // dots of pairs of bfloat16
-    RUNG_AVX2,
-    RUNG_AVX512,
-    RUNG_AVX512BF16, // the same
-    RUNG_AMX,        // tiles of them
-    N_RUNGS
-} CpuRung;
+    LEVEL_SCALAR,
+    LEVEL_NEON,
+    LEVEL_NEON_DOT,
+    LEVEL_NEON_BF16, // dot products of bfloat16 pairs
+    LEVEL_AVX2,
+    LEVEL_AVX512,
+    LEVEL_AVX512BF16, // dot products of bfloat16 pairs
+    LEVEL_AMX,        // products of bfloat16 tiles
+    N_LEVELS
+} CpuLevel;
 
-// The highest rung that the processor *and* the operating system (XGETBV, AT_HWCAP) support, before TESSERA_CPU.
-CpuRung cpu_best_rung(void);
-// The rung to use: cpu_best_rung, lowered by TESSERA_CPU; an unknown or unsupported name is said once on stderr and
-// ignored.
-CpuRung cpu_rung(void);
-const char *cpu_rung_name(CpuRung r);
-// Cores this process may run on (its affinity mask), at least 1.
+// The highest level that the processor *and* the operating system (XGETBV, AT_HWCAP) support, before TESSERA_CPU.
+CpuLevel cpu_best_level(void);
+// The level to use: cpu_best_level, lowered by TESSERA_CPU. An unknown or unsupported name gets one warning on stderr
+// and is ignored.
+CpuLevel cpu_level(void);
+const char *cpu_level_name(CpuLevel r);
+// Cores in this process's affinity mask, at least 1.
 int cpu_count(void);
 // "Intel(R) Xeon(R) ...", or "unknown".
 const char *cpu_model(void);

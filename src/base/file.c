@@ -20,7 +20,7 @@ int fail(char *err, size_t errlen, const char *fmt, ...) {
         vsnprintf(err, errlen, fmt, args);
         va_end(args);
         for (char *c = err; *c; c++) {
-            if ((unsigned char)*c < ' ' || *c == 0x7f) *c = '?'; // names from files stay on the one line
+            if ((unsigned char)*c < ' ' || *c == 0x7f) *c = '?'; // names from files must not break the line
         }
     }
     return -1;

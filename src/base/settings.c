@@ -1,4 +1,4 @@
-// settings: see settings.h.
+// settings: typed access to JSON objects. See settings.h.
 #include "settings.h"
 
 #include "file.h"
@@ -18,10 +18,11 @@ static int parse(Settings *s, const char *path, const char *text, size_t n, size
     if (!s->object) {
         return fail(err, errlen, "%s: line %d, column %d: not JSON: %s", path, where.line, where.column, where.text);
     }
-    if (json_is_object(s->object) && (s->path = strdup(path))) return 0;
     bool object = json_is_object(s->object);
+    if (object) s->path = strdup(path);
+    if (s->path) return 0;
     settings_free(s);
-    return fail(err, errlen, "%s: %s", path, object ? "out of memory" : "expected a JSON object, found another value");
+    return fail(err, errlen, "%s: %s", path, object ? "out of memory" : "expected a JSON object, found another type");
 }
 
 int settings_parse(Settings *s, const char *path, const char *text, size_t n, char *err, size_t errlen) {
@@ -51,7 +52,7 @@ void settings_free(Settings *s) {
     *s = (Settings){0};
 }
 
-// "outer.inner." of the objects that s stands in.
+// Appends "outer.inner.", the path of s in its document.
 static void print_names(char *text, size_t size, const Settings *s) {
     if (!s->up) return;
     print_names(text, size, s->up);
@@ -77,8 +78,8 @@ static const char *kind_of(const json_t *v) {
     switch (json_typeof(v)) {
     case JSON_OBJECT: return "an object";
     case JSON_ARRAY: return "an array";
-    case JSON_STRING: return "a text";
-    case JSON_INTEGER: return "a whole number";
+    case JSON_STRING: return "a string";
+    case JSON_INTEGER: return "an integer";
     case JSON_REAL: return "a number";
     case JSON_TRUE:
     case JSON_FALSE: return "a boolean";
@@ -99,8 +100,8 @@ int settings_int(Settings *s, const char *key, int least, int most, int fallback
     const json_t *v = find(s, key);
     bool required = fallback < least || fallback > most;
     if (!v && !required) return fallback;
-    if (!v) settings_fail(s, key, "expected a whole number from %d to %d, not found", least, most);
-    else if (!json_is_integer(v)) settings_fail(s, key, "expected a whole number, found %s", kind_of(v));
+    if (!v) settings_fail(s, key, "expected an integer from %d to %d, not found", least, most);
+    else if (!json_is_integer(v)) settings_fail(s, key, "expected an integer, found %s", kind_of(v));
     else if (json_integer_value(v) < least || json_integer_value(v) > most) {
         settings_fail(s, key, "expected %d to %d, found %lld", least, most, (long long)json_integer_value(v));
     } else return (int)json_integer_value(v);
@@ -127,11 +128,11 @@ bool settings_bool(Settings *s, const char *key, bool fallback) {
     return fallback;
 }
 
-const char *settings_text(Settings *s, const char *key, const char *fallback) {
+const char *settings_string(Settings *s, const char *key, const char *fallback) {
     const json_t *v = find(s, key);
     if (v && json_is_string(v)) return json_string_value(v);
-    if (v) settings_fail(s, key, "expected a text, found %s", kind_of(v));
-    else if (!fallback) settings_fail(s, key, "expected a text, not found");
+    if (v) settings_fail(s, key, "expected a string, found %s", kind_of(v));
+    else if (!fallback) settings_fail(s, key, "expected a string, not found");
     return fallback ? fallback : "";
 }
 
@@ -140,7 +141,8 @@ bool settings_numbers(Settings *s, const char *key, int n, double *values) {
     if (!v) return false;
     memset(values, 0, sizeof *values * (size_t)n);
     if (!json_is_array(v) || json_array_size(v) != (size_t)n) {
-        settings_fail(s, key, "expected an array of %d numbers, found %s of another length or kind", n, kind_of(v));
+        const char *length = json_is_array(v) ? " of another length" : "";
+        settings_fail(s, key, "expected an array of %d numbers, found %s%s", n, kind_of(v), length);
         return true;
     }
     for (int i = 0; i < n; i++) {

@@ -1,8 +1,8 @@
 // threads: see threads.h.
 //
-// One 64-bit word holds the open region: generation (24 bits), number of items (20), next item (20). A draw is one
-// fetch_add on it. Drawing an item of a region keeps that region open until the item is done, so the drawer may read
-// the task and its context safely, even if it slept through the region it meant to join.
+// One 64-bit word holds the open region: generation (24 bits), number of items (20), next item (20). Taking an item is
+// one fetch_add on it. The region stays open until the item is done, so the thread that took it may read the task and
+// its context safely, even if it slept through the region that it meant to join.
 #include "threads.h"
 
 #include "cpu.h"
@@ -33,18 +33,18 @@ typedef struct {
 } Worker;
 
 struct ThreadPool {
-    alignas(CACHE_LINE) _Atomic uint64_t region; // generation | n_items | next item
-    alignas(
-        CACHE_LINE) _Atomic uint32_t n_undone; // items of the open region that are not finished; futex of the caller
-    alignas(CACHE_LINE) _Atomic uint32_t bell; // counts regions; futex of the workers
+    alignas(CACHE_LINE) _Atomic uint64_t region;    // generation | n_items | next item
+    alignas(CACHE_LINE) _Atomic uint32_t n_undone;  // unfinished items of the open region; futex of the caller
+    alignas(CACHE_LINE) _Atomic uint32_t n_regions; // opened so far; futex of the workers
     _Atomic int n_asleep;
     _Atomic int caller_asleep;
     _Atomic int stop;
     ThreadTask task;
     void *context;
-    int n_threads, n_hot; // n_hot: workers that may spin and are woken: cores - 1
+    int n_threads, n_hot; // n_hot: workers that spin and are woken, at most cores - 1
     Worker *workers;
-    Profile *profile;
+    RegionHook hook; // or NULL
+    void *hook_context;
 };
 
 static void futex_wait(_Atomic uint32_t *word, uint32_t value) {
@@ -63,7 +63,7 @@ static void pause_briefly(void) {
 #endif
 }
 
-static void draw_items(ThreadPool *p, int worker) {
+static void run_items(ThreadPool *p, int worker) {
     for (;;) {
         uint64_t seen = atomic_load_explicit(&p->region, memory_order_acquire);
         if ((seen & ITEM_MASK) >= (seen >> ITEM_BITS & ITEM_MASK)) return; // nothing left: do not overshoot the counter
@@ -79,17 +79,17 @@ static void *worker_main(void *argument) {
     Worker *w = argument;
     ThreadPool *p = w->pool;
     int spins = w->index <= p->n_hot ? SPINS : 0;
-    uint32_t heard = 0;
+    uint32_t n_seen = 0;
     while (!atomic_load_explicit(&p->stop, memory_order_acquire)) {
-        for (int i = 0; i < spins && atomic_load_explicit(&p->bell, memory_order_acquire) == heard; i++)
+        for (int i = 0; i < spins && atomic_load_explicit(&p->n_regions, memory_order_acquire) == n_seen; i++)
             pause_briefly();
-        if (atomic_load(&p->bell) == heard) {
+        if (atomic_load(&p->n_regions) == n_seen) {
             atomic_fetch_add(&p->n_asleep, 1);
-            futex_wait(&p->bell, heard); // returns at once when the bell has rung since
+            futex_wait(&p->n_regions, n_seen); // returns at once if a region was opened since
             atomic_fetch_sub(&p->n_asleep, 1);
         }
-        heard = atomic_load(&p->bell);
-        draw_items(p, w->index);
+        n_seen = atomic_load(&p->n_regions);
+        run_items(p, w->index);
     }
     return NULL;
 }
@@ -104,28 +104,32 @@ static void wait_until_done(ThreadPool *p) {
     }
 }
 
+static void call_hook(const ThreadPool *p, RegionMoment moment) {
+    if (p->hook) p->hook(p->hook_context, moment);
+}
+
 static void run_region(ThreadPool *p, int n_items, ThreadTask task, void *context) {
-    double start = p->profile ? profile_clock() : 0;
+    call_hook(p, REGION_OPENED);
     p->task = task;
     p->context = context;
     atomic_store_explicit(&p->n_undone, (uint32_t)n_items, memory_order_relaxed);
     uint64_t generation = (atomic_load_explicit(&p->region, memory_order_relaxed) >> 2 * ITEM_BITS) + 1;
     atomic_store(&p->region, generation << 2 * ITEM_BITS | (uint64_t)n_items << ITEM_BITS);
-    atomic_fetch_add(&p->bell, 1);
+    atomic_fetch_add(&p->n_regions, 1);
     if (atomic_load(&p->n_asleep)) {
         int wanted = n_items - 1 < p->n_hot ? n_items - 1 : p->n_hot; // more than the cores could not run anyway
-        futex_wake(&p->bell, wanted);
+        futex_wake(&p->n_regions, wanted);
     }
-    draw_items(p, 0);
-    double drawn = p->profile ? profile_clock() : 0;
+    run_items(p, 0);
+    call_hook(p, REGION_DRAINED);
     wait_until_done(p);
-    profile_region(p->profile, start, drawn);
+    call_hook(p, REGION_DONE);
 }
 
-// The first n_items % n_parts stretches are one item longer.
-int threads_in_stretches(int item, int n_items, int n_parts) {
-    int stretch = item % n_parts, longer = n_items % n_parts;
-    return stretch * (n_items / n_parts) + (stretch < longer ? stretch : longer) + item / n_parts;
+// The first n_items % n_parts ranges are one item longer.
+int threads_contiguous_index(int item, int n_items, int n_parts) {
+    int range = item % n_parts, longer = n_items % n_parts;
+    return range * (n_items / n_parts) + (range < longer ? range : longer) + item / n_parts;
 }
 
 void threads_for_if(bool worth_it, ThreadPool *p, int n_items, ThreadTask task, void *context) {
@@ -143,8 +147,8 @@ void threads_for(ThreadPool *p, int n_items, ThreadTask task, void *context) {
 void threads_stop(ThreadPool *p) {
     if (!p) return;
     atomic_store(&p->stop, 1);
-    atomic_fetch_add(&p->bell, 1);
-    futex_wake(&p->bell, MAX_THREADS);
+    atomic_fetch_add(&p->n_regions, 1);
+    futex_wake(&p->n_regions, MAX_THREADS);
     for (int i = 1; i < p->n_threads; i++) pthread_join(p->workers[i].thread, NULL);
     free(p->workers);
     free(p);
@@ -183,10 +187,7 @@ int threads_count(const ThreadPool *p) {
     return p->n_threads;
 }
 
-void threads_set_profile(ThreadPool *p, Profile *profile) {
-    p->profile = profile;
-}
-
-Profile *threads_profile(const ThreadPool *p) {
-    return p->profile;
+void threads_set_hook(ThreadPool *p, RegionHook hook, void *context) {
+    p->hook = hook;
+    p->hook_context = context;
 }

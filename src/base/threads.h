@@ -1,36 +1,36 @@
-// threads: the pool.
+// threads: the thread pool.
 //
-// Owns the worker threads and the hand-off: spin briefly, then futex. A region is a number of items that the caller and
-// the workers draw from one counter; it ends when its items are done, not when every worker has come by, so a worker
-// that the system has put aside delays nobody. What an item computes must not depend on who draws it: then results are
-// the same for any number of threads.
+// Owns the worker threads and how they wait: spin briefly, then futex. A parallel region is a number of items that the
+// caller and the workers take from one counter. It ends when its items are done, not when every worker has arrived, so
+// a descheduled worker delays nobody. What an item computes must not depend on the thread that runs it: then results
+// are the same for any number of threads. Called by ops, attention and the tools.
 #pragma once
-#include "profile.h"
-
 #include <stdbool.h>
 #include <stddef.h>
 
 typedef struct ThreadPool ThreadPool;
 
-// item: 0..n_items-1; worker: 0..n_threads-1, for scratch memory of one's own.
+// item: 0..n_items-1; worker: 0..n_threads-1, the index of the thread, e.g. for its scratch memory.
 typedef void (*ThreadTask)(void *context, int item, int worker);
 
 enum { MAX_THREADS = 256, MAX_ITEMS = (1 << 20) - MAX_THREADS - 1 };
 
-// n_threads counts the caller: 1 starts no thread. NULL with a line in err when a thread cannot be started.
+// n_threads includes the caller: 1 starts no thread. NULL with a line in err when a thread cannot be started.
 ThreadPool *threads_start(int n_threads, char *err, size_t errlen);
 void threads_stop(ThreadPool *p); // accepts NULL
 int threads_count(const ThreadPool *p);
 
-// Time the pool's regions, and what is done with them, into a profile; NULL, as at the start: nothing is timed.
-void threads_set_profile(ThreadPool *p, Profile *profile);
-Profile *threads_profile(const ThreadPool *p);
+// Called on the caller's thread around each region: when it opens, when no item is left for the caller, and when all
+// items are done. NULL (the default): no hook.
+typedef enum { REGION_OPENED, REGION_DRAINED, REGION_DONE } RegionMoment;
+typedef void (*RegionHook)(void *context, RegionMoment moment);
+void threads_set_hook(ThreadPool *p, RegionHook hook, void *context);
 
-// The items in an order in which those that one thread draws, of n_parts that take turns, follow one another: n_parts
-// stretches of n_items. For items that read on in memory where the one before stopped.
-int threads_in_stretches(int item, int n_items, int n_parts);
+// Maps the item taken to the item to run, so that each of n_parts threads taking turns runs a contiguous range of the
+// n_items. For items that continue reading memory where the previous item stopped.
+int threads_contiguous_index(int item, int n_items, int n_parts);
 
 // Run task(context, 0..n_items-1) and return when all are done. One caller at a time; not from inside a task.
 void threads_for(ThreadPool *p, int n_items, ThreadTask task, void *context);
-// The same on the calling thread alone, as worker 0, when the work is too small for a hand-off (about a microsecond).
+// The same, on the calling thread alone (worker 0) if not worth_it: a parallel region costs about a microsecond.
 void threads_for_if(bool worth_it, ThreadPool *p, int n_items, ThreadTask task, void *context);

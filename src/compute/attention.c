@@ -1,29 +1,29 @@
 // attention: see attention.h.
 //
 // A work item is (KV head, block of queries, span of key tiles). Its rows are the block's queries of every query head
-// that shares the KV head. For each tile: scores S[row][key] = Q K^T, softmax of each row, O[row][d] += P V. The
-// cache's K and V are the panels of both products where they lie (kvcache.h); Q and P are the rows. Where the rung has
-// products of bfloat16, many rows are rounded to it; few rows (decode) stay fp32.
+// that shares the KV head. For each tile: scores S[row][key] = Q K^T, softmax of each row, O[row][d] += P V. The cache
+// stores K and V as the packed matrices of both products (kvcache.h); Q and P are the rows. Where the instruction-set
+// level has bfloat16 products, Q and P are rounded to bfloat16 if there are many rows; few rows (decode) stay fp32.
 #include "attention.h"
 
 #include "file.h"
-#include "kernels.h"
-#include "quant.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
     TILE = KV_BLOCK,   // keys
-    SCORE_ROWS = 96,   // rows that meet a tile at a time: their scores stay near
+    SCORE_ROWS = 96,   // rows multiplied with a tile at a time: their scores stay in cache
     FEW_ROWS = 8,      // stay fp32
     MAX_ROWS = 256,    // of an item, unless one query has more heads
     MAX_Q_BLOCK = 64,  // queries of an item
     WANTED_ITEMS = 16, // split the keys where there are fewer (KV head, query block) pairs
-    SPAN_TILES = 1,    // a span is at least this long
+    SPAN_TILES = 1,    // minimum length of a span
     MAX_ITEMS_SPLIT = 2 * WANTED_ITEMS,
-    SMALL_WORK = 64 * 1024, // multiply-adds that are not worth a hand-off to other threads
+    MAX_PLANS = 64,         // problems of a parallel region
+    SMALL_WORK = 64 * 1024, // multiply-adds below which one thread is faster
     ALIGNMENT = 64,
 };
 
@@ -31,33 +31,28 @@ _Static_assert((int)KV_GROUP == (int)MAX_PANEL, "a group of keys fills a panel")
 
 static const float LOG2_E = 1.44269504088896340736f; // softmax works in base 2
 
-typedef struct {     // one worker's memory
-    float *q;        // [rows][head_dim of whole words]
+// One worker's scratch memory.
+typedef struct {
+    float *q;        // [rows][k_dim rounded up to whole words]
     uint16_t *q16;   // the same in bfloat16
-    float *o;        // [rows][head_dim]
+    float *o;        // [rows][v_dim]
     float *m, *l;    // [rows], the running maximum and sum
     float *s;        // [SCORE_ROWS][TILE], scores, then probabilities
     uint16_t *p;     // the same in bfloat16
     uint16_t *k, *v; // a tile of an int8 cache in bfloat16; v: also the last keys of a tile
     int *lo, *hi;    // [rows], visible keys of each row
-} Lane;
+} AttnWorker;
 
-struct AttnScratch {
-    int n_threads, max_rows, head_dim;
-    Lane *lanes;
-    float *memory;
-    float *parts; // split spans: [items][max_rows][head_dim + 2], then m and l
-    uint64_t bytes;
-};
-
-// The shape of one call, the same for every item.
+// How one problem is split, the same for all of its items.
 typedef struct {
     const Attention *a;
-    AttnScratch *scratch;
+    const Compute *compute;
     const Kernels *kernels;
-    int group; // query heads of a KV head
-    int width; // dimensions of a row of Q, whole words of the cache
-    int q_block, n_blocks, n_spans, n_items;
+    int group;    // query heads of a KV head
+    int width;    // dimensions of a row of Q, rounded up to whole words of the cache
+    int max_rows; // of an item
+    int q_block, n_blocks, n_spans, n_pairs, n_items;
+    float *parts; // of split spans: [n_items][max_rows][v_dim + 2], the last two m and l
 } Plan;
 
 typedef struct {
@@ -65,7 +60,7 @@ typedef struct {
     int head, block, span; // KV head
     int t0, n_q, n_rows;   // queries t0..t0+n_q-1; row = head in group * n_q + query
     int lo_min, hi_max;    // of all rows
-    bool bf16;             // the products are of bfloat16
+    bool bf16;             // bfloat16 products
 } Item;
 
 static int min_int(int a, int b) {
@@ -84,7 +79,7 @@ static Item item_at(const Plan *p, int index) {
     it.t0 = it.block * p->q_block;
     it.n_q = min_int(p->q_block, a->n_q - it.t0);
     it.n_rows = it.n_q * p->group;
-    it.bf16 = p->kernels->bf16 && a->kv.type != KV_F32 && p->width % BF16_STEP == 0 && it.n_rows > FEW_ROWS;
+    it.bf16 = p->kernels->bf16 && a->kv.type != KV_DTYPE_F32 && p->width % BF16_STEP == 0 && it.n_rows > FEW_ROWS;
     int last_pos = a->pos0 + it.t0 + it.n_q - 1;
     it.hi_max = a->mask.causal ? min_int(last_pos + 1, a->n_keys) : a->n_keys;
     it.lo_min = a->mask.window > 0 ? max_int(0, a->pos0 + it.t0 - a->mask.window + 1) : 0;
@@ -97,61 +92,56 @@ static int q_block_for(int group) {
     return max_int(1, min_int(MAX_Q_BLOCK, MAX_ROWS / group));
 }
 
-static size_t padded(size_t n_floats) {
-    size_t per_line = ALIGNMENT / sizeof(float);
-    return (n_floats + per_line - 1) / per_line * per_line;
+static int rows_for(int n_q, int group) {
+    return min_int(n_q, q_block_for(group)) * group;
 }
 
-AttnScratch *attention_scratch(int n_threads, int n_heads, int n_kv_heads, int head_dim, char *err, size_t errlen) {
-    int group = n_heads / n_kv_heads;
-    size_t hd = (size_t)head_dim, whole = (hd + 3) / 4 * 4, rows = (size_t)q_block_for(group) * (size_t)group;
-    rows = (rows + BF16_ROWS - 1) / BF16_ROWS * BF16_ROWS;
-    size_t scores = SCORE_ROWS * TILE, tile = padded(TILE * whole / 2);
-    size_t each[] = {padded(rows * whole), padded(rows * whole / 2),
-                     padded(rows * hd),    padded(rows),
-                     padded(rows),         padded(scores),
-                     padded(scores / 2),   tile,
-                     tile + MAX_PANEL,     padded(rows),
-                     padded(rows)};
-    size_t per_worker = 0, parts = MAX_ITEMS_SPLIT * rows * (hd + 2);
-    for (size_t i = 0; i < sizeof each / sizeof *each; i++) per_worker += each[i];
-    size_t bytes = sizeof(float) * (per_worker * (size_t)n_threads + padded(parts));
-
-    AttnScratch *s = calloc(1, sizeof *s);
-    Lane *lanes = calloc((size_t)n_threads, sizeof *lanes);
-    void *memory = NULL;
-    if (!s || !lanes || posix_memalign(&memory, ALIGNMENT, bytes)) {
-        free(s);
-        free(lanes);
-        fail(err, errlen, "attention: out of memory (%zu bytes of scratch)", bytes);
-        return NULL;
-    }
-    *s = (AttnScratch){n_threads, (int)rows, head_dim, lanes, memory, memory, bytes};
-    float *p = s->memory + padded(parts);
-    for (int i = 0; i < n_threads; i++) {
-        Lane *w = &lanes[i];
-        void **fields[] = {(void **)&w->q, (void **)&w->q16, (void **)&w->o, (void **)&w->m,
-                           (void **)&w->l, (void **)&w->s,   (void **)&w->p, (void **)&w->k,
-                           (void **)&w->v, (void **)&w->lo,  (void **)&w->hi};
-        for (size_t f = 0; f < sizeof fields / sizeof *fields; p += each[f++]) *fields[f] = p;
-    }
-    return s;
+// The next `count` values of `size` bytes, on a cache line of their own.
+static uintptr_t carve(uintptr_t *at, size_t count, size_t size) {
+    uintptr_t here = *at;
+    *at += (count * size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    return here;
 }
 
-void attention_scratch_free(AttnScratch *s) {
-    if (!s) return;
-    free(s->memory);
-    free(s->lanes);
-    free(s);
+// Lays out a worker's memory from an address on, for items of n_rows. Returns its end.
+static uintptr_t worker_lay_out(AttnWorker *w, uintptr_t at, int n_rows, int k_width, int v_dim) {
+    size_t rows = ((size_t)n_rows + BF16_ROWS - 1) / BF16_ROWS * BF16_ROWS, scores = SCORE_ROWS * TILE;
+    size_t width = (size_t)k_width, vd = (size_t)v_dim;
+    w->q = (float *)carve(&at, rows * width, sizeof *w->q);
+    w->q16 = (uint16_t *)carve(&at, rows * width, sizeof *w->q16);
+    w->o = (float *)carve(&at, rows * vd, sizeof *w->o);
+    w->m = (float *)carve(&at, rows, sizeof *w->m);
+    w->l = (float *)carve(&at, rows, sizeof *w->l);
+    w->s = (float *)carve(&at, scores, sizeof *w->s);
+    w->p = (uint16_t *)carve(&at, scores, sizeof *w->p);
+    w->k = (uint16_t *)carve(&at, TILE * width, sizeof *w->k);
+    w->v = (uint16_t *)carve(&at, TILE * vd + 2 * MAX_PANEL, sizeof *w->v);
+    w->lo = (int *)carve(&at, rows, sizeof *w->lo);
+    w->hi = (int *)carve(&at, rows, sizeof *w->hi);
+    return at;
 }
 
-uint64_t attention_scratch_bytes(const AttnScratch *s) {
-    return s->bytes;
+static AttnWorker worker_of(const Plan *p, int worker) {
+    AttnWorker w;
+    worker_lay_out(&w, (uintptr_t)compute_scratch(p->compute, worker), p->max_rows, p->width, p->a->kv.v_dim);
+    return w;
+}
+
+static size_t parts_floats(int n_items, int max_rows, int v_dim) {
+    return (size_t)n_items * (size_t)max_rows * ((size_t)v_dim + 2);
+}
+
+int attention_reserve(Compute *c, int n_heads, int n_kv_heads, int k_dim, int v_dim, char *err, size_t errlen) {
+    AttnWorker unused;
+    int group = n_heads / n_kv_heads, rows = rows_for(INT_MAX, group), words = (k_dim + 3) / 4;
+    size_t worker_bytes = worker_lay_out(&unused, 0, rows, 4 * words, v_dim);
+    size_t shared_bytes = sizeof(float) * parts_floats(MAX_ITEMS_SPLIT, rows, v_dim);
+    return compute_reserve_scratch(c, worker_bytes, shared_bytes, err, errlen);
 }
 
 // ---- the mask: which tiles of an item, which keys of a tile
 
-static void set_visible(const Plan *p, const Item *it, Lane *w) {
+static void set_visible(const Plan *p, const Item *it, AttnWorker *w) {
     const AttnMask *mask = &p->a->mask;
     for (int r = 0; r < it->n_rows; r++) {
         int pos = p->a->pos0 + it->t0 + r % it->n_q;
@@ -175,13 +165,13 @@ static int tile_at(TileList list, int i) {
     return i < list.n_sink_tiles ? i : list.first + i - list.n_sink_tiles;
 }
 
-// The first key of a tile that is looked at: where the group of the first visible one begins.
+// The first key of a tile that is computed: the start of the group of the first visible one.
 static int first_key(const Plan *p, const Item *it, int tile) {
     int j0 = tile * TILE;
     return j0 < p->a->mask.n_sinks ? j0 : max_int(j0, it->lo_min / KV_GROUP * KV_GROUP);
 }
 
-// Where a span begins in the list.
+// The index of a span's first tile in the list.
 static int span_start(const Plan *p, TileList list, int span) {
     return (int)((int64_t)list.n * span / p->n_spans);
 }
@@ -196,15 +186,18 @@ static Verdict judge_bitmap(const Plan *p, int t0, int t1, int j0, int j1) { // 
             n_set += mask->bitmap[(int64_t)t * mask->bitmap_stride + j] != 0;
         }
     }
-    return n_set == 0 ? SKIP : n_set == n ? FULL : EDGE;
+    if (n_set == 0) return SKIP;
+    return n_set == n ? FULL : EDGE;
 }
 
 // Rows r0..r1-1 against keys j0..j1-1.
-static Verdict judge(const Plan *p, const Item *it, const Lane *w, int r0, int r1, int j0, int j1) {
+static Verdict judge(const Plan *p, const Item *it, const AttnWorker *w, int r0, int r1, int j0, int j1) {
     int lo_min = w->lo[r0], lo_max = lo_min, hi_min = w->hi[r0], hi_max = hi_min, n_sinks = p->a->mask.n_sinks;
     for (int r = r0 + 1; r < r1; r++) {
-        lo_min = min_int(lo_min, w->lo[r]), lo_max = max_int(lo_max, w->lo[r]);
-        hi_min = min_int(hi_min, w->hi[r]), hi_max = max_int(hi_max, w->hi[r]);
+        lo_min = min_int(lo_min, w->lo[r]);
+        lo_max = max_int(lo_max, w->lo[r]);
+        hi_min = min_int(hi_min, w->hi[r]);
+        hi_max = max_int(hi_max, w->hi[r]);
     }
     if (j0 >= hi_max || (j1 <= lo_min && j0 >= n_sinks)) return SKIP;
     Verdict v = j1 <= hi_min && (j0 >= lo_max || j1 <= n_sinks) ? FULL : EDGE;
@@ -212,18 +205,18 @@ static Verdict judge(const Plan *p, const Item *it, const Lane *w, int r0, int r
     bool one_head = r0 / it->n_q == (r1 - 1) / it->n_q;
     int first = one_head ? r0 % it->n_q : 0, last = one_head ? (r1 - 1) % it->n_q : it->n_q - 1;
     Verdict b = judge_bitmap(p, it->t0 + first, it->t0 + last, j0, j1 - 1);
-    return b == SKIP ? SKIP : b == FULL ? v : EDGE;
+    return b == FULL ? v : b;
 }
 
-static void forbid(float *s, int from, int to) {
+static void mask_scores(float *s, int from, int to) {
     for (int j = max_int(from, 0); j < to; j++) s[j] = SCORE_MASKED;
 }
 
-// The scores of row r for keys j0..j0+n-1.
-static void apply_mask(const Plan *p, const Item *it, const Lane *w, float *s, int r, int j0, int n) {
+// s: the scores of row r for keys j0..j0+n-1.
+static void apply_mask(const Plan *p, const Item *it, const AttnWorker *w, float *s, int r, int j0, int n) {
     const AttnMask *mask = &p->a->mask;
-    forbid(s, mask->n_sinks - j0, min_int(w->lo[r] - j0, n));
-    forbid(s, w->hi[r] - j0, n);
+    mask_scores(s, mask->n_sinks - j0, min_int(w->lo[r] - j0, n));
+    mask_scores(s, w->hi[r] - j0, n);
     if (!mask->bitmap) return;
     const uint8_t *bits = mask->bitmap + (int64_t)((it->t0 + r % it->n_q) / mask->block) * mask->bitmap_stride;
     for (int j = 0; j < n; j++) {
@@ -233,82 +226,88 @@ static void apply_mask(const Plan *p, const Item *it, const Lane *w, float *s, i
 
 // ---- a tile of K and V
 
-// Keys of the cache as they are, and with KV_Q8 the scales of K and of V.
+// Keys and values as stored; the scales are NULL unless KV_DTYPE_Q8.
 typedef struct {
     const void *k, *v;
     const float *k_scales, *v_scales;
 } Stored;
 
-// From key j0 on, where a group begins.
+// From key j0 on, the first of a group.
 static Stored stored_at(const KvView *kv, int head, int j0) {
     const char *base = (const char *)kv->blocks[j0 / KV_BLOCK] + (size_t)head * kv->head_bytes;
     size_t at = (size_t)(j0 % KV_BLOCK);
-    const float *scales = (const float *)(const void *)(base + kv->scales_offset) + at;
-    return (Stored){base + at * (size_t)kv->key_words * sizeof(float),
-                    base + kv->v_offset + at * (size_t)kv->head_dim * kv_value_bytes(kv->type), scales,
-                    scales + KV_BLOCK};
+    Stored t = {.k = base + at * (size_t)kv->key_words * sizeof(float)};
+    t.v = base + kv->v_offset + at * (size_t)kv->v_dim * kv_value_bytes(kv->type);
+    if (kv->type != KV_DTYPE_Q8) return t;
+    t.k_scales = (const float *)(const void *)(base + kv->scales_offset) + at;
+    t.v_scales = t.k_scales + KV_BLOCK;
+    return t;
 }
 
-// From one address to another of the cache; it is only fetched ahead of its use.
-static ptrdiff_t way_to(const void *to, const void *from) {
+// An offset between addresses of the cache, for prefetching.
+static ptrdiff_t offset_to(const void *to, const void *from) {
     return (ptrdiff_t)((uintptr_t)to - (uintptr_t)from);
 }
 
-// What the products of a tile take: panels of K and of V. What the cache holds behind the last key of V may be no
-// number, so the last keys, where they share a word or a step of the product with others, are copied with zeros behind
-// them.
+// The operands of a tile's products. Memory beyond the last key may hold NaN, so where the last values share a word, or
+// a step of the product, with it, they are copied to last_v and padded with zeros.
 typedef struct {
-    Panels k, v, last_v;
-    int n_v, n_last; // keys of v and last_v
-    const float *k_scales, *v_scales;
+    int j0, n_keys;
+    PackedMatrix k, v, last_v;
+    int n_v, n_last;                  // keys of v and last_v; 0: unused
+    const float *k_scales, *v_scales; // as in Stored
 } Tile;
 
-static Tile tile_of(const KvView *kv, const void *k, const void *v) {
-    Panels k_words = {.words = k, .ld = KV_GROUP, .group = KV_GROUP * kv->key_words};
-    Panels v_words = {.words = v, .ld = kv->head_dim, .group = KV_GROUP};
-    return (Tile){.k = k_words, .v = v_words, .last_v = v_words};
+static Tile tile_of(const KvView *kv, Stored t) {
+    PackedMatrix k = {.data = t.k, .row_stride = KV_GROUP, .panel_stride = KV_GROUP * kv->key_words};
+    PackedMatrix v = {.data = t.v, .row_stride = kv->v_dim, .panel_stride = KV_GROUP};
+    return (Tile){.k = k, .v = v, .last_v = v, .k_scales = t.k_scales, .v_scales = t.v_scales};
 }
 
-// The keys of a bfloat16 tile behind the last whole step of them.
-static void copy_last_v(const KvView *kv, const Lane *w, Tile *t, int n_keys, int step) {
-    int hd = kv->head_dim, n = n_keys % step, pairs = n / 2;
+// Moves the values behind the last whole step of a bfloat16 tile to last_v.
+static void copy_last_v(const KvView *kv, const AttnWorker *w, Tile *t, int n_keys, int step) {
+    int vd = kv->v_dim, n = n_keys % step, pairs = n / 2;
     t->n_v = n_keys - n;
     t->n_last = n ? step : 0;
     if (!n) return;
-    const uint16_t *v = (const uint16_t *)t->v.words + t->n_v * hd;
+    const uint16_t *v = (const uint16_t *)t->v.data + t->n_v * vd;
     uint16_t *last = w->v;
-    memset(last, 0, sizeof *last * (size_t)(step * hd));
-    memcpy(last, v, sizeof *last * (size_t)(2 * pairs * hd));
-    for (int i = pairs * hd; n % 2 && i < (pairs + 1) * hd; i++) last[2 * i] = v[2 * i];
-    t->last_v.words = last;
+    memset(last, 0, sizeof *last * (size_t)(step * vd));
+    memcpy(last, v, sizeof *last * (size_t)(2 * pairs * vd));
+    if (n % 2) {
+        for (int i = pairs * vd; i < (pairs + 1) * vd; i++) last[2 * i] = v[2 * i];
+    }
+    t->last_v.data = last;
 }
 
-// Keys of the cache for products of bfloat16.
-static Tile open_bf16(const Plan *p, const Lane *w, Stored t, int n_keys) {
+// A tile for bfloat16 products.
+static Tile open_bf16(const Plan *p, const AttnWorker *w, Stored t, int n_keys) {
     const KvView *kv = &p->a->kv;
     const Bf16Kernels *kn = p->kernels->bf16;
-    int hd = kv->head_dim, whole = (n_keys + BF16_STEP - 1) / BF16_STEP * BF16_STEP;
-    bool widen = kv->type == KV_Q8;
-    Tile tile = widen ? tile_of(kv, w->k, w->v) : tile_of(kv, t.k, t.v);
-    if (!widen) {
+    if (kv->type != KV_DTYPE_Q8) {
+        Tile tile = tile_of(kv, t);
         copy_last_v(kv, w, &tile, n_keys, BF16_STEP);
         return tile;
     }
+    int whole = (n_keys + BF16_STEP - 1) / BF16_STEP * BF16_STEP;
     kn->from_i8(w->k, t.k, KV_GROUP, whole / KV_GROUP * kv->key_words);
-    kn->from_i8(w->v, t.v, hd, whole / kv->word);
-    tile.k.group = KV_GROUP * p->width / 2; // pairs
-    tile.n_v = whole, tile.k_scales = t.k_scales, tile.v_scales = t.v_scales;
+    kn->from_i8(w->v, t.v, kv->v_dim, whole / kv->word);
+    t.k = w->k;
+    t.v = w->v;
+    Tile tile = tile_of(kv, t);
+    tile.k.panel_stride = KV_GROUP * p->width / 2; // pairs
+    tile.n_v = whole;
     return tile;
 }
 
-// Keys of the cache as they lie; `next` is fetched meanwhile.
-static Tile open_stored(const Plan *p, const Lane *w, Stored t, Stored next, int n_keys) {
+// A tile as stored; its products prefetch `next`.
+static Tile open_stored(const Plan *p, const AttnWorker *w, Stored t, Stored next, int n_keys) {
     const KvView *kv = &p->a->kv;
-    Tile tile = tile_of(kv, t.k, t.v);
-    tile.k.ahead = way_to(next.k, t.k), tile.v.ahead = way_to(next.v, t.v);
+    Tile tile = tile_of(kv, t);
+    tile.k.prefetch_offset = offset_to(next.k, t.k);
+    tile.v.prefetch_offset = offset_to(next.v, t.v);
     tile.n_v = (n_keys + kv->word - 1) / kv->word * kv->word;
-    if (kv->type == KV_BF16) copy_last_v(kv, w, &tile, n_keys, kv->word);
-    if (kv->type == KV_Q8) tile.k_scales = t.k_scales, tile.v_scales = t.v_scales;
+    if (kv->type == KV_DTYPE_BF16) copy_last_v(kv, w, &tile, n_keys, kv->word);
     return tile;
 }
 
@@ -316,14 +315,18 @@ static Tile open_stored(const Plan *p, const Lane *w, Stored t, Stored next, int
 
 static const float *q_row(const Plan *p, const Item *it, int r) {
     int64_t head = (int64_t)it->head * p->group + r / it->n_q, t = it->t0 + r % it->n_q;
-    return p->a->q + (t * p->a->n_heads + head) * p->a->kv.head_dim;
+    return p->a->q + (t * p->a->n_heads + head) * p->a->kv.k_dim;
 }
 
-// Where row r goes while it is not final, and m and l behind it.
+static float *out_row(const Plan *p, const Item *it, int r) {
+    int64_t head = (int64_t)it->head * p->group + r / it->n_q, t = it->t0 + r % it->n_q;
+    return p->a->out + (t * p->a->n_heads + head) * p->a->kv.v_dim;
+}
+
+// The partial result of row r, followed by m and l.
 static float *part_row(const Plan *p, const Item *it, int r) {
-    const AttnScratch *s = p->scratch;
     int64_t pair = (int64_t)it->head * p->n_blocks + it->block;
-    return s->parts + ((pair * p->n_spans + it->span) * s->max_rows + r) * (s->head_dim + 2);
+    return p->parts + ((pair * p->n_spans + it->span) * p->max_rows + r) * (p->a->kv.v_dim + 2);
 }
 
 static void scaled_copy(float *dst, const float *src, int n, float scale) {
@@ -331,15 +334,20 @@ static void scaled_copy(float *dst, const float *src, int n, float scale) {
 }
 
 // Row r's unnormalised output, its maximum and sum: to the output, or kept for the merge.
-static void finish_row(const Plan *p, const Item *it, const Lane *w, int r) {
-    int hd = p->a->kv.head_dim;
+static void finish_row(const Plan *p, const Item *it, const AttnWorker *w, int r) {
+    int vd = p->a->kv.v_dim;
     bool final = p->n_spans == 1;
-    float *to = final ? p->a->out + (q_row(p, it, r) - p->a->q) : part_row(p, it, r), l = w->l[r];
-    scaled_copy(to, w->o + r * hd, hd, !final ? 1 : l > 0 ? 1 / l : 0);
-    if (!final) to[hd] = w->m[r], to[hd + 1] = l;
+    float *to = final ? out_row(p, it, r) : part_row(p, it, r), l = w->l[r];
+    if (final) {
+        scaled_copy(to, w->o + r * vd, vd, l > 0 ? 1 / l : 0);
+        return;
+    }
+    memcpy(to, w->o + r * vd, sizeof *to * (size_t)vd);
+    to[vd] = w->m[r];
+    to[vd + 1] = l;
 }
 
-static void start_rows(const Plan *p, const Item *it, Lane *w) {
+static void start_rows(const Plan *p, const Item *it, AttnWorker *w) {
     const float *sinks = it->span == 0 ? p->a->mask.sink_logits : NULL;
     for (int r = 0; r < it->n_rows; r++) {
         w->m[r] = sinks ? sinks[it->head * p->group + r / it->n_q] * LOG2_E : SCORE_START;
@@ -349,34 +357,38 @@ static void start_rows(const Plan *p, const Item *it, Lane *w) {
 
 // ---- a tile's products
 
-// Queries scaled so that softmax works in base 2, zeros up to whole words.
-static void set_queries(const Plan *p, const Item *it, Lane *w) {
-    int hd = p->a->kv.head_dim, width = p->width;
+// Queries scaled for softmax in base 2, padded with zeros to whole words.
+static void set_queries(const Plan *p, const Item *it, AttnWorker *w) {
+    int kd = p->a->kv.k_dim, width = p->width;
     float scale = p->a->softcap > 0 ? p->a->scale / p->a->softcap : p->a->scale * LOG2_E;
     for (int r = 0; r < it->n_rows; r++) {
-        scaled_copy(w->q + r * width, q_row(p, it, r), hd, scale);
-        for (int d = hd; d < width; d++) w->q[r * width + d] = 0;
+        scaled_copy(w->q + r * width, q_row(p, it, r), kd, scale);
+        for (int d = kd; d < width; d++) w->q[r * width + d] = 0;
     }
     if (it->bf16) p->kernels->bf16->round(w->q16, w->q, (int64_t)it->n_rows * width);
 }
 
-// The product of rows of fp32 with what the cache stores.
+// The product of fp32 rows with the stored type.
 static GemmKernel stored_gemm(const Plan *p) {
-    KvType t = p->a->kv.type;
-    return t == KV_F32 ? p->kernels->gemm_f32 : t == KV_BF16 ? p->kernels->gemm_bf16 : p->kernels->gemm_i8;
+    switch (p->a->kv.type) {
+    case KV_DTYPE_F32: return p->kernels->gemm_f32;
+    case KV_DTYPE_BF16: return p->kernels->gemm_bf16;
+    default: return p->kernels->gemm_i8;
+    }
 }
 
-// w->s[row][key] for rows r0.., of whole groups of keys: those behind the last one are anything.
-static void scores(const Plan *p, const Item *it, const Lane *w, const Tile *t, int r0, int n_rows, int n_keys) {
-    int width = p->width, n = (n_keys + KV_GROUP - 1) / KV_GROUP * KV_GROUP;
+// w->s[row][key] for n_rows rows from r0, for whole groups of keys: undefined behind the last key.
+static void scores(const Plan *p, const Item *it, const AttnWorker *w, const Tile *t, int r0, int n_rows) {
+    int width = p->width, n = (t->n_keys + KV_GROUP - 1) / KV_GROUP * KV_GROUP;
     if (it->bf16) p->kernels->bf16->gemm(w->s, TILE, &t->k, w->q16 + r0 * width, width, n_rows, width, n, false);
     else stored_gemm(p)(w->s, TILE, &t->k, w->q + r0 * width, width, n_rows, width, n, false);
 }
 
-// Scores of row r to what multiplies V, zeros behind the last, and the output so far rescaled. s: row r's of w->s.
-static void softmax(const Plan *p, const Item *it, const Lane *w, const Tile *t, int r, float *s, int n_keys) {
+// Turns s, the scores of row r, into the multipliers of V, padded with zeros, and rescales the output so far.
+static void softmax(const Plan *p, const Item *it, const AttnWorker *w, const Tile *t, int r, float *s) {
     const Kernels *kn = p->kernels;
-    float *m = w->m + r, *l = w->l + r, *o = w->o + r * p->a->kv.head_dim, alpha;
+    int n_keys = t->n_keys;
+    float *m = w->m + r, *l = w->l + r, *o = w->o + r * p->a->kv.v_dim, alpha;
     if (it->bf16) {
         alpha = kn->bf16->softmax_row(w->p + (s - w->s), s, n_keys, t->v_scales, m, l);
     } else {
@@ -384,29 +396,29 @@ static void softmax(const Plan *p, const Item *it, const Lane *w, const Tile *t,
         if (t->v_scales) kn->scale(s, t->v_scales, n_keys);
         for (int j = n_keys; j % p->a->kv.word; j++) s[j] = 0;
     }
-    if (alpha != 1) scaled_copy(o, o, p->a->kv.head_dim, alpha);
+    if (alpha != 1) scaled_copy(o, o, p->a->kv.v_dim, alpha);
 }
 
-// w->o[row][d] += P V for n keys, of which `from` is the first in the tile.
-static void add_values(const Plan *p, const Item *it, const Lane *w, const Panels *v, int r0, int n_rows, int from,
-                       int n) {
-    int hd = p->a->kv.head_dim;
-    float *o = w->o + r0 * hd;
-    if (it->bf16) p->kernels->bf16->gemm(o, hd, v, w->p + from, TILE, n_rows, n, hd, true);
-    else stored_gemm(p)(o, hd, v, w->s + from, TILE, n_rows, n, hd, true);
+// w->o[row][d] += P V for n keys of the tile, the first of them `from`.
+static void add_values(const Plan *p, const Item *it, const AttnWorker *w, const PackedMatrix *v, int r0, int n_rows,
+                       int from, int n) {
+    int vd = p->a->kv.v_dim;
+    float *o = w->o + r0 * vd;
+    if (it->bf16) p->kernels->bf16->gemm(o, vd, v, w->p + from, TILE, n_rows, n, vd, true);
+    else stored_gemm(p)(o, vd, v, w->s + from, TILE, n_rows, n, vd, true);
 }
 
-// Rows r0.. of an item and a tile.
-static void attend(const Plan *p, const Item *it, const Lane *w, const Tile *t, int r0, int n_rows, int j0, int n_keys,
-                   bool edge) {
-    scores(p, it, w, t, r0, n_rows, n_keys);
+// n_rows rows of an item from r0 over a tile.
+static void attend(const Plan *p, const Item *it, const AttnWorker *w, const Tile *t, int r0, int n_rows, bool edge) {
+    int n_keys = t->n_keys;
+    scores(p, it, w, t, r0, n_rows);
     for (int r = 0; r < n_rows; r++) {
         float *s = w->s + r * TILE;
         if (t->k_scales) p->kernels->scale(s, t->k_scales, n_keys);
-        // scores come divided by the cap, and leave in base 2 as the others
+        // the scores are divided by the cap here, and scaled for base 2 afterwards
         if (p->a->softcap > 0) p->kernels->softcap(s, n_keys, 1, p->a->softcap * LOG2_E);
-        if (edge) apply_mask(p, it, w, s, r0 + r, j0, n_keys);
-        softmax(p, it, w, t, r0 + r, s, n_keys);
+        if (edge) apply_mask(p, it, w, s, r0 + r, t->j0, n_keys);
+        softmax(p, it, w, t, r0 + r, s);
     }
     if (t->n_v) add_values(p, it, w, &t->v, r0, n_rows, 0, t->n_v);
     if (t->n_last) add_values(p, it, w, &t->last_v, r0, n_rows, t->n_v, t->n_last);
@@ -424,7 +436,7 @@ static Stored stored_next(const Plan *p, const Item *it, Stored t) {
 }
 
 // Tiles first..last-1 of the list.
-static void run_tiles(const Plan *p, const Item *it, Lane *w, TileList tiles, int first, int last) {
+static void run_tiles(const Plan *p, const Item *it, AttnWorker *w, TileList tiles, int first, int last) {
     const KvView *kv = &p->a->kv;
     for (int i = first; i < last; i++) {
         int j0 = first_key(p, it, tile_at(tiles, i)), n = min_int(TILE - j0 % TILE, it->hi_max - j0);
@@ -433,146 +445,211 @@ static void run_tiles(const Plan *p, const Item *it, Lane *w, TileList tiles, in
         Stored next =
             i + 1 < last ? stored_at(kv, it->head, first_key(p, it, tile_at(tiles, i + 1))) : stored_next(p, it, t);
         Tile tile = it->bf16 ? open_bf16(p, w, t, n) : open_stored(p, w, t, next, n);
+        tile.j0 = j0;
+        tile.n_keys = n;
         for (int r0 = 0; r0 < it->n_rows; r0 += SCORE_ROWS) {
             int n_rows = min_int(SCORE_ROWS, it->n_rows - r0);
             Verdict verdict = judge(p, it, w, r0, r0 + n_rows, j0, j0 + n);
-            if (verdict != SKIP) attend(p, it, w, &tile, r0, n_rows, j0, n, verdict == EDGE);
+            if (verdict != SKIP) attend(p, it, w, &tile, r0, n_rows, verdict == EDGE);
         }
     }
 }
+
+// The problems of one parallel region; their items are numbered consecutively.
+typedef struct {
+    Plan plans[MAX_PLANS];
+    int n_plans, n_items;
+    int n_threads;
+    bool split; // the keys of some problem are split into spans
+} Region;
 
 static void run_item(void *context, int index, int worker) {
-    const Plan *p = context;
-    bool in_stretches = p->n_spans > 1; // else the longest first
-    Item it = item_at(p, in_stretches ? threads_in_stretches(index, p->n_items, p->scratch->n_threads) : index);
-    Lane *w = &p->scratch->lanes[worker];
-    set_visible(p, &it, w);
-    start_rows(p, &it, w);
+    const Region *region = context;
+    // Where keys are split, each thread reads a contiguous range; else the longest items of a causal problem come
+    // first.
+    int left = region->split ? threads_contiguous_index(index, region->n_items, region->n_threads) : index;
+    const Plan *p = region->plans;
+    for (; left >= p->n_items; p++) left -= p->n_items;
+    Item it = item_at(p, left);
+    AttnWorker w = worker_of(p, worker);
+    set_visible(p, &it, &w);
+    start_rows(p, &it, &w);
     TileList tiles = list_tiles(p, &it);
     int first = span_start(p, tiles, it.span), last = span_start(p, tiles, it.span + 1);
-    set_queries(p, &it, w);
-    memset(w->o, 0, sizeof *w->o * (size_t)(it.n_rows * p->a->kv.head_dim));
-    run_tiles(p, &it, w, tiles, first, last);
-    for (int r = 0; r < it.n_rows; r++) finish_row(p, &it, w, r);
+    set_queries(p, &it, &w);
+    memset(w.o, 0, sizeof *w.o * (size_t)(it.n_rows * p->a->kv.v_dim));
+    run_tiles(p, &it, &w, tiles, first, last);
+    for (int r = 0; r < it.n_rows; r++) finish_row(p, &it, &w, r);
 }
 
-// Join the spans of one (KV head, query block): O = sum_s w_s O_s / sum_s w_s l_s with w_s = 2^(m_s - max m).
-static void merge_item(void *context, int index, int worker) {
-    const Plan *p = context;
-    Item it = item_at(p, index * p->n_spans);
-    int hd = p->a->kv.head_dim;
-    float *sum = p->scratch->lanes[worker].o;
-    for (int r = 0; r < it.n_rows; r++) {
-        float m = SCORE_START, l = 0;
-        for (it.span = 0; it.span < p->n_spans; it.span++) {
-            float part_m = part_row(p, &it, r)[hd];
-            m = part_m > m ? part_m : m;
-        }
-        memset(sum, 0, sizeof(float) * (size_t)hd);
-        for (it.span = 0; it.span < p->n_spans; it.span++) {
-            const float *part = part_row(p, &it, r);
-            float weight = exp2f(part[hd] - m);
-            l += weight * part[hd + 1];
-            for (int d = 0; d < hd; d++) sum[d] += weight * part[d];
-        }
-        scaled_copy(p->a->out + (q_row(p, &it, r) - p->a->q), sum, hd, l > 0 ? 1 / l : 0);
+// Merge the spans of one row: O = sum_s w_s O_s / sum_s w_s l_s with w_s = 2^(m_s - max m). sum: [v_dim] of scratch.
+static void merge_row(const Plan *p, Item *it, int r, float *sum) {
+    int vd = p->a->kv.v_dim;
+    float m = SCORE_START, l = 0;
+    for (it->span = 0; it->span < p->n_spans; it->span++) {
+        float part_m = part_row(p, it, r)[vd];
+        m = part_m > m ? part_m : m;
     }
+    memset(sum, 0, sizeof(float) * (size_t)vd);
+    for (it->span = 0; it->span < p->n_spans; it->span++) {
+        const float *part = part_row(p, it, r);
+        float weight = exp2f(part[vd] - m);
+        l += weight * part[vd + 1];
+        for (int d = 0; d < vd; d++) sum[d] += weight * part[d];
+    }
+    scaled_copy(out_row(p, it, r), sum, vd, l > 0 ? 1 / l : 0);
 }
 
-// How many parts to cut the keys into: by the shape alone, never by the number of threads.
-static int count_spans(const Plan *p, int n_pairs) {
+// Merges the rows of one (KV head, query block).
+static void merge_item(void *context, int index, int worker) {
+    const Region *region = context;
+    const Plan *p = region->plans;
+    for (; index >= p->n_pairs; p++) index -= p->n_pairs;
+    if (p->n_spans == 1) return;
+    Item it = item_at(p, index * p->n_spans);
+    AttnWorker w = worker_of(p, worker);
+    for (int r = 0; r < it.n_rows; r++) merge_row(p, &it, r, w.o);
+}
+
+// Into how many spans to split the keys: by the shape alone, never by the number of threads.
+static int count_spans(const Plan *p) {
     int most = 0;
     for (int block = 0; block < p->n_blocks; block++) {
         Item it = item_at(p, block * p->a->kv.n_kv_heads);
         most = max_int(most, list_tiles(p, &it).n);
     }
-    int wanted = (WANTED_ITEMS + n_pairs - 1) / n_pairs;
+    int wanted = (WANTED_ITEMS + p->n_pairs - 1) / p->n_pairs;
     return max_int(1, min_int(wanted, most / SPAN_TILES));
 }
 
-// Both products over every visible key, and the keys and values that some query sees; a bitmap is not looked at.
-static void end_profile(Profile *profile, const Attention *a) {
+// For profiles: both products over every visible key, and the keys and values that some query sees; ignores bitmaps.
+static void add_work(const Attention *a, double *flops, double *bytes) {
     double pairs = 0;
     int lo = 0, n_keys = a->n_keys, n_sinks = a->mask.n_sinks;
-    for (int t = a->n_q - 1; t >= 0; t--) { // to the first query, which sees the farthest back
+    for (int t = a->n_q - 1; t >= 0; t--) { // the first query comes last: its lo is the lowest
         int pos = a->pos0 + t, hi = a->mask.causal ? min_int(pos + 1, n_keys) : n_keys;
         lo = a->mask.window > 0 ? max_int(0, pos - a->mask.window + 1) : 0;
         pairs += hi - lo + min_int(n_sinks, lo);
     }
-    double keys = n_keys - lo + min_int(n_sinks, lo), bytes = (double)kv_token_bytes(a->kv.type, a->kv.head_dim);
-    profile_end(profile, 4 * pairs * a->n_heads * a->kv.head_dim, bytes * keys * a->kv.n_kv_heads);
+    double keys = n_keys - lo + min_int(n_sinks, lo);
+    *flops += 2 * pairs * a->n_heads * (a->kv.k_dim + a->kv.v_dim);
+    *bytes += (double)kv_token_bytes(a->kv.type, a->kv.k_dim, a->kv.v_dim) * keys * a->kv.n_kv_heads;
 }
 
-void attention(ThreadPool *pool, AttnScratch *scratch, const Attention *a) {
-    Profile *profile = threads_profile(pool);
-    profile_begin(profile, PROFILE_ATTENTION);
-    Plan p = {.a = a, .scratch = scratch, .kernels = kernels(), .group = a->n_heads / a->kv.n_kv_heads, .n_spans = 1};
+static Plan plan_of(const Compute *c, const Attention *a) {
+    Plan p = {.a = a, .compute = c, .kernels = c->kernels, .group = a->n_heads / a->kv.n_kv_heads, .n_spans = 1};
     p.width = a->kv.word * a->kv.key_words;
     p.q_block = q_block_for(p.group);
+    p.max_rows = rows_for(a->n_q, p.group);
     p.n_blocks = (a->n_q + p.q_block - 1) / p.q_block;
-    int n_pairs = p.n_blocks * a->kv.n_kv_heads;
-    if (n_pairs < WANTED_ITEMS) p.n_spans = count_spans(&p, n_pairs);
-    bool small = (int64_t)a->n_q * a->n_heads * a->n_keys * a->kv.head_dim * 2 < SMALL_WORK;
-    p.n_items = n_pairs * p.n_spans;
-    threads_for_if(!small, pool, p.n_items, run_item, &p);
-    if (p.n_spans > 1) threads_for_if(!small, pool, n_pairs, merge_item, &p);
-    if (profile) end_profile(profile, a);
+    p.n_pairs = p.n_blocks * a->kv.n_kv_heads;
+    if (p.n_pairs < WANTED_ITEMS) p.n_spans = count_spans(&p);
+    p.n_items = p.n_pairs * p.n_spans;
+    return p;
 }
 
-// ---- pictures
+// Plans as many of the n problems as the shared memory holds the partial results of, at least one.
+static int plan_region(Region *region, const Compute *c, const Attention *list, int n) {
+    size_t used = 0, room = c->shared_bytes / sizeof(float);
+    *region = (Region){.n_threads = threads_count(c->pool)};
+    for (int i = 0; i < n && i < MAX_PLANS; i++) {
+        Plan p = plan_of(c, &list[i]);
+        size_t parts = p.n_spans > 1 ? parts_floats(p.n_items, p.max_rows, list[i].kv.v_dim) : 0;
+        if (i && (used + parts > room || p.n_items > MAX_ITEMS - region->n_items)) break;
+        p.parts = (float *)compute_shared(c) + used;
+        used += parts;
+        region->plans[region->n_plans++] = p;
+        region->n_items += p.n_items;
+        region->split |= p.n_spans > 1;
+    }
+    return region->n_plans;
+}
+
+static void run_region(const Compute *c, Region *region) {
+    int64_t work = 0;
+    int n_pairs = 0;
+    for (int i = 0; i < region->n_plans; i++) {
+        const Attention *a = region->plans[i].a;
+        work += (int64_t)a->n_q * a->n_heads * a->n_keys * (a->kv.k_dim + a->kv.v_dim);
+        n_pairs += region->plans[i].n_pairs;
+    }
+    bool small = work < SMALL_WORK;
+    threads_for_if(!small, c->pool, region->n_items, run_item, region);
+    if (region->split) threads_for_if(!small, c->pool, n_pairs, merge_item, region);
+}
+
+void attention(const Compute *c, const Attention *list, int n) {
+    profile_begin(c->profile, PROFILE_ATTENTION);
+    double flops = 0, bytes = 0;
+    if (c->profile) {
+        for (int i = 0; i < n; i++) add_work(&list[i], &flops, &bytes);
+    }
+    Region region;
+    for (int first = 0; first < n; first += region.n_plans) {
+        plan_region(&region, c, list + first, n - first);
+        run_region(c, &region);
+    }
+    profile_end(c->profile, flops, bytes);
+}
+
+// ---- the weights, for pictures
 
 static void load_key(const KvView *kv, int head, int j, float *to) {
     Stored t = stored_at(kv, head, j / KV_GROUP * KV_GROUP);
-    for (int d = 0; d < kv->head_dim; d++) {
+    for (int d = 0; d < kv->k_dim; d++) {
         int at = (d / kv->word * KV_GROUP + j % KV_GROUP) * kv->word + d % kv->word;
         switch (kv->type) {
-        case KV_F32: to[d] = ((const float *)t.k)[at]; break;
-        case KV_BF16: to[d] = f32_from_bf16(((const uint16_t *)t.k)[at]); break;
-        case KV_Q8: to[d] = (float)((const int8_t *)t.k)[at] * t.k_scales[j % KV_GROUP]; break;
+        case KV_DTYPE_F32: to[d] = ((const float *)t.k)[at]; break;
+        case KV_DTYPE_BF16: to[d] = f32_from_bf16(((const uint16_t *)t.k)[at]); break;
+        case KV_DTYPE_Q8: to[d] = (float)((const int8_t *)t.k)[at] * t.k_scales[j % KV_GROUP]; break;
         }
     }
 }
 
-// The keys of a, with value j = unit vector j - first (zeros for the others).
+// The keys of a, where value j is unit vector j - first (zeros for the others). k, v: scratch for one token.
 static void store_unit_values(KvCache *units, const Attention *a, int first, float *k, float *v) {
     const KvView *kv = &a->kv;
-    int hd = kv->head_dim, width = kv->n_kv_heads * hd;
+    int kd = kv->k_dim, vd = kv->v_dim;
     kvcache_restart(units);
     for (int j = 0; j < a->n_keys; j++) {
-        memset(v, 0, sizeof *v * (size_t)width);
+        memset(v, 0, sizeof *v * (size_t)(kv->n_kv_heads * vd));
         for (int h = 0; h < kv->n_kv_heads; h++) {
-            load_key(kv, h, j, k + h * hd);
-            if (j >= first && j < first + hd) v[h * hd + j - first] = 1;
+            load_key(kv, h, j, k + h * kd);
+            if (j >= first && j < first + vd) v[h * vd + j - first] = 1;
         }
-        kvcache_store(units, 0, 1, k, v);
+        kvcache_store(units, 1, k, v);
         kvcache_advance(units, 1);
     }
 }
 
-int attention_weights(ThreadPool *pool, AttnScratch *scratch, const Attention *a, float *weights, char *err,
-                      size_t errlen) {
-    int hd = a->kv.head_dim, rows = a->n_q * a->n_heads;
-    size_t width = (size_t)a->kv.n_kv_heads * (size_t)hd;
-    KvCache *units = kvcache_open(
-        &(KvShape){.n_layers = 1, .n_kv_heads = a->kv.n_kv_heads, .head_dim = hd, .type = KV_F32}, err, errlen);
-    float *k = malloc(sizeof *k * width), *v = malloc(sizeof *v * width);
-    float *out = malloc(sizeof *out * (size_t)rows * (size_t)hd);
-    bool room = units && k && v && out && !kvcache_reserve(units, a->n_keys, err, errlen);
-    if (units && !(k && v && out)) fail(err, errlen, "out of memory for %d attention weights of a head", a->n_keys);
-    for (int first = 0; room && first < a->n_keys; first += hd) {
-        store_unit_values(units, a, first, k, v);
-        Attention probe = *a;
-        probe.kv = kvcache_view(units, 0);
-        probe.out = out;
-        attention(pool, scratch, &probe);
-        int n = min_int(hd, a->n_keys - first);
-        for (int r = 0; r < rows; r++) {
-            memcpy(weights + (int64_t)r * a->n_keys + first, out + (int64_t)r * hd, sizeof(float) * (size_t)n);
-        }
+// The weights of v_dim keys from `first`; k, v: scratch for one token, out: for the output.
+static void probe_weights(const Compute *c, Attention a, KvCache *units, int first, float *k, float *v,
+                          float *weights) {
+    int vd = a.kv.v_dim, n = min_int(vd, a.n_keys - first);
+    store_unit_values(units, &a, first, k, v);
+    a.kv = kvcache_view(units);
+    attention(c, &a, 1);
+    for (int r = 0; r < a.n_q * a.n_heads; r++) {
+        memcpy(weights + (int64_t)r * a.n_keys + first, a.out + (int64_t)r * vd, sizeof(float) * (size_t)n);
     }
+}
+
+int attention_weights(const Compute *c, const Attention *a, float *weights, char *err, size_t errlen) {
+    int vd = a->kv.v_dim;
+    size_t heads = (size_t)a->kv.n_kv_heads;
+    KvShape shape = {.n_kv_heads = a->kv.n_kv_heads, .k_dim = a->kv.k_dim, .v_dim = vd, .type = KV_DTYPE_F32};
+    KvCache *units = kvcache_open(&shape, NULL, err, errlen);
+    float *k = malloc(sizeof *k * heads * (size_t)a->kv.k_dim), *v = malloc(sizeof *v * heads * (size_t)vd);
+    float *out = malloc(sizeof *out * (size_t)a->n_q * (size_t)a->n_heads * (size_t)vd);
+    bool ok = units && k && v && out && !kvcache_reserve(units, a->n_keys);
+    if (ok) {
+        Attention probe = *a;
+        probe.out = out;
+        for (int first = 0; first < a->n_keys; first += vd) probe_weights(c, probe, units, first, k, v, weights);
+    } else fail(err, errlen, "out of memory for the attention weights of %d keys", a->n_keys);
     kvcache_close(units);
     free(k);
     free(v);
     free(out);
-    return room ? 0 : -1;
+    return ok ? 0 : -1;
 }

@@ -1,12 +1,11 @@
 // profile: see profile.h.
 #include "profile.h"
 
-#include "weights.h"
-
 #include <stdio.h>
 #include <time.h>
 
-double profile_clock(void) {
+// seconds, monotonic
+static double profile_clock(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
@@ -29,11 +28,14 @@ void profile_end(Profile *p, double flops, double bytes) {
     p->op = PROFILE_OTHER;
 }
 
-void profile_region(Profile *p, double start, double drawn) {
-    if (!p) return;
+void profile_region(void *profile, RegionMoment moment) {
+    Profile *p = profile;
     double now = profile_clock();
-    p->rows[p->op].inside += now - start;
-    p->rows[p->op].waiting += now - drawn;
+    switch (moment) {
+    case REGION_OPENED: p->opened = now; break;
+    case REGION_DRAINED: p->drained = now; break;
+    case REGION_DONE: p->rows[p->op].inside += now - p->opened; p->rows[p->op].waiting += now - p->drained;
+    }
 }
 
 const char *profile_name(int op, char *buffer, size_t size) {

@@ -1,20 +1,21 @@
 // profile: where the time of a forward pass goes, by operation.
 //
-// Owns the sums. ops, attention, experts and decoder open and close operations around what they do; the pool says how
-// long its regions took. A Profile hangs on a pool and belongs to its one caller: workers never touch it. With none,
-// each call here is a test for NULL. Refuses nothing; who prints it divides.
+// Owns the sums. ops, attention and the model call profile_begin and profile_end around each operation; profile_region
+// is the thread pool's hook. A Profile belongs to the one caller of a Compute: workers never touch it. With a NULL
+// Profile each call is one comparison. Refuses nothing; averages and rates are the printer's (tools/profile_table).
 #pragma once
-#include "quant.h"
+#include "tensor.h"
+#include "threads.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
-// One of these, or PROFILE_MATVEC or PROFILE_GEMM plus the DType of the weights (N_DTYPES: of several in one group).
+// One of these, or PROFILE_MATVEC or PROFILE_GEMM plus the DType of the weights (N_DTYPES: products of several types).
 enum {
     PROFILE_OTHER, // regions outside of any operation
     PROFILE_EMBED,
     PROFILE_NORM,
-    PROFILE_ROPE, // turning queries and keys, storing keys and values
+    PROFILE_ROPE, // rotating queries and keys, storing keys and values
     PROFILE_ATTENTION,
     PROFILE_GATE,
     PROFILE_ADD,
@@ -28,25 +29,24 @@ enum {
 typedef struct {
     uint64_t calls;
     double seconds; // of the calling thread
-    double inside;  // of these: in regions of the pool, where other threads help
-    double waiting; // of these: until the others were done, too
-    double flops;   // multiplications and additions that the operation is made of
-    double bytes;   // of weights, cache and activations that it touches, each once
+    double inside;  // of these: in parallel regions
+    double waiting; // of these: for other threads to finish
+    double flops;   // multiplications and additions
+    double bytes;   // of weights, cache and activations, each counted once
 } ProfileRow;
 
 typedef struct Profile {
     ProfileRow rows[N_PROFILE_OPS];
     int op, depth; // the open operation
     double start;
+    double opened, drained; // times of the open region
 } Profile;
 
-double profile_clock(void); // seconds, monotonic
-
-// All accept NULL. Between begin and end, operations within count as part of the outer one; their work does too.
+// All accept NULL. Operations between begin and end count as part of the outer one, and so does their work.
 void profile_begin(Profile *p, int op);
 void profile_end(Profile *p, double flops, double bytes);
-// A region of the pool began at `start`; from `drawn` on the caller waited for it to end.
-void profile_region(Profile *p, double start, double drawn);
+// A RegionHook; the context is a Profile.
+void profile_region(void *profile, RegionMoment moment);
 
-// "norms", "gemm Q8_0"; in the buffer where it has to be made.
+// "norms", "gemm Q8_0"; written to the buffer if it is not a constant.
 const char *profile_name(int op, char *buffer, size_t size);

@@ -1,8 +1,7 @@
-// quant: see quant.h. One unpack a block format, written to be read; pack for the formats that programs write.
+// quant: see quant.h. One unpack for each block format, written to be read; pack for the formats that programs write.
 //
-// The searches of pack: try a few roundings of a group, find the scale that fits each best in the least-squares sense
-// (closed form), keep the one with the smallest error; then round the groups' scales to their own few bits, and the
-// values once more to what those scales can say.
+// The searches of pack: try a few roundings of a group, find the least-squares scale of each (closed form), keep the
+// one with the smallest error; then quantize the groups' scales to their bits, and the values again with those scales.
 #include "quant.h"
 
 #include <math.h>
@@ -25,8 +24,8 @@ uint16_t f16_from_f32(float f) {
 
 // ---- unpack: blocks of 32
 
-// y[j] = scale (q - zero) - minimum, q the bits of q[j] from `shift` up that `mask` keeps. Not inlined: where n is a
-// constant, gcc 12 unrolls the loop and then finds no vectors in it (two to five times slower).
+// y[j] = scale ((q[j] >> shift & mask) - zero) - minimum. Not inlined: where n is a constant, gcc 12 unrolls the loop
+// and then does not vectorize it (two to five times slower).
 __attribute__((noinline)) static void spread(float *restrict y, const uint8_t *restrict q, int n, int shift, int mask,
                                              int zero, float scale, float minimum) {
     for (int j = 0; j < n; j++) y[j] = scale * (float)((q[j] >> shift & mask) - zero) - minimum;
@@ -85,7 +84,8 @@ void unpack_q8_0(float *restrict y, const void *restrict blocks, int64_t n) {
 }
 
 static float f32_from_e8m0(uint8_t e) {
-    uint32_t bits = e == 255 ? 0x7fc00000u : e ? (uint32_t)e << 23 : 0x00400000u; // 2^-127 is a denormal
+    uint32_t bits = e ? (uint32_t)e << 23 : 0x00400000u; // 2^-127 is a denormal
+    if (e == 255) bits = 0x7fc00000u;
     float f;
     memcpy(&f, &bits, sizeof f);
     return f;
@@ -126,8 +126,8 @@ void join_mxfp4(void *blocks, const uint8_t *split, const uint8_t *exponents, in
 
 // ---- unpack: super-blocks
 
-// Value j of a stretch of 32, which share a bit position: groups of 16 begin at 0 and 16.
-enum { STRETCH = 32, N_STRETCHES = SUPER / STRETCH, GROUP = 16 };
+// The values of a range share a bit position; it has two groups of 16 (Q2_K, Q3_K, Q6_K) or is one group.
+enum { RANGE = 32, N_RANGES = SUPER / RANGE, GROUP = 16 };
 
 void unpack_q2_k(float *restrict y, const void *restrict blocks, int64_t n) {
     const BlockQ2_K *b = blocks;
@@ -135,7 +135,7 @@ void unpack_q2_k(float *restrict y, const void *restrict blocks, int64_t n) {
         float d = f32_from_f16(b->d), m = f32_from_f16(b->m);
         for (int g = 0; g < SUPER / GROUP; g++, y += GROUP) {
             int s = g / 2, shift = s % 4 * 2;
-            const uint8_t *q = b->q + s / 4 * STRETCH + g % 2 * GROUP;
+            const uint8_t *q = b->q + s / 4 * RANGE + g % 2 * GROUP;
             float scale = d * (float)(b->scales[g] & 15), minimum = m * (float)(b->scales[g] >> 4);
             spread(y, q, GROUP, shift, 3, 0, scale, minimum);
         }
@@ -154,7 +154,7 @@ void unpack_q3_k(float *restrict y, const void *restrict blocks, int64_t n) {
         float d = f32_from_f16(b->d);
         for (int g = 0; g < SUPER / GROUP; g++, y += GROUP) {
             int s = g / 2, shift = s % 4 * 2;
-            const uint8_t *q = b->q + s / 4 * STRETCH + g % 2 * GROUP, *high = b->high + g % 2 * GROUP;
+            const uint8_t *q = b->q + s / 4 * RANGE + g % 2 * GROUP, *high = b->high + g % 2 * GROUP;
             float scale = d * (float)scale_q3_k(b->scales, g);
             for (int j = 0; j < GROUP; j++) {
                 y[j] = scale * (float)((q[j] >> shift & 3) + (high[j] >> s & 1) * 4 - 4);
@@ -163,8 +163,8 @@ void unpack_q3_k(float *restrict y, const void *restrict blocks, int64_t n) {
     }
 }
 
-// Group g of 8: for the first four, scale and minimum are the low six bits of bytes g and g + 4; for the others the
-// nibbles of byte g + 4, with the two bits that those bytes had left above them.
+// Group g of 8: for the first four, scale and minimum are the low six bits of bytes g and g + 4; for the others, their
+// low four bits are the nibbles of byte g + 4 and their high two those of bytes g - 4 and g.
 static void scale_q4_k(const uint8_t *scales, int g, int *scale, int *minimum) {
     if (g < 4) {
         *scale = scales[g] & 63;
@@ -179,12 +179,12 @@ void unpack_q4_k(float *restrict y, const void *restrict blocks, int64_t n) {
     const BlockQ4_K *b = blocks;
     for (const BlockQ4_K *end = b + n; b < end; b++) {
         float d = f32_from_f16(b->d), m = f32_from_f16(b->m);
-        for (int g = 0; g < N_STRETCHES; g++, y += STRETCH) {
+        for (int g = 0; g < N_RANGES; g++, y += RANGE) {
             int s, min, shift = g % 2 * 4;
-            const uint8_t *q = b->q + g / 2 * STRETCH;
+            const uint8_t *q = b->q + g / 2 * RANGE;
             scale_q4_k(b->scales, g, &s, &min);
             float scale = d * (float)s, minimum = m * (float)min;
-            spread(y, q, STRETCH, shift, 15, 0, scale, minimum);
+            spread(y, q, RANGE, shift, 15, 0, scale, minimum);
         }
     }
 }
@@ -193,12 +193,12 @@ void unpack_q5_k(float *restrict y, const void *restrict blocks, int64_t n) {
     const BlockQ5_K *b = blocks;
     for (const BlockQ5_K *end = b + n; b < end; b++) {
         float d = f32_from_f16(b->d), m = f32_from_f16(b->m);
-        for (int g = 0; g < N_STRETCHES; g++, y += STRETCH) {
+        for (int g = 0; g < N_RANGES; g++, y += RANGE) {
             int s, min, shift = g % 2 * 4;
-            const uint8_t *q = b->q + g / 2 * STRETCH;
+            const uint8_t *q = b->q + g / 2 * RANGE;
             scale_q4_k(b->scales, g, &s, &min);
             float scale = d * (float)s, minimum = m * (float)min;
-            for (int j = 0; j < STRETCH; j++) {
+            for (int j = 0; j < RANGE; j++) {
                 y[j] = scale * (float)((q[j] >> shift & 15) + (b->high[j] >> g & 1) * 16) - minimum;
             }
         }
@@ -224,14 +224,16 @@ void unpack_q6_k(float *restrict y, const void *restrict blocks, int64_t n) {
 // ---- pack
 
 static int clamp(int v, int lo, int hi) {
-    return v < lo ? lo : v > hi ? hi : v;
+    if (v < lo) return lo;
+    return v > hi ? hi : v;
 }
 
-// v in steps, rounded and clamped. A scale of 0 says nothing.
+// v / scale, rounded and clamped; 0 for a scale of 0.
 static int steps(float v, float scale, int lo, int hi) {
     if (!(fabsf(scale) > 0)) return clamp(0, lo, hi);
     float q = v / scale;
-    return q <= (float)lo ? lo : q >= (float)hi ? hi : (int)lrintf(q);
+    if (q <= (float)lo) return lo;
+    return q >= (float)hi ? hi : (int)lrintf(q);
 }
 
 // The F16 nearest to a scale, never infinite.
@@ -239,23 +241,23 @@ static uint16_t f16_scale(float d) {
     return f16_from_f32(fmaxf(-65504.0f, fminf(65504.0f, d)));
 }
 
-// Not nearer to zero than d, so that no whole number of its steps is needed beyond those there are.
+// F16 rounded away from zero, so that quantized values do not exceed their range.
 static uint16_t f16_outward(float d) {
     uint16_t h = f16_scale(d);
     bool more = fabsf(f32_from_f16(h)) < fabsf(d) && (h & 0x7fff) < 0x7bff;
     return (uint16_t)(h + more);
 }
 
-// The value of the largest magnitude, with its sign.
+// The value of largest magnitude, with its sign.
 static float extreme(const float *x, int n) {
     float v = 0;
     for (int i = 0; i < n; i++) v = fabsf(x[i]) > fabsf(v) ? x[i] : v;
     return v;
 }
 
-enum { TRIES = 9 }; // on either side of the plain scale, a tenth of a step each
+enum { TRIES = 9 }; // on either side of the initial scale, in tenths of a step
 
-// The scale s of x ~ s q for whole q from lo to hi, lo = -hi - 1.
+// The scale s of x ~ s q for integers q from lo to hi, lo = -hi - 1.
 static float search_scale(const float *x, int n, int lo, int hi) {
     float top = extreme(x, n), best = 0;
     double best_gain = 0;
@@ -319,7 +321,7 @@ typedef struct {
     double error;
 } Fit;
 
-// The best scale and minimum for given q: the normal equations of a line, or of one through 0.
+// The least-squares scale and minimum for given q; if the minimum would be negative, the scale with minimum 0.
 static Fit fit_line(const float *x, const int *q, int n) {
     double sx = 0, sq = 0, sqq = 0, sxq = 0;
     for (int i = 0; i < n; i++) {
@@ -352,7 +354,7 @@ static Fit search_line(const float *x, int n, int hi) {
     Fit best = {0, -low, INFINITY};
     for (int t = -TRIES; t <= TRIES; t++) {
         float scale = (high - low) / ((float)hi + 0.1f * (float)t);
-        int q[STRETCH];
+        int q[RANGE];
         for (int i = 0; i < n; i++) q[i] = steps(x[i] - low, scale, 0, hi);
         Fit f = fit_line(x, q, n);
         if (f.error < best.error) best = f;
@@ -374,10 +376,10 @@ static void put_scale_q4_k(uint8_t *scales, int g, int scale, int minimum) {
 void pack_q4_k(void *blocks, const float *x, int64_t n) {
     BlockQ4_K *b = blocks;
     for (BlockQ4_K *end = b + n; b < end; b++, x += SUPER) {
-        Fit fits[N_STRETCHES];
+        Fit fits[N_RANGES];
         float scale = 0, minimum = 0;
-        for (int g = 0; g < N_STRETCHES; g++) {
-            fits[g] = search_line(x + g * STRETCH, STRETCH, 15);
+        for (int g = 0; g < N_RANGES; g++) {
+            fits[g] = search_line(x + g * RANGE, RANGE, 15);
             scale = fmaxf(scale, fits[g].scale);
             minimum = fmaxf(minimum, fits[g].minimum);
         }
@@ -385,12 +387,12 @@ void pack_q4_k(void *blocks, const float *x, int64_t n) {
         b->d = f16_outward(scale / 63);
         b->m = f16_outward(minimum / 63);
         float d = f32_from_f16(b->d), m = f32_from_f16(b->m);
-        for (int g = 0; g < N_STRETCHES; g++) {
+        for (int g = 0; g < N_RANGES; g++) {
             int s = steps(fits[g].scale, d, 0, 63), min = steps(fits[g].minimum, m, 0, 63);
             put_scale_q4_k(b->scales, g, s, min);
-            for (int j = 0; j < STRETCH; j++) {
-                int q = steps(x[g * STRETCH + j] + m * (float)min, d * (float)s, 0, 15);
-                b->q[g / 2 * STRETCH + j] |= (uint8_t)(q << g % 2 * 4);
+            for (int j = 0; j < RANGE; j++) {
+                int q = steps(x[g * RANGE + j] + m * (float)min, d * (float)s, 0, 15);
+                b->q[g / 2 * RANGE + j] |= (uint8_t)(q << g % 2 * 4);
             }
         }
     }

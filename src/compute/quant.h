@@ -1,11 +1,12 @@
 // quant: number formats, each defined once.
 //
-// bfloat16 is the upper half of an IEEE single: the cache stores it. F16 is IEEE half precision: 1 sign, 5 exponent, 10
-// fraction bits. Rounding is to nearest, ties to even; NaN stays NaN (quiet).
+// Owns the conversions: bfloat16 is the upper half of an IEEE single, F16 is IEEE half precision (1 sign, 5 exponent,
+// 10 fraction bits). Rounding is to nearest, ties to even; NaN stays NaN (quiet). Refuses nothing; called by kernels,
+// ops, the loaders and quantize.
 //
-// Blocks hold 32 or 256 consecutive values of a row with scales that they share, as GGUF files store them (source: the
-// public description of the format, github.com/ggml-org/ggml). d, m: F16. In every format the products of scales and
-// values are exact in fp32 and at most one sum is rounded, so a fused multiply-add changes no bit.
+// Blocks hold 32 or 256 consecutive values of a row with common scales, as in GGUF files (source: the public
+// description of the format, github.com/ggml-org/ggml). d, m: F16. In every format the products of scales and values
+// are exact in fp32 and at most one sum is rounded, so a fused multiply-add changes no bit.
 #pragma once
 #include <stdint.h>
 #include <string.h>
@@ -15,7 +16,7 @@ typedef enum {
     DTYPE_F16,
     DTYPE_BF16,
     DTYPE_I8G,  // int8 values and one fp32 scale for each `group` consecutive values: w = q * scale (llama2.c v2)
-    DTYPE_Q4_0, // from here on blocks of one row, see below
+    DTYPE_Q4_0, // from here on: blocks, see below
     DTYPE_Q4_1,
     DTYPE_Q5_0,
     DTYPE_Q5_1,
@@ -26,9 +27,9 @@ typedef enum {
     DTYPE_Q5_K,
     DTYPE_Q6_K,
     DTYPE_MXFP4,
-    DTYPE_MXFP4_SPLIT, // the same values, exponents apart (gpt-oss's safetensors), in `scales`
-    DTYPE_U8,          // bytes: parts of the above
-    DTYPE_OTHER,       // stored in the file, but nothing here computes with it
+    DTYPE_MXFP4_SPLIT, // the same values with the exponents in a separate tensor (gpt-oss's safetensors)
+    DTYPE_U8,          // bytes: the parts of MXFP4_SPLIT
+    DTYPE_OTHER,       // stored in the file, not supported
     N_DTYPES
 } DType;
 
@@ -58,7 +59,7 @@ static inline float f32_from_f16(uint16_t h) {
     return f;
 }
 
-uint16_t f16_from_f32(float f); // beyond 65504 by half a step: infinity
+uint16_t f16_from_f32(float f); // from 65520 on: infinity
 
 // ---- blocks
 
@@ -66,7 +67,8 @@ enum { BLOCK = 32, SUPER = 256, BLOCK_MAX = SUPER }; // values of a block, of a 
 
 #define QUANT_PACKED __attribute__((packed))
 
-// Nibbles of a 32-block: byte j holds value j low and value j + 16 high. Bit j of `high` is value j's fifth.
+// Nibbles of a block of 32: byte j holds value j (low) and value j + 16 (high). Bit j of `high`: the fifth bit of value
+// j.
 typedef struct QUANT_PACKED {
     uint16_t d;
     uint8_t q[16];
@@ -102,13 +104,13 @@ typedef struct QUANT_PACKED {
 // Super-blocks of 16 groups of 16, or of 8 groups of 32. Two bits: byte 32 h + j of q holds the values j, j + 32,
 // j + 64, j + 96 of half h, lowest first.
 typedef struct QUANT_PACKED {
-    uint8_t scales[16]; // of a group: scale low, minimum high
+    uint8_t scales[16]; // of a group: scale (low nibble), minimum (high nibble)
     uint8_t q[64];
     uint16_t d, m;
 } BlockQ2_K; // d scale q - m minimum
 
 typedef struct QUANT_PACKED {
-    uint8_t high[32]; // bit g of byte j: the third bit of value 32 g + j, 0 counts as -4
+    uint8_t high[32]; // bit g of byte j: the third bit of value 32 g + j, 0 means -4
     uint8_t q[64];
     uint8_t scales[12]; // 6 bits each, see quant.c
     uint16_t d;
@@ -117,7 +119,7 @@ typedef struct QUANT_PACKED {
 typedef struct QUANT_PACKED {
     uint16_t d, m;
     uint8_t scales[12]; // 6-bit scales and minima of the groups, see quant.c
-    uint8_t q[128];     // byte 32 p + j: value j of group 2 p low, of group 2 p + 1 high
+    uint8_t q[128];     // byte 32 p + j: value j of group 2 p (low), of group 2 p + 1 (high)
 } BlockQ4_K;            // d scale q - m minimum
 
 typedef struct QUANT_PACKED {
@@ -128,7 +130,7 @@ typedef struct QUANT_PACKED {
 } BlockQ5_K;
 
 typedef struct QUANT_PACKED {
-    uint8_t low[128]; // byte 64 h + j: value j of half h low, value j + 64 high
+    uint8_t low[128]; // byte 64 h + j: value j (low) and value j + 64 (high) of half h
     uint8_t high[64]; // byte 32 h + j: two bits of the values j, j + 32, j + 64, j + 96 of half h, lowest first
     int8_t scales[16];
     uint16_t d;
@@ -139,16 +141,16 @@ _Static_assert(sizeof(BlockQ5_1) == 24 && sizeof(BlockQ8_0) == 34 && sizeof(Bloc
 _Static_assert(sizeof(BlockQ2_K) == 84 && sizeof(BlockQ3_K) == 110 && sizeof(BlockQ4_K) == 144, "as in files");
 _Static_assert(sizeof(BlockQ5_K) == 176 && sizeof(BlockQ6_K) == 210, "as in files");
 
-// n blocks of the type to fp32, which lies apart from them.
+// n blocks to fp32; y and blocks do not overlap.
 void unpack_q4_0(float *y, const void *blocks, int64_t n);
 void unpack_q4_1(float *y, const void *blocks, int64_t n);
 void unpack_q5_0(float *y, const void *blocks, int64_t n);
 void unpack_q5_1(float *y, const void *blocks, int64_t n);
 void unpack_q8_0(float *y, const void *blocks, int64_t n);
 void unpack_mxfp4(float *y, const void *blocks, int64_t n);
-// MXFP4 as safetensors have it: neighbours share a byte (16 bytes a block), and the exponents lie apart.
+// MXFP4 as in safetensors: neighbours share a byte (16 bytes a block), exponents are separate.
 void unpack_mxfp4_split(float *y, const uint8_t *blocks, const uint8_t *exponents, int64_t n);
-// The same bits in the other order: n blocks of GGUF.
+// The same values as n blocks of GGUF.
 void join_mxfp4(void *blocks, const uint8_t *split, const uint8_t *exponents, int64_t n);
 void unpack_q2_k(float *y, const void *blocks, int64_t n);
 void unpack_q3_k(float *y, const void *blocks, int64_t n);
@@ -156,8 +158,8 @@ void unpack_q4_k(float *y, const void *blocks, int64_t n);
 void unpack_q5_k(float *y, const void *blocks, int64_t n);
 void unpack_q6_k(float *y, const void *blocks, int64_t n);
 
-// Finite values to n blocks, with the scales of the least squared error that a short search finds. What no F16 scale
-// reaches becomes the nearest that one does: tiny blocks become zeros, huge values are cut.
+// Finite values to n blocks, with the scales of least squared error that a short search finds. Values out of range of
+// F16 scales are clamped: tiny blocks become zeros.
 void pack_q8_0(void *blocks, const float *x, int64_t n);
 void pack_q4_0(void *blocks, const float *x, int64_t n);
 void pack_q4_k(void *blocks, const float *x, int64_t n);

@@ -1,11 +1,10 @@
-// chat: see chat.h and tessera.h. What a family's turns are made of, as a table; which family a template belongs to;
-// messages to text, and to ids.
+// chat: the formats of conversations as a table, the choice of a format, messages to text and to ids. See chat.h.
 //
-// Templates are programs in Jinja. This reads none: a family is recognised by texts that its templates hold, and its
-// frame is a row of the table. Refuses nothing: a template that no row knows gets plain text, and chat_info says so.
+// Templates are programs in Jinja, which are not run: a format is recognized by strings that its templates contain.
+// Refuses none: an unknown template gets plain text, and chat_info says so.
 //
-// Frames are from the models' own templates (tokenizer_config.json of their public releases); the spacing of Mistral's
-// versions from mistral-common's documentation, gpt-oss from OpenAI's description of the harmony format.
+// The formats are from the models' own templates (tokenizer_config.json of their public releases); the spacing of
+// Mistral's versions is from mistral-common's documentation, gpt-oss from OpenAI's description of the harmony format.
 #include "chat.h"
 
 #include "file.h"
@@ -16,7 +15,7 @@
 
 #include <stb/stb_ds.h>
 
-#define BOS "\1" // in a frame: the text of the model's BOS token
+#define BOS "\1" // replaced by the text of the model's BOS token
 #define EOS "\2"
 #define HARMONY                                                                                                        \
     "<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\nKnowledge cutoff: "         \
@@ -26,25 +25,25 @@
 #define LLAMA_3_DATES "Cutting Knowledge Date: December 2023\nToday Date: %d %b %Y\n\n"
 
 enum {
-    SYSTEM_IN_USER = 1, // the system text stands inside the first user turn
-    SYSTEM_ALWAYS = 2,  // also without a text
-    TRIM = 4,           // messages lose the white space around them
-    DATED = 8,          // frames are strftime formats
-    CHANNELS = 16,
+    SYSTEM_IN_USER = 1, // the system message is inside the first user turn
+    SYSTEM_ALWAYS = 2,  // a system turn even without a system message
+    TRIM = 4,           // messages are stripped of white space
+    DATED = 8,          // strings with % are strftime formats
+    CHANNELS = 16,      // harmony's
 };
 
 typedef struct {
     const char *name;
-    const char *marks[3];                           // all in the template, where " is read as ' and \n as a newline
-    const char *preamble;                           // before everything, NULL: nothing
-    const char *system[2], *user[2], *assistant[2]; // before and after the text
-    const char *prompt;                             // where an answer is generated, NULL: assistant[0]
-    const char *stop;                               // what ends an answer beside the model's end tokens, NULL: nothing
+    const char *markers[3];                         // all are in the template, with " as ' and \n as a newline
+    const char *preamble;                           // at the start, NULL: nothing
+    const char *system[2], *user[2], *assistant[2]; // before and after a message
+    const char *prompt;                             // before a generated answer, NULL: assistant[0]
+    const char *stop;                               // ends an answer, like the model's end tokens, NULL: nothing
     unsigned rules;
-} Family;
+} ChatFormat;
 
 // clang-format off
-static const Family families[] = { // the first whose marks are all there
+static const ChatFormat formats[] = { // the first whose markers are all in the template
     {"gpt-oss", {"<|start|>", "<|channel|>"}, HARMONY,
      {"<|start|>developer<|message|># Instructions\n\n", "<|end|>"}, {"<|start|>user<|message|>", "<|end|>"},
      {"<|start|>assistant<|channel|>final<|message|>", "<|end|>"}, "<|start|>assistant", "<|return|>", DATED | CHANNELS},
@@ -103,51 +102,53 @@ static const Family families[] = { // the first whose marks are all there
      {"", ""}, {"<｜User｜>", ""}, {"<｜Assistant｜>", EOS}, NULL, NULL, 0},
     {"DeepSeek", {"'User: '", "'Assistant: ' + message['content'] + eos_token"}, NULL,
      {"", "\n\n"}, {"User: ", "\n\n"}, {"Assistant: ", EOS}, "Assistant:", NULL, 0},
-    {"plain text", {""}, NULL, // of no model: every template has its mark
+    {"plain text", {""}, NULL, // the fallback
      {"", "\n\n"}, {"User: ", "\n"}, {"Assistant: ", "\n"}, "Assistant:", "\nUser:", 0},
 };
 // clang-format on
-enum { N_FAMILIES = sizeof families / sizeof *families };
+enum { N_FORMATS = sizeof formats / sizeof *formats };
 
 struct Chat {
     const Tokenizer *tokenizer;
-    const Family *family;
+    const ChatFormat *format;
     bool has_template, begins_with_bos;
-    char *system; // the template's own system message, NULL: none
+    char *system; // the default system message of the template, NULL: none
     struct tm now;
-    int32_t *marks; // stb_ds array: the special tokens that no message may bring in
+    int32_t *specials; // stb_ds array: special tokens that messages must not produce
 };
 
 // ---- the template
 
-// A copy in which quotes and newlines are written one way. NULL: out of memory.
-static char *template_normal(const char *text) {
-    char *copy = malloc(strlen(text) + 1), *to = copy;
-    for (; copy && *text; text++) {
+// A copy with " as ' and \n as a newline. NULL: out of memory.
+static char *template_normalize(const char *text) {
+    char *copy = strdup(text), *to = copy;
+    if (!copy) return NULL;
+    for (; *text; text++) {
         bool newline = text[0] == '\\' && text[1] == 'n';
-        *to++ = newline ? '\n' : *text == '"' ? '\'' : *text;
-        text += newline;
+        if (newline) text++;
+        *to++ = newline ? '\n' : *text;
+        if (*text == '"') to[-1] = '\'';
     }
-    if (copy) *to = 0;
+    *to = 0;
     return copy;
 }
 
-static const Family *family_find(const char *normal) {
-    const Family *f = families;
-    for (; f < &families[N_FAMILIES - 1]; f++) {
+static const ChatFormat *format_find(const char *template) {
+    const ChatFormat *f = formats;
+    for (; f < &formats[N_FORMATS - 1]; f++) {
         bool all = true;
-        for (int i = 0; i < 3 && f->marks[i]; i++) all = all && strstr(normal, f->marks[i]);
+        for (int i = 0; i < 3 && f->markers[i]; i++) all = all && strstr(template, f->markers[i]);
         if (all) break;
     }
     return f;
 }
 
-// A system turn that the template writes out, as Qwen's and SmolLM's do for conversations without one: its text in one
-// string with its frame. 0, or -1 when memory runs out.
-static int find_system(Chat *c, const char *normal) {
-    const char *before = c->family->system[0], *after = c->family->system[1];
-    if (!*before || !*after || c->family->rules & SYSTEM_ALWAYS) return 0;
-    for (const char *at = normal; (at = strstr(at, before));) {
+// The system message that Qwen's and SmolLM's templates add to conversations without one: a literal system turn in the
+// template. -1: out of memory.
+static int find_system(Chat *c, const char *template) {
+    const char *before = c->format->system[0], *after = c->format->system[1];
+    if (!*before || !*after || c->format->rules & SYSTEM_ALWAYS) return 0;
+    for (const char *at = strstr(template, before); at; at = strstr(at, before)) {
         at += strlen(before);
         const char *end = strstr(at, after);
         if (!end || end == at || memchr(at, '\'', (size_t)(end - at))) continue;
@@ -161,42 +162,42 @@ static int find_system(Chat *c, const char *normal) {
 
 bool chat_piece_is(const Chat *c, int32_t id, const char *text) {
     const Piece *p = tokenizer_piece(c->tokenizer, id);
-    return p && (size_t)p->len == strlen(text) && !memcmp(p->text, text, (size_t)p->len);
+    return p && piece_is(p, text);
 }
 
-static bool in_frame(const Piece *p, const char *frame) {
-    return frame && memmem(frame, strlen(frame), p->text, (size_t)p->len);
+static bool is_in(const Piece *p, const char *text) {
+    return text && memmem(text, strlen(text), p->text, (size_t)p->len);
 }
 
-static bool in_family(const Piece *p, const Family *f) {
-    const char *const frames[] = {f->preamble,     f->system[0],    f->system[1], f->user[0], f->user[1],
-                                  f->assistant[0], f->assistant[1], f->prompt,    f->stop};
+static bool is_in_format(const Piece *p, const ChatFormat *f) {
+    const char *const strings[] = {f->preamble,     f->system[0],    f->system[1], f->user[0], f->user[1],
+                                   f->assistant[0], f->assistant[1], f->prompt,    f->stop};
     bool found = false;
-    for (size_t i = 0; i < sizeof frames / sizeof *frames; i++) found = found || in_frame(p, frames[i]);
+    for (size_t i = 0; i < sizeof strings / sizeof *strings; i++) found = found || is_in(p, strings[i]);
     return found;
 }
 
 bool chat_ends(const Chat *c, int32_t id) {
-    if (c->family->rules & CHANNELS && chat_piece_is(c, id, "<|end|>")) return false; // of a channel; another follows
+    if (c->format->rules & CHANNELS && chat_piece_is(c, id, "<|end|>")) return false; // ends one of several channels
     return tokenizer_is_end(c->tokenizer, id) || id == tokenizer_bos(c->tokenizer) ||
-           (c->family->stop && chat_piece_is(c, id, c->family->stop));
+           (c->format->stop && chat_piece_is(c, id, c->format->stop));
 }
 
-// Every control token, and of the tokens that texts may hold (newlines and HTML in some vocabularies) the frame's.
-static void find_marks(Chat *c) {
+// All control tokens, and those USER tokens that the format uses: others are ordinary text (newlines, HTML).
+static void find_specials(Chat *c) {
     for (int32_t id = 0; id < tokenizer_size(c->tokenizer); id++) {
         const Piece *p = tokenizer_piece(c->tokenizer, id);
         bool user = p->type == TOKEN_USER && p->len > 2 && (p->text[0] == '<' || p->text[0] == '[');
-        bool ours = user && (chat_ends(c, id) || in_family(p, c->family));
-        if (p->len > 0 && (p->type == TOKEN_CONTROL || p->type == TOKEN_UNKNOWN || ours)) arrput(c->marks, id);
+        bool used = user && (chat_ends(c, id) || is_in_format(p, c->format));
+        if (p->len > 0 && (p->type == TOKEN_CONTROL || p->type == TOKEN_UNKNOWN || used)) arrput(c->specials, id);
     }
 }
 
-// The longest mark at the start of the text: its bytes, 0: none.
-static size_t mark_at(const Chat *c, const char *text, size_t n) {
+// Length in bytes of the longest special token at the start of text[n]; 0: none.
+static size_t special_at(const Chat *c, const char *text, size_t n) {
     size_t longest = 0;
-    for (ptrdiff_t i = 0; i < arrlen(c->marks); i++) {
-        const Piece *p = tokenizer_piece(c->tokenizer, c->marks[i]);
+    for (ptrdiff_t i = 0; i < arrlen(c->specials); i++) {
+        const Piece *p = tokenizer_piece(c->tokenizer, c->specials[i]);
         size_t len = (size_t)p->len;
         if (p->text[0] == text[0] && len > longest && len <= n && !memcmp(p->text, text, len)) longest = len;
     }
@@ -207,39 +208,36 @@ static size_t mark_at(const Chat *c, const char *text, size_t n) {
 
 Chat *chat_open(const Tokenizer *t, const char *chat_template, time_t now, char *err, size_t errlen) {
     Chat *c = calloc(1, sizeof *c);
-    char *normal = template_normal(chat_template ? chat_template : "");
-    if (c && normal) {
+    char *template = template_normalize(chat_template ? chat_template : "");
+    if (c && template) {
         c->tokenizer = t;
-        c->family = family_find(normal);
+        c->format = format_find(template);
         c->has_template = chat_template;
         const Piece *bos = tokenizer_piece(t, tokenizer_bos(t));
-        c->begins_with_bos = strstr(normal, "bos_token") || (bos && bos->len > 0 && in_frame(bos, normal));
-        if (!strstr(normal, "strftime_now")) now = 1721952000; // 26 Jul 2024, the date in Llama 3.1's template
+        c->begins_with_bos = strstr(template, "bos_token") || (bos && bos->len > 0 && is_in(bos, template));
+        if (!strstr(template, "strftime_now")) now = 1721952000; // 26 Jul 2024, as in Llama 3.1's template
         gmtime_r(&now, &c->now);
-        find_marks(c);
+        find_specials(c);
     }
-    if (!c || !normal || find_system(c, normal)) {
+    if (!c || !template || find_system(c, template)) {
         chat_close(c);
         c = NULL;
         fail(err, errlen, "chat: out of memory");
     }
-    free(normal);
+    free(template);
     return c;
 }
 
 void chat_close(Chat *c) {
     if (!c) return;
     free(c->system);
-    arrfree(c->marks);
+    arrfree(c->specials);
     free(c);
 }
 
 ChatInfo chat_info(const Chat *c) {
-    return (ChatInfo){
-        .family = c->family->name,
-        .has_template = c->has_template,
-        .known = c->family != &families[N_FAMILIES - 1],
-    };
+    bool known = c->format != &formats[N_FORMATS - 1];
+    return (ChatInfo){.family = c->format->name, .has_template = c->has_template, .known = known};
 }
 
 const Tokenizer *chat_tokenizer(const Chat *c) {
@@ -247,47 +245,50 @@ const Tokenizer *chat_tokenizer(const Chat *c) {
 }
 
 const char *chat_stop(const Chat *c) {
-    return c->family->stop;
+    return c->format->stop;
 }
 
 bool chat_has_channels(const Chat *c) {
-    return c->family->rules & CHANNELS;
+    return c->format->rules & CHANNELS;
 }
 
 bool chat_starts_thinking(const Chat *c) {
-    return c->family->prompt && strstr(c->family->prompt, "<think>");
+    return c->format->prompt && strstr(c->format->prompt, "<think>");
 }
 
 // ---- messages to text
 
 typedef struct {
     size_t begin, end;          // in the text
-    const ChatMessage *message; // whose ids stand here, NULL: they are the text's
-} Span;
+    const ChatMessage *message; // its ids go here, begin == end; NULL: this is the text of a message
+} MessageSpan;
 
 typedef struct {
     const Chat *chat;
-    char *text;  // stb_ds arrays
-    Span *spans; // what is not the frame's own, in order
+    char *text;         // stb_ds arrays
+    MessageSpan *spans; // of the messages, in order; the text between them is the format's
 } Draft;
 
 static void put_bytes(Draft *d, const char *text, size_t n) {
     if (n) memcpy(arraddnptr(d->text, n), text, n);
 }
 
-static void put_frame(Draft *d, const char *frame) {
+static void put_piece(Draft *d, int id) {
+    const Piece *p = tokenizer_piece(d->chat->tokenizer, id);
+    if (p && p->len > 0) put_bytes(d, p->text, (size_t)p->len);
+}
+
+static void put_format(Draft *d, const char *format) {
     char dated[512];
-    if (d->chat->family->rules & DATED && strchr(frame, '%')) {
-        strftime(dated, sizeof dated, frame, &d->chat->now);
-        frame = dated;
+    if (d->chat->format->rules & DATED && strchr(format, '%')) {
+        strftime(dated, sizeof dated, format, &d->chat->now);
+        format = dated;
     }
-    for (; *frame; frame++) {
-        const Tokenizer *t = d->chat->tokenizer;
-        if (*frame != *BOS && *frame != *EOS) arrput(d->text, *frame);
-        else {
-            const Piece *p = tokenizer_piece(t, *frame == *BOS ? tokenizer_bos(t) : tokenizer_eos(t));
-            if (p && p->len > 0) put_bytes(d, p->text, (size_t)p->len);
-        }
+    const Tokenizer *t = d->chat->tokenizer;
+    for (; *format; format++) {
+        if (*format == *BOS) put_piece(d, tokenizer_bos(t));
+        else if (*format == *EOS) put_piece(d, tokenizer_eos(t));
+        else arrput(d->text, *format);
     }
 }
 
@@ -298,40 +299,40 @@ static bool is_space(char c) {
 static void put_message(Draft *d, const ChatMessage *m) {
     const char *text = m->text;
     size_t n = m->n;
-    if (d->chat->family->rules & TRIM) {
+    if (d->chat->format->rules & TRIM) {
         for (; n && is_space(text[0]); n--) text++;
         while (n && is_space(text[n - 1])) n--;
     }
-    Span s = {.begin = arrlenu(d->text)};
+    MessageSpan s = {.begin = arrlenu(d->text)};
     put_bytes(d, text, n);
     s.end = arrlenu(d->text);
     arrput(d->spans, s);
 }
 
-static void put_turn(Draft *d, const char *const frame[2], const ChatMessage *m) {
-    put_frame(d, frame[0]);
+static void put_turn(Draft *d, const char *const around[2], const ChatMessage *m) {
+    put_format(d, around[0]);
     put_message(d, m);
-    put_frame(d, frame[1]);
+    put_format(d, around[1]);
 }
 
-static const char *answer_prompt(const Family *f) {
+static const char *answer_prompt(const ChatFormat *f) {
     return f->prompt ? f->prompt : f->assistant[0];
 }
 
 static void put_ids(Draft *d, const ChatMessage *m) {
-    const Family *f = d->chat->family;
-    put_frame(d, answer_prompt(f));
-    Span s = {arrlenu(d->text), arrlenu(d->text), m};
+    const ChatFormat *f = d->chat->format;
+    put_format(d, answer_prompt(f));
+    MessageSpan s = {arrlenu(d->text), arrlenu(d->text), m};
     arrput(d->spans, s);
-    put_frame(d, f->assistant[1]);
+    put_format(d, f->assistant[1]);
 }
 
-// Everything before the first turn. Returns the system message that belongs inside it, NULL: none.
+// Writes everything before the first user turn. Returns the system message if it belongs inside that turn, or NULL.
 static const ChatMessage *put_start(Draft *d, const ChatMessage *system) {
     const Chat *c = d->chat;
-    const Family *f = c->family;
-    if (c->begins_with_bos && f->user[0][0] != *BOS) put_frame(d, BOS);
-    if (f->preamble) put_frame(d, f->preamble);
+    const ChatFormat *f = c->format;
+    if (c->begins_with_bos && f->user[0][0] != *BOS) put_format(d, BOS);
+    if (f->preamble) put_format(d, f->preamble);
     if (f->rules & SYSTEM_IN_USER) return system;
     if (system) put_turn(d, f->system, system);
     return NULL;
@@ -339,25 +340,25 @@ static const ChatMessage *put_start(Draft *d, const ChatMessage *system) {
 
 static Draft draft_make(const Chat *c, const ChatMessage *messages, int n, bool answer) {
     Draft d = {.chat = c};
-    const Family *f = c->family;
+    const ChatFormat *f = c->format;
     ChatMessage own = {CHAT_SYSTEM, c->system ? c->system : "", c->system ? strlen(c->system) : 0, NULL, 0};
     const ChatMessage *system = c->system || f->rules & SYSTEM_ALWAYS ? &own : NULL;
-    if (n && messages[0].role == CHAT_SYSTEM) system = messages++, n--;
-    system = put_start(&d, system);
-    for (int i = 0; i < n; i++) {
+    int first = n && messages[0].role == CHAT_SYSTEM;
+    system = put_start(&d, first ? &messages[0] : system);
+    for (int i = first; i < n; i++) {
         const ChatMessage *m = &messages[i];
         if (m->role == CHAT_SYSTEM) put_turn(&d, f->system, m);
         else if (m->role == CHAT_ASSISTANT && m->ids) put_ids(&d, m);
         else if (m->role == CHAT_ASSISTANT) put_turn(&d, f->assistant, m);
         else {
-            put_frame(&d, f->user[0]);
+            put_format(&d, f->user[0]);
             if (system) put_turn(&d, f->system, system);
             system = NULL;
             put_message(&d, m);
-            put_frame(&d, f->user[1]);
+            put_format(&d, f->user[1]);
         }
     }
-    if (answer) put_frame(&d, answer_prompt(f));
+    if (answer) put_format(&d, answer_prompt(f));
     return d;
 }
 
@@ -378,20 +379,21 @@ char *chat_text(const Chat *c, const ChatMessage *messages, int n, bool answer) 
 typedef struct {
     const Draft *draft;
     int32_t *ids;   // stb_ds array
-    size_t encoded; // bytes of the text that are ids already
+    size_t encoded; // bytes of the text that are already encoded
     char *err;
     size_t errlen;
-} Encoding;
+} ChatEncoder;
 
-static int encode_until(Encoding *x, size_t end, unsigned flags) {
+static int encode_until(ChatEncoder *x, size_t end, unsigned flags) {
     const Draft *d = x->draft;
-    const Piece *bos = tokenizer_piece(d->chat->tokenizer, tokenizer_bos(d->chat->tokenizer));
+    const Tokenizer *t = d->chat->tokenizer;
+    const Piece *bos = tokenizer_piece(t, tokenizer_bos(t));
     bool has_bos = bos && bos->len > 0 && (size_t)bos->len <= end && !memcmp(d->text, bos->text, (size_t)bos->len);
     if (end == x->encoded) return 0;
-    flags |= x->encoded ? TOKENIZE_INSIDE : has_bos ? 0u : TOKENIZE_BOS;
+    if (x->encoded) flags |= TOKENIZE_INSIDE;
+    else if (!has_bos) flags |= TOKENIZE_BOS;
     int32_t *ids;
-    int n =
-        tokenizer_encode(d->chat->tokenizer, d->text + x->encoded, end - x->encoded, flags, &ids, x->err, x->errlen);
+    int n = tokenizer_encode(t, d->text + x->encoded, end - x->encoded, flags, &ids, x->err, x->errlen);
     if (n < 0) return -1;
     if (n) memcpy(arraddnptr(x->ids, n), ids, (size_t)n * sizeof *ids);
     free(ids);
@@ -399,9 +401,9 @@ static int encode_until(Encoding *x, size_t end, unsigned flags) {
     return 0;
 }
 
-// A message is encoded together with the frame around it, so that merges across its borders are those of the rendered
-// text; only where it spells a mark is that mark cut out, to be encoded as the ordinary text that it is.
-static int encode_span(Encoding *x, const Span *s) {
+// A message is encoded together with the format around it, so that merges across its borders are those of the whole
+// text. Only the texts of special tokens within it are encoded separately, as ordinary text.
+static int encode_span(ChatEncoder *x, const MessageSpan *s) {
     const Draft *d = x->draft;
     if (s->message) {
         if (encode_until(x, s->begin, TOKENIZE_SPECIAL)) return -1;
@@ -409,7 +411,7 @@ static int encode_span(Encoding *x, const Span *s) {
         return 0;
     }
     for (size_t i = s->begin, len; i < s->end; i += len ? len : 1) {
-        len = mark_at(d->chat, d->text + i, s->end - i);
+        len = special_at(d->chat, d->text + i, s->end - i);
         if (len && (encode_until(x, i, TOKENIZE_SPECIAL) || encode_until(x, i + len, TOKENIZE_PLAIN))) return -1;
     }
     return 0;
@@ -418,7 +420,7 @@ static int encode_span(Encoding *x, const Span *s) {
 int chat_encode(const Chat *c, const ChatMessage *messages, int n, bool answer, int32_t **ids, char *err,
                 size_t errlen) {
     Draft d = draft_make(c, messages, n, answer);
-    Encoding x = {.draft = &d, .err = err, .errlen = errlen};
+    ChatEncoder x = {.draft = &d, .err = err, .errlen = errlen};
     int rc = 0;
     for (ptrdiff_t i = 0; !rc && i < arrlen(d.spans); i++) rc = encode_span(&x, &d.spans[i]);
     if (!rc) rc = encode_until(&x, arrlenu(d.text), TOKENIZE_SPECIAL);

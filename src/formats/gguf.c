@@ -19,7 +19,7 @@ enum {
 
 static const struct {
     const char *name;
-    unsigned bytes; // 0: it says itself
+    unsigned bytes; // 0: the value has its own length
 } types[N_GGUF_TYPES] = {{"u8", 1},   {"i8", 1},     {"u16", 2},   {"i16", 2}, {"u32", 4}, {"i32", 4}, {"f32", 4},
                          {"bool", 1}, {"string", 0}, {"array", 0}, {"u64", 8}, {"i64", 8}, {"f64", 8}};
 
@@ -134,7 +134,7 @@ int64_t gguf_read_whole(Cursor *in, GgufType type) {
 }
 
 int64_t gguf_get_whole(Gguf *g, const char *key, int64_t least, int64_t most, double absent) {
-    const GgufValue *v = gguf_open(g, key, absent == GGUF_NEEDED, false, GGUF_WHOLE_TYPES, "a whole number");
+    const GgufValue *v = gguf_open(g, key, absent == GGUF_NEEDED, false, GGUF_WHOLE_TYPES, "an integer");
     if (!v) return g->in.failed ? least : (int64_t)absent;
     int64_t n = gguf_read_whole(&g->in, v->type);
     if (n >= least && n <= most) return n;
@@ -162,7 +162,7 @@ bool gguf_get_bool(Gguf *g, const char *key, bool absent) {
 }
 
 const char *gguf_get_text(Gguf *g, const char *key, bool needed, uint64_t *n) {
-    const GgufValue *v = gguf_open(g, key, needed, false, 1u << GGUF_STRING, "a text");
+    const GgufValue *v = gguf_open(g, key, needed, false, 1u << GGUF_STRING, "a string");
     *n = 0;
     return v ? gguf_read_string(&g->in, n, key) : NULL;
 }

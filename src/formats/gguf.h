@@ -36,7 +36,7 @@ typedef struct {
 typedef struct {
     char name[GGUF_MAX_NAME + 1];
     Tensor tensor;
-    uint64_t at, offset, bytes; // where the offset stands; what it says; how long the data is
+    uint64_t at, offset, bytes; // where the offset is stored; its value; the bytes of the data
 } GgufInfo;
 
 typedef struct {

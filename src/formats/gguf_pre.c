@@ -1,8 +1,8 @@
-// gguf_pre: what the names in tokenizer.ggml.pre stand for.
+// gguf_pre: the pre-tokenizers that tokenizer.ggml.pre names.
 //
-// Owns the patterns of the families, and that Qwen normalizes first (NFC, as its tokenizer.json says). Refuses a name
-// that it does not know: another pattern would be other ids. The names and patterns are those of llama.cpp
-// (src/llama-vocab.cpp), and where that rewrote a pattern, the one of the family's own tokenizer.json.
+// Owns their patterns, and that Qwen normalizes first (NFC, as its tokenizer.json says). Refuses unknown names, because
+// the wrong pattern gives wrong ids. Names and patterns are those of llama.cpp (src/llama-vocab.cpp); where it rewrote
+// a pattern, this has the one of the model's own tokenizer.json. Called by vocab_gguf.
 #include "load.h"
 
 #include <stdio.h>
@@ -14,7 +14,6 @@
 #define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
 #define BEFORE "[^\\r\\n\\p{L}\\p{N}]?"
 
-#define GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 #define BY_DIGITS(digits) SUFFIXES "|" BEFORE "\\p{L}+|" digits "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*" TAIL
 #define BY_CASE(suffixes, digits)                                                                                      \
     BEFORE UPPER "*" LOWER "+" suffixes "|" BEFORE UPPER "+" LOWER "*" suffixes "|" digits                             \
@@ -24,7 +23,7 @@
     "[\\p{P}\\p{S}]+[\\r\\n]*" TAIL
 #define CJK "[\u4E00-\u9FA5\u0800-\u4E00\uAC00-\uD7FF]+"
 #define CJK_KANA "[\u4E00-\u9FA5\u3040-\u309F\u30A0-\u30FF]+"
-// The cased letters as DeepSeek LLM lists them, from Unicode 11.
+// The cased letters of Unicode 11, as DeepSeek LLM's pattern lists them.
 #define DEEPSEEK_LETTERS                                                                                               \
     "A-Za-z\\x{B5}\\x{C0}-\\x{D6}\\x{D8}-\\x{F6}\\x{F8}-\\x{1BA}\\x{1BC}-\\x{1BF}\\x{1C4}-\\x{293}"                    \
     "\\x{295}-\\x{2AF}\\x{370}-\\x{373}\\x{376}\\x{377}\\x{37B}-\\x{37D}\\x{37F}\\x{386}\\x{388}-\\x{38A}"             \
@@ -43,17 +42,17 @@
     "\\x{1E900}-\\x{1E943}"
 
 typedef struct {
-    const char *names;       // with a space before and behind each
-    const char *patterns[6]; // each splits what the one before it left
+    const char *names;       // each between spaces
+    const char *patterns[6]; // applied in order, each to the results of the one before
     bool ignore_merges, add_bos, nfc;
 } NamedPatterns;
 
-static const NamedPatterns families[] = {
-    {.names = " default ", .patterns = {"[\\p{P}\\$\\+<=>\\^~\\|]+", GPT2, "\\p{N}+", "[0-9][0-9][0-9]"}},
+static const NamedPatterns pretokenizers[] = {
+    {.names = " default ", .patterns = {"[\\p{P}\\$\\+<=>\\^~\\|]+", GPT2_PATTERN, "\\p{N}+", "[0-9][0-9][0-9]"}},
     {.names =
          " gpt-2 phi-2 jina-es jina-de gigachat jina-v2-es jina-v2-de a.x-4.0 mellum modern-bert exaone4 mpt olmo jais "
          "trillion granite-docling ",
-     .patterns = {GPT2}},
+     .patterns = {GPT2_PATTERN}},
     {.names = " llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano ",
      .patterns = {BY_DIGITS("\\p{N}{1,3}")},
      .ignore_merges = true,
@@ -70,8 +69,9 @@ static const NamedPatterns families[] = {
                   "\\p{N}+"}},
     {.names = " deepseek-coder ", .patterns = {"[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", CJK, "\\p{N}"}},
     {.names = " deepseek-v3 hunyuan-dense joyai-llm ", .patterns = {"\\p{N}{1,3}", CJK_KANA, DEEPSEEK_WORDS}},
-    {.names = " falcon ", .patterns = {"[\\p{P}\\$\\+<=>\\^~\\|`]+", GPT2, "[0-9][0-9][0-9]"}},
-    {.names = " starcoder refact command-r smollm codeshell exaone minerva-7b mellum2 ", .patterns = {"\\p{N}", GPT2}},
+    {.names = " falcon ", .patterns = {"[\\p{P}\\$\\+<=>\\^~\\|`]+", GPT2_PATTERN, "[0-9][0-9][0-9]"}},
+    {.names = " starcoder refact command-r smollm codeshell exaone minerva-7b mellum2 ",
+     .patterns = {"\\p{N}", GPT2_PATTERN}},
     {.names = " bloom poro-chat gpt3-finnish ", .patterns = {" ?[^(\\s|.,!?…。，、।۔،)]+"}},
     {.names = " viking ", .patterns = {" ?[^(\\s|.,!?…。，、।۔،)]+", "\\p{N}"}},
     {.names = " tekken ", .patterns = {BY_CASE("", "\\p{N}")}, .ignore_merges = true, .add_bos = true},
@@ -85,16 +85,16 @@ static const NamedPatterns families[] = {
 int gguf_pre_steps(Vocab *v, const char *name, size_t n, char *err, size_t errlen) {
     char wanted[64];
     int len = snprintf(wanted, sizeof wanted, " %.*s ", n < 60 ? (int)n : 60, name);
-    const NamedPatterns *family = NULL;
-    for (size_t i = 0; i < sizeof families / sizeof *families && !family; i++) {
-        if (!memchr(name, ' ', n) && len > 2 && strstr(families[i].names, wanted)) family = &families[i];
+    const NamedPatterns *found = NULL;
+    for (size_t i = 0; i < sizeof pretokenizers / sizeof *pretokenizers && !found; i++) {
+        if (!memchr(name, ' ', n) && len > 2 && strstr(pretokenizers[i].names, wanted)) found = &pretokenizers[i];
     }
-    if (!family) return fail(err, errlen, "expected a known pre-tokenizer, found '%.*s'", n < 60 ? (int)n : 60, name);
-    v->ignore_merges = family->ignore_merges;
-    v->no_bos = !family->add_bos;
-    if (family->nfc && normalizer_add(&v->normalizer, NORMALIZE_NFC, err, errlen)) return -1;
-    for (int i = 0; i < 6 && family->patterns[i]; i++) {
-        if (pretokenizer_add_regex(&v->pretokenizer, family->patterns[i], SPLIT_ISOLATED, err, errlen)) return -1;
+    if (!found) return fail(err, errlen, "expected a known pre-tokenizer, found '%.*s'", n < 60 ? (int)n : 60, name);
+    v->ignore_merges = found->ignore_merges;
+    v->no_bos = !found->add_bos;
+    if (found->nfc && normalizer_add(&v->normalizer, NORMALIZE_NFC, err, errlen)) return -1;
+    for (int i = 0; i < 6 && found->patterns[i]; i++) {
+        if (pretokenizer_add_regex(&v->pretokenizer, found->patterns[i], SPLIT_ISOLATED, err, errlen)) return -1;
     }
     return 0;
 }

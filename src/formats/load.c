@@ -42,7 +42,7 @@ static int find_tokenizer(char *path, size_t n, const char *model, char *err, si
                 stem, model);
 }
 
-// The folder that stands for this path: itself, or of its file tokenizer.json. false: another file.
+// The Hugging Face folder of this path: the path itself, or the folder of its tokenizer.json. false: another file.
 static bool find_folder(char *folder, size_t n, const char *path) {
     struct stat st;
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;

@@ -1,18 +1,8 @@
 // load: what every reader of a container produces. One function a format; nothing downstream knows which one ran.
 #pragma once
-#include "families.h"
+#include "model.h"
 #include "settings.h"
-#include "tokenizer.h"
-#include "weights.h"
-
-typedef struct {
-    Config config;
-    Weights weights;      // owns the mapped model files
-    char kind[32];        // "llama2.c v2", for people
-    const Family *family; // NULL: a llama2.c file
-    char prefix[40];      // of a Hugging Face folder's tensor names, "model."
-    bool hf_names;        // tensors have Hugging Face's names; else GGUF's
-} Model;
+#include "vocab.h"
 
 // A model file of any container below, or a Hugging Face folder. Returns 0, or -1 with one line in err and *m left
 // empty.
@@ -54,6 +44,11 @@ int load_safetensors(Weights *w, const char *path, char *err, size_t errlen);
 // The settings that belong to such a path: config.json of the folder or beside the file, or STEM_config.json beside
 // STEM.safetensors. settings_free them. -1 with a line in err.
 int load_config(Settings *s, const char *path, char *err, size_t errlen);
+// The heads under this key, which must share the width evenly, as the config's one kind of layers. fallback 0:
+// required.
+void load_heads(Settings *s, Config *c, const char *key, int fallback);
+// The activation that is named under this key; absent: gelu.
+Activation load_activation(Settings *s, const char *key);
 // One opened file, which is taken over (also on failure) and zeroed; its tensors join those already in *w.
 int load_safetensors_file(Weights *w, File *file, char *err, size_t errlen);
 

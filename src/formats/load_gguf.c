@@ -2,6 +2,7 @@
 //
 // Owns what the settings of an architecture are called. Refuses an architecture that families.c does not list, and a
 // setting that would change the computation and that nothing here computes. Called by load_model.
+#include "fields.h"
 #include "gguf.h"
 #include "load.h"
 
@@ -50,46 +51,44 @@ static const Family *read_family(Gguf *g, Keys *k) {
     return NULL;
 }
 
+static void read_fields(Keys *k, const Field *list, int n) {
+    for (int i = 0; i < n; i++) {
+        const Field *f = &list[i];
+        double absent = f->absent == FIELD_REQUIRED ? GGUF_NEEDED : f->absent == FIELD_KEEP ? *f->value : f->absent;
+        *f->value = get_int(k, f->gguf, f->least, absent);
+    }
+}
+
 static void read_sizes(Keys *k, Config *c) {
     Gguf *g = k->g;
-    c->dim = get_int(k, "embedding_length", 1, GGUF_NEEDED);
-    c->n_layers = get_int(k, "block_count", 1, GGUF_NEEDED);
-    c->n_heads = get_int(k, "attention.head_count", 1, GGUF_NEEDED);
-    c->n_kv_heads = get_int(k, "attention.head_count_kv", 1, c->n_heads);
-    c->head_dim = get_int(k, "attention.key_length", 1, 0);
-    if (!c->head_dim && c->n_heads > 0) {
-        if (c->dim % c->n_heads && !g->in.failed) {
-            const char *name = key(k, "attention.head_count");
-            cursor_fail(&g->in, gguf_get_value(g, name, true)->at,
-                        "%s: expected a divisor of %s.embedding_length = %d, found %d", name, k->arch, c->dim,
-                        c->n_heads);
-        }
-        c->head_dim = c->dim / c->n_heads;
+    Field list[MAX_FIELDS];
+    read_fields(k, list, fields_of_shape(c, list));
+    read_fields(k, list, fields_of_heads(c, list));
+    if (!fields_default_width(c) && !g->in.failed) {
+        const char *name = key(k, "attention.head_count");
+        cursor_fail(&g->in, gguf_get_value(g, name, true)->at,
+                    "%s: expected a divisor of %s.embedding_length = %d, found %d", name, k->arch, c->dim,
+                    c->kinds[0].n_heads);
     }
-    gguf_get_whole(g, key(k, "attention.value_length"), c->head_dim, c->head_dim, c->head_dim);
-    c->max_seq_len = get_int(k, "context_length", 1, GGUF_NEEDED);
+    int width = c->kinds[0].k_dim;
+    gguf_get_whole(g, key(k, "attention.value_length"), width, width, width);
     c->norm_eps =
         get_real(k, c->layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon", GGUF_NEEDED);
 }
 
-static void read_experts(Keys *k, Config *c) {
-    c->n_experts = get_int(k, "expert_count", 0, 0);
-    c->hidden_dim = get_int(k, "feed_forward_length", 1, c->n_experts ? 0 : GGUF_NEEDED);
+static void read_feed_forward(Keys *k, Config *c, const Family *f) {
+    Field list[MAX_FIELDS];
+    read_fields(k, list, fields_of_feed_forward(c, f, list));
     if (!c->n_experts) return;
-    c->n_experts_used = get_int(k, "expert_used_count", 1, GGUF_NEEDED);
-    c->hidden_dim = get_int(k, "expert_feed_forward_length", 1, c->hidden_dim);
-    c->shared_dim = get_int(k, "expert_shared_feed_forward_length", 0, 0);
-    bool normed = gguf_get_bool(k->g, key(k, "expert_weights_norm"), !c->experts_keep_softmax);
-    c->experts_keep_softmax = !normed;
+    c->experts_keep_softmax = !gguf_get_bool(k->g, key(k, "expert_weights_norm"), !c->experts_keep_softmax);
 }
 
-static void read_scaling(Keys *k, Config *c) {
+static void read_scaling(Keys *k, const Config *c, const Family *f, RopeScaling *s) {
     static const struct {
         const char *name;
         RopeScalingKind kind;
     } kinds[] = {{"none", ROPE_UNSCALED}, {"linear", ROPE_LINEAR}, {"yarn", ROPE_YARN}, {"longrope", ROPE_LONG}};
     Gguf *g = k->g;
-    RopeScaling *s = &c->rope_scaling;
     float old = get_real(k, "rope.scale_linear", 1); // before there were types
     *s = (RopeScaling){.kind = old != 1 ? ROPE_LINEAR : ROPE_UNSCALED};
     uint64_t n;
@@ -110,32 +109,34 @@ static void read_scaling(Keys *k, Config *c) {
     s->beta_fast = get_real(k, "rope.scaling.yarn_beta_fast", 32);
     s->beta_slow = get_real(k, "rope.scaling.yarn_beta_slow", 1);
     s->attention_factor = get_real(k, "rope.scaling.attn_factor", 0);
-    // The file's factor stands before the paper's.
+    // GGUF's factor multiplies the paper's.
     if (s->kind == ROPE_YARN && s->attention_factor > 0) s->attention_factor *= 0.1f * logf(s->factor) + 1;
     if (s->kind == ROPE_LONG && s->factor <= 1 && s->original_ctx) {
         s->factor = (float)c->max_seq_len / (float)s->original_ctx;
     }
-    s->whole_dims = strcmp(k->arch, "gpt-oss") != 0;
+    s->whole_dims = !f->exact_yarn_borders;
 }
 
-static void read_positions(Keys *k, Config *c, const Family *f) {
+static void read_positions(Keys *k, Config *c, const Family *f, LayerRules *rules) {
+    LayerKind *kind = &c->kinds[0];
     if (c->learned_positions) return;
-    c->rope_pairing = f->gguf_pairing;
-    c->n_rot = get_int(k, "rope.dimension_count", 1, c->head_dim);
-    c->rope_theta = get_real(k, "rope.freq_base", 10000);
-    if (c->rope_local_theta > 0) c->rope_local_theta = get_real(k, "rope.freq_base_swa", (double)c->rope_local_theta);
-    read_scaling(k, c);
+    kind->rope.pairing = f->gguf_pairing;
+    kind->rope.rotary_dim = get_int(k, "rope.dimension_count", 1, kind->k_dim);
+    kind->rope.theta = get_real(k, "rope.freq_base", 10000);
+    if (f->window_theta > 0) rules->window_theta = get_real(k, "rope.freq_base_swa", (double)f->window_theta);
+    read_scaling(k, c, f, &kind->rope.scaling);
 }
 
-// Where a file says otherwise than the family.
-static void read_attention(Keys *k, Config *c, const Family *f) {
-    c->window = get_int(k, "attention.sliding_window", 0, 0);
-    layers_add_every(&c->global, f->global_period);
-    layers_add_every(&c->still, f->nope_period);
+// What a file may override of its family.
+static void read_attention(Keys *k, Config *c, const Family *f, LayerRules *rules) {
+    rules->window = get_int(k, "attention.sliding_window", 0, 0);
+    layers_add_every(&rules->full, f->global_period);
+    layers_add_every(&rules->nope, f->nope_period);
     if (c->attn_softcap > 0) c->attn_softcap = get_real(k, "attn_logit_softcapping", (double)c->attn_softcap);
     if (c->logit_softcap > 0) c->logit_softcap = get_real(k, "final_logit_softcapping", (double)c->logit_softcap);
     c->parallel = gguf_get_bool(k->g, key(k, "use_parallel_residual"), c->parallel);
-    if (f->big_layers && c->n_layers == f->big_layers) c->attn_scale = 1 / sqrtf((float)c->dim / (float)c->n_heads);
+    if (!f->big_layers || c->n_layers != f->big_layers) return;
+    c->attn_scale = 1 / sqrtf((float)c->dim / (float)c->kinds[0].n_heads);
 }
 
 static const Family *read_config(Gguf *g, Config *c) {
@@ -145,14 +146,16 @@ static const Family *read_config(Gguf *g, Config *c) {
     *c = f->base;
     c->norm_plus_one = false; // the files have it added
     read_sizes(&k, c);
-    read_experts(&k, c);
-    read_positions(&k, c, f);
-    read_attention(&k, c, f);
+    read_feed_forward(&k, c, f);
+    LayerRules rules = {0};
+    read_positions(&k, c, f, &rules);
+    read_attention(&k, c, f, &rules);
+    config_set_layers(c, &rules);
     if (f->scaled_embedding) c->embedding_scale = sqrtf((float)c->dim);
     return f;
 }
 
-// What the tensors say of the model, once all are in the table.
+// What only the tensors tell, once all are in the table.
 static int finish_config(Model *m, char *err, size_t errlen) {
     Config *c = &m->config;
     const char *path = m->weights.files[0].path;

@@ -3,8 +3,8 @@
 // Owns what the settings of a family are called there. Refuses a model_type that families.c does not list, and a
 // setting that would change the computation and that nothing here computes. Called by load_model. The keys are those of
 // the models' config.json and of huggingface.co/docs/transformers, "model_doc".
+#include "fields.h"
 #include "load.h"
-#include "sublayers.h"
 
 #include <limits.h>
 #include <math.h>
@@ -22,37 +22,56 @@ static const char *any_of(const Settings *s, const char *const *keys) {
 }
 #define ANY(s, ...) any_of(s, (const char *const[]){__VA_ARGS__, NULL})
 
-// ---- what a family may say in other ways than Llama
+Activation load_activation(Settings *s, const char *key) {
+    const char *name = settings_string(s, key, "gelu");
+    Activation a = activation_named(name);
+    if (!a) {
+        settings_fail(s, key, "expected gelu, gelu_new, gelu_pytorch_tanh, quick_gelu, relu or silu, found '%.40s'",
+                      name);
+    }
+    return a;
+}
+
+void load_heads(Settings *s, Config *c, const char *key, int fallback) {
+    int n = settings_int(s, key, 1, MAX_WIDTH, fallback);
+    if (!s->failed && c->dim % n) settings_fail(s, key, "expected a divisor of the width %d, found %d", c->dim, n);
+    config_set_heads(c, n);
+}
+
+// ---- sizes, feed-forward layers, biases
+
+static void read_fields(Settings *s, const Field *list, int n) {
+    for (int i = 0; i < n; i++) {
+        const Field *f = &list[i];
+        const char *key = any_of(s, f->hf);
+        if (settings_has(s, key) || f->absent == FIELD_REQUIRED)
+            *f->value = settings_int(s, key, f->least, INT_MAX, -1);
+        else if (f->absent != FIELD_KEEP) *f->value = f->absent;
+    }
+}
 
 static void read_sizes(Settings *s, Config *c) {
-    c->dim = settings_int(s, ANY(s, "hidden_size", "n_embd"), 1, INT_MAX, 0);
-    c->n_layers = settings_int(s, ANY(s, "num_hidden_layers", "n_layer"), 1, INT_MAX, 0);
-    c->n_heads = settings_int(s, ANY(s, "num_attention_heads", "n_head"), 1, INT_MAX, 0);
-    c->n_kv_heads = settings_int(s, "num_key_value_heads", 1, INT_MAX, c->n_heads ? c->n_heads : 1);
-    c->vocab_size = settings_int(s, "vocab_size", 1, INT_MAX, 0);
-    c->max_seq_len = settings_int(s, ANY(s, "max_position_embeddings", "n_positions"), 1, INT_MAX, 0);
-    c->head_dim = settings_int(s, "head_dim", 1, INT_MAX, c->n_heads && c->dim >= c->n_heads ? c->dim / c->n_heads : 1);
-    if (!settings_has(s, "head_dim") && c->n_heads && c->dim % c->n_heads) {
-        settings_fail(s, "num_attention_heads", "expected a divisor of hidden_size = %d, found %d", c->dim, c->n_heads);
+    Field list[MAX_FIELDS];
+    read_fields(s, list, fields_of_shape(c, list));
+    if (s->failed) return;
+    read_fields(s, list, fields_of_heads(c, list));
+    if (!fields_default_width(c)) {
+        settings_fail(s, "num_attention_heads", "expected a divisor of hidden_size = %d, found %d", c->dim,
+                      c->kinds[0].n_heads);
     }
+    c->vocab_size = settings_int(s, "vocab_size", 1, INT_MAX, 0);
     const char *eps = ANY(s, "rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon");
     c->norm_eps = (float)settings_number(s, eps, 0, 1, -1);
 }
 
-static void read_feed_forward(Settings *s, Config *c) {
-    int four = c->learned_positions && c->dim <= INT_MAX / 4 ? 4 * c->dim : 0; // GPT-2 may leave it out
-    c->hidden_dim = settings_int(s, ANY(s, "intermediate_size", "n_inner"), 1, INT_MAX, four);
-    // Gemma's hidden_act says gelu where the tanh form is meant; gpt-oss's says silu and is none of the known ones.
-    const char *act = c->norm_plus_one ? "hidden_activation" : ANY(s, "hidden_act", "activation_function");
-    if (settings_has(s, act) && !(c->ffn_clamp > 0)) c->activation = sublayer_activation(s, act);
+static void read_feed_forward(Settings *s, Config *c, const Family *f) {
+    Field list[MAX_FIELDS];
+    read_fields(s, list, fields_of_feed_forward(c, f, list));
+    const char *act = f->activation_key ? f->activation_key : ANY(s, "hidden_act", "activation_function");
+    if (settings_has(s, act) && !f->fixed_activation) c->activation = load_activation(s, act);
     if (c->ffn_clamp > 0) c->ffn_clamp = (float)settings_number(s, "swiglu_limit", 1e-3, LARGE, (double)c->ffn_clamp);
-    c->n_experts = settings_int(s, ANY(s, "num_local_experts", "num_experts"), 0, INT_MAX, 0);
     if (!c->n_experts) return;
-    c->n_experts_used = settings_int(s, ANY(s, "num_experts_per_tok", "experts_per_token"), 1, INT_MAX, 0);
-    c->hidden_dim = settings_int(s, "moe_intermediate_size", 1, INT_MAX, c->hidden_dim);
-    c->shared_dim = settings_int(s, "shared_expert_intermediate_size", 0, INT_MAX, 0);
-    bool normed = settings_bool(s, "norm_topk_prob", !c->experts_keep_softmax);
-    c->experts_keep_softmax = !normed;
+    c->experts_keep_softmax = !settings_bool(s, "norm_topk_prob", !c->experts_keep_softmax);
     settings_int(s, "decoder_sparse_step", 1, 1, 1); // experts in every layer
     if (json_array_size(json_object_get(s->object, "mlp_only_layers"))) {
         settings_fail(s, "mlp_only_layers", "expected none: layers without experts among others are not supported");
@@ -73,10 +92,10 @@ static void read_long_factors(Settings *rope, Model *m, const char *key, const c
     enum { MOST = 1 << 12 };
     double values[MOST];
     char name[80];
-    int n = config_rotated(&m->config) / 2;
+    int n = m->config.kinds[0].rope.rotary_dim / 2;
     float *copy = n > 0 && n <= MOST ? weights_own(&m->weights, sizeof *copy * (size_t)n) : NULL;
     if (!copy || !settings_numbers(rope, key, n, values)) {
-        settings_fail(rope, key, "expected a number for each pair of dimensions that turns, found none");
+        settings_fail(rope, key, "expected a number for each pair of rotary dimensions, found none");
         return;
     }
     for (int i = 0; i < n; i++) copy[i] = (float)values[i];
@@ -86,7 +105,7 @@ static void read_long_factors(Settings *rope, Model *m, const char *key, const c
     if (weights_add(&m->weights, name, t, err, sizeof err)) settings_fail(rope, key, "%s", err);
 }
 
-// YaRN's magnitude as DeepSeek's files say it, by two numbers in the place of one; 0: they do not.
+// YaRN's magnitude from DeepSeek's pair of keys, mscale and mscale_all_dim; 0: absent.
 static float read_magnitude(Settings *rope, double factor) {
     double above = settings_number(rope, "mscale", 0, LARGE, 0),
            below = settings_number(rope, "mscale_all_dim", 0, LARGE, 0);
@@ -101,7 +120,7 @@ static void read_scaling(Settings *s, Settings *rope, Model *m) {
     } kinds[] = {{"default", ROPE_UNSCALED}, {"linear", ROPE_LINEAR}, {"dynamic", ROPE_DYNAMIC}, {"yarn", ROPE_YARN},
                  {"llama3", ROPE_LLAMA3},    {"longrope", ROPE_LONG}, {"su", ROPE_LONG}};
     Config *c = &m->config;
-    const char *key = ANY(rope, "rope_type", "type"), *name = settings_text(rope, key, "default");
+    const char *key = ANY(rope, "rope_type", "type"), *name = settings_string(rope, key, "default");
     bool known = false;
     RopeScaling scaling = {0};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
@@ -133,39 +152,41 @@ static void read_scaling(Settings *s, Settings *rope, Model *m) {
     if (scaling.kind == ROPE_YARN && !settings_has(rope, "attention_factor")) {
         scaling.attention_factor = read_magnitude(rope, (double)scaling.factor);
     }
-    c->rope_scaling = scaling;
+    c->kinds[0].rope.scaling = scaling;
     if (scaling.kind != ROPE_LONG) return;
     read_long_factors(rope, m, "long_factor", "rope_factors_long");
     read_long_factors(rope, m, "short_factor", "rope_factors_short");
 }
 
-// The dimensions that turn: a part of a head, said in either place.
-static void read_part(Settings *s, Settings *rope, Config *c) {
+// The rotary dimensions: a fraction of a head, under either key.
+static void read_rotary_dim(Settings *s, Settings *rope, LayerKind *k) {
     const char *key = ANY(s, "partial_rotary_factor", "rotary_pct");
     double part = settings_number(rope, "partial_rotary_factor", 0, 1, settings_number(s, key, 0, 1, 1));
-    c->n_rot = (int)(c->head_dim * part);
-    if (c->n_rot < 2) settings_fail(s, key, "expected 2 or more of head_dim = %d to turn, found %g", c->head_dim, part);
+    k->rope.rotary_dim = (int)(k->k_dim * part);
+    if (k->rope.rotary_dim >= 2) return;
+    settings_fail(s, key, "expected 2 or more of head_dim = %d to rotate, found %g", k->k_dim, part);
 }
 
-static void read_positions(Settings *s, Model *m) {
-    Config *c = &m->config;
-    if (c->learned_positions) return;
-    c->rope_pairing = ROPE_SPLIT;
+static void read_positions(Settings *s, Model *m, LayerRules *rules) {
+    LayerKind *k = &m->config.kinds[0];
+    const Family *f = m->family;
+    if (m->config.learned_positions) return;
+    k->rope.pairing = ROPE_HALF;
     Settings all = settings_object(s, ANY(s, "rope_parameters", "rope_scaling")), rope = all, local = {0};
-    double local_theta = (double)c->rope_local_theta;
+    double local_theta = (double)f->window_theta;
     if (settings_has(&all, "full_attention")) { // by the layers' kind, since transformers 5
         rope = settings_object(&all, "full_attention");
         local = settings_object(&all, "sliding_attention");
         local_theta = settings_number(&local, "rope_theta", 0, LARGE, local_theta);
-        if (!(c->rope_local_theta > 0)) settings_fail(s, "rope_parameters", "expected one set for all layers");
-        if (strcmp(settings_text(&local, "rope_type", "default"), "default") != 0)
+        if (!(f->window_theta > 0)) settings_fail(s, "rope_parameters", "expected one set for all layers");
+        if (strcmp(settings_string(&local, "rope_type", "default"), "default") != 0)
             settings_fail(&local, "rope_type", "expected default: layers with a window are not scaled");
     }
-    read_part(s, &rope, c);
+    read_rotary_dim(s, &rope, k);
     double theta = settings_number(&rope, "rope_theta", 0, LARGE, 10000);
-    c->rope_theta = (float)settings_number(s, ANY(s, "rope_theta", "rotary_emb_base"), 0, LARGE, theta);
-    if (c->rope_local_theta > 0) {
-        c->rope_local_theta = (float)settings_number(s, "rope_local_base_freq", 0, LARGE, local_theta);
+    k->rope.theta = (float)settings_number(s, ANY(s, "rope_theta", "rotary_emb_base"), 0, LARGE, theta);
+    if (f->window_theta > 0) {
+        rules->window_theta = (float)settings_number(s, "rope_local_base_freq", 0, LARGE, local_theta);
     }
     if (rope.object) read_scaling(s, &rope, m);
 }
@@ -178,8 +199,8 @@ static bool read_layers(Settings *s, const char *key, const json_t *want, const 
     json_t *list = json_object_get(s->object, key);
     if (!settings_has(s, key)) return false;
     memset(set, 0, sizeof *set);
-    if (!json_is_array(list) || json_array_size(list) < (size_t)n_layers || n_layers > MAX_DECODER_LAYERS) {
-        settings_fail(s, key, "expected an array of num_hidden_layers = %d, at most %d", n_layers, MAX_DECODER_LAYERS);
+    if (!json_is_array(list) || json_array_size(list) < (size_t)n_layers || n_layers > MAX_LAYERS) {
+        settings_fail(s, key, "expected an array of num_hidden_layers = %d, at most %d", n_layers, MAX_LAYERS);
         return true;
     }
     for (int i = 0; i < n_layers; i++) {
@@ -195,18 +216,17 @@ static bool read_layers(Settings *s, const char *key, const json_t *want, const 
     return true;
 }
 
-static void read_layer_sets(Settings *s, Config *c, const Family *f) {
+static void read_layer_rules(Settings *s, const Config *c, const Family *f, LayerRules *rules) {
     json_t *full = json_string("full_attention"), *slides = json_string("sliding_attention");
     json_t *zero = json_integer(0), *one = json_integer(1);
     bool counts = !f->window_if_asked || settings_bool(s, "use_sliding_window", false);
-    c->window = counts ? settings_int(s, "sliding_window", 0, INT_MAX, 0) : 0;
-    if (!read_layers(s, "layer_types", full, slides, c->n_layers, &c->global)) {
-        layers_add_every(&c->global,
-                         settings_int(s, "sliding_window_pattern", 0, MAX_DECODER_LAYERS, f->global_period));
-        if (f->window_if_asked && c->window) settings_fail(s, "layer_types", "expected with use_sliding_window");
+    rules->window = counts ? settings_int(s, "sliding_window", 0, INT_MAX, 0) : 0;
+    if (!read_layers(s, "layer_types", full, slides, c->n_layers, &rules->full)) {
+        layers_add_every(&rules->full, settings_int(s, "sliding_window_pattern", 0, MAX_LAYERS, f->global_period));
+        if (f->window_if_asked && rules->window) settings_fail(s, "layer_types", "expected with use_sliding_window");
     }
-    if (!read_layers(s, "no_rope_layers", zero, one, c->n_layers, &c->still) && f->nope_period) {
-        layers_add_every(&c->still, settings_int(s, "no_rope_layer_interval", 0, MAX_DECODER_LAYERS, f->nope_period));
+    if (!read_layers(s, "no_rope_layers", zero, one, c->n_layers, &rules->nope) && f->nope_period) {
+        layers_add_every(&rules->nope, settings_int(s, "no_rope_layer_interval", 0, MAX_LAYERS, f->nope_period));
     }
     json_decref(full);
     json_decref(slides);
@@ -214,16 +234,16 @@ static void read_layer_sets(Settings *s, Config *c, const Family *f) {
     json_decref(one);
 }
 
-// A null turns the family's cap off.
+// JSON null disables the family's cap.
 static float read_cap(Settings *s, const char *key, float family) {
     if (json_is_null(json_object_get(s->object, key))) return 0;
     return (float)settings_number(s, key, 0, LARGE, (double)family);
 }
 
-static void read_scores(Settings *s, Config *c) {
+static void read_scores(Settings *s, Config *c, const Family *f) {
     double scalar = settings_number(s, "query_pre_attn_scalar", 0, LARGE, 0);
     if (scalar > 0) c->attn_scale = (float)(1 / sqrt(scalar));
-    if (!c->norm_plus_one || !c->post_norm) return; // Gemma 2 and 3
+    if (!f->softcaps) return;
     c->attn_softcap = read_cap(s, "attn_logit_softcapping", c->attn_softcap);
     c->logit_softcap = read_cap(s, "final_logit_softcapping", c->logit_softcap);
 }
@@ -245,7 +265,7 @@ static void refuse_others(Settings *s) {
         if (!settings_bool(s, usual[i], true)) settings_fail(s, usual[i], "expected true: false is not supported");
     }
     Settings quantized = settings_object(s, "quantization_config");
-    const char *method = settings_text(&quantized, "quant_method", "nothing");
+    const char *method = settings_string(&quantized, "quant_method", "nothing");
     if (!quantized.object || !strcmp(method, "mxfp4")) return;
     settings_fail(&quantized, "quant_method",
                   "expected mxfp4, or no quantization (no other is supported), found '%.40s'", method);
@@ -254,7 +274,7 @@ static void refuse_others(Settings *s) {
 // ---- the model
 
 static const Family *read_family(Settings *s) {
-    const char *type = settings_text(s, "model_type", NULL);
+    const char *type = settings_string(s, "model_type", NULL);
     const Family *f = s->failed ? NULL : family_of_model_type(type);
     char list[FAMILY_LIST_ROOM];
     family_list(true, list, sizeof list);
@@ -269,15 +289,17 @@ static void read_config(Settings *s, Model *m) {
     *c = f->base;
     read_sizes(s, c);
     if (s->failed) return;
-    read_feed_forward(s, c);
+    LayerRules rules = {0};
+    read_feed_forward(s, c, f);
     read_biases(s, c);
-    read_positions(s, m);
-    read_layer_sets(s, c, f);
-    read_scores(s, c);
+    read_positions(s, m, &rules);
+    read_layer_rules(s, c, f, &rules);
+    read_scores(s, c, f);
     refuse_others(s);
     c->parallel = settings_bool(s, "use_parallel_residual", c->parallel);
     c->tied = settings_bool(s, "tie_word_embeddings", f->tied);
     if (f->scaled_embedding) c->embedding_scale = sqrtf((float)c->dim);
+    config_set_layers(c, &rules);
 }
 
 // What the names of this file's tensors begin with: a model saved with or without its head around it.

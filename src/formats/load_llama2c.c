@@ -43,16 +43,15 @@ static const unsigned char order_v1[] = {ATTN_NORM, FFN_NORM, OUT_NORM, TOKENS, 
 
 static int check_header(Header *h, const char *path, char *err, size_t errlen) {
     Config *c = &h->config;
-    char who[512];
-    snprintf(who, sizeof who, "%s%s", path, h->version ? "" : ": not a llama2.c model");
-    bool whole = c->n_heads > 0 && c->dim % c->n_heads == 0;
-    c->head_dim = whole ? c->dim / c->n_heads : 2; // a stand-in: the other numbers are judged first
+    LayerKind *k = &c->kinds[0];
+    bool whole = k->n_heads > 0 && c->dim % k->n_heads == 0;
+    k->k_dim = k->v_dim = whole ? c->dim / k->n_heads : 2; // a stand-in: the other numbers are judged first
+    k->rope = (RopeConfig){.rotary_dim = k->k_dim, .theta = 10000, .pairing = ROPE_INTERLEAVED};
     c->norm_eps = 1e-5f;
-    c->rope_theta = 10000;
-    c->rope_pairing = ROPE_NEIGHBOUR;
-    if (config_check(c, who, err, errlen)) return -1;
+    config_set_layers(c, &(LayerRules){0});
+    if (config_check(c, path, err, errlen)) return -1;
     if (!whole) {
-        return fail(err, errlen, "%s: n_heads: expected a divisor of dim = %d, found %d", who, c->dim, c->n_heads);
+        return fail(err, errlen, "%s: n_heads: expected a divisor of dim = %d, found %d", path, c->dim, k->n_heads);
     }
     return 0;
 }
@@ -69,8 +68,9 @@ static int read_header(Header *h, const File *file, char *err, size_t errlen) {
         in.pos = 0;
     }
     Config *c = &h->config;
-    int *const numbers[] = {&c->dim,        &c->hidden_dim, &c->n_layers,   &c->n_heads,
-                            &c->n_kv_heads, &c->vocab_size, &c->max_seq_len};
+    LayerKind *k = &c->kinds[0];
+    int *const numbers[] = {&c->dim,        &c->hidden_dim, &c->n_layers,   &k->n_heads,
+                            &k->n_kv_heads, &c->vocab_size, &c->max_seq_len};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) *numbers[i] = cursor_i32(&in, "header");
 
     unsigned char shared = 1;
@@ -93,7 +93,7 @@ static int read_header(Header *h, const File *file, char *err, size_t errlen) {
 
 static void list_arrays(Array arrays[N_ARRAYS], const Config *c) {
     int n = c->n_layers;
-    int64_t dim = c->dim, hidden = c->hidden_dim, kv_dim = (int64_t)c->n_kv_heads * c->head_dim;
+    int64_t dim = c->dim, hidden = c->hidden_dim, kv_dim = kind_k_dim(&c->kinds[0]);
     const Array list[N_ARRAYS] = {
         [TOKENS] = {"token_embd", 0, c->vocab_size, dim},
         [ATTN_NORM] = {"attn_norm", n, dim, 0},
@@ -106,7 +106,7 @@ static void list_arrays(Array arrays[N_ARRAYS], const Config *c) {
         [W2] = {"ffn_down", n, dim, hidden},
         [W3] = {"ffn_up", n, hidden, dim},
         [OUT_NORM] = {"output_norm", 0, dim, 0},
-        [ROPE] = {NULL, 0, c->max_seq_len, c->head_dim}, // cos and sin, [seq_len][head_dim / 2] each
+        [ROPE] = {NULL, 0, c->max_seq_len, c->kinds[0].k_dim}, // cos and sin, [seq_len][head_dim / 2] each
         [CLASSIFIER] = {"output", 0, c->vocab_size, dim},
     };
     memcpy(arrays, list, sizeof list);
@@ -176,7 +176,13 @@ static int add_array(Model *m, const Header *h, const Array *a, Cursor *in) {
 
 static int read_model(Model *m, const File *file, char *err, size_t errlen) {
     Header h;
-    if (read_header(&h, file, err, errlen)) return -1;
+    char why[256];
+    if (read_header(&h, file, why, sizeof why)) {
+        if (h.version) return fail(err, errlen, "%s", why);
+        size_t path = strlen(file->path) + 2; // why begins with it and ": "
+        return fail(err, errlen, "%s: not a GGUF, safetensors or llama2.c file (read as llama2.c's header: %s)",
+                    file->path, strlen(why) > path ? why + path : why);
+    }
     m->config = h.config;
     snprintf(m->kind, sizeof m->kind, "llama2.c v%d", h.version);
 

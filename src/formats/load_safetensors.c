@@ -1,9 +1,9 @@
 // load_safetensors: the tensors of a safetensors file, or of a Hugging Face folder with one file or shards.
 //
 // Owns the format's rules: a length, that much JSON, then data which the tensors' offsets must tile without hole or
-// overlap, each exactly as long as its dtype and shape say. Refuses everything else before a pointer is made. Tensors
-// keep the names of the file and are used in place; values that do not lie on a multiple of their size are copied.
-// Source: github.com/huggingface/safetensors, "Format".
+// overlap, each exactly as long as its dtype and shape require. Refuses everything else before a pointer is made.
+// Tensors keep the names of the file and are used in place; values that do not lie on a multiple of their size are
+// copied. Source: github.com/huggingface/safetensors, "Format".
 #include "load.h"
 #include "settings.h"
 
@@ -55,7 +55,7 @@ static int read_type(Entry *e, const json_t *info, uint64_t *bytes, const char *
     }
     if (!e->value_bytes) {
         return fail(err, errlen, "%s: tensor %s: dtype: expected F32, F16, BF16, ..., found %.40s", path, e->name,
-                    dtype ? dtype : "no text");
+                    dtype ? dtype : "no string");
     }
     if (!json_is_array(shape) || n > MAX_DIMS) {
         return fail(err, errlen, "%s: tensor %s: shape: expected an array of at most %d dimensions, found %zu", path,
@@ -67,7 +67,7 @@ static int read_type(Entry *e, const json_t *info, uint64_t *bytes, const char *
     for (size_t i = 0; i < n; i++) {
         bool ok = true;
         uint64_t dim = whole(json_array_get(shape, i), &ok);
-        if (!ok) return fail(err, errlen, "%s: tensor %s: shape: expected whole numbers >= 0", path, e->name);
+        if (!ok) return fail(err, errlen, "%s: tensor %s: shape: expected integers >= 0", path, e->name);
         if (!mul_u64(*bytes, dim, bytes)) {
             return fail(err, errlen, "%s: tensor %s: shape: its size does not fit 64 bits", path, e->name);
         }
@@ -85,7 +85,7 @@ static int read_entry(Entry *e, const json_t *info, const char *path, char *err,
     e->begin = whole(json_array_get(offsets, 0), &ok);
     e->end = whole(json_array_get(offsets, 1), &ok);
     if (!ok) {
-        return fail(err, errlen, "%s: tensor %s: data_offsets: expected two whole numbers >= 0", path, e->name);
+        return fail(err, errlen, "%s: tensor %s: data_offsets: expected two integers >= 0", path, e->name);
     }
     if (e->begin > e->end || e->end - e->begin != bytes) {
         return fail(err, errlen,

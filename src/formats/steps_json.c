@@ -1,4 +1,4 @@
-// steps_json: see steps_json.h. The types are those of Hugging Face's tokenizers library, as its JSON names them.
+// steps_json: the steps of Hugging Face's tokenizers library, by the names of its JSON. See steps_json.h.
 #include "steps_json.h"
 
 #include <stdlib.h>
@@ -6,29 +6,27 @@
 
 #include <stb/stb_ds.h>
 
-#define MARK "\xE2\x96\x81" // U+2581
-
 typedef struct {
     Settings *document;
     Vocab *v;
-    char err[256]; // of the builders, which know no place
+    char err[256]; // of the builders, without a location
 } Steps;
 
-// One step; `last`: no other follows.
+// Reads one step; `last`: no other follows.
 typedef void (*StepReader)(Steps *x, Settings *s, const char *type, bool last);
 
 static bool is(const char *a, const char *b) {
     return !strcmp(a, b);
 }
 
-// A step, or all of a Sequence, whose steps stand under `list`.
+// Visits a step, or all steps of a Sequence, which are the array `list`.
 static void step_visit(Steps *x, Settings *s, const char *list, bool last, StepReader read) {
-    const char *type = settings_text(s, "type", NULL);
-    json_t *steps = is(type, "Sequence") ? json_object_get(s->object, list) : NULL;
+    const char *type = settings_string(s, "type", NULL);
     if (!is(type, "Sequence")) {
         read(x, s, type, last);
         return;
     }
+    json_t *steps = json_object_get(s->object, list);
     if (!json_is_array(steps)) settings_fail(s, list, "expected an array of steps");
     for (size_t i = 0, n = json_array_size(steps); i < n && !x->document->failed; i++) {
         Settings inner = {.object = json_array_get(steps, i), .up = s, .name = list};
@@ -43,37 +41,27 @@ static void steps_visit(Steps *x, const char *key, const char *list, StepReader 
 }
 
 static void refuse(Settings *s, const char *type) {
-    settings_fail(s, "type", "expected a step that is known here, found '%.40s'", type);
+    settings_fail(s, "type", "expected a supported type, found '%.40s'", type);
 }
 
-// The text under a key with its length: it may hold NUL.
-static const char *counted_text(Settings *s, const char *key, size_t *n) {
-    const char *text = settings_text(s, key, NULL);
-    const json_t *value = s->object ? json_object_get(s->object, key) : NULL;
-    *n = json_is_string(value) ? json_string_length(value) : strlen(text);
-    return text;
-}
-
-// {"String": text} or {"Regex": text}. NULL with x->err, or after a failure.
+// {"String": ...} or {"Regex": ...}. NULL with x->err, or after a failure.
 static Pattern *pattern_read(Steps *x, Settings *s) {
     Settings pattern = settings_object(s, "pattern");
     bool regex = settings_has(&pattern, "Regex");
-    size_t n;
-    const char *text = counted_text(&pattern, regex ? "Regex" : "String", &n);
+    const char *text = settings_string(&pattern, regex ? "Regex" : "String", NULL);
     if (x->document->failed) return NULL;
-    if (regex) return pattern_open(text, n, x->err, sizeof x->err);
-    return pattern_text(text, n, x->err, sizeof x->err);
+    return (regex ? pattern_open : pattern_literal)(text, strlen(text), x->err, sizeof x->err);
 }
 
-// rc of a builder; a failure of the settings that led to it came first.
+// Reports the failure of a builder, unless an earlier failure of its settings was reported.
 static void check(Steps *x, Settings *s, const char *key, int rc) {
     if (rc) settings_fail(s, key, "%s", x->err);
 }
 
 // ---- normalizer
 
-// base64 into bytes, which are never more than 3/4 of it. -1: it is none.
-static ptrdiff_t base64_read(const char *text, uint8_t *out) {
+// Decodes base64 into at most 3/4 as many bytes. -1: invalid.
+static ptrdiff_t base64_decode(const char *text, uint8_t *out) {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     ptrdiff_t n = 0;
     uint32_t bits = 0, n_bits = 0;
@@ -90,9 +78,9 @@ static ptrdiff_t base64_read(const char *text, uint8_t *out) {
 }
 
 static void charsmap_read(Steps *x, Settings *s) {
-    const char *text = settings_text(s, "precompiled_charsmap", NULL);
+    const char *text = settings_string(s, "precompiled_charsmap", NULL);
     uint8_t *bytes = malloc(strlen(text) + 1);
-    ptrdiff_t n = bytes ? base64_read(text, bytes) : 0;
+    ptrdiff_t n = bytes ? base64_decode(text, bytes) : 0;
     int rc = 0;
     if (n < 0) settings_fail(s, "precompiled_charsmap", "expected base64");
     else if (n) rc = normalizer_add_charsmap(&x->v->normalizer, bytes, (size_t)n, x->err, sizeof x->err);
@@ -127,23 +115,22 @@ static void normalizer_read(Steps *x, Settings *s, const char *type, bool last) 
                  {"StripAccents", NORMALIZE_STRIP_ACCENTS},
                  {"Nmt", NORMALIZE_NMT}};
     Normalizer **z = &x->v->normalizer;
-    size_t n;
-    const char *text;
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++) {
         if (!is(type, plain[i].type)) continue;
         check(x, s, "type", normalizer_add(z, plain[i].kind, x->err, sizeof x->err));
         return;
     }
     if (is(type, "Prepend")) {
-        text = counted_text(s, "prepend", &n);
-        check(x, s, "prepend", normalizer_add_prepend(z, text, n, x->err, sizeof x->err));
+        const char *text = settings_string(s, "prepend", NULL);
+        check(x, s, "prepend", normalizer_add_prepend(z, text, strlen(text), x->err, sizeof x->err));
     } else if (is(type, "Replace")) {
-        text = counted_text(s, "content", &n);
-        check(x, s, "pattern", normalizer_add_replace(z, pattern_read(x, s), text, n, x->err, sizeof x->err));
+        const char *text = settings_string(s, "content", NULL);
+        check(x, s, "pattern",
+              normalizer_add_replace(z, pattern_read(x, s), text, strlen(text), x->err, sizeof x->err));
     } else if (is(type, "BertNormalizer")) check(x, s, "type", bert_read(x, s));
     else if (is(type, "Strip")) check(x, s, "type", strip_read(x, s));
     else if (is(type, "Precompiled")) charsmap_read(x, s);
-    else if (!is(type, "ByteLevel") || !last) refuse(s, type); // of the bytes' letters: what byte_level does at the end
+    else if (!is(type, "ByteLevel") || !last) refuse(s, type); // ByteLevel as the last step: vocab->byte_level does it
 }
 
 // ---- pre-tokenizer
@@ -154,7 +141,7 @@ static int add_regex(Steps *x, const char *regex, SplitBehavior behavior) {
 
 static SplitBehavior behavior_read(Settings *s, const char *fallback) {
     static const char *const names[] = {"Isolated", "Removed", "MergedWithPrevious", "MergedWithNext", "Contiguous"};
-    const char *name = settings_text(s, "behavior", fallback);
+    const char *name = settings_string(s, "behavior", fallback);
     for (int i = 0; i < 5; i++) {
         if (is(name, names[i])) return (SplitBehavior)i;
     }
@@ -164,71 +151,68 @@ static SplitBehavior behavior_read(Settings *s, const char *fallback) {
 
 static PrefixScheme scheme_read(Settings *s) {
     const char *name =
-        settings_text(s, "prepend_scheme", settings_bool(s, "add_prefix_space", true) ? "always" : "never");
+        settings_string(s, "prepend_scheme", settings_bool(s, "add_prefix_space", true) ? "always" : "never");
     if (is(name, "always")) return PREFIX_ALWAYS;
     if (is(name, "first")) return PREFIX_FIRST;
     if (!is(name, "never")) settings_fail(s, "prepend_scheme", "expected always, first or never");
     return PREFIX_NEVER;
 }
 
-static void need_text(Settings *s, const char *key, const char *want) {
-    if (!is(settings_text(s, key, want), want)) settings_fail(s, key, "expected '%s', no other is supported", want);
+static void require_string(Settings *s, const char *key, const char *want) {
+    if (!is(settings_string(s, key, want), want)) settings_fail(s, key, "expected '%s', no other is supported", want);
 }
 
 static int metaspace_read(Steps *x, Settings *s) {
-    need_text(s, "replacement", MARK);
+    require_string(s, "replacement", METASPACE);
     int rc = pretokenizer_add_prefix(&x->v->pretokenizer, scheme_read(s), true, x->err, sizeof x->err);
-    return rc || !settings_bool(s, "split", true) ? rc : add_regex(x, MARK, SPLIT_MERGED_WITH_NEXT);
+    return rc || !settings_bool(s, "split", true) ? rc : add_regex(x, METASPACE, SPLIT_MERGED_WITH_NEXT);
 }
 
-// A space in front, GPT-2's pattern, then the letters of bytes, which only a later step could see.
+// A prefix space, then GPT-2's pattern. The byte-level alphabet matters only to steps that follow.
 static int byte_level_read(Steps *x, Settings *s, bool last) {
-    static const char pattern[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
     Pretokenizer **p = &x->v->pretokenizer;
     int rc = 0;
     if (settings_bool(s, "add_prefix_space", true))
         rc = pretokenizer_add_prefix(p, PREFIX_ALWAYS, false, x->err, sizeof x->err);
-    if (!rc && settings_bool(s, "use_regex", true)) rc = add_regex(x, pattern, SPLIT_ISOLATED);
+    if (!rc && settings_bool(s, "use_regex", true)) rc = add_regex(x, GPT2_PATTERN, SPLIT_ISOLATED);
     return rc || last ? rc : pretokenizer_add_bytes(p, x->err, sizeof x->err);
 }
 
-static int add_split(Steps *x, Settings *s, Pattern *pattern, SplitBehavior behavior, bool invert) {
-    (void)s;
+static int add_split(Steps *x, Pattern *pattern, SplitBehavior behavior, bool invert) {
     return pretokenizer_add_split(&x->v->pretokenizer, pattern, behavior, invert, x->err, sizeof x->err);
 }
 
 static int split_read(Steps *x, Settings *s) {
     SplitBehavior behavior = behavior_read(s, "Isolated");
     bool invert = settings_bool(s, "invert", false);
-    return add_split(x, s, pattern_read(x, s), behavior, invert);
+    return add_split(x, pattern_read(x, s), behavior, invert);
 }
 
 static void pretokenizer_read(Steps *x, Settings *s, const char *type, bool last) {
-    static const char words[] = "\\w+|[^\\w\\s]+", punctuation[] = "[!-/:-@\\[-`{-~\\p{P}]";
+    static const char words[] = "\\w+|[^\\w\\s]+";
     int rc = 0;
-    size_t n;
     if (is(type, "ByteLevel")) rc = byte_level_read(x, s, last);
     else if (is(type, "Split")) rc = split_read(x, s);
     else if (is(type, "Metaspace")) rc = metaspace_read(x, s);
     else if (is(type, "Digits")) {
         rc = add_regex(x, "\\p{N}", settings_bool(s, "individual_digits", false) ? SPLIT_ISOLATED : SPLIT_CONTIGUOUS);
-    } else if (is(type, "Punctuation")) rc = add_regex(x, punctuation, behavior_read(s, "Isolated"));
+    } else if (is(type, "Punctuation")) rc = add_regex(x, PUNCTUATION_PATTERN, behavior_read(s, "Isolated"));
     else if (is(type, "Whitespace")) {
-        rc = add_split(x, s, pattern_open(words, sizeof words - 1, x->err, sizeof x->err), SPLIT_REMOVED, true);
+        rc = add_split(x, pattern_open(words, sizeof words - 1, x->err, sizeof x->err), SPLIT_REMOVED, true);
     } else if (is(type, "WhitespaceSplit")) rc = add_regex(x, "\\s+", SPLIT_REMOVED);
     else if (is(type, "CharDelimiterSplit")) {
-        const char *text = counted_text(s, "delimiter", &n);
-        rc = add_split(x, s, pattern_text(text, n, x->err, sizeof x->err), SPLIT_REMOVED, false);
+        const char *text = settings_string(s, "delimiter", NULL);
+        rc = add_split(x, pattern_literal(text, strlen(text), x->err, sizeof x->err), SPLIT_REMOVED, false);
     } else if (is(type, "BertPreTokenizer")) rc = pretokenizer_add_bert(&x->v->pretokenizer, x->err, sizeof x->err);
     else refuse(s, type);
     check(x, s, "type", rc);
 }
 
-// ---- post-processor: what stands around one text
+// ---- post-processor: the tokens around a text
 
 static void put_id(Settings *s, int **ids, const json_t *id) {
     ptrdiff_t n = json_is_integer(id) ? (ptrdiff_t)json_integer_value(id) : -1;
-    if (n < 0 || n > INT32_MAX) settings_fail(s, "ids", "expected the ids of tokens");
+    if (n < 0 || n > INT32_MAX) settings_fail(s, "ids", "expected token ids");
     else arrput(*ids, (int)n);
 }
 
@@ -245,7 +229,7 @@ static void template_read(Steps *x, Settings *s) {
         else {
             Settings special = settings_object(&specials, json_string_value(name));
             json_t *list = json_object_get(special.object, "ids");
-            if (!json_is_array(list)) settings_fail(&specials, json_string_value(name), "expected its ids");
+            if (!json_is_array(list)) settings_fail(&specials, json_string_value(name), "expected an array of ids");
             json_array_foreach(list, k, id) put_id(&special, ids, id);
         }
     }
@@ -264,9 +248,9 @@ static void postprocessor_read(Steps *x, Settings *s, const char *type, bool las
 
 static void replace_read(Steps *x, Settings *s) {
     Settings pattern = settings_object(s, "pattern");
-    need_text(&pattern, "String", MARK);
-    need_text(s, "content", " ");
-    x->v->space_mark = true;
+    require_string(&pattern, "String", METASPACE);
+    require_string(s, "content", " ");
+    x->v->metaspace = true;
 }
 
 static void decoder_read(Steps *x, Settings *s, const char *type, bool last) {
@@ -275,32 +259,32 @@ static void decoder_read(Steps *x, Settings *s, const char *type, bool last) {
     if (is(type, "ByteLevel")) v->byte_level = true;
     else if (is(type, "Replace")) replace_read(x, s);
     else if (is(type, "Metaspace")) {
-        need_text(s, "replacement", MARK);
-        v->space_mark = true;
+        require_string(s, "replacement", METASPACE);
+        v->metaspace = true;
         v->drop_space_prefix = scheme_read(s) != PREFIX_NEVER;
     } else if (is(type, "Strip")) {
-        need_text(s, "content", " ");
+        require_string(s, "content", " ");
         v->drop_space_prefix = settings_int(s, "start", 0, 1, 0) == 1;
         settings_int(s, "stop", 0, 0, 0);
     } else if (is(type, "WordPiece")) {
-        need_text(s, "prefix", "##");
+        require_string(s, "prefix", "##");
         v->drop_space_prefix = true;
     } else if (!is(type, "ByteFallback") && !is(type, "Fuse")) refuse(s, type);
 }
 
-static void mark_byte_level(Steps *x, Settings *s, const char *type, bool last) {
+static void note_byte_level(Steps *x, Settings *s, const char *type, bool last) {
     (void)s;
     (void)last;
     x->v->byte_level |= is(type, "ByteLevel");
-    x->v->space_mark |= is(type, "Metaspace");
+    x->v->metaspace |= is(type, "Metaspace");
 }
 
 void steps_read_decoder(Settings *document, Vocab *v) {
     Steps x = {.document = document, .v = v};
     steps_visit(&x, "decoder", "decoders", decoder_read);
-    steps_visit(&x, "normalizer", "normalizers", mark_byte_level);
-    steps_visit(&x, "pre_tokenizer", "pretokenizers", mark_byte_level);
-    if (v->byte_level) v->space_mark = false;
+    steps_visit(&x, "normalizer", "normalizers", note_byte_level);
+    steps_visit(&x, "pre_tokenizer", "pretokenizers", note_byte_level);
+    if (v->byte_level) v->metaspace = false;
 }
 
 void steps_read(Settings *document, Vocab *v) {

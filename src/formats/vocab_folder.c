@@ -1,8 +1,8 @@
 // vocab_folder: the vocabulary of a Hugging Face folder.
 //
-// Owns what stands beside tokenizer.json: which tokens begin, end and are unknown (tokenizer_config.json,
-// special_tokens_map.json), what ends a generation (generation_config.json), the chat template. All of them may be
-// absent. Refuses a folder without tokenizer.json. Called by load_vocab.
+// Owns the files beside tokenizer.json, all of them optional: the BOS, EOS and unknown tokens (tokenizer_config.json,
+// special_tokens_map.json), the tokens that end a generation (generation_config.json), the chat template. Refuses a
+// folder without tokenizer.json. Called by load_vocab.
 #include "load.h"
 #include "vocab_json.h"
 
@@ -27,39 +27,39 @@ static bool folder_has(Folder *f, const char *name) {
     return n > 0 && (size_t)n < sizeof f->path && !access(f->path, R_OK);
 }
 
-// The token whose text stands under a key, by itself or as an object's "content". -1: absent, null, or of another
-// vocabulary.
+// The special token whose text is the value of a key, or the "content" of the object there. -1: absent, null, or not in
+// the vocabulary.
 static int token_read(Folder *f, Settings *s, const char *key) {
     json_t *value = json_object_get(s->object, key);
     if (json_is_object(value)) value = json_object_get(value, "content");
     const char *text = json_string_value(value);
-    size_t n = json_string_length(value);
-    if (value && !text && !json_is_null(value)) settings_fail(s, key, "expected a text, or an object with content");
-    for (ptrdiff_t id = 0; text && id < arrlen(f->v->pieces); id++) {
+    if (value && !text && !json_is_null(value)) settings_fail(s, key, "expected a string, or an object with content");
+    if (!text) return -1;
+    for (ptrdiff_t id = 0; id < arrlen(f->v->pieces); id++) {
         const Piece *p = &f->v->pieces[id];
         bool special = p->type != TOKEN_NORMAL && p->type != TOKEN_UNUSED;
-        if (special && (size_t)p->len == n && !memcmp(p->text, text, n)) return (int)id;
+        if (special && piece_is(p, text)) return (int)id;
     }
     return -1;
 }
 
-static void keep_known(int *id, int found) {
+static void set_if_absent(int *id, int found) {
     if (*id < 0) *id = found;
 }
 
-// true puts the token there, false takes away what the post-processor puts, and what is absent leaves it.
-static void ids_choose(Settings *s, const char *key, int **ids, int id) {
+// true: this token alone; false: none; absent: what the post-processor adds stays.
+static void ids_override(Settings *s, const char *key, int **ids, int id) {
     if (!settings_has(s, key)) return;
     arrsetlen(*ids, 0);
     if (settings_bool(s, key, false) && id >= 0) arrput(*ids, id);
 }
 
-static void template_keep(Folder *f, const char *text, size_t n) {
+static void set_template(Folder *f, const char *text, size_t n) {
     free(f->v->chat_template);
     f->v->chat_template = text ? strndup(text, n) : NULL;
 }
 
-// A text, or a list of {name, template}, of which "default" counts, or else the first.
+// A string, or an array of {name, template}: the template named "default" is used, or else the first.
 static void read_template(Folder *f, Settings *s) {
     json_t *value = json_object_get(s->object, "chat_template"), *entry, *chosen = value;
     size_t i;
@@ -67,48 +67,49 @@ static void read_template(Folder *f, Settings *s) {
         const char *name = json_string_value(json_object_get(entry, "name"));
         if (!i || (name && !strcmp(name, "default"))) chosen = json_object_get(entry, "template");
     }
-    if (json_is_string(chosen)) template_keep(f, json_string_value(chosen), json_string_length(chosen));
-    else if (value && !json_is_null(value)) settings_fail(s, "chat_template", "expected a text, or named texts");
+    if (json_is_string(chosen)) set_template(f, json_string_value(chosen), json_string_length(chosen));
+    else if (value && !json_is_null(value)) settings_fail(s, "chat_template", "expected a string, or named templates");
 }
 
 static void read_tokenizer_config(Folder *f, Settings *s) {
     Vocab *v = f->v;
     v->bos_id = token_read(f, s, "bos_token");
     v->eos_id = token_read(f, s, "eos_token");
-    keep_known(&v->unk_id, token_read(f, s, "unk_token"));
-    ids_choose(s, "add_bos_token", &v->prefix_ids, v->bos_id);
-    ids_choose(s, "add_eos_token", &v->suffix_ids, v->eos_id);
+    set_if_absent(&v->unk_id, token_read(f, s, "unk_token"));
+    ids_override(s, "add_bos_token", &v->prefix_ids, v->bos_id);
+    ids_override(s, "add_eos_token", &v->suffix_ids, v->eos_id);
     v->no_bos = !arrlen(v->prefix_ids);
     read_template(f, s);
 }
 
 static void read_special_tokens(Folder *f, Settings *s) {
-    keep_known(&f->v->bos_id, token_read(f, s, "bos_token"));
-    keep_known(&f->v->eos_id, token_read(f, s, "eos_token"));
+    set_if_absent(&f->v->bos_id, token_read(f, s, "bos_token"));
+    set_if_absent(&f->v->eos_id, token_read(f, s, "eos_token"));
 }
 
-// eos_token_id: an id, or a list of them.
+// eos_token_id is an id or an array of ids.
 static void read_generation_config(Folder *f, Settings *s) {
     json_t *value = json_object_get(s->object, "eos_token_id"), *id;
-    size_t i, n = json_is_array(value) ? json_array_size(value) : 0;
+    size_t i;
     if (json_is_integer(value)) arrput(f->v->end_ids, settings_int(s, "eos_token_id", 0, INT_MAX, -1));
-    else if (value && !json_is_null(value) && !json_is_array(value)) settings_fail(s, "eos_token_id", "expected ids");
-    for (i = 0; i < n && (id = json_array_get(value, i)); i++) {
+    else if (value && !json_is_null(value) && !json_is_array(value))
+        settings_fail(s, "eos_token_id", "expected token ids");
+    json_array_foreach(value, i, id) {
         json_int_t k = json_is_integer(id) ? json_integer_value(id) : -1;
-        if (k < 0 || k > INT_MAX) settings_fail(s, "eos_token_id", "expected ids");
+        if (k < 0 || k > INT_MAX) settings_fail(s, "eos_token_id", "expected token ids");
         else arrput(f->v->end_ids, (int)k);
     }
     if (settings_has(s, "bos_token_id")) {
-        keep_known(&f->v->bos_id, settings_int(s, "bos_token_id", 0, (int)arrlen(f->v->pieces) - 1, 0));
+        set_if_absent(&f->v->bos_id, settings_int(s, "bos_token_id", 0, (int)arrlen(f->v->pieces) - 1, 0));
     }
 }
 
-// One of the JSON files beside tokenizer.json, if it is there.
+// Reads one of the optional JSON files.
 static int read_beside(Folder *f, const char *name, void (*read)(Folder *f, Settings *s)) {
     Settings s;
     if (!folder_has(f, name)) return 0;
-    bool sized = read == read_generation_config; // the others hold no number that is asked for
-    if ((sized ? settings_read : settings_read_reals)(&s, f->path, f->err, f->errlen)) return -1;
+    bool integers = read == read_generation_config; // the other files may hold integers too large for jansson
+    if ((integers ? settings_read : settings_read_reals)(&s, f->path, f->err, f->errlen)) return -1;
     read(f, &s);
     bool failed = s.failed;
     settings_free(&s);
@@ -119,7 +120,7 @@ static int read_template_file(Folder *f) {
     File file;
     if (!folder_has(f, "chat_template.jinja")) return 0;
     if (file_map(&file, f->path, f->err, f->errlen)) return -1;
-    template_keep(f, (const char *)file.data, file.size);
+    set_template(f, (const char *)file.data, file.size);
     file_unmap(&file);
     return f->v->chat_template ? 0 : fail(f->err, f->errlen, "%s: out of memory", f->path);
 }
@@ -129,7 +130,7 @@ static int read_tokenizer(Folder *f) {
     if (!folder_has(f, "tokenizer.json")) {
         bool sentencepiece = folder_has(f, "tokenizer.model");
         return fail(f->err, f->errlen, "%s: expected tokenizer.json%s", f->folder,
-                    sentencepiece ? ", found tokenizer.model alone, which is not read" : ", not found");
+                    sentencepiece ? ", found only tokenizer.model, which is not supported" : ", not found");
     }
     if (file_map(&file, f->path, f->err, f->errlen)) return -1;
     int rc = vocab_json_read(f->v, &file, f->err, f->errlen);

@@ -1,7 +1,7 @@
 // vocab_gguf: the vocabulary inside a GGUF file.
 //
-// Owns the tokenizer's keys. Refuses kinds of vocabulary other than the four below, and merges of what is no token.
-// Called by load_vocab.
+// Owns the meaning of the tokenizer.* keys. Refuses models other than the four in read_kind, and merges whose parts or
+// result are not tokens. Called by load_vocab.
 #include "gguf.h"
 #include "load.h"
 #include "pieces.h"
@@ -16,14 +16,7 @@
 
 enum { MAX_TOKENS = 1 << 24 };
 
-// Byte b's token is written <0xHH>.
-static bool is_byte_token(const Piece *p) {
-    static const char hex[] = "0123456789ABCDEFabcdef";
-    return p->len == 6 && !memcmp(p->text, "<0x", 3) && memchr(hex, p->text[3], sizeof hex - 1) &&
-           memchr(hex, p->text[4], sizeof hex - 1) && p->text[5] == '>';
-}
-
-// An array of the vocabulary, the cursor at it: its offset, or 0 after a failure. *n: the tokens; 0 is not known yet.
+// Opens an array and returns its offset, 0 after a failure. *n: its elements, which must be as many as before unless 0.
 static uint64_t open_array(Gguf *g, const char *key, GgufType type, uint64_t *n) {
     char wanted[40];
     snprintf(wanted, sizeof wanted, "an array of %s", gguf_type_name(type));
@@ -37,7 +30,7 @@ static uint64_t open_array(Gguf *g, const char *key, GgufType type, uint64_t *n)
     return g->in.failed ? 0 : v->at;
 }
 
-// The texts: read first for their extent, then copied as they are.
+// Two passes: the first finds the size of all strings, the second copies them.
 static void read_texts(Gguf *g, Vocab *v, uint64_t at, uint64_t n) {
     gguf_skip(&g->in, "tokenizer.ggml.tokens", GGUF_STRING, n);
     v->text = malloc(g->in.pos - at);
@@ -76,18 +69,18 @@ static void read_token_types(Gguf *g, Vocab *v, uint64_t at) {
         }
         Piece *p = &v->pieces[id];
         p->type = token_types[type];
-        if (p->type != TOKEN_BYTE || is_byte_token(p)) continue;
-        cursor_fail(&g->in, g->in.pos - 4, "token %d: expected the text of a byte, <0xHH>, found '%.*s'", (int)id,
+        if (p->type != TOKEN_BYTE || piece_byte(p) >= 0) continue;
+        cursor_fail(&g->in, g->in.pos - 4, "token %d: expected a byte token <0xHH>, found '%.*s'", (int)id,
                     p->len < 40 ? p->len : 40, p->text);
     }
 }
 
-// As Vocab wants them, in place: what ordinary tokens stand for, never longer than how it is written.
-static void texts_read(Vocab *v) {
+// Decodes the texts of pieces in place: spaces, and bytes in the byte-level alphabet. They never grow.
+static void decode_texts(Vocab *v) {
     for (ptrdiff_t id = 0; id < arrlen(v->pieces); id++) {
         Piece *p = &v->pieces[id];
         char *text = v->text + (p->text - v->text);
-        if (!v->byte_level) p->len = (int)text_unmark(text, text, (size_t)p->len);
+        if (!v->byte_level) p->len = (int)spaces_unescape(text, text, (size_t)p->len);
         else if (p->type == TOKEN_NORMAL) {
             int n = bytes_of_characters(text, (size_t)p->len, NULL);
             if (n >= 0) p->len = bytes_of_characters(text, (size_t)p->len, text);
@@ -95,7 +88,7 @@ static void texts_read(Vocab *v) {
     }
 }
 
-// "left right", in the byte alphabet. -1: not both are tokens, or what they make together is none.
+// "left right", in the byte-level alphabet. -1: one of the two, or their concatenation, is not a token.
 static int merge_read(const PieceTable *table, const char *text, uint64_t n, char *room, Merge *m) {
     const char *space = n > 2 ? memchr(text + 1, ' ', n - 1) : NULL;
     if (!space) return -1;
@@ -111,16 +104,13 @@ static int merge_read(const PieceTable *table, const char *text, uint64_t n, cha
 
 static void read_merges(Gguf *g, Vocab *v) {
     static const char key[] = "tokenizer.ggml.merges";
-    uint64_t n = 0, at = open_array(g, key, GGUF_STRING, &n), longest = 0;
+    uint64_t n = 0, at = open_array(g, key, GGUF_STRING, &n);
     PieceTable table = {0};
     if (g->in.failed) return;
-    if (n > MAX_TOKENS)
+    if (n > MAX_TOKENS) {
         cursor_fail(&g->in, at, "%s: expected at most %d, found %llu", key, MAX_TOKENS, (unsigned long long)n);
-    for (uint64_t i = 0, bytes; i < n && !g->in.failed; i++) {
-        gguf_read_string(&g->in, &bytes, "merge");
-        if (bytes > longest) longest = bytes;
-    }
-    char *room = malloc(longest + 1);
+    } else gguf_skip(&g->in, key, GGUF_STRING, n);
+    char *room = malloc(g->in.pos - at + 1); // for any of them
     if (!g->in.failed && (!room || !pieces_open(&table, v->pieces, arrlenu(v->pieces)))) {
         cursor_fail(&g->in, at, "%s: out of memory", key);
     }
@@ -132,7 +122,7 @@ static void read_merges(Gguf *g, Vocab *v) {
         Merge m;
         if (!merge_read(&table, text, bytes, room, &m)) arrput(v->merges, m);
         else {
-            cursor_fail(&g->in, here, "merge %d: expected two tokens that make a third, found '%.*s'", (int)i,
+            cursor_fail(&g->in, here, "merge %d: expected two tokens that concatenate to a third, found '%.*s'", (int)i,
                         bytes < 40 ? (int)bytes : 40, text);
         }
     }
@@ -140,10 +130,10 @@ static void read_merges(Gguf *g, Vocab *v) {
     free(room);
 }
 
-// The id of a special token: absent, as SentencePiece numbers them where there is one; all bits set: none.
-static int get_token(Gguf *g, const char *key, int usual, int n) {
-    const GgufValue *v = gguf_open(g, key, false, false, GGUF_WHOLE_TYPES, "a whole number");
-    if (!v) return usual < n ? usual : -1;
+// The id of a special token; -1 if all its bits are set. Absent: `fallback` if the vocabulary has that id, or else -1.
+static int get_token(Gguf *g, const char *key, int fallback, int n) {
+    const GgufValue *v = gguf_open(g, key, false, false, GGUF_WHOLE_TYPES, "an integer");
+    if (!v) return fallback < n ? fallback : -1;
     int64_t id = gguf_read_whole(&g->in, v->type);
     if (id == UINT32_MAX || id == -1) return -1;
     if (id < 0 || id >= n) {
@@ -152,7 +142,7 @@ static int get_token(Gguf *g, const char *key, int usual, int n) {
     return (int)id;
 }
 
-// The Jinja text of conversations, and what ends a turn or a message in them.
+// The chat template, and the tokens that end a turn or a message.
 static void read_chat(Gguf *g, Vocab *v, int n) {
     uint64_t bytes = 0;
     const char *text = gguf_get_text(g, "tokenizer.chat_template", false, &bytes);
@@ -160,7 +150,7 @@ static void read_chat(Gguf *g, Vocab *v, int n) {
     if (text && !v->chat_template) cursor_fail(&g->in, g->in.pos, "tokenizer.chat_template: out of memory");
     static const char *const ends[] = {"tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"};
     for (int i = 0; i < 2; i++) {
-        int id = get_token(g, ends[i], n, n);
+        int id = get_token(g, ends[i], -1, n);
         if (id >= 0) arrput(v->end_ids, id);
     }
 }
@@ -177,7 +167,7 @@ static void read_kind(Gguf *g, Vocab *v) {
         if (strlen(kinds[i].name) != n || memcmp(kinds[i].name, name, n) != 0) continue;
         v->kind = kinds[i].kind;
         v->byte_level = v->kind == VOCAB_RANK_BPE;
-        v->space_mark = v->fuse_unk = v->kind == VOCAB_SCORE_BPE || v->kind == VOCAB_UNIGRAM; // SentencePiece's rules
+        v->metaspace = v->fuse_unk = v->kind == VOCAB_SCORE_BPE || v->kind == VOCAB_UNIGRAM; // as SentencePiece does
         return;
     }
     if (name) {
@@ -199,28 +189,29 @@ static void read_pieces(Gguf *g, Vocab *v, int vocab_size) {
     if (!g->in.failed) read_texts(g, v, tokens, n);
     if (!g->in.failed && scored) read_scores(g, v, scores);
     if (!g->in.failed) read_token_types(g, v, token_types);
-    if (!g->in.failed) texts_read(v);
+    if (!g->in.failed) decode_texts(v);
 }
 
-// SentencePiece's: ids 0 to 2 are <unk>, <s> and </s> unless the file says otherwise; of T5 1 is </s>, 2 is <unk>.
+// Defaults of the ids: <unk>, <s>, </s> are 0, 1, 2 in SentencePiece's models; </s> and <unk> are 1 and 2 in T5's.
 static void read_specials(Gguf *g, Vocab *v) {
-    int n = (int)arrlen(v->pieces), none = n;
+    static const int bos[] = {1, -1, -1, -1}, eos[] = {2, -1, 1, -1}, unk[] = {0, -1, 2, -1}; // [VocabKind]
+    int n = (int)arrlen(v->pieces);
     bool spm = v->kind == VOCAB_SCORE_BPE, t5 = v->kind == VOCAB_UNIGRAM, bert = v->kind == VOCAB_WORDPIECE;
-    v->bos_id = get_token(g, "tokenizer.ggml.bos_token_id", spm ? 1 : none, n);
-    v->eos_id = get_token(g, "tokenizer.ggml.eos_token_id", spm ? 2 : t5 ? 1 : none, n);
-    v->unk_id = get_token(g, "tokenizer.ggml.unknown_token_id", spm ? 0 : t5 ? 2 : none, n);
+    v->bos_id = get_token(g, "tokenizer.ggml.bos_token_id", bos[v->kind], n);
+    v->eos_id = get_token(g, "tokenizer.ggml.eos_token_id", eos[v->kind], n);
+    v->unk_id = get_token(g, "tokenizer.ggml.unknown_token_id", unk[v->kind], n);
     if (bert) {
-        v->bos_id = get_token(g, "tokenizer.ggml.cls_token_id", v->bos_id < 0 ? none : v->bos_id, n);
-        v->eos_id = get_token(g, "tokenizer.ggml.seperator_token_id", v->eos_id < 0 ? none : v->eos_id, n);
+        v->bos_id = get_token(g, "tokenizer.ggml.cls_token_id", v->bos_id, n);
+        v->eos_id = get_token(g, "tokenizer.ggml.seperator_token_id", v->eos_id, n);
     }
     v->no_bos = !gguf_get_bool(g, "tokenizer.ggml.add_bos_token", v->kind == VOCAB_RANK_BPE ? !v->no_bos : !t5);
-    if (gguf_get_bool(g, "tokenizer.ggml.add_eos_token", t5 || bert) && v->eos_id >= 0)
-        arrput(v->suffix_ids, v->eos_id);
-    v->add_space_prefix = gguf_get_bool(g, "tokenizer.ggml.add_space_prefix", spm || t5);
-    if (bert) v->add_space_prefix = false, v->drop_space_prefix = true;
+    bool add_eos = gguf_get_bool(g, "tokenizer.ggml.add_eos_token", t5 || bert);
+    if (add_eos && v->eos_id >= 0) arrput(v->suffix_ids, v->eos_id);
+    v->add_space_prefix = gguf_get_bool(g, "tokenizer.ggml.add_space_prefix", spm || t5) && !bert;
+    v->drop_space_prefix = bert;
 }
 
-// The steps before the pieces. gguf_pre and the others write only what is wrong; the place is added here.
+// The normalizer and pre-tokenizer. The functions called write a message without a location, which is added here.
 static void read_steps(Gguf *g, Vocab *v) {
     char what[256] = "";
     uint64_t n = strlen("default");

@@ -1,8 +1,8 @@
 // vocab_json: the vocabulary of a Hugging Face tokenizer.json.
 //
-// Owns the model (BPE, Unigram, WordPiece), its merges and the added tokens. Refuses texts and ids that stand twice,
-// ids far beyond the tokens, merges of what is no token. The two large values, model.vocab and model.merges, are read
-// in place; jansson reads the rest, with null in their stead. Called by vocab_folder.
+// Owns the model (BPE, Unigram, WordPiece), its merges and the added tokens. Refuses duplicate texts and ids, ids far
+// above the number of tokens, and merges whose parts or result are not tokens. The two large values, model.vocab and
+// model.merges, are read in place; jansson parses the rest, with null in their place. Called by vocab_folder.
 #include "vocab_json.h"
 
 #include "json.h"
@@ -20,174 +20,178 @@ enum { MAX_TOKENS = 1 << 24, MAX_HOLES = 1 << 16 };
 typedef struct {
     Vocab *v;
     Settings document, model;
-    JsonReader vocab, merges; // at the large values; `begin` NULL: absent
-    char *room;               // what is not used of v->text
-    size_t max_tokens;        // an entry of the vocabulary takes some bytes
-    PieceTable table;         // of the pieces of model.vocab
-} Reader;
+    JsonReader vocab, merges; // at the two large values; `begin` NULL: absent
+    char *room;               // the unused rest of v->text
+    bool byte_fallback;       // <0xHH> are byte tokens
+    size_t max_tokens;        // upper bound, by the size of model.vocab
+    PieceTable table;         // the pieces of model.vocab
+} VocabReader;
 
-// ---- the document in three parts
+// ---- splitting the document
 
 static bool is_key(const char *key, size_t n, const char *wanted) {
     return strlen(wanted) == n && !memcmp(key, wanted, n);
 }
 
-// In model's object: where its large values begin and end.
-static void find_values(Reader *x, JsonReader *r) {
+// Finds the two large values in the object "model".
+static void find_values(VocabReader *x, JsonReader *r) {
     const char *key;
     size_t n;
     for (bool first = true; json_member(r, first, &key, &n); first = false) {
-        JsonReader *value = is_key(key, n, "vocab") ? &x->vocab : is_key(key, n, "merges") ? &x->merges : NULL;
+        JsonReader *value = is_key(key, n, "vocab") ? &x->vocab : &x->merges;
+        bool large = value == &x->vocab || is_key(key, n, "merges");
         const char *from = r->at;
         json_skip(r);
-        if (!value || value->begin || r->at == from || (*from != '[' && *from != '{')) continue;
+        if (!large || value->begin || r->at == from || (*from != '[' && *from != '{')) continue;
         value->begin = r->begin;
         value->at = from;
         value->end = r->at;
     }
 }
 
-// What is wrong with the text is jansson's to say.
-static void find_model(Reader *x, const File *file) {
+// Reports no errors: jansson does, when it parses the rest.
+static void find_model(VocabReader *x, const File *file) {
     const char *begin = (const char *)file->data, *key;
     size_t n;
     JsonReader r = {.path = file->path, .begin = begin, .at = begin, .end = begin + file->size};
     bool found = false;
-    if (!json_take(&r, '{')) return;
+    if (!json_accept(&r, '{')) return;
     for (bool first = true; !found && json_member(&r, first, &key, &n); first = false) {
         found = is_key(key, n, "model");
         if (!found) json_skip(&r);
     }
-    if (found && json_take(&r, '{')) find_values(x, &r);
+    if (found && json_accept(&r, '{')) find_values(x, &r);
 }
 
-// The text with null for the two large values, which the readers then stand at.
-static char *document_slim(Reader *x, const File *file, size_t *n, char *err, size_t errlen) {
+// A copy of the document with null for the two large values, which the readers are then positioned at.
+static char *document_without_values(VocabReader *x, const File *file, size_t *n, char *err, size_t errlen) {
     const char *begin = (const char *)file->data, *end = begin + file->size;
     x->vocab = (JsonReader){.path = file->path, .what = "model.vocab", .err = err, .errlen = errlen};
     x->merges = (JsonReader){.path = file->path, .what = "model.merges", .err = err, .errlen = errlen};
     find_model(x, file);
-    char *slim = malloc(file->size + 16), *to = slim;
+    char *rest = malloc(file->size + 16), *to = rest;
+    if (!rest) {
+        fail(err, errlen, "%s: out of memory", file->path);
+        return NULL;
+    }
     bool merges_first = x->vocab.begin && x->merges.begin && x->merges.at < x->vocab.at;
-    for (int i = 0; i < 2 && slim; i++) {
+    for (int i = 0; i < 2; i++) {
         const JsonReader *r = (i == 0) == merges_first ? &x->merges : &x->vocab;
         if (!r->begin) continue;
         to = mempcpy(to, begin, (size_t)(r->at - begin));
         to = mempcpy(to, "null", 4);
         begin = r->end;
     }
-    if (slim) to = mempcpy(to, begin, (size_t)(end - begin));
-    *n = slim ? (size_t)(to - slim) : 0;
-    if (!slim) fail(err, errlen, "%s: out of memory", file->path);
-    return slim;
+    to = mempcpy(to, begin, (size_t)(end - begin));
+    *n = (size_t)(to - rest);
+    return rest;
 }
 
 // ---- model.vocab
 
-// A piece's text as Vocab wants it, in place; there is room for one more byte.
-static int text_of_piece(const Vocab *v, char *text, size_t n) {
+// Decodes the text of a piece in place, to the form that Vocab keeps; it may grow by one byte.
+static int decode_text(const Vocab *v, char *text, size_t n) {
     if (v->byte_level) {
         int bytes = bytes_of_characters(text, n, NULL);
         return bytes < 0 ? (int)n : bytes_of_characters(text, n, text);
     }
     if (v->kind == VOCAB_WORDPIECE) {
-        bool continues = n >= 2 && text[0] == '#' && text[1] == '#';
-        memmove(text + !continues, text + (continues ? 2 : 0), continues ? n - 2 : n);
-        if (!continues) text[0] = ' ';
-        return (int)(continues ? n - 2 : n + 1);
+        if (n >= 2 && text[0] == '#' && text[1] == '#') { // continues a word
+            memmove(text, text + 2, n - 2);
+            return (int)n - 2;
+        }
+        memmove(text + 1, text, n);
+        text[0] = ' ';
+        return (int)n + 1;
     }
-    return (int)(v->space_mark ? text_unmark(text, text, n) : n);
+    return (int)(v->metaspace ? spaces_unescape(text, text, n) : n);
 }
 
-static bool is_byte_text(const char *text, size_t n) {
-    static const char hex[] = "0123456789ABCDEFabcdef";
-    return n == 6 && !memcmp(text, "<0x", 3) && text[5] == '>' && memchr(hex, text[3], 22) && memchr(hex, text[4], 22);
-}
-
-// The next text of the vocabulary, kept in v->text.
-static Piece piece_read(Reader *x, bool byte_fallback) {
+// The next piece of the vocabulary, stored in v->text.
+static Piece piece_read(VocabReader *x) {
     Vocab *v = x->v;
-    size_t n = json_text(&x->vocab, x->room);
+    size_t n = json_read_string(&x->vocab, x->room);
     Piece p = {.text = x->room};
-    if (n > INT_MAX - 1) json_fail(&x->vocab, "expected a text of less than 2 GiB");
+    if (n > INT_MAX - 1) json_fail(&x->vocab, "expected a string of less than 2 GiB");
     if (x->vocab.failed) return p;
-    bool unreachable = v->space_mark && memchr(x->room, ' ', n); // every space became a mark before
-    p.type = byte_fallback && is_byte_text(x->room, n) ? TOKEN_BYTE : unreachable ? TOKEN_UNUSED : TOKEN_NORMAL;
-    p.len = text_of_piece(v, x->room, n);
+    p.len = (int)n;
+    p.type = TOKEN_BYTE;
+    if (!x->byte_fallback || piece_byte(&p) < 0) {
+        bool unreachable = v->metaspace && memchr(x->room, ' ', n); // pre-tokens hold U+2581 instead of spaces
+        p.type = unreachable ? TOKEN_UNUSED : TOKEN_NORMAL;
+    }
+    p.len = decode_text(v, x->room, n);
     x->room += p.len;
     return p;
 }
 
-// A token at its id; before it there may be ids without one.
-static void piece_put(Reader *x, Piece p, int64_t id, JsonReader *r) {
+// Stores a token at its id. Lower ids may be missing so far.
+static void piece_put(VocabReader *x, Piece p, long long id, JsonReader *r) {
     Vocab *v = x->v;
-    int64_t n = arrlen(v->pieces), most = (int64_t)x->max_tokens + MAX_HOLES;
+    long long n = arrlen(v->pieces), most = (long long)x->max_tokens + MAX_HOLES;
     if (most > MAX_TOKENS) most = MAX_TOKENS;
-    if (id < 0 || id >= most)
-        json_fail(r, "expected an id from 0 to %lld, found %lld", (long long)most - 1, (long long)id);
+    if (id < 0 || id >= most) json_fail(r, "expected an id from 0 to %lld, found %lld", most - 1, id);
     if (r->failed) return;
     for (; n <= id; n++) arrput(v->pieces, ((Piece){.text = "", .type = TOKEN_UNUSED}));
-    if (*v->pieces[id].text || v->pieces[id].type != TOKEN_UNUSED)
-        json_fail(r, "expected each id once, found %lld twice", (long long)id);
+    bool taken = *v->pieces[id].text || v->pieces[id].type != TOKEN_UNUSED;
+    if (taken) json_fail(r, "duplicate id %lld", id);
     else v->pieces[id] = p;
 }
 
 // {"text": id, ...}
-static void read_ids(Reader *x) {
+static void read_ids(VocabReader *x) {
     JsonReader *r = &x->vocab;
-    bool byte_fallback = settings_bool(&x->model, "byte_fallback", false);
-    json_need(r, '{');
+    json_expect(r, '{');
     for (bool first = true; json_more(r, '}', first); first = false) {
-        Piece p = piece_read(x, byte_fallback);
-        json_need(r, ':');
-        piece_put(x, p, json_whole(r), r);
+        Piece p = piece_read(x);
+        json_expect(r, ':');
+        piece_put(x, p, json_read_integer(r), r);
     }
 }
 
-// [["text", score], ...], the ids in order
-static void read_scored(Reader *x) {
+// [["text", score], ...], in the order of ids
+static void read_scored(VocabReader *x) {
     JsonReader *r = &x->vocab;
-    bool byte_fallback = settings_bool(&x->model, "byte_fallback", false);
-    json_need(r, '[');
+    json_expect(r, '[');
     for (bool first = true; json_more(r, ']', first); first = false) {
-        json_need(r, '[');
-        Piece p = piece_read(x, byte_fallback);
-        json_need(r, ',');
-        p.score = (float)json_number(r);
-        json_need(r, ']');
+        json_expect(r, '[');
+        Piece p = piece_read(x);
+        json_expect(r, ',');
+        p.score = (float)json_read_number(r);
+        json_expect(r, ']');
         piece_put(x, p, arrlen(x->v->pieces), r);
     }
 }
 
-static void index_pieces(Reader *x) {
+static void index_pieces(VocabReader *x) {
     const Piece *pieces = x->v->pieces;
     size_t n = arrlenu(pieces);
-    if (!n) json_fail(&x->vocab, "expected tokens, found none");
+    if (!n) json_fail(&x->vocab, "expected at least one token");
     else if (!pieces_open(&x->table, pieces, n)) json_fail(&x->vocab, "out of memory");
     for (size_t id = 0; id < n && !x->vocab.failed; id++) {
         if (pieces[id].type == TOKEN_UNUSED) continue;
         int32_t other = pieces_add(&x->table, (int32_t)id);
         if (other == (int32_t)id) continue;
-        json_fail(&x->vocab, "tokens %d and %d: expected different texts, found '%.*s' twice", other, (int)id,
+        json_fail(&x->vocab, "tokens %d and %d: duplicate text '%.*s'", other, (int)id,
                   pieces[id].len < 40 ? pieces[id].len : 40, pieces[id].text);
     }
 }
 
 // ---- model.merges
 
-// "left right", or ["left", "right"]: the two texts, side by side in `room`. Returns the bytes of the left one.
+// "left right" or ["left", "right"]: concatenates the two strings in `room` and returns the length of the left one.
 static size_t read_merge_texts(JsonReader *r, char *room, size_t *n) {
-    if (json_take(r, '[')) {
-        size_t left = json_text(r, room);
-        json_need(r, ',');
-        *n = left + json_text(r, room + left);
-        json_need(r, ']');
+    if (json_accept(r, '[')) {
+        size_t left = json_read_string(r, room);
+        json_expect(r, ',');
+        *n = left + json_read_string(r, room + left);
+        json_expect(r, ']');
         return left;
     }
-    *n = json_text(r, room);
+    *n = json_read_string(r, room);
     char *space = *n ? memchr(room, ' ', *n) : NULL;
     if (!space || memchr(space + 1, ' ', *n - (size_t)(space + 1 - room))) {
-        json_fail(r, "expected two texts with a space between");
+        json_fail(r, "expected two strings separated by a space");
         return 0;
     }
     memmove(space, space + 1, *n - (size_t)(space + 1 - room));
@@ -195,8 +199,8 @@ static size_t read_merge_texts(JsonReader *r, char *room, size_t *n) {
     return (size_t)(space - room);
 }
 
-// What merges make mostly stands in the order of the merges: the token of the one before, or the next.
-static int32_t merged_find(const Reader *x, const char *text, int n) {
+// Results of merges are mostly in the order of merges: tries the result of the previous one and the token after it.
+static int32_t merged_find(const VocabReader *x, const char *text, int n) {
     const Vocab *v = x->v;
     int32_t id = arrlen(v->merges) ? arrlast(v->merges).id : 0;
     for (int i = 0; i < 2 && id < arrlen(v->pieces); i++, id++) {
@@ -206,61 +210,59 @@ static int32_t merged_find(const Reader *x, const char *text, int n) {
     return pieces_find(&x->table, text, n);
 }
 
-static void read_merge(Reader *x, char *room) {
+static void read_merge(VocabReader *x, char *room) {
     JsonReader *r = &x->merges;
     size_t n, n_left = read_merge_texts(r, room, &n);
     if (r->failed || n > INT_MAX) return;
-    if (x->v->space_mark && memchr(room, ' ', n)) return; // of unreachable pieces
-    int left = text_of_piece(x->v, room, n_left);
+    if (x->v->metaspace && memchr(room, ' ', n)) return; // its pieces are unreachable, see piece_read
+    int left = decode_text(x->v, room, n_left);
     memmove(room + left, room + n_left, n - n_left);
-    int right = text_of_piece(x->v, room + left, n - n_left);
+    int right = decode_text(x->v, room + left, n - n_left);
     Merge m = {pieces_find(&x->table, room, left), pieces_find(&x->table, room + left, right),
                merged_find(x, room, left + right)};
     if (m.left < 0 || m.right < 0 || m.id < 0) {
-        json_fail(r, "merge %d: expected two tokens that make a third, found '%.*s' and '%.*s'",
+        json_fail(r, "merge %d: expected two tokens that concatenate to a third, found '%.*s' and '%.*s'",
                   (int)arrlen(x->v->merges), left < 40 ? left : 40, room, right < 40 ? right : 40, room + left);
     } else arrput(x->v->merges, m);
 }
 
-static void read_merges(Reader *x) {
+static void read_merges(VocabReader *x) {
     JsonReader *r = &x->merges;
     char *room = malloc((size_t)(r->end - r->at) + 1);
     if (!room) json_fail(r, "out of memory");
-    json_need(r, '[');
+    json_expect(r, '[');
     for (bool first = true; json_more(r, ']', first); first = false) read_merge(x, room);
     free(room);
 }
 
 // ---- added tokens
 
-static Piece added_piece(Reader *x, Settings *s) {
-    static const struct {
-        const char *key;
-        uint8_t flag;
-    } flags[] = {{"lstrip", PIECE_LSTRIP}, {"rstrip", PIECE_RSTRIP}, {"single_word", PIECE_WORD}};
+static Piece added_piece(VocabReader *x, Settings *s) {
     const json_t *content = json_object_get(s->object, "content");
-    size_t n = json_string_length(content); // 0: no text
+    size_t n = json_string_length(content); // 0 if not a string
     bool special = settings_bool(s, "special", false);
     Piece p = {.text = x->room, .len = (int)n, .type = special ? TOKEN_CONTROL : TOKEN_USER};
-    if (!n) settings_fail(s, "content", "expected a text");
+    if (!n) settings_fail(s, "content", "expected a string");
     else x->room = mempcpy(x->room, json_string_value(content), n);
-    for (size_t i = 0; i < 3; i++) p.flags |= settings_bool(s, flags[i].key, false) ? flags[i].flag : 0;
+    if (settings_bool(s, "lstrip", false)) p.flags |= PIECE_LSTRIP;
+    if (settings_bool(s, "rstrip", false)) p.flags |= PIECE_RSTRIP;
+    if (settings_bool(s, "single_word", false)) p.flags |= PIECE_WORD;
     if (settings_bool(s, "normalized", !special)) p.flags |= PIECE_NORMALIZED;
     return p;
 }
 
-// As piece `old` would be written by text_of_piece.
+// Whether `p`, whose text is not decoded yet, has the text of `old`.
 static bool same_text(const Vocab *v, const Piece *old, const Piece *p) {
     char *text = malloc((size_t)p->len + 2);
     if (!text) return false;
     memcpy(text, p->text, (size_t)p->len);
-    int n = text_of_piece(v, text, (size_t)p->len);
+    int n = decode_text(v, text, (size_t)p->len);
     bool same = n == old->len && !memcmp(text, old->text, (size_t)n);
     free(text);
     return same;
 }
 
-static void added_put(Reader *x, Settings *s, Piece p) {
+static void added_put(VocabReader *x, Settings *s, Piece p) {
     Vocab *v = x->v;
     int n = (int)arrlen(v->pieces), most = n + MAX_HOLES < MAX_TOKENS ? n + MAX_HOLES : MAX_TOKENS;
     int id = settings_int(s, "id", 0, most, -1);
@@ -275,8 +277,8 @@ static void added_put(Reader *x, Settings *s, Piece p) {
     }
     if (id == v->unk_id) p.type = TOKEN_UNKNOWN;
     if (!free_id && old->type != TOKEN_UNUSED) p.flags |= PIECE_ORDINARY;
-    if (!free_id && v->space_mark && memmem(p.text, (size_t)p.len, "\xE2\x96\x81", 3)) {
-        p.flags |= PIECE_MARKED;
+    if (!free_id && v->metaspace && memmem(p.text, (size_t)p.len, METASPACE, strlen(METASPACE))) {
+        p.flags |= PIECE_ESCAPED;
         p.text = old->text;
         p.len = old->len;
     }
@@ -284,10 +286,10 @@ static void added_put(Reader *x, Settings *s, Piece p) {
     *old = p;
 }
 
-static void read_added(Reader *x) {
+static void read_added(VocabReader *x) {
     json_t *list = json_object_get(x->document.object, "added_tokens"), *token;
-    if (list && !json_is_array(list) && !json_is_null(list))
-        settings_fail(&x->document, "added_tokens", "expected an array");
+    bool valid = !list || json_is_array(list) || json_is_null(list);
+    if (!valid) settings_fail(&x->document, "added_tokens", "expected an array");
     size_t i;
     json_array_foreach(list, i, token) {
         Settings s = {.object = token, .up = &x->document, .name = "added_tokens"};
@@ -298,40 +300,44 @@ static void read_added(Reader *x) {
     }
 }
 
-// ---- the whole
+// ---- the document
 
-static void refuse_text(Settings *s, const char *key) {
-    if (*settings_text(s, key, "")) settings_fail(s, key, "expected none, it is not supported");
+static void require_empty(Settings *s, const char *key) {
+    if (*settings_string(s, key, "")) settings_fail(s, key, "expected an empty string, no other is supported");
 }
 
-static void read_unknown(Reader *x) {
+static void read_unknown(VocabReader *x) {
     Vocab *v = x->v;
     if (v->kind == VOCAB_UNIGRAM) v->unk_id = settings_int(&x->model, "unk_id", -1, (int)arrlen(v->pieces) - 1, -1);
-    const char *text = v->kind == VOCAB_UNIGRAM ? "" : settings_text(&x->model, "unk_token", "");
-    for (ptrdiff_t id = 0; *text && id < arrlen(v->pieces) && v->unk_id < 0; id++) {
+    const char *text = v->kind == VOCAB_UNIGRAM ? "" : settings_string(&x->model, "unk_token", "");
+    if (*text) {
         Piece wanted = {.text = text, .len = (int)strlen(text)};
-        if (same_text(v, &v->pieces[id], &wanted)) v->unk_id = (int)id;
+        for (ptrdiff_t id = 0; id < arrlen(v->pieces) && v->unk_id < 0; id++) {
+            if (same_text(v, &v->pieces[id], &wanted)) v->unk_id = (int)id;
+        }
+        if (v->unk_id < 0) settings_fail(&x->model, "unk_token", "expected a token, found '%.40s'", text);
     }
-    if (*text && v->unk_id < 0) settings_fail(&x->model, "unk_token", "expected a token, found '%.40s'", text);
     Piece *unknown = v->unk_id >= 0 ? &v->pieces[v->unk_id] : NULL;
     if (unknown && (unknown->type == TOKEN_NORMAL || unknown->type == TOKEN_UNUSED)) unknown->type = TOKEN_UNKNOWN;
 }
 
-static void read_kind(Reader *x) {
+static void read_kind(VocabReader *x) {
     Vocab *v = x->v;
     Settings *m = &x->model;
-    const char *type = settings_text(m, "type", x->merges.begin ? "BPE" : NULL);
+    const char *type = settings_string(m, "type", x->merges.begin ? "BPE" : NULL);
     bool bpe = !strcmp(type, "BPE"), wordpiece = !strcmp(type, "WordPiece"), unigram = !strcmp(type, "Unigram");
-    if (!bpe && !wordpiece && !unigram)
-        settings_fail(m, "type", "expected BPE, Unigram or WordPiece, found '%.40s'", type);
-    if (!bpe && v->byte_level) settings_fail(m, "type", "expected BPE behind ByteLevel, found %s", type);
-    v->kind = bpe ? VOCAB_RANK_BPE : unigram ? VOCAB_UNIGRAM : VOCAB_WORDPIECE;
+    bool known = bpe || wordpiece || unigram;
+    if (!known) settings_fail(m, "type", "expected BPE, Unigram or WordPiece, found '%.40s'", type);
+    if (!bpe && v->byte_level) settings_fail(m, "type", "expected BPE with ByteLevel, found %s", type);
+    v->kind = VOCAB_WORDPIECE;
+    if (bpe) v->kind = VOCAB_RANK_BPE;
+    if (unigram) v->kind = VOCAB_UNIGRAM;
     v->ignore_merges = settings_bool(m, "ignore_merges", false);
     v->fuse_unk = unigram || settings_bool(m, "fuse_unk", false);
     settings_number(m, "dropout", 0, 0, 0);
-    refuse_text(m, "end_of_word_suffix");
-    if (!wordpiece) refuse_text(m, "continuing_subword_prefix");
-    else if (strcmp(settings_text(m, "continuing_subword_prefix", "##"), "##") != 0) {
+    require_empty(m, "end_of_word_suffix");
+    if (!wordpiece) require_empty(m, "continuing_subword_prefix");
+    else if (strcmp(settings_string(m, "continuing_subword_prefix", "##"), "##") != 0) {
         settings_fail(m, "continuing_subword_prefix", "expected ##");
     }
     if (wordpiece) settings_int(m, "max_input_chars_per_word", 100, 100, 100);
@@ -339,21 +345,22 @@ static void read_kind(Reader *x) {
     if (bpe && !x->merges.begin) settings_fail(m, "merges", "expected an array");
 }
 
-// Template ids are checked when all tokens are known.
-static void check_ids(Reader *x, int *ids) {
+// The ids of the post-processor are checked last, when all tokens are known.
+static void check_ids(VocabReader *x, int *ids) {
     for (ptrdiff_t i = 0; i < arrlen(ids); i++) {
         if (ids[i] < arrlen(x->v->pieces)) continue;
         settings_fail(&x->document, "post_processor", "expected ids below %td, found %d", arrlen(x->v->pieces), ids[i]);
     }
 }
 
-static int document_read(Reader *x) {
+static int document_read(VocabReader *x) {
     Vocab *v = x->v;
     x->model = settings_object(&x->document, "model");
     steps_read_decoder(&x->document, v);
     if (!x->document.failed) read_kind(x);
     if (x->document.failed) return -1;
     x->max_tokens = (size_t)(x->vocab.end - x->vocab.at) / 4;
+    x->byte_fallback = settings_bool(&x->model, "byte_fallback", false);
     if (v->kind == VOCAB_UNIGRAM) read_scored(x);
     else read_ids(x);
     if (!x->vocab.failed) index_pieces(x);
@@ -370,18 +377,18 @@ static int document_read(Reader *x) {
 
 int vocab_json_read(Vocab *v, const File *file, char *err, size_t errlen) {
     *v = (Vocab){.bos_id = -1, .eos_id = -1, .unk_id = -1};
-    Reader x = {.v = v};
+    VocabReader x = {.v = v};
     size_t n;
     int rc = -1;
-    char *slim = document_slim(&x, file, &n, err, errlen);
-    if (slim && !settings_parse(&x.document, file->path, slim, n, err, errlen)) {
-        // texts grow by a byte where their quotes were two; added tokens stand in the rest
+    char *rest = document_without_values(&x, file, &n, err, errlen);
+    if (rest && !settings_parse(&x.document, file->path, rest, n, err, errlen)) {
+        // enough room: decoding a piece adds at most one byte, and its two quotes are not copied
         x.room = v->text = malloc(file->size + 16);
         rc = v->text ? document_read(&x) : fail(err, errlen, "%s: out of memory", file->path);
     }
     settings_free(&x.document);
     pieces_close(&x.table);
-    free(slim);
+    free(rest);
     if (rc) vocab_free(v);
     return rc;
 }

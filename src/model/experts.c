@@ -4,38 +4,113 @@
 #include <math.h>
 #include <string.h>
 
-int experts_width(const Config *c) {
-    int width = c->n_experts ? 2 * c->hidden_dim : c->hidden_dim;
-    return width > c->shared_dim ? width : c->shared_dim;
+// ---- binding
+
+// The matrices that every expert has one of.
+typedef enum { EXPERT_GATE, EXPERT_UP, EXPERT_DOWN } ExpertMatrix;
+
+static Dense *matrix_of(FeedForward *f, ExpertMatrix which) {
+    return which == EXPERT_GATE ? &f->gate : which == EXPERT_UP ? &f->up : &f->down;
 }
 
-// up[n][2 hidden], gate and up in turn, into gate[n][hidden] and up[n][hidden]: writes never overtake reads.
-static void part(float *gate, float *up, int64_t count) {
-    for (int64_t i = 0; i < count; i++) {
-        gate[i] = up[2 * i];
-        up[i] = up[2 * i + 1];
+// One matrix [rows][cols] of every expert.
+typedef struct {
+    ExpertMatrix which;
+    const char *stacked, *single; // its name for all experts in one tensor, and for one of them
+    int64_t rows, cols;
+} ExpertPart;
+
+static void bind_single(Binder *b, FeedForward *list, const ExpertPart *p) {
+    for (int e = 0; e < b->config->n_experts && !b->failed; e++) {
+        const Tensor *t = bind_matrix(b, p->single, e, p->rows, p->cols);
+        if (t) matrix_of(&list[e], p->which)->w = *t;
     }
 }
 
-// y[n][dim] = network(x), or += with add
-static void feed_forward(const Compute *compute, const Config *c, const FeedForward *f, const ExpertBuffers *b,
-                         const float *x, float *y, int n, bool add) {
-    int hidden = (int)f->down.w.shape[1];
-    Activation act = c->activation ? c->activation : ACT_SILU;
-    bool gated = f->gate.w.shape[0] || f->interleaved;
-    Linear first[] = {{.w = &f->up.w, .y = b->up, .bias = f->up.bias, .act = gated ? ACT_NONE : act},
-                      {.w = &f->gate.w, .y = b->gate, .bias = f->gate.bias}};
-    ops_linear(compute, first, f->gate.w.shape[0] ? 2 : 1, x, n);
-    if (gated) {
-        Profile *profile = threads_profile(compute->pool);
-        profile_begin(profile, PROFILE_GATE);
-        if (f->interleaved) part(b->gate, b->up, (int64_t)n * hidden);
-        ops_gate(compute, b->gate, b->up, n, hidden, act, c->ffn_clamp);
-        profile_end(profile, 0, 0);
+static void bind_stacked(Binder *b, FeedForward *list, const ExpertPart *p) {
+    const Config *c = b->config;
+    const float *bias = NULL;
+    const int64_t shape[] = {c->n_experts, p->rows, p->cols};
+    const Tensor *all = bind_shape(b, p->stacked, ".weight", DTYPE_ANY, shape, 3);
+    if (c->ffn_bias) bias = bind_floats(b, p->stacked, ".bias", shape, 2);
+    for (int e = 0; e < c->n_experts && !b->failed; e++) {
+        Dense *dense = matrix_of(&list[e], p->which);
+        dense->w = (Tensor){.dtype = all->dtype, .n_dims = 2, .shape = {p->rows, p->cols}};
+        dense->w.data = (const char *)all->data + (uint64_t)e * tensor_bytes(&dense->w);
+        if (bias) dense->bias = bias + e * p->rows;
     }
-    Linear down = {.w = &f->down.w, .y = y, .add = add, .bias = f->down.bias};
-    ops_linear(compute, &down, 1, gated ? b->gate : b->up, n);
 }
+
+static void bind_matrices(Binder *b, FeedForward *list, const ExpertPart *p) {
+    bool single = !b->config->ffn_bias && (b->hf_names || bind_find(b, p->single, 0, ".weight")); // has no biases
+    if (single) bind_single(b, list, p);
+    else bind_stacked(b, list, p);
+}
+
+// As gpt-oss has them outside GGUF: 16 bytes a block of 32 values, and exponents of their own.
+static void bind_blocks(Binder *b, FeedForward *list, const ExpertPart *p) {
+    int64_t n = b->config->n_experts, n_blocks = p->cols / BLOCK;
+    unsigned bytes = DTYPE_BIT(DTYPE_U8);
+    const int64_t shape[] = {n, p->rows, n_blocks, BLOCK / 2};
+    const Tensor *blocks = bind_shape(b, p->stacked, "_blocks", bytes, shape, 4);
+    const Tensor *exponents = bind_shape(b, p->stacked, "_scales", bytes, shape, 3);
+    const float *bias = bind_floats(b, p->stacked, "_bias", shape, 2);
+    for (int64_t e = 0; e < n && !b->failed; e++) {
+        Dense *dense = matrix_of(&list[e], p->which);
+        dense->w = (Tensor){.dtype = DTYPE_MXFP4_SPLIT,
+                            .n_dims = 2,
+                            .shape = {p->rows, p->cols},
+                            .data = (const uint8_t *)blocks->data + e * p->rows * n_blocks * (BLOCK / 2),
+                            .scales = (const uint8_t *)exponents->data + e * p->rows * n_blocks};
+        dense->bias = bias + e * p->rows;
+    }
+}
+
+static void bind_interleaved(Binder *b, FeedForward *list) {
+    const Config *c = b->config;
+    if (c->hidden_dim % BLOCK || c->dim % BLOCK) {
+        binder_fail(b, "experts: expected widths of whole blocks of %d, found %d and %d", BLOCK, c->dim, c->hidden_dim);
+    }
+    bind_blocks(b, list, &(ExpertPart){EXPERT_UP, "ffn_gate_up_exps", NULL, 2 * (int64_t)c->hidden_dim, c->dim});
+    bind_blocks(b, list, &(ExpertPart){EXPERT_DOWN, "ffn_down_exps", NULL, c->dim, c->hidden_dim});
+    for (int i = 0; i < c->n_experts; i++) list[i].interleaved = true;
+}
+
+static void bind_shared(Binder *b, Experts *e) {
+    static const FeedForwardNames names = {"ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp"};
+    int64_t dim = b->config->dim, rows[] = {1, dim};
+    ffn_bind(b, &e->shared, &names, b->config->shared_dim);
+    const Tensor *found = bind_find(b, "ffn_gate_inp_shexp", -1, ".weight");
+    bool flat = found && found->n_dims == 1; // [dim] in GGUF, [1][dim] elsewhere
+    const Tensor *gate = bind_shape(b, "ffn_gate_inp_shexp", ".weight", DTYPE_ANY, flat ? &dim : rows, flat ? 1 : 2);
+    if (!gate) return;
+    e->shared_gate.w = *gate;
+    e->shared_gate.w.n_dims = 2;
+    e->shared_gate.w.shape[0] = 1;
+    e->shared_gate.w.shape[1] = dim;
+}
+
+void experts_bind(Binder *b, Experts *e, FeedForward *list) {
+    const Config *c = b->config;
+    int64_t dim = c->dim, hidden = c->hidden_dim;
+    e->list = list;
+    bind_dense(b, &e->router, "ffn_gate_inp", c->n_experts, dim, c->router_bias);
+    if (bind_find(b, "ffn_gate_up_exps", -1, "_blocks")) {
+        bind_interleaved(b, list);
+        return;
+    }
+    bind_matrices(b, list, &(ExpertPart){EXPERT_GATE, "ffn_gate_exps", "ffn_gate_exp", hidden, dim});
+    bind_matrices(b, list, &(ExpertPart){EXPERT_UP, "ffn_up_exps", "ffn_up_exp", hidden, dim});
+    bind_matrices(b, list, &(ExpertPart){EXPERT_DOWN, "ffn_down_exps", "ffn_down_exp", dim, hidden});
+    if (c->shared_dim) bind_shared(b, e);
+}
+
+uint64_t experts_token_bytes(const Experts *e, int n_used) {
+    return dense_bytes(&e->router) + dense_bytes(&e->shared_gate) + ffn_token_bytes(&e->shared) +
+           (uint64_t)n_used * ffn_token_bytes(&e->list[0]);
+}
+
+// ---- forward
 
 // The best experts of one token, in descending order, the first of equals first; and their weights.
 static void pick(const Config *c, const float *routes, int32_t *picks, float *weights) {
@@ -62,16 +137,16 @@ static void pick(const Config *c, const float *routes, int32_t *picks, float *we
 static void expert_forward(const Compute *compute, const Config *c, const Experts *e, int expert,
                            const ExpertBuffers *b, const float *x, float *y, int n) {
     int dim = c->dim, used = c->n_experts_used, count = 0;
-    Profile *profile = threads_profile(compute->pool);
-    profile_begin(profile, PROFILE_ROUTE);
+    profile_begin(compute->profile, PROFILE_ROUTE);
     for (int i = 0; i < n * used; i++) {
         if (b->picks[i] != expert) continue;
-        memcpy(b->picked_x + (int64_t)count++ * dim, x + (int64_t)(i / used) * dim, sizeof *x * (size_t)dim);
+        memcpy(b->picked_x + (int64_t)count * dim, x + (int64_t)(i / used) * dim, sizeof *x * (size_t)dim);
+        count++;
     }
-    profile_end(profile, 0, 0);
+    profile_end(compute->profile, 0, 0);
     if (!count) return;
-    feed_forward(compute, c, &e->list[expert], b, b->picked_x, b->picked_y, count, false);
-    profile_begin(profile, PROFILE_ROUTE);
+    ffn_forward(compute, c, &e->list[expert], &b->ffn, b->picked_x, b->picked_y, count, false);
+    profile_begin(compute->profile, PROFILE_ROUTE);
     const float *from = b->picked_y;
     for (int i = 0; i < n * used; i++) {
         if (b->picks[i] != expert) continue;
@@ -79,37 +154,36 @@ static void expert_forward(const Compute *compute, const Config *c, const Expert
         for (int d = 0; d < dim; d++) to[d] += b->weights[i] * from[d];
         from += dim;
     }
-    profile_end(profile, 0, 0);
+    profile_end(compute->profile, 0, 0);
 }
 
 static void shared_forward(const Compute *compute, const Config *c, const Experts *e, const ExpertBuffers *b,
                            const float *x, float *y, int n) {
-    if (!e->shared_gate.w.shape[0]) {
-        feed_forward(compute, c, &e->shared, b, x, y, n, true);
+    if (!dense_exists(&e->shared_gate)) {
+        ffn_forward(compute, c, &e->shared, &b->ffn, x, y, n, true);
         return;
     }
     ops_linear(compute, &(Linear){.w = &e->shared_gate.w, .y = b->weights}, 1, x, n);
-    feed_forward(compute, c, &e->shared, b, x, b->picked_y, n, false);
-    profile_begin(threads_profile(compute->pool), PROFILE_ROUTE);
+    ffn_forward(compute, c, &e->shared, &b->ffn, x, b->picked_y, n, false);
+    profile_begin(compute->profile, PROFILE_ROUTE);
     for (int t = 0; t < n; t++) {
         float share = 1 / (1 + expf(-b->weights[t]));
         for (int d = 0; d < c->dim; d++) y[(int64_t)t * c->dim + d] += share * b->picked_y[(int64_t)t * c->dim + d];
     }
-    profile_end(threads_profile(compute->pool), 0, 0);
+    profile_end(compute->profile, 0, 0);
 }
 
 void experts_forward(const Compute *compute, const Config *c, const Experts *e, const ExpertBuffers *b, const float *x,
-                     float *y, int n) {
-    if (e->list) {
-        Linear router = {.w = &e->router.w, .y = b->routes, .bias = e->router.bias};
-        profile_begin(threads_profile(compute->pool), PROFILE_ROUTE);
-        ops_linear(compute, &router, 1, x, n);
-        for (int t = 0; t < n; t++) {
-            int used = c->n_experts_used;
-            pick(c, b->routes + (int64_t)t * c->n_experts, b->picks + t * used, b->weights + t * used);
-        }
-        profile_end(threads_profile(compute->pool), 0, 0);
-        for (int i = 0; i < c->n_experts; i++) expert_forward(compute, c, e, i, b, x, y, n);
+                     float *y, int n, bool add) {
+    int used = c->n_experts_used;
+    if (!add) memset(y, 0, sizeof *y * (size_t)n * (size_t)c->dim);
+    Linear router = {.w = &e->router.w, .y = b->routes, .bias = e->router.bias};
+    profile_begin(compute->profile, PROFILE_ROUTE);
+    ops_linear(compute, &router, 1, x, n);
+    for (int t = 0; t < n; t++) {
+        pick(c, b->routes + (int64_t)t * c->n_experts, b->picks + t * used, b->weights + t * used);
     }
-    if (e->shared.up.w.shape[0]) shared_forward(compute, c, e, b, x, y, n);
+    profile_end(compute->profile, 0, 0);
+    for (int i = 0; i < c->n_experts; i++) expert_forward(compute, c, e, i, b, x, y, n);
+    if (c->shared_dim) shared_forward(compute, c, e, b, x, y, n);
 }

@@ -17,24 +17,33 @@ typedef struct {
 } PartName;
 
 typedef struct {
-    const char *arch;         // general.architecture of GGUF
-    const char *model_type;   // of config.json; NULL: as arch
-    Config base;              // what the family fixes
-    RopePairing gguf_pairing; // of its GGUF files; Hugging Face's are ROPE_SPLIT
-    bool tied;                // where config.json does not say
-    bool scaled_embedding;    // the embedding is times sqrt(dim)
-    bool window_if_asked;     // sliding_window counts only with use_sliding_window
-    int global_period;        // with a window, the last layer of every so many sees everything; 0: none does
-    int nope_period;          // the last layer of every so many does not turn; 0: all do
-    bool qkv_by_head;         // Hugging Face's fused tensor has query, key and value of a head side by side
-    bool transposed;          // Hugging Face's matrices of layers are [in][out]
-    bool gguf_fused_qkv;      // GGUF has query, key and value in one tensor, attn_qkv
-    bool gguf_fused_ffn;      // and gate and up, in this order, in ffn_up
-    int big_layers;           // of the one size whose scores are divided by sqrt(dim / n_heads), which GGUF cannot say
-    const char *layers;       // "layers" when NULL
-    const PartName *names;    // what differs from Llama's, ended by {0}
+    const char *arch;           // general.architecture of GGUF
+    const char *model_type;     // of config.json; NULL: as arch
+    Config base;                // what the family fixes
+    RopePairing gguf_pairing;   // of its GGUF files; Hugging Face's are ROPE_HALF
+    bool tied;                  // unless config.json decides
+    bool scaled_embedding;      // the embedding is times sqrt(dim)
+    bool window_if_asked;       // sliding_window counts only with use_sliding_window
+    int global_period;          // with a window, the last layer of every so many sees everything; 0: none does
+    int nope_period;            // the last layer of every so many has no rotary positions; 0: all have
+    float window_theta;         // RoPE's theta of layers with a window, which are then not scaled; 0: as the others
+    bool softcaps;              // config.json may set or unset the caps of scores and logits
+    bool fixed_activation;      // config.json's value is ignored
+    const char *activation_key; // where config.json names the activation; NULL: the usual places
+    int default_hidden;         // hidden_dim / dim where a file does not give hidden_dim; 0: a file must
+    bool exact_yarn_borders;    // GGUF files: YaRN's borders between frequencies are not rounded
+    bool qkv_by_head;           // Hugging Face's fused tensor has query, key and value of a head side by side
+    bool transposed;            // Hugging Face's matrices of layers are [in][out]
+    bool gguf_fused_qkv;        // GGUF has query, key and value in one tensor, attn_qkv
+    bool gguf_fused_ffn;        // and gate and up, in this order, in ffn_up
+    int big_layers; // number of layers of the one model size that scales scores by 1 / sqrt(dim / n_heads): GGUF has no
+                    // key
+    const char *layers;         // "layers" when NULL
+    const PartName *names;      // what differs from Llama's, ended by {0}
     const PartName *gguf_names; // the parts whose names in GGUF are others for this family
 } Family;
+
+extern const Family family_bart, family_vit; // names of encoder-decoders and vision transformers: no decoders
 
 // NULL: unknown.
 const Family *family_of_arch(const char *arch, size_t n);

@@ -1,34 +1,13 @@
 // weights: the tensor table of an opened model.
 //
 // Owns the mapped files and a name -> tensor map; a loader fills it, the forward passes read it, and nothing downstream
-// knows which container the bytes came from. Refuses a tensor whose name, dtype or shape is not what was asked for.
+// knows which container the bytes came from. Refuses a tensor whose name, dtype or shape does not match the request.
 // Names of decoders are GGUF's: token_embd.weight, output_norm.weight, output.weight,
 // blk.N.{attn_norm,attn_q,attn_k,attn_v,attn_output,ffn_norm,ffn_gate,ffn_up,ffn_down}.weight
-// Encoders and encoder-decoders keep the names of their safetensors file, which the binding code is told.
+// Encoders and encoder-decoders keep the names of their safetensors file, which families.h lists.
 #pragma once
 #include "file.h"
-#include "quant.h"
-
-typedef struct {
-    const char *name;
-    int block, block_bytes; // values that lie together; I8G and OTHER: 0, the tensor says
-    void (*unpack)(float *y, const void *blocks, int64_t n_blocks); // to fp32; NULL: not a block format
-} DTypeInfo;
-
-#define DTYPE_BIT(d) (1u << (d))
-#define DTYPE_FLOATS (DTYPE_BIT(DTYPE_F32) | DTYPE_BIT(DTYPE_F16) | DTYPE_BIT(DTYPE_BF16))
-#define DTYPE_ANY (DTYPE_BIT(DTYPE_U8) - 1) // every one that a matrix may have
-
-enum { MAX_DIMS = 4 };
-
-typedef struct {
-    DType dtype;
-    int n_dims;              // 1 to MAX_DIMS
-    int64_t shape[MAX_DIMS]; // [n], [rows][cols], ..., row-major
-    const void *data;        // into the mapping
-    const void *scales;      // into the mapping; DTYPE_I8G: floats [rows * cols / group], MXFP4_SPLIT: bytes
-    int group;               // DTYPE_I8G: values per scale; divides rows * cols
-} Tensor;
+#include "tensor.h"
 
 typedef struct {
     char *key; // name, owned by the map
@@ -40,11 +19,6 @@ typedef struct {
     TensorEntry *table; // stb_ds string map
     void **copies;      // stb_ds array: values that could not be used in place
 } Weights;
-
-const DTypeInfo *dtype_info(DType d);
-const char *dtype_name(DType d);
-int64_t tensor_count(const Tensor *t);  // values
-uint64_t tensor_bytes(const Tensor *t); // bytes that a full read touches, scales included; 0: DTYPE_OTHER
 
 // Take a tensor over into the table. -1 with a line in err for a duplicate name.
 int weights_add(Weights *w, const char *name, Tensor t, char *err, size_t errlen);

@@ -1,8 +1,6 @@
 // cli: see cli.h.
 #include "cli.h"
 
-#include "kvcache.h"
-
 #include <errno.h>
 #include <math.h>
 #include <stdarg.h>
@@ -40,34 +38,34 @@ const char *args_next(Args *a) {
     return a->argv[a->at++];
 }
 
-const char *args_text(Args *a, const char *flag) {
+const char *args_string(Args *a, const char *flag) {
     if (!args_left(a)) die(2, "%s: expected a value, found the end of the command line", flag);
     return args_next(a);
 }
 
 int args_int(Args *a, const char *flag, int least, int most) {
-    const char *text = args_text(a, flag);
+    const char *text = args_string(a, flag);
     char *end;
     errno = 0;
     long v = strtol(text, &end, 10);
     if (end == text || *end || errno || v < least || v > most) {
-        die(2, "%s: expected a whole number from %d to %d, found '%s'", flag, least, most, text);
+        die(2, "%s: expected an integer from %d to %d, found '%s'", flag, least, most, text);
     }
     return (int)v;
 }
 
 uint64_t args_u64(Args *a, const char *flag) {
-    const char *text = args_text(a, flag);
+    const char *text = args_string(a, flag);
     char *end;
     errno = 0;
     uint64_t v = strtoull(text, &end, 10);
     if (end == text || *end || errno || strchr(text, '-'))
-        die(2, "%s: expected a whole number, found '%s'", flag, text);
+        die(2, "%s: expected a non-negative integer, found '%s'", flag, text);
     return v;
 }
 
 float args_float(Args *a, const char *flag, float least, float most) {
-    const char *text = args_text(a, flag);
+    const char *text = args_string(a, flag);
     char *end;
     float v = strtof(text, &end);
     if (end == text || *end || !(v >= least && v <= most)) {
@@ -77,14 +75,14 @@ float args_float(Args *a, const char *flag, float least, float most) {
 }
 
 bool args_json(Args *a, const char *flag) {
-    const char *text = args_text(a, flag);
+    const char *text = args_string(a, flag);
     if (strcmp(text, "text") != 0 && strcmp(text, "json") != 0)
         die(2, "%s: expected text or json, found '%s'", flag, text);
     return *text == 'j';
 }
 
 KvType args_kv(Args *a, const char *flag) {
-    const char *text = args_text(a, flag);
+    const char *text = args_string(a, flag);
     for (KvType t = KV_BF16; kv_type_name(t); t++) {
         if (!strcmp(text, kv_type_name(t))) return t;
     }

@@ -13,11 +13,11 @@
 #include <stb/stb_ds.h>
 
 static const char commands[] =
-    "  /reset      begin again; what was said is forgotten\n"
-    "  /save FILE  write what was said to a file\n"
-    "  /quit       end (also Ctrl-D, and Ctrl-C twice)\n"
-    "  Ctrl-C stops an answer. A line that ends in \\ goes on in the next one; a space before\n"
-    "  a / makes it text.\n";
+    "  /reset      start a new conversation\n"
+    "  /save FILE  write the conversation to a file\n"
+    "  /quit       exit (also Ctrl-D, or Ctrl-C twice)\n"
+    "  Ctrl-C stops an answer. A line that ends in \\ continues on the next line; put a space\n"
+    "  before a / that does not start a command.\n";
 
 typedef struct {
     const Engine *engine;
@@ -28,12 +28,10 @@ typedef struct {
     Chat *chat;
     Lines *lines;
     ChatMessage *messages; // stb_ds array; text and ids are malloc'd
-    int32_t *ids;          // the text of the session, n_ids
+    int32_t *ids;          // [n_ids] tokens of the session
     int n_ids;
-    bool failed, dim;
+    bool failed, dim; // an error was reported; the terminal shows dimmed text
 } Dialogue;
-
-// ---- messages
 
 static void add_message(Dialogue *d, ChatRole role, const char *text, size_t n) {
     char *copy = malloc(n + 1);
@@ -74,9 +72,7 @@ static void save(const Dialogue *d, const char *path) {
     free(where);
 }
 
-// ---- an answer
-
-// Thinking is shown dimmed on a terminal, and nowhere else.
+// Thinking is shown on a terminal only, dimmed.
 static void show(Dialogue *d, const char *text, bool thought) {
     bool terminal = isatty(STDOUT_FILENO);
     if (thought && !terminal) return;
@@ -86,18 +82,18 @@ static void show(Dialogue *d, const char *text, bool thought) {
     fflush(stdout);
 }
 
-static void keep(char **said, const char *text) {
+static void append(char **to, const char *text) {
     size_t n = strlen(text);
-    if (n) memcpy(arraddnptr(*said, n), text, n);
+    if (n) memcpy(arraddnptr(*to, n), text, n);
 }
 
-// The ids of the session, of which n_kept are there, become ids[0..n): in stretches, so that Ctrl-C need not wait for a
-// long text. -1 when that failed (then err says why) or was interrupted.
-static int prefill(Dialogue *d, const int32_t *ids, int n_kept, int n, char *err, size_t errlen) {
-    enum { STRETCH = 512 };
-    int at = n_kept;
+// Syncs the session to ids[0..n), of which it has the first n_cached, in chunks, so that Ctrl-C takes effect within a
+// long prompt. -1 on an error (with a line in err) or an interrupt.
+static int prefill(Dialogue *d, const int32_t *ids, int n_cached, int n, char *err, size_t errlen) {
+    enum { CHUNK = 512 };
+    int at = n_cached;
     do {
-        at = n - at > STRETCH ? at + STRETCH : n;
+        at = n - at > CHUNK ? at + CHUNK : n;
         if (session_sync(d->session, ids, at, err, errlen)) return -1;
     } while (at < n && !*d->interrupted);
     return at < n ? -1 : 0;
@@ -105,28 +101,31 @@ static int prefill(Dialogue *d, const int32_t *ids, int n_kept, int n, char *err
 
 typedef struct {
     double prompt, generate; // seconds
-    int n_kept, n_prompt, n_new;
+    int n_cached, n_prompt, n_new;
 } AnswerStats;
 
 static void print_stats(const AnswerStats *st) {
-    fprintf(stderr, "[%d + %d tokens read, %.1f tok/s | %d said, %.1f tok/s]\n", st->n_kept, st->n_prompt - st->n_kept,
-            (st->n_prompt - st->n_kept) / st->prompt, st->n_new, st->n_new > 1 ? (st->n_new - 1) / st->generate : 0);
+    int n = st->n_prompt - st->n_cached;
+    fprintf(stderr, "[prompt %d cached + %d new, %.1f tok/s | generated %d, %.1f tok/s]\n", st->n_cached, n,
+            n / st->prompt, st->n_new, st->n_new > 1 ? (st->n_new - 1) / st->generate : 0);
 }
 
-// Why an answer stopped that did not end.
-static void print_cut(const Dialogue *d, const char *err, bool full) {
+// Why an answer is incomplete.
+static void print_stop_reason(const Dialogue *d, const char *err, bool full) {
     int n_ctx = session_info(d->session).n_ctx;
     if (*err) fprintf(stderr, "error: %s\n", err);
     else if (full)
-        fprintf(stderr, "[the context of %d tokens is full: /reset begins again, a larger -c holds more]\n", n_ctx);
+        fprintf(stderr,
+                "[the context of %d tokens is full: /reset starts a new conversation, a larger -c holds more]\n",
+                n_ctx);
     else if (*d->interrupted) fprintf(stderr, "[stopped]\n");
     else fprintf(stderr, "[stopped after -n %d tokens]\n", d->options->n_new);
 }
 
-// Sample and show until the answer ends or is cut. d->ids has room for all of the context. The answer becomes a
-// message.
+// Samples and shows tokens until the answer ends or is stopped, and appends it as a message. d->ids has room for the
+// whole context.
 static void generate(Dialogue *d, AnswerStats *st) {
-    char err[512] = "", *said = NULL;
+    char err[512] = "", *text = NULL;
     int n_ctx = session_info(d->session).n_ctx, n_prompt = d->n_ids;
     int most = d->options->n_new ? d->options->n_new : n_ctx + 1;
     bool ended = false, full = false;
@@ -136,7 +135,7 @@ static void generate(Dialogue *d, AnswerStats *st) {
         int32_t id = sampler_pick(d->sampler, session_logits(d->session));
         AnswerPart part = answer_push(answer, id);
         show(d, part.text, part.thought);
-        if (!part.thought) keep(&said, part.text);
+        if (!part.thought) append(&text, part.text);
         st->n_new++;
         ended = part.end;
         full = !ended && d->n_ids == n_ctx;
@@ -147,20 +146,23 @@ static void generate(Dialogue *d, AnswerStats *st) {
     if (!ended) {
         const char *rest = answer_finish(answer);
         show(d, rest, false);
-        keep(&said, rest);
+        append(&text, rest);
     }
     show(d, "\n", false);
-    if (!ended) print_cut(d, err, full);
-    add_message(d, CHAT_ASSISTANT, said ? said : "", arrlenu(said));
+    if (!ended) print_stop_reason(d, err, full);
+    add_message(d, CHAT_ASSISTANT, text ? text : "", arrlenu(text));
     ChatMessage *m = &arrlast(d->messages);
     size_t bytes = sizeof *d->ids * (size_t)(d->n_ids - n_prompt);
     int32_t *ids = answer_is_verbatim(answer) ? malloc(bytes + 1) : NULL;
-    if (ids) m->ids = memcpy(ids, d->ids + n_prompt, bytes), m->n_ids = d->n_ids - n_prompt;
-    arrfree(said);
+    if (ids) {
+        m->ids = memcpy(ids, d->ids + n_prompt, bytes);
+        m->n_ids = d->n_ids - n_prompt;
+    }
+    arrfree(text);
     answer_close(answer);
 }
 
-// A user's turn and its answer. One that does not fit the context is not kept, nor one stopped before the answer.
+// A user message and its answer. The message is dropped if it does not fit the context or is interrupted in prefill.
 static void turn(Dialogue *d, const char *text) {
     char err[512] = "";
     int32_t *ids;
@@ -170,20 +172,22 @@ static void turn(Dialogue *d, const char *text) {
     int n = chat_encode(d->chat, d->messages, (int)arrlen(d->messages), true, &ids, err, sizeof err);
     if (n < 0) die(1, "%s", err);
     if (n >= n_ctx) {
-        fprintf(stderr, "[with this, %d tokens; the context has %d: /reset begins again, a larger -c holds more]\n", n,
-                n_ctx);
+        fprintf(stderr,
+                "[the prompt has %d tokens, the context has %d: /reset starts a new conversation, a larger -c "
+                "holds more]\n",
+                n, n_ctx);
         free(ids);
         drop_message(d);
         return;
     }
-    while (st.n_kept < n && st.n_kept < d->n_ids && ids[st.n_kept] == d->ids[st.n_kept]) st.n_kept++;
+    while (st.n_cached < n && st.n_cached < d->n_ids && ids[st.n_cached] == d->ids[st.n_cached]) st.n_cached++;
     st.n_prompt = n;
     double start = seconds();
     *d->interrupted = 0;
-    if (prefill(d, ids, st.n_kept, n, err, sizeof err)) {
-        print_cut(d, err, false);
+    if (prefill(d, ids, st.n_cached, n, err, sizeof err)) {
+        print_stop_reason(d, err, false);
         d->failed |= *err;
-        d->n_ids = st.n_kept;
+        d->n_ids = st.n_cached;
         free(ids);
         drop_message(d);
         return;
@@ -201,9 +205,7 @@ static void turn(Dialogue *d, const char *text) {
     if (ferror(stdout)) die(1, "stdout: the text could not be written");
 }
 
-// ---- the loop
-
-// True when the line ends the conversation.
+// True if the line ends the conversation.
 static bool command(Dialogue *d, const char *line) {
     size_t n = strcspn(line, " ");
     const char *rest = line + n + strspn(line + n, " ");
@@ -211,41 +213,40 @@ static bool command(Dialogue *d, const char *line) {
     if (!strcmp(line, "/help")) fputs(commands, stderr);
     else if (!strcmp(line, "/reset")) {
         reset(d);
-        fprintf(stderr, "[begun again]\n");
+        fprintf(stderr, "[new conversation]\n");
     } else if (n == 5 && !strncmp(line, "/save", n)) save(d, rest);
     else fprintf(stderr, "%.*s: no such command; /help lists them\n", (int)n, line);
     return false;
 }
 
-// A turn's lines, joined, into a stb_ds string; false when the conversation is over.
-static bool read_turn(Dialogue *d, char **text) {
-    bool idle = false, whole = false;
+// Reads the lines of one user message into a stb_ds string; false at the end of the conversation.
+static bool read_message(Dialogue *d, char **text) {
+    bool idle = false, complete = false;
     arrsetlen(*text, 0);
-    while (!whole) {
+    while (!complete) {
         char *line;
         LinesEvent event = lines_read(d->lines, arrlen(*text) ? "... " : "> ", &line);
         if (event == LINES_END || (event == LINES_IDLE && idle)) return false;
         idle = event == LINES_IDLE;
-        if (idle) fprintf(stderr, "(Ctrl-C again, Ctrl-D or /quit ends)\n");
+        if (idle) fprintf(stderr, "(Ctrl-C again, Ctrl-D or /quit to exit)\n");
         if (event != LINES_TEXT) {
             arrsetlen(*text, 0);
             continue;
         }
         size_t n = strlen(line);
-        whole = !n || line[n - 1] != '\\';
-        if (!whole) line[n - 1] = '\n';
-        keep(text, line);
+        complete = !n || line[n - 1] != '\\';
+        if (!complete) line[n - 1] = '\n';
+        append(text, line);
     }
     arrput(*text, 0);
     return true;
 }
 
-// What is known of the frame; said where it matters.
-static void print_family(const Dialogue *d) {
+static void print_template(const Dialogue *d) {
     ChatInfo info = chat_info(d->chat);
     if (!info.known) {
-        fprintf(stderr, "note: the model %s; the frame is plain text, \"User: ...\" and \"Assistant: ...\"\n",
-                info.has_template ? "has a chat template of no known family" : "has no chat template");
+        fprintf(stderr, "note: the model has %s; using plain text, \"User: ...\" and \"Assistant: ...\"\n",
+                info.has_template ? "an unknown chat template" : "no chat template");
     } else if (!d->options->quiet) fprintf(stderr, "[%s; /help lists the commands]\n", info.family);
 }
 
@@ -256,9 +257,9 @@ int dialogue_run(const Engine *e, Session *s, Sampler *sampler, const DialogueOp
     if (!(d.chat = engine_chat(e, err, sizeof err))) die(1, "%s", err);
     if (!(d.lines = lines_open(interrupted))) die(1, "out of memory");
     reset(&d);
-    print_family(&d);
+    print_template(&d);
     if (o->first) turn(&d, o->first);
-    while (read_turn(&d, &text)) {
+    while (read_message(&d, &text)) {
         if (text[0] == '/') {
             if (command(&d, text)) break;
         } else if (text[strspn(text, " \t\n")]) turn(&d, text);

@@ -1,7 +1,7 @@
-// dialogue: ./run --chat, a conversation by lines: what is typed is a user's turn, the model's answer goes to stdout,
-// everything else to stderr.
+// dialogue: the interactive chat of ./run --chat: input lines are user messages, answers go to stdout, everything else
+// to stderr.
 //
-// Owns the messages so far, as text and as the ids that answers were generated as. Linked into ./run alone.
+// Owns the messages so far: their text, and the token ids of generated answers. Linked into ./run alone.
 #pragma once
 #include "tessera.h"
 
@@ -9,12 +9,12 @@
 
 typedef struct {
     const char *system; // NULL: the template's own, if it has one
-    const char *first;  // said before anything is typed, NULL: nothing
-    int n_new;          // most tokens of an answer, 0: as many as the context holds
+    const char *first;  // first user message; NULL: read from stdin
+    int n_new;          // maximum tokens of an answer; 0: as many as the context holds
     bool quiet;
 } DialogueOptions;
 
-// Until the input ends, /quit, or Ctrl-C twice. interrupted: set by the handler of SIGINT, which must not restart
+// Runs until end of input, /quit, or Ctrl-C twice. interrupted: set by the SIGINT handler, which must not restart
 // reads. Returns the exit status.
 int dialogue_run(const Engine *e, Session *s, Sampler *sampler, const DialogueOptions *o,
                  volatile sig_atomic_t *interrupted);

@@ -1,4 +1,4 @@
-// lines: see lines.h. libedit's editor over our own read, which a signal can end.
+// lines: see lines.h. libedit's editor with our own read function, which a signal can interrupt.
 #include "lines.h"
 
 #include <errno.h>
@@ -27,8 +27,7 @@ static char *show_prompt(EditLine *e) {
     return (char *)(uintptr_t)l->prompt;
 }
 
-// Until there is something to read. False: interrupted, also when that was just before the wait. Another signal (a
-// window's new size) does not end it.
+// Waits for input. False: interrupted, even if just before the wait. Other signals (e.g. SIGWINCH) do not end the wait.
 static bool await_input(const Lines *l) {
     struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
     sigset_t interrupt, before;
@@ -101,7 +100,7 @@ static LinesEvent read_edited(Lines *l, const char *prompt) {
     HistEvent event;
     l->prompt = prompt;
     el_resize(l->editor);
-    el_set(l->editor, EL_PREP_TERM, 1); // before the prompt invites typing; el_gets itself would only after it
+    el_set(l->editor, EL_PREP_TERM, 1); // before the prompt is shown; el_gets would do it only afterwards
     const char *line = el_gets(l->editor, &n);
     if (*l->interrupted) {
         const LineInfo *typed = el_line(l->editor);

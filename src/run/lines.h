@@ -1,7 +1,6 @@
-// lines: lines that people type, one at a time: edited and remembered where stdin is a terminal, plainly read where it
-// is not.
+// lines: reads input lines: with line editing and history if stdin is a terminal, plainly if not.
 //
-// Owns the terminal while a line is typed. Linked into ./run alone.
+// Owns the terminal while a line is edited. Refuses nothing. Called by dialogue; linked into ./run alone.
 #pragma once
 #include <signal.h>
 #include <stdbool.h>
@@ -10,9 +9,9 @@ typedef struct Lines Lines;
 
 typedef enum {
     LINES_TEXT,
-    LINES_CLEARED, // Ctrl-C; there was text on the line, which is gone
+    LINES_CLEARED, // Ctrl-C; the line had text, now discarded
     LINES_IDLE,    // Ctrl-C on an empty line
-    LINES_END,     // Ctrl-D, the end of the input
+    LINES_END,     // Ctrl-D, or end of input
 } LinesEvent;
 
 // interrupted: set by the program's handler of SIGINT, reset here. NULL: out of memory.

@@ -1,4 +1,6 @@
-// run: the command line of ./run. A prompt in, text out as it comes, statistics at the end; or a conversation.
+// run: the command line of ./run: generates text from a prompt, or runs a chat (dialogue.h).
+//
+// Owns the flags, Ctrl-C and the statistics. Refuses a wrong command line with exit status 2.
 #include "cli.h"
 #include "dialogue.h"
 #include "file.h"
@@ -11,26 +13,26 @@
 
 static const char usage[] =
     "usage: ./run MODEL [-p \"prompt\"] [options]\n"
-    "  -p, -i TEXT   prompt; without one the text starts from nothing\n"
-    "  -f FILE       prompt from a file, - for stdin\n"
-    "  --chat        a conversation by lines, in the frame of the model's chat template; -p is its first line\n"
-    "  --system TEXT what a conversation is about (the template's own, if it has one)\n"
-    "  -n N          new tokens (256); of each answer in a conversation (as many as the context holds)\n"
-    "  -c N          context limit; the cache grows up to it (the model's own)\n"
-    "  -t N          threads (the cores this process may use)\n"
-    "  -s N          seed; the same seed gives the same text at any thread count (the clock)\n"
-    "  --temp X      temperature, 0 is greedy (0.8)\n"
-    "  --top-k N     keep the N best, 0 is all (40)\n"
-    "  --top-p X     keep the best that together have this probability (0.95)\n"
-    "  --min-p X     keep what has this share of the best one's probability (0.05)\n"
-    "  --window W    attend to the last W tokens, --sinks S and to the first S: memory O(W + S)\n"
-    "  --kv TYPE     what the cache stores: bf16, f32 or q8 (bf16)\n"
-    "  -z FILE       tokenizer (the one in the GGUF; <model stem>.tokenizer.bin or tokenizer.bin beside the .bin)\n"
+    "  -p, -i TEXT   prompt (default: start from BOS)\n"
+    "  -f FILE       read the prompt from a file, - for stdin\n"
+    "  --chat        interactive chat with the model's chat template; -p is the first message\n"
+    "  --system TEXT system message of the chat (default: the template's own, if any)\n"
+    "  -n N          tokens to generate (default: 256); in a chat, per answer (default: no limit but the context)\n"
+    "  -c N          context limit; the KV cache grows up to it (default: the model's own)\n"
+    "  -t N          threads (default: the cores this process may use)\n"
+    "  -s N          seed; the same seed gives the same text with any number of threads (default: from the clock)\n"
+    "  --temp X      temperature, 0 for greedy sampling (default: 0.8)\n"
+    "  --top-k N     sample from the N most likely tokens, 0 for all (default: 40)\n"
+    "  --top-p X     nucleus sampling: the most likely tokens with total probability X (default: 0.95)\n"
+    "  --min-p X     minimum probability, relative to the most likely token (default: 0.05)\n"
+    "  --window W    attend to the last W tokens only, and with --sinks S to the first S: memory O(W + S)\n"
+    "  --kv TYPE     type of the KV cache: bf16, f32 or q8 (default: bf16)\n"
+    "  -z FILE       tokenizer (default: from the model; for .bin, <model stem>.tokenizer.bin or tokenizer.bin)\n"
     "  -q            no statistics\n";
 
 typedef struct {
     const char *model, *tokenizer, *prompt, *file, *system;
-    int n_new; // -1: not said
+    int n_new; // -1: default
     bool quiet, chat;
     SessionOptions session;
     SamplerOptions sampler;
@@ -44,18 +46,18 @@ static Options parse(int argc, char **argv) {
     Args a = args_start(argc, argv, usage);
     while (args_left(&a)) {
         const char *f = args_next(&a);
-        if (!strcmp(f, "-p") || !strcmp(f, "-i")) o.prompt = args_text(&a, f);
-        else if (!strcmp(f, "-f")) o.file = args_text(&a, f);
+        if (!strcmp(f, "-p") || !strcmp(f, "-i")) o.prompt = args_string(&a, f);
+        else if (!strcmp(f, "-f")) o.file = args_string(&a, f);
         else if (!strcmp(f, "-n")) o.n_new = args_int(&a, f, 0, 1 << 28);
         else if (!strcmp(f, "-s")) o.sampler.seed = args_u64(&a, f);
         else if (!strcmp(f, "--temp")) o.sampler.temperature = args_float(&a, f, 0, 100);
         else if (!strcmp(f, "--top-k")) o.sampler.top_k = args_int(&a, f, 0, 1 << 24);
         else if (!strcmp(f, "--top-p")) o.sampler.top_p = args_float(&a, f, 0, 1);
         else if (!strcmp(f, "--min-p")) o.sampler.min_p = args_float(&a, f, 0, 1);
-        else if (!strcmp(f, "-z")) o.tokenizer = args_text(&a, f);
+        else if (!strcmp(f, "-z")) o.tokenizer = args_string(&a, f);
         else if (!strcmp(f, "-q")) o.quiet = true;
         else if (!strcmp(f, "--chat")) o.chat = true;
-        else if (!strcmp(f, "--system")) o.system = args_text(&a, f);
+        else if (!strcmp(f, "--system")) o.system = args_string(&a, f);
         else if (args_session(&a, f, &o.session)) continue;
         else if (*f == '-' && f[1]) die(2, "%s: unknown flag; ./run --help lists them", f);
         else if (o.model) die(2, "%s: a second model; expected one, found %s first", f, o.model);
@@ -65,7 +67,7 @@ static Options parse(int argc, char **argv) {
     if (o.prompt && o.file) die(2, "-p and -f: expected one prompt, found both");
     if (o.session.n_sinks && !o.session.window) die(2, "--sinks: needs --window");
     if (o.system && !o.chat) die(2, "--system: needs --chat");
-    if (o.chat && o.file) die(2, "--chat: its lines come from stdin; found -f too");
+    if (o.chat && o.file) die(2, "--chat and -f: expected one, found both");
     if (o.n_new < 0) o.n_new = o.chat ? 0 : 256;
     char *end = NULL;
     if (o.prompt && *o.prompt) strtod(o.prompt, &end);
@@ -81,7 +83,7 @@ static void on_interrupt(int sig) {
     interrupted = 1;
 }
 
-// A text is stopped by one Ctrl-C, and the program by a second. In a conversation every one may end a read.
+// The first Ctrl-C stops generation, the second ends the program. In a chat, each may interrupt a read.
 static void catch_interrupts(bool chat) {
     struct sigaction act = {.sa_handler = on_interrupt, .sa_flags = chat ? 0 : SA_RESTART | (int)SA_RESETHAND};
     sigaction(SIGINT, &act, NULL);
@@ -105,7 +107,7 @@ static void print_stats(const Stats *st, const Session *s, uint64_t seed) {
             (double)peak_rss_bytes() / 0x1p20, info.n_threads, (unsigned long long)seed);
 }
 
-// Sample and print until n_new, an end token, a full context or Ctrl-C. Returns the exit status.
+// Samples and prints until n_new tokens, an end token, a full context or Ctrl-C. Returns the exit status.
 static int generate(const Engine *e, Session *s, Sampler *sampler, const Options *o, int32_t *tokens, int n,
                     bool at_start, Stats *st) {
     char err[512];
@@ -121,7 +123,7 @@ static int generate(const Engine *e, Session *s, Sampler *sampler, const Options
         tokens[n++] = id;
         if (++st->n_new == o->n_new) break;
         if (n > n_ctx) {
-            fprintf(stderr, "\n[the context of %d tokens is full; a larger -c goes on]\n", n_ctx);
+            fprintf(stderr, "\n[the context of %d tokens is full; a larger -c holds more]\n", n_ctx);
             break;
         }
         if (session_sync(s, tokens, n, err, sizeof err)) {
@@ -139,20 +141,20 @@ static int generate(const Engine *e, Session *s, Sampler *sampler, const Options
     return status;
 }
 
-// One text: the prompt and what follows it. Returns the exit status.
+// Generates text after the prompt. Returns the exit status.
 static int run_text(const Engine *e, Session *s, Sampler *sampler, const Options *o, Stats *st) {
     char err[512];
     size_t length = 0;
     char *file_text = o->file ? read_text(o->file, &length) : NULL;
-    const char *prompt = o->file ? file_text : o->prompt ? o->prompt : "";
-    if (!o->file) length = strlen(prompt);
+    const char *prompt = o->prompt ? o->prompt : "";
+    if (file_text) prompt = file_text;
+    else length = strlen(prompt);
     int32_t *ids;
     int n = engine_encode(e, prompt, length, true, false, &ids, err, sizeof err), n_ctx = session_info(s).n_ctx;
     if (n < 0) die(1, "%s", err);
-    if (n > n_ctx) die(1, "the prompt has %d tokens, the context %d; a larger -c makes room", n, n_ctx);
+    if (n > n_ctx) die(1, "the prompt has %d tokens, the context %d; a larger -c holds more", n, n_ctx);
     int32_t *tokens = realloc(ids, sizeof *tokens * ((size_t)n + (size_t)o->n_new + 1));
     if (!tokens) die(1, "out of memory for %d tokens; a smaller -n needs less", n + o->n_new);
-
     double start = seconds();
     if (session_sync(s, tokens, n, err, sizeof err)) die(1, "%s", err);
     st->prompt = seconds() - start;
@@ -183,7 +185,6 @@ int main(int argc, char **argv) {
     Sampler *sampler = sampler_open(&o.sampler, info.vocab_size, err, sizeof err);
     if (!sampler) die(1, "%s", err);
     st.load = seconds() - start;
-
     catch_interrupts(o.chat);
     DialogueOptions dialogue = {.system = o.system, .first = o.prompt, .n_new = o.n_new, .quiet = o.quiet};
     int status = o.chat ? dialogue_run(e, s, sampler, &dialogue, &interrupted) : run_text(e, s, sampler, &o, &st);

@@ -1,4 +1,4 @@
-// charsmap: see charsmap.h.
+// charsmap: walks SentencePiece's trie. See charsmap.h.
 #include "charsmap.h"
 
 #include "file.h"
@@ -8,45 +8,38 @@
 #include <string.h>
 
 struct Charsmap {
-    uint32_t *units;
-    size_t n_units;
-    char *texts; // the last one is terminated, too
-    size_t n_texts;
+    size_t n_units, n_strings; // n_strings: bytes
+    const char *strings;       // behind the units, with a NUL after the last byte
+    uint32_t units[];
 };
 
 Charsmap *charsmap_open(const void *table, size_t bytes, char *err, size_t errlen) {
-    uint32_t array = 0;
-    if (bytes >= 4) memcpy(&array, table, 4);
-    if (bytes < 4 || array % 4 || array > bytes - 4) {
-        fail(err, errlen, "charsmap: expected an array of whole units within %zu bytes, found %u bytes", bytes, array);
+    uint32_t trie = 0;
+    if (bytes >= 4) memcpy(&trie, table, 4);
+    if (bytes < 4 || trie % 4 || trie > bytes - 4) {
+        fail(err, errlen, "charsmap: expected a trie of 4-byte units within %zu bytes, found %u bytes", bytes, trie);
         return NULL;
     }
-    Charsmap *c = calloc(1, sizeof *c);
-    if (c) {
-        c->n_units = array / 4;
-        c->n_texts = bytes - 4 - array;
-        c->units = malloc(array + 4);
-        c->texts = malloc(c->n_texts + 1);
-    }
-    if (!c || !c->units || !c->texts) {
-        charsmap_close(c);
+    Charsmap *c = malloc(sizeof *c + bytes - 3);
+    if (!c) {
         fail(err, errlen, "charsmap: out of memory");
         return NULL;
     }
-    memcpy(c->units, (const char *)table + 4, array);
-    memcpy(c->texts, (const char *)table + 4 + array, c->n_texts);
-    c->texts[c->n_texts] = 0;
+    char *copy = (char *)c->units;
+    memcpy(copy, (const char *)table + 4, bytes - 4);
+    copy[bytes - 4] = 0;
+    c->n_units = trie / 4;
+    c->n_strings = bytes - 4 - trie;
+    c->strings = copy + trie;
     return c;
 }
 
 void charsmap_close(Charsmap *c) {
-    if (!c) return;
-    free(c->units);
-    free(c->texts);
     free(c);
 }
 
-// A unit: label (8 bits, and bit 31 of a value), bit 8: an end follows, bit 9: the offset counts 256s, offset above.
+// A unit: bits 0-7 label (bit 31 marks a value), bit 8 a key ends here, bit 9 the offset is shifted by 8, bits 10-30
+// offset.
 static size_t unit_offset(uint32_t u) {
     return (size_t)(u >> 10) << ((u & 1u << 9) >> 6);
 }
@@ -64,8 +57,8 @@ const char *charsmap_find(const Charsmap *c, const char *text, size_t n, size_t 
         at ^= unit_offset(unit);
         if (!(unit >> 8 & 1) || at >= c->n_units) continue;
         size_t value = c->units[at] & 0x7FFFFFFF;
-        if (value >= c->n_texts) break;
-        found = c->texts + value;
+        if (value >= c->n_strings) break;
+        found = c->strings + value;
         *n_new = strlen(found);
         *len = i + 1;
     }

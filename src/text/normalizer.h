@@ -1,7 +1,7 @@
-// normalizer: rewrites a text before it is cut.
+// normalizer: rewrites text before it is split into pre-tokens.
 //
-// Owns the steps of Hugging Face's normalizers and of SentencePiece's. Unicode's tables are utf8proc's. Loaders add the
-// steps; tokenizer.c runs them. Bytes that are no UTF-8 pass every step as they are.
+// Owns the steps of Hugging Face's normalizers and of SentencePiece's; the Unicode tables are utf8proc's. Refuses more
+// than 64 steps. Invalid UTF-8 passes through every step unchanged. Loaders add the steps; tokenizer.c runs them.
 #pragma once
 #include "pattern.h"
 
@@ -14,35 +14,34 @@ typedef enum {
     NORMALIZE_NFD,
     NORMALIZE_NFKC,
     NORMALIZE_NFKD,
-    NORMALIZE_LOWERCASE,     // each character by itself
-    NORMALIZE_STRIP_ACCENTS, // drop marks
-    NORMALIZE_BERT_ACCENTS,  // drop nonspacing marks
-    NORMALIZE_STRIP_LEFT,    // white space at the beginning
-    NORMALIZE_STRIP_RIGHT,   //
-    NORMALIZE_SQUEEZE,       // SentencePiece's: no spaces at the ends, one between words
-    NORMALIZE_BERT_CLEAN,    // drop controls, every white space is a space
+    NORMALIZE_LOWERCASE,     // each character independently
+    NORMALIZE_STRIP_ACCENTS, // remove marks (M)
+    NORMALIZE_BERT_ACCENTS,  // remove nonspacing marks (Mn)
+    NORMALIZE_STRIP_LEFT,    // remove white space at the beginning
+    NORMALIZE_STRIP_RIGHT,   // or at the end
+    NORMALIZE_SQUEEZE,       // SentencePiece's remove_extra_whitespaces: none at the ends, one space between words
+    NORMALIZE_BERT_CLEAN,    // remove control characters, turn white space into spaces
     NORMALIZE_BERT_HAN,      // spaces around ideographs
-    NORMALIZE_NMT,           // drop some controls, some separators are spaces
-    NORMALIZE_PREPEND,       // with a text: before a text that is not empty
-    NORMALIZE_REPLACE,       // with a pattern and a text
-    NORMALIZE_CHARSMAP,      // with SentencePiece's compiled table
+    NORMALIZE_NMT,           // remove some control characters, turn some separators into spaces
+    NORMALIZE_PREPEND,       // a string, unless the text is empty
+    NORMALIZE_REPLACE,       // matches of a pattern by a string
+    NORMALIZE_CHARSMAP,      // SentencePiece's precompiled table
 } NormalizerKind;
 
-// Add a step at the end; *n NULL: a new one.
+// These append a step; *n NULL: creates the normalizer. -1 with a line in err.
 int normalizer_add(Normalizer **n, NormalizerKind kind, char *err, size_t errlen);
-// BERT's, as many of its four steps as are wanted.
-int normalizer_add_bert(Normalizer **n, bool clean, bool han, bool strip_accents, bool lowercase, char *err,
-                        size_t errlen);
+// BertNormalizer, with those of its steps that are enabled.
+int normalizer_add_bert(Normalizer **n, bool clean_text, bool chinese_chars, bool strip_accents, bool lowercase,
+                        char *err, size_t errlen);
 int normalizer_add_prepend(Normalizer **n, const char *text, size_t len, char *err, size_t errlen);
-// The pattern is taken over, also on failure; NULL fails, with err as pattern_open left it.
+// Takes ownership of the pattern, also on failure. A NULL pattern is a failure, with err as pattern_open left it.
 int normalizer_add_replace(Normalizer **n, Pattern *pattern, const char *text, size_t len, char *err, size_t errlen);
-// SentencePiece's precompiled_charsmap, which is copied: u32 bytes of a double array, the array, terminated texts.
-// Refused where a unit or a text lies outside.
+// Copies a table in the format of charsmap.h.
 int normalizer_add_charsmap(Normalizer **n, const void *table, size_t bytes, char *err, size_t errlen);
 void normalizer_free(Normalizer *n); // accepts NULL
 
-// The normalized text, malloc'd; NULL: a pattern gave up, or memory ran out.
+// The normalized text, malloc'd; NULL: a search reached its limit (matcher_limited), or out of memory.
 char *normalizer_run(const Normalizer *z, Matcher *m, const char *text, size_t n, size_t *n_out);
 
-bool character_is_space(uint32_t c); // White_Space
-bool character_is_word(uint32_t c);  // what \w is to UTS #18
+bool character_is_space(uint32_t c); // Unicode's White_Space
+bool character_is_word(uint32_t c);  // \w of UTS #18, by general category

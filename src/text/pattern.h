@@ -1,23 +1,26 @@
 // pattern: the regular expressions of tokenizers, run by PCRE2.
 //
-// Owns what their dialect (Oniguruma's Ruby syntax, as Hugging Face's tokenizers run it) means in PCRE2's, and the
-// limits of a search: a hostile pattern or text ends in an error, not in hours. Refuses what cannot be said in PCRE2.
+// Owns the translation of their dialect (Oniguruma's Ruby syntax, which Hugging Face's tokenizers use) to PCRE2's, and
+// the limits of a search, so that a malicious pattern or text cannot take hours. Refuses syntax that PCRE2 would
+// interpret differently. Called by normalizer and pretokenizer; loaders open patterns.
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
 
 typedef struct Pattern Pattern; // immutable, shared by threads
-typedef struct Matcher Matcher; // the memory of searches: one a thread
+typedef struct Matcher Matcher; // working memory of searches: one per thread
 
-// NULL with a line in err: where it does not compile. pattern_text finds a literal text.
+// pattern_literal matches a string as it is. NULL with a line in err, which says where compilation failed.
 Pattern *pattern_open(const char *regex, size_t n, char *err, size_t errlen);
-Pattern *pattern_text(const char *text, size_t n, char *err, size_t errlen);
+Pattern *pattern_literal(const char *text, size_t n, char *err, size_t errlen);
 void pattern_close(Pattern *p); // accepts NULL
 
-Matcher *matcher_open(void); // NULL: no memory
+Matcher *matcher_open(void); // NULL: out of memory
 void matcher_close(Matcher *m);
 
-// The first match at `from` or behind it, in n bytes of valid UTF-8 that nothing surrounds: 1 with its place, 0: none,
-// -1: given up.
+// The first match in text[n], valid UTF-8, that starts at byte `from` or later. 1: found; 0: no match; -1: the search
+// was stopped at its limit.
 int matcher_find(Matcher *m, const Pattern *p, const char *text, size_t n, size_t from, size_t *begin, size_t *end);
-bool matcher_gave_up(const Matcher *m); // a search ended at its limit
+// Where the search for the next match starts: behind this one, and past one character if it was empty.
+size_t match_next(const char *text, size_t n, size_t begin, size_t end);
+bool matcher_limited(const Matcher *m); // some search was stopped at its limit

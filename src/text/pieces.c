@@ -1,4 +1,4 @@
-// pieces: see pieces.h.
+// pieces: the hash table of pieces, and U+2581 for spaces. See pieces.h.
 #include "pieces.h"
 
 #include <limits.h>
@@ -11,7 +11,7 @@ static uint32_t text_hash(const char *text, int len) { // FNV-1a, folded
     return (uint32_t)(h ^ h >> 32);
 }
 
-// The slot of this text, or the free slot where it would go.
+// The slot of this text, or a free slot for it.
 static PieceSlot *slot_find(const PieceTable *t, const char *text, int len, uint32_t hash) {
     for (uint32_t i = hash & t->mask;; i = (i + 1) & t->mask) {
         PieceSlot *s = &t->slots[i];
@@ -24,11 +24,14 @@ static PieceSlot *slot_find(const PieceTable *t, const char *text, int len, uint
 
 bool pieces_open(PieceTable *t, const Piece *pieces, size_t n) {
     size_t n_slots = 16;
-    while (n_slots < 2 * n && n <= INT_MAX / 2) n_slots *= 2;
-    *t = (PieceTable){.pieces = pieces, .mask = (uint32_t)(n_slots - 1)};
-    t->slots = n <= INT_MAX / 2 ? malloc(n_slots * sizeof *t->slots) : NULL;
-    for (size_t i = 0; t->slots && i < n_slots; i++) t->slots[i] = (PieceSlot){0, NO_PIECE};
-    return t->slots != NULL;
+    *t = (PieceTable){.pieces = pieces};
+    if (n > INT_MAX / 2) return false;
+    while (n_slots < 2 * n) n_slots *= 2;
+    t->mask = (uint32_t)(n_slots - 1);
+    t->slots = malloc(n_slots * sizeof *t->slots);
+    if (!t->slots) return false;
+    for (size_t i = 0; i < n_slots; i++) t->slots[i] = (PieceSlot){0, NO_PIECE};
+    return true;
 }
 
 void pieces_close(PieceTable *t) {
@@ -49,22 +52,23 @@ int32_t pieces_find(const PieceTable *t, const char *text, int len) {
     return len > t->max_len ? NO_PIECE : slot_find(t, text, len, text_hash(text, len))->id;
 }
 
-size_t text_unmark(char *to, const char *text, size_t n) {
+size_t spaces_unescape(char *to, const char *text, size_t n) {
     char *at = to;
     for (size_t i = 0; i < n; i++) {
-        bool space = n - i >= 3 && !memcmp(text + i, "\xE2\x96\x81", 3);
+        bool space = n - i >= 3 && !memcmp(text + i, METASPACE, 3);
         *at++ = space ? ' ' : text[i];
         if (space) i += 2;
     }
     return (size_t)(at - to);
 }
 
-char *text_mark(const char *text, size_t n, size_t *n_out) {
+char *spaces_escape(const char *text, size_t n, size_t *n_out) {
     char *out = malloc(3 * n + 1), *to = out;
-    for (size_t i = 0; out && i < n; i++) {
-        if (text[i] == ' ') to = mempcpy(to, "\xE2\x96\x81", 3);
+    if (!out) return NULL;
+    for (size_t i = 0; i < n; i++) {
+        if (text[i] == ' ') to = mempcpy(to, METASPACE, 3);
         else *to++ = text[i];
     }
-    *n_out = out ? (size_t)(to - out) : 0;
+    *n_out = (size_t)(to - out);
     return out;
 }

@@ -1,13 +1,10 @@
-// pieces: the pieces of a vocabulary by their text.
+// pieces: a hash table from the text of a piece to its id.
 //
-// The table is our own: pieces are slices of a mapped file (unterminated, NUL allowed), which the string maps of stb_ds
-// look up only as copies; measured, that took 1.6 times as long for a text and 4 times to open.
+// Owns the table, not the pieces. stb_ds's string maps need terminated copies, whereas pieces are slices of a mapped
+// file that may contain NUL: with copies, encoding took 1.6 times as long and opening 4 times. Called by the three
+// kinds of vocabulary and by loaders.
 #pragma once
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include "tokenizer.h"
+#include "vocab.h"
 
 enum { NO_PIECE = -1 };
 
@@ -17,17 +14,18 @@ typedef struct {
 } PieceSlot;
 
 typedef struct {
-    const Piece *pieces; // someone else's
+    const Piece *pieces; // borrowed
     PieceSlot *slots;    // [mask + 1], open addressing, at most half full
     uint32_t mask;
-    int max_len; // bytes of the longest
+    int max_len; // in bytes, of the pieces in the table
 } PieceTable;
 
-bool pieces_open(PieceTable *t, const Piece *pieces, size_t n); // empty, with room for n; false: no memory
-void pieces_close(PieceTable *t);                               // accepts a zeroed one
-int32_t pieces_add(PieceTable *t, int32_t id);                  // the piece that has this text: id, or the one before
+bool pieces_open(PieceTable *t, const Piece *pieces, size_t n); // empty, for up to n entries; false: out of memory
+void pieces_close(PieceTable *t);                               // accepts a zeroed table
+int32_t pieces_add(PieceTable *t, int32_t id);                  // returns id, or the id already stored for its text
 int32_t pieces_find(const PieceTable *t, const char *text, int len);
 
-// n bytes to `to`, U+2581 as the space that it stands for. Returns the bytes written, at most n.
-size_t text_unmark(char *to, const char *text, size_t n);
-char *text_mark(const char *text, size_t n, size_t *n_out); // the other way round, malloc'd; NULL: no memory
+// SentencePiece writes a space as U+2581. Unescaping writes at most n bytes to `to`, which may be `text`, and returns
+// their number; escaping returns a malloc'd string, NULL when out of memory.
+size_t spaces_unescape(char *to, const char *text, size_t n);
+char *spaces_escape(const char *text, size_t n, size_t *n_out);

@@ -1,4 +1,4 @@
-// pretokenizer: see pretokenizer.h.
+// pretokenizer: the steps, each on the spans of the one before. See pretokenizer.h.
 #include "pretokenizer.h"
 
 #include "file.h"
@@ -9,8 +9,7 @@
 
 #include <stb/stb_ds.h>
 
-enum { MAX_STEPS = 64, MARK_BYTES = 3 };
-static const char MARK[] = "\xE2\x96\x81"; // U+2581
+enum { MAX_STEPS = 64, METASPACE_BYTES = sizeof METASPACE - 1 };
 
 typedef enum { STEP_SPLIT, STEP_PREFIX, STEP_BYTES } StepKind;
 
@@ -18,22 +17,22 @@ typedef struct {
     StepKind kind;
     Pattern *pattern;
     SplitBehavior behavior;
-    bool invert, mark;
+    bool invert, metaspace;
     PrefixScheme scheme;
-} Step;
+} PretokenizerStep;
 
 struct Pretokenizer {
-    Step *steps; // stb_ds array
+    PretokenizerStep *steps; // stb_ds array
 };
 
 // ---- building
 
-static int step_add(Pretokenizer **p, Step step, char *err, size_t errlen) {
+static int step_add(Pretokenizer **p, PretokenizerStep step, char *err, size_t errlen) {
     if (!*p) *p = calloc(1, sizeof **p);
     if (!*p || arrlen((*p)->steps) == MAX_STEPS) {
         pattern_close(step.pattern);
-        return *p ? fail(err, errlen, "pre-tokenizer: expected at most %d steps", MAX_STEPS)
-                  : fail(err, errlen, "pre-tokenizer: out of memory");
+        if (*p) return fail(err, errlen, "pre-tokenizer: expected at most %d steps", MAX_STEPS);
+        return fail(err, errlen, "pre-tokenizer: out of memory");
     }
     arrput((*p)->steps, step);
     return 0;
@@ -42,15 +41,15 @@ static int step_add(Pretokenizer **p, Step step, char *err, size_t errlen) {
 int pretokenizer_add_split(Pretokenizer **p, Pattern *pattern, SplitBehavior behavior, bool invert, char *err,
                            size_t errlen) {
     if (!pattern) return -1;
-    return step_add(p, (Step){.pattern = pattern, .behavior = behavior, .invert = invert}, err, errlen);
+    return step_add(p, (PretokenizerStep){.pattern = pattern, .behavior = behavior, .invert = invert}, err, errlen);
 }
 
-int pretokenizer_add_prefix(Pretokenizer **p, PrefixScheme scheme, bool mark, char *err, size_t errlen) {
-    return step_add(p, (Step){.kind = STEP_PREFIX, .scheme = scheme, .mark = mark}, err, errlen);
+int pretokenizer_add_prefix(Pretokenizer **p, PrefixScheme scheme, bool metaspace, char *err, size_t errlen) {
+    return step_add(p, (PretokenizerStep){.kind = STEP_PREFIX, .scheme = scheme, .metaspace = metaspace}, err, errlen);
 }
 
 int pretokenizer_add_bytes(Pretokenizer **p, char *err, size_t errlen) {
-    return step_add(p, (Step){.kind = STEP_BYTES}, err, errlen);
+    return step_add(p, (PretokenizerStep){.kind = STEP_BYTES}, err, errlen);
 }
 
 int pretokenizer_add_regex(Pretokenizer **p, const char *regex, SplitBehavior behavior, char *err, size_t errlen) {
@@ -59,7 +58,7 @@ int pretokenizer_add_regex(Pretokenizer **p, const char *regex, SplitBehavior be
 
 int pretokenizer_add_bert(Pretokenizer **p, char *err, size_t errlen) {
     int rc = pretokenizer_add_regex(p, "\\s+", SPLIT_REMOVED, err, errlen);
-    return rc ? rc : pretokenizer_add_regex(p, "[!-/:-@\\[-`{-~\\p{P}]", SPLIT_ISOLATED, err, errlen);
+    return rc ? rc : pretokenizer_add_regex(p, PUNCTUATION_PATTERN, SPLIT_ISOLATED, err, errlen);
 }
 
 void pretokenizer_free(Pretokenizer *p) {
@@ -69,23 +68,24 @@ void pretokenizer_free(Pretokenizer *p) {
     free(p);
 }
 
-// ---- the byte alphabet
+// ---- the byte-level alphabet
 
-static bool stands_for_itself(uint32_t c) {
+static bool maps_to_itself(uint32_t c) {
     return (c >= '!' && c <= '~') || (c >= 0xA1 && c <= 0xFF && c != 0xAD);
 }
 
-// The others in order: 0 to 32, 127 to 160, 173.
+// The other bytes in order: 0 to 32, 127 to 160, 173.
 uint32_t byte_character(unsigned char byte) {
-    if (stands_for_itself(byte)) return byte;
-    return 0x100u + (byte <= 32 ? byte : byte <= 160 ? byte - 127 + 33 : 67);
+    if (maps_to_itself(byte)) return byte;
+    if (byte <= 32) return 0x100u + byte;
+    return byte <= 160 ? 0x100u + 33 + byte - 127 : 0x100u + 67;
 }
 
 int character_byte(uint32_t c) {
-    if (stands_for_itself(c)) return (int)c;
+    if (maps_to_itself(c)) return (int)c;
     if (c < 0x100 || c > 0x100 + 67) return -1;
-    c -= 0x100;
-    return (int)(c <= 32 ? c : c < 67 ? c - 33 + 127 : 173);
+    if (c <= 0x100 + 32) return (int)c - 0x100;
+    return c < 0x100 + 67 ? (int)c - 0x100 - 33 + 127 : 173;
 }
 
 int bytes_of_characters(const char *text, size_t n, char *out) {
@@ -112,7 +112,7 @@ typedef struct {
 typedef struct {
     const char *text;
     size_t n;
-    bool begins, in_bytes; // of the whole text; written in the byte alphabet
+    bool begins, in_bytes; // at the beginning of the whole text; in the byte-level alphabet
 } Span;
 
 static int steps_run(const Run *r, ptrdiff_t step, Span span);
@@ -127,58 +127,56 @@ static int pretoken_visit(const Run *r, Span span) {
     return rc;
 }
 
-// A piece of the span that a split was given: a match or what lies between two.
+// A part of the span being split: a match, or the text between two matches.
 typedef struct {
     size_t begin, end;
     bool matches;
-} Cut;
+} SplitPart;
 
-static bool cuts_join(SplitBehavior b, const Cut *left, const Cut *right) {
+static bool parts_join(SplitBehavior b, const SplitPart *left, const SplitPart *right) {
     if (b == SPLIT_CONTIGUOUS) return left->matches == right->matches;
     if (b == SPLIT_MERGED_WITH_PREVIOUS) return !left->matches && right->matches;
     return b == SPLIT_MERGED_WITH_NEXT && left->matches && !right->matches;
 }
 
-static int cut_give(const Run *r, ptrdiff_t step, Span span, const Cut *c) {
+static int part_finish(const Run *r, ptrdiff_t step, Span span, const SplitPart *c) {
     if (c->begin == c->end || (c->matches && r->p->steps[step].behavior == SPLIT_REMOVED)) return 0;
-    Span part = {span.text + c->begin, c->end - c->begin, span.begins && !c->begin, span.in_bytes};
-    return steps_run(r, step + 1, part);
+    Span out = {span.text + c->begin, c->end - c->begin, span.begins && !c->begin, span.in_bytes};
+    return steps_run(r, step + 1, out);
 }
 
-// `held` may still grow by what follows it.
-static int cut_add(const Run *r, ptrdiff_t step, Span span, Cut *held, Cut next) {
-    const Step *s = &r->p->steps[step];
+// `held` is the last part so far, which the next one may join.
+static int part_add(const Run *r, ptrdiff_t step, Span span, SplitPart *held, SplitPart next) {
+    const PretokenizerStep *s = &r->p->steps[step];
     next.matches ^= s->invert;
-    if (held->begin < held->end && next.begin < next.end && cuts_join(s->behavior, held, &next)) {
+    if (held->begin < held->end && next.begin < next.end && parts_join(s->behavior, held, &next)) {
         held->end = next.end;
         held->matches = next.matches;
         return 0;
     }
-    int rc = cut_give(r, step, span, held);
+    int rc = part_finish(r, step, span, held);
     *held = next;
     return rc;
 }
 
-// An empty match cuts, too, but not where the match before it ended.
+// An empty match splits, too, unless it is where the previous match ended.
 static int split_run(const Run *r, ptrdiff_t step, Span span) {
-    Cut held = {0};
+    SplitPart held = {0};
     size_t done = 0, from = 0, begin, end, matched = SIZE_MAX;
     int rc = 0, found = 0;
     while (!rc && from <= span.n) {
         found = matcher_find(r->matcher, r->p->steps[step].pattern, span.text, span.n, from, &begin, &end);
         if (found <= 0) break;
-        bool empty = begin == end;
-        if (!empty || begin != matched) {
-            if (done < begin) rc = cut_add(r, step, span, &held, (Cut){done, begin, false});
-            if (!rc) rc = cut_add(r, step, span, &held, (Cut){begin, end, true});
+        if (begin < end || begin != matched) {
+            if (done < begin) rc = part_add(r, step, span, &held, (SplitPart){done, begin, false});
+            if (!rc) rc = part_add(r, step, span, &held, (SplitPart){begin, end, true});
             done = matched = end;
         }
-        uint32_t c;
-        from = empty && end < span.n ? end + (size_t)utf8_decode(span.text + end, span.n - end, &c) : end + empty;
+        from = match_next(span.text, span.n, begin, end);
     }
     if (!rc && found < 0) return -1;
-    if (!rc && done < span.n) rc = cut_add(r, step, span, &held, (Cut){done, span.n, false});
-    return rc ? rc : cut_give(r, step, span, &held);
+    if (!rc && done < span.n) rc = part_add(r, step, span, &held, (SplitPart){done, span.n, false});
+    return rc ? rc : part_finish(r, step, span, &held);
 }
 
 static bool begins_with(Span s, const char *text, size_t n) {
@@ -186,19 +184,17 @@ static bool begins_with(Span s, const char *text, size_t n) {
 }
 
 static int prefix_run(const Run *r, ptrdiff_t step, Span span) {
-    const Step *s = &r->p->steps[step];
-    bool wanted = s->scheme == PREFIX_ALWAYS || (s->scheme == PREFIX_FIRST && span.begins);
-    bool there = begins_with(span, " ", 1) || (s->mark && begins_with(span, MARK, MARK_BYTES));
-    if (!s->mark && (!wanted || there)) return steps_run(r, step + 1, span);
-    char *copy = malloc(MARK_BYTES * (span.n + 1)), *to = copy;
+    const PretokenizerStep *s = &r->p->steps[step];
+    bool adds = s->scheme == PREFIX_ALWAYS || (s->scheme == PREFIX_FIRST && span.begins);
+    if (begins_with(span, " ", 1) || (s->metaspace && begins_with(span, METASPACE, METASPACE_BYTES))) adds = false;
+    if (!s->metaspace && !adds) return steps_run(r, step + 1, span);
+    char *copy = malloc(METASPACE_BYTES * (span.n + 1)), *to = copy;
     if (!copy) return -1;
-    size_t space_bytes = s->mark ? MARK_BYTES : 1;
-    if (wanted && !there) to = memcpy(copy, s->mark ? MARK : " ", space_bytes), to += space_bytes;
+    const char *space = s->metaspace ? METASPACE : " ";
+    if (adds) to = mempcpy(to, space, strlen(space));
     for (size_t i = 0; i < span.n; i++) {
-        bool marked = s->mark && span.text[i] == ' ';
-        if (marked) memcpy(to, MARK, MARK_BYTES);
-        else *to = span.text[i];
-        to += marked ? MARK_BYTES : 1;
+        if (span.text[i] == ' ') to = mempcpy(to, space, strlen(space));
+        else *to++ = span.text[i];
     }
     int rc = steps_run(r, step + 1, (Span){copy, (size_t)(to - copy), span.begins, span.in_bytes});
     free(copy);
@@ -206,7 +202,7 @@ static int prefix_run(const Run *r, ptrdiff_t step, Span span) {
 }
 
 static int bytes_run(const Run *r, ptrdiff_t step, Span span) {
-    if (span.in_bytes) return -1; // a byte of a byte: no vocabulary has it
+    if (span.in_bytes) return -1; // the alphabet applied twice: no vocabulary uses that
     char *copy = malloc(2 * span.n);
     if (!copy) return -1;
     size_t n = 0;
@@ -233,8 +229,8 @@ int pretokenizer_run(const Pretokenizer *p, Matcher *m, const char *text, size_t
     for (size_t i = 0, end; i < n && !rc; i = end) {
         bool valid = utf8_run(text + i, n - i, &end);
         end += i;
-        rc = valid ? steps_run(&r, 0, (Span){text + i, end - i, begins && !i, false})
-                   : visit(context, text + i, end - i);
+        if (valid) rc = steps_run(&r, 0, (Span){text + i, end - i, begins && !i, false});
+        else rc = visit(context, text + i, end - i);
     }
     return rc;
 }

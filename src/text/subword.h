@@ -1,12 +1,13 @@
-// subword: what the kinds of vocabulary share: how one pre-token becomes ids.
+// subword: the models that encode one pre-token: BPE, unigram, WordPiece.
 //
-// Owns the tables that a vocabulary is looked up in and the memory of one encoding. bpe.c, unigram.c and wordpiece.c
-// each own one rule; tokenizer.c picks it. Only ordinary pieces are in the tables, so no pre-token makes any other.
+// Owns the lookup tables of a vocabulary and the working memory of one encoding; bpe.c, unigram.c and wordpiece.c own
+// one algorithm each. The tables hold ordinary pieces only, so ordinary text never becomes a special token. Called by
+// tokenizer.c.
 #pragma once
 #include "pieces.h"
 
 typedef struct {
-    int32_t left, right, rank, id; // rank < 0: free
+    int32_t left, right, rank, id; // rank < 0: free slot
 } MergeSlot;
 
 enum { PAIR_BITS = 18 };
@@ -15,62 +16,62 @@ enum { PAIR_BITS = 18 };
 typedef struct {
     const Vocab *vocab;
     PieceTable table;
-    int32_t byte_ids[256]; // the token of each byte, or NO_PIECE
-    bool has_bytes;        // of every byte
-    MergeSlot *merges;     // [merge_mask + 1], by left and right; VOCAB_RANK_BPE
+    int32_t byte_ids[256]; // [byte] its token, or NO_PIECE
+    bool has_bytes;        // every byte has a token
+    MergeSlot *merges;     // VOCAB_RANK_BPE: [merge_mask + 1], hash table by left and right
     uint32_t merge_mask;   //
-    uint64_t *touching;    // BPE of characters: the set of hashed pairs that some piece holds side by side
-    uint64_t *prefixes;    // VOCAB_UNIGRAM: the set of hashed beginnings of pieces
+    uint64_t *neighbors;   // BPE over characters: set of hashed pairs that are adjacent in some piece
+    uint64_t *prefixes;    // VOCAB_UNIGRAM: set of hashed prefixes of pieces
     uint64_t prefix_mask;  //
-    double unknown_score;  // of a character without a piece
+    double unknown_score;  // of a character that is no piece
 } Subwords;
 
 typedef struct {
-    int32_t prev, next; // nodes, as the byte where they start; next is also where this one ends
-    int32_t id;         // NO_PIECE: no piece has its text
-    int32_t pair;       // the piece that this node and the next make together, or NO_PIECE
-    uint32_t order;     // of that pair: the smallest merges first
+    int32_t prev, next; // linked list of nodes, by their first byte; next is also the end of this one
+    int32_t id;         // NO_PIECE: its text is no piece
+    int32_t pair;       // the piece that this node and the next merge into, or NO_PIECE
+    uint32_t order;     // priority of that merge, smallest first
 } Node;
 
+// A byte position of the text, in Viterbi's search.
 typedef struct {
-    double score;     // of the best way here; -INFINITY: none
-    int32_t from, id; // where its last piece begins, and that piece
-    int32_t to;       // of the best way through here: where its next piece ends
-} Way;
+    double score;     // of the best path that ends here; -INFINITY: none
+    int32_t from, id; // its last piece, and where that begins
+    int32_t to;       // on the best path of the whole text: where the piece that begins here ends
+} LatticeNode;
 
-// One text being encoded.
+// The working memory of one encoding.
 typedef struct {
     const Subwords *s;
     int32_t *ids;
     size_t n_ids, ids_capacity;
-    bool after_unknown; // the last id is the unknown token, in this pre-token
+    bool after_unknown; // the last id is the unknown token, of the same pre-token
     Node *nodes;        // [capacity]
-    uint64_t *heap;     // [2 * capacity]: every node pushes once at first, every merge pops one and pushes at most two
+    uint64_t *heap;     // [2 * capacity]: each node pushes once, then each merge pops one entry and pushes at most two
     size_t capacity, n_heap;
-    Way *ways; // [ways_capacity]
-    size_t ways_capacity;
+    LatticeNode *lattice; // [lattice_capacity]
+    size_t lattice_capacity;
 } Encoding;
 
-bool piece_is_ordinary(const Piece *p); // NORMAL, with text, or USER and PIECE_ORDINARY
-int piece_byte(const Piece *p);         // the value of a BYTE token, -1 when its text is not <0xHH>
-size_t textstream_byte(TextStream *s, unsigned char b, char *out); // as textstream_push, of one byte
-
-bool encoding_reserve_ids(Encoding *e, size_t n); // room for n more; false: no memory
-void encoding_emit(Encoding *e, int32_t id);      // a negative id is dropped
-// Text without a piece: its byte tokens, or the unknown token where the vocabulary lacks one of them.
+bool encoding_reserve_ids(Encoding *e, size_t n); // for n more; false: out of memory
+void encoding_emit(Encoding *e, int32_t id);      // ignores a negative id
+// For text that is no piece: its byte tokens, or the unknown token if the vocabulary lacks one of them.
 void encoding_emit_bytes(Encoding *e, const char *text, int len);
 
-// Index the vocabulary, whose table and byte_ids are filled. false: no memory.
+// Encodes one pre-token with the vocabulary's model. -1: out of memory, or longer than INT_MAX.
+int subwords_encode(Encoding *e, const char *text, size_t n);
+
+// Builds the model's own tables; `table` and byte_ids are already filled. false: out of memory.
 bool bpe_index(Subwords *s);
 bool unigram_index(Subwords *s);
 
-// One pre-token, n >= 1; room for n ids is there. -1: no memory.
+// Encode one pre-token, n >= 1, with n ids reserved. -1: out of memory.
 //
 // BPE (arXiv:1508.07909; SentencePiece, arXiv:1808.06226): start from characters or bytes and merge the adjacent pair
-// of the best score or the first rank, leftmost on ties, until none is left. O(n log n).
+// with the best score or the first rank, leftmost on ties, until no pair is left. O(n log n).
 int bpe_encode(Encoding *e, const char *text, int n);
-// Unigram (arXiv:1804.10959): the cut into pieces whose scores add up to most. O(n * longest piece).
+// Unigram (arXiv:1804.10959): the segmentation with the greatest sum of scores. O(n * longest piece).
 int unigram_encode(Encoding *e, const char *text, int n);
 // WordPiece (arXiv:1609.08144): the longest piece that begins the word, then the longest that continues it; a word
-// that cannot be finished is unknown. O(n * longest piece).
+// that this does not cover is unknown. O(n * longest piece).
 int wordpiece_encode(Encoding *e, const char *text, int n);

@@ -1,45 +1,34 @@
-// textstream: ids to text, in whole characters: see tokenizer.h.
-#include "subword.h"
-#include "utf8.h"
-
-#include <string.h>
-
-static size_t put_replacement(char *out) { // U+FFFD
-    memcpy(out, "\xEF\xBF\xBD", 3);
-    return 3;
-}
-
-// Bytes that the next one cannot continue are a maximal ill-formed subpart: they become one U+FFFD (Unicode 3.9,
-// "U+FFFD substitution of maximal subparts"; the same as the WHATWG decoder).
-size_t textstream_byte(TextStream *s, unsigned char b, char *out) {
-    size_t n = 0;
-    if (s->n_held && !utf8_follows(s->held[0], s->n_held, b)) n = textstream_finish(s, out);
-    s->held[s->n_held++] = b;
-    int len = utf8_lead(s->held[0]);
-    if (len == 0) return n + textstream_finish(s, out + n);
-    if (s->n_held < len) return n;
-    memcpy(out + n, s->held, (size_t)len);
-    s->n_held = 0;
-    return n + (size_t)len;
-}
+// textstream: one token's text, and the character it completes. See textstream.h.
+#include "textstream.h"
 
 size_t textstream_push(TextStream *s, int id, char *out) {
     const Piece *p = tokenizer_piece(s->tokenizer, id);
     if (!p || p->type == TOKEN_CONTROL || p->len <= 0) return 0;
-    const char *text = p->text;
-    int len = p->len, byte = piece_byte(p);
-    char one = (char)byte;
-    if (byte >= 0) text = &one, len = 1;
-    if (p->type == TOKEN_UNKNOWN) text = " \xE2\x81\x87 ", len = 5; // U+2047, what SentencePiece shows
-    else if (s->at_start && text[0] == ' ') text++, len--;
+    int value = piece_byte(p);
+    char byte = (char)value;
+    const char *text = value < 0 ? p->text : &byte;
+    int len = value < 0 ? p->len : 1;
+    if (p->type == TOKEN_UNKNOWN) {
+        text = " \xE2\x81\x87 "; // U+2047, as SentencePiece decodes it
+        len = 5;
+    } else if (s->at_start && text[0] == ' ') {
+        text++;
+        len--;
+    }
     s->at_start = false;
     size_t n = 0;
-    for (int i = 0; i < len; i++) n += textstream_byte(s, (unsigned char)text[i], out + n);
+    for (int i = 0; i < len; i++) n += utf8_push(&s->utf8, (unsigned char)text[i], out + n);
     return n;
 }
 
 size_t textstream_finish(TextStream *s, char *out) {
-    bool held = s->n_held > 0;
-    s->n_held = 0;
-    return held ? put_replacement(out) : 0;
+    return utf8_finish(&s->utf8, out);
+}
+
+size_t textstream_room(const Tokenizer *t) {
+    return 3 * (size_t)tokenizer_longest(t) + 16;
+}
+
+TextStream textstream_start(const Tokenizer *t, bool at_start) {
+    return (TextStream){.tokenizer = t, .at_start = at_start && tokenizer_adds_space(t)};
 }

@@ -1,7 +1,7 @@
-// tokenizer: see tokenizer.h.
+// tokenizer: the steps of encoding, and the special tokens. See tokenizer.h.
 //
-// Encoding goes text -> stretches between special tokens -> normalized stretches, cut again at the special tokens that
-// are sought there -> pre-tokens -> ids.
+// Text is split at special tokens into fragments; each is normalized and split again at the special tokens that are
+// matched against normalized text; what remains is split into pre-tokens, which become ids.
 #include "tokenizer.h"
 
 #include "file.h"
@@ -22,38 +22,22 @@ typedef struct {
 
 typedef struct {
     Special *list;    // stb_ds array, by text
-    bool starts[256]; // some begins with this byte
-    bool has_user;    // some is always found
+    bool starts[256]; // [byte] whether some token begins with it
+    bool has_user;    // some are USER tokens, which are always found
 } Specials;
 
 struct Tokenizer {
     Vocab vocab;
     int n_pieces;
-    int max_len; // bytes of the longest piece
+    int max_len; // length in bytes of the longest piece
     Subwords subwords;
-    Specials raw, normalized; // by the text that they are sought in
+    Specials raw, normalized; // by the text that they are matched against
     char **special_texts;     // stb_ds array of malloc'd texts
 };
 
-// ---- the vocabulary, indexed
+// ---- indexing the vocabulary
 
-static int hex_digit(char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-int piece_byte(const Piece *p) {
-    if (p->type != TOKEN_BYTE || p->len != 6 || memcmp(p->text, "<0x", 3) != 0 || p->text[5] != '>') return -1;
-    int hi = hex_digit(p->text[3]), lo = hex_digit(p->text[4]);
-    return hi < 0 || lo < 0 ? -1 : hi * 16 + lo;
-}
-
-bool piece_is_ordinary(const Piece *p) {
-    return p->len > 0 && (p->type == TOKEN_NORMAL || (p->type == TOKEN_USER && (p->flags & PIECE_ORDINARY)));
-}
-
-// The first of equal pieces is the one that text makes, and the first token of a byte.
+// Of equal pieces the first is used, and of tokens for the same byte.
 static void piece_index(Tokenizer *t, int32_t id) {
     const Piece *p = &t->vocab.pieces[id];
     int32_t *byte_ids = t->subwords.byte_ids;
@@ -71,16 +55,15 @@ static int special_order(const void *a, const void *b) {
     return s->id < r->id ? -1 : 1;
 }
 
-// What a special token is sought as: its text, or what that was before or becomes by the normalizer. false: no memory.
-static bool special_text(Tokenizer *t, Matcher *m, const Piece *p, Special *s) {
+// Sets the text that a special token is matched by: its own, escaped, or normalized. false: out of memory.
+static bool special_text(Tokenizer *t, Matcher *m, const Piece *p, bool normalized, Special *s) {
     size_t n = (size_t)p->len;
-    bool normalized = (p->flags & PIECE_NORMALIZED) && t->vocab.normalizer;
-    if (!normalized && !(p->flags & PIECE_MARKED)) return true;
-    char *text = p->flags & PIECE_MARKED ? text_mark(p->text, n, &n) : NULL;
+    if (!normalized && !(p->flags & PIECE_ESCAPED)) return true;
+    char *text = p->flags & PIECE_ESCAPED ? spaces_escape(p->text, n, &n) : NULL;
     if (normalized) {
-        char *before = text;
-        text = normalizer_run(t->vocab.normalizer, m, before ? before : p->text, n, &n);
-        free(before);
+        char *escaped = text;
+        text = normalizer_run(t->vocab.normalizer, m, escaped ? escaped : p->text, n, &n);
+        free(escaped);
     }
     if (!text) return false;
     arrput(t->special_texts, text);
@@ -92,8 +75,9 @@ static bool special_text(Tokenizer *t, Matcher *m, const Piece *p, Special *s) {
 static bool special_add(Tokenizer *t, Matcher *m, int32_t id) {
     const Piece *p = &t->vocab.pieces[id];
     Special s = {p->text, p->len, id};
-    Specials *list = (p->flags & PIECE_NORMALIZED) && t->vocab.normalizer ? &t->normalized : &t->raw;
-    if (!special_text(t, m, p, &s)) return false;
+    bool normalized = (p->flags & PIECE_NORMALIZED) && t->vocab.normalizer;
+    Specials *list = normalized ? &t->normalized : &t->raw;
+    if (!special_text(t, m, p, normalized, &s)) return false;
     if (s.len <= 0) return true;
     arrput(list->list, s);
     list->has_user |= p->type == TOKEN_USER;
@@ -103,32 +87,29 @@ static bool special_add(Tokenizer *t, Matcher *m, int32_t id) {
 
 static bool specials_index(Tokenizer *t) {
     Matcher *m = matcher_open();
-    bool done = m != NULL;
-    for (int32_t id = 0; id < t->n_pieces && done; id++) {
+    bool ok = m != NULL;
+    for (int32_t id = 0; ok && id < t->n_pieces; id++) {
         const Piece *p = &t->vocab.pieces[id];
         bool special = p->type == TOKEN_CONTROL || p->type == TOKEN_USER || p->type == TOKEN_UNKNOWN;
-        if (special && p->len > 0) done = special_add(t, m, id);
+        if (special && p->len > 0) ok = special_add(t, m, id);
     }
     matcher_close(m);
     Specials *lists[] = {&t->raw, &t->normalized};
     for (int i = 0; i < 2; i++) {
         if (lists[i]->list) qsort(lists[i]->list, arrlenu(lists[i]->list), sizeof(Special), special_order);
     }
-    return done;
+    return ok;
 }
 
+// -1 for ids outside the vocabulary.
 static int known_id(const Tokenizer *t, int id) {
     return id >= 0 && id < t->n_pieces ? id : -1;
 }
 
-static bool text_is(const Piece *p, const char *text) {
-    return strlen(text) == (size_t)p->len && !memcmp(text, p->text, (size_t)p->len);
-}
-
-// Special tokens by these names end a turn or a text in every family that has them, but <|end|>: beside <|return|> it
-// ends one message of several (OpenAI's harmony format).
-static void end_marks_add(Tokenizer *t) {
-    static const char *const marks[] = {"<|im_end|>",    "<|eot_id|>",      "<|eom_id|>",
+// Special tokens with these names end a turn or a text in every family that has them. <|end|> does, too, unless the
+// vocabulary has <|return|>: then it only ends one of several messages (OpenAI's harmony format).
+static void end_tokens_add(Tokenizer *t) {
+    static const char *const names[] = {"<|im_end|>",    "<|eot_id|>",      "<|eom_id|>",
                                         "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>",
                                         "<turn|>",       "<|end_of_turn|>", "<|END_OF_TURN_TOKEN|>",
                                         "<|return|>",    "<|call|>",        "<|endofturn|>",
@@ -138,10 +119,10 @@ static void end_marks_add(Tokenizer *t) {
     for (int id = 0; id < t->n_pieces; id++) {
         const Piece *p = &t->vocab.pieces[id];
         if (p->type != TOKEN_CONTROL && p->type != TOKEN_USER) continue;
-        has_return |= text_is(p, "<|return|>");
-        if (text_is(p, "<|end|>")) end = id;
-        for (size_t k = 0; k < sizeof marks / sizeof *marks; k++) {
-            if (text_is(p, marks[k])) arrput(t->vocab.end_ids, id);
+        has_return |= piece_is(p, "<|return|>");
+        if (piece_is(p, "<|end|>")) end = id;
+        for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
+            if (piece_is(p, names[k])) arrput(t->vocab.end_ids, id);
         }
     }
     if (end >= 0 && !has_return) arrput(t->vocab.end_ids, end);
@@ -160,28 +141,10 @@ static bool vocab_index(Tokenizer *t) {
     v->eos_id = known_id(t, v->eos_id);
     v->unk_id = known_id(t, v->unk_id);
     if (!v->prefix_ids && !v->no_bos && v->bos_id >= 0) arrput(v->prefix_ids, v->bos_id);
-    end_marks_add(t);
+    end_tokens_add(t);
     if (!specials_index(t)) return false;
     if (v->kind == VOCAB_UNIGRAM) return unigram_index(s);
     return v->kind == VOCAB_WORDPIECE || bpe_index(s);
-}
-
-const char *vocab_kind_name(const Vocab *v) {
-    static const char *const names[] = {"SentencePiece BPE", "BPE", "unigram", "WordPiece"};
-    return v->byte_level ? "byte-level BPE" : names[v->kind];
-}
-
-void vocab_free(Vocab *v) {
-    arrfree(v->pieces);
-    arrfree(v->merges);
-    arrfree(v->prefix_ids);
-    arrfree(v->suffix_ids);
-    arrfree(v->end_ids);
-    normalizer_free(v->normalizer);
-    pretokenizer_free(v->pretokenizer);
-    free(v->chat_template);
-    free(v->text);
-    memset(v, 0, sizeof *v);
 }
 
 void tokenizer_free(Tokenizer *t) {
@@ -192,7 +155,7 @@ void tokenizer_free(Tokenizer *t) {
     arrfree(t->normalized.list);
     pieces_close(&t->subwords.table);
     free(t->subwords.merges);
-    free(t->subwords.touching);
+    free(t->subwords.neighbors);
     free(t->subwords.prefixes);
     vocab_free(&t->vocab);
     free(t);
@@ -239,77 +202,37 @@ const Piece *tokenizer_piece(const Tokenizer *t, int id) {
     return known_id(t, id) >= 0 ? &t->vocab.pieces[id] : NULL;
 }
 
-// ---- ids
-
-bool encoding_reserve_ids(Encoding *e, size_t n) {
-    if (n <= e->ids_capacity - e->n_ids) return true;
-    size_t capacity = e->n_ids + n + e->n_ids / 2;
-    if (capacity > INT_MAX) return false;
-    int32_t *ids = realloc(e->ids, capacity * sizeof *ids);
-    if (!ids) return false;
-    e->ids = ids;
-    e->ids_capacity = capacity;
-    return true;
-}
-
-void encoding_emit(Encoding *e, int32_t id) {
-    if (id >= 0) e->ids[e->n_ids++] = id;
-    e->after_unknown = false;
-}
-
-void encoding_emit_bytes(Encoding *e, const char *text, int len) {
-    const Subwords *s = e->s;
-    bool all = true, fused = e->after_unknown && s->vocab->fuse_unk;
-    for (int i = 0; i < len; i++) all &= s->byte_ids[(unsigned char)text[i]] != NO_PIECE;
-    for (int i = 0; all && i < len; i++) encoding_emit(e, s->byte_ids[(unsigned char)text[i]]);
-    if (!all && !fused) encoding_emit(e, s->vocab->unk_id);
-    e->after_unknown = !all;
-}
-
 // ---- text to ids
 
 typedef struct {
     const Tokenizer *t;
     Encoding e;
-    Matcher *matcher; // of normalizers and pre-tokenizers
-    bool control;     // find CONTROL tokens
-    bool plain;       // find none at all
-    bool inside;      // at text that goes on after other text
+    Matcher *matcher; // for normalizers and pre-tokenizers
+    bool control;     // TOKENIZE_SPECIAL
+    bool plain;       // TOKENIZE_PLAIN
+    bool inside;      // the text at hand continues other text
 } Job;
 
-typedef int (*StretchVisitor)(Job *j, const char *text, size_t n, bool begins);
-
-static bool holds_mark(const char *text, size_t n) {
-    return memmem(text, n, "\xE2\x96\x81", 3);
-}
-
-static int subwords_encode(Encoding *e, const char *text, size_t n) {
-    if (n > INT_MAX || !encoding_reserve_ids(e, n)) return -1;
-    e->after_unknown = false;
-    switch (e->s->vocab->kind) {
-    case VOCAB_UNIGRAM: return unigram_encode(e, text, (int)n);
-    case VOCAB_WORDPIECE: return wordpiece_encode(e, text, (int)n);
-    default: return bpe_encode(e, text, (int)n);
-    }
-}
+typedef int (*FragmentVisitor)(Job *j, const char *text, size_t n, bool begins);
 
 static int pretoken_encode(void *job, const char *text, size_t n) {
     Job *j = job;
     if (!n) return 0;
-    if (!j->t->vocab.space_mark || !holds_mark(text, n)) return subwords_encode(&j->e, text, n);
+    bool escaped = j->t->vocab.metaspace && memmem(text, n, METASPACE, strlen(METASPACE));
+    if (!escaped) return subwords_encode(&j->e, text, n);
     char *spaces = malloc(n);
     if (!spaces) return -1;
-    size_t len = text_unmark(spaces, text, n);
+    size_t len = spaces_unescape(spaces, text, n);
     int rc = subwords_encode(&j->e, spaces, len);
     free(spaces);
     return rc;
 }
 
-// Normalized text without special tokens.
+// Encodes normalized text between special tokens.
 static int plain_encode(Job *j, const char *text, size_t n, bool begins) {
     const Vocab *v = &j->t->vocab;
     if (!n) return 0;
-    char *copy = NULL; // merges want the space and the text side by side
+    char *copy = NULL; // of the text with its prefix space
     if (v->add_space_prefix && !j->inside) {
         copy = malloc(n + 1);
         if (!copy) return -1;
@@ -324,7 +247,7 @@ static int plain_encode(Job *j, const char *text, size_t n, bool begins) {
     return rc;
 }
 
-// The special tokens in [low, high), which agree up to byte `at`, whose byte there is `byte`.
+// Narrows [low, high), special tokens that agree up to byte `at`, to those whose byte there is `byte`.
 static void specials_narrow(const Special *list, size_t *low, size_t *high, int at, unsigned char byte) {
     for (int upper = 0; upper < 2; upper++) {
         size_t lo = *low, hi = *high;
@@ -339,7 +262,7 @@ static void specials_narrow(const Special *list, size_t *low, size_t *high, int 
     }
 }
 
-// The longest special token at the start of the text; without `control` only USER ones.
+// The longest special token at the start of text[n]; without `control` only USER ones.
 static const Special *special_at(const Job *j, const Specials *s, const char *text, size_t n) {
     const Special *found = NULL;
     size_t low = 0, high = arrlenu(s->list);
@@ -354,24 +277,38 @@ static const Special *special_at(const Job *j, const Specials *s, const char *te
     return found;
 }
 
-static size_t character_before(const char *text, size_t at, uint32_t *c) {
-    size_t begin = at;
-    while (begin && at - begin < 4 && ((unsigned char)text[begin - 1] & 0xC0) == 0x80) begin--;
-    if (begin && at - begin < 4) begin--;
-    if ((size_t)utf8_decode(text + begin, at - begin, c) != at - begin) begin = at - 1, *c = 0xFFFD;
+static bool touches_word(const char *text, size_t n, size_t begin, size_t end) {
+    uint32_t before = 0, after = 0;
+    if (begin) utf8_decode_before(text, begin, &before);
+    if (end < n) utf8_decode(text + end, n - end, &after);
+    return character_is_word(before) || character_is_word(after);
+}
+
+static size_t spaces_before(const char *text, size_t least, size_t begin) {
+    uint32_t c;
+    while (begin > least) {
+        size_t len = (size_t)utf8_decode_before(text, begin, &c);
+        if (!character_is_space(c)) break;
+        begin -= len;
+    }
     return begin;
 }
 
-static bool touches_word(const char *text, size_t n, size_t begin, size_t end) {
+static size_t spaces_behind(const char *text, size_t n, size_t end) {
     uint32_t c;
-    if (begin && (character_before(text, begin, &c), character_is_word(c))) return true;
-    return end < n && (utf8_decode(text + end, n - end, &c), character_is_word(c));
+    while (end < n) {
+        size_t len = (size_t)utf8_decode(text + end, n - end, &c);
+        if (!character_is_space(c)) break;
+        end += len;
+    }
+    return end;
 }
 
-static int specials_split(Job *j, const Specials *s, const char *text, size_t n, bool begins, StretchVisitor visit) {
-    size_t done = 0; // end of the special token before
-    bool any = s->list && !j->plain && (j->control || s->has_user);
-    for (size_t i = 0; any && i < n;) {
+// Splits text at special tokens, visiting the fragments between them. Fragments may be empty.
+static int specials_split(Job *j, const Specials *s, const char *text, size_t n, bool begins, FragmentVisitor visit) {
+    size_t done = 0; // end of the previous special token
+    if (!s->list || j->plain || !(j->control || s->has_user)) return visit(j, text, n, begins);
+    for (size_t i = 0; i < n;) {
         const Special *found = s->starts[(unsigned char)text[i]] ? special_at(j, s, text + i, n - i) : NULL;
         if (!found) {
             i++;
@@ -381,15 +318,8 @@ static int specials_split(Job *j, const Specials *s, const char *text, size_t n,
         size_t begin = i, end = i + (size_t)found->len;
         i = end;
         if ((flags & PIECE_WORD) && touches_word(text, n, begin, end)) continue;
-        uint32_t c;
-        for (size_t at; (flags & PIECE_LSTRIP) && begin > done; begin = at) {
-            at = character_before(text, begin, &c);
-            if (!character_is_space(c)) break;
-        }
-        for (size_t len; (flags & PIECE_RSTRIP) && end < n; end += len) {
-            len = (size_t)utf8_decode(text + end, n - end, &c);
-            if (!character_is_space(c)) break;
-        }
+        if (flags & PIECE_LSTRIP) begin = spaces_before(text, done, begin);
+        if (flags & PIECE_RSTRIP) end = spaces_behind(text, n, end);
         if (visit(j, text + done, begin - done, begins && !done) || !encoding_reserve_ids(&j->e, 1)) return -1;
         encoding_emit(&j->e, found->id);
         j->inside = false;
@@ -398,35 +328,34 @@ static int specials_split(Job *j, const Specials *s, const char *text, size_t n,
     return visit(j, text + done, n - done, begins && !done);
 }
 
-static int stretch_encode(Job *j, const char *text, size_t n, bool begins) {
+static int fragment_encode(Job *j, const char *text, size_t n, bool begins) {
     const Vocab *v = &j->t->vocab;
     if (!n || !v->normalizer) return plain_encode(j, text, n, begins);
-    char *normal = normalizer_run(v->normalizer, j->matcher, text, n, &n);
-    int rc = normal ? specials_split(j, &j->t->normalized, normal, n, begins, plain_encode) : -1;
-    free(normal);
+    char *normalized = normalizer_run(v->normalizer, j->matcher, text, n, &n);
+    int rc = normalized ? specials_split(j, &j->t->normalized, normalized, n, begins, plain_encode) : -1;
+    free(normalized);
     return rc;
 }
 
-// Maximal ill-formed subparts as U+FFFD each, the way TextStream writes them. NULL: no memory.
-static char *text_repair(const Tokenizer *t, const char *text, size_t n, size_t *n_out) {
+// A copy with U+FFFD for each maximal ill-formed subpart. NULL: out of memory.
+static char *text_repair(const char *text, size_t n, size_t *n_out) {
     char *out = malloc(3 * n + 16);
-    TextStream s = {.tokenizer = t};
+    Utf8Stream s = {0};
+    if (!out) return NULL;
     *n_out = 0;
-    for (size_t i = 0; out && i < n; i++) *n_out += textstream_byte(&s, (unsigned char)text[i], out + *n_out);
-    if (out) *n_out += textstream_finish(&s, out + *n_out);
+    for (size_t i = 0; i < n; i++) *n_out += utf8_push(&s, (unsigned char)text[i], out + *n_out);
+    *n_out += utf8_finish(&s, out + *n_out);
     return out;
 }
 
-static bool keeps_bytes(const Tokenizer *t, const char *text, size_t n) {
-    size_t end = n;
-    if (t->vocab.byte_level || t->subwords.has_bytes || t->vocab.kind == VOCAB_SCORE_BPE || !n) return true;
-    return utf8_run(text, n, &end) && end == n;
-}
-
 static int text_encode(Job *j, const char *text, size_t n) {
-    if (keeps_bytes(j->t, text, n)) return specials_split(j, &j->t->raw, text, n, !j->inside, stretch_encode);
-    char *valid = text_repair(j->t, text, n, &n);
-    int rc = valid ? specials_split(j, &j->t->raw, valid, n, !j->inside, stretch_encode) : -1;
+    const Vocab *v = &j->t->vocab;
+    size_t end = n;
+    bool any_bytes = v->byte_level || j->t->subwords.has_bytes || v->kind == VOCAB_SCORE_BPE;
+    bool repair = !any_bytes && !(utf8_run(text, n, &end) && end == n);
+    char *valid = repair ? text_repair(text, n, &n) : NULL;
+    if (repair && !valid) return -1;
+    int rc = specials_split(j, &j->t->raw, repair ? valid : text, n, !j->inside, fragment_encode);
     free(valid);
     return rc;
 }
@@ -460,26 +389,26 @@ int tokenizer_encode(const Tokenizer *t, const char *text, size_t n, unsigned fl
              .plain = flags & TOKENIZE_PLAIN,
              .inside = flags & TOKENIZE_INSIDE};
     int rc = job_run(&j, text, n, flags & TOKENIZE_BOS);
-    bool given_up = rc && j.matcher && matcher_gave_up(j.matcher);
+    bool limited = rc && j.matcher && matcher_limited(j.matcher);
     free(j.e.nodes);
     free(j.e.heap);
-    free(j.e.ways);
+    free(j.e.lattice);
     matcher_close(j.matcher);
     if (rc) {
         free(j.e.ids);
         return fail(err, errlen, "text of %zu bytes: %s", n,
-                    given_up ? "a pattern of the vocabulary takes too long" : "out of memory while tokenizing");
+                    limited ? "a regular expression of the tokenizer takes too long"
+                            : "out of memory while tokenizing");
     }
     int32_t *fitting = realloc(j.e.ids, (j.e.n_ids + 1) * sizeof *fitting);
     *ids = fitting ? fitting : j.e.ids;
     return (int)j.e.n_ids;
 }
 
-size_t textstream_room(const Tokenizer *t) {
-    return 3 * (size_t)t->max_len + 16;
+bool tokenizer_adds_space(const Tokenizer *t) {
+    return t->vocab.add_space_prefix || t->vocab.drop_space_prefix;
 }
 
-TextStream textstream_start(const Tokenizer *t, bool at_start) {
-    return (TextStream){.tokenizer = t,
-                        .at_start = at_start && (t->vocab.add_space_prefix || t->vocab.drop_space_prefix)};
+int tokenizer_longest(const Tokenizer *t) {
+    return t->max_len;
 }

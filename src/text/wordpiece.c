@@ -1,11 +1,11 @@
-// wordpiece: see subword.h. Pieces that begin a word begin with a space in the table; those that continue one do not.
+// wordpiece: longest match first. In the table, pieces that begin a word have a leading space. See subword.h.
 #include "subword.h"
 
 #include "utf8.h"
 
 #include <string.h>
 
-enum { MAX_WORD_CHARS = 100 }; // longer words are unknown, as in BERT's own tokenizer
+enum { MAX_WORD_CHARS = 100 }; // longer words are unknown, as in BERT
 
 static int count_characters(const char *text, int n) {
     int count = 0;
@@ -13,7 +13,7 @@ static int count_characters(const char *text, int n) {
     return count;
 }
 
-// The longest piece that text[0..n) begins with; `word` is room for a space and the text.
+// The longest piece that is a prefix of text[n], and its length in the text; `word` has room for a space and the text.
 static int32_t longest_piece(const Subwords *s, const char *text, int n, bool begins, char *word, int *len) {
     int most = s->table.max_len - begins;
     if (n > most) n = most;

@@ -6,24 +6,14 @@
 #include "chat.h"
 #include "utf8.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <stb/stb_ds.h>
-
+#include "../make_marked.h"
 #include "fuzz.h"
 
-static const char *const templates[] = {
-    "<|im_start|>",
-    "<|user|><|end|><|assistant|>",
-    "<start_of_turn>",
-    "bos_token + '[INST] ' <<SYS>>",
-    "'[INST]' '[/INST]'",
-    "<|start|><|channel|>",
-    "'<|im_start|>assistant\n<think>\n'",
-    "'<|im_start|>system\nOwn.<|im_end|>\n'",
-};
+// clang-format off
+static const char *const templates[] = {"<|im_start|>", "<|user|><|end|><|assistant|>", "<start_of_turn>",
+    "bos_token + '[INST] ' <<SYS>>", "'[INST]' '[/INST]'", "<|start|><|channel|>",
+    "'<|im_start|>assistant\n<think>\n'", "'<|im_start|>system\nOwn.<|im_end|>\n'"};
+// clang-format on
 static const char *const marks[] = {
     "<|im_start|>",    "<|im_end|>",    "<|user|>", "<|end|>",    "<|assistant|>", "<|system|>",
     "<start_of_turn>", "<end_of_turn>", "[INST]",   "[/INST]",    "<|start|>",     "<|message|>",
@@ -31,25 +21,10 @@ static const char *const marks[] = {
 };
 enum { N_TEMPLATES = sizeof templates / sizeof *templates, N_MARKS = sizeof marks / sizeof *marks };
 
-static void put_piece(Vocab *v, const char *text, TokenType type) {
-    Piece p = {.text = text, .len = (int)strlen(text), .score = -(float)arrlen(v->pieces), .type = type};
-    arrput(v->pieces, p);
-}
-
 static Tokenizer *make_tokenizer(unsigned kind) {
-    static char bytes[256][8];
-    Vocab v = {.bos_id = 1, .eos_id = 2, .unk_id = 0, .add_space_prefix = kind & 1};
-    put_piece(&v, "<unk>", TOKEN_UNKNOWN);
-    put_piece(&v, "<s>", TOKEN_CONTROL);
-    put_piece(&v, "</s>", TOKEN_CONTROL);
-    for (int b = 0; b < 256; b++) {
-        snprintf(bytes[b], sizeof bytes[b], "<0x%02X>", (unsigned)b);
-        put_piece(&v, bytes[b], TOKEN_BYTE);
-    }
     static const char *const words[] = {" ", "<", "|", "i", "m", "im", "<|", "|>", "<|im", "\n", "\n\n", " ["};
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++) put_piece(&v, words[i], TOKEN_NORMAL);
-    for (int i = 0; i < N_MARKS; i++) put_piece(&v, marks[i], kind & 2 ? TOKEN_USER : TOKEN_CONTROL);
-    return tokenizer_new(&v, NULL, 0);
+    return make_marked(words, sizeof words / sizeof *words, marks, N_MARKS, kind & 2 ? TOKEN_USER : TOKEN_CONTROL,
+                       kind & 1);
 }
 
 // The control tokens of a conversation that says this text three times, and ChatML's marks of any type.

@@ -10,6 +10,7 @@
 //   ASAN_OPTIONS=quarantine_size_mb=1:malloc_context_size=0 fuzz_gguf -max_len=200 CORPUS
 #include "decoder.h"
 #include "load.h"
+#include "textstream.h"
 #include "quant.h"
 
 #include "../make_gguf.h"
@@ -19,11 +20,6 @@ enum { FILE_MAX = 1 << 16 };
 
 static volatile float sink;
 static char path[] = "fuzz.gguf";
-
-static void require_line(const char *err) {
-    REQUIRE(!strncmp(err, "fuzz.gguf: ", 11) && err[11]);
-    for (const char *c = err; *c; c++) REQUIRE((unsigned char)*c >= ' ' && *c != 0x7f);
-}
 
 // ---- what was loaded
 
@@ -61,7 +57,7 @@ static void check_model(Model *m, const uint8_t *bytes, size_t size) {
     check_tensors(&m->weights, bytes, size);
     Decoder d;
     if (decoder_bind(&d, m, err, sizeof err)) {
-        require_line(err);
+        require_line(err, "fuzz.gguf");
         return;
     }
     REQUIRE(weights_count(&m->weights) == 2 + !c->tied + 9 * (size_t)c->n_layers);
@@ -105,7 +101,7 @@ static int load(const uint8_t *bytes, size_t size, const uint8_t *text, size_t n
         check_vocab(&v, text, n_text);
     } else {
         REQUIRE(rc == -1 && !v.pieces && !v.text);
-        require_line(err);
+        require_line(err, "fuzz.gguf");
     }
     rc = load_gguf_file(&m, &file, err, sizeof err);
     REQUIRE(!file.data && !file.path && !file.size);
@@ -115,20 +111,12 @@ static int load(const uint8_t *bytes, size_t size, const uint8_t *text, size_t n
         weights_free(&m.weights);
     } else {
         REQUIRE(rc == -1 && !m.weights.files && !m.weights.table && !m.config.dim);
-        require_line(err);
+        require_line(err, "fuzz.gguf");
     }
     return loaded;
 }
 
 // ---- a model from the input
-
-typedef struct {
-    const uint8_t *at, *end;
-} Input;
-
-static unsigned next(Input *in, unsigned most) {
-    return in->at < in->end ? *in->at++ % (most + 1) : 0;
-}
 
 static const struct {
     uint32_t number;

@@ -9,6 +9,7 @@
 //   clang -O2 -fsanitize=fuzzer,address,undefined -fno-sanitize-coverage=trace-cmp -fno-sanitize-recover=all ...
 //   ASAN_OPTIONS=quarantine_size_mb=1:malloc_context_size=0 fuzz_hf -max_len=200 CORPUS
 #include "decoder.h"
+#include "load.h"
 
 #include "../make_family.h"
 #include "fuzz.h"
@@ -53,31 +54,32 @@ static void open_models(void) {
     }
 }
 
-static void require_line(const char *err) {
-    REQUIRE(!strncmp(err, "fuzz.config.json: ", 18) || !strncmp(err, "fuzz.safetensors: ", 18));
-    for (const char *c = err; *c; c++) REQUIRE((unsigned char)*c >= ' ' && *c != 0x7f);
-}
-
 // ---- one model
 
 // A few tokens at once, then one more. False where a logit is not finite.
 static bool compute(const Decoder *d, int n_ctx) {
     static const int32_t tokens[N_FED + 1] = {1, 3, 0, 2, 3, 1};
-    const Config *c = &d->config;
+    const Config *c = decoder_config(d);
     char err[256] = "";
-    DecoderState s = {0};
-    KvCache *cache = decoder_cache_open(d, KV_F32, 0, 0, err, sizeof err);
-    REQUIRE(cache && !decoder_state_open(&s, d, n_ctx, 1, err, sizeof err));
-    REQUIRE(!decoder_state_reserve(&s, d, N_FED, err, sizeof err) &&
-            !kvcache_reserve(cache, N_FED + 1, err, sizeof err));
-    decoder_forward(d, &s, cache, tokens, N_FED, NULL, NULL);
-    kvcache_advance(cache, N_FED);
-    decoder_forward(d, &s, cache, tokens + N_FED, 1, NULL, NULL);
+    Compute compute;
+    Memory memory;
+    Workspace work = {.compute = &compute};
+    MemoryOptions options = {.kv = KV_DTYPE_F32, .n_ctx = n_ctx, .rope_factors = d->rope_factors};
+    float *logits = malloc(sizeof *logits * (size_t)c->vocab_size);
+    REQUIRE(logits && !compute_open(&compute, 1, err, sizeof err));
+    REQUIRE(!memory_open(&memory, c, &options, NULL, err, sizeof err));
+    REQUIRE(!workspace_reserve(&work, c, N_FED, err, sizeof err) && !memory_reserve(&memory, N_FED + 1, err, sizeof err));
+    decoder_forward(d, &work, &(DecoderSegment){.memory = &memory, .tokens = tokens, .n = N_FED}, 1, NULL);
+    memory_advance(&memory, N_FED);
+    DecoderSegment one = {.memory = &memory, .tokens = tokens + N_FED, .n = 1, .logits = logits};
+    decoder_forward(d, &work, &one, 1, NULL);
     bool finite = true;
-    for (int i = 0; i < c->vocab_size; i++) finite &= isfinite(s.logits[i]) != 0;
-    sink = s.logits[0];
-    decoder_state_close(&s);
-    kvcache_close(cache);
+    for (int i = 0; i < c->vocab_size; i++) finite &= isfinite(logits[i]) != 0;
+    sink = logits[0];
+    free(logits);
+    workspace_close(&work);
+    memory_close(&memory);
+    compute_close(&compute);
     return finite;
 }
 
@@ -98,7 +100,7 @@ static bool load(const char *config, size_t n_config, int which, const uint8_t *
     Decoder d;
     File file = {.path = path, .data = patched, .size = models[which].n_file, .borrowed = true};
     if (settings_parse(&s, "fuzz.config.json", config, n_config, err, sizeof err)) {
-        require_line(err);
+        require_line(err, "fuzz.config.json");
         return false;
     }
     int rc = patched ? load_safetensors_file(&w, &file, err, sizeof err) : 0;
@@ -108,11 +110,11 @@ static bool load(const char *config, size_t n_config, int which, const uint8_t *
     REQUIRE(!w.files && !w.table && !w.copies);
     if (!rc && decoder_bind(&d, &m, err, sizeof err)) {
         weights_free(&m.weights);
-        REQUIRE(!d.layers && !d.experts);
+        REQUIRE(!d.stack.layers);
         rc = -1;
     }
     if (rc) {
-        require_line(err);
+        require_line(err, strncmp(err, "fuzz.s", 6) ? "fuzz.config.json" : "fuzz.safetensors");
         return false;
     }
     *finite = compute(&d, n_ctx);
@@ -123,89 +125,23 @@ static bool load(const char *config, size_t n_config, int which, const uint8_t *
 
 // ---- settings from the input
 
-typedef struct {
-    const uint8_t *at, *end;
-} Input;
-
-static unsigned next(Input *in, unsigned most) {
-    return in->at < in->end ? *in->at++ % (most + 1) : 0;
-}
-
-static const char *const keys[] = {"model_type",
-                                   "hidden_size",
-                                   "n_embd",
-                                   "num_hidden_layers",
-                                   "n_layer",
-                                   "num_attention_heads",
-                                   "n_head",
-                                   "num_key_value_heads",
-                                   "vocab_size",
-                                   "max_position_embeddings",
-                                   "n_positions",
-                                   "head_dim",
-                                   "rms_norm_eps",
-                                   "layer_norm_eps",
-                                   "layer_norm_epsilon",
-                                   "norm_epsilon",
-                                   "intermediate_size",
-                                   "n_inner",
-                                   "hidden_act",
-                                   "hidden_activation",
-                                   "activation_function",
-                                   "swiglu_limit",
-                                   "num_local_experts",
-                                   "num_experts",
-                                   "num_experts_per_tok",
-                                   "experts_per_token",
-                                   "moe_intermediate_size",
-                                   "shared_expert_intermediate_size",
-                                   "norm_topk_prob",
-                                   "decoder_sparse_step",
-                                   "mlp_only_layers",
-                                   "use_bias",
-                                   "attention_bias",
-                                   "mlp_bias",
-                                   "qkv_bias",
-                                   "rope_theta",
-                                   "rotary_emb_base",
-                                   "rope_local_base_freq",
-                                   "partial_rotary_factor",
-                                   "rotary_pct",
-                                   "rope_scaling",
-                                   "rope_parameters",
-                                   "original_max_position_embeddings",
-                                   "sliding_window",
-                                   "use_sliding_window",
-                                   "layer_types",
-                                   "sliding_window_pattern",
-                                   "no_rope_layers",
-                                   "no_rope_layer_interval",
-                                   "query_pre_attn_scalar",
-                                   "attn_logit_softcapping",
-                                   "final_logit_softcapping",
-                                   "clip_qkv",
-                                   "use_parallel_residual",
-                                   "tie_word_embeddings",
-                                   "quantization_config",
-                                   "is_causal"};
-static const char *const rope_keys[] = {"type",
-                                        "rope_type",
-                                        "factor",
-                                        "original_max_position_embeddings",
-                                        "low_freq_factor",
-                                        "high_freq_factor",
-                                        "beta_fast",
-                                        "beta_slow",
-                                        "truncate",
-                                        "attention_factor",
-                                        "mscale",
-                                        "mscale_all_dim",
-                                        "long_factor",
-                                        "short_factor",
-                                        "rope_theta",
-                                        "partial_rotary_factor",
-                                        "full_attention",
-                                        "sliding_attention"};
+// clang-format off
+static const char *const keys[] = {"model_type", "hidden_size", "n_embd", "num_hidden_layers", "n_layer",
+    "num_attention_heads", "n_head", "num_key_value_heads", "vocab_size", "max_position_embeddings", "n_positions",
+    "head_dim", "rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "intermediate_size",
+    "n_inner", "hidden_act", "hidden_activation", "activation_function", "swiglu_limit", "num_local_experts",
+    "num_experts", "num_experts_per_tok", "experts_per_token", "moe_intermediate_size",
+    "shared_expert_intermediate_size", "norm_topk_prob", "decoder_sparse_step", "mlp_only_layers", "use_bias",
+    "attention_bias", "mlp_bias", "qkv_bias", "rope_theta", "rotary_emb_base", "rope_local_base_freq",
+    "partial_rotary_factor", "rotary_pct", "rope_scaling", "rope_parameters", "original_max_position_embeddings",
+    "sliding_window", "use_sliding_window", "layer_types", "sliding_window_pattern", "no_rope_layers",
+    "no_rope_layer_interval", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping",
+    "clip_qkv", "use_parallel_residual", "tie_word_embeddings", "quantization_config", "is_causal"};
+static const char *const rope_keys[] = {"type", "rope_type", "factor", "original_max_position_embeddings",
+    "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "truncate", "attention_factor", "mscale",
+    "mscale_all_dim", "long_factor", "short_factor", "rope_theta", "partial_rotary_factor", "full_attention",
+    "sliding_attention"};
+// clang-format on
 static const char *const values[] = {
     "0",
     "1",

@@ -43,7 +43,7 @@ static void check_tensor(const Model *m, const char *name, int64_t rows, int64_t
 
 static void check_loaded(const Model *m) {
     const Config *c = &m->config;
-    int64_t dim = c->dim, hidden = c->hidden_dim, kv_dim = (int64_t)c->n_kv_heads * c->head_dim;
+    int64_t dim = c->dim, hidden = c->hidden_dim, kv_dim = (int64_t)c->kinds[0].n_kv_heads * c->kinds[0].k_dim;
     const struct {
         const char *kind;
         int64_t rows, cols;
@@ -76,7 +76,7 @@ static int load(uint8_t *bytes, size_t size) {
         weights_free(&m.weights);
     } else {
         REQUIRE(rc == -1 && !m.weights.files && !m.weights.table && !m.config.dim);
-        REQUIRE(!strncmp(err, "fuzz.bin: ", 10) && err[10] && !strchr(err, '\n'));
+        require_line(err, "fuzz.bin");
     }
     return rc;
 }

@@ -3,7 +3,7 @@
 // The first byte chooses: raw bytes as the file, or a file whose counts, tokens and rows come from the input, with one
 // byte written otherwise or none. Of what is read, every row lies in the file and is a distribution, or one line says
 // why not; the file that nothing was done to is read, and matches its own tokens.
-#include "../../tools/logits_file.h"
+#include "logits_file.h"
 
 #include "fuzz.h"
 
@@ -14,16 +14,11 @@ enum { FILE_MAX = 1 << 12, HEAD = 24 };
 
 static char path[] = "fuzz.logits";
 
-static void require_line(const char *err) {
-    REQUIRE(!strncmp(err, "fuzz.logits: ", 13) && err[13]);
-    for (const char *c = err; *c; c++) REQUIRE((unsigned char)*c >= ' ' && *c != 0x7f);
-}
-
 static void check_row(const LogitsFile *l, uint64_t i) {
     char err[256] = "";
     LogitsRow row;
     if (logits_row(l, i, &row, err, sizeof err)) {
-        require_line(err);
+        require_line(err, "fuzz.logits");
         return;
     }
     double sum = 0;
@@ -39,7 +34,7 @@ static bool check_file(const uint8_t *bytes, size_t size) {
     File f = {.path = path, .data = bytes, .size = size, .borrowed = true};
     LogitsFile l;
     if (logits_read(&l, &f, err, sizeof err)) {
-        require_line(err);
+        require_line(err, "fuzz.logits");
         return false;
     }
     uint64_t rows = (uint64_t)l.n_chunks * (uint64_t)logits_scored(l.n_ctx);
@@ -48,7 +43,7 @@ static bool check_file(const uint8_t *bytes, size_t size) {
                           sizeof err));
     REQUIRE(logits_match(&l, (const int32_t *)(const void *)(bytes + HEAD), l.n_vocab + 1, l.n_ctx, l.n_chunks, err,
                          sizeof err) == -1);
-    require_line(err);
+    require_line(err, "fuzz.logits");
     return true;
 }
 

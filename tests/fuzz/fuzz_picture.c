@@ -26,15 +26,8 @@ typedef struct {
     size_t n;
 } Made;
 
-typedef struct {
-    const uint8_t *data;
-    size_t n;
-} Input;
-
 static uint8_t take(Input *in) {
-    if (!in->n) return 0;
-    in->n--;
-    return *in->data++;
+    return (uint8_t)next(in, 255);
 }
 
 static void put(Made *m, const void *bytes, size_t n) {
@@ -104,7 +97,7 @@ static size_t png_rows(Input *in, uint8_t *rows, int width, int height, int bits
     size_t row = ((size_t)width * bits + 7) / 8, n = 0;
     for (int y = 0; y < height; y++) {
         rows[n++] = take(in) % 5;
-        for (size_t i = 0; i < row; i++) rows[n++] = in->n ? take(in) : (uint8_t)(i * 37);
+        for (size_t i = 0; i < row; i++) rows[n++] = in->at < in->end ? take(in) : (uint8_t)(i * 37);
     }
     return n;
 }
@@ -135,7 +128,7 @@ static void on_jpeg(void *user, void *data, int n) {
 static void make_jpeg(Made *m, Input *in, int width, int height) {
     uint8_t pixels[48 * 48 * 3];
     int channels = take(in) & 1 ? 3 : 1, quality = take(in) % 100 + 1;
-    for (int i = 0; i < width * height * channels; i++) pixels[i] = in->n ? take(in) : (uint8_t)(i * 5);
+    for (int i = 0; i < width * height * channels; i++) pixels[i] = in->at < in->end ? take(in) : (uint8_t)(i * 5);
     REQUIRE(stbi_write_jpg_to_func(on_jpeg, m, width, height, channels, pixels, quality));
 }
 
@@ -156,7 +149,7 @@ static void make_bmp(Made *m, Input *in, int width, int height) {
     put(m, zeros, 24);
     for (int i = 0; i < colours; i++) put_number(m, (uint32_t)i * 0x10305, 4, false);
     for (size_t i = 0; i < row * height; i++) {
-        uint8_t b = in->n ? take(in) : (uint8_t)i;
+        uint8_t b = in->at < in->end ? take(in) : (uint8_t)i;
         put(m, &b, 1);
     }
 }
@@ -167,7 +160,7 @@ static void make_ppm(Made *m, Input *in, int width, int height) {
     int n = snprintf(header, sizeof header, "P%c %d\n%d 255\n", channels == 3 ? '6' : '5', width, height);
     put(m, header, (size_t)n);
     for (int i = 0; i < width * height * channels; i++) {
-        uint8_t b = in->n ? take(in) : (uint8_t)i;
+        uint8_t b = in->at < in->end ? take(in) : (uint8_t)i;
         put(m, &b, 1);
     }
 }
@@ -196,7 +189,7 @@ static void try_idx(Input *in) {
     int fd = memfd_create("fuzz", MFD_CLOEXEC);
     char path[64], err[256] = "";
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    REQUIRE(fd >= 0 && write(fd, in->data, in->n) == (ssize_t)in->n);
+    REQUIRE(fd >= 0 && write(fd, in->at, (size_t)(in->end - in->at)) == in->end - in->at);
     IdxImages images;
     IdxLabels labels;
     int rc = idx_read_images(&images, path, err, sizeof err);
@@ -214,13 +207,13 @@ static void try_idx(Input *in) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < 2) return 0;
-    Input in = {.data = data + 1, .n = size - 1};
+    Input in = {data + 1, data + size};
     int kind = data[0] % 8;
     Picture p;
     if (kind < 5) try_made(kind % 4, &in);
     else if (kind == 5) try_idx(&in);
     else {
-        read_picture(in.data, in.n, kind == 6 ? 1 : 3, &p);
+        read_picture(in.at, size - 1, kind == 6 ? 1 : 3, &p);
         picture_free(&p);
     }
     return 0;

@@ -29,17 +29,12 @@ static const struct {
 } known[] = {
     {"F32", DTYPE_F32, 4},    {"F16", DTYPE_F16, 2},       {"BF16", DTYPE_BF16, 2},     {"F64", DTYPE_OTHER, 8},
     {"I64", DTYPE_OTHER, 8},  {"I32", DTYPE_OTHER, 4},     {"I16", DTYPE_OTHER, 2},     {"I8", DTYPE_OTHER, 1},
-    {"U64", DTYPE_OTHER, 8},  {"U32", DTYPE_OTHER, 4},     {"U16", DTYPE_OTHER, 2},     {"U8", DTYPE_OTHER, 1},
+    {"U64", DTYPE_OTHER, 8},  {"U32", DTYPE_OTHER, 4},     {"U16", DTYPE_OTHER, 2},     {"U8", DTYPE_U8, 1},
     {"BOOL", DTYPE_OTHER, 1}, {"F8_E4M3", DTYPE_OTHER, 1}, {"F8_E5M2", DTYPE_OTHER, 1},
 };
 enum { N_KNOWN = sizeof known / sizeof *known };
 
 static volatile uint8_t sink;
-
-static void require_line(const char *err) {
-    REQUIRE(!strncmp(err, "fuzz.safetensors: ", 18) && err[18]);
-    for (const char *c = err; *c; c++) REQUIRE((unsigned char)*c >= ' ' && *c != 0x7f);
-}
 
 // -- the rules again
 
@@ -131,14 +126,14 @@ static void check_lookups(Weights *w, const char *name, const Tensor *t) {
     memcpy(other, t->shape, sizeof t->shape);
     REQUIRE(weights_get_shape(w, name, DTYPE_BIT(t->dtype), t->shape, t->n_dims, err, sizeof err) == t);
     REQUIRE(!weights_get_shape(w, name, ~DTYPE_BIT(t->dtype), t->shape, t->n_dims, err, sizeof err));
-    require_line(err);
+    require_line(err, "fuzz.safetensors");
     REQUIRE(!weights_get_shape(w, name, ~0u, other, t->n_dims + 1, err, sizeof err));
-    require_line(err);
+    require_line(err, "fuzz.safetensors");
     other[t->n_dims - 1]++;
     REQUIRE(!weights_floats(w, name, other, t->n_dims, err, sizeof err));
-    require_line(err);
+    require_line(err, "fuzz.safetensors");
     const float *v = weights_floats(w, name, t->shape, t->n_dims, err, sizeof err);
-    REQUIRE(!v == (t->dtype == DTYPE_OTHER));
+    REQUIRE(!v == (t->dtype == DTYPE_OTHER || t->dtype == DTYPE_U8));
     if (!v) return;
     REQUIRE((uintptr_t)v % sizeof *v == 0);
     uint8_t last[sizeof *v];
@@ -175,7 +170,7 @@ static int load_into(Weights *w, const uint8_t *bytes, size_t n) {
     REQUIRE(!file.data && !file.path && !file.size);
     if (!rc) return 0;
     REQUIRE(rc == -1 && !w->files && !w->table && !w->copies);
-    require_line(err);
+    require_line(err, "fuzz.safetensors");
     return rc;
 }
 
@@ -206,7 +201,7 @@ static void ask_settings(const char *text, size_t n) {
     Settings s;
     if (settings_parse(&s, "fuzz.safetensors", text, n, err, sizeof err)) {
         REQUIRE(!s.object);
-        require_line(err);
+        require_line(err, "fuzz.safetensors");
         return;
     }
     const char *key;
@@ -216,48 +211,23 @@ static void ask_settings(const char *text, size_t n) {
         int least = settings_int(&s, key, 3, 1000, 0);
         REQUIRE((least >= 3 && least <= 1000) || s.failed);
         REQUIRE(number >= -1 && number <= 1e6);
-        sink = (uint8_t)(sink + *settings_text(&s, key, NULL) + settings_bool(&s, key, false));
+        sink = (uint8_t)(sink + *settings_string(&s, key, NULL) + settings_bool(&s, key, false));
         settings_numbers(&s, key, 3, three);
         Settings inner = settings_object(&s, key);
         settings_int(&inner, "dtype", 0, 9, -1);
-        if (s.failed || inner.failed) require_line(err);
+        if (s.failed || inner.failed) require_line(err, "fuzz.safetensors");
     }
     settings_free(&s);
 }
 
 // -- a header from the input
 
-typedef struct {
-    const uint8_t *at, *end;
-} Input;
-
-static unsigned next(Input *in, unsigned most) {
-    return in->at < in->end ? *in->at++ % (most + 1) : 0;
-}
-
 // What a patch puts in place of a number.
-static const char *const odd_numbers[] = {"-1",
-                                          "0",
-                                          "1",
-                                          "2",
-                                          "4",
-                                          "8",
-                                          "3.0",
-                                          "\"1\"",
-                                          "null",
-                                          "[]",
-                                          "4294967296",
-                                          "2147483648",
-                                          "65536",
-                                          "4611686018427387904",
-                                          "9223372036854775807",
-                                          "9223372036854775808",
-                                          "18446744073709551615",
-                                          "1e3",
-                                          "true",
-                                          "1,1",
-                                          "",
-                                          "-0"};
+// clang-format off
+static const char *const odd_numbers[] = {"-1", "0", "1", "2", "4", "8", "3.0", "\"1\"", "null", "[]", "4294967296",
+    "2147483648", "65536", "4611686018427387904", "9223372036854775807", "9223372036854775808",
+    "18446744073709551615", "1e3", "true", "1,1", "", "-0"};
+// clang-format on
 enum { N_ODD = sizeof odd_numbers / sizeof *odd_numbers };
 
 typedef struct {

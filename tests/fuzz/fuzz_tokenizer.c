@@ -7,7 +7,7 @@
 // 25,000 inputs a second on one core:
 //   clang -O2 -fsanitize=fuzzer,address,undefined -fno-sanitize-coverage=trace-cmp -fno-sanitize-recover=all ...
 //   ASAN_OPTIONS=quarantine_size_mb=1:malloc_context_size=0 fuzz_tokenizer -entropic=0 -max_len=200 CORPUS
-#include "tokenizer.h"
+#include "textstream.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -5,6 +5,7 @@
 // as Vocab promises, when ids are not of the vocabulary, when text makes a token that it must not, and when decoding
 // gives anything but valid UTF-8.
 #include "load.h"
+#include "textstream.h"
 #include "utf8.h"
 #include "vocab_json.h"
 
@@ -47,38 +48,11 @@ static const char *const documents[] = {
 };
 enum { N_DOCUMENTS = sizeof documents / sizeof *documents };
 
-static const char *const odd[] = {"\"",
-                                  "\\",
-                                  "{",
-                                  "}",
-                                  "[",
-                                  "]",
-                                  ",",
-                                  ":",
-                                  "0",
-                                  "9",
-                                  "-",
-                                  ".5",
-                                  "1e9",
-                                  "null",
-                                  "true",
-                                  "\"a\"",
-                                  "\"a\":7",
-                                  "\\u0120",
-                                  "\\ud83d\\ude00",
-                                  "\xC3",
-                                  "\xFF",
-                                  " ",
-                                  "[[",
-                                  "}}",
-                                  "(a*)*",
-                                  "\\\\s",
-                                  "\"Isolated\"",
-                                  "\"Removed\"",
-                                  "\"Contiguous\"",
-                                  "\"NFKD\"",
-                                  "\"Lowercase\"",
-                                  "\"Whitespace\""};
+// clang-format off
+static const char *const odd[] = {"\"", "\\", "{", "}", "[", "]", ",", ":", "0", "9", "-", ".5", "1e9", "null",
+    "true", "\"a\"", "\"a\":7", "\\u0120", "\\ud83d\\ude00", "\xC3", "\xFF", " ", "[[", "}}", "(a*)*", "\\\\s",
+    "\"Isolated\"", "\"Removed\"", "\"Contiguous\"", "\"NFKD\"", "\"Lowercase\"", "\"Whitespace\""};
+// clang-format on
 enum { N_ODD = sizeof odd / sizeof *odd };
 
 static bool all_valid(const char *text, size_t n) {
@@ -120,7 +94,7 @@ static void load(const char *json, size_t size, const char *text, size_t n_text)
     if (rc) {
         static const Vocab nothing;
         REQUIRE(rc == -1 && !memcmp(&v, &nothing, sizeof v));
-        REQUIRE(!strncmp(err, "fuzz.json: ", 11) && err[11] && !strchr(err, '\n'));
+        require_line(err, "fuzz.json");
         return;
     }
     int n = (int)arrlen(v.pieces);

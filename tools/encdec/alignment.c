@@ -1,7 +1,7 @@
 // alignment: see alignment.h.
 //
-// The layout is computed once, in pixels, from the widths of the labels; a surface then draws its boxes and texts,
-// either as SVG elements or into a picture.
+// The layout is computed in pixels from the widths of the labels; a surface draws its boxes and texts, either as SVG
+// elements or into a picture.
 #include "alignment.h"
 
 #include "file.h"
@@ -15,7 +15,7 @@
 #include <string.h>
 
 enum {
-    WIDTH = 900, // what the layout aims at, pixels
+    WIDTH = 900, // of the drawing, about; pixels
     MARGIN = 24,
     LABEL_GAP = 7,   // between labels and cells
     PANEL_GAP = 26,  // between panels
@@ -28,7 +28,7 @@ enum {
     MAX_CELL = 46,
     MIN_CELL = 15, // of the large panel
     MIN_SMALL_CELL = 4,
-    ENOUGH_SMALL_CELL = 8, // below it the drawing grows downward
+    ENOUGH_SMALL_CELL = 8, // the drawing grows downward to reach it
     LABELLED_CELL = 12,    // a smaller cell has no label
     MAX_ACROSS = 16,       // small panels in a row
     LEGEND_STEPS = 60,
@@ -41,10 +41,8 @@ typedef uint8_t Colour[3];
 
 static const Colour paper = {255, 255, 255}, ink = {31, 41, 51}, grey = {95, 107, 118}, line = {222, 227, 232};
 
-// ---- surfaces
-
 typedef struct {
-    FILE *svg; // one of the two
+    FILE *svg; // one of the two, the other is NULL
     Picture *png;
 } Surface;
 
@@ -60,7 +58,7 @@ static void draw_box(const Surface *s, int x, int y, int width, int height, cons
 // U+10FFFF).
 static uint32_t next_point(const char **text) {
     const unsigned char *b = (const unsigned char *)*text;
-    int n = b[0] < 0x80 ? 1 : b[0] >= 0xc2 && b[0] < 0xe0 ? 2 : b[0] >= 0xe0 && b[0] < 0xf0 ? 3 : 4;
+    int n = 1 + (b[0] >= 0x80) + (b[0] >= 0xe0) + (b[0] >= 0xf0);
     uint32_t point = n == 1 ? b[0] : b[0] & (0xffu >> (n + 1));
     bool good = b[0] < 0x80 || (b[0] >= 0xc2 && b[0] < 0xf5);
     for (int i = 1; good && i < n; i++) {
@@ -119,7 +117,8 @@ static void draw_text(const Surface *s, int x, int y, int size, Anchor anchor, b
     char ascii[LABEL_BYTES];
     if (s->png) {
         int scale = font_scale(size), half = (7 * scale + 1) / 2, width = text_width(s, text, size);
-        int left = x - (anchor == MIDDLE ? width / 2 : anchor == END ? width - scale : 0);
+        int left = anchor == MIDDLE ? x - width / 2 : x;
+        if (anchor == END) left = x - width + scale;
         ascii_text(ascii, text);
         if (upward) picture_text(s->png, x - half, y, scale, true, c, ascii);
         else picture_text(s->png, left, y - half, scale, false, c, ascii);
@@ -135,20 +134,11 @@ static void draw_text(const Surface *s, int x, int y, int size, Anchor anchor, b
     fputs("</text>\n", s->svg);
 }
 
-// ---- layout
-
-typedef struct {
-    const char *const *out, *const *in;
-    int n_out, n_in;
-    const AlignmentMap *maps;
-    int n_maps;
-} Alignment;
-
 // How one kind of panel is drawn; all lengths in pixels.
 typedef struct {
     int cell;                   // side of a square
     int title_size, label_size; // fonts; label_size 0: no labels
-    bool upward;                // labels of the columns stand on end
+    bool upward;                // labels of the columns are rotated
     int left, top;              // from the panel's corner to its first cell
     int width, height;
 } Panel;
@@ -169,7 +159,8 @@ static int widest(const Surface *s, const char *const *labels, int n, int size) 
 }
 
 static int clamp(int v, int least, int most) {
-    return v < least ? least : v > most ? most : v;
+    if (v < least) return least;
+    return v > most ? most : v;
 }
 
 static Panel panel_of(const Surface *s, const Alignment *a, int cell, bool large) {
@@ -184,7 +175,8 @@ static Panel panel_of(const Surface *s, const Alignment *a, int cell, bool large
         p.top += (p.upward ? over : p.label_size) + LABEL_GAP;
     }
     p.width = a->n_in * cell + 1; // a grid line closes it
-    for (int m = large ? 0 : 1; m < (large ? 1 : a->n_maps); m++) {
+    int first = large ? 0 : 1, end = large ? 1 : a->n_maps;
+    for (int m = first; m < end; m++) {
         int title = text_width(s, a->maps[m].title, p.title_size);
         if (title > p.width) p.width = title;
     }
@@ -203,8 +195,8 @@ static int fit_cells(const Surface *s, const Alignment *a, int across, int most,
     return 0;
 }
 
-// The number of small panels in a row that lets their cells be largest beside the large panel, or lower than it ends
-// where many maps need that.
+// Chooses the number of small panels in a row for the largest cells beside the large panel; with many maps, the grid
+// may extend below it.
 static void choose_grid(Layout *l, const Surface *s, const Alignment *a) {
     int n = a->n_maps - 1, room = WIDTH - 2 * MARGIN - l->large.width, best = 0;
     int most = clamp(l->large.cell * 2 / 3, MIN_SMALL_CELL, MAX_CELL);
@@ -239,9 +231,7 @@ static Layout layout_of(const Surface *s, const Alignment *a) {
     return l;
 }
 
-// ---- drawing
-
-// White to a deep blue, through shades of even lightness steps.
+// White to dark blue, in even steps of lightness.
 static void shade(Colour c, float v) {
     static const Colour stops[] = {{255, 255, 255}, {163, 200, 229}, {72, 136, 193}, {24, 85, 147}, {8, 40, 92}};
     int last = (int)(sizeof stops / sizeof *stops) - 1;
@@ -350,15 +340,13 @@ static int check(const char *path, const Alignment *a, char *err, size_t errlen)
     return 0;
 }
 
-int alignment_write(const char *path, const char *const *out, int n_out, const char *const *in, int n_in,
-                    const AlignmentMap *maps, int n_maps, char *err, size_t errlen) {
-    const Alignment a = {.out = out, .in = in, .n_out = n_out, .n_in = n_in, .maps = maps, .n_maps = n_maps};
+int alignment_write(const char *path, const Alignment *a, char *err, size_t errlen) {
     size_t n = strlen(path);
     const char *ending = n > 4 ? path + n - 4 : "";
     bool svg = !strcmp(ending, ".svg");
     if (!svg && strcmp(ending, ".png") != 0) {
         return fail(err, errlen, "%s: an alignment picture: expected a path that ends in .svg or .png", path);
     }
-    if (check(path, &a, err, errlen)) return -1;
-    return svg ? write_svg(path, &a, err, errlen) : write_png(path, &a, err, errlen);
+    if (check(path, a, err, errlen)) return -1;
+    return svg ? write_svg(path, a, err, errlen) : write_png(path, a, err, errlen);
 }

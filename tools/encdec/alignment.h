@@ -1,7 +1,7 @@
-// alignment: which input symbol each output symbol looked at, as an SVG or a PNG.
+// alignment: draws attention maps between output and input symbols, as an SVG or a PNG. Called by encdec.
 //
 // Owns one layout for both: the first map large at the left, the others as smaller panels in a grid beside it, and a
-// scale of the shades. Refuses weights outside 0 to 1, more than MAX_SYMBOLS symbols a side, and other endings of path.
+// colour scale. Refuses weights outside 0 to 1, more than MAX_SYMBOLS symbols a side, and other file extensions.
 #pragma once
 #include <stddef.h>
 
@@ -12,8 +12,15 @@ typedef struct {
     const float *weights; // [n_out][n_in], each row sums to 1
 } AlignmentMap;
 
-// out, in: UTF-8 labels of the rows and the columns, one symbol (or a few letters) each. In a PNG, whose font is ASCII,
-// a label with other characters is drawn as its first code point ("U+0259"). path ends in .svg or .png. -1 with one
-// line in err.
-int alignment_write(const char *path, const char *const *out, int n_out, const char *const *in, int n_in,
-                    const AlignmentMap *maps, int n_maps, char *err, size_t errlen);
+typedef struct {
+    const char *const *out; // [n_out] labels of the rows: UTF-8, one symbol or a few letters each
+    int n_out;
+    const char *const *in; // [n_in] labels of the columns
+    int n_in;
+    const AlignmentMap *maps;
+    int n_maps;
+} Alignment;
+
+// path ends in .svg or .png. In a PNG, whose font is ASCII, other characters are drawn as code points ("U+0259"). -1
+// with one line in err.
+int alignment_write(const char *path, const Alignment *a, char *err, size_t errlen);

@@ -9,7 +9,7 @@
 typedef struct {
     double sum; // of log-probabilities
     int32_t *ids;
-    uint8_t *visible; // [stride], the slots it descends from
+    uint8_t *visible; // [stride], the cache slots of its tokens
 } Hypothesis;
 
 typedef struct {
@@ -33,8 +33,6 @@ typedef struct {
     int n_beams, max_new, stride;
     Beam *beams; // [n_inputs]
 } Search;
-
-// ---- beams
 
 static int beam_open(Beam *b, const Search *s, char *err, size_t errlen) {
     size_t ids = (size_t)s->max_new * sizeof(int32_t), bits = ((size_t)s->stride + 7) & ~(size_t)7;
@@ -61,7 +59,7 @@ void decoded_free(Decoded *d) {
     *d = (Decoded){0};
 }
 
-// Keep it if it is among the n_beams best; among equals the older one wins.
+// Keeps an output if it is among the n_beams best; ties go to the older one.
 static int finish(Beam *b, const Search *s, const int32_t *ids, int n, bool ended, double score, char *err,
                   size_t errlen) {
     int at = b->n_finished;
@@ -77,8 +75,6 @@ static int finish(Beam *b, const Search *s, const int32_t *ids, int n, bool ende
     return 0;
 }
 
-// ---- a step of one input
-
 static double log_sum_exp(const float *logits, int n) {
     double top = logits[0], sum = 0;
     for (int i = 1; i < n; i++) top = logits[i] > top ? logits[i] : top;
@@ -86,7 +82,7 @@ static double log_sum_exp(const float *logits, int n) {
     return top + log(sum);
 }
 
-// The `most` best continuations, sorted; among equals the lower hypothesis, then the lower token.
+// The `most` best continuations, sorted; ties go to the lower hypothesis, then the lower token.
 static int best_continuations(const Beam *b, const float *logits, int vocab_size, int most, Candidate *best) {
     int n = 0;
     for (int h = 0; h < b->n; h++, logits += vocab_size) {
@@ -102,7 +98,7 @@ static int best_continuations(const Beam *b, const float *logits, int vocab_size
     return n;
 }
 
-static void grow(Beam *b, const Search *s, const Candidate *c, int i, int length) {
+static void extend(Beam *b, const Search *s, const Candidate *c, int i, int length) {
     const Hypothesis *from = &b->now[c->hypothesis];
     Hypothesis *to = &b->next[i];
     memcpy(to->ids, from->ids, sizeof *to->ids * (size_t)(length - 1));
@@ -111,15 +107,15 @@ static void grow(Beam *b, const Search *s, const Candidate *c, int i, int length
     to->sum = c->sum;
 }
 
-// `length` tokens are generated once this step is done.
+// length: generated tokens after this step.
 static int step_beam(Beam *b, const Search *s, const float *logits, int length, char *err, size_t errlen) {
     Candidate best[2 * MAX_BEAMS];
     int n = best_continuations(b, logits, s->model->vocab_size, 2 * s->n_beams, best), n_next = 0;
-    double most = n ? best[0].sum : 0; // of those that go on
+    double most = n ? best[0].sum : 0; // of unfinished hypotheses
     for (int i = 0; i < n && n_next < s->n_beams; i++) {
         if (best[i].token != s->model->eos_id) {
             if (!n_next) most = best[i].sum;
-            grow(b, s, &best[i], n_next++, length);
+            extend(b, s, &best[i], n_next++, length);
         } else if (i < s->n_beams) {
             const int32_t *ids = b->now[best[i].hypothesis].ids;
             if (finish(b, s, ids, length - 1, true, best[i].sum / length, err, errlen)) return -1;
@@ -157,8 +153,6 @@ static int step_greedy(Beam *b, const Search *s, const float *logits, int length
     return finish(b, s, h->ids, length - ends, ends, h->sum / length, err, errlen);
 }
 
-// ---- all inputs
-
 // The rows of a step: hypotheses of the inputs that are not done, each given a slot of its own.
 static int list_rows(const Search *s, int length, StepGroup *groups, int32_t *tokens, uint8_t *visible) {
     int n_groups = 0, row = 0;
@@ -181,8 +175,8 @@ static int run(Search *s, StepGroup *groups, int32_t *tokens, uint8_t *visible, 
     for (int length = 1;; length++) {
         int n_groups = list_rows(s, length, groups, tokens, visible);
         if (!n_groups) return 0;
-        const float *logits =
-            seq2seq_step(s->model, s->state, tokens, length - 1, groups, n_groups, NULL, NULL, err, errlen);
+        Step step = {.tokens = tokens, .position = length - 1, .groups = groups, .n_groups = n_groups};
+        const float *logits = seq2seq_step(s->model, s->state, &step, err, errlen);
         if (!logits) return -1;
         for (int g = 0; g < n_groups; g++) {
             Beam *b = &s->beams[groups[g].input];
@@ -198,17 +192,18 @@ int beam_decode(const Seq2seq *m, Seq2seqState *s, int n_beams, int max_new, Dec
     if (max_new > m->max_tokens) max_new = m->max_tokens;
     Search search = {.model = m, .state = s, .n_beams = n_beams, .max_new = max_new, .stride = n_beams * max_new};
     search.beams = calloc((size_t)n, sizeof *search.beams);
+    if (!search.beams) return fail(err, errlen, "out of memory for %d inputs", n);
     size_t rows = (size_t)n * (size_t)n_beams;
     StepGroup *groups = malloc(sizeof *groups * (size_t)n);
     int32_t *tokens = malloc(sizeof *tokens * rows);
     uint8_t *visible = malloc(rows * (size_t)search.stride);
-    if (!search.beams || !groups || !tokens || !visible) rc = fail(err, errlen, "out of memory for %d inputs", n);
+    if (!groups || !tokens || !visible) rc = fail(err, errlen, "out of memory for %d inputs", n);
     for (int i = 0; !rc && i < n; i++) {
         search.beams[i].closeness = INFINITY;
         rc = beam_open(&search.beams[i], &search, err, errlen);
     }
     if (!rc) rc = run(&search, groups, tokens, visible, err, errlen);
-    for (int i = 0; search.beams && i < n; i++) {
+    for (int i = 0; i < n; i++) {
         Beam *b = &search.beams[i];
         if (!rc) {
             out[i] = b->finished[0];

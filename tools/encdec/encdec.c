@@ -1,9 +1,9 @@
-// encdec: the command line of build/encdec: spelling in, pronunciation out, a line for each word.
+// encdec: the command line of build/encdec: the pronunciation of each word, one line each.
 //
-// Words come from -p, -f or stdin; --eval scores a pronouncing dictionary; --attention draws where each symbol looked.
+// Owns the flags and the output. Words come from -p, -f or stdin; --eval scores a pronouncing dictionary; --attention
+// draws the cross-attention. Refuses a wrong command line with exit status 2.
 #include "alignment.h"
 #include "cli.h"
-#include "cpu.h"
 #include "score.h"
 #include "trace.h"
 
@@ -18,14 +18,14 @@
 static const char usage[] =
     "usage: build/encdec MODEL [-p \"words\" | -f FILE] [options]\n"
     "  MODEL            a folder with config.json and model.safetensors (BART, mBART), or the .safetensors file\n"
-    "  -p TEXT          words to pronounce; -f FILE from a file, - for stdin (stdin)\n"
-    "  -b N             beams, 1 is greedy (1; --eval: 4)\n"
-    "  -n N             most symbols of a word (what the model was made for)\n"
-    "  -t N             threads (the cores this process may use)\n"
-    "  --batch N        words decoded together (32)\n"
-    "  -o text|json     a line \"word<TAB>symbols\", or a JSON object a line (text)\n"
-    "  --attention FILE .svg or .png: the cross-attention of the one word given, averaged and by head\n"
-    "  --eval [FILE]    word and phoneme error rate on a dictionary in CMUdict's format (MODEL/test.dict)\n"
+    "  -p TEXT          words to pronounce; -f FILE: from a file, - for stdin (default: stdin)\n"
+    "  -b N             beams, 1 for greedy decoding (default: 1; with --eval: 4)\n"
+    "  -n N             maximum symbols of an output (default: the model's own)\n"
+    "  -t N             threads (default: the cores this process may use)\n"
+    "  --batch N        words decoded together (default: 32)\n"
+    "  -o text|json     lines \"word<TAB>symbols\", or one JSON object per line (default: text)\n"
+    "  --attention FILE.svg|.png  draw the cross-attention of one word, averaged and by head\n"
+    "  --eval [FILE]    word and phoneme error rates on a dictionary in CMUdict format (default: MODEL/test.dict)\n"
     "  -q               no statistics\n";
 
 enum { WORDS_AT_ONCE = 8192, DEFAULT_NEW = 512, EVAL_BEAMS = 4 };
@@ -43,14 +43,14 @@ static Options parse(int argc, char **argv) {
     Args a = args_start(argc, argv, usage);
     while (args_left(&a)) {
         const char *f = args_next(&a);
-        if (!strcmp(f, "-p")) o.prompt = args_text(&a, f);
-        else if (!strcmp(f, "-f")) o.file = args_text(&a, f);
+        if (!strcmp(f, "-p")) o.prompt = args_string(&a, f);
+        else if (!strcmp(f, "-f")) o.file = args_string(&a, f);
         else if (!strcmp(f, "-b")) o.n_beams = args_int(&a, f, 1, MAX_BEAMS);
         else if (!strcmp(f, "-n")) o.max_new = args_int(&a, f, 1, DEFAULT_NEW);
         else if (!strcmp(f, "--batch")) o.batch = args_int(&a, f, 1, MAX_BATCH);
         else if (!strcmp(f, "-t")) o.n_threads = args_int(&a, f, 1, MAX_THREADS);
         else if (!strcmp(f, "-o")) o.json = args_json(&a, f);
-        else if (!strcmp(f, "--attention")) o.picture = args_text(&a, f);
+        else if (!strcmp(f, "--attention")) o.picture = args_string(&a, f);
         else if (!strcmp(f, "--eval")) {
             eval = true;
             if (args_left(&a) && *a.argv[a.at] != '-') o.eval = args_next(&a);
@@ -73,15 +73,13 @@ static Options parse(int argc, char **argv) {
     return o;
 }
 
-// ---- words in, lines out
-
 typedef struct {
     int n_words;
     double seconds;
-    bool refused; // a word that the model cannot say
+    bool refused; // the model cannot read some word
 } Totals;
 
-static void print_json(const Seq2seq *m, const Word *w, const Decoded *d) {
+static void print_json(const G2p *m, const Word *w, const Decoded *d) {
     json_t *symbols = json_array();
     for (int i = 0; i < d->n; i++) {
         const char *symbol = symbols_text(&m->phonemes, d->ids[i]);
@@ -96,8 +94,8 @@ static void print_json(const Seq2seq *m, const Word *w, const Decoded *d) {
     json_decref(line);
 }
 
-// What a reader of the output should know about a word.
-static void print_note(const Seq2seq *m, const Word *w) {
+// Notes on stderr about unknown letters and words that are too long.
+static void print_note(const G2p *m, const Word *w) {
     if (w->n_unknown) {
         bool valid;
         unsigned char first = (unsigned char)w->unknown[0];
@@ -105,16 +103,16 @@ static void print_note(const Seq2seq *m, const Word *w) {
         char letter[16];
         if (valid && first > ' ') snprintf(letter, sizeof letter, "'%s'", w->unknown);
         else snprintf(letter, sizeof letter, "byte 0x%02X", first);
-        fprintf(stderr, "note: %s: the model has no letter %s%s; %s\n", w->text, letter,
-                w->n_unknown > 1 ? " (and others)" : "", w->n_known ? "read as unknown" : "no letter is known to it");
+        fprintf(stderr, "note: %s: the model does not know %s%s; %s\n", w->text, letter,
+                w->n_unknown > 1 ? " (and others)" : "", w->n_known ? "read as unknown" : "no letter is known");
     }
-    if (w->n_ids > m->max_tokens) {
-        fprintf(stderr, "note: %.40s...: expected at most %d letters, found %d\n", w->text, m->max_tokens - 2,
+    if (w->n_ids > m->model.max_tokens) {
+        fprintf(stderr, "note: %.40s...: expected at most %d letters, found %d\n", w->text, m->model.max_tokens - 2,
                 w->n_ids - 2);
     }
 }
 
-static void print_word(const Options *o, const Seq2seq *m, const Word *w, const Decoded *d, Totals *totals) {
+static void print_word(const Options *o, const G2p *m, const Word *w, const Decoded *d, Totals *totals) {
     print_note(m, w);
     if (!d->ids) totals->refused = true;
     if (o->json) {
@@ -149,7 +147,7 @@ static void flush_words(const Options *o, Pronouncer *p, Word **words, Totals *t
     words_free(words);
 }
 
-// A line at a time, so that a terminal answers at once and a long file needs no memory.
+// Line by line, for immediate answers on a terminal and constant memory for long files.
 static void pronounce_stream(const Options *o, Pronouncer *p, FILE *in, const char *path, Totals *totals) {
     Word *words = NULL;
     char *line = NULL, err[512];
@@ -165,14 +163,12 @@ static void pronounce_stream(const Options *o, Pronouncer *p, FILE *in, const ch
     free(line);
 }
 
-// ---- the picture
-
-static void draw(const Options *o, const Seq2seq *m, const Word *w, const Decoded *d) {
+static void draw(const Options *o, const G2p *m, const Word *w, const Decoded *d) {
     char err[512];
     Seq2seqState state;
     Trace t;
-    if (seq2seq_state_open(&state, m, 1, err, sizeof err)) die(1, "%s", err);
-    if (trace_word(&t, m, &state, w, d, err, sizeof err)) die(1, "%s", err);
+    if (seq2seq_state_open(&state, &m->model, 1, err, sizeof err)) die(1, "%s", err);
+    if (trace_word(&t, &m->model, &state, w, d, err, sizeof err)) die(1, "%s", err);
     const char **in = calloc((size_t)t.n_in, sizeof *in), **out = calloc((size_t)t.n_out, sizeof *out);
     AlignmentMap *maps = calloc((size_t)t.n_maps + 1, sizeof *maps);
     char(*titles)[48] = calloc((size_t)t.n_maps, sizeof *titles);
@@ -180,7 +176,9 @@ static void draw(const Options *o, const Seq2seq *m, const Word *w, const Decode
     if (!in || !out || !maps || !titles || !mean) die(1, "out of memory for the picture");
     for (int i = 0; i < t.n_in; i++) {
         const char *symbol = symbols_text(&m->graphemes, w->ids[i]);
-        in[i] = symbol ? symbol : i == 0 ? "<s>" : i == t.n_in - 1 ? "</s>" : "<unk>";
+        const char *special = i == t.n_in - 1 ? "</s>" : "<unk>";
+        if (i == 0) special = "<s>";
+        in[i] = symbol ? symbol : special;
     }
     for (int i = 0; i < t.n_out; i++) {
         const char *symbol = i < d->n ? symbols_text(&m->phonemes, d->ids[i]) : "</s>";
@@ -192,7 +190,8 @@ static void draw(const Options *o, const Seq2seq *m, const Word *w, const Decode
         snprintf(titles[i], sizeof titles[i], "layer %d, head %d", i / t.n_heads + 1, i % t.n_heads + 1);
         maps[i + 1] = (AlignmentMap){titles[i], t.weights + (int64_t)i * t.n_out * t.n_in};
     }
-    if (alignment_write(o->picture, out, t.n_out, in, t.n_in, maps, t.n_maps + 1, err, sizeof err)) die(1, "%s", err);
+    Alignment alignment = {out, t.n_out, in, t.n_in, maps, t.n_maps + 1};
+    if (alignment_write(o->picture, &alignment, err, sizeof err)) die(1, "%s", err);
     free(in);
     free(out);
     free(maps);
@@ -218,8 +217,6 @@ static void pronounce_and_draw(const Options *o, Pronouncer *p, Totals *totals) 
     words_free(&words);
     free(text);
 }
-
-// ---- the score
 
 static void print_rates(const char *name, Rates r) {
     printf("%-14s word error rate %5.2f %% (%d of %d)   phoneme error rate %5.2f %% (%ld of %ld)\n", name,
@@ -254,15 +251,14 @@ int main(int argc, char **argv) {
     char err[512];
     file_guard_shrinking();
     double start = seconds();
-    Seq2seq m;
-    if (seq2seq_open(&m, o.model, err, sizeof err)) die(1, "%s", err);
-    if (!o.max_new) o.max_new = m.max_tokens - 2 < DEFAULT_NEW ? m.max_tokens - 2 : DEFAULT_NEW;
+    G2p m;
+    if (g2p_open(&m, o.model, err, sizeof err)) die(1, "%s", err);
+    if (!o.max_new) o.max_new = m.model.max_tokens - 2 < DEFAULT_NEW ? m.model.max_tokens - 2 : DEFAULT_NEW;
     if (o.max_new < 1) o.max_new = 1;
     Pronouncer p;
     if (pronouncer_open(&p, &m, o.n_threads, o.n_beams, o.max_new, err, sizeof err)) die(1, "%s", err);
     p.batch = o.batch;
     double load = seconds() - start;
-
     Totals totals = {0};
     if (o.eval) evaluate(&o, &p, &totals);
     else if (o.picture) pronounce_and_draw(&o, &p, &totals);
@@ -284,7 +280,7 @@ int main(int argc, char **argv) {
                 o.n_beams, (double)peak_rss_bytes() / 0x1p20, o.n_threads);
     }
     pronouncer_close(&p);
-    seq2seq_close(&m);
+    g2p_close(&m);
     free(o.eval_default);
     return totals.refused;
 }

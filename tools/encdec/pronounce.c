@@ -7,20 +7,20 @@
 
 enum { BATCH = 32, ERROR_ROOM = 256 };
 
-int pronouncer_open(Pronouncer *p, const Seq2seq *m, int n_threads, int n_beams, int max_new, char *err,
-                    size_t errlen) {
+int pronouncer_open(Pronouncer *p, const G2p *m, int n_threads, int n_beams, int max_new, char *err, size_t errlen) {
     *p = (Pronouncer){.model = m, .n_beams = n_beams, .max_new = max_new, .batch = BATCH};
     p->pool = threads_start(n_threads, err, errlen);
     if (!p->pool) return -1;
     p->states = calloc((size_t)n_threads, sizeof *p->states);
     int rc = p->states ? 0 : fail(err, errlen, "out of memory for %d threads", n_threads);
-    for (int i = 0; !rc && i < n_threads; i++) rc = seq2seq_state_open(&p->states[i], m, 1, err, errlen);
+    for (int i = 0; !rc && i < n_threads; i++) rc = seq2seq_state_open(&p->states[i], &m->model, 1, err, errlen);
     if (rc) pronouncer_close(p);
     return rc;
 }
 
 void pronouncer_close(Pronouncer *p) {
-    for (int i = 0; p->states && i < threads_count(p->pool); i++) seq2seq_state_close(&p->states[i]);
+    int n_states = p->states ? threads_count(p->pool) : 0;
+    for (int i = 0; i < n_states; i++) seq2seq_state_close(&p->states[i]);
     free(p->states);
     threads_stop(p->pool);
     *p = (Pronouncer){0};
@@ -49,19 +49,20 @@ static void run_batch(void *context, int item, int worker) {
     char *err = job->errors[item];
     for (int i = 0; i < n; i++) n_tokens += lengths[i] = order[i].n_ids;
     int32_t *tokens = malloc(sizeof *tokens * (size_t)n_tokens), *at = tokens;
-    for (int i = 0; tokens && i < n; at += lengths[i++]) {
-        memcpy(at, job->words[order[i].index].ids, sizeof *tokens * (size_t)lengths[i]);
+    if (!tokens) {
+        fail(err, ERROR_ROOM, "out of memory for %d letters", n_tokens);
+        return;
     }
-    if (!tokens) fail(err, ERROR_ROOM, "out of memory for %d letters", n_tokens);
-    else if (!seq2seq_encode(p->model, s, tokens, lengths, n, err, ERROR_ROOM) &&
-             !beam_decode(p->model, s, p->n_beams, p->max_new, out, err, ERROR_ROOM)) {
+    for (int i = 0; i < n; i++) at = mempcpy(at, job->words[order[i].index].ids, sizeof *tokens * (size_t)lengths[i]);
+    if (!seq2seq_encode(&p->model->model, s, tokens, lengths, n, err, ERROR_ROOM) &&
+        !beam_decode(&p->model->model, s, p->n_beams, p->max_new, out, err, ERROR_ROOM)) {
         for (int i = 0; i < n; i++) job->out[order[i].index] = out[i];
     }
     free(tokens);
 }
 
-bool pronounceable(const Seq2seq *m, const Word *w) {
-    return w->n_known > 0 && w->n_ids <= m->max_tokens;
+bool pronounceable(const G2p *m, const Word *w) {
+    return w->n_known > 0 && w->n_ids <= m->model.max_tokens;
 }
 
 static int by_length(const void *a, const void *b) {
@@ -72,36 +73,39 @@ static int by_length(const void *a, const void *b) {
 int pronounce(Pronouncer *p, const Word *words, int n, Decoded *out, char *err, size_t errlen) {
     memset(out, 0, sizeof *out * (size_t)n);
     Place *order = malloc(sizeof *order * (size_t)(n ? n : 1));
+    if (!order) return fail(err, errlen, "out of memory for %d words", n);
     int n_order = 0;
-    for (int i = 0; order && i < n; i++) {
+    for (int i = 0; i < n; i++) {
         if (pronounceable(p->model, &words[i])) order[n_order++] = (Place){words[i].n_ids, i};
     }
-    if (order) qsort(order, (size_t)n_order, sizeof *order, by_length);
+    qsort(order, (size_t)n_order, sizeof *order, by_length);
     int n_batches = (n_order + p->batch - 1) / p->batch;
     Job job = {.p = p, .words = words, .order = order, .n = n_order, .out = out};
     job.errors = calloc((size_t)n_batches + 1, sizeof *job.errors);
-    int rc = order && job.errors ? 0 : fail(err, errlen, "out of memory for %d words", n);
+    int rc = job.errors ? 0 : fail(err, errlen, "out of memory for %d words", n);
     if (!rc) threads_for(p->pool, n_batches, run_batch, &job);
     for (int i = 0; !rc && i < n_batches; i++) {
         if (job.errors[i][0]) rc = fail(err, errlen, "%s", job.errors[i]);
     }
-    for (int i = 0; rc && i < n; i++) decoded_free(&out[i]);
+    if (rc) {
+        for (int i = 0; i < n; i++) decoded_free(&out[i]);
+    }
     free(order);
     free(job.errors);
     return rc;
 }
 
-char *pronunciation(const Seq2seq *m, const Decoded *d) {
+char *pronunciation(const G2p *m, const Decoded *d) {
     char *text = NULL;
     size_t size;
     FILE *f = open_memstream(&text, &size);
+    if (!f) return NULL;
     bool first = true;
-    for (int i = 0; f && i < d->n; i++) {
+    for (int i = 0; i < d->n; i++) {
         const char *symbol = symbols_text(&m->phonemes, d->ids[i]);
         if (!symbol) continue;
         fprintf(f, "%s%s", first || !m->phonemes.spaced ? "" : " ", symbol);
         first = false;
     }
-    if (!f || fclose(f)) return NULL;
-    return text;
+    return fclose(f) ? NULL : text;
 }

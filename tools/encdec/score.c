@@ -9,12 +9,11 @@
 
 enum { MAX_PHONEMES = 1000, LAST_SPECIAL = 3 };
 
-// ---- the dictionary
-
 // Vowels that differ in their last digit alone are one phoneme.
-static int32_t *plain_phonemes(const Seq2seq *m) {
-    int32_t *plain = malloc(sizeof *plain * (size_t)m->vocab_size);
-    for (int id = 0; plain && id < m->vocab_size; id++) {
+static int32_t *plain_phonemes(const G2p *m) {
+    int32_t *plain = malloc(sizeof *plain * (size_t)m->model.vocab_size);
+    if (!plain) return NULL;
+    for (int id = 0; id < m->model.vocab_size; id++) {
         const char *text = symbols_text(&m->phonemes, id);
         size_t n = text ? strlen(text) : 0;
         plain[id] = id;
@@ -30,8 +29,8 @@ static int32_t *plain_phonemes(const Seq2seq *m) {
     return plain;
 }
 
-// The symbols of one line behind its word. NULL: none, or too many.
-static int32_t *read_answer(const Seq2seq *m, const char *at, const char *end) {
+// The symbols after the word of a line. NULL: none, or too many.
+static int32_t *read_answer(const G2p *m, const char *at, const char *end) {
     int32_t *ids = NULL;
     while (at < end) {
         bool valid;
@@ -58,7 +57,7 @@ typedef struct {
     int value;
 } Index;
 
-static int read_line(Dictionary *d, Index **index, const Seq2seq *m, char *line, size_t n, char *err, size_t errlen) {
+static int read_line(Dictionary *d, Index **index, const G2p *m, char *line, size_t n, char *err, size_t errlen) {
     char *end = line + n, *word_end = line;
     while (word_end < end && !isspace((unsigned char)*word_end)) word_end++;
     int32_t *answer = read_answer(m, word_end, end);
@@ -81,7 +80,7 @@ static int read_line(Dictionary *d, Index **index, const Seq2seq *m, char *line,
     return 0;
 }
 
-int dictionary_read(Dictionary *d, const Seq2seq *m, const char *path, char *err, size_t errlen) {
+int dictionary_read(Dictionary *d, const G2p *m, const char *path, char *err, size_t errlen) {
     *d = (Dictionary){.plain = plain_phonemes(m)};
     File file;
     if (!d->plain) return fail(err, errlen, "out of memory");
@@ -123,8 +122,6 @@ void dictionary_free(Dictionary *d) {
     free(d->plain);
     *d = (Dictionary){0};
 }
-
-// ---- the rates
 
 // Levenshtein distance; plain NULL: stress counts.
 static int distance(const int32_t *a, int n_a, const int32_t *b, int n_b, const int32_t *plain) {

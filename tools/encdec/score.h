@@ -1,9 +1,9 @@
-// score: how far a model's output is from a pronouncing dictionary.
+// score: word and phoneme error rates against a pronouncing dictionary. Called by encdec.
 //
-// Owns the dictionary's format (CMUdict's: "word P1 P2 ...", "word(2) ..." for further pronunciations, "# comment"
-// behind them or on a line, ";;;" before a comment line) and the two rates of the literature: words that equal none of
-// their references, and edit distance to the nearest reference over that reference's length. Each with the stress
-// digits of vowels and without them, which is what is published.
+// Owns the dictionary's format (CMUdict: "word P1 P2 ...", "word(2) ..." for alternative pronunciations, "# comment" at
+// the end of a line or alone, ";;;" before a comment line) and the rates: the share of words that match none of their
+// references, and the edit distance to the nearest reference divided by its length; with the stress digits of vowels
+// and without them, as usually published. Refuses a dictionary with malformed lines or without words.
 #pragma once
 #include "pronounce.h"
 
@@ -14,7 +14,7 @@ typedef struct {
 } Dictionary;
 
 // -1 with a line in err ("path: line N: ...").
-int dictionary_read(Dictionary *d, const Seq2seq *m, const char *path, char *err, size_t errlen);
+int dictionary_read(Dictionary *d, const G2p *m, const char *path, char *err, size_t errlen);
 void dictionary_free(Dictionary *d);
 
 typedef struct {

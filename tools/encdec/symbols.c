@@ -30,7 +30,7 @@ static void read_object(Symbols *y, Settings *s, const char *key, int n_special)
     y->spaced = true;
     json_object_foreach(table.object, symbol, id) {
         if (!json_is_integer(id) || !*symbol) {
-            settings_fail(s, key, "expected symbols with a whole number each, found '%.40s' with another", symbol);
+            settings_fail(s, key, "expected an integer for each symbol, found another value for '%.40s'", symbol);
         } else if (json_integer_value(id) >= n_special) {
             put(y, s, key, symbol, strlen(symbol), json_integer_value(id));
         }
@@ -39,7 +39,7 @@ static void read_object(Symbols *y, Settings *s, const char *key, int n_special)
 }
 
 static void read_string(Symbols *y, Settings *s, const char *key, int n_special) {
-    const char *text = settings_text(s, key, NULL);
+    const char *text = settings_string(s, key, NULL);
     bool valid;
     for (int id = 0; *text && !s->failed; id++) {
         size_t n = utf8_length(text, &valid);
@@ -59,7 +59,8 @@ int symbols_load(Symbols *y, Settings *s, const char *object_key, const char *st
 }
 
 void symbols_free(Symbols *y) {
-    for (int id = 0; y->by_id && id < y->n_ids; id++) free(y->by_id[id]);
+    if (!y->by_id) return;
+    for (int id = 0; id < y->n_ids; id++) free(y->by_id[id]);
     free(y->by_id);
     *y = (Symbols){0};
 }

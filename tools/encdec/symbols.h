@@ -1,8 +1,8 @@
-// symbols: the letters a model reads or the phonemes it writes, and their ids.
+// symbols: the letters that a model reads or the phonemes that it writes, and their ids. Called by g2p.
 //
-// Owns the two spellings of a table in config.json: an object from symbol to id, or a string whose characters have
-// their index as id (the first ones are stand-ins for the special tokens). Refuses ids outside the vocabulary, ids
-// given twice and text that is not UTF-8 (the JSON reader's doing).
+// Owns the two forms of a table in config.json: an object from symbol to id, or a string whose characters have their
+// index as id (the first ones are placeholders for the special tokens). Refuses ids outside the vocabulary, duplicate
+// ids, and text that is not UTF-8 (in the JSON parser).
 #pragma once
 #include "settings.h"
 

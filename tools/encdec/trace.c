@@ -6,7 +6,7 @@
 
 typedef struct {
     Trace *trace;
-    Workspace *work;
+    const Compute *compute;
     int row; // the output at hand
     float *weights;
     char *err;
@@ -18,7 +18,7 @@ static void keep_row(void *context, int layer, int input, const Attention *a) {
     (void)input;
     Visit *v = context;
     Trace *t = v->trace;
-    if (v->failed || attention_weights(v->work->compute.pool, v->work->scratch, a, v->weights, v->err, v->errlen)) {
+    if (v->failed || attention_weights(v->compute, a, v->weights, v->err, v->errlen)) {
         v->failed = true;
         return;
     }
@@ -30,19 +30,21 @@ static void keep_row(void *context, int layer, int input, const Attention *a) {
 
 int trace_word(Trace *t, const Seq2seq *m, Seq2seqState *s, const Word *word, const Decoded *output, char *err,
                size_t errlen) {
-    int n_heads = m->config.n_heads;
+    const Config *c = &m->decoder.config;
+    int n_heads = c->kinds[0].n_heads;
     *t = (Trace){
-        .n_maps = m->n_layers * n_heads, .n_out = output->n + output->ended, .n_in = word->n_ids, .n_heads = n_heads};
+        .n_maps = c->n_layers * n_heads, .n_out = output->n + output->ended, .n_in = word->n_ids, .n_heads = n_heads};
     t->weights = malloc(sizeof *t->weights * (size_t)t->n_maps * (size_t)t->n_out * (size_t)t->n_in);
     float *head_rows = malloc(sizeof *head_rows * (size_t)n_heads * (size_t)t->n_in);
-    Visit visit = {.trace = t, .work = &s->work, .weights = head_rows, .err = err, .errlen = errlen};
+    Visit visit = {.trace = t, .compute = &s->compute, .weights = head_rows, .err = err, .errlen = errlen};
     int rc = t->weights && head_rows ? 0 : fail(err, errlen, "out of memory for %d attention maps", t->n_maps);
     if (!rc) rc = seq2seq_encode(m, s, word->ids, &word->n_ids, 1, err, errlen);
     for (int i = 0; !rc && i < t->n_out; i++) {
         int32_t token = i ? output->ids[i - 1] : m->start_id;
         visit.row = i;
         StepGroup group = {.input = 0, .n_rows = 1};
-        rc = seq2seq_step(m, s, &token, i, &group, 1, keep_row, &visit, err, errlen) && !visit.failed ? 0 : -1;
+        Step step = {&token, i, &group, 1, keep_row, &visit};
+        rc = seq2seq_step(m, s, &step, err, errlen) && !visit.failed ? 0 : -1;
     }
     free(head_rows);
     if (rc) trace_free(t);

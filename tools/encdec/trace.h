@@ -1,10 +1,12 @@
-// trace: where each output symbol of one word looked, for the alignment picture.
+// trace: the cross-attention of one word, for the alignment picture. Called by encdec.
+//
+// Owns the maps. Refuses nothing; fails when memory runs out.
 #pragma once
 #include "beam.h"
 #include "words.h"
 
 typedef struct {
-    int n_maps, n_out, n_in; // a map for each head of each layer; outputs count the end token, if there is one
+    int n_maps, n_out, n_in; // a map for each head of each layer; n_out includes the end token, if there is one
     int n_heads;
     float *weights; // [n_maps][n_out][n_in], owned; each row sums to 1
 } Trace;

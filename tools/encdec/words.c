@@ -16,24 +16,24 @@ static int letter_id(const Symbols *y, const char *text, size_t n) {
     return symbols_find(y, &lower, 1);
 }
 
-int words_add(Word **list, const Seq2seq *m, const char *text, size_t n, char *err, size_t errlen) {
+int words_add(Word **list, const G2p *m, const char *text, size_t n, char *err, size_t errlen) {
     Word w = {.text = strndup(text, n), .ids = malloc(sizeof *w.ids * (n + 2))};
     if (!w.text || !w.ids) {
         free(w.text);
         free(w.ids);
         return fail(err, errlen, "out of memory for a word of %zu bytes", n);
     }
-    w.ids[w.n_ids++] = m->bos_id;
+    w.ids[w.n_ids++] = m->model.bos_id;
     for (size_t i = 0; w.text[i];) { // a NUL ends the word
         bool valid;
         size_t len = utf8_length(w.text + i, &valid);
         int id = letter_id(&m->graphemes, w.text + i, len);
         if (id >= 0) w.n_known++;
         else if (!w.n_unknown++) memcpy(w.unknown, w.text + i, len);
-        w.ids[w.n_ids++] = id >= 0 ? id : m->unk_id;
+        w.ids[w.n_ids++] = id >= 0 ? id : m->model.unk_id;
         i += len;
     }
-    w.ids[w.n_ids++] = m->eos_id;
+    w.ids[w.n_ids++] = m->model.eos_id;
     arrput(*list, w);
     return 0;
 }
@@ -63,8 +63,8 @@ static size_t last_length(const char *begin, const char *end) {
     return (size_t)(end - p);
 }
 
-// Punctuation around a word goes, but for what belongs to it: the apostrophe of 'tis and of dogs' (when it stands on
-// one side alone) and the last dot of u.s.
+// Removes the punctuation around a word, except for the apostrophe of 'tis and dogs' (on one side only) and the last
+// dot of u.s.
 static void strip(const char **begin, const char **end) {
     const char *a = *begin, *b = *end;
     for (bool quoted = true; quoted;) {
@@ -75,13 +75,15 @@ static void strip(const char **begin, const char **end) {
             b -= last_length(a, b);
         }
         quoted = b - a > 1 && *a == '\'' && b[-1] == '\'';
-        if (quoted) a++, b--;
+        a += quoted;
+        b -= quoted;
     }
     if (b - a == 1 && *a == '\'') b = a;
-    *begin = a, *end = b;
+    *begin = a;
+    *end = b;
 }
 
-int words_split(Word **list, const Seq2seq *m, const char *text, size_t n, char *err, size_t errlen) {
+int words_split(Word **list, const G2p *m, const char *text, size_t n, char *err, size_t errlen) {
     static const char blanks[] = " \t\r\n\f\v";
     char *copy = malloc(n + 1), *saved;
     if (!copy) return fail(err, errlen, "out of memory for %zu bytes of text", n);

@@ -1,10 +1,9 @@
-// words: text cut into words, and each word's ids.
+// words: splits text into words, and encodes each. Called by encdec and score.
 //
-// Owns what counts as a word: what stands between blanks, without the punctuation around it. Letters that the model
-// does not know are tried in lower case (ASCII), then read as its unknown token and counted, so that the program can
-// say so.
+// Owns the definition of a word: the text between blanks, without the punctuation around it. Refuses nothing: unknown
+// letters are tried in lower case (ASCII), then read as the unknown token and counted for a note to the user.
 #pragma once
-#include "seq2seq.h"
+#include "g2p.h"
 
 typedef struct {
     char *text;   // owned
@@ -15,7 +14,7 @@ typedef struct {
 } Word;
 
 // Append the words of n bytes of text to *list (stb_ds). -1 with a line in err.
-int words_split(Word **list, const Seq2seq *m, const char *text, size_t n, char *err, size_t errlen);
+int words_split(Word **list, const G2p *m, const char *text, size_t n, char *err, size_t errlen);
 // One word as it stands, blanks and punctuation included.
-int words_add(Word **list, const Seq2seq *m, const char *text, size_t n, char *err, size_t errlen);
+int words_add(Word **list, const G2p *m, const char *text, size_t n, char *err, size_t errlen);
 void words_free(Word **list);

@@ -1,6 +1,8 @@
 // classify: see classify.h.
 #include "classify.h"
 
+#include "file.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +22,8 @@ int classifier_open(Classifier *c, const Vit *v, int n_threads, char *err, size_
 }
 
 void classifier_close(Classifier *c) {
-    for (int i = 0; c->states && i < threads_count(c->pool); i++) vit_state_close(&c->states[i]);
+    int n_states = c->states ? threads_count(c->pool) : 0;
+    for (int i = 0; i < n_states; i++) vit_state_close(&c->states[i]);
     free(c->states);
     vit_state_close(&c->whole);
     threads_stop(c->pool);
@@ -39,14 +42,18 @@ static void run_group(void *context, int item, int worker) {
     const Job *job = context;
     const Vit *v = job->c->model;
     int first = item * job->group, n = job->n - first < job->group ? job->n - first : job->group;
-    vit_forward(v, &job->c->states[worker], job->pixels + (int64_t)first * vit_pixels(v), n,
-                job->logits + (int64_t)first * v->n_labels, NULL, NULL, job->errors[item], ERROR_ROOM);
+    VitBatch batch = {.pixels = job->pixels + (int64_t)first * vit_pixels(v), .n = n};
+    batch.logits = job->logits + (int64_t)first * v->n_labels;
+    vit_forward(v, &job->c->states[worker], &batch, job->errors[item], ERROR_ROOM);
 }
 
 int classify(Classifier *c, const float *pixels, int n, float *logits, char *err, size_t errlen) {
-    if (n == 1) return vit_forward(c->model, &c->whole, pixels, 1, logits, NULL, NULL, err, errlen);
+    VitBatch single = {.pixels = pixels, .n = 1, .logits = logits};
+    if (n == 1) return vit_forward(c->model, &c->whole, &single, err, errlen);
     Job job = {.c = c, .pixels = pixels, .logits = logits, .n = n};
-    job.group = GROUP_TOKENS / c->model->n_tokens > 1 ? GROUP_TOKENS / c->model->n_tokens : 1;
+    job.group = GROUP_TOKENS / c->model->n_tokens;
+    if (job.group < 1) job.group = 1;
+    if (job.group > MAX_SEGMENTS) job.group = MAX_SEGMENTS;
     int n_groups = (n + job.group - 1) / job.group, rc = 0;
     job.errors = calloc((size_t)n_groups, sizeof *job.errors);
     if (!job.errors) return fail(err, errlen, "out of memory for %d pictures", n);

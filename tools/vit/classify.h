@@ -1,8 +1,8 @@
-// classify: pictures to logits over threads.
+// classify: runs a vision transformer on pictures with several threads. Called by vit.
 //
-// Owns the split: a single picture is computed by all threads together, a batch in groups of a few pictures, each by
-// one thread alone, small enough that its activations stay in that core's cache. Groups do not depend on the number of
-// threads, so neither do the results.
+// Owns the split: a single picture is computed by all threads together; a batch in groups of a few pictures, each by
+// one thread, small enough that its activations stay in the core's cache. Groups do not depend on the number of
+// threads, so neither do the results. Refuses nothing; fails when memory runs out.
 #pragma once
 #include "vit_model.h"
 
@@ -20,5 +20,5 @@ void classifier_close(Classifier *c); // accepts a zeroed one
 int classify(Classifier *c, const float *pixels, int n, float *logits, char *err, size_t errlen);
 // Logits to probabilities, in place.
 void probabilities(float *logits, int n_labels);
-// The first of the largest.
+// The index of the first largest logit.
 int best_label(const float *logits, int n_labels);

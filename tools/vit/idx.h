@@ -1,6 +1,6 @@
-// idx: the image and label files of MNIST and Fashion-MNIST (http://yann.lecun.com/exdb/mnist), plain or gzipped.
+// idx: reads the image and label files of MNIST and Fashion-MNIST (http://yann.lecun.com/exdb/mnist), plain or gzipped.
 //
-// Owns the two kinds those sets use, of unsigned bytes: magic 0x803 with three dimensions, 0x801 with one, all numbers
+// Owns the two formats of those sets, of unsigned bytes: magic 0x803 with three dimensions, 0x801 with one, all numbers
 // big-endian. Refuses another magic, an empty dimension, more than MAX_IDX_BYTES (before memory is taken), and a file
 // that is shorter or longer than its header says. Bytes behind the end of a gzip stream are ignored, as gzip does.
 #pragma once

@@ -52,7 +52,8 @@ static int enlarge(Picture *out, const Picture *in, char *err, size_t errlen) {
         return 0;
     }
     int rc = picture_new(out, width, height, 3, err, errlen);
-    for (size_t i = 0; !rc && i < (size_t)width * height * 3; i++) out->pixels[i] = sized.pixels[i / 3];
+    size_t n = rc ? 0 : (size_t)width * height * 3;
+    for (size_t i = 0; i < n; i++) out->pixels[i] = sized.pixels[i / 3];
     picture_free(&sized);
     return rc;
 }
@@ -72,7 +73,7 @@ static int map_picture(Picture *out, const AttentionMap *map, int rows, int cols
     return rc;
 }
 
-// The picture's light carries through where the weight is low; colour takes over where it is high.
+// The picture's brightness shows where the weight is low, the colour of the map where it is high.
 static void blend(Picture *panel, const Picture *map) {
     for (size_t i = 0; i < (size_t)map->width * map->height; i++) {
         uint8_t *rgb = panel->pixels + 3 * i;

@@ -1,12 +1,12 @@
-// overlay: where a vision transformer looks, as one PNG.
+// overlay: draws attention maps over a picture, as one PNG. Called by vit.
 //
-// Owns the drawing: the picture that the model saw, and beside it, for each map, the same picture darkened with the
-// map's weights over it in colour. Refuses weights that are negative or not finite, and drawings beyond MAX_PIXELS.
+// Owns the drawing: the model's input, and for each map the same picture darkened, with the map's weights in colour.
+// Refuses weights that are negative or not finite, and drawings beyond MAX_PIXELS.
 #pragma once
 #include "picture.h"
 
 typedef struct {
-    const char *title;    // a line of ASCII under the panel; cut where it is too long
+    const char *title;    // a line of ASCII under the panel; truncated to its width
     const float *weights; // [rows][cols] over the patches, from the top left; each map is shown relative to its maximum
 } AttentionMap;
 

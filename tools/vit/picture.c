@@ -1,8 +1,8 @@
 // picture: see picture.h.
 //
-// stb_image 2.27 trusts some of what a file says; the checks here come first. A reader counts what the decoder asks
-// for, so that a file that ends early is seen (the decoder itself would go on with zeros), and every allocation is held
-// to what a picture of the header's size can need. To be built with -fwrapv: a damaged JPEG's sums wrap.
+// stb_image 2.27 does not validate everything in a file; the checks here come first. The reader callbacks detect a
+// truncated file (the decoder would continue with zeros), and every allocation is limited to what a picture of the
+// header's size can need. Must be built with -fwrapv: the sums of a damaged JPEG overflow.
 #include "picture.h"
 
 #include "settings.h"
@@ -66,7 +66,8 @@ static void resizer_check(bool good, const char *what) {
 // ---- pictures
 
 static int clamp(int v, int least, int most) {
-    return v < least ? least : v > most ? most : v;
+    if (v < least) return least;
+    return v > most ? most : v;
 }
 
 void picture_free(Picture *p) {
@@ -98,7 +99,8 @@ typedef struct {
 
 static int reader_read(void *user, char *data, int n) {
     Reader *r = user;
-    size_t left = r->file->size - r->pos, got = n < 0 ? 0 : (size_t)n < left ? (size_t)n : left;
+    size_t left = r->file->size - r->pos, got = n < 0 ? 0 : (size_t)n;
+    if (got > left) got = left;
     if (n > 0 && left == 0) r->past_end = true;
     memcpy(data, r->file->data + r->pos, got);
     r->pos += got;
@@ -261,9 +263,8 @@ int picture_decode(Picture *p, const File *file, int channels, char *err, size_t
     uint8_t *raw = decode(file, &width, &height, &n, err, errlen);
     if (!raw) return -1;
     int rc = picture_new(p, width, height, channels, err, errlen);
-    for (size_t i = 0; !rc && i < (size_t)width * height; i++) {
-        convert_pixel(p->pixels + i * channels, channels, raw + i * n, n);
-    }
+    size_t n_pixels = rc ? 0 : (size_t)width * height;
+    for (size_t i = 0; i < n_pixels; i++) convert_pixel(p->pixels + i * channels, channels, raw + i * n, n);
     free(raw);
     return rc;
 }
@@ -288,20 +289,23 @@ static int resize_axis(uint8_t *out, int width, int height, const uint8_t *in, i
     int n = channels + 1;
     uint8_t *padded = malloc(n_in * n), *result = malloc(n_out * n);
     bool ok = padded && result;
-    for (size_t i = 0; ok && i < n_in; i++) {
-        memcpy(padded + i * n, in + i * channels, (size_t)channels);
-        padded[i * n + channels] = 255;
-    }
     resize_out_of_bounds = false;
-    ok = ok && stbir_resize_uint8_generic(padded, in_width, in_height, 0, result, width, height, 0, n, channels, 0,
-                                          STBIR_EDGE_ZERO, filter, STBIR_COLORSPACE_LINEAR, NULL);
-    for (size_t i = 0; ok && i < n_out; i++) memcpy(out + i * channels, result + i * n, (size_t)channels);
+    if (ok) {
+        for (size_t i = 0; i < n_in; i++) {
+            memcpy(padded + i * n, in + i * channels, (size_t)channels);
+            padded[i * n + channels] = 255;
+        }
+        ok = stbir_resize_uint8_generic(padded, in_width, in_height, 0, result, width, height, 0, n, channels, 0,
+                                        STBIR_EDGE_ZERO, filter, STBIR_COLORSPACE_LINEAR, NULL);
+        n_out = ok ? n_out : 0;
+        for (size_t i = 0; i < n_out; i++) memcpy(out + i * channels, result + i * n, (size_t)channels);
+    }
     free(padded);
     free(result);
     return ok && !resize_out_of_bounds ? 0 : -1;
 }
 
-// PIL adds up its steps in double precision; where a centre falls between two pixels, only the same sum tells the same.
+// PIL accumulates its steps in double precision; a centre between two pixels is rounded alike only by the same sums.
 static void resize_nearest(Picture *out, const Picture *in) {
     int n = in->channels;
     double step_x = (double)in->width / out->width, step_y = (double)in->height / out->height, at_y = step_y / 2;
@@ -442,7 +446,7 @@ static bool is_deit(Settings *s) {
     static const char *const names[] = {"ViTImageProcessor",  "ViTImageProcessorFast",  "ViTFeatureExtractor",
                                         "DeiTImageProcessor", "DeiTImageProcessorFast", "DeiTFeatureExtractor"};
     const char *key = settings_has(s, "image_processor_type") ? "image_processor_type" : "feature_extractor_type";
-    const char *type = settings_text(s, key, names[0]);
+    const char *type = settings_string(s, key, names[0]);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         if (!strcmp(type, names[i])) return i >= 3;
     }
@@ -450,7 +454,7 @@ static bool is_deit(Settings *s) {
     return false;
 }
 
-// A whole number (a square), or an object of height and width.
+// An integer (a square), or an object of height and width.
 static void read_size(Settings *s, const char *key, int fallback, int *width, int *height) {
     enum { MAX_SIZE = 1 << 13 };
     if (!settings_has(s, key) || json_is_integer(json_object_get(s->object, key))) {
@@ -475,7 +479,7 @@ static void read_resize(Preprocess *p, Settings *s, int fallback) {
     p->shortest_edge = settings_int(&inner, "shortest_edge", 1, 1 << 13, 0);
 }
 
-// image_mean or image_std: a number a channel, or one for all.
+// image_mean or image_std: a number for each channel, or one for all.
 static void read_channels(Settings *s, const char *key, int channels, double least, float *values) {
     const json_t *v = json_object_get(s->object, key);
     double x[MAX_CHANNELS] = {0.5, 0.5, 0.5};
@@ -491,18 +495,21 @@ static void read_channels(Settings *s, const char *key, int channels, double lea
     }
 }
 
-// What is known before a picture is seen: the last step must leave size x size.
+// The last step must result in size x size.
 static void check_result(const Preprocess *p, Settings *s) {
     bool resized = p->resize && !p->shortest_edge;
-    int width = p->crop ? p->crop_width : resized ? p->resize_width : p->resize ? p->shortest_edge : p->size;
-    int height = p->crop ? p->crop_height : resized ? p->resize_height : p->resize ? p->shortest_edge : p->size;
+    int least_width = resized ? p->resize_width : p->shortest_edge; // after resizing
+    int least_height = resized ? p->resize_height : p->shortest_edge;
+    int width = p->resize ? least_width : p->size, height = p->resize ? least_height : p->size;
+    if (p->crop) {
+        width = p->crop_width;
+        height = p->crop_height;
+    }
     const char *key = p->crop ? "crop_size" : "size";
     if (width != p->size || height != p->size) {
         settings_fail(s, key, "expected the model's image size, %d x %d, found %d x %d", p->size, p->size, width,
                       height);
     }
-    int least_width = resized ? p->resize_width : p->shortest_edge;
-    int least_height = resized ? p->resize_height : p->shortest_edge;
     if (p->resize && (width > least_width || height > least_height)) {
         settings_fail(s, key, "expected at most the %d x %d that the picture is resized to, found %d x %d", least_width,
                       least_height, width, height);
@@ -580,8 +587,8 @@ int preprocess_apply(const Preprocess *p, const Picture *in, float *pixels, char
         rc = fail(err, errlen, "a picture: expected %d x %d pixels for the model, found %d x %d", p->size, p->size,
                   at->width, at->height);
     }
-    size_t n = (size_t)p->size * p->size;
-    for (size_t i = 0; !rc && i < n * p->channels; i++) {
+    size_t n = (size_t)p->size * p->size, n_values = rc ? 0 : n * p->channels;
+    for (size_t i = 0; i < n_values; i++) {
         size_t c = i / n;
         double v = at->pixels[i % n * p->channels + c];
         if (p->rescale) v *= p->rescale_factor;

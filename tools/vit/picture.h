@@ -1,9 +1,10 @@
-// picture: 8-bit pictures, and what a model's preprocessor_config.json says to do with one.
+// picture: 8-bit pictures, and the preprocessing of a model's preprocessor_config.json. Called by vit, overlay,
+// alignment.
 //
-// Owns reading (PNG, JPEG, BMP, binary PPM and PGM), resizing, cropping, writing a PNG, drawing boxes and lines of
-// text, and the way from a picture to a vision transformer's input. The decoders are stb_image's. Refuses, each with
-// one line: other kinds of file, more than MAX_PIXELS pixels, a file that ends early or asks for more memory than its
-// picture can need, and settings that do not lead to the size the model takes.
+// Owns reading (PNG, JPEG, BMP, binary PPM and PGM), resizing, cropping, writing PNG, drawing boxes and text, and the
+// conversion to a vision transformer's input. The decoders are stb_image's. Refuses, each with one line: other kinds of
+// file, more than MAX_PIXELS pixels, a truncated file or one that asks for more memory than its picture can need, and
+// settings that do not lead to the model's input size.
 #pragma once
 #include "file.h"
 
@@ -52,7 +53,7 @@ int picture_resize(Picture *out, const Picture *in, int width, int height, Resam
 int picture_crop(Picture *out, const Picture *in, int width, int height, char *err, size_t errlen);
 int picture_write_png(const Picture *p, const char *path, char *err, size_t errlen);
 
-// Drawing; what lies outside the picture is cut off. colour: [channels].
+// Drawing, clipped to the picture. colour: [channels].
 void picture_fill(Picture *p, int x, int y, int width, int height, const uint8_t *colour);
 // One line in a bitmap font of 7 scale pixels for a capital; x, y: the left end and the top of the capitals. upward:
 // the line runs upward from x (the capitals' top, at the left), y (their lower end). Bytes that are no printable ASCII
@@ -65,8 +66,8 @@ typedef struct {
     bool assumed;       // there was no file: ViT's own values
     int size, channels; // of the model: the result is [channels][size][size]
     bool resize;
-    int resize_width, resize_height; // 0: shortest_edge holds
-    int shortest_edge;               // the other side keeps the proportions, rounded down; 0: width and height hold
+    int resize_width, resize_height; // 0: shortest_edge is used
+    int shortest_edge;               // the other side follows the aspect ratio, rounded down; 0: unused
     Resample resample;
     bool crop; // the middle
     int crop_width, crop_height;
@@ -76,9 +77,9 @@ typedef struct {
     float mean[MAX_CHANNELS], std[MAX_CHANNELS];
 } Preprocess;
 
-// Read FOLDER/preprocessor_config.json. Absent keys mean what they mean to the processor that the file names; an absent
-// file means ViT's: resize to image_size, bilinear, 1/255, mean and std 0.5. An error when the steps cannot end in
+// Read FOLDER/preprocessor_config.json. Absent keys have the defaults of the processor that the file names; without a
+// file, those of ViT: resize to image_size, bilinear, 1/255, mean and std 0.5. An error if the steps cannot result in
 // image_size x image_size.
 int preprocess_load(Preprocess *p, const char *folder, int image_size, int channels, char *err, size_t errlen);
-// Take the steps. in: of p->channels; pixels: [channels][size][size].
+// Apply the steps. in: of p->channels; pixels: [channels][size][size].
 int preprocess_apply(const Preprocess *p, const Picture *in, float *pixels, char *err, size_t errlen);

@@ -1,8 +1,8 @@
-// rollout: where a vision transformer looked, from the attention of its layers.
+// rollout: attention maps of a vision transformer. Called by vit.
 //
-// Owns the two maps over the patches that are usually drawn: the last layer's attention, and attention rollout
-// (arXiv:2005.00928): the product of all layers, half of each the residual connection, the mean over heads. Seen from
-// the class token, or from the patches' mean where the model pools them.
+// Owns two maps over the patches: the last layer's attention, and attention rollout (arXiv:2005.00928): the product
+// over all layers of (mean over heads + identity) / 2. The query is the class token, or the mean of the patches where
+// the model pools them. Refuses nothing; fails when memory runs out.
 #pragma once
 #include "vit_model.h"
 
@@ -10,7 +10,7 @@ typedef struct {
     const Vit *model;
     VitState *state;
     float *product; // [n_tokens][n_tokens], of the layers so far
-    float *mean;    // likewise, of the layer at hand
+    float *mean;    // likewise, of the current layer
     float *scratch; // likewise
     float *weights; // [n_tokens][n_heads][n_tokens]
     char *err;

@@ -1,10 +1,11 @@
-// vit: the command line of build/vit: pictures in, classes out, with a picture of where the model looked if asked.
+// vit: the command line of build/vit: classifies pictures, and draws attention maps.
+//
+// Owns the flags and the output. Refuses a wrong command line with exit status 2; a picture that cannot be read is
+// reported, and the others are classified.
 #include "classify.h"
 #include "cli.h"
-#include "cpu.h"
 #include "idx.h"
 #include "overlay.h"
-#include "picture.h"
 #include "rollout.h"
 
 #include <stdio.h>
@@ -15,13 +16,13 @@
 static const char usage[] =
     "usage: build/vit MODEL IMAGE... [options]\n"
     "  MODEL                 a folder with config.json and model.safetensors (ViT, DeiT)\n"
-    "  IMAGE                 PNG, JPEG, BMP or PPM of any size; resized and normalised as the folder says\n"
-    "  -k N                  classes to show (3)\n"
-    "  -t N                  threads (the cores this process may use)\n"
-    "  -o text|json          bars, or a JSON object a line (text)\n"
-    "  --attention FILE.png  where it looked, over the one picture given: rollout and last layer\n"
+    "  IMAGE                 PNG, JPEG, BMP or PPM of any size; preprocessed as preprocessor_config.json says\n"
+    "  -k N                  number of classes to show (default: 3)\n"
+    "  -t N                  threads (default: the cores this process may use)\n"
+    "  -o text|json          bars, or one JSON object per line (default: text)\n"
+    "  --attention FILE.png  draw attention maps over one picture: rollout and last layer\n"
     "  --eval IMAGES LABELS  accuracy on a pair of idx files (also .gz), and pictures per second\n"
-    "  --batch N             pictures at once in --eval (64)\n"
+    "  --batch N             batch size of --eval (default: 64)\n"
     "  -q                    no statistics\n";
 
 enum { BAR = 30, MAX_BATCH = 1 << 14 };
@@ -41,10 +42,10 @@ static Options parse(int argc, char **argv) {
         else if (!strcmp(f, "-t")) o.n_threads = args_int(&a, f, 1, MAX_THREADS);
         else if (!strcmp(f, "--batch")) o.batch = args_int(&a, f, 1, MAX_BATCH);
         else if (!strcmp(f, "-o")) o.json = args_json(&a, f);
-        else if (!strcmp(f, "--attention")) o.picture = args_text(&a, f);
+        else if (!strcmp(f, "--attention")) o.picture = args_string(&a, f);
         else if (!strcmp(f, "--eval")) {
-            o.eval_images = args_text(&a, f);
-            o.eval_labels = args_text(&a, f);
+            o.eval_images = args_string(&a, f);
+            o.eval_labels = args_string(&a, f);
         } else if (!strcmp(f, "-q")) o.quiet = true;
         else if (*f == '-' && f[1]) die(2, "%s: unknown flag; build/vit --help lists them", f);
         else if (o.model) o.images[o.n_images++] = f;
@@ -58,9 +59,7 @@ static Options parse(int argc, char **argv) {
     return o;
 }
 
-// ---- one picture
-
-// The n_best largest of p[n], n_best <= n, in order; among equals the first.
+// The n_best largest of p[n], n_best <= n, in order; ties go to the first.
 static void pick_best(const float *p, int n, int *best, int n_best) {
     int found = 0;
     for (int i = 0; i < n; i++) {
@@ -107,7 +106,7 @@ static int picture_seen(const Preprocess *steps, const float *pixels, Picture *s
             double x = (double)pixels[c * size * size + i];
             if (steps->normalize) x = x * (double)steps->std[c] + (double)steps->mean[c];
             if (steps->rescale) x /= steps->rescale_factor;
-            seen->pixels[i * channels + c] = (uint8_t)(x < 0 ? 0 : x > 255 ? 255 : x + 0.5);
+            seen->pixels[i * channels + c] = x > 255 ? 255 : (uint8_t)(x < 0 ? 0 : x + 0.5);
         }
     }
     return 0;
@@ -123,7 +122,7 @@ static int draw(const Options *o, Classifier *c, const Preprocess *steps, const 
     if (!logits || !maps) die(1, "out of memory for the picture");
     int rc = rollout_open(&r, v, &c->whole, err, errlen);
     if (rc) die(1, "%s", err);
-    rc = vit_forward(v, &c->whole, pixels, 1, logits, rollout_visit, &r, err, errlen);
+    rc = vit_forward(v, &c->whole, &(VitBatch){pixels, 1, logits, rollout_visit, &r}, err, errlen);
     if (!rc && r.failed) rc = -1;
     if (!rc) {
         rollout_maps(&r, maps, maps + v->n_patches);
@@ -138,7 +137,7 @@ static int draw(const Options *o, Classifier *c, const Preprocess *steps, const 
     return rc;
 }
 
-// 0, or -1 with the reason printed; the other pictures go on.
+// 0, or -1 with the error printed.
 static int classify_one(const Options *o, Classifier *c, const Preprocess *steps, const char *path, float *pixels,
                         float *logits) {
     const Vit *v = c->model;
@@ -184,8 +183,6 @@ static int classify_files(const Options *o, Classifier *c, const Preprocess *ste
     free(logits);
     return failed > 0;
 }
-
-// ---- a labelled set
 
 static void read_set(const Options *o, const Vit *v, IdxImages *images, IdxLabels *labels) {
     char err[512];
@@ -253,7 +250,7 @@ static int evaluate(const Options *o, Classifier *c, const Preprocess *steps) {
     return 0;
 }
 
-// preprocessor_config.json of the folder that MODEL is, or lies in.
+// preprocessor_config.json of the folder MODEL, or of the file's folder.
 static void load_steps(Preprocess *steps, const char *model, const Vit *v) {
     char err[512], folder[4096];
     struct stat st;
@@ -264,7 +261,7 @@ static void load_steps(Preprocess *steps, const char *model, const Vit *v) {
     const char *where = is_file && !slash ? "." : folder;
     if (preprocess_load(steps, where, v->image_size, v->n_channels, err, sizeof err)) die(1, "%s", err);
     if (steps->assumed) {
-        fprintf(stderr, "note: no %s/preprocessor_config.json: mean and deviation 0.5 are assumed\n", where);
+        fprintf(stderr, "note: no %s/preprocessor_config.json: assuming mean 0.5 and standard deviation 0.5\n", where);
     }
 }
 

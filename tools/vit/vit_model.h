@@ -2,7 +2,7 @@
 //
 // Owns the model's settings and tensors, as Hugging Face's ViTForImageClassification and DeiTForImageClassification
 // name them, and the forward pass of a batch: patches as one matrix product, special tokens, learned positions, the
-// encoder, pooling, head. Refuses a folder whose config.json and tensors do not fit each other.
+// encoder, pooling, head. Refuses a folder whose config.json and tensors do not match. Called by classify and vit.
 #pragma once
 #include "encoder.h"
 #include "load.h"
@@ -32,17 +32,25 @@ void vit_close(Vit *v);
 int vit_pixels(const Vit *v); // floats of one picture: channels x size x size
 
 typedef struct {
+    Compute compute;
+    Workspace work;
     EncoderState encoder;
     float *memory;
-    int room;                             // pictures
-    float *patches, *embedded, *x, *pool; // [room * n_patches][..] x 2, [room * n_tokens][dim], [room][dim]
-    float *logits;                        // [room][n_labels], of the second head
+    int room;                         // capacity, pictures
+    float *patches, *embedded, *pool; // [room * n_patches][..] x 2, [room][dim]
+    float *logits;                    // [room][n_labels], of the second head
 } VitState;
 
 int vit_state_open(VitState *s, const Vit *v, int n_threads, char *err, size_t errlen);
 void vit_state_close(VitState *s); // accepts a zeroed one
 
-// pixels[n][channels][size][size], normalised, to logits[n][n_labels]. visit: sees the attention of each layer and
-// picture; NULL: nobody. -1 with a line in err when memory runs out.
-int vit_forward(const Vit *v, VitState *s, const float *pixels, int n, float *logits, AttentionVisitor visit,
-                void *context, char *err, size_t errlen);
+typedef struct {
+    const float *pixels;    // [n][channels][size][size], normalised
+    int n;                  // at most MAX_SEGMENTS
+    float *logits;          // [n][n_labels], the output
+    AttentionVisitor visit; // called with the attention of each layer and picture; NULL: not called
+    void *context;          // of visit
+} VitBatch;
+
+// -1 with a line in err when memory runs out.
+int vit_forward(const Vit *v, VitState *s, const VitBatch *batch, char *err, size_t errlen);

@@ -1,15 +1,15 @@
-// The avx2 rung: AVX2 and FMA. Eight lanes, 16 registers.
+// avx2: the kernels for AVX2, FMA and F16C. Eight lanes, 16 registers.
 #include "kernels.h"
 
 #include <immintrin.h>
 #include <string.h>
 
 #define TABLE kernels_avx2
-#define RUNG_NAME "avx2"
+#define LEVEL_NAME "avx2"
 #define V __m256
 #define LANES 8
 #define PANEL_V 2
-#define GEMM_COLS 6
+#define GEMM_ROWS 6
 
 #define v_zero _mm256_setzero_ps
 #define v_set1 _mm256_set1_ps
@@ -95,8 +95,6 @@ static inline void transpose_4(float *dst, int64_t ldd, const float *src, int64_
     _mm256_storeu_ps(dst + 3 * ldd, _mm256_shuffle_ps(ab23, cd23, _MM_SHUFFLE(3, 2, 3, 2)));
 }
 
-// ---- bytes, for blocks.h
-
 #include "bytes_x86.h"
 
 #define U __m256i
@@ -107,7 +105,8 @@ static inline __m256i u_load(const int8_t *p) {
 }
 
 static inline __m256i u_join(__m256i a, __m256i b, int i) {
-    (void)b, (void)i;
+    (void)b;
+    (void)i;
     return a;
 }
 
@@ -117,7 +116,7 @@ static inline __m256i u_join(__m256i a, __m256i b, int i) {
 #define i_set1 _mm256_set1_epi32
 #define v_float _mm256_cvtepi32_ps
 
-// Pairs fit 16 bits: 63 * 127 * 2 at most, and 128 * 127 * 2 of signed ones.
+// Sums of two products fit 16 bits: at most 63 * 127 * 2, and 128 * 127 * 2 of signed bytes.
 static inline __m256i i_dots(__m256i u, __m256i x) {
     return _mm256_madd_epi16(_mm256_maddubs_epi16(u, x), _mm256_set1_epi16(1));
 }
@@ -160,5 +159,5 @@ static inline void v_store_i8(int8_t *p, __m256 v) {
     _mm_storel_epi64((__m128i *)(void *)p, _mm_packs_epi16(words, words));
 }
 
-#include "blocks.h"
-#include "lanes.h"
+#include "blocks_tmpl.h"
+#include "lanes_tmpl.h"

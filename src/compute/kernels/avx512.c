@@ -1,15 +1,15 @@
-// The avx512 rung: F, BW, DQ, VL, VNNI. Sixteen lanes, 32 registers.
+// avx512: the kernels for AVX-512 F, BW, DQ, VL and VNNI. Sixteen lanes, 32 registers.
 #include "kernels.h"
 
 #include <immintrin.h>
 #include <string.h>
 
 #define TABLE kernels_avx512
-#define RUNG_NAME "avx512"
+#define LEVEL_NAME "avx512"
 #define V __m512
 #define LANES 16
 #define PANEL_V 2
-#define GEMM_COLS 12
+#define GEMM_ROWS 12
 
 #define v_zero _mm512_setzero_ps
 #define v_set1 _mm512_set1_ps
@@ -90,8 +90,6 @@ static inline void transpose_4(float *dst, int64_t ldd, const float *src, int64_
     _mm512_storeu_ps(dst + 3 * ldd, _mm512_shuffle_ps(ab23, cd23, _MM_SHUFFLE(3, 2, 3, 2)));
 }
 
-// ---- bytes, for blocks.h
-
 #include "bytes_x86.h"
 
 #define U __m512i
@@ -123,15 +121,15 @@ static inline __m512 u_dots(__m512i u, __m512i x) {
     return _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(_mm512_setzero_si512(), u, x));
 }
 
-typedef int Whole16 __attribute__((vector_size(64))); // of __m512i, gcc copies sums to and fro
+typedef int I32x16 __attribute__((vector_size(64))); // gcc copies sums needlessly where they are __m512i
 
-#define I Whole16
-#define i_set1(n) (Whole16) _mm512_set1_epi32(n)
+#define I I32x16
+#define i_set1(n) (I32x16) _mm512_set1_epi32(n)
 #define v_float(i) _mm512_cvtepi32_ps((__m512i)(i))
 
-static inline Whole16 i_dots_signed(Whole16 sum, __m512i u, __m512i x) {
+static inline I32x16 i_dots_signed(I32x16 sum, __m512i u, __m512i x) {
     __m512i biased = _mm512_xor_si512(u, _mm512_set1_epi8((char)0x80));
-    return (Whole16)_mm512_dpbusd_epi32((__m512i)sum, biased, x);
+    return (I32x16)_mm512_dpbusd_epi32((__m512i)sum, biased, x);
 }
 
 static inline __m512 u_dots_signed(__m512i u, __m512i x) {
@@ -164,5 +162,5 @@ static inline void v_store_i8(int8_t *p, __m512 v) {
     _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));
 }
 
-#include "blocks.h"
-#include "lanes.h"
+#include "blocks_tmpl.h"
+#include "lanes_tmpl.h"

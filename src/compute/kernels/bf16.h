@@ -1,4 +1,4 @@
-// What the bfloat16 rungs of x86 share: all but the gemm. Included by avx512bf16.c and amx.c.
+// bf16: the Bf16Kernels of x86 but for the gemm. Included by avx512bf16.c and amx.c, which define it.
 #pragma once
 #include "inner.h"
 
@@ -6,13 +6,13 @@
 
 enum { PANEL = MAX_PANEL, PAIR = 2 };
 
-// The table, for the gemm of the including file.
 #define BF16_KERNELS                                                                                                   \
     { .round = round_to_bf16, .from_i8 = pairs_from_i8, .softmax_row = softmax_row, .gemm = gemm }
 
-// The first n of 16 lanes: none if n is negative, all if it is more.
+// The first n of 16 lanes, n clamped to 0..16.
 static inline __mmask16 first_lanes(int64_t n) {
-    return (__mmask16)(n <= 0 ? 0 : n < 16 ? (1u << n) - 1 : 0xffff);
+    if (n >= 16) return 0xffff;
+    return (__mmask16)(n > 0 ? (1u << n) - 1 : 0);
 }
 
 static void round_to_bf16(uint16_t *y, const float *x, int64_t n) {
@@ -33,12 +33,12 @@ static inline __m512 exp2_coarse(__m512 x) {
     return _mm512_maskz_scalef_ps(real, p, x);
 }
 
-// 16 values from i on, of which n - i count: the others' place is taken by `behind`.
-static inline __m512 load_up_to(const float *x, int i, int n, float behind) {
-    return _mm512_mask_loadu_ps(_mm512_set1_ps(behind), first_lanes(n - i), x + i);
+// x[i..i+15], with `padding` from index n on.
+static inline __m512 load_up_to(const float *x, int i, int n, float padding) {
+    return _mm512_mask_loadu_ps(_mm512_set1_ps(padding), first_lanes(n - i), x + i);
 }
 
-// 2^(s - top) of the keys j to j + 31, of which n - j count, rounded to p. Returns the sum, of 16 lanes.
+// 2^(s - top) of keys j..j+31, zeros from key n on, rounded to p. Returns 16 partial sums.
 static inline __m512 exp_pairs(uint16_t *p, const float *s, int j, int n, __m512 top, const float *scales) {
     bool whole = j + BF16_STEP <= n;
     __m512 half[2];
@@ -48,7 +48,9 @@ static inline __m512 exp_pairs(uint16_t *p, const float *s, int j, int n, __m512
         half[i] = exp2_coarse(_mm512_sub_ps(x, top));
     }
     __m512 sum = _mm512_add_ps(half[0], half[1]);
-    for (int i = 0; scales && i < 2; i++) half[i] = _mm512_mul_ps(half[i], load_up_to(scales, j + 16 * i, n, 0));
+    if (scales) {
+        for (int i = 0; i < 2; i++) half[i] = _mm512_mul_ps(half[i], load_up_to(scales, j + 16 * i, n, 0));
+    }
     _mm512_storeu_si512(p + j, (__m512i)_mm512_cvtne2ps_pbh(half[1], half[0]));
     return sum;
 }
@@ -71,7 +73,7 @@ static float softmax_row(uint16_t *p, const float *s, int n_keys, const float *s
     return alpha;
 }
 
-// Whole numbers of 8 bits are bfloat16 numbers; bytes i and i + 1 of 16 words, as pairs.
+// int8 bytes i and i + 1 of 16 words as pairs of bfloat16, which holds them exactly.
 static inline __m512i pair_of_bytes(__m512i words, int i) {
     __m512i low = _mm512_srai_epi32(_mm512_slli_epi32(words, 24 - 8 * i), 24);
     __m512i high = _mm512_srai_epi32(_mm512_slli_epi32(words, 16 - 8 * i), 24);
@@ -79,13 +81,13 @@ static inline __m512i pair_of_bytes(__m512i words, int i) {
     return _mm512_mask_mov_epi16((__m512i)_mm512_cvtepi32_ps(high), 0x55555555, low_bits);
 }
 
-static void pairs_from_i8(uint16_t *y, const int8_t *x, int64_t ld, int n_rows) {
-    for (int r = 0; r < n_rows; r++, x += 4 * ld, y += 4 * ld) {
-        for (int64_t i = 0; i < ld; i += 16) {
-            __mmask16 m = first_lanes(ld - i);
+static void pairs_from_i8(uint16_t *y, const int8_t *x, int64_t n, int n_rows) {
+    for (int r = 0; r < n_rows; r++, x += 4 * n, y += 4 * n) {
+        for (int64_t i = 0; i < n; i += 16) {
+            __mmask16 m = first_lanes(n - i);
             __m512i words = _mm512_maskz_loadu_epi32(m, x + 4 * i);
             _mm512_mask_storeu_epi32(y + 2 * i, m, pair_of_bytes(words, 0));
-            _mm512_mask_storeu_epi32(y + 2 * (ld + i), m, pair_of_bytes(words, 2));
+            _mm512_mask_storeu_epi32(y + 2 * (n + i), m, pair_of_bytes(words, 2));
         }
     }
 }

@@ -1,4 +1,4 @@
-// What blocks.h computes with on x86, 32 bytes and 8 floats: AVX2 and F16C. Included by avx2.c and avx512.c.
+// bytes_x86: the byte operations (B and E) of blocks_tmpl.h on x86: AVX2 and F16C. Included by avx2.c and avx512.c.
 typedef uint8_t Bytes16 __attribute__((vector_size(16)));
 
 #define B __m256i
@@ -42,7 +42,7 @@ static inline __m256i b_lookup(const uint8_t *table, __m256i b) {
 #define f_half _cvtsh_ss
 
 static inline __m256 e_halves(const uint16_t *h) {
-    // as an argument list they stay out of memory, where eight stores and one load behind them would wait
+    // through arguments, not memory: a load after eight narrow stores would stall
     return _mm256_cvtph_ps(_mm_setr_epi16((short)h[0], (short)h[1], (short)h[2], (short)h[3], (short)h[4], (short)h[5],
                                           (short)h[6], (short)h[7]));
 }

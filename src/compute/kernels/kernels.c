@@ -1,45 +1,45 @@
-// kernels: the choice of a table.
+// kernels: see kernels.h. Chooses the table of a level.
 #include "kernels.h"
 
 #include <pthread.h>
-#include <stddef.h>
 
-static Kernels with_bf16[N_RUNGS]; // the rungs that add products of bfloat16 to another
+static Kernels with_bf16[N_LEVELS]; // levels that add bfloat16 products to the kernels of the level below
 
-static void add(CpuRung r, const Kernels *to, const Bf16Kernels *bf16) {
-    with_bf16[r] = *to;
-    with_bf16[r].name = cpu_rung_name(r);
-    with_bf16[r].bf16 = bf16;
+static const Kernels *const tables[N_LEVELS] = {
+    [LEVEL_SCALAR] = &kernels_scalar,
+#if defined(__x86_64__)
+    [LEVEL_AVX2] = &kernels_avx2,
+    [LEVEL_AVX512] = &kernels_avx512,
+    [LEVEL_AVX512BF16] = &with_bf16[LEVEL_AVX512BF16],
+    [LEVEL_AMX] = &with_bf16[LEVEL_AMX],
+#elif defined(__aarch64__)
+    [LEVEL_NEON] = &kernels_neon,
+    [LEVEL_NEON_DOT] = &kernels_neon_dot,
+    [LEVEL_NEON_BF16] = &with_bf16[LEVEL_NEON_BF16],
+#endif
+};
+
+static void add(CpuLevel level, const Kernels *to, const Bf16Kernels *bf16) {
+    with_bf16[level] = *to;
+    with_bf16[level].name = cpu_level_name(level);
+    with_bf16[level].bf16 = bf16;
 }
 
 static void fill(void) {
 #if defined(__x86_64__)
-    add(RUNG_AVX512BF16, &kernels_avx512, &bf16_avx512);
-    add(RUNG_AMX, &kernels_avx512, &bf16_amx);
+    add(LEVEL_AVX512BF16, &kernels_avx512, &bf16_avx512);
+    add(LEVEL_AMX, &kernels_avx512, &bf16_amx);
 #elif defined(__aarch64__)
-    add(RUNG_NEON_BF16, &kernels_neon_dot, &bf16_neon);
+    add(LEVEL_NEON_BF16, &kernels_neon_dot, &bf16_neon);
 #endif
 }
 
-const Kernels *kernels_for(CpuRung r) {
+const Kernels *kernels_for(CpuLevel r) {
     static pthread_once_t filled = PTHREAD_ONCE_INIT;
     pthread_once(&filled, fill);
-    switch (r) {
-    case RUNG_SCALAR: return &kernels_scalar;
-#if defined(__x86_64__)
-    case RUNG_AVX2: return &kernels_avx2;
-    case RUNG_AVX512: return &kernels_avx512;
-    case RUNG_AVX512BF16:
-    case RUNG_AMX: return &with_bf16[r];
-#elif defined(__aarch64__)
-    case RUNG_NEON: return &kernels_neon;
-    case RUNG_NEON_DOT: return &kernels_neon_dot;
-    case RUNG_NEON_BF16: return &with_bf16[r];
-#endif
-    default: return NULL;
-    }
+    return (unsigned)r < N_LEVELS ? tables[r] : NULL;
 }
 
 const Kernels *kernels(void) {
-    return kernels_for(cpu_rung());
+    return kernels_for(cpu_level());
 }

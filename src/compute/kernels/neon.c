@@ -1,10 +1,10 @@
-// The neon rung: what every 64-bit Arm has.
+// neon: the kernels for Advanced SIMD, which every 64-bit Arm has.
 #include "neon.h"
 
 #define TABLE kernels_neon
-#define RUNG_NAME "neon"
+#define LEVEL_NAME "neon"
 
-// Pairs fit 16 bits: 128 * 127 * 2 at most. Which products a lane sums is all the same in a group.
+// Sums of two products fit 16 bits: at most 128 * 127 * 2. All lanes are of one group, so the order is free.
 static inline float32x4_t u_dots(int8x16_t u, int8x16_t x) {
     int16x8_t pairs = vmlal_high_s8(vmull_s8(vget_low_s8(u), vget_low_s8(x)), u, x);
     return vcvtq_f32_s32(vpaddlq_s16(pairs));
@@ -15,5 +15,5 @@ static inline int32x4_t i_dots_signed(int32x4_t sum, int8x16_t u, int8x16_t x) {
     return vaddq_s32(sum, vpaddq_s32(first, vpaddlq_s16(vmull_high_s8(u, x))));
 }
 
-#include "blocks.h"
-#include "lanes.h"
+#include "blocks_tmpl.h"
+#include "lanes_tmpl.h"

@@ -1,6 +1,6 @@
-// The operations of both rungs of 64-bit Arm, Advanced SIMD: for lanes.h, four floats, 32 registers; for blocks.h the
-// bytes, where everything is signed and a vector of 16 bytes is one group. Included by neon.c and neon_dot.c, which
-// add u_dots and i_dots_signed.
+// neon: Advanced SIMD, common to all levels of 64-bit Arm: four floats and 32 registers for lanes_tmpl.h; for
+// blocks_tmpl.h bytes, all signed, where a vector of 16 bytes is one group. Included by neon.c and neon_dot.c, which
+// add u_dots and i_dots_signed, and by neon_bf16.c.
 #include "kernels.h"
 
 #include <arm_neon.h>
@@ -8,7 +8,7 @@
 #define V float32x4_t
 #define LANES 4
 #define PANEL_V 4
-#define GEMM_COLS 6
+#define GEMM_ROWS 6
 
 #define v_zero() vdupq_n_f32(0)
 #define v_set1 vdupq_n_f32
@@ -79,7 +79,7 @@ static inline void transpose_4(float *dst, int64_t ldd, const float *src, int64_
     vst1q_f32(dst + 3 * ldd, vcombine_f32(vget_high_f32(ab.val[1]), vget_high_f32(cd.val[1])));
 }
 
-// ---- bytes, for blocks.h
+// ---- bytes, for blocks_tmpl.h
 
 #define U int8x16_t
 #define SIGNED_BIAS 0

@@ -1,4 +1,4 @@
-// The neon_bf16 rung: the neon_dot one, and dots of pairs of bfloat16 (FEAT_BF16).
+// neon_bf16: products of bfloat16 pairs (FEAT_BF16), added to the neon_dot kernels.
 #include "neon.h"
 
 #include "inner.h"
@@ -9,16 +9,16 @@ static inline float32x4_t v_add_dots(float32x4_t sum, float32x4_t pairs, int pai
     return vbfdotq_f32(sum, vreinterpretq_bf16_f32(pairs), vreinterpretq_bf16_s32(vdupq_n_s32(pair)));
 }
 
-#include "pairs.h"
+#include "pairs_tmpl.h"
 
 static inline uint16x4_t v_rounded(float32x4_t v) {
     return vreinterpret_u16_bf16(vcvt_bf16_f32(v));
 }
 
-// LANES values from i on, of which n - i count: the others' place is taken by `behind`.
-static inline float32x4_t v_load_up_to(const float *x, int64_t i, int64_t n, float behind) {
+// x[i..i+3], with `padding` from index n on.
+static inline float32x4_t v_load_up_to(const float *x, int64_t i, int64_t n, float padding) {
     if (i + LANES <= n) return vld1q_f32(x + i);
-    return v_load_first(x + i, n > i ? (int)(n - i) : 0, vdupq_n_f32(behind));
+    return v_load_first(x + i, n > i ? (int)(n - i) : 0, vdupq_n_f32(padding));
 }
 
 static void round_to_bf16(uint16_t *y, const float *x, int64_t n) {
@@ -29,9 +29,9 @@ static void round_to_bf16(uint16_t *y, const float *x, int64_t n) {
     }
 }
 
-static void pairs_from_i8(uint16_t *y, const int8_t *x, int64_t ld, int n_rows) {
-    for (int r = 0; r < n_rows; r++, x += 4 * ld, y += 4 * ld) {
-        for (int64_t i = 0; i < 4 * ld; i++) y[i % 4 / 2 * 2 * ld + i / 4 * 2 + i % 2] = bf16_from_f32(x[i]);
+static void pairs_from_i8(uint16_t *y, const int8_t *x, int64_t n, int n_rows) {
+    for (int r = 0; r < n_rows; r++, x += 4 * n, y += 4 * n) {
+        for (int64_t i = 0; i < 4 * n; i++) y[i % 4 / 2 * 2 * n + i / 4 * 2 + i % 2] = bf16_from_f32(x[i]);
     }
 }
 

@@ -1,5 +1,4 @@
-// The scalar rung: complete, always shipped, written to be read. Every other rung is tested against it.
-#include "quant.h"
+// scalar: every kernel in plain C, written to be read. The other levels are tested against it.
 #include "kernels.h"
 
 #include <math.h>
@@ -52,46 +51,46 @@ static void pack(float *panel, const float *w, int64_t ldw, int n_rows, int k) {
     }
 }
 
-// Products with the panels whose values `value` tells: value k of the word `at` and on, words of `each` values.
-static void gemm(float *y, int64_t ldy, float (*value)(const void *words, int64_t at), int each, const Panels *w,
-                 const float *x, int64_t ldx, int n, int k, int lanes, bool add) {
+// value(data, i): value i of w's data, in words of `each` values.
+static void gemm(float *y, int64_t ldy, float (*value)(const void *data, int64_t i), int each, const PackedMatrix *w,
+                 const float *x, int64_t ldx, int n, int k, int n_cols, bool add) {
     for (int j = 0; j < n; j++) {
-        for (int i = 0; i < lanes; i++) {
-            int64_t lane = i / MAX_PANEL * w->group + i % MAX_PANEL;
+        for (int i = 0; i < n_cols; i++) {
+            int64_t col = i / MAX_PANEL * w->panel_stride + i % MAX_PANEL;
             float sum = add ? y[j * ldy + i] : 0;
             for (int c = 0; c < k; c++) {
-                sum += x[j * ldx + c] * value(w->words, (c / each * w->ld + lane) * each + c % each);
+                sum += x[j * ldx + c] * value(w->data, (c / each * w->row_stride + col) * each + c % each);
             }
             y[j * ldy + i] = sum;
         }
     }
 }
 
-static float value_f32(const void *words, int64_t at) {
-    return ((const float *)words)[at];
+static float value_f32(const void *data, int64_t i) {
+    return ((const float *)data)[i];
 }
 
-static float value_bf16(const void *words, int64_t at) {
-    return f32_from_bf16(((const uint16_t *)words)[at]);
+static float value_bf16(const void *data, int64_t i) {
+    return f32_from_bf16(((const uint16_t *)data)[i]);
 }
 
-static float value_i8(const void *words, int64_t at) {
-    return (float)((const int8_t *)words)[at];
+static float value_i8(const void *data, int64_t i) {
+    return (float)((const int8_t *)data)[i];
 }
 
-static void gemm_f32(float *y, int64_t ldy, const Panels *w, const float *x, int64_t ldx, int n, int k, int lanes,
-                     bool add) {
-    gemm(y, ldy, value_f32, 1, w, x, ldx, n, k, lanes, add);
+static void gemm_f32(float *y, int64_t ldy, const PackedMatrix *w, const float *x, int64_t ldx, int n, int k,
+                     int n_cols, bool add) {
+    gemm(y, ldy, value_f32, 1, w, x, ldx, n, k, n_cols, add);
 }
 
-static void gemm_bf16(float *y, int64_t ldy, const Panels *w, const float *x, int64_t ldx, int n, int k, int lanes,
-                      bool add) {
-    gemm(y, ldy, value_bf16, 2, w, x, ldx, n, k, lanes, add);
+static void gemm_bf16(float *y, int64_t ldy, const PackedMatrix *w, const float *x, int64_t ldx, int n, int k,
+                      int n_cols, bool add) {
+    gemm(y, ldy, value_bf16, 2, w, x, ldx, n, k, n_cols, add);
 }
 
-static void gemm_i8(float *y, int64_t ldy, const Panels *w, const float *x, int64_t ldx, int n, int k, int lanes,
+static void gemm_i8(float *y, int64_t ldy, const PackedMatrix *w, const float *x, int64_t ldx, int n, int k, int n_cols,
                     bool add) {
-    gemm(y, ldy, value_i8, 4, w, x, ldx, n, k, lanes, add);
+    gemm(y, ldy, value_i8, 4, w, x, ldx, n, k, n_cols, add);
 }
 
 static float softmax_row(float *s, int n_keys, float *m, float *l) {

@@ -1,47 +1,45 @@
-// Dots of quantized rows with a quantized vector: bytes times bytes. Included by the rungs before lanes.h, which says
-// what V is; they provide beside it:
+// blocks_tmpl: products of quantized rows with a quantized vector, bytes times bytes; unpacking of block formats.
+// Included before lanes_tmpl.h. Beside the vector V of that file, the including file must define:
 //   U                         a vector of 4 * LANES bytes
 //   u_load(p)                 unaligned
-//   u_join(a, b, i)           vector i of a chunk, whose first and last bytes are in the stretches a and b
-//   u_nibbles(a, b, i)        the same of two stretches that b_nibbles makes of a and b
-//   u_dots(u, x)              sums of four products of bytes, those of u below 128, as LANES whole floats; each sum is
-//                             of one group, in a lane where v_spread has that group
-//   u_dots_signed(u, x)       the same of signed bytes u, plus SIGNED_BIAS times the sum of x
-//   I                         LANES whole numbers of 32 bits, for the gemm of int8
+//   u_join(a, b, i)           vector i of a chunk, whose first and last bytes are in the ranges a and b
+//   u_nibbles(a, b, i)        the same for the ranges b_nibbles(a) and b_nibbles(b)
+//   u_dots(u, x)              LANES sums of four products of bytes as floats, bytes of u below 128; each sum is of one
+//                             group, in a lane where v_spread has that group
+//   u_dots_signed(u, x)       the same for signed bytes u, plus SIGNED_BIAS times the sum of x
+//   I                         LANES int32, for the gemm of int8
 //   i_set1(n) v_float(i)
-//   i_dots_signed(i, u, x)    plus the products of signed bytes, four neighbours to a lane, and SIGNED_BIAS as above
-//   u_set1(p)                 four bytes, as every four of a vector
-//   v_spread(g, i)            of 16 groups' floats those of vector i: lane l has group (4 * LANES * i + 4 l) / 16
-//   v_twice(e, i)             of 8 blocks' floats, each twice: vector i of 16
-//   Bytes16, v_bytes(b, i)    16 bytes, a vector of the compiler's own; as int8, as floats: vector i
-//   v_store_i8(p, v)          LANES whole floats as int8
-//   B                         32 bytes, as a stretch has values
+//   i_dots_signed(i, u, x)    i + the products of signed bytes, four neighbours to a lane, with SIGNED_BIAS as above
+//   u_set1(p)                 four bytes, repeated
+//   v_spread(g, i)            g: a float for each of 16 groups; lane l gets that of group (4 * LANES * i + 4 l) / 16
+//   v_twice(e, i)             vector i of the 8 floats of e, each twice
+//   Bytes16, v_bytes(b, i)    16 bytes (a vector extension type); vector i of them, int8 as floats
+//   v_store_i8(p, v)          LANES floats that are integers, as int8
+//   B                         32 bytes, the values of a range
 //   b_load(p) b_store(p, b) b_or(a, b)
 //   b_bits(b, shift, mask)    b >> shift & mask, in every byte
-//   b_up(b, shift)            b << shift, where no byte loses a bit
-//   b_nibbles(p)              of 16 bytes all low nibbles, then all high ones
-//   b_where(bits, value)      byte j is the value where bit j of 32 is set, else 0
+//   b_up(b, shift)            b << shift in every byte, of which no bit is lost
+//   b_nibbles(p)              the low nibbles of 16 bytes, then the high ones
+//   b_where(bits, value)      byte j is `value` if bit j of 32 is set, else 0
 //   b_lookup(table, b)        table[b] of 16 bytes
-//   E                         8 floats, of as many blocks
+//   E                         8 floats, one for each block
 //   e_load(p) e_scaled(e, x)
-//   e_halves(h) e_bytes(v)    of 8 numbers of half precision; of the bytes of a uint64_t
-//   e_halves_q4_0(p)          of those in 8 blocks of Q4_0
-//   f_half(h)                 half precision as a float
+//   e_halves(h) e_bytes(v)    from 8 F16 values; from the bytes of a uint64_t
+//   e_halves_q4_0(p)          from the scales of 8 blocks of Q4_0 (optional)
+//   f_half(h)                 F16 as a float
 //
-// A chunk is 256 values of a row: a super-block, or eight blocks of 32. Each of its 16 groups of 16 values has a scale
-// and a minimum: a weight is scale * value + minimum, value a byte. The vector has 16 bits in two planes of bytes
-// (kernels.h), so that sums of products are exact, and what is lost is the vector's rounding: 2^-16 of the largest of
-// 32 neighbours, far below what quantized weights have lost before.
+// A chunk is 256 values of a row: a super-block or eight blocks of 32, read as eight ranges of 32. Each of its 16
+// groups of 16 values has a scale and a minimum: a weight is scale * value + minimum, value a byte. The vector has 16
+// bits in two planes of bytes (kernels.h), so sums of products are exact. The only error is the vector's rounding,
+// 2^-16 of the largest of 32 neighbours, far below the quantization error of the weights.
 
 #include "inner.h"
 
-#include <string.h>
-
-enum { CHUNK = 256, GROUPS = 16, GROUP_V = GROUPS / LANES, LEVELS = 255 * 127 + 127 };
+enum { CHUNK = 256, GROUPS = 16, GROUP_V = GROUPS / LANES, Q16_MAX = 255 * 127 + 127 };
 
 // ---- the vector
 
-// Of LANES values the 16 bits: 255 high + low times the scale.
+// LANES values in 16 bits: (255 high + low) * scale.
 typedef struct {
     V high, low;
 } HighLow;
@@ -58,7 +56,7 @@ static void quantize(const Activations *a, const float *x, int k) {
             v[j] = v_load(x + i + j * LANES);
             top = v_max(top, v_max(v[j], v_sub(v_zero(), v[j])));
         }
-        float most = v_max_of(top), scale = most * (1.0f / LEVELS), inverse = scale > 0 ? 1 / scale : 0;
+        float most = v_max_of(top), scale = most * (1.0f / Q16_MAX), inverse = scale > 0 ? 1 / scale : 0;
         for (int j = 0; j < BLOCK / LANES; j++) {
             HighLow b = high_low(v[j], inverse);
             v_store_i8(a->high + i + j * LANES, b.high);
@@ -78,7 +76,7 @@ static void quantize(const Activations *a, const float *x, int k) {
     memset(a->sum + k / 16, 0, sizeof(float) * (size_t)((padded - k) / 16));
 }
 
-// ---- values: stretch s of a chunk's eight, as 32 bytes
+// ---- values of range s of a chunk, as 32 bytes
 
 INNER B fifth_bits(const uint8_t *p) {
     uint32_t bits;
@@ -89,7 +87,7 @@ INNER B fifth_bits(const uint8_t *p) {
 // Twice E2M1's values, plus 12.
 static const uint8_t e2m1_bytes[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
 
-INNER B stretch_of(const DType f, const uint8_t *p, int s) {
+INNER B range_of(const DType f, const uint8_t *p, int s) {
     switch (f) {
     case DTYPE_Q8_0: return b_load(p + s * 34 + 2);
     case DTYPE_Q4_0: return b_nibbles(p + s * 18 + 2);
@@ -123,7 +121,7 @@ typedef struct {
     V scale[GROUP_V], minimum[GROUP_V];
 } Scales;
 
-// Numbers of half precision, `stride` bytes apart.
+// F16 values, `stride` bytes apart.
 INNER E halves_at(const uint8_t *p, const int stride) {
     uint16_t h[8];
     for (int b = 0; b < 8; b++) memcpy(&h[b], p + b * stride, sizeof *h);
@@ -148,20 +146,24 @@ INNER void scales_with_zero(Scales *s, E d, float zero) {
 }
 
 INNER void scales_with_minima(Scales *s, E d, E m) {
-    for (int i = 0; i < GROUP_V; i++) s->scale[i] = v_twice(d, i), s->minimum[i] = v_twice(m, i);
+    for (int i = 0; i < GROUP_V; i++) {
+        s->scale[i] = v_twice(d, i);
+        s->minimum[i] = v_twice(m, i);
+    }
 }
 
-// 6-bit scales and minima, four at a time (quant.c says which bits).
+// 6-bit scales and minima, four at a time (bit layout: quant.c).
 INNER void scales_q4_k(Scales *s, const uint8_t *packed, uint16_t d, uint16_t m) {
-    uint32_t a, b, c;
-    memcpy(&a, packed, 4), memcpy(&b, packed + 4, 4), memcpy(&c, packed + 8, 4);
+    uint32_t p[3];
+    memcpy(p, packed, sizeof p);
+    uint32_t a = p[0], b = p[1], c = p[2];
     uint32_t scale_hi = (c & 0x0f0f0f0f) | (a >> 2 & 0x30303030),
              min_hi = (c >> 4 & 0x0f0f0f0f) | (b >> 2 & 0x30303030);
     uint64_t scales = (a & 0x3f3f3f3f) | (uint64_t)scale_hi << 32, minima = (b & 0x3f3f3f3f) | (uint64_t)min_hi << 32;
     scales_with_minima(s, e_scaled(e_bytes(scales), f_half(d)), e_scaled(e_bytes(minima), -f_half(m)));
 }
 
-// A scale of int8 for each group, and a constant zero.
+// An int8 scale for each group, and a constant zero point.
 INNER void scales_of_bytes(Scales *s, Bytes16 bytes, uint16_t d, float zero) {
     for (int i = 0; i < GROUP_V; i++) {
         s->scale[i] = v_mul(v_bytes(bytes, i), v_set1(f_half(d)));
@@ -179,18 +181,20 @@ INNER void scales_q2_k(Scales *s, const BlockQ2_K *b) {
 
 INNER Bytes16 bytes_q3_k(const BlockQ3_K *b) {
     typedef uint32_t Words __attribute__((vector_size(16)));
-    uint32_t a, c, high;
-    memcpy(&a, b->scales, 4), memcpy(&c, b->scales + 4, 4), memcpy(&high, b->scales + 8, 4);
+    uint32_t p[3];
+    memcpy(p, b->scales, sizeof p);
+    uint32_t a = p[0], c = p[1], high = p[2];
     Words low = {a & 0x0f0f0f0f, c & 0x0f0f0f0f, a >> 4 & 0x0f0f0f0f, c >> 4 & 0x0f0f0f0f};
     Words top = {high << 4 & 0x30303030, high << 2 & 0x30303030, high & 0x30303030, high >> 2 & 0x30303030};
     return (Bytes16)(low | top) - 32;
 }
 
-// Half of each block's power of two, since the values are twice E2M1's.
+// Half of each block's power of two, since e2m1_bytes are twice the values.
 INNER E half_powers(const uint8_t *p) {
     float d[8];
     for (int b = 0; b < 8; b++) {
-        uint32_t e = p[b * 17], bits = e == 255 ? 0x7fc00000u : e > 1 ? (e - 1) << 23 : 0x00200000u << e;
+        uint32_t e = p[b * 17], bits = e > 1 ? (e - 1) << 23 : 0x00200000u << e;
+        if (e == 255) bits = 0x7fc00000u;
         memcpy(&d[b], &bits, sizeof *d);
     }
     return e_load(d);
@@ -227,9 +231,8 @@ INNER void scales_of(Scales *s, const DType f, const uint8_t *p) {
 
 // ---- to fp32
 
-// A chunk of n values, the last perhaps with room for 256. Products of scales and values are exact in fp32 and one sum
-// is rounded (quant.h), so these are the values that quant.c gives (but for a zero's sign). Bytes are below 128, but
-// for Q8_0's, which are signed.
+// n values of a chunk. Products of scales and values are exact in fp32 and one sum is rounded (quant.h), so the results
+// equal those of quant.c (but for the sign of zero). Bytes are below 128, except for Q8_0, where they are signed.
 INNER void unpack_chunk(const DType f, float *y, const uint8_t *p, int n) {
     Scales s;
     float scale[GROUPS], minimum[GROUPS];
@@ -242,7 +245,7 @@ INNER void unpack_chunk(const DType f, float *y, const uint8_t *p, int n) {
 #pragma GCC unroll 8
     for (int i = 0; i < CHUNK / BLOCK; i++) {
         if (i * BLOCK >= n) break;
-        b_store(values, stretch_of(f, p, i));
+        b_store(values, range_of(f, p, i));
         for (int j = 0; j < BLOCK; j += LANES) {
             int g = (i * BLOCK + j) / 16;
             v_store(y + i * BLOCK + j, v_fma(v_load_i8(values + j), v_set1(scale[g]), v_set1(minimum[g])));
@@ -268,10 +271,10 @@ INNER U values_of(const DType f, const uint8_t *p, const int i) {
     int first = i * 4 * LANES / BLOCK, last = (i * 4 * LANES + 4 * LANES - 1) / BLOCK;
     if (f == DTYPE_Q4_0) return u_nibbles(p + first * 18 + 2, p + last * 18 + 2, i);
     if (f == DTYPE_Q4_1) return u_nibbles(p + first * 20 + 4, p + last * 20 + 4, i);
-    return u_join(stretch_of(f, p, first), stretch_of(f, p, last), i);
+    return u_join(range_of(f, p, first), range_of(f, p, last), i);
 }
 
-// Chunk c of a row, of which n values count.
+// Adds the products of the first n values of chunk c of a row.
 INNER void add_chunk(Sums *sums, const DType f, const uint8_t *p, const Activations *a, int c, int n) {
     Scales s;
     scales_of(&s, f, p);
@@ -292,7 +295,7 @@ INNER void add_chunk(Sums *sums, const DType f, const uint8_t *p, const Activati
     }
 }
 
-// The whole chunks of a row, and its rest: the start of a chunk, the others' values multiplied by zeros.
+// The whole chunks of a row, then the incomplete last one, whose padding is multiplied by zeros.
 INNER V dot_of_row(const DType f, const int chunk_bytes, const uint8_t *w, const uint8_t *rest, const Activations *a,
                    int k) {
     Sums sums = {v_zero(), v_zero(), v_zero()};
@@ -321,7 +324,8 @@ INNER void matvec_format(const DType f, const int block, const int block_bytes, 
         float sums[4];
         int n = n_rows - i < 4 ? n_rows - i : 4;
         for (int r = 0; r < n; r++, w += row_bytes) {
-            const uint8_t *rest = whole_bytes < row_bytes ? w + whole_bytes : NULL; // the next rows are behind it
+            const uint8_t *rest =
+                whole_bytes < row_bytes ? w + whole_bytes : NULL; // may be read in place if rows follow
             if (rest && end - rest < chunk_bytes) {
                 rest = padded_copy(padded, sizeof padded, rest, (size_t)(row_bytes - whole_bytes));
             }

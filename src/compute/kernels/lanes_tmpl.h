@@ -1,41 +1,40 @@
-// The vector kernels, written once over a vector of LANES floats. avx2.c, avx512.c and neon.h each define the vector;
-// a rung includes this file, which then defines its table. What the including file provides:
-//   TABLE, RUNG_NAME          the table's variable and name
+// lanes_tmpl: the vector kernels, written once over vectors of LANES floats; defines the table of the including file.
+// Included after blocks_tmpl.h. The including file (on Arm with neon.h) must define:
+//   TABLE, LEVEL_NAME         the table's variable and name
 //   V, LANES                  a vector of LANES floats
-//   v_zero v_set1 v_load v_store v_add v_sub v_mul v_div v_min v_max v_fma(a, b, c) = a * b + c   on unaligned memory
-//   v_load_first(p, n, v)     the first n < LANES floats, behind them v's lanes
+//   v_zero v_set1 v_load v_store v_add v_sub v_mul v_div v_min v_max v_fma(a, b, c)   memory unaligned; a * b + c
+//   v_load_first(p, n, v)     n < LANES floats, then the remaining lanes of v
 //   v_store_first(p, n, v)    the first n < LANES lanes
 //   v_load_i8(p)              LANES int8 values as floats
-//   v_load_f16(p) v_load_bf16(p)  LANES half precision, or bfloat16, values as floats
-//   v_round, v_exp2_scale(p, n)   to the nearest integer; p * 2^n for integral n: -126..127, 128 (inf), -127 (0)
-//   v_sum, v_max_of           over the lanes
-//   v_low_bf16(w) v_high_bf16(w)  the low, and the high, halves of LANES words: bfloat16 as floats
-//   v_sum4(y, a, b, c, d)     y[0..3] = the sums of four vectors, each in the same order as the others
+//   v_load_f16(p) v_load_bf16(p)  LANES F16 or bfloat16 values as floats
+//   v_round, v_exp2_scale(p, n)   to the nearest integer; p * 2^n for integers n -126..127, 128 (inf), -127 (0)
+//   v_sum, v_max_of           reductions over the lanes
+//   v_low_bf16(w) v_high_bf16(w)  the low or high halves of LANES words: bfloat16 as floats
+//   v_sum4(y, a, b, c, d)     y[0..3] = the sums of four vectors, each added in the same order
 //   transpose_4(dst, ldd, src, lds)  dst[k * ldd + i] = src[i * lds + k] for i < LANES, k < 4
-//   PANEL_V, GEMM_COLS        vectors in a panel, columns held in registers: PANEL_V * GEMM_COLS accumulators
+//   PANEL_V, GEMM_ROWS        vectors of a panel, rows of x at a time: PANEL_V * GEMM_ROWS accumulators in registers
 #include "inner.h"
 
 #include <float.h>
 #include <math.h>
-#include <string.h>
 
 enum {
     PANEL = PANEL_V * LANES,
     MATVEC_ROWS = 8,
-    STREAM_K = 256, // from here a row is long enough to be read alone
+    STREAM_K = 256, // rows of at least this length are read one at a time
     STREAM_SUMS = 4,
     UNPACK_CHUNK = 512,
 };
 
-// ---- rows as they lie in memory
+// ---- stored rows
 
 typedef enum { ROWS_F32, ROWS_F16, ROWS_BF16 } RowType;
 
-INNER int row_size(const RowType type) { // bytes of a value
+INNER int value_size(const RowType type) {
     return type == ROWS_F32 ? 4 : 2;
 }
 
-// LANES values; the first n < LANES, then zeros.
+// LANES values; load_row_first: n < LANES values, then zeros.
 INNER V load_row(const void *w, int64_t at, const RowType type) {
     switch (type) {
     case ROWS_F32: return v_load((const float *)w + at);
@@ -47,18 +46,18 @@ INNER V load_row(const void *w, int64_t at, const RowType type) {
 INNER V load_row_first(const void *w, int64_t at, int n, const RowType type) {
     float part[LANES] = {0};
     if (type == ROWS_F32) return v_load_first((const float *)w + at, n, v_zero());
-    memcpy(part, (const char *)w + at * row_size(type), (size_t)(n * row_size(type)));
+    memcpy(part, (const char *)w + at * value_size(type), (size_t)(n * value_size(type)));
     return load_row(part, 0, type);
 }
 
-INNER void fetch(const void *w, int64_t at, int64_t bytes_ahead, const RowType type) {
-    __builtin_prefetch((const char *)w + at * row_size(type) + bytes_ahead);
+INNER void prefetch_row(const void *w, int64_t at, int64_t bytes_ahead, const RowType type) {
+    __builtin_prefetch((const char *)w + at * value_size(type) + bytes_ahead);
 }
 
 // ---- matvec
 
-// `rows` dots at once (4 or MATVEC_ROWS, a constant), one accumulator each: enough to hide the latency of a
-// multiply-add, and the order of a sum depends on k alone. Rows are ldw apart, from `at` on.
+// `rows` dot products at once (4 or MATVEC_ROWS, a constant), one accumulator each: enough to hide the latency of a
+// multiply-add, and the order of a sum depends on k alone. Rows start at `at` and are ldw apart.
 INNER void dots(float *y, const void *w, int64_t at, int64_t ldw, const float *x, int k, const int rows,
                 const RowType type) {
     V sum[MATVEC_ROWS];
@@ -67,7 +66,7 @@ INNER void dots(float *y, const void *w, int64_t at, int64_t ldw, const float *x
     for (; j + LANES <= k; j += LANES) {
         V xj = v_load(x + j);
         for (int r = 0; r < rows; r++) {
-            fetch(w, at + (r + rows) * ldw + j, 0, type); // the same place of the next rows
+            prefetch_row(w, at + (r + rows) * ldw + j, 0, type); // the same columns of the next rows
             sum[r] = v_fma(load_row(w, at + r * ldw + j, type), xj, sum[r]);
         }
     }
@@ -80,14 +79,14 @@ INNER void dots(float *y, const void *w, int64_t at, int64_t ldw, const float *x
     for (int r = 0; r < rows; r += 4) v_sum4(y + r, sum[r], sum[r + 1], sum[r + 2], sum[r + 3]);
 }
 
-// One long row, read straight on: what memory and its prefetchers like best.
+// One long row, read sequentially: the fastest access pattern for memory and its prefetchers.
 INNER V dot_stream(const void *w, int64_t at, const float *x, int k, const RowType type) {
     V sum[STREAM_SUMS];
     for (int i = 0; i < STREAM_SUMS; i++) sum[i] = v_zero();
     int j = 0;
     for (; j + STREAM_SUMS * LANES <= k; j += STREAM_SUMS * LANES) {
         for (int i = 0; i < STREAM_SUMS; i++) {
-            if (i * LANES * row_size(type) % LINE_BYTES == 0) fetch(w, at + j + i * LANES, AHEAD_BYTES, type);
+            if (i * LANES * value_size(type) % LINE_BYTES == 0) prefetch_row(w, at + j + i * LANES, AHEAD_BYTES, type);
             sum[i] = v_fma(load_row(w, at + j + i * LANES, type), v_load(x + j + i * LANES), sum[i]);
         }
     }
@@ -101,17 +100,19 @@ INNER V dot_stream(const void *w, int64_t at, const float *x, int k, const RowTy
 
 INNER void matvec(float *y, const void *w, int64_t ldw, const float *x, int n_rows, int k, const RowType type) {
     int i = 0;
-    for (; k >= STREAM_K && i < n_rows; i += 4) {
-        V sum[4];
-        float sums[4];
-        int n = n_rows - i < 4 ? n_rows - i : 4;
-        for (int r = 0; r < 4; r++) sum[r] = r < n ? dot_stream(w, (i + r) * ldw, x, k, type) : v_zero();
-        v_sum4(sums, sum[0], sum[1], sum[2], sum[3]);
-        memcpy(y + i, sums, sizeof(float) * (size_t)n);
+    if (k >= STREAM_K) {
+        for (; i < n_rows; i += 4) {
+            V sum[4];
+            float sums[4];
+            int n = n_rows - i < 4 ? n_rows - i : 4;
+            for (int r = 0; r < 4; r++) sum[r] = r < n ? dot_stream(w, (i + r) * ldw, x, k, type) : v_zero();
+            v_sum4(sums, sum[0], sum[1], sum[2], sum[3]);
+            memcpy(y + i, sums, sizeof(float) * (size_t)n);
+        }
     }
     for (; i + MATVEC_ROWS <= n_rows; i += MATVEC_ROWS) dots(y + i, w, i * ldw, ldw, x, k, MATVEC_ROWS, type);
     for (; i + 4 <= n_rows; i += 4) dots(y + i, w, i * ldw, ldw, x, k, 4, type);
-    for (; i < n_rows; i++) { // the same sum, four times of one row
+    for (; i < n_rows; i++) { // one row, four times: the sum in the same order
         float sums[4];
         dots(sums, w, i * ldw, 0, x, k, 4, type);
         y[i] = sums[0];
@@ -143,7 +144,7 @@ static void unpack_i8g(float *y, const int8_t *q, const float *scales, int group
     }
 }
 
-// Groups of whole vectors inside a row: each group's dot is scaled lane by lane, one horizontal sum at the end.
+// Groups of whole vectors inside a row: each group's partial sums are scaled, one horizontal sum at the end.
 static inline V dot_i8g(const int8_t *q, const float *scales, int group, const float *x, int k) {
     V sum = v_zero();
     for (int g = 0; g * group < k; g++, q += group, x += group) {
@@ -160,7 +161,7 @@ static inline V dot_i8g(const int8_t *q, const float *scales, int group, const f
     return sum;
 }
 
-// Any other grouping: unpack a stretch of the row, then take the dot.
+// Any other group size: unpack a range of the row, then multiply.
 static float dot_i8g_any(const int8_t *q, const float *scales, int group, int64_t first, const float *x, int k) {
     float w[UNPACK_CHUNK], sum = 0;
     for (int j = 0; j < k; j += UNPACK_CHUNK) {
@@ -208,99 +209,102 @@ static void pack(float *panel, const float *w, int64_t ldw, int n_rows, int k) {
 
 typedef enum { WORDS_F32, WORDS_BF16, WORDS_I8 } WordType;
 
-// One panel times `cols` rows, a constant at every call, so that the accumulators live in registers.
-INNER void gemm_cols(float *y, int64_t ldy, const float *words, int64_t ld, ptrdiff_t ahead, const float *x,
-                     int64_t ldx, int k, bool add, const int cols, const WordType type) {
+// One panel times `rows` rows of x, a constant at every call, so that the accumulators are registers.
+INNER void gemm_rows(float *y, int64_t ldy, const float *panel, int64_t stride, ptrdiff_t prefetch, const float *x,
+                     int64_t ldx, int k, bool add, const int rows, const WordType type) {
     const int each = type == WORDS_BF16 ? 2 : 1; // values of a word
-    V acc[GEMM_COLS][PANEL_V];
-    for (int j = 0; j < cols; j++) {
+    V acc[GEMM_ROWS][PANEL_V];
+    for (int j = 0; j < rows; j++) {
         for (int v = 0; v < PANEL_V; v++) acc[j][v] = add ? v_load(y + j * ldy + v * LANES) : v_zero();
     }
-    for (int c = 0; c < k; c += each, words += ld) {
+    for (int c = 0; c < k; c += each, panel += stride) {
         V p[PANEL_V];
-        for (int v = 0; v < PANEL_V; v++) p[v] = v_load(words + v * LANES);
-        for (int line = 0; ahead && line < PANEL * 4; line += LINE_BYTES) {
-            __builtin_prefetch((const char *)words + ahead + line);
+        for (int v = 0; v < PANEL_V; v++) p[v] = v_load(panel + v * LANES);
+        if (prefetch) {
+            for (int line = 0; line < PANEL * 4; line += LINE_BYTES) {
+                __builtin_prefetch((const char *)panel + prefetch + line);
+            }
         }
         for (int i = 0; i < each; i++) {
             V q[PANEL_V];
             for (int v = 0; v < PANEL_V; v++) {
-                q[v] = type == WORDS_F32 ? p[v] : i ? v_high_bf16(p[v]) : v_low_bf16(p[v]);
+                if (type == WORDS_F32) q[v] = p[v];
+                else q[v] = i ? v_high_bf16(p[v]) : v_low_bf16(p[v]);
             }
-            for (int j = 0; j < cols; j++) {
+            for (int j = 0; j < rows; j++) {
                 V xj = v_set1(x[j * ldx + c + i]);
                 for (int v = 0; v < PANEL_V; v++) acc[j][v] = v_fma(xj, q[v], acc[j][v]);
             }
         }
     }
-    for (int j = 0; j < cols; j++) {
+    for (int j = 0; j < rows; j++) {
         for (int v = 0; v < PANEL_V; v++) v_store(y + j * ldy + v * LANES, acc[j][v]);
     }
 }
 
-// A panel of all lanes. The first rows fetch what is ahead.
-INNER void gemm_full(float *y, int64_t ldy, const float *words, int64_t ld, ptrdiff_t ahead, const float *x,
+// A full panel. Only the first rows of x prefetch.
+INNER void gemm_full(float *y, int64_t ldy, const float *panel, int64_t stride, ptrdiff_t prefetch, const float *x,
                      int64_t ldx, int n, int k, bool add, const WordType type) {
-    for (; n >= GEMM_COLS; n -= GEMM_COLS, y += GEMM_COLS * ldy, x += GEMM_COLS * ldx, ahead = 0) {
-        gemm_cols(y, ldy, words, ld, ahead, x, ldx, k, add, GEMM_COLS, type);
+    for (; n >= GEMM_ROWS; n -= GEMM_ROWS, y += GEMM_ROWS * ldy, x += GEMM_ROWS * ldx, prefetch = 0) {
+        gemm_rows(y, ldy, panel, stride, prefetch, x, ldx, k, add, GEMM_ROWS, type);
     }
-    for (; n >= 8 && GEMM_COLS > 8; n -= 8, y += 8 * ldy, x += 8 * ldx, ahead = 0) {
-        gemm_cols(y, ldy, words, ld, ahead, x, ldx, k, add, GEMM_COLS > 8 ? 8 : 1, type);
+    for (; GEMM_ROWS > 8 && n >= 8; n -= 8, y += 8 * ldy, x += 8 * ldx, prefetch = 0) {
+        gemm_rows(y, ldy, panel, stride, prefetch, x, ldx, k, add, GEMM_ROWS > 8 ? 8 : 1, type);
     }
-    for (; n >= 4; n -= 4, y += 4 * ldy, x += 4 * ldx, ahead = 0) {
-        gemm_cols(y, ldy, words, ld, ahead, x, ldx, k, add, 4, type);
+    for (; n >= 4; n -= 4, y += 4 * ldy, x += 4 * ldx, prefetch = 0) {
+        gemm_rows(y, ldy, panel, stride, prefetch, x, ldx, k, add, 4, type);
     }
     switch (n) {
-    case 3: gemm_cols(y, ldy, words, ld, ahead, x, ldx, k, add, 3, type); break;
-    case 2: gemm_cols(y, ldy, words, ld, ahead, x, ldx, k, add, 2, type); break;
-    case 1: gemm_cols(y, ldy, words, ld, ahead, x, ldx, k, add, 1, type); break;
+    case 3: gemm_rows(y, ldy, panel, stride, prefetch, x, ldx, k, add, 3, type); break;
+    case 2: gemm_rows(y, ldy, panel, stride, prefetch, x, ldx, k, add, 2, type); break;
+    case 1: gemm_rows(y, ldy, panel, stride, prefetch, x, ldx, k, add, 1, type); break;
     default: break;
     }
 }
 
-// The last lanes, fewer than a panel's: their sums are made beside y.
-INNER void gemm_edge(float *y, int64_t ldy, const float *words, int64_t ld, ptrdiff_t ahead, const float *x,
-                     int64_t ldx, int n, int k, int lanes, bool add, const WordType type) {
-    float tile[GEMM_COLS * PANEL] = {0};
-    for (int j = 0; j < n; j += GEMM_COLS, ahead = 0) {
-        int cols = n - j < GEMM_COLS ? n - j : GEMM_COLS;
-        if (add) copy_rows(tile, PANEL, y + j * ldy, ldy, cols, lanes);
-        gemm_full(tile, PANEL, words, ld, ahead, x + j * ldx, ldx, cols, k, add, type);
-        copy_rows(y + j * ldy, ldy, tile, PANEL, cols, lanes);
+// The last columns, fewer than a panel's, are computed in a temporary tile.
+INNER void gemm_edge(float *y, int64_t ldy, const float *panel, int64_t stride, ptrdiff_t prefetch, const float *x,
+                     int64_t ldx, int n, int k, int n_cols, bool add, const WordType type) {
+    float tile[GEMM_ROWS * PANEL] = {0};
+    for (int j = 0; j < n; j += GEMM_ROWS, prefetch = 0) {
+        int rows = n - j < GEMM_ROWS ? n - j : GEMM_ROWS;
+        if (add) copy_rows(tile, PANEL, y + j * ldy, ldy, rows, n_cols);
+        gemm_full(tile, PANEL, panel, stride, prefetch, x + j * ldx, ldx, rows, k, add, type);
+        copy_rows(y + j * ldy, ldy, tile, PANEL, rows, n_cols);
     }
 }
 
-INNER void gemm(float *y, int64_t ldy, const Panels *w, const float *x, int64_t ldx, int n, int k, int lanes, bool add,
-                const WordType type) {
+INNER void gemm(float *y, int64_t ldy, const PackedMatrix *w, const float *x, int64_t ldx, int n, int k, int n_cols,
+                bool add, const WordType type) {
     int i = 0;
-    for (; i + PANEL <= lanes; i += PANEL) {
-        gemm_full(y + i, ldy, panel_at(w, i), w->ld, w->ahead, x, ldx, n, k, add, type);
+    for (; i + PANEL <= n_cols; i += PANEL) {
+        gemm_full(y + i, ldy, panel_at(w, i), w->row_stride, w->prefetch_offset, x, ldx, n, k, add, type);
     }
-    if (i == lanes) return;
-    gemm_edge(y + i, ldy, panel_at(w, i), w->ld, w->ahead, x, ldx, n, k, lanes - i, add, type);
+    if (i == n_cols) return;
+    gemm_edge(y + i, ldy, panel_at(w, i), w->row_stride, w->prefetch_offset, x, ldx, n, k, n_cols - i, add, type);
 }
 
-static void gemm_f32(float *y, int64_t ldy, const Panels *w, const float *x, int64_t ldx, int n, int k, int lanes,
-                     bool add) {
-    gemm(y, ldy, w, x, ldx, n, k, lanes, add, WORDS_F32);
+static void gemm_f32(float *y, int64_t ldy, const PackedMatrix *w, const float *x, int64_t ldx, int n, int k,
+                     int n_cols, bool add) {
+    gemm(y, ldy, w, x, ldx, n, k, n_cols, add, WORDS_F32);
 }
 
-static void gemm_bf16(float *y, int64_t ldy, const Panels *w, const float *x, int64_t ldx, int n, int k, int lanes,
-                      bool add) {
-    gemm(y, ldy, w, x, ldx, n, k, lanes, add, WORDS_BF16);
+static void gemm_bf16(float *y, int64_t ldy, const PackedMatrix *w, const float *x, int64_t ldx, int n, int k,
+                      int n_cols, bool add) {
+    gemm(y, ldy, w, x, ldx, n, k, n_cols, add, WORDS_BF16);
 }
 
-// ---- gemm of int8: sums of products of bytes are exact, as in blocks.h
+// ---- gemm of int8: sums of products of bytes are exact, as in blocks_tmpl.h
 
-enum { I8_K = 256, I8_COLS = GEMM_COLS / 3 };
+enum { I8_K = 256, I8_ROWS = GEMM_ROWS / 3 }; // a row of x has two accumulators for each vector of columns
 
-typedef struct {                    // rows of x, of which each has two accumulators for a vector of lanes
-    int8_t plane[2][I8_COLS][I8_K]; // 255 high + low
-    float scale[I8_COLS];
-    int sum[2][I8_COLS];
+typedef struct {                    // rows of x as scale * (255 high + low)
+    int8_t plane[2][I8_ROWS][I8_K]; // high, low
+    float scale[I8_ROWS];
+    int sum[2][I8_ROWS]; // of each plane
 } Planes;
 
-// k values of row j. What is no number makes all of them none.
+// Sets row j from k values. A value that is not finite makes the row's results NaN.
 INNER void set_planes(Planes *x, int j, const float *row, int k) {
     V values[I8_K / LANES], top = v_zero(), rest = v_zero(), sums[2] = {v_zero(), v_zero()};
     for (int c = 0; c < k; c += LANES) {
@@ -309,7 +313,7 @@ INNER void set_planes(Planes *x, int j, const float *row, int k) {
         rest = v_fma(v, v_zero(), rest);
         values[c / LANES] = v;
     }
-    float scale = v_max_of(top) * (1.0f / LEVELS), inverse = scale > FLT_MIN ? 1 / scale : 0; // else of no weight
+    float scale = v_max_of(top) * (1.0f / Q16_MAX), inverse = scale > FLT_MIN ? 1 / scale : 0; // else negligible
     for (int c = 0; c < k; c += LANES) {
         HighLow b = high_low(values[c / LANES], inverse);
         sums[0] = v_add(sums[0], b.high);
@@ -324,29 +328,29 @@ INNER void set_planes(Planes *x, int j, const float *row, int k) {
     x->scale[j] = scale + total[2];
 }
 
-// As gemm_cols.
-INNER void gemm_i8_cols(float *y, int64_t ldy, const float *words, int64_t ld, ptrdiff_t ahead, const Planes *x, int k,
-                        bool add, const int cols) {
-    I acc[2][I8_COLS][PANEL_V];
+// As gemm_rows.
+INNER void gemm_i8_rows(float *y, int64_t ldy, const float *panel, int64_t stride, ptrdiff_t prefetch, const Planes *x,
+                        int k, bool add, const int rows) {
+    I acc[2][I8_ROWS][PANEL_V];
     for (int i = 0; i < 2; i++) {
-        for (int j = 0; j < cols; j++) {
+        for (int j = 0; j < rows; j++) {
             for (int v = 0; v < PANEL_V; v++) acc[i][j][v] = i_set1(-SIGNED_BIAS * x->sum[i][j]);
         }
     }
-    for (int c = 0; c < k; c += 4, words += ld) {
+    for (int c = 0; c < k; c += 4, panel += stride) {
         U p[PANEL_V];
-        for (int v = 0; v < PANEL_V; v++) p[v] = u_load((const int8_t *)(words + v * LANES));
+        for (int v = 0; v < PANEL_V; v++) p[v] = u_load((const int8_t *)(panel + v * LANES));
         for (int line = 0; line < PANEL * 4; line += LINE_BYTES) {
-            __builtin_prefetch((const char *)words + ahead + line);
+            __builtin_prefetch((const char *)panel + prefetch + line);
         }
         for (int i = 0; i < 2; i++) {
-            for (int j = 0; j < cols; j++) {
+            for (int j = 0; j < rows; j++) {
                 U xj = u_set1(x->plane[i][j] + c);
                 for (int v = 0; v < PANEL_V; v++) acc[i][j][v] = i_dots_signed(acc[i][j][v], p[v], xj);
             }
         }
     }
-    for (int j = 0; j < cols; j++) {
+    for (int j = 0; j < rows; j++) {
         for (int v = 0; v < PANEL_V; v++) {
             float *to = y + j * ldy + v * LANES;
             V sum = v_fma(v_float(acc[0][j][v]), v_set1(255), v_float(acc[1][j][v])), scale = v_set1(x->scale[j]);
@@ -355,42 +359,45 @@ INNER void gemm_i8_cols(float *y, int64_t ldy, const float *words, int64_t ld, p
     }
 }
 
-INNER void gemm_i8_any(float *y, int64_t ldy, const float *words, int64_t ld, ptrdiff_t ahead, const Planes *x, int n,
-                       int k, bool add) {
+INNER void gemm_i8_any(float *y, int64_t ldy, const float *panel, int64_t stride, ptrdiff_t prefetch, const Planes *x,
+                       int n, int k, bool add) {
     switch (n) {
-    case 4: gemm_i8_cols(y, ldy, words, ld, ahead, x, k, add, I8_COLS < 4 ? I8_COLS : 4); break;
-    case 3: gemm_i8_cols(y, ldy, words, ld, ahead, x, k, add, I8_COLS < 3 ? I8_COLS : 3); break;
-    case 2: gemm_i8_cols(y, ldy, words, ld, ahead, x, k, add, 2); break;
-    default: gemm_i8_cols(y, ldy, words, ld, ahead, x, k, add, 1);
+    case 4: gemm_i8_rows(y, ldy, panel, stride, prefetch, x, k, add, I8_ROWS < 4 ? I8_ROWS : 4); break;
+    case 3: gemm_i8_rows(y, ldy, panel, stride, prefetch, x, k, add, I8_ROWS < 3 ? I8_ROWS : 3); break;
+    case 2: gemm_i8_rows(y, ldy, panel, stride, prefetch, x, k, add, 2); break;
+    default: gemm_i8_rows(y, ldy, panel, stride, prefetch, x, k, add, 1);
     }
 }
 
-// Up to I8_K words of k, up to I8_COLS rows.
-static void gemm_i8_part(float *y, int64_t ldy, const Panels *w, const Planes *x, int n, int k, int lanes, bool add) {
+// Up to I8_K of k and I8_ROWS rows.
+static void gemm_i8_part(float *y, int64_t ldy, const PackedMatrix *w, const Planes *x, int n, int k, int n_cols,
+                         bool add) {
     int i = 0;
-    for (; i + PANEL <= lanes; i += PANEL) gemm_i8_any(y + i, ldy, panel_at(w, i), w->ld, w->ahead, x, n, k, add);
-    if (i == lanes) return;
-    float tile[I8_COLS * PANEL] = {0};
-    if (add) copy_rows(tile, PANEL, y + i, ldy, n, lanes - i);
-    gemm_i8_any(tile, PANEL, panel_at(w, i), w->ld, w->ahead, x, n, k, add);
-    copy_rows(y + i, ldy, tile, PANEL, n, lanes - i);
+    for (; i + PANEL <= n_cols; i += PANEL)
+        gemm_i8_any(y + i, ldy, panel_at(w, i), w->row_stride, w->prefetch_offset, x, n, k, add);
+    if (i == n_cols) return;
+    float tile[I8_ROWS * PANEL] = {0};
+    if (add) copy_rows(tile, PANEL, y + i, ldy, n, n_cols - i);
+    gemm_i8_any(tile, PANEL, panel_at(w, i), w->row_stride, w->prefetch_offset, x, n, k, add);
+    copy_rows(y + i, ldy, tile, PANEL, n, n_cols - i);
 }
 
-static void gemm_i8(float *y, int64_t ldy, const Panels *w, const float *x, int64_t ldx, int n, int k, int lanes,
+static void gemm_i8(float *y, int64_t ldy, const PackedMatrix *w, const float *x, int64_t ldx, int n, int k, int n_cols,
                     bool add) {
     Planes planes;
     for (int c = 0; c < k; c += I8_K) {
-        int some = k - c < I8_K ? k - c : I8_K;
-        Panels part = {(const float *)w->words + c / 4 * w->ld, w->ld, w->group, w->ahead};
-        for (int j = 0; j < n; j += I8_COLS, part.ahead = 0) {
-            int cols = n - j < I8_COLS ? n - j : I8_COLS;
-            for (int r = 0; r < cols; r++) set_planes(&planes, r, x + (j + r) * ldx + c, some);
-            gemm_i8_part(y + j * ldy, ldy, &part, &planes, cols, some, lanes, add || c > 0);
+        int k_part = k - c < I8_K ? k - c : I8_K;
+        PackedMatrix part = {(const float *)w->data + c / 4 * w->row_stride, w->row_stride, w->panel_stride,
+                             w->prefetch_offset};
+        for (int j = 0; j < n; j += I8_ROWS, part.prefetch_offset = 0) {
+            int rows = n - j < I8_ROWS ? n - j : I8_ROWS;
+            for (int r = 0; r < rows; r++) set_planes(&planes, r, x + (j + r) * ldx + c, k_part);
+            gemm_i8_part(y + j * ldy, ldy, &part, &planes, rows, k_part, n_cols, add || c > 0);
         }
     }
 }
 
-// ---- softmax, activation, norm
+// ---- softmax, norms, activations
 
 // 2^x for x in [-inf, 128], 0 below -126.5, inf at 128. Taylor of degree 6 on [-0.5, 0.5]: 1.2e-7 relative.
 static inline V v_exp2(V x) {
@@ -484,7 +491,7 @@ static void layernorm(float *y, const float *x, const float *weight, const float
         rest += x[i] - mean;
         squares += (x[i] - mean) * (x[i] - mean);
     }
-    rest /= (float)n; // what rounding took from the mean
+    rest /= (float)n; // the rounding error of the mean
     float scale = 1.0f / sqrtf(fmaxf(squares / (float)n - rest * rest, 0) + eps);
     V vscale = v_set1(scale), vrest = v_set1(rest);
     for (i = 0; i + LANES <= n; i += LANES) {
@@ -571,7 +578,7 @@ static void swiglu(float *gate, const float *up, int n) {
 }
 
 const Kernels TABLE = {
-    .name = RUNG_NAME,
+    .name = LEVEL_NAME,
     .panel = PANEL,
     .matvec_f32 = matvec_f32,
     .matvec_f16 = matvec_f16,

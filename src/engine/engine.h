@@ -1,0 +1,15 @@
+// engine: the implementation of tessera.h's Engine, for the files of this room.
+#pragma once
+#include "load.h"
+#include "runner.h"
+#include "tessera.h"
+#include "tokenizer.h"
+
+struct Engine {
+    Model model;
+    Decoder decoder;
+    File tokenizer_file;
+    Tokenizer *tokenizer;
+    Runners *runners;
+    EngineInfo info;
+};

@@ -1,0 +1,25 @@
+// runner: runs forward passes for the sessions of an engine: threads, scratch memory, activation buffers. Sessions with
+// the same number of threads share one, so that an idle session costs neither a thread nor a buffer.
+//
+// Owns the lock that lets one pass of a runner run at a time. If memory runs out, a pass fails before anything is
+// computed.
+#pragma once
+#include "decoder.h"
+
+typedef struct Runner Runner;
+typedef struct Runners Runners; // all runners of an engine, by their number of threads
+
+// NULL with a line in err.
+Runners *runners_open(const Decoder *d, char *err, size_t errlen);
+void runners_close(Runners *all);   // after every session; accepts NULL
+KvPool *runners_pool(Runners *all); // of the KV cache blocks of all sessions
+
+// The runner with n_threads threads, started when the first session asks for it and stopped when the last gives it
+// back. NULL with a line in err. Both calls may come from any thread.
+Runner *runner_take(Runners *all, int n_threads, char *err, size_t errlen);
+void runner_release(Runners *all, Runner *r); // accepts NULL
+int runner_threads(const Runner *r);
+
+// Compute the segments' new tokens as one pass and advance their memories. profile: where to add the pass's times, or
+// NULL. -1 with a line in err, and no memory advanced. Calls from several threads wait for one another.
+int runner_step(Runner *r, const DecoderSegment *segments, int n, Profile *profile, char *err, size_t errlen);

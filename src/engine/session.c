@@ -1,0 +1,176 @@
+// session: one timeline of text (Session).
+//
+// Owns the one verb, session_sync, and what a timeline needs for itself: its tokens, its memory, its logits. Who
+// computes is the engine's runner. Refuses ids outside the vocabulary and text beyond the context; keeps what was
+// computed when something runs out.
+#include "cpu.h"
+#include "engine.h"
+#include "file.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct Session {
+    const Engine *engine;
+    Runner *runner;
+    Memory memory;
+    int window; // that every layer has or is narrowed to; 0: some layer sees everything
+    int n_ctx;
+    int32_t *tokens; // [room], the text that the memory holds
+    int room;
+    float *logits;   // [vocab]
+    bool has_logits; // they follow the last token
+    LogitsVisitor visit;
+    void *visit_context;
+    Profile *profile;
+};
+
+const char *kv_type_name(KvType t) {
+    static const char *const names[] = {[KV_BF16] = "bf16", [KV_F32] = "f32", [KV_Q8] = "q8"};
+    return (unsigned)t < sizeof names / sizeof *names ? names[t] : NULL;
+}
+
+static KvDType stored_type(KvType t) {
+    return t == KV_F32 ? KV_DTYPE_F32 : t == KV_Q8 ? KV_DTYPE_Q8 : KV_DTYPE_BF16;
+}
+
+// The window that every layer has or is narrowed to; 0: some layer sees everything.
+static int common_window(const Config *c, int wanted) {
+    if (wanted) return wanted > 0 ? wanted : 0;
+    int widest = 0;
+    for (int i = 0; i < c->n_kinds; i++) {
+        if (!c->kinds[i].window) return 0;
+        if (c->kinds[i].window > widest) widest = c->kinds[i].window;
+    }
+    return widest;
+}
+
+static int open_memory(Session *s, const SessionOptions *o, char *err, size_t errlen) {
+    const Engine *e = s->engine;
+    MemoryOptions options = {.kv = stored_type(o->kv),
+                             .window = o->window,
+                             .n_sinks = s->window ? o->n_sinks : 0,
+                             .n_ctx = s->n_ctx,
+                             .rope_factors = e->decoder.rope_factors};
+    return memory_open(&s->memory, &e->model.config, &options, runners_pool(e->runners), err, errlen);
+}
+
+static int open_parts(Session *s, const SessionOptions *o, char *err, size_t errlen) {
+    const Config *c = &s->engine->model.config;
+    if (c->learned_positions && s->n_ctx > c->max_seq_len) {
+        return fail(err, errlen, "context: expected at most %d, the positions that the model has learned, found %d",
+                    c->max_seq_len, s->n_ctx);
+    }
+    s->logits = malloc(sizeof *s->logits * (size_t)c->vocab_size);
+    if (!s->logits) return fail(err, errlen, "out of memory for the logits");
+    if (open_memory(s, o, err, errlen)) return -1;
+    s->runner = runner_take(s->engine->runners, o->n_threads > 0 ? o->n_threads : cpu_count(), err, errlen);
+    return s->runner ? 0 : -1;
+}
+
+Session *session_open(const Engine *e, const SessionOptions *options, char *err, size_t errlen) {
+    Session *s = calloc(1, sizeof *s);
+    if (!s) {
+        fail(err, errlen, "out of memory");
+        return NULL;
+    }
+    s->engine = e;
+    s->n_ctx = options->n_ctx > 0 ? options->n_ctx : e->model.config.max_seq_len;
+    s->window = common_window(&e->model.config, options->window);
+    if (!open_parts(s, options, err, errlen)) return s;
+    session_close(s);
+    return NULL;
+}
+
+void session_close(Session *s) {
+    if (!s) return;
+    memory_close(&s->memory);
+    runner_release(s->engine->runners, s->runner);
+    free(s->logits);
+    free(s->tokens);
+    free(s);
+}
+
+int session_length(const Session *s) {
+    return memory_length(&s->memory);
+}
+
+const float *session_logits(const Session *s) {
+    return s->has_logits ? s->logits : NULL;
+}
+
+void session_visit(Session *s, LogitsVisitor visit, void *context) {
+    s->visit = visit;
+    s->visit_context = context;
+}
+
+SessionInfo session_info(const Session *s) {
+    return (SessionInfo){
+        .n_ctx = s->n_ctx,
+        .n_threads = runner_threads(s->runner),
+        .kv_bytes = memory_bytes(&s->memory),
+        .kv_token_bytes = memory_token_bytes(&s->memory),
+    };
+}
+
+void session_profile(Session *s, Profile *p) {
+    s->profile = p;
+}
+
+static int check_tokens(const Session *s, const int32_t *tokens, int n, char *err, size_t errlen) {
+    int vocab = s->engine->model.config.vocab_size;
+    if (n < 1) return fail(err, errlen, "session: expected at least 1 token, found %d", n);
+    for (int i = 0; i < n; i++) {
+        if (tokens[i] < 0 || tokens[i] >= vocab) {
+            return fail(err, errlen, "session: token %d: expected an id below %d, found %d", i, vocab, tokens[i]);
+        }
+    }
+    return 0;
+}
+
+// Room for the text itself, doubling, so that it too follows the text.
+static int reserve_tokens(Session *s, int n, char *err, size_t errlen) {
+    if (n <= s->room) return 0;
+    int64_t room = s->room ? 2 * (int64_t)s->room : 256;
+    if (room < n) room = n;
+    int32_t *tokens = realloc(s->tokens, sizeof *tokens * (size_t)room);
+    if (!tokens) return fail(err, errlen, "out of memory for the text of %d tokens", n);
+    s->tokens = tokens;
+    s->room = (int)room;
+    return 0;
+}
+
+// The block of tokens that is computed at once. With a window it is no longer than the window (or a cache block), so
+// that memory stays O(window + sinks).
+static int block_size(const Session *s, int n_left) {
+    int most = PREFILL_BLOCK;
+    if (s->window && s->window < most) most = s->window > KV_BLOCK ? s->window : KV_BLOCK;
+    return n_left < most ? n_left : most;
+}
+
+int session_sync(Session *s, const int32_t *tokens, int n, char *err, size_t errlen) {
+    if (check_tokens(s, tokens, n, err, errlen)) return -1;
+    int length = session_length(s), same = 0;
+    while (same < n && same < length && tokens[same] == s->tokens[same]) same++;
+    if (same == n && n == length && s->has_logits) return 0;
+    if (same == n) same--; // the logits after the last token must be computed again
+    same = memory_truncate(&s->memory, same);
+    s->has_logits = false;
+
+    int limit = n < s->n_ctx ? n : s->n_ctx;
+    if (reserve_tokens(s, limit, err, errlen)) return -1;
+    while (same < limit) {
+        int count = block_size(s, limit - same);
+        DecoderSegment segment = {.memory = &s->memory, .tokens = tokens + same, .n = count, .logits = s->logits};
+        segment.callback = s->visit;
+        segment.callback_context = s->visit_context;
+        if (runner_step(s->runner, &segment, 1, s->profile, err, errlen)) return -1;
+        memcpy(s->tokens + same, tokens + same, sizeof *tokens * (size_t)count);
+        same += count;
+        s->has_logits = true;
+    }
+    if (limit < n) {
+        return fail(err, errlen, "context full: %d tokens do not fit in %d; a larger -c makes room", n, s->n_ctx);
+    }
+    return 0;
+}

@@ -1,0 +1,53 @@
+// fields: see fields.h. Sources: github.com/ggml-org/llama.cpp, gguf-py/gguf/constants.py;
+// huggingface.co/docs/transformers, "model_doc".
+#include "fields.h"
+
+#include <limits.h>
+#include <string.h>
+
+static int copy(Field to[MAX_FIELDS], const Field *from, size_t n) {
+    memcpy(to, from, n * sizeof *from);
+    return (int)n;
+}
+
+int fields_of_shape(Config *c, Field list[MAX_FIELDS]) {
+    const Field all[] = {
+        {"embedding_length", {"hidden_size", "n_embd"}, &c->dim, 1, FIELD_REQUIRED},
+        {"block_count", {"num_hidden_layers", "n_layer"}, &c->n_layers, 1, FIELD_REQUIRED},
+        {"attention.head_count", {"num_attention_heads", "n_head"}, &c->kinds[0].n_heads, 1, FIELD_REQUIRED},
+        {"context_length", {"max_position_embeddings", "n_positions"}, &c->max_seq_len, 1, FIELD_REQUIRED},
+        {"expert_count", {"num_local_experts", "num_experts"}, &c->n_experts, 0, 0},
+    };
+    return copy(list, all, sizeof all / sizeof *all);
+}
+
+int fields_of_heads(Config *c, Field list[MAX_FIELDS]) {
+    LayerKind *k = &c->kinds[0];
+    const Field all[] = {
+        {"attention.head_count_kv", {"num_key_value_heads"}, &k->n_kv_heads, 1, k->n_heads},
+        {"attention.key_length", {"head_dim"}, &k->k_dim, 1, 0},
+    };
+    return copy(list, all, sizeof all / sizeof *all);
+}
+
+int fields_of_feed_forward(Config *c, const Family *f, Field list[MAX_FIELDS]) {
+    int usual = c->dim <= INT_MAX / 4 ? f->default_hidden * c->dim : 0;
+    const Field all[] = {
+        {"feed_forward_length",
+         {"intermediate_size", "n_inner"},
+         &c->hidden_dim,
+         1,
+         usual > 0 || c->n_experts ? usual : FIELD_REQUIRED},
+        {"expert_used_count", {"num_experts_per_tok", "experts_per_token"}, &c->n_experts_used, 1, FIELD_REQUIRED},
+        {"expert_shared_feed_forward_length", {"shared_expert_intermediate_size"}, &c->shared_dim, 0, 0},
+        {"expert_feed_forward_length", {"moe_intermediate_size"}, &c->hidden_dim, 1, FIELD_KEEP},
+    };
+    return copy(list, all, c->n_experts ? sizeof all / sizeof *all : 1);
+}
+
+bool fields_default_width(Config *c) {
+    LayerKind *k = &c->kinds[0];
+    if (!k->k_dim && k->n_heads > 0 && c->dim % k->n_heads == 0) k->k_dim = c->dim / k->n_heads;
+    k->v_dim = k->k_dim;
+    return k->k_dim > 0;
+}

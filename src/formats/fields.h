@@ -1,0 +1,27 @@
+// fields: the sizes of a Config, and what GGUF and config.json call them: one table for both readers and the writer.
+//
+// Keys whose meaning differs between the containers (positions, caps, biases) are read by load_gguf.c and load_hf.c.
+#pragma once
+#include "model.h"
+
+enum {
+    FIELD_REQUIRED = -1, // a file without it is an error
+    FIELD_KEEP = -2,     // what was read before stays
+    MAX_FIELDS = 8
+};
+
+typedef struct {
+    const char *gguf;  // behind "<architecture>."
+    const char *hf[3]; // in config.json: the first that is there; ended by NULL
+    int *value;        // of the Config
+    int least;         // smallest valid value
+    int absent;        // value when the key is absent, FIELD_REQUIRED or FIELD_KEEP
+} Field;
+
+// Of every model: `list` in the order in which they are to be read. Returns how many.
+int fields_of_shape(Config *c, Field list[MAX_FIELDS]);
+// Then of the heads, whose defaults depend on those, and of the feed-forward layers.
+int fields_of_heads(Config *c, Field list[MAX_FIELDS]);
+int fields_of_feed_forward(Config *c, const Family *f, Field list[MAX_FIELDS]);
+// Sets an absent head width to dim / n_heads. False when n_heads does not divide dim.
+bool fields_default_width(Config *c);

@@ -1,0 +1,285 @@
+// mix_attention: see mix_attention.h.
+#include "mix_attention.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { TOKENS_PER_ITEM = 32, LINE_FLOATS = 16, SMALL_STORE = 8192 };
+
+// ---- binding
+
+// The tensors of self-attention or of cross-attention, as families.h names them.
+typedef struct {
+    const char *q, *k, *v, *out;
+} ProjectionNames;
+
+static const ProjectionNames self_names = {"attn_q", "attn_k", "attn_v", "attn_output"};
+static const ProjectionNames cross_names = {"cross_attn_q", "cross_attn_k", "cross_attn_v", "cross_attn_output"};
+
+static void bind_projections(Binder *b, AttentionWeights *w, const LayerKind *kind, const ProjectionNames *names) {
+    const Config *c = b->config;
+    bind_dense(b, &w->q, names->q, kind_q_dim(kind), c->dim, c->qkv_bias);
+    bind_dense(b, &w->k, names->k, kind_k_dim(kind), c->dim, c->qkv_bias);
+    bind_dense(b, &w->v, names->v, kind_v_dim(kind), c->dim, c->qkv_bias);
+}
+
+static void bind_out(Binder *b, AttentionWeights *w, const LayerKind *kind, const char *name) {
+    bind_dense(b, &w->out, name, b->config->dim, (int64_t)kind->n_heads * kind->v_dim, b->config->out_bias);
+}
+
+static void bind_fused(Binder *b, AttentionWeights *w, const LayerKind *kind) {
+    int64_t q = kind_q_dim(kind), k = kind_k_dim(kind), v = kind_v_dim(kind);
+    Dense all = {0};
+    bind_dense(b, &all, "attn_qkv", q + k + v, b->config->dim, b->config->qkv_bias);
+    if (b->hf_names && b->family->qkv_by_head) {
+        w->qkv = all;
+        return;
+    }
+    w->q = dense_rows(&all, 0, q);
+    w->k = dense_rows(&all, q, k);
+    w->v = dense_rows(&all, q + k, v);
+}
+
+static void attention_bind(Binder *b, void *weights, const LayerKind *kind) {
+    AttentionWeights *w = weights;
+    const Config *c = b->config;
+    if (bind_find(b, "attn_qkv", -1, ".weight")) bind_fused(b, w, kind);
+    else bind_projections(b, w, kind, &self_names);
+    bind_out(b, w, kind, self_names.out);
+    bool full = c->qk_norm == QK_NORM_FULL;
+    if (c->qk_norm) bind_norm(b, &w->q_norm, "attn_q_norm", full ? kind_q_dim(kind) : kind->k_dim, false);
+    if (c->qk_norm) bind_norm(b, &w->k_norm, "attn_k_norm", full ? kind_k_dim(kind) : kind->k_dim, false);
+    if (c->learned_sinks) w->sinks = bind_vector(b, "attn_sinks", ".weight", kind->n_heads);
+}
+
+void cross_bind(Binder *b, AttentionWeights *w, const LayerKind *kind) {
+    bind_projections(b, w, kind, &cross_names);
+    bind_out(b, w, kind, cross_names.out);
+}
+
+static uint64_t attention_token_bytes(const void *weights) {
+    const AttentionWeights *w = weights;
+    return dense_bytes(&w->q) + dense_bytes(&w->k) + dense_bytes(&w->v) + dense_bytes(&w->qkv) + dense_bytes(&w->out);
+}
+
+// ---- scratch
+
+typedef struct {
+    float *q, *k, *v; // [n][n_heads][k_dim], [n][n_kv_heads][k_dim], [n][n_kv_heads][v_dim]
+    float *att;       // [n][n_heads][v_dim]
+    float *qkv;       // [n][q, k, v], where att will be
+} AttentionBuffers;
+
+static size_t whole_lines(int64_t n_floats) {
+    return ((size_t)n_floats + LINE_FLOATS - 1) / LINE_FLOATS * LINE_FLOATS;
+}
+
+static int64_t widest_output(const LayerKind *kind) {
+    int64_t qkv = kind_q_dim(kind) + kind_k_dim(kind) + kind_v_dim(kind), att = (int64_t)kind->n_heads * kind->v_dim;
+    return qkv > att ? qkv : att;
+}
+
+static size_t attention_scratch(const LayerKind *kind) {
+    return whole_lines(kind_q_dim(kind)) + whole_lines(kind_k_dim(kind)) + whole_lines(kind_v_dim(kind)) +
+           whole_lines(widest_output(kind));
+}
+
+static AttentionBuffers buffers_of(const Pass *pass, const LayerKind *kind) {
+    AttentionBuffers b = {.q = pass->scratch};
+    b.k = b.q + whole_lines(pass->n * kind_q_dim(kind));
+    b.v = b.k + whole_lines(pass->n * kind_k_dim(kind));
+    b.att = b.qkv = b.v + whole_lines(pass->n * kind_v_dim(kind));
+    return b;
+}
+
+static int reserve(Compute *c, const LayerKind *k, char *err, size_t errlen) {
+    return attention_reserve(c, k->n_heads, k->n_kv_heads, k->k_dim, k->v_dim, err, errlen);
+}
+
+static int widest_input(const LayerKind *kind) {
+    return kind->n_heads * kind->v_dim;
+}
+
+// ---- queries, keys and values
+
+// qkv[n][n_heads][q, k, v][k_dim] into q, k and v.
+static void split_heads(const AttentionBuffers *b, const LayerKind *kind, int n) {
+    size_t hd = (size_t)kind->k_dim, bytes = sizeof(float) * hd;
+    for (size_t i = 0; i < (size_t)n * (size_t)kind->n_heads; i++) {
+        memcpy(b->q + i * hd, b->qkv + 3 * i * hd, bytes);
+        memcpy(b->k + i * hd, b->qkv + (3 * i + 1) * hd, bytes);
+        memcpy(b->v + i * hd, b->qkv + (3 * i + 2) * hd, bytes);
+    }
+}
+
+static void norm_heads(const Pass *pass, const Norm *norm, float *x, int n_heads, int k_dim) {
+    bool each = pass->config->qk_norm == QK_NORM_HEAD;
+    ops_norm(pass->compute, x, x, norm, each ? pass->n * n_heads : pass->n, each ? k_dim : n_heads * k_dim,
+             pass->config->norm_eps);
+}
+
+static void project(const AttentionWeights *w, const MixerCall *call, const AttentionBuffers *b) {
+    const Pass *pass = call->pass;
+    const LayerKind *kind = call->kind;
+    if (dense_exists(&w->qkv)) {
+        ops_linear(pass->compute, &(Linear){.w = &w->qkv.w, .y = b->qkv, .bias = w->qkv.bias}, 1, call->x, pass->n);
+        split_heads(b, kind, pass->n);
+    } else {
+        Linear qkv[] = {{.w = &w->q.w, .y = b->q, .bias = w->q.bias},
+                        {.w = &w->k.w, .y = b->k, .bias = w->k.bias},
+                        {.w = &w->v.w, .y = b->v, .bias = w->v.bias}};
+        ops_linear(pass->compute, qkv, 3, call->x, pass->n);
+    }
+    if (!pass->config->qk_norm) return;
+    norm_heads(pass, &w->q_norm, b->q, kind->n_heads, kind->k_dim);
+    norm_heads(pass, &w->k_norm, b->k, kind->n_kv_heads, kind->k_dim);
+}
+
+// Rotation of queries and keys, and storing keys and values.
+typedef struct {
+    const MixerCall *call;
+    const AttentionBuffers *buffers;
+    const float *table; // NULL: no rotary positions
+} StoreJob;
+
+// Of some tokens of a segment: rotate the queries of one KV head and its keys, and store keys and values. row0: where
+// the segment begins in the pass.
+static void rotate_and_store(const StoreJob *job, const Segment *s, int row0, int item) {
+    const LayerKind *kind = job->call->kind;
+    const AttentionBuffers *b = job->buffers;
+    int kv_head = item % kind->n_kv_heads, first = item / kind->n_kv_heads * TOKENS_PER_ITEM;
+    int n = s->n - first < TOKENS_PER_ITEM ? s->n - first : TOKENS_PER_ITEM, group = kind->n_heads / kind->n_kv_heads;
+    int64_t row = row0 + first, q_dim = kind_q_dim(kind), k_dim = kind_k_dim(kind), v_dim = kind_v_dim(kind);
+    float *q = b->q + row * q_dim, *k = b->k + row * k_dim + (int64_t)kv_head * kind->k_dim;
+    if (job->table) {
+        int n_freqs = kind->rope.rotary_dim / 2;
+        const float *table = job->table + row * kind->rope.rotary_dim;
+        for (int h = kv_head * group; h < (kv_head + 1) * group; h++) {
+            rope_rotate(q + (int64_t)h * kind->k_dim, q_dim, table, n_freqs, kind->rope.pairing, n);
+        }
+        rope_rotate(k, k_dim, table, n_freqs, kind->rope.pairing, n);
+    }
+    KvRows rows = {.k = k, .v = b->v + row * v_dim + (int64_t)kv_head * kind->v_dim, .k_ld = k_dim, .v_ld = v_dim};
+    kvcache_store_head(memory_cache(s->memory, job->call->layer), kv_head, first, n, &rows);
+}
+
+static int store_items(const Segment *s, const LayerKind *kind) {
+    return (s->n + TOKENS_PER_ITEM - 1) / TOKENS_PER_ITEM * kind->n_kv_heads;
+}
+
+static void store_item(void *context, int item, int worker) {
+    (void)worker;
+    const StoreJob *job = context;
+    const Segment *s = job->call->pass->segments;
+    int row0 = 0;
+    for (; item >= store_items(s, job->call->kind); s++) {
+        item -= store_items(s, job->call->kind);
+        row0 += s->n;
+    }
+    rotate_and_store(job, s, row0, item);
+}
+
+static void store(const MixerCall *call, const AttentionBuffers *b, const float *rope_table) {
+    const Pass *pass = call->pass;
+    const LayerKind *kind = call->kind;
+    StoreJob job = {.call = call, .buffers = b, .table = rope_table};
+    int n_items = 0;
+    for (int i = 0; i < pass->n_segments; i++) n_items += store_items(&pass->segments[i], kind);
+    bool small = pass->n * (kind_q_dim(kind) + kind_k_dim(kind) + kind_v_dim(kind)) < SMALL_STORE;
+    profile_begin(pass->compute->profile, PROFILE_ROPE);
+    threads_for_if(!small, pass->compute->pool, n_items, store_item, &job);
+    profile_end(pass->compute->profile, 0, 0);
+}
+
+// ---- attention
+
+// The queries of a segment, from `row0` of the pass on, over what a cache holds and `n_new` more stored behind it.
+static Attention problem_of(const MixerCall *call, const AttentionBuffers *b, int row0, int n_q, const KvCache *cache,
+                            int n_new) {
+    const Config *c = call->pass->config;
+    const LayerKind *kind = call->kind;
+    int n_keys = kvcache_length(cache) + n_new;
+    return (Attention){.q = b->q + row0 * kind_q_dim(kind),
+                       .out = b->att + (int64_t)row0 * kind->n_heads * kind->v_dim,
+                       .n_q = n_q,
+                       .n_heads = kind->n_heads,
+                       .pos0 = n_keys - n_q,
+                       .n_keys = n_keys,
+                       .scale = c->attn_scale > 0 ? c->attn_scale : 1 / sqrtf((float)kind->k_dim),
+                       .softcap = c->attn_softcap,
+                       .kv = kvcache_view(cache)};
+}
+
+static void attend(const MixerCall *call, const Attention *list) {
+    const Pass *pass = call->pass;
+    attention(pass->compute, list, pass->n_segments);
+    if (!pass->visit) return;
+    for (int i = 0; i < pass->n_segments; i++) {
+        pass->visit(pass->visit_context, call->layer, i, &list[i]);
+    }
+}
+
+static void project_out(const AttentionWeights *w, const MixerCall *call, const float *att) {
+    Linear out = {.w = &w->out.w, .y = call->y, .add = call->add, .bias = w->out.bias};
+    ops_linear(call->pass->compute, &out, 1, att, call->pass->n);
+}
+
+static void attention_forward(const void *weights, const MixerCall *call) {
+    const AttentionWeights *w = weights;
+    const Pass *pass = call->pass;
+    AttentionBuffers b = buffers_of(pass, call->kind);
+    Attention list[MAX_SEGMENTS];
+    project(w, call, &b);
+    store(call, &b, pass->rope_tables[call->kind_index]);
+    for (int i = 0, row = 0; i < pass->n_segments; row += pass->segments[i++].n) {
+        const Segment *s = &pass->segments[i];
+        const KvCache *cache = memory_cache(s->memory, call->layer);
+        list[i] = problem_of(call, &b, row, s->n, cache, s->n);
+        list[i].mask = (AttnMask){.causal = !pass->config->bidirectional && !s->visible,
+                                  .window = kvcache_window(cache),
+                                  .n_sinks = kvcache_sinks(cache),
+                                  .sink_logits = w->sinks,
+                                  .bitmap = s->visible,
+                                  .block = 1,
+                                  .bitmap_stride = s->stride};
+    }
+    attend(call, list);
+    project_out(w, call, b.att);
+}
+
+// ---- cross-attention
+
+void cross_store(const AttentionWeights *w, const MixerCall *call) {
+    const Pass *pass = call->pass;
+    AttentionBuffers b = buffers_of(pass, call->kind);
+    Linear kv[] = {{.w = &w->k.w, .y = b.k, .bias = w->k.bias}, {.w = &w->v.w, .y = b.v, .bias = w->v.bias}};
+    ops_linear(pass->compute, kv, 2, call->x, pass->n);
+    for (int i = 0, row = 0; i < pass->n_segments; row += pass->segments[i++].n) {
+        const Segment *s = &pass->segments[i];
+        kvcache_store(memory_cache(s->memory, call->layer), s->n, b.k + row * kind_k_dim(call->kind),
+                      b.v + row * kind_v_dim(call->kind));
+    }
+}
+
+void cross_forward(const AttentionWeights *w, const MixerCall *call) {
+    const Pass *pass = call->pass;
+    AttentionBuffers b = buffers_of(pass, call->kind);
+    Attention list[MAX_SEGMENTS];
+    ops_linear(pass->compute, &(Linear){.w = &w->q.w, .y = b.q, .bias = w->q.bias}, 1, call->x, pass->n);
+    for (int i = 0, row = 0; i < pass->n_segments; row += pass->segments[i++].n) {
+        const Segment *s = &pass->segments[i];
+        list[i] = problem_of(call, &b, row, s->n, memory_cache(s->cross, call->layer), 0);
+    }
+    attend(call, list);
+    project_out(w, call, b.att);
+}
+
+const Mixer mixer_attention = {
+    .weights_size = sizeof(AttentionWeights),
+    .bind = attention_bind,
+    .token_bytes = attention_token_bytes,
+    .scratch = attention_scratch,
+    .reserve = reserve,
+    .widest_input = widest_input,
+    .forward = attention_forward,
+};

@@ -1,0 +1,144 @@
+// Many sessions of one engine: they share threads and buffers, cost little while idle, and may run in threads of their
+// own.
+#include "test.h"
+
+#include "tessera.h"
+
+#include <dirent.h>
+#include <malloc.h>
+#include <pthread.h>
+
+#define MODEL "models/stories.bin"
+
+enum { N_SESSIONS = 16, N_TOKENS = 40, IDLE_BYTES = 64 << 10 };
+
+static Engine *open_engine(void) {
+    char err[256] = "";
+    Engine *e = engine_open(MODEL, NULL, err, sizeof err);
+    if (e) return e;
+    fprintf(stderr, "%s\n", err);
+    exit(1);
+}
+
+static Session *open_session(const Engine *e, int n_threads) {
+    char err[256] = "";
+    Session *s = session_open(e, &(SessionOptions){.n_threads = n_threads}, err, sizeof err);
+    if (s) return s;
+    fprintf(stderr, "%s\n", err);
+    exit(1);
+}
+
+static int count_threads(void) {
+    int n = 0;
+    DIR *tasks = opendir("/proc/self/task");
+    for (struct dirent *d = readdir(tasks); d; d = readdir(tasks)) n += d->d_name[0] != '.';
+    closedir(tasks);
+    return n;
+}
+
+// The text of session i: the same beginning, then its own.
+static void make_text(int i, int vocab, int32_t *ids) {
+    for (int t = 0; t < N_TOKENS; t++) ids[t] = t < 8 ? 5 + t : 3 + (i * 31 + t * 7) % (vocab - 3);
+}
+
+static void threads_are_shared(void) {
+    Engine *e = open_engine();
+    session_close(open_session(e, 3)); // a sanitizer starts a thread of its own with the first
+    int before = count_threads();
+    Session *first = open_session(e, 3), *more[N_SESSIONS];
+    CHECK(count_threads() == before + 2, "one session: %d threads more, expected 2", count_threads() - before);
+    for (int i = 0; i < N_SESSIONS; i++) more[i] = open_session(e, 3);
+    CHECK(count_threads() == before + 2, "%d sessions: %d threads more", N_SESSIONS + 1, count_threads() - before);
+    CHECK(session_info(more[0]).n_threads == 3, "n_threads %d", session_info(more[0]).n_threads);
+    session_close(first);
+    for (int i = 0; i < N_SESSIONS; i++) session_close(more[i]);
+    CHECK(count_threads() == before, "closed: %d threads stay", count_threads() - before);
+    engine_close(e);
+}
+
+static size_t allocated(void) {
+    struct mallinfo2 m = mallinfo2();
+    return m.uordblks + m.hblkhd;
+}
+
+// Beside its cache, an idle session costs its text and one row of logits.
+static void an_idle_session_is_small(void) {
+    char err[256] = "";
+    Engine *e = open_engine();
+    int vocab = engine_info(e).vocab_size;
+    int32_t ids[N_TOKENS];
+    Session *first = open_session(e, 2), *more[N_SESSIONS];
+    make_text(0, vocab, ids);
+    CHECK(!session_sync(first, ids, N_TOKENS, err, sizeof err), "%s", err);
+    size_t before = allocated();
+    uint64_t cache = 0;
+    for (int i = 0; i < N_SESSIONS; i++) {
+        more[i] = open_session(e, 2);
+        CHECK(!session_sync(more[i], ids, N_TOKENS, err, sizeof err), "%s", err);
+        cache += session_info(more[i]).kv_bytes;
+    }
+    size_t each = (allocated() - before - (size_t)cache) / N_SESSIONS;
+    size_t most = IDLE_BYTES + sizeof(float) * (size_t)vocab;
+    // Sanitizers keep malloc's figures to themselves.
+    CHECK(!before || each < most, "%zu bytes for a session, expected less than %zu", each, most);
+    session_close(first);
+    for (int i = 0; i < N_SESSIONS; i++) session_close(more[i]);
+    engine_close(e);
+}
+
+typedef struct {
+    Session *session;
+    const float *logits;
+    int index, vocab;
+    bool token_by_token;
+    char err[256];
+} Job;
+
+static void *run_session(void *job) {
+    Job *j = job;
+    int32_t ids[N_TOKENS];
+    make_text(j->index, j->vocab, ids);
+    for (int n = j->token_by_token ? 8 : N_TOKENS; n <= N_TOKENS; n++) {
+        if (session_sync(j->session, ids, n, j->err, sizeof j->err)) return NULL;
+    }
+    j->logits = session_logits(j->session);
+    return NULL;
+}
+
+// Sessions that compute at the same time, some a token at a time, give what each gives alone.
+static void sessions_do_not_disturb_one_another(void) {
+    enum { N = 4 };
+    Engine *e = open_engine();
+    int vocab = engine_info(e).vocab_size;
+    size_t row = sizeof(float) * (size_t)vocab;
+    Job jobs[N] = {0}, alone[N] = {0};
+    pthread_t threads[N];
+    for (int i = 0; i < N; i++) {
+        jobs[i] = alone[i] = (Job){.index = i, .vocab = vocab, .token_by_token = i % 2};
+        alone[i].session = open_session(e, 2);
+        run_session(&alone[i]);
+        jobs[i].session = open_session(e, 2);
+    }
+    for (int i = 0; i < N; i++) pthread_create(&threads[i], NULL, run_session, &jobs[i]);
+    for (int i = 0; i < N; i++) pthread_join(threads[i], NULL);
+    for (int i = 0; i < N; i++) {
+        bool both = jobs[i].logits && alone[i].logits;
+        CHECK(both, "session %d: %s%s", i, jobs[i].err, alone[i].err);
+        if (both) CHECK(!memcmp(jobs[i].logits, alone[i].logits, row), "session %d: other logits than alone", i);
+        for (int k = 0; both && k < i; k++) {
+            CHECK(memcmp(jobs[i].logits, jobs[k].logits, row) != 0, "sessions %d and %d: the same logits", i, k);
+        }
+    }
+    for (int i = 0; i < N; i++) {
+        session_close(jobs[i].session);
+        session_close(alone[i].session);
+    }
+    engine_close(e);
+}
+
+int main(void) {
+    RUN(threads_are_shared);
+    RUN(an_idle_session_is_small);
+    RUN(sessions_do_not_disturb_one_another);
+    return test_report();
+}
