@@ -132,6 +132,13 @@ int threads_contiguous_index(int item, int n_items, int n_parts) {
     return range * (n_items / n_parts) + (range < longer ? range : longer) + item / n_parts;
 }
 
+int threads_part_of(int item, const int *starts, int n) {
+    int part = (int)((int64_t)item * n / starts[n]);
+    while (starts[part] > item) part--;
+    while (starts[part + 1] <= item) part++;
+    return part;
+}
+
 void threads_for_if(bool worth_it, ThreadPool *p, int n_items, ThreadTask task, void *context) {
     if (worth_it && p->n_threads > 1 && n_items > 1) {
         run_region(p, n_items, task, context);

@@ -30,6 +30,10 @@ void threads_set_hook(ThreadPool *p, RegionHook hook, void *context);
 // n_items. For items that continue reading memory where the previous item stopped.
 int threads_contiguous_index(int item, int n_items, int n_parts);
 
+// Of n parts whose items are numbered consecutively, the part of an item: starts[part] <= item < starts[part + 1].
+// starts: [n + 1], from 0 to the number of items. Fast where the parts are of about the same size.
+int threads_part_of(int item, const int *starts, int n);
+
 // Run task(context, 0..n_items-1) and return when all are done. One caller at a time; not from inside a task.
 void threads_for(ThreadPool *p, int n_items, ThreadTask task, void *context);
 // The same, on the calling thread alone (worker 0) if not worth_it: a parallel region costs about a microsecond.

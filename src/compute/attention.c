@@ -458,7 +458,8 @@ static void run_tiles(const Plan *p, const Item *it, AttnWorker *w, TileList til
 // The problems of one parallel region; their items are numbered consecutively.
 typedef struct {
     Plan plans[MAX_PLANS];
-    int n_plans, n_items;
+    int first_items[MAX_PLANS + 1], first_pairs[MAX_PLANS + 1]; // of each problem, and behind the last
+    int n_plans, n_items, n_pairs;
     int n_threads;
     bool split; // the keys of some problem are split into spans
 } Region;
@@ -467,10 +468,10 @@ static void run_item(void *context, int index, int worker) {
     const Region *region = context;
     // Where keys are split, each thread reads a contiguous range; else the longest items of a causal problem come
     // first.
-    int left = region->split ? threads_contiguous_index(index, region->n_items, region->n_threads) : index;
-    const Plan *p = region->plans;
-    for (; left >= p->n_items; p++) left -= p->n_items;
-    Item it = item_at(p, left);
+    int item = region->split ? threads_contiguous_index(index, region->n_items, region->n_threads) : index;
+    int part = threads_part_of(item, region->first_items, region->n_plans);
+    const Plan *p = &region->plans[part];
+    Item it = item_at(p, item - region->first_items[part]);
     AttnWorker w = worker_of(p, worker);
     set_visible(p, &it, &w);
     start_rows(p, &it, &w);
@@ -503,10 +504,10 @@ static void merge_row(const Plan *p, Item *it, int r, float *sum) {
 // Merges the rows of one (KV head, query block).
 static void merge_item(void *context, int index, int worker) {
     const Region *region = context;
-    const Plan *p = region->plans;
-    for (; index >= p->n_pairs; p++) index -= p->n_pairs;
+    int part = threads_part_of(index, region->first_pairs, region->n_plans);
+    const Plan *p = &region->plans[part];
     if (p->n_spans == 1) return;
-    Item it = item_at(p, index * p->n_spans);
+    Item it = item_at(p, (index - region->first_pairs[part]) * p->n_spans);
     AttnWorker w = worker_of(p, worker);
     for (int r = 0; r < it.n_rows; r++) merge_row(p, &it, r, w.o);
 }
@@ -551,15 +552,19 @@ static Plan plan_of(const Compute *c, const Attention *a) {
 // Plans as many of the n problems as the shared memory holds the partial results of, at least one.
 static int plan_region(Region *region, const Compute *c, const Attention *list, int n) {
     size_t used = 0, room = c->shared_bytes / sizeof(float);
-    *region = (Region){.n_threads = threads_count(c->pool)};
+    region->n_plans = region->n_items = region->n_pairs = region->first_items[0] = region->first_pairs[0] = 0;
+    region->n_threads = threads_count(c->pool);
+    region->split = false;
     for (int i = 0; i < n && i < MAX_PLANS; i++) {
         Plan p = plan_of(c, &list[i]);
         size_t parts = p.n_spans > 1 ? parts_floats(p.n_items, p.max_rows, list[i].kv.v_dim) : 0;
         if (i && (used + parts > room || p.n_items > MAX_ITEMS - region->n_items)) break;
         p.parts = (float *)compute_shared(c) + used;
         used += parts;
-        region->plans[region->n_plans++] = p;
-        region->n_items += p.n_items;
+        region->plans[i] = p;
+        region->n_plans++;
+        region->first_items[i + 1] = region->n_items += p.n_items;
+        region->first_pairs[i + 1] = region->n_pairs += p.n_pairs;
         region->split |= p.n_spans > 1;
     }
     return region->n_plans;
@@ -567,15 +572,13 @@ static int plan_region(Region *region, const Compute *c, const Attention *list, 
 
 static void run_region(const Compute *c, Region *region) {
     int64_t work = 0;
-    int n_pairs = 0;
     for (int i = 0; i < region->n_plans; i++) {
         const Attention *a = region->plans[i].a;
         work += (int64_t)a->n_q * a->n_heads * a->n_keys * (a->kv.k_dim + a->kv.v_dim);
-        n_pairs += region->plans[i].n_pairs;
     }
     bool small = work < SMALL_WORK;
     threads_for_if(!small, c->pool, region->n_items, run_item, region);
-    if (region->split) threads_for_if(!small, c->pool, n_pairs, merge_item, region);
+    if (region->split) threads_for_if(!small, c->pool, region->n_pairs, merge_item, region);
 }
 
 void attention(const Compute *c, const Attention *list, int n) {

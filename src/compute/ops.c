@@ -180,7 +180,8 @@ static void gemm_item(void *context, int item, int worker) {
     float *y = l->y + row0;
     if (l->bias) { // the sums start from the bias
         for (int t = 0; t < job->n; t++) {
-            for (int i = 0; i < n_rows; i++) y[t * rows + i] = l->bias[row0 + i] + (l->add ? y[t * rows + i] : 0);
+            float *y_t = y + t * rows;
+            for (int i = 0; i < n_rows; i++) y_t[i] = l->bias[row0 + i] + (l->add ? y_t[i] : 0);
         }
     }
     multiply_rows(job, l, row0, n_rows, l->add || l->bias, compute_scratch(job->c, worker));

@@ -140,16 +140,21 @@ typedef struct {
     const MixerCall *call;
     const AttentionBuffers *buffers;
     const float *table; // NULL: no rotary positions
+    int first_items[MAX_SEGMENTS + 1], first_rows[MAX_SEGMENTS + 1]; // of each segment, and behind the last
 } StoreJob;
 
-// Of some tokens of a segment: rotate the queries of one KV head and its keys, and store keys and values. row0: where
-// the segment begins in the pass.
-static void rotate_and_store(const StoreJob *job, const Segment *s, int row0, int item) {
+// Of some tokens of a segment: rotate the queries of one KV head and its keys, and store keys and values.
+static void store_item(void *context, int index, int worker) {
+    (void)worker;
+    const StoreJob *job = context;
+    const Pass *pass = job->call->pass;
     const LayerKind *kind = job->call->kind;
+    int part = threads_part_of(index, job->first_items, pass->n_segments), item = index - job->first_items[part];
+    const Segment *s = &pass->segments[part];
     const AttentionBuffers *b = job->buffers;
     int kv_head = item % kind->n_kv_heads, first = item / kind->n_kv_heads * TOKENS_PER_ITEM;
     int n = s->n - first < TOKENS_PER_ITEM ? s->n - first : TOKENS_PER_ITEM, group = kind->n_heads / kind->n_kv_heads;
-    int64_t row = row0 + first, q_dim = kind_q_dim(kind), k_dim = kind_k_dim(kind), v_dim = kind_v_dim(kind);
+    int64_t row = job->first_rows[part] + first, q_dim = kind_q_dim(kind), k_dim = kind_k_dim(kind), v_dim = kind_v_dim(kind);
     float *q = b->q + row * q_dim, *k = b->k + row * k_dim + (int64_t)kv_head * kind->k_dim;
     if (job->table) {
         int n_freqs = kind->rope.rotary_dim / 2;
@@ -163,31 +168,22 @@ static void rotate_and_store(const StoreJob *job, const Segment *s, int row0, in
     kvcache_store_head(memory_cache(s->memory, job->call->layer), kv_head, first, n, &rows);
 }
 
-static int store_items(const Segment *s, const LayerKind *kind) {
-    return (s->n + TOKENS_PER_ITEM - 1) / TOKENS_PER_ITEM * kind->n_kv_heads;
-}
-
-static void store_item(void *context, int item, int worker) {
-    (void)worker;
-    const StoreJob *job = context;
-    const Segment *s = job->call->pass->segments;
-    int row0 = 0;
-    for (; item >= store_items(s, job->call->kind); s++) {
-        item -= store_items(s, job->call->kind);
-        row0 += s->n;
-    }
-    rotate_and_store(job, s, row0, item);
-}
-
 static void store(const MixerCall *call, const AttentionBuffers *b, const float *rope_table) {
     const Pass *pass = call->pass;
     const LayerKind *kind = call->kind;
-    StoreJob job = {.call = call, .buffers = b, .table = rope_table};
-    int n_items = 0;
-    for (int i = 0; i < pass->n_segments; i++) n_items += store_items(&pass->segments[i], kind);
+    StoreJob job;
+    job.call = call;
+    job.buffers = b;
+    job.table = rope_table;
+    job.first_items[0] = job.first_rows[0] = 0;
+    for (int i = 0; i < pass->n_segments; i++) {
+        int n = pass->segments[i].n;
+        job.first_items[i + 1] = job.first_items[i] + (n + TOKENS_PER_ITEM - 1) / TOKENS_PER_ITEM * kind->n_kv_heads;
+        job.first_rows[i + 1] = job.first_rows[i] + n;
+    }
     bool small = pass->n * (kind_q_dim(kind) + kind_k_dim(kind) + kind_v_dim(kind)) < SMALL_STORE;
     profile_begin(pass->compute->profile, PROFILE_ROPE);
-    threads_for_if(!small, pass->compute->pool, n_items, store_item, &job);
+    threads_for_if(!small, pass->compute->pool, job.first_items[pass->n_segments], store_item, &job);
     profile_end(pass->compute->profile, 0, 0);
 }
 
