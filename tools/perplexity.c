@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static const char usage[] =
     "usage: build/perplexity MODEL -f FILE [options]\n"
@@ -324,10 +323,8 @@ static void print_result(const Options *o, const Score *score, int count, int n_
 // Refuses to overwrite a file that this run reads.
 static void check_save(const Options *o) {
     const char *in[] = {o->model, o->tokenizer, o->file, o->kl};
-    struct stat out, other;
-    if (!o->save || stat(o->save, &out)) return;
     for (size_t i = 0; i < sizeof in / sizeof *in; i++) {
-        if (in[i] && !stat(in[i], &other) && out.st_dev == other.st_dev && out.st_ino == other.st_ino)
+        if (o->save && in[i] && file_same(in[i], o->save))
             die(2, "--save-logits: expected another file, found %s, which this run reads", in[i]);
     }
 }

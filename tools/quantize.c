@@ -77,11 +77,6 @@ static Options parse(int argc, char **argv) {
     return o;
 }
 
-static bool same_file(const char *a, const char *b) {
-    struct stat x, y;
-    return !stat(a, &x) && !stat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
 static void check_out(const Options *o, const GgufWriter *w, const Model *m, const File *tokenizer) {
     struct stat st;
     if (!stat(o->out, &st) && S_ISDIR(st.st_mode)) die(1, "%s: is a directory", o->out);
@@ -89,7 +84,7 @@ static void check_out(const Options *o, const GgufWriter *w, const Model *m, con
     for (ptrdiff_t i = 0; i < n + 2; i++) {
         const char *in = i == n ? tokenizer->path : o->tokenizer;
         if (i < n) in = m->weights.files[i].path;
-        if (in && (same_file(in, o->out) || same_file(in, w->partial))) {
+        if (in && (file_same(in, o->out) || file_same(in, w->partial))) {
             die(2, "%s: the output would overwrite the input %s", o->out, in);
         }
     }

@@ -76,6 +76,11 @@ static void on_bus_error(int sig) {
     _exit(1);
 }
 
+bool file_same(const char *a, const char *b) {
+    struct stat x, y;
+    return !stat(a, &x) && !stat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
 void file_guard_shrinking(void) {
     struct sigaction sa = {.sa_handler = on_bus_error};
     sigaction(SIGBUS, &sa, NULL);

@@ -16,7 +16,8 @@ typedef struct {
 
 // Map `path` read-only. Returns 0, or -1 with one line in err. A directory, a pipe and an empty file are errors.
 int file_map(File *f, const char *path, char *err, size_t errlen);
-void file_unmap(File *f); // accepts a zeroed File
+void file_unmap(File *f);                     // accepts a zeroed File
+bool file_same(const char *a, const char *b); // both exist and are one file
 
 // Programs call this once: a mapped file that shrinks while it is read ends the program with one line and
 // status 1 instead of a bus error.

@@ -283,15 +283,8 @@ static void embed_item(void *context, int item, int worker) {
     for (int t = item * ROWS_PER_ITEM; t < row_end(job, item); t++) {
         int64_t first = (int64_t)job->tokens[t] * job->dim;
         float *y = job->y + (int64_t)t * job->dim;
-        const Kernels *k = job->c->kernels;
-        const uint16_t *half = (const uint16_t *)job->w->data + first;
-        switch (job->w->dtype) {
-        case DTYPE_F16: k->f32_from_f16(y, job->dim, half, job->dim, 1, job->dim); break;
-        case DTYPE_BF16: k->f32_from_bf16(y, job->dim, half, job->dim, 1, job->dim); break;
-        case DTYPE_I8G: k->unpack_i8g(y, job->w->data, job->w->scales, job->w->group, first, job->dim); break;
-        case DTYPE_F32: memcpy(y, (const float *)job->w->data + first, sizeof(float) * (size_t)job->dim); break;
-        default: unpack_blocks(k, y, job->w, job->tokens[t], 0, job->dim);
-        }
+        if (job->w->dtype == DTYPE_F32) memcpy(y, (const float *)job->w->data + first, sizeof *y * (size_t)job->dim);
+        else unpack_rows(job->c->kernels, y, job->w, job->tokens[t], 1, 0, job->dim);
     }
 }
 

@@ -6,6 +6,7 @@
 
 #include "file.h"
 #include "picture.h"
+#include "utf8.h"
 
 #include <errno.h>
 #include <math.h>
@@ -54,21 +55,11 @@ static void draw_box(const Surface *s, int x, int y, int width, int height, cons
     }
 }
 
-// The next code point of UTF-8; 0xFFFD for a byte that starts none (no overlong forms, no surrogates, nothing above
-// U+10FFFF).
+// The next code point; U+FFFD for a byte that begins no valid character.
 static uint32_t next_point(const char **text) {
-    const unsigned char *b = (const unsigned char *)*text;
-    int n = 1 + (b[0] >= 0x80) + (b[0] >= 0xe0) + (b[0] >= 0xf0);
-    uint32_t point = n == 1 ? b[0] : b[0] & (0xffu >> (n + 1));
-    bool good = b[0] < 0x80 || (b[0] >= 0xc2 && b[0] < 0xf5);
-    for (int i = 1; good && i < n; i++) {
-        good = (b[i] & 0xc0) == 0x80;
-        point = point << 6 | (b[i] & 0x3f);
-    }
-    good = good && !(n == 3 && point < 0x800) && !(n == 4 && (point < 0x10000 || point > 0x10ffff)) &&
-           !(point >= 0xd800 && point < 0xe000);
-    *text += good ? n : 1;
-    return good ? point : 0xfffd;
+    uint32_t point;
+    *text += utf8_decode(*text, strnlen(*text, 4), &point);
+    return point;
 }
 
 // What XML 1.0 (section 2.2) cannot hold becomes U+FFFD.

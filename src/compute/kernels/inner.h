@@ -6,6 +6,14 @@
 
 #define INNER static inline __attribute__((always_inline)) // constant arguments unroll loops and select types
 
+// The fields of a table that every level has, from functions named alike in scalar.c and lanes_tmpl.h.
+#define SHARED_KERNELS                                                                                                 \
+    .panel = PANEL, .matvec_f32 = matvec_f32, .matvec_f16 = matvec_f16, .matvec_bf16 = matvec_bf16,                    \
+    .matvec_i8g = matvec_i8g, .unpack_i8g = unpack_i8g, .pack = pack, .gemm_f32 = gemm_f32, .gemm_bf16 = gemm_bf16,    \
+    .gemm_i8 = gemm_i8, .softmax_row = softmax_row, .scale = scale, .f32_from_f16 = unpack_f16,                        \
+    .f32_from_bf16 = unpack_bf16, .rmsnorm = rmsnorm, .layernorm = layernorm, .activate = activate,                    \
+    .softcap = softcap, .swiglu = swiglu
+
 enum { LINE_BYTES = 64, AHEAD_BYTES = 4096 }; // a cache line; how far ahead a long row is prefetched
 
 // to[i * ld_to + j] = from[i * ld_from + j] for i < n_rows, j < n

@@ -577,27 +577,4 @@ static void swiglu(float *gate, const float *up, int n) {
     }
 }
 
-const Kernels TABLE = {
-    .name = LEVEL_NAME,
-    .panel = PANEL,
-    .matvec_f32 = matvec_f32,
-    .matvec_f16 = matvec_f16,
-    .matvec_bf16 = matvec_bf16,
-    .matvec_i8g = matvec_i8g,
-    .unpack_i8g = unpack_i8g,
-    .quantize = quantize,
-    .blocks = block_kernels,
-    .pack = pack,
-    .gemm_f32 = gemm_f32,
-    .gemm_bf16 = gemm_bf16,
-    .gemm_i8 = gemm_i8,
-    .softmax_row = softmax_row,
-    .scale = scale,
-    .f32_from_f16 = unpack_f16,
-    .f32_from_bf16 = unpack_bf16,
-    .rmsnorm = rmsnorm,
-    .layernorm = layernorm,
-    .activate = activate,
-    .softcap = softcap,
-    .swiglu = swiglu,
-};
+const Kernels TABLE = {.name = LEVEL_NAME, SHARED_KERNELS, .quantize = quantize, .blocks = block_kernels};

@@ -1,5 +1,5 @@
 // scalar: every kernel in plain C, written to be read. The other levels are tested against it.
-#include "kernels.h"
+#include "inner.h"
 
 #include <math.h>
 
@@ -157,25 +157,4 @@ static void swiglu(float *gate, const float *up, int n) {
     for (int i = 0; i < n; i++) gate[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
 }
 
-const Kernels kernels_scalar = {
-    .name = "scalar",
-    .panel = PANEL,
-    .matvec_f32 = matvec_f32,
-    .matvec_f16 = matvec_f16,
-    .matvec_bf16 = matvec_bf16,
-    .matvec_i8g = matvec_i8g,
-    .unpack_i8g = unpack_i8g,
-    .pack = pack,
-    .gemm_f32 = gemm_f32,
-    .gemm_bf16 = gemm_bf16,
-    .gemm_i8 = gemm_i8,
-    .softmax_row = softmax_row,
-    .scale = scale,
-    .f32_from_f16 = unpack_f16,
-    .f32_from_bf16 = unpack_bf16,
-    .rmsnorm = rmsnorm,
-    .layernorm = layernorm,
-    .activate = activate,
-    .softcap = softcap,
-    .swiglu = swiglu,
-};
+const Kernels kernels_scalar = {.name = "scalar", SHARED_KERNELS};
