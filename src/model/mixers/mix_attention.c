@@ -139,7 +139,7 @@ static void project(const AttentionWeights *w, const MixerCall *call, const Atte
 typedef struct {
     const MixerCall *call;
     const AttentionBuffers *buffers;
-    const float *table; // NULL: no rotary positions
+    const float *table;                                              // NULL: no rotary positions
     int first_items[MAX_SEGMENTS + 1], first_rows[MAX_SEGMENTS + 1]; // of each segment, and behind the last
 } StoreJob;
 
@@ -154,7 +154,8 @@ static void store_item(void *context, int index, int worker) {
     const AttentionBuffers *b = job->buffers;
     int kv_head = item % kind->n_kv_heads, first = item / kind->n_kv_heads * TOKENS_PER_ITEM;
     int n = s->n - first < TOKENS_PER_ITEM ? s->n - first : TOKENS_PER_ITEM, group = kind->n_heads / kind->n_kv_heads;
-    int64_t row = job->first_rows[part] + first, q_dim = kind_q_dim(kind), k_dim = kind_k_dim(kind), v_dim = kind_v_dim(kind);
+    int64_t row = job->first_rows[part] + first, q_dim = kind_q_dim(kind), k_dim = kind_k_dim(kind),
+            v_dim = kind_v_dim(kind);
     float *q = b->q + row * q_dim, *k = b->k + row * k_dim + (int64_t)kv_head * kind->k_dim;
     if (job->table) {
         int n_freqs = kind->rope.rotary_dim / 2;
