@@ -43,6 +43,7 @@ FLAGS_avx512bf16 := $(FLAGS_avx512) -mavx512bf16
 FLAGS_amx := $(FLAGS_avx512bf16) -mamx-tile -mamx-bf16
 FLAGS_neon_dot := -march=armv8.2-a+dotprod
 FLAGS_neon_bf16 := -march=armv8.2-a+dotprod+bf16
+FLAGS_cli = -DTESSERA_VERSION='"$(VERSION)"'
 FLAGS_picture := -fwrapv -fno-sanitize=nonnull-attribute,shift # stb's JPEG code counts on sums that wrap
 FLAGS_check_encdec := -fno-tree-vectorize # gcc 12 for aarch64 crashes on one of its loops; the same below
 FLAGS_check_kernels := -fno-tree-vectorize

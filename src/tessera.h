@@ -13,11 +13,11 @@
 //   engine/           the types of `tessera.h`: engine, session, sampler, chat; the runner that sessions share
 //   run/              the command line; the only part of `src/` that prints or exits
 //
-// Threads: an Engine is a model opened: immutable, and any number of threads may use it and open sessions of it. A Session
-// is one timeline of text: it owns its tokens, its cache and its logits, and belongs to one thread at a time; sessions of
-// one engine may compute in several threads at once (passes are computed one at a time by the threads that they share). TextOut,
-// Sampler, Chat and Answer belong to one thread at a time. Calls that can fail return -1 or NULL and write one line into
-// err; nothing prints, nothing exits.
+// Threads: an Engine is a model opened: immutable, and any number of threads may use it and open sessions of it. A
+// Session is one timeline of text: it owns its tokens, its cache and its logits, and belongs to one thread at a time;
+// sessions of one engine may compute in several threads at once (passes are computed one at a time by the threads that
+// they share). TextOut, Sampler, Chat and Answer belong to one thread at a time. Calls that can fail return -1 or NULL
+// and write one line into err; nothing prints, nothing exits.
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -51,8 +51,8 @@ typedef struct {
 } EngineInfo;
 EngineInfo engine_info(const Engine *e);
 
-// Text to ids: as many as returned, in *ids (free() it). bos: begin with BOS. special: special-token strings such as "<s>" in
-// the text become those tokens.
+// Text to ids: as many as returned, in *ids (free() it). bos: begin with BOS. special: special-token strings such as
+// "<s>" in the text become those tokens.
 int engine_encode(const Engine *e, const char *text, size_t n, bool bos, bool special, int32_t **ids, char *err,
                   size_t errlen);
 
@@ -72,6 +72,7 @@ typedef struct {
     KvType kv;     // what the cache stores
 } SessionOptions;
 
+// options NULL: all zeros, the defaults. Options that mean nothing are refused by name.
 Session *session_open(const Engine *e, const SessionOptions *options, char *err, size_t errlen);
 void session_close(Session *s); // accepts NULL
 
@@ -89,6 +90,11 @@ const float *session_logits(const Session *s); // [vocab_size], after tokens[len
 typedef void (*LogitsVisitor)(void *context, int position, const float *logits);
 void session_visit(Session *s, LogitsVisitor visit, void *context);
 
+// Called by session_sync before each block of tokens that it computes (a few hundred): `done` of the n tokens of the
+// text are there. Where it returns false session_sync ends with -1 and "stopped", and keeps what is there. NULL: off.
+typedef bool (*SessionWatcher)(void *context, int done, int n);
+void session_watch(Session *s, SessionWatcher watch, void *context);
+
 typedef struct {
     int n_ctx, n_threads;
     uint64_t kv_bytes;       // held by the cache now
@@ -96,8 +102,8 @@ typedef struct {
 } SessionInfo;
 SessionInfo session_info(const Session *s);
 
-// Add the time of each operation to *p from now on; NULL: off, the default. For tools of this project: the type is that of
-// src/compute/profile.h.
+// Add the time of each operation to *p from now on; NULL: off, the default. For tools of this project: the type is that
+// of src/compute/profile.h.
 typedef struct Profile Profile;
 void session_profile(Session *s, Profile *p);
 
@@ -108,22 +114,40 @@ typedef struct TextOut TextOut;
 TextOut *textout_open(const Engine *e, bool at_start); // at_start: drop the leading space that the tokenizer added
 const char *textout_push(TextOut *t, int32_t id);      // text that id completes, maybe ""; valid until the next call
 const char *textout_finish(TextOut *t);                // what was still incomplete
+void textout_show_special(TextOut *t, bool show);      // the strings of special tokens too; off at first
 void textout_close(TextOut *t);
 
 // ---- sampler
 
 typedef struct {
+    int32_t id;
+    float bias; // added to the logit; -INFINITY: never this token
+} LogitBias;
+
+// Zeros are greedy sampling with everything off.
+typedef struct {
     float temperature; // 0: greedy
     int top_k;         // 0: off
-    float top_p;       // 1: off
+    float top_p;       // 0 or 1: off
     float min_p;       // 0: off
     uint64_t seed;
+    // Of the tokens in the last penalty_last_n of the text (0: 64, -1: all), as llama.cpp has it: a positive logit is
+    // divided by repeat_penalty, another multiplied; then frequency_penalty times their number, and presence_penalty
+    // once, are subtracted.
+    float repeat_penalty; // 0 or 1: off
+    float frequency_penalty, presence_penalty;
+    int penalty_last_n;
+    const LogitBias *bias; // [n_bias], copied by sampler_open
+    int n_bias;
 } SamplerOptions;
 
-// Order: top-k, top-p, min-p, then temperature.
+// Order: biases, penalties, top-k, top-p, min-p, then temperature. options NULL: all zeros. Options out of range are
+// refused by name.
 Sampler *sampler_open(const SamplerOptions *options, int vocab_size, char *err, size_t errlen);
+// The text before the next pick, for the penalties; the picks after it are added by themselves.
+void sampler_history(Sampler *s, const int32_t *tokens, int n);
 int32_t sampler_pick(Sampler *s, const float *logits);
-void sampler_close(Sampler *s);
+void sampler_close(Sampler *s); // accepts NULL
 
 // ---- chat
 

@@ -16,22 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char usage[] =
-    "usage: build/bench MODEL [options]\n"
-    "  -p N,..          prompt lengths of the prefill tests, 0 for none (default: 512)\n"
-    "  -n N,..          tokens to generate in the decode tests, 0 for none (default: 128)\n"
-    "  -d N,..          depths: tokens already in the context (default: 0)\n"
-    "  -r N             repetitions (default: 5)\n"
-    "  -o FORMAT        md, csv or json (default: md)\n"
-    "  --profile        the time of each operation (with -o md or json)\n"
-    "  --sweep N        instead: speed as the context grows to N tokens; --plot FILE.svg writes a chart\n"
-    "  --attention N    instead: attention over N tokens, fused against unfused (needs no model)\n"
-    "  -t N             threads (default: the cores this process may use)\n"
-    "  -c N             context limit (default: what the tests need)\n"
-    "  --window W       attend to the last W tokens only, and with --sinks S to the first S\n"
-    "  --kv TYPE        type of the KV cache: bf16, f32 or q8 (default: bf16)\n"
-    "  -z FILE          tokenizer (default: from the model; for .bin, <model stem>.tokenizer.bin or tokenizer.bin)\n";
-
 enum { MAX_LIST = 16, MOST_TOKENS = 1 << 24, MAX_REPEATS = 1000, SWEEP_START = 128, SWEEP_CHUNK = 512, SWEEP_NEW = 32 };
 
 typedef enum { OUT_MD, OUT_CSV, OUT_JSON } Format;
@@ -43,18 +27,16 @@ typedef struct {
 typedef struct {
     const char *model, *tokenizer, *plot;
     List prompt, gen, depth;
-    int repeats, sweep, attention;
+    int repeats, sweep, attention, format;
     bool profile;
-    Format format;
     SessionOptions session;
 } Options;
 
 // ---- command line
 
-static List parse_list(Args *a, const char *flag) {
-    const char *text = args_string(a, flag), *at = text;
+static void take_list(void *to, const char *flag, const char *text) {
     List list = {0};
-    for (;;) {
+    for (const char *at = text;; at++) {
         char *end;
         long v = strtol(at, &end, 10);
         if (end == at || v < 0 || v > MOST_TOKENS || (*end && *end != ',') || list.n == MAX_LIST) {
@@ -62,47 +44,48 @@ static List parse_list(Args *a, const char *flag) {
                 MOST_TOKENS, text);
         }
         list.v[list.n++] = (int)v;
-        if (!*end) return list;
-        at = end + 1;
+        at = end;
+        if (!*at) break;
     }
-}
-
-static Format parse_format(Args *a, const char *flag) {
-    static const char *const names[] = {[OUT_MD] = "md", [OUT_CSV] = "csv", [OUT_JSON] = "json"};
-    const char *text = args_string(a, flag);
-    for (Format f = OUT_MD; f <= OUT_JSON; f++) {
-        if (!strcmp(text, names[f])) return f;
-    }
-    die(2, "%s: expected md, csv or json, found '%s'", flag, text);
+    *(List *)to = list;
 }
 
 static Options parse(int argc, char **argv) {
-    Options o = {.prompt = {1, {512}}, .gen = {1, {128}}, .depth = {1, {0}}, .repeats = 5};
-    Args a = args_start(argc, argv, usage);
-    while (args_left(&a)) {
-        const char *f = args_next(&a);
-        if (!strcmp(f, "-p")) o.prompt = parse_list(&a, f);
-        else if (!strcmp(f, "-n")) o.gen = parse_list(&a, f);
-        else if (!strcmp(f, "-d")) o.depth = parse_list(&a, f);
-        else if (!strcmp(f, "-r")) o.repeats = args_int(&a, f, 1, MAX_REPEATS);
-        else if (!strcmp(f, "-o")) o.format = parse_format(&a, f);
-        else if (!strcmp(f, "-z")) o.tokenizer = args_string(&a, f);
-        else if (!strcmp(f, "--sweep")) o.sweep = args_int(&a, f, 2, MOST_TOKENS);
-        else if (!strcmp(f, "--profile")) o.profile = true;
-        else if (!strcmp(f, "--plot")) o.plot = args_string(&a, f);
-        else if (!strcmp(f, "--attention")) o.attention = args_int(&a, f, 1, 32768); // a 4 GiB matrix
-        else if (args_session(&a, f, &o.session)) continue;
-        else if (*f == '-' && f[1]) die(2, "%s: unknown flag; build/bench --help lists them", f);
-        else if (o.model) die(2, "%s: a second model; expected one, found %s first", f, o.model);
-        else o.model = f;
-    }
+    static Options o = {.prompt = {1, {512}}, .gen = {1, {128}}, .depth = {1, {0}}, .repeats = 5};
+    const Flag flags[] = {
+        MODEL_FLAG(&o.model),
+        {"-p --n-prompt", "N,..", "prompt lengths of the prefill tests, 0 for none (default: 512)",
+         TAKES_CALL(&o.prompt, take_list)},
+        {"-n --n-gen", "N,..", "tokens to generate in the decode tests, 0 for none (default: 128)",
+         TAKES_CALL(&o.gen, take_list)},
+        {"-d --n-depth", "N,..", "depths: tokens already in the context (default: 0)", TAKES_CALL(&o.depth, take_list)},
+        {"-r --repetitions", "N", "repetitions (default: 5)", TAKES_INT(&o.repeats, 1, MAX_REPEATS)},
+        FORMAT_FLAG(&o.format, "md csv json", "md, csv or json (default: md)"),
+        {"--profile", NULL, "the time of each operation (with -o md or json)", SETS(&o.profile)},
+        {"--sweep", "N", "instead: speed as the context grows to N tokens", TAKES_INT(&o.sweep, 2, MOST_TOKENS)},
+        {"--plot", "FILE.svg", "with --sweep: write a chart", TAKES_STRING(&o.plot)},
+        {"--attention", "N", "instead: attention over N tokens, fused against unfused (needs no model)",
+         TAKES_INT(&o.attention, 1, 32768)}, // a 4 GiB matrix
+        THREADS_FLAG(&o.session.n_threads),
+        {"-c --ctx-size", "N", "context limit (default: what the tests need)",
+         TAKES_INT(&o.session.n_ctx, 1, MOST_CONTEXT)},
+        WINDOW_FLAGS(&o.session),
+        TOKENIZER_FLAG(&o.tokenizer),
+    };
+    const Program program = {"build/bench", "MODEL [options]", NULL, flags, sizeof flags / sizeof *flags};
+    const char **rest = calloc((size_t)argc + 1, sizeof *rest);
+    if (!rest) die(1, "out of memory");
+    int n = cli_parse(&program, argc, argv, rest), at = 0;
+    if (!o.model && n) o.model = rest[at++];
+    if (at < n) die(2, "%s: a second model; expected one, found %s first", rest[at], o.model);
     if (!o.model && !o.attention) die(2, "no model: expected build/bench MODEL, or --attention N");
+    free(rest);
     if (o.attention && o.sweep) die(2, "--attention and --sweep: expected one, found both");
     if (o.profile && (o.sweep || o.attention))
         die(2, "--profile: expected with -p and -n, found --sweep or --attention");
     if (o.profile && o.format == OUT_CSV) die(2, "--profile: expected -o md or json, found csv");
     if (o.plot && !o.sweep) die(2, "--plot: needs --sweep N");
-    if (o.session.n_sinks && !o.session.window) die(2, "--sinks: needs --window");
+    cli_check_session(&o.session);
     return o;
 }
 

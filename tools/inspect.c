@@ -15,11 +15,6 @@
 #include <jansson.h>
 #include <stb/stb_ds.h>
 
-static const char usage[] =
-    "usage: build/inspect MODEL [options]     MODEL is a .gguf, a Hugging Face folder or llama2.c's .bin\n"
-    "  -o text|json     tables, or one JSON object (default: text)\n"
-    "  -z FILE          tokenizer (default: from the model; for .bin, <model stem>.tokenizer.bin or tokenizer.bin)\n";
-
 typedef struct {
     const char *path;
     Model model;
@@ -405,19 +400,18 @@ static void print_json(const Inspection *x) {
 
 int main(int argc, char **argv) {
     static Inspection x;
-    const char *tokenizer = NULL;
-    bool json = false;
+    static const char *tokenizer;
+    static int json;
     char err[512];
-    Args a = args_start(argc, argv, usage);
-    while (args_left(&a)) {
-        const char *f = args_next(&a);
-        if (!strcmp(f, "-o")) json = args_json(&a, f);
-        else if (!strcmp(f, "-z")) tokenizer = args_string(&a, f);
-        else if (*f == '-' && f[1]) die(2, "%s: unknown flag; build/inspect --help lists them", f);
-        else if (x.path) die(2, "%s: a second model; expected one, found %s first", f, x.path);
-        else x.path = f;
-    }
-    if (!x.path) die(2, "no model: expected build/inspect MODEL");
+    const Flag flags[] = {
+        MODEL_FLAG(&x.path),
+        FORMAT_FLAG(&json, "text json", "text: tables; json: one object (default: text)"),
+        TOKENIZER_FLAG(&tokenizer),
+    };
+    const Program program = {"build/inspect", "MODEL [options]",
+                             "  MODEL: a .gguf, a Hugging Face folder or llama2.c's .bin\n", flags,
+                             sizeof flags / sizeof *flags};
+    cli_one_model(&program, argc, argv, &x.path);
     file_guard_shrinking();
     if (load_model(&x.model, x.path, err, sizeof err)) die(1, "%s", err);
     if (decoder_bind(&x.decoder, &x.model, err, sizeof err)) die(1, "%s", err);

@@ -12,24 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char usage[] =
-    "usage: build/perplexity MODEL -f FILE [options]\n"
-    "  -f FILE       the text, - for stdin\n"
-    "  -c N          tokens of a chunk, or at most of a document (default: 512, or the model's context)\n"
-    "  --documents   the text is documents separated by lines <|endoftext|>: score every token of each\n"
-    "  --save-logits FILE  save the predicted distributions: 2 bytes for each scored token and vocabulary entry\n"
-    "  --kl FILE     KL divergence from saved distributions of the same text and -c\n"
-    "  -o FORMAT     md or json (default: md)\n"
-    "  -t N          threads (default: the cores this process may use)\n"
-    "  --window W    attend to the last W tokens only, and with --sinks S to the first S\n"
-    "  --kv TYPE     type of the KV cache: bf16, f32 or q8 (default: bf16)\n"
-    "  -z FILE       tokenizer (default: from the model; for .bin, <model stem>.tokenizer.bin or tokenizer.bin)\n";
-
 enum { DEFAULT_CONTEXT = 512 };
 
 typedef struct {
     const char *model, *tokenizer, *file, *save, *kl;
-    bool documents, json;
+    bool documents;
+    int json;
     SessionOptions session;
 } Options;
 
@@ -58,27 +46,26 @@ typedef struct {
 } Estimate;
 
 static Options parse(int argc, char **argv) {
-    Options o = {0};
-    Args a = args_start(argc, argv, usage);
-    while (args_left(&a)) {
-        const char *f = args_next(&a);
-        if (!strcmp(f, "-f")) o.file = args_string(&a, f);
-        else if (!strcmp(f, "-z")) o.tokenizer = args_string(&a, f);
-        else if (!strcmp(f, "--save-logits")) o.save = args_string(&a, f);
-        else if (!strcmp(f, "--kl")) o.kl = args_string(&a, f);
-        else if (!strcmp(f, "--documents")) o.documents = true;
-        else if (!strcmp(f, "-o")) {
-            const char *format = args_string(&a, f);
-            o.json = !strcmp(format, "json");
-            if (!o.json && strcmp(format, "md")) die(2, "-o: expected md or json, found '%s'", format);
-        } else if (args_session(&a, f, &o.session)) continue;
-        else if (*f == '-' && f[1]) die(2, "%s: unknown flag; build/perplexity --help lists them", f);
-        else if (o.model) die(2, "%s: a second model; expected one, found %s first", f, o.model);
-        else o.model = f;
-    }
-    if (!o.model) die(2, "no model: expected build/perplexity MODEL -f FILE");
+    static Options o;
+    const Flag flags[] = {
+        MODEL_FLAG(&o.model),
+        {"-f --file", "FILE", "the text, - for stdin", TAKES_STRING(&o.file)},
+        {"-c --ctx-size", "N", "tokens of a chunk, or at most of a document (default: 512, or the model's context)",
+         TAKES_INT(&o.session.n_ctx, 1, MOST_CONTEXT)},
+        {"--documents", NULL, "the text is documents separated by lines <|endoftext|>: score every token of each",
+         SETS(&o.documents)},
+        {"--save-logits", "FILE",
+         "save the predicted distributions: 2 bytes for each scored token and vocabulary entry", TAKES_STRING(&o.save)},
+        {"--kl", "FILE", "KL divergence from saved distributions of the same text and -c", TAKES_STRING(&o.kl)},
+        FORMAT_FLAG(&o.json, "md json", "md or json (default: md)"),
+        THREADS_FLAG(&o.session.n_threads),
+        WINDOW_FLAGS(&o.session),
+        TOKENIZER_FLAG(&o.tokenizer),
+    };
+    const Program program = {"build/perplexity", "MODEL -f FILE [options]", NULL, flags, sizeof flags / sizeof *flags};
+    cli_one_model(&program, argc, argv, &o.model);
     if (!o.file) die(2, "no text: expected build/perplexity MODEL -f FILE");
-    if (o.session.n_sinks && !o.session.window) die(2, "--sinks: needs --window");
+    cli_check_session(&o.session);
     if (o.documents && (o.save || o.kl)) die(2, "%s: expected without --documents", o.kl ? "--kl" : "--save-logits");
     return o;
 }

@@ -20,14 +20,6 @@
 
 #include <stb/stb_ds.h>
 
-static const char usage[] =
-    "usage: build/quantize IN OUT.gguf TYPE [options]\n"
-    "  IN           a model: a Hugging Face folder or .safetensors, .gguf of any type, or llama2.c's .bin\n"
-    "  TYPE         of the matrices: F32, F16, BF16, Q8_0, Q4_0, Q4_K or Q6_K; norms and biases are F32\n"
-    "  -z FILE      use another tokenizer: a .gguf, a folder, tokenizer.bin or .json\n"
-    "  --no-vocab   omit the vocabulary\n"
-    "  -t N         threads (default: the cores this process may use)\n";
-
 enum { CHUNK = 1 << 20, BAR = 30 }; // values written at a time; width of the progress bar
 
 typedef struct {
@@ -55,20 +47,20 @@ typedef struct {
 } ErrorStats;
 
 static Options parse(int argc, char **argv) {
-    Options o = {0};
+    static Options o;
+    const Flag flags[] = {
+        {"-z --tokenizer", "FILE", "use another tokenizer: a .gguf, a folder, tokenizer.bin or .json",
+         TAKES_STRING(&o.tokenizer)},
+        {"--no-vocab", NULL, "omit the vocabulary", SETS(&o.no_vocab)},
+        THREADS_FLAG(&o.n_threads),
+    };
+    const Program program = {
+        "build/quantize", "IN OUT.gguf TYPE [options]",
+        "  IN:   a model: a Hugging Face folder or .safetensors, .gguf of any type, or llama2.c's .bin\n"
+        "  TYPE: of the matrices: F32, F16, BF16, Q8_0, Q4_0, Q4_K or Q6_K; norms and biases are F32\n",
+        flags, sizeof flags / sizeof *flags};
     const char *names[3];
-    int n = 0;
-    Args a = args_start(argc, argv, usage);
-    while (args_left(&a)) {
-        const char *f = args_next(&a);
-        if (!strcmp(f, "-z")) o.tokenizer = args_string(&a, f);
-        else if (!strcmp(f, "--no-vocab")) o.no_vocab = true;
-        else if (!strcmp(f, "-t")) o.n_threads = args_int(&a, f, 1, MAX_THREADS);
-        else if (*f == '-' && f[1]) die(2, "%s: unknown flag; build/quantize --help lists them", f);
-        else if (n == 3) die(2, "%s: expected IN OUT.gguf TYPE, found a fourth argument", f);
-        else names[n++] = f;
-    }
-    if (n < 3) die(2, "expected IN OUT.gguf TYPE, found %d argument%s", n, n == 1 ? "" : "s");
+    cli_exactly(&program, argc, argv, names, 3);
     if (o.tokenizer && o.no_vocab) die(2, "-z and --no-vocab: expected one, found both");
     o.in = names[0];
     o.out = names[1];

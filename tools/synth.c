@@ -17,17 +17,6 @@
 
 #include <stb/stb_ds.h>
 
-static const char usage[] =
-    "usage: build/synth SHAPE TYPE OUT.bin|OUT.gguf [--layers N] [--vocab N]\n"
-    "  SHAPE        tiny | 134m | smollm2-135m | tinyllama-1.1b | llama-3.2-1b | llama-3.1-8b | mistral-7b |\n"
-    "               qwen2.5-0.5b | qwen3-0.6b | qwen3-4b | gemma-2-2b | gemma-3-1b | gemma-3-4b | phi-3-mini |\n"
-    "               smollm3-3b | olmo2-1b | starcoder2-3b | gpt2 | pythia-160m |\n"
-    "               mixtral-tiny | qwen3-moe-tiny | gpt-oss-tiny (the structure of the large ones, small)\n"
-    "  TYPE         of a .bin, for llama shapes: f32 (llama2.c v0) or int8 (llama2.c v2);\n"
-    "               of a .gguf: F32, F16, BF16, Q8_0, Q4_0, Q4_K or Q6_K\n"
-    "  --layers N   limit the number of layers; --vocab N: size of the vocabulary\n"
-    "  With OUT.bin, OUT.tokenizer.bin is written too; a .gguf contains its vocabulary.\n";
-
 typedef struct {
     const char *name, *arch; // arch NULL: llama
     int dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size, seq_len;
@@ -400,18 +389,23 @@ static Shape find_shape(const char *name) {
 }
 
 int main(int argc, char **argv) {
+    static int n_layers = MAX_LAYERS, vocab_size;
+    const Flag flags[] = {
+        {"--layers", "N", "limit the number of layers", TAKES_INT(&n_layers, 1, MAX_LAYERS)},
+        {"--vocab", "N", "size of the vocabulary", TAKES_INT(&vocab_size, MIN_VOCAB, MAX_SYNTH_VOCAB)},
+    };
+    const Program program = {
+        "build/synth", "SHAPE TYPE OUT.bin|OUT.gguf [--layers N] [--vocab N]",
+        "  SHAPE: tiny | 134m | smollm2-135m | tinyllama-1.1b | llama-3.2-1b | llama-3.1-8b | mistral-7b |\n"
+        "         qwen2.5-0.5b | qwen3-0.6b | qwen3-4b | gemma-2-2b | gemma-3-1b | gemma-3-4b | phi-3-mini |\n"
+        "         smollm3-3b | olmo2-1b | starcoder2-3b | gpt2 | pythia-160m |\n"
+        "         mixtral-tiny | qwen3-moe-tiny | gpt-oss-tiny (the structure of the large ones, small)\n"
+        "  TYPE:  of a .bin, for llama shapes: f32 (llama2.c v0) or int8 (llama2.c v2);\n"
+        "         of a .gguf: F32, F16, BF16, Q8_0, Q4_0, Q4_K or Q6_K\n"
+        "  With OUT.bin, OUT.tokenizer.bin is written too; a .gguf contains its vocabulary.\n",
+        flags, sizeof flags / sizeof *flags};
     const char *names[3];
-    int n = 0, n_layers = MAX_LAYERS, vocab_size = 0;
-    Args a = args_start(argc, argv, usage);
-    while (args_left(&a)) {
-        const char *flag = args_next(&a);
-        if (!strcmp(flag, "--layers")) n_layers = args_int(&a, flag, 1, MAX_LAYERS);
-        else if (!strcmp(flag, "--vocab")) vocab_size = args_int(&a, flag, MIN_VOCAB, MAX_SYNTH_VOCAB);
-        else if (*flag == '-' && flag[1]) die(2, "%s: unknown flag; build/synth --help lists them", flag);
-        else if (n == 3) die(2, "%s: expected SHAPE TYPE OUT, found a fourth argument", flag);
-        else names[n++] = flag;
-    }
-    if (n < 3) die(2, "expected SHAPE TYPE OUT, found %d argument%s", n, n == 1 ? "" : "s");
+    cli_exactly(&program, argc, argv, names, 3);
     const char *type = names[1], *path = names[2], *dot = strrchr(path, '.');
     Shape s = find_shape(names[0]);
     const char *arch = s.arch ? s.arch : "llama";

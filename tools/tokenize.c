@@ -13,16 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char usage[] =
-    "usage: build/tokenize MODEL [options]     MODEL is a .gguf, a Hugging Face folder, tokenizer.json or "
-    "tokenizer.bin\n"
-    "  -p TEXT            the text\n"
-    "  -f FILE            read the text from a file, - for stdin (default: stdin)\n"
-    "  --separator TEXT   split the input at this string and print a line of ids for each part\n"
-    "  --no-special       do not parse special tokens such as \"<s>\" in the text\n"
-    "  --no-bos           do not add BOS, EOS and other special tokens\n"
-    "  --decode           convert ids to text\n";
-
 typedef struct {
     Tokenizer *tokenizer;
     unsigned flags;
@@ -71,24 +61,24 @@ static void print_decoded(const Job *j, const char *text) {
 }
 
 int main(int argc, char **argv) {
-    const char *path = NULL, *text = NULL, *file = NULL, *separator = NULL;
-    bool decode = false;
+    static const char *path, *text, *file, *separator;
+    static bool decode, no_special, no_bos;
     char err[512];
-    Job j = {.flags = TOKENIZE_BOS | TOKENIZE_SPECIAL};
-    Args a = args_start(argc, argv, usage);
-    while (args_left(&a)) {
-        const char *f = args_next(&a);
-        if (!strcmp(f, "-p")) text = args_string(&a, f);
-        else if (!strcmp(f, "-f")) file = args_string(&a, f);
-        else if (!strcmp(f, "--separator")) separator = args_string(&a, f);
-        else if (!strcmp(f, "--no-special")) j.flags &= ~(unsigned)TOKENIZE_SPECIAL;
-        else if (!strcmp(f, "--no-bos")) j.flags &= ~(unsigned)TOKENIZE_BOS;
-        else if (!strcmp(f, "--decode")) decode = true;
-        else if (*f == '-' && f[1]) die(2, "%s: unknown flag; build/tokenize --help lists them", f);
-        else if (path) die(2, "%s: a second model; expected one, found %s first", f, path);
-        else path = f;
-    }
-    if (!path) die(2, "no model: expected build/tokenize MODEL");
+    const Flag flags[] = {
+        MODEL_FLAG(&path),
+        {"-p --prompt", "TEXT", "the text", TAKES_STRING(&text)},
+        {"-f --file", "FILE", "read the text from a file, - for stdin (default: stdin)", TAKES_STRING(&file)},
+        {"--separator", "TEXT", "split the input at this string and print a line of ids for each part",
+         TAKES_STRING(&separator)},
+        {"--no-special", NULL, "do not parse special tokens such as \"<s>\" in the text", SETS(&no_special)},
+        {"--no-bos", NULL, "do not add BOS, EOS and other special tokens", SETS(&no_bos)},
+        {"--decode", NULL, "convert ids to text", SETS(&decode)},
+    };
+    const Program program = {"build/tokenize", "MODEL [options]",
+                             "  MODEL: a .gguf, a Hugging Face folder, tokenizer.json or tokenizer.bin\n", flags,
+                             sizeof flags / sizeof *flags};
+    cli_one_model(&program, argc, argv, &path);
+    Job j = {.flags = (no_bos ? 0 : TOKENIZE_BOS) | (no_special ? 0 : TOKENIZE_SPECIAL)};
     if (text && file) die(2, "-p and -f: expected one, found both");
     file_guard_shrinking();
     Vocab vocab;

@@ -21,7 +21,9 @@ static Tokenizer *open_tokenizer(Engine *e, const char *path, char *err, size_t 
 }
 
 Engine *engine_open(const char *model, const char *tokenizer, char *err, size_t errlen) {
-    Engine *e = calloc(1, sizeof *e);
+    Engine *e = model ? calloc(1, sizeof *e) : NULL;
+    if (!model) fail(err, errlen, "model: expected the path of a file or a folder, found NULL");
+    if (!model) return NULL;
     if (!e) {
         fail(err, errlen, "out of memory");
         return NULL;
@@ -107,6 +109,10 @@ const char *textout_push(TextOut *t, int32_t id) {
 const char *textout_finish(TextOut *t) {
     t->text[textstream_finish(&t->stream, t->text)] = 0;
     return t->text;
+}
+
+void textout_show_special(TextOut *t, bool show) {
+    t->stream.special = show;
 }
 
 void textout_close(TextOut *t) {

@@ -22,6 +22,8 @@ struct Session {
     bool has_logits; // they follow the last token
     LogitsVisitor visit;
     void *visit_context;
+    SessionWatcher watch;
+    void *watch_context;
     Profile *profile;
 };
 
@@ -68,7 +70,25 @@ static int open_parts(Session *s, const SessionOptions *o, char *err, size_t err
     return s->runner ? 0 : -1;
 }
 
+static int check_options(const SessionOptions *o, char *err, size_t errlen) {
+    const struct {
+        const char *name;
+        int value, least;
+    } counts[] = {
+        {"n_ctx", o->n_ctx, 0}, {"n_threads", o->n_threads, 0}, {"window", o->window, -1}, {"n_sinks", o->n_sinks, 0}};
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        if (counts[i].value < counts[i].least)
+            return fail(err, errlen, "%s: expected at least %d, found %d", counts[i].name, counts[i].least,
+                        counts[i].value);
+    }
+    if (!kv_type_name(o->kv)) return fail(err, errlen, "kv: expected KV_BF16, KV_F32 or KV_Q8, found %d", (int)o->kv);
+    return 0;
+}
+
 Session *session_open(const Engine *e, const SessionOptions *options, char *err, size_t errlen) {
+    static const SessionOptions defaults;
+    if (!options) options = &defaults;
+    if (check_options(options, err, errlen)) return NULL;
     Session *s = calloc(1, sizeof *s);
     if (!s) {
         fail(err, errlen, "out of memory");
@@ -102,6 +122,11 @@ const float *session_logits(const Session *s) {
 void session_visit(Session *s, LogitsVisitor visit, void *context) {
     s->visit = visit;
     s->visit_context = context;
+}
+
+void session_watch(Session *s, SessionWatcher watch, void *context) {
+    s->watch = watch;
+    s->watch_context = context;
 }
 
 SessionInfo session_info(const Session *s) {
@@ -160,6 +185,7 @@ int session_sync(Session *s, const int32_t *tokens, int n, char *err, size_t err
     int limit = n < s->n_ctx ? n : s->n_ctx;
     if (reserve_tokens(s, limit, err, errlen)) return -1;
     while (same < limit) {
+        if (s->watch && !s->watch(s->watch_context, same, n)) return fail(err, errlen, "stopped");
         int count = block_size(s, limit - same);
         DecoderSegment segment = {.memory = &s->memory, .tokens = tokens + same, .n = count, .logits = s->logits};
         segment.callback = s->visit;

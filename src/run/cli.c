@@ -10,6 +10,8 @@
 #include <sys/resource.h>
 #include <time.h>
 
+enum { MAX_NAME = 64, HELP_COLUMN = 26, HELP_WIDTH = 118 };
+
 _Noreturn void die(int status, const char *fmt, ...) {
     fflush(stdout);
     fputs("error: ", stderr);
@@ -21,83 +23,363 @@ _Noreturn void die(int status, const char *fmt, ...) {
     exit(status);
 }
 
-Args args_start(int argc, char **argv, const char *usage) {
-    bool help = argc == 2 && (!strcmp(argv[1], "-h") || !strcmp(argv[1], "--help"));
-    if (help || argc < 2) {
-        fputs(usage, help ? stdout : stderr);
-        exit(help ? 0 : 2);
+// ---- names
+
+// The next name of a flag, without the bar; false at the end. *listed: before the bar.
+static bool next_name(const char **at, char name[MAX_NAME], bool *listed) {
+    *at += strspn(*at, " ");
+    if (**at == '|') {
+        *listed = false;
+        *at += 1 + strspn(*at + 1, " ");
     }
-    return (Args){.argc = argc, .at = 1, .argv = argv};
+    size_t n = strcspn(*at, " ");
+    snprintf(name, MAX_NAME, "%.*s", (int)n, *at);
+    *at += n;
+    return n > 0;
 }
 
-bool args_left(const Args *a) {
-    return a->at < a->argc;
+static bool has_name(const Flag *f, const char *wanted, size_t n) {
+    char name[MAX_NAME];
+    bool listed = true;
+    const char *at = f->names ? f->names : "";
+    while (next_name(&at, name, &listed)) {
+        if (strlen(name) == n && !memcmp(name, wanted, n)) return true;
+    }
+    return false;
 }
 
-const char *args_next(Args *a) {
-    return a->argv[a->at++];
+static const Flag *find_flag(const Program *p, const char *name, size_t n) {
+    for (int i = 0; i < p->n_flags; i++) {
+        if (has_name(&p->flags[i], name, n)) return &p->flags[i];
+    }
+    return NULL;
 }
 
-const char *args_string(Args *a, const char *flag) {
-    if (!args_left(a)) die(2, "%s: expected a value, found the end of the command line", flag);
-    return args_next(a);
+// Levenshtein's distance of two names.
+static int name_distance(const char *a, const char *b) {
+    int row[MAX_NAME + 1], n = (int)strlen(b);
+    for (int j = 0; j <= n; j++) row[j] = j;
+    for (int i = 1; a[i - 1]; i++) {
+        int diagonal = row[0];
+        row[0] = i;
+        for (int j = 1; j <= n; j++) {
+            int best = diagonal + (a[i - 1] != b[j - 1]);
+            if (row[j] + 1 < best) best = row[j] + 1;
+            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
+            diagonal = row[j];
+            row[j] = best;
+        }
+    }
+    return row[n];
 }
 
-int args_int(Args *a, const char *flag, int least, int most) {
-    const char *text = args_string(a, flag);
+// How unlike two names are, without their dashes; a beginning of the other is alike.
+static int unlike(const char *typed, const char *name) {
+    typed += strspn(typed, "-");
+    name += strspn(name, "-");
+    size_t a = strlen(typed), b = strlen(name), shorter = a < b ? a : b;
+    if (shorter >= 3 && !strncmp(typed, name, shorter)) return 1;
+    return name_distance(typed, name);
+}
+
+_Noreturn static void refuse_flag(const Program *p, const char *flag) {
+    char typed[MAX_NAME], name[MAX_NAME], nearest[MAX_NAME] = "";
+    snprintf(typed, sizeof typed, "%.*s", (int)strcspn(flag, "="), flag);
+    int length = (int)strlen(typed + strspn(typed, "-")), best = length / 3 + 1;
+    for (int i = 0; length > 1 && i < p->n_flags; i++) {
+        bool listed = true;
+        const char *at = p->flags[i].names ? p->flags[i].names : "";
+        while (next_name(&at, name, &listed)) {
+            int distance = name[1] == '-' || name[2] ? unlike(typed, name) : best;
+            if (distance >= best) continue;
+            best = distance;
+            strcpy(nearest, name);
+        }
+    }
+    if (*nearest) die(2, "%s: unknown flag; did you mean %s? %s --help lists all", flag, nearest, p->name);
+    die(2, "%s: unknown flag; %s --help lists them", flag, p->name);
+}
+
+// ---- help
+
+// Prints text from column `at`, wrapped, as the second column.
+static void print_wrapped(FILE *out, const char *text, int at) {
+    while (*text) {
+        size_t n = strlen(text), room = HELP_WIDTH - HELP_COLUMN;
+        for (size_t end = room; n > room && end > 0; end--) {
+            if (text[end] == ' ') n = end;
+            if (text[end] == ' ') break;
+        }
+        fprintf(out, "%*s%.*s\n", HELP_COLUMN - at, "", (int)n, text);
+        text += n + strspn(text + n, " ");
+        at = 0;
+    }
+}
+
+static void print_flag(FILE *out, const Flag *f) {
+    char name[MAX_NAME], head[256] = "  ";
+    bool listed = true;
+    const char *at = f->names;
+    size_t n = 2;
+    while (next_name(&at, name, &listed) && listed) {
+        n += (size_t)snprintf(head + n, sizeof head - n, "%s%s", n > 2 ? ", " : "", name);
+    }
+    if (f->value) n += (size_t)snprintf(head + n, sizeof head - n, " %s", f->value);
+    fputs(head, out);
+    bool fits = n + 2 <= HELP_COLUMN;
+    if (!fits) fputc('\n', out);
+    print_wrapped(out, f->help, fits ? (int)n : 0);
+}
+
+// The names of the flags without effect, as one paragraph.
+static void print_notes(FILE *out, const Program *p) {
+    char list[2048] = "", name[MAX_NAME];
+    size_t n = 0;
+    for (int i = 0; i < p->n_flags; i++) {
+        const char *at = p->flags[i].names;
+        bool listed = true;
+        if (p->flags[i].kind == FLAG_NOTE && next_name(&at, name, &listed) && n < sizeof list) {
+            n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", n ? " " : "", name);
+        }
+    }
+    if (!n) return;
+    fputs("Accepted for llama.cpp's command lines, without effect here:\n", out);
+    print_wrapped(out, list, 0);
+}
+
+static void print_help(FILE *out, const Program *p) {
+    fprintf(out, "usage: %s %s\n%s", p->name, p->usage, p->about ? p->about : "");
+    for (int i = 0; i < p->n_flags; i++) {
+        const Flag *f = &p->flags[i];
+        if (f->kind == FLAG_HEADING) fprintf(out, "%s:\n", f->help);
+        else if (f->help) print_flag(out, f);
+    }
+    print_wrapped(out, "this help (also --version)", fprintf(out, "  -h, --help"));
+    print_notes(out, p);
+}
+
+static bool asks_help(const char *arg) {
+    return !strcmp(arg, "-h") || !strcmp(arg, "--help");
+}
+
+static void answer_questions(const Program *p, int argc, char **argv) {
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        bool help = asks_help(argv[i]), version = !strcmp(argv[i], "--version");
+        if (help) print_help(stdout, p);
+        if (version) puts("tessera " TESSERA_VERSION);
+        if ((help || version) && fflush(stdout)) die(1, "stdout: the help could not be written");
+        if (help || version) exit(0);
+    }
+    if (argc >= 2) return;
+    print_help(stderr, p);
+    exit(2);
+}
+
+// ---- values
+
+bool cli_number(const char *text, double *value) {
+    char *end;
+    *value = strtod(text, &end);
+    return end != text && !*end && !isnan(*value);
+}
+
+bool cli_integer(const char *text, long long *value) {
     char *end;
     errno = 0;
-    long v = strtol(text, &end, 10);
-    if (end == text || *end || errno || v < least || v > most) {
-        die(2, "%s: expected an integer from %d to %d, found '%s'", flag, least, most, text);
-    }
-    return (int)v;
+    *value = strtoll(text, &end, 10);
+    return end != text && !*end && !errno;
 }
 
-uint64_t args_u64(Args *a, const char *flag) {
-    const char *text = args_string(a, flag);
+static void take_int(const Flag *f, const char *flag, const char *text) {
+    long long v;
+    double fraction;
+    if (cli_integer(text, &v) && (double)v >= f->least && (double)v <= f->most) {
+        *(int *)f->to = (int)v;
+        return;
+    }
+    bool meant = f->words && cli_number(text, &fraction) && fraction != floor(fraction);
+    die(2, "%s: expected an integer from %d to %d, found '%s'%s%s%s%s%s", flag, (int)f->least, (int)f->most, text,
+        meant ? "; did you mean " : "", meant ? f->words : "", meant ? " " : "", meant ? text : "", meant ? "?" : "");
+}
+
+static void take_float(const Flag *f, const char *flag, const char *text) {
+    char *end;
+    float v = strtof(text, &end);
+    if (end == text || *end || !((double)v >= f->least && (double)v <= f->most)) {
+        die(2, "%s: expected a number from %g to %g, found '%s'", flag, f->least, f->most, text);
+    }
+    *(float *)f->to = v;
+}
+
+static void take_seed(const Flag *f, const char *flag, const char *text) {
     char *end;
     errno = 0;
     uint64_t v = strtoull(text, &end, 10);
+    if (!strcmp(text, "-1")) return;
     if (end == text || *end || errno || strchr(text, '-'))
-        die(2, "%s: expected a non-negative integer, found '%s'", flag, text);
-    return v;
+        die(2, "%s: expected a non-negative integer (-1: from the clock), found '%s'", flag, text);
+    *(uint64_t *)f->to = v;
 }
 
-float args_float(Args *a, const char *flag, float least, float most) {
-    const char *text = args_string(a, flag);
-    char *end;
-    float v = strtof(text, &end);
-    if (end == text || *end || !(v >= least && v <= most)) {
-        die(2, "%s: expected a number from %g to %g, found '%s'", flag, (double)least, (double)most, text);
+// "text json": "text or json".
+static void list_words(const char *words, char *list, size_t size) {
+    size_t n = 0;
+    for (const char *at = words; *at && n < size;) {
+        size_t length = strcspn(at, " ");
+        bool last = !at[length];
+        n += (size_t)snprintf(list + n, size - n, "%s%.*s", at == words ? "" : last ? " or " : ", ", (int)length, at);
+        at += length + !last;
     }
-    return v;
 }
 
-bool args_json(Args *a, const char *flag) {
-    const char *text = args_string(a, flag);
-    if (strcmp(text, "text") != 0 && strcmp(text, "json") != 0)
-        die(2, "%s: expected text or json, found '%s'", flag, text);
-    return *text == 'j';
+static void take_choice(const Flag *f, const char *flag, const char *text) {
+    char list[256] = "";
+    int i = 0;
+    for (const char *at = f->words; *at; i++) {
+        size_t n = strcspn(at, " ");
+        if (strlen(text) == n && !memcmp(at, text, n)) {
+            *(int *)f->to = i;
+            return;
+        }
+        at += n + strspn(at + n, " ");
+    }
+    list_words(f->words, list, sizeof list);
+    die(2, "%s: expected %s, found '%s'", flag, list, text);
 }
 
-KvType args_kv(Args *a, const char *flag) {
-    const char *text = args_string(a, flag);
+void cli_take_kv(void *to, const char *flag, const char *value) {
     for (KvType t = KV_BF16; kv_type_name(t); t++) {
-        if (!strcmp(text, kv_type_name(t))) return t;
+        if (strcmp(value, kv_type_name(t)) != 0) continue;
+        *(KvType *)to = t;
+        return;
     }
-    die(2, "%s: expected bf16, f32 or q8, found '%s'", flag, text);
+    die(2, "%s: expected bf16, f32 or q8, found '%s'", flag, value);
 }
 
-bool args_session(Args *a, const char *flag, SessionOptions *o) {
-    enum { MOST = 1 << 28 };
-    if (!strcmp(flag, "-c")) o->n_ctx = args_int(a, flag, 1, MOST);
-    else if (!strcmp(flag, "-t")) o->n_threads = args_int(a, flag, 1, 256);
-    else if (!strcmp(flag, "--window")) o->window = args_int(a, flag, 1, MOST);
-    else if (!strcmp(flag, "--sinks")) o->n_sinks = args_int(a, flag, 0, MOST);
-    else if (!strcmp(flag, "--kv")) o->kv = args_kv(a, flag);
-    else return false;
-    return true;
+void cli_check_session(const SessionOptions *o) {
+    if (o->n_sinks && !o->window) die(2, "--sinks: needs --window");
+}
+
+// ---- the line
+
+typedef struct {
+    const Program *program;
+    int argc, at; // next argument
+    char **argv;
+    const char *equals; // the value behind "=" of the current flag, or NULL
+    char notes[1024];   // what the flags without effect say
+} Line;
+
+static const char *next_value(Line *l, const char *flag) {
+    const char *value = l->equals;
+    l->equals = NULL;
+    if (value) return value;
+    if (l->at == l->argc) die(2, "%s: expected a value, found the end of the command line", flag);
+    return l->argv[l->at++];
+}
+
+// Whether a value that may be absent is there: one of [a|b], of [FILE] what does not begin with a dash.
+static bool value_follows(const Line *l, const char *value) {
+    if (l->equals) return true;
+    if (l->at == l->argc) return false;
+    const char *next = l->argv[l->at];
+    if (!strchr(value, '|')) return *next != '-';
+    for (const char *at = value + 1; *at;) {
+        size_t n = strcspn(at, "|]");
+        if (strlen(next) == n && !memcmp(at, next, n)) return true;
+        at += n + 1;
+    }
+    return false;
+}
+
+// Adds what a flag without effect has to say, once for all its names.
+static void add_note(Line *l, const Flag *f, const char *flag) {
+    size_t n = strlen(l->notes);
+    if (strstr(l->notes, f->words)) return;
+    snprintf(l->notes + n, sizeof l->notes - n, "%s%s (%s)", n ? ", " : "", flag, f->words);
+}
+
+static void take_value(const Flag *f, const char *flag, const char *value, int i) {
+    switch (f->kind) {
+    case FLAG_INT: take_int(f, flag, value); break;
+    case FLAG_FLOAT: take_float(f, flag, value); break;
+    case FLAG_SEED: take_seed(f, flag, value); break;
+    case FLAG_STRING: ((const char **)f->to)[i] = value; break;
+    case FLAG_CHOICE: take_choice(f, flag, value); break;
+    case FLAG_CALL: f->take(f->to, flag, value); break;
+    default: break;
+    }
+}
+
+static int count_values(const char *value) {
+    int n = value != NULL;
+    for (const char *at = value ? value : ""; (at = strchr(at, ' ')); at++) n++;
+    return n;
+}
+
+static void take_flag(Line *l, const Flag *f, const char *flag) {
+    bool optional = f->value && *f->value == '[';
+    if (f->kind == FLAG_REFUSED) die(2, "%s: %s", flag, f->words);
+    if (f->kind == FLAG_SET) *(bool *)f->to = true;
+    if (f->kind == FLAG_NOTE) add_note(l, f, flag);
+    if (optional && !value_follows(l, f->value)) {
+        if (f->kind == FLAG_CALL) f->take(f->to, flag, NULL);
+        return;
+    }
+    int n = count_values(f->value);
+    for (int i = 0; i < n; i++) take_value(f, flag, next_value(l, flag), i);
+    if (l->equals) die(2, "%s: expected no value, found '%s'", flag, l->equals);
+}
+
+// The flag that an argument is, as "--name" or "--name=value".
+static void take_argument(Line *l, const char *arg) {
+    size_t n = strlen(arg);
+    const char *equals = strchr(arg, '=');
+    const Flag *f = find_flag(l->program, arg, n);
+    if (!f && equals) {
+        n = (size_t)(equals - arg);
+        f = find_flag(l->program, arg, n);
+        l->equals = equals + 1;
+    }
+    if (!f) refuse_flag(l->program, arg);
+    char name[MAX_NAME];
+    snprintf(name, sizeof name, "%.*s", (int)n, arg);
+    take_flag(l, f, name);
+}
+
+int cli_parse(const Program *p, int argc, char **argv, const char **rest) {
+    int n = 0;
+    Line l = {.program = p, .argc = argc, .at = 1, .argv = argv};
+    bool flags = true;
+    answer_questions(p, argc, argv);
+    while (l.at < argc) {
+        const char *arg = argv[l.at++];
+        if (flags && !strcmp(arg, "--")) flags = false;
+        else if (flags && *arg == '-' && arg[1]) take_argument(&l, arg);
+        else rest[n++] = arg;
+    }
+    if (*l.notes) fprintf(stderr, "note: without effect here: %s\n", l.notes);
+    return n;
+}
+
+void cli_exactly(const Program *p, int argc, char **argv, const char **rest, int n) {
+    const char **all = calloc((size_t)argc + 1, sizeof *all);
+    if (!all) die(1, "out of memory");
+    int found = cli_parse(p, argc, argv, all);
+    if (found > n) die(2, "%s: expected %s, found %d arguments", all[n], p->usage, found);
+    if (found < n) die(2, "expected %s, found %d argument%s", p->usage, found, found == 1 ? "" : "s");
+    memcpy(rest, all, sizeof *rest * (size_t)n);
+    free(all);
+}
+
+void cli_one_model(const Program *p, int argc, char **argv, const char **model) {
+    const char **all = calloc((size_t)argc + 1, sizeof *all);
+    if (!all) die(1, "out of memory");
+    int n = cli_parse(p, argc, argv, all), at = 0;
+    if (!*model && n) *model = all[at++];
+    if (!*model) die(2, "no model: expected %s %s", p->name, p->usage);
+    if (at < n) die(2, "%s: a second model; expected one, found %s first", all[at], *model);
+    free(all);
 }
 
 char *read_text(const char *path, size_t *n) {

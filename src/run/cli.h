@@ -1,28 +1,93 @@
-// cli: what the programs share: command-line flags, one-line errors, clock and memory use.
+// cli: what the programs share: a table of flags that both parses and prints --help, one-line errors, clock and memory
+// use.
 //
 // Owns the contract of all programs: text goes to stdout, everything else to stderr; exit status 0 for success, 1 for a
-// failure of the input or the machine, 2 for a wrong command line. Refuses malformed values. Not part of the library.
+// failure of the input or the machine, 2 for a wrong command line; -h, --help and --version anywhere on the line.
+// Refuses unknown flags, naming the nearest one, and malformed values. Not part of the library. (getopt_long and argp
+// read -ngl as three flags, and know no ranges.)
 #pragma once
 #include "tessera.h"
 
-typedef struct {
-    int argc, at; // next argument
-    char **argv;
-} Args;
+typedef enum {
+    FLAG_HEADING, // no flag: a heading of --help
+    FLAG_SET,     // bool *to becomes true
+    FLAG_INT,     // int *to, least..most
+    FLAG_FLOAT,   // float *to, least..most
+    FLAG_SEED,    // uint64_t *to; -1 leaves it
+    FLAG_STRING,  // const char *to[], one for each word of `value`
+    FLAG_CHOICE,  // int *to: which of the words
+    FLAG_CALL,    // take(to, flag, value), which may die
+    FLAG_NOTE,    // accepted without effect; words: what holds here
+    FLAG_REFUSED, // words: what to use instead
+} FlagKind;
 
-// Prints the usage and exits if the only argument is -h or --help, or there is none.
-Args args_start(int argc, char **argv, const char *usage);
-bool args_left(const Args *a);
-const char *args_next(Args *a); // the next argument, consumed
-// The value of the flag that args_next returned; a missing or malformed one ends the program with status 2.
-const char *args_string(Args *a, const char *flag);
-int args_int(Args *a, const char *flag, int least, int most);
-uint64_t args_u64(Args *a, const char *flag);
-float args_float(Args *a, const char *flag, float least, float most);
-bool args_json(Args *a, const char *flag); // -o text or json
-KvType args_kv(Args *a, const char *flag);
-// Parses the session flags -c -t --window --sinks --kv. True if `flag` was one.
-bool args_session(Args *a, const char *flag, SessionOptions *o);
+typedef struct {
+    const char *names; // "-n --n-predict | --predict": --help lists those before the bar
+    const char
+        *value; // "N", "IMAGES LABELS", NULL: none, "[FILE]": may be absent, "[on|off]": absent unless one of these
+    const char *help; // NULL: not listed
+    FlagKind kind;
+    void *to;
+    double least, most;
+    const char *words; // of FLAG_INT: the flag to name where a decimal fraction stands instead
+    void (*take)(void *to, const char *flag, const char *value);
+} Flag;
+
+// The rest of a row, with the type of the target checked.
+#define CLI_TYPED(type, p) (1 ? (p) : (type *)0)
+#define TAKES_INT(p, from, upto) FLAG_INT, .to = CLI_TYPED(int, p), .least = (from), .most = (upto)
+#define TAKES_FLOAT(p, from, upto) FLAG_FLOAT, .to = CLI_TYPED(float, p), .least = (from), .most = (upto)
+#define TAKES_SEED(p) FLAG_SEED, .to = CLI_TYPED(uint64_t, p)
+#define TAKES_STRING(p) FLAG_STRING, .to = CLI_TYPED(const char *, p)
+#define TAKES_CHOICE(p, list) FLAG_CHOICE, .to = CLI_TYPED(int, p), .words = (list)
+#define TAKES_CALL(p, f) FLAG_CALL, .to = (p), .take = (f)
+#define SETS(p) FLAG_SET, .to = CLI_TYPED(bool, p)
+
+typedef struct {
+    const char *name;  // "./run"
+    const char *usage; // what follows it: "MODEL [options]"
+    const char *about; // lines of --help before the flags, each with its newline; or NULL
+    const Flag *flags;
+    int n_flags;
+} Program;
+
+// Parses the command line: fills what the flags point to, and rest[0..returned) with the other arguments; rest has room
+// for argc. Ends the program for --help and --version (0), and for a wrong line (2).
+int cli_parse(const Program *p, int argc, char **argv, const char **rest);
+// The same for a program with exactly n arguments.
+void cli_exactly(const Program *p, int argc, char **argv, const char **rest, int n);
+// The same for a program with one model, of -m or the only other argument, which it leaves in *model.
+void cli_one_model(const Program *p, int argc, char **argv, const char **model);
+
+// Rows of flags that several programs have.
+#define MODEL_FLAG(p)                                                                                                  \
+    { "-m --model", "MODEL", "the model (or without a flag)", TAKES_STRING(p) }
+#define THREADS_FLAG(p)                                                                                                \
+    { "-t --threads", "N", "threads (default: the cores this process may use)", TAKES_INT(p, 1, 256) }
+#define TOKENIZER_FLAG(p)                                                                                              \
+    {                                                                                                                  \
+        "-z --tokenizer", "FILE",                                                                                      \
+            "tokenizer (default: from the model; for .bin, <model stem>.tokenizer.bin or tokenizer.bin)",              \
+            TAKES_STRING(p)                                                                                            \
+    }
+#define QUIET_FLAG(p)                                                                                                  \
+    { "-q --quiet", NULL, "no statistics", SETS(p) }
+#define FORMAT_FLAG(p, list, text)                                                                                     \
+    { "-o --output", "FORMAT", text, TAKES_CHOICE(p, list) }
+enum { MOST_CONTEXT = 1 << 28 };
+#define WINDOW_FLAGS(o)                                                                                                \
+    {"--window", "W", "attend to the last W tokens only: memory O(W + S)", TAKES_INT(&(o)->window, 1, MOST_CONTEXT)},  \
+        {"--sinks", "S", "with --window: attend to the first S tokens too",                                            \
+         TAKES_INT(&(o)->n_sinks, 0, MOST_CONTEXT)},                                                                   \
+    {                                                                                                                  \
+        "--kv", "TYPE", "type of the KV cache: bf16, f32 or q8 (default: bf16)", TAKES_CALL(&(o)->kv, cli_take_kv)     \
+    }
+void cli_take_kv(void *to, const char *flag, const char *value);
+void cli_check_session(const SessionOptions *o); // --sinks without --window is a wrong line
+
+// For a FLAG_CALL: a whole decimal number, false where `text` is none.
+bool cli_number(const char *text, double *value);
+bool cli_integer(const char *text, long long *value);
 
 // Prints "error: ..." on stderr and exits.
 _Noreturn void die(int status, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

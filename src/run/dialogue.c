@@ -127,7 +127,7 @@ static void print_stop_reason(const Dialogue *d, const char *err, bool full) {
 static void generate(Dialogue *d, AnswerStats *st) {
     char err[512] = "", *text = NULL;
     int n_ctx = session_info(d->session).n_ctx, n_prompt = d->n_ids;
-    int most = d->options->n_new ? d->options->n_new : n_ctx + 1;
+    int most = d->options->n_new > 0 ? d->options->n_new : n_ctx + 1;
     bool ended = false, full = false;
     Answer *answer = answer_open(d->chat);
     if (!answer) die(1, "out of memory");

@@ -1,80 +1,23 @@
-// run: the command line of ./run: generates text from a prompt, or runs a chat (dialogue.h).
+// run: the program ./run: generates text from a prompt, or runs a chat (dialogue.h).
 //
-// Owns the flags, Ctrl-C and the statistics. Refuses a wrong command line with exit status 2.
+// Owns the generation, Ctrl-C and the statistics; its flags are options.h's. A prompt that Ctrl-C stops ends it with
+// status 130, a text that Ctrl-C ends with 0.
 #include "cli.h"
 #include "dialogue.h"
 #include "file.h"
+#include "options.h"
+#include "progress.h"
+#include "stops.h"
 
+#include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-static const char usage[] =
-    "usage: ./run MODEL [-p \"prompt\"] [options]\n"
-    "  -p, -i TEXT   prompt (default: start from BOS)\n"
-    "  -f FILE       read the prompt from a file, - for stdin\n"
-    "  --chat        interactive chat with the model's chat template; -p is the first message\n"
-    "  --system TEXT system message of the chat (default: the template's own, if any)\n"
-    "  -n N          tokens to generate (default: 256); in a chat, per answer (default: no limit but the context)\n"
-    "  -c N          context limit; the KV cache grows up to it (default: the model's own)\n"
-    "  -t N          threads (default: the cores this process may use)\n"
-    "  -s N          seed; the same seed gives the same text with any number of threads (default: from the clock)\n"
-    "  --temp X      temperature, 0 for greedy sampling (default: 0.8)\n"
-    "  --top-k N     sample from the N most likely tokens, 0 for all (default: 40)\n"
-    "  --top-p X     nucleus sampling: the most likely tokens with total probability X (default: 0.95)\n"
-    "  --min-p X     minimum probability, relative to the most likely token (default: 0.05)\n"
-    "  --window W    attend to the last W tokens only, and with --sinks S to the first S: memory O(W + S)\n"
-    "  --kv TYPE     type of the KV cache: bf16, f32 or q8 (default: bf16)\n"
-    "  -z FILE       tokenizer (default: from the model; for .bin, <model stem>.tokenizer.bin or tokenizer.bin)\n"
-    "  -q            no statistics\n";
+#include <stb/stb_ds.h>
 
-typedef struct {
-    const char *model, *tokenizer, *prompt, *file, *system;
-    int n_new; // -1: default
-    bool quiet, chat;
-    SessionOptions session;
-    SamplerOptions sampler;
-} Options;
-
-static Options parse(int argc, char **argv) {
-    Options o = {.n_new = -1, .sampler = {.temperature = 0.8f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f}};
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    o.sampler.seed = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-    Args a = args_start(argc, argv, usage);
-    while (args_left(&a)) {
-        const char *f = args_next(&a);
-        if (!strcmp(f, "-p") || !strcmp(f, "-i")) o.prompt = args_string(&a, f);
-        else if (!strcmp(f, "-f")) o.file = args_string(&a, f);
-        else if (!strcmp(f, "-n")) o.n_new = args_int(&a, f, 0, 1 << 28);
-        else if (!strcmp(f, "-s")) o.sampler.seed = args_u64(&a, f);
-        else if (!strcmp(f, "--temp")) o.sampler.temperature = args_float(&a, f, 0, 100);
-        else if (!strcmp(f, "--top-k")) o.sampler.top_k = args_int(&a, f, 0, 1 << 24);
-        else if (!strcmp(f, "--top-p")) o.sampler.top_p = args_float(&a, f, 0, 1);
-        else if (!strcmp(f, "--min-p")) o.sampler.min_p = args_float(&a, f, 0, 1);
-        else if (!strcmp(f, "-z")) o.tokenizer = args_string(&a, f);
-        else if (!strcmp(f, "-q")) o.quiet = true;
-        else if (!strcmp(f, "--chat")) o.chat = true;
-        else if (!strcmp(f, "--system")) o.system = args_string(&a, f);
-        else if (args_session(&a, f, &o.session)) continue;
-        else if (*f == '-' && f[1]) die(2, "%s: unknown flag; ./run --help lists them", f);
-        else if (o.model) die(2, "%s: a second model; expected one, found %s first", f, o.model);
-        else o.model = f;
-    }
-    if (!o.model) die(2, "no model: expected ./run MODEL -p \"prompt\"");
-    if (o.prompt && o.file) die(2, "-p and -f: expected one prompt, found both");
-    if (o.session.n_sinks && !o.session.window) die(2, "--sinks: needs --window");
-    if (o.system && !o.chat) die(2, "--system: needs --chat");
-    if (o.chat && o.file) die(2, "--chat and -f: expected one, found both");
-    if (o.n_new < 0) o.n_new = o.chat ? 0 : 256;
-    char *end = NULL;
-    if (o.prompt && *o.prompt) strtod(o.prompt, &end);
-    if (end && !*end)
-        fprintf(stderr, "hint: the prompt is \"%s\"; for nucleus sampling use --top-p %s\n", o.prompt, o.prompt);
-    return o;
-}
+enum { STATUS_INTERRUPTED = 130 };
 
 static volatile sig_atomic_t interrupted;
 
@@ -93,6 +36,7 @@ typedef struct {
     double load, prompt, generate; // seconds
     int n_prompt, n_new;
     double bytes_read; // by the generated tokens
+    const char *stop;  // what ended the text: "end", "limit", "word", "context", "interrupt", "error"
 } Stats;
 
 static void print_stats(const Stats *st, const Session *s, uint64_t seed) {
@@ -107,68 +51,140 @@ static void print_stats(const Stats *st, const Session *s, uint64_t seed) {
             (double)peak_rss_bytes() / 0x1p20, info.n_threads, (unsigned long long)seed);
 }
 
-// Samples and prints until n_new tokens, an end token, a full context or Ctrl-C. Returns the exit status.
-static int generate(const Engine *e, Session *s, Sampler *sampler, const Options *o, int32_t *tokens, int n,
-                    bool at_start, Stats *st) {
+// What is generated from: the prompt's tokens, then those that follow.
+typedef struct {
+    const Engine *engine;
+    Session *session;
+    Sampler *sampler;
+    const Options *options;
+    int32_t *tokens;
+    int n;
+    Stops stops;
+    char *text; // stb_ds array: with -o json, what would be printed
+} Generation;
+
+static bool put_text(Generation *g, const char *text) {
+    size_t n = strlen(text);
+    if (g->options->json && n) memcpy(arraddnptr(g->text, n), text, n);
+    if (g->options->json) return true;
+    fputs(text, stdout);
+    return !fflush(stdout);
+}
+
+// Samples one token and puts its text out. NULL, or what ends the text.
+static const char *generate_token(Generation *g, TextOut *out, Stats *st, int *status) {
     char err[512];
-    int n_ctx = session_info(s).n_ctx, status = 0;
-    TextOut *out = textout_open(e, at_start);
-    if (!out) die(1, "out of memory");
-    double start = seconds();
-    while (st->n_new < o->n_new && !interrupted) {
-        int32_t id = sampler_pick(sampler, session_logits(s));
-        if (engine_is_end(e, id)) break;
-        fputs(textout_push(out, id), stdout);
-        if (fflush(stdout)) break;
-        tokens[n++] = id;
-        if (++st->n_new == o->n_new) break;
-        if (n > n_ctx) {
-            fprintf(stderr, "\n[the context of %d tokens is full; a larger -c holds more]\n", n_ctx);
-            break;
-        }
-        if (session_sync(s, tokens, n, err, sizeof err)) {
-            fprintf(stderr, "\nerror: %s\n", err);
-            status = 1;
-            break;
-        }
-        st->bytes_read += (double)engine_info(e).token_bytes + (double)session_info(s).kv_token_bytes;
+    const Options *o = g->options;
+    int n_ctx = session_info(g->session).n_ctx;
+    int32_t id = sampler_pick(g->sampler, session_logits(g->session));
+    if (engine_is_end(g->engine, id) && !o->ignore_eos) return "end";
+    if (!put_text(g, stops_push(&g->stops, textout_push(out, id)))) return "error";
+    g->tokens[g->n++] = id;
+    st->n_new++;
+    if (g->stops.found) return "word";
+    if (st->n_new == o->n_new) return "limit";
+    if (g->n > n_ctx) {
+        fprintf(stderr, "\n[the context of %d tokens is full; a larger -c holds more]\n", n_ctx);
+        return "context";
     }
+    if (session_sync(g->session, g->tokens, g->n, err, sizeof err)) {
+        fprintf(stderr, "\nerror: %s\n", err);
+        *status = 1;
+        return "error";
+    }
+    st->bytes_read += (double)engine_info(g->engine).token_bytes + (double)session_info(g->session).kv_token_bytes;
+    return NULL;
+}
+
+// Samples and prints until -n tokens, an end token, a stop string, a full context or Ctrl-C. Returns the exit status.
+static int generate(Generation *g, Stats *st) {
+    int status = 0;
+    TextOut *out = textout_open(g->engine, !g->options->n_prompt);
+    if (!out) die(1, "out of memory");
+    textout_show_special(out, g->options->special);
+    sampler_history(g->sampler, g->tokens, g->n);
+    double start = seconds();
+    if (!g->options->n_new) st->stop = "limit";
+    while (!st->stop && !interrupted) st->stop = generate_token(g, out, st, &status);
+    if (!st->stop) st->stop = "interrupt";
     st->generate = seconds() - start;
-    fputs(textout_finish(out), stdout);
-    putchar('\n');
+    put_text(g, stops_push(&g->stops, textout_finish(out)));
+    put_text(g, stops_finish(&g->stops));
     textout_close(out);
-    if (fflush(stdout) || ferror(stdout)) die(1, "stdout: the text could not be written");
     return status;
+}
+
+// One object on stdout. Text that is not UTF-8 (a prompt may be any bytes) is null.
+static void print_json(const Generation *g, const Stats *st) {
+    const Options *o = g->options;
+    json_t *line = json_object(), *prompt = json_stringn(o->prompt ? o->prompt : "", o->n_prompt);
+    json_object_set_new(line, "prompt", prompt ? prompt : json_null());
+    json_object_set_new(line, "text", json_stringn(g->text ? g->text : "", arrlenu(g->text)));
+    json_t *ids = json_array();
+    for (int i = st->n_prompt; i < g->n; i++) json_array_append_new(ids, json_integer(g->tokens[i]));
+    json_object_set_new(line, "ids", ids);
+    json_object_set_new(line, "stop", json_string(st->stop));
+    json_object_set_new(line, "n_prompt", json_integer(st->n_prompt));
+    json_object_set_new(line, "n_generated", json_integer(st->n_new));
+    json_object_set_new(line, "seed", json_integer((json_int_t)o->sampler.seed));
+    json_object_set_new(line, "prompt_ts", json_real(st->n_prompt / st->prompt));
+    if (st->n_new > 1) json_object_set_new(line, "generated_ts", json_real((st->n_new - 1) / st->generate));
+    json_dumpf(line, stdout, JSON_REAL_PRECISION(6));
+    json_decref(line);
+}
+
+// Reads the prompt, which is already on the screen. Returns false after Ctrl-C.
+static bool read_tokens(Generation *g, Stats *st) {
+    char err[512];
+    Progress progress = progress_start(&interrupted, g->options->quiet);
+    double start = seconds();
+    session_watch(g->session, progress_watch, &progress);
+    int rc = session_sync(g->session, g->tokens, g->n, err, sizeof err);
+    session_watch(g->session, NULL, NULL);
+    progress_end(&progress);
+    st->prompt = seconds() - start;
+    if (rc && !interrupted) die(1, "%s", err);
+    if (!rc) return true;
+    fprintf(stderr, "\n[stopped after %d of the prompt's %d tokens]\n", session_length(g->session), g->n);
+    return false;
+}
+
+static void open_generation(Generation *g) {
+    char err[512];
+    const Options *o = g->options;
+    int32_t *ids;
+    int n = engine_encode(g->engine, o->prompt ? o->prompt : "", o->n_prompt, true, o->special, &ids, err, sizeof err);
+    int n_ctx = session_info(g->session).n_ctx;
+    if (n < 0) die(1, "%s", err);
+    if (n > n_ctx) die(1, "the prompt has %d tokens, the context %d; a larger -c holds more", n, n_ctx);
+    int most = o->n_new < 0 || o->n_new > n_ctx - n + 1 ? n_ctx - n + 1 : o->n_new;
+    g->tokens = realloc(ids, sizeof *ids * ((size_t)n + (size_t)most + 1));
+    if (!g->tokens) die(1, "out of memory for %d tokens; a smaller -n needs less", n + most);
+    g->n = n;
+    g->stops.strings = o->stops;
 }
 
 // Generates text after the prompt. Returns the exit status.
 static int run_text(const Engine *e, Session *s, Sampler *sampler, const Options *o, Stats *st) {
-    char err[512];
-    size_t length = 0;
-    char *file_text = o->file ? read_text(o->file, &length) : NULL;
-    const char *prompt = o->prompt ? o->prompt : "";
-    if (file_text) prompt = file_text;
-    else length = strlen(prompt);
-    int32_t *ids;
-    int n = engine_encode(e, prompt, length, true, false, &ids, err, sizeof err), n_ctx = session_info(s).n_ctx;
-    if (n < 0) die(1, "%s", err);
-    if (n > n_ctx) die(1, "the prompt has %d tokens, the context %d; a larger -c holds more", n, n_ctx);
-    int32_t *tokens = realloc(ids, sizeof *tokens * ((size_t)n + (size_t)o->n_new + 1));
-    if (!tokens) die(1, "out of memory for %d tokens; a smaller -n needs less", n + o->n_new);
-    double start = seconds();
-    if (session_sync(s, tokens, n, err, sizeof err)) die(1, "%s", err);
-    st->prompt = seconds() - start;
-    st->n_prompt = n;
-    fwrite(prompt, 1, length, stdout);
-    int status = generate(e, s, sampler, o, tokens, n, length == 0, st);
-    if (!o->quiet) print_stats(st, s, o->sampler.seed);
-    free(tokens);
-    free(file_text);
+    Generation g = {.engine = e, .session = s, .sampler = sampler, .options = o};
+    open_generation(&g);
+    st->n_prompt = g.n;
+    if (!o->hide_prompt && !o->json) fwrite(o->prompt, 1, o->n_prompt, stdout);
+    fflush(stdout);
+    bool read = read_tokens(&g, st);
+    int status = read ? generate(&g, st) : STATUS_INTERRUPTED;
+    if (o->json && read) print_json(&g, st);
+    if (read || o->n_prompt) putchar('\n');
+    if (fflush(stdout) || ferror(stdout)) die(1, "stdout: the text could not be written");
+    if (!o->quiet && read) print_stats(st, s, o->sampler.seed);
+    free(g.tokens);
+    arrfree(g.text);
+    stops_free(&g.stops);
     return status;
 }
 
 int main(int argc, char **argv) {
-    Options o = parse(argc, argv);
+    Options o = options_parse(argc, argv);
     char err[512];
     file_guard_shrinking();
     Stats st = {0};
@@ -182,14 +198,17 @@ int main(int argc, char **argv) {
     }
     Session *s = session_open(e, &o.session, err, sizeof err);
     if (!s) die(1, "%s", err);
+    options_bind(&o, e);
     Sampler *sampler = sampler_open(&o.sampler, info.vocab_size, err, sizeof err);
-    if (!sampler) die(1, "%s", err);
+    if (!sampler) die(2, "--logit-bias: %s", err); // the other options have their ranges
     st.load = seconds() - start;
     catch_interrupts(o.chat);
-    DialogueOptions dialogue = {.system = o.system, .first = o.prompt, .n_new = o.n_new, .quiet = o.quiet};
+    DialogueOptions dialogue = {.system = o.system, .first = o.prompt, .stops = o.stops, .n_new = o.n_new};
+    dialogue.quiet = o.quiet;
     int status = o.chat ? dialogue_run(e, s, sampler, &dialogue, &interrupted) : run_text(e, s, sampler, &o, &st);
     sampler_close(sampler);
     session_close(s);
     engine_close(e);
+    options_free(&o);
     return status;
 }

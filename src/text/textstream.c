@@ -3,7 +3,7 @@
 
 size_t textstream_push(TextStream *s, int id, char *out) {
     const Piece *p = tokenizer_piece(s->tokenizer, id);
-    if (!p || p->type == TOKEN_CONTROL || p->len <= 0) return 0;
+    if (!p || (p->type == TOKEN_CONTROL && !s->special) || p->len <= 0) return 0;
     int value = piece_byte(p);
     char byte = (char)value;
     const char *text = value < 0 ? p->text : &byte;

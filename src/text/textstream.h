@@ -9,6 +9,7 @@
 typedef struct {
     const Tokenizer *tokenizer;
     bool at_start; // drop one leading space of the next token
+    bool special;  // control tokens come out as their strings; off at first
     Utf8Stream utf8;
 } TextStream;
 

@@ -15,51 +15,48 @@
 
 #include <stb/stb_ds.h>
 
-static const char usage[] =
-    "usage: build/encdec MODEL [-p \"words\" | -f FILE] [options]\n"
-    "  MODEL            a folder with config.json and model.safetensors (BART, mBART), or the .safetensors file\n"
-    "  -p TEXT          words to pronounce; -f FILE: from a file, - for stdin (default: stdin)\n"
-    "  -b N             beams, 1 for greedy decoding (default: 1; with --eval: 4)\n"
-    "  -n N             maximum symbols of an output (default: the model's own)\n"
-    "  -t N             threads (default: the cores this process may use)\n"
-    "  --batch N        words decoded together (default: 32)\n"
-    "  -o text|json     lines \"word<TAB>symbols\", or one JSON object per line (default: text)\n"
-    "  --attention FILE.svg|.png  draw the cross-attention of one word, averaged and by head\n"
-    "  --eval [FILE]    word and phoneme error rates on a dictionary in CMUdict format (default: MODEL/test.dict)\n"
-    "  -q               no statistics\n";
-
 enum { WORDS_AT_ONCE = 8192, DEFAULT_NEW = 512, EVAL_BEAMS = 4 };
 
 typedef struct {
     const char *model, *prompt, *file, *picture, *eval;
     char *eval_default; // owned
-    int n_beams, max_new, n_threads, batch;
-    bool json, quiet;
+    int n_beams, max_new, n_threads, batch, json;
+    bool quiet, evaluates;
 } Options;
 
+static void take_eval(void *to, const char *flag, const char *value) {
+    (void)flag;
+    Options *o = to;
+    o->evaluates = true;
+    o->eval = value;
+}
+
 static Options parse(int argc, char **argv) {
-    Options o = {.batch = 32};
-    bool eval = false;
-    Args a = args_start(argc, argv, usage);
-    while (args_left(&a)) {
-        const char *f = args_next(&a);
-        if (!strcmp(f, "-p")) o.prompt = args_string(&a, f);
-        else if (!strcmp(f, "-f")) o.file = args_string(&a, f);
-        else if (!strcmp(f, "-b")) o.n_beams = args_int(&a, f, 1, MAX_BEAMS);
-        else if (!strcmp(f, "-n")) o.max_new = args_int(&a, f, 1, DEFAULT_NEW);
-        else if (!strcmp(f, "--batch")) o.batch = args_int(&a, f, 1, MAX_BATCH);
-        else if (!strcmp(f, "-t")) o.n_threads = args_int(&a, f, 1, MAX_THREADS);
-        else if (!strcmp(f, "-o")) o.json = args_json(&a, f);
-        else if (!strcmp(f, "--attention")) o.picture = args_string(&a, f);
-        else if (!strcmp(f, "--eval")) {
-            eval = true;
-            if (args_left(&a) && *a.argv[a.at] != '-') o.eval = args_next(&a);
-        } else if (!strcmp(f, "-q")) o.quiet = true;
-        else if (*f == '-' && f[1]) die(2, "%s: unknown flag; build/encdec --help lists them", f);
-        else if (o.model) die(2, "%s: a second model; expected one, found %s first", f, o.model);
-        else o.model = f;
-    }
-    if (!o.model) die(2, "no model: expected build/encdec MODEL -p \"words\"");
+    static Options o = {.batch = 32};
+    const Flag flags[] = {
+        MODEL_FLAG(&o.model),
+        {"-p --prompt", "TEXT", "words to pronounce", TAKES_STRING(&o.prompt)},
+        {"-f --file", "FILE", "words from a file, - for stdin (default: stdin)", TAKES_STRING(&o.file)},
+        {"-b --beams", "N", "beams, 1 for greedy decoding (default: 1; with --eval: 4)",
+         TAKES_INT(&o.n_beams, 1, MAX_BEAMS)},
+        {"-n --n-predict | --predict", "N", "maximum symbols of an output (default: the model's own)",
+         TAKES_INT(&o.max_new, 1, DEFAULT_NEW)},
+        THREADS_FLAG(&o.n_threads),
+        {"--batch", "N", "words decoded together (default: 32)", TAKES_INT(&o.batch, 1, MAX_BATCH)},
+        FORMAT_FLAG(&o.json, "text json", "text: lines \"word<TAB>symbols\"; json: one object a line (default: text)"),
+        {"--attention", "FILE.svg|.png", "draw the cross-attention of one word, averaged and by head",
+         TAKES_STRING(&o.picture)},
+        {"--eval", "[FILE]",
+         "word and phoneme error rates on a dictionary in CMUdict format (default: MODEL/test.dict)",
+         TAKES_CALL(&o, take_eval)},
+        QUIET_FLAG(&o.quiet),
+    };
+    const Program program = {
+        "build/encdec", "MODEL [-p \"words\" | -f FILE] [options]",
+        "  MODEL: a folder with config.json and model.safetensors (BART, mBART), or the .safetensors file\n", flags,
+        sizeof flags / sizeof *flags};
+    cli_one_model(&program, argc, argv, &o.model);
+    bool eval = o.evaluates;
     if ((o.prompt != NULL) + (o.file != NULL) + eval > 1) die(2, "-p, -f and --eval: expected one, found more");
     size_t length = o.picture ? strlen(o.picture) : 0;
     if (o.picture &&

@@ -13,47 +13,43 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static const char usage[] =
-    "usage: build/vit MODEL IMAGE... [options]\n"
-    "  MODEL                 a folder with config.json and model.safetensors (ViT, DeiT)\n"
-    "  IMAGE                 PNG, JPEG, BMP or PPM of any size; preprocessed as preprocessor_config.json says\n"
-    "  -k N                  number of classes to show (default: 3)\n"
-    "  -t N                  threads (default: the cores this process may use)\n"
-    "  -o text|json          bars, or one JSON object per line (default: text)\n"
-    "  --attention FILE.png  draw attention maps over one picture: rollout and last layer\n"
-    "  --eval IMAGES LABELS  accuracy on a pair of idx files (also .gz), and pictures per second\n"
-    "  --batch N             batch size of --eval (default: 64)\n"
-    "  -q                    no statistics\n";
-
 enum { BAR = 30, MAX_BATCH = 1 << 14 };
 
 typedef struct {
-    const char *model, **images, *picture, *eval_images, *eval_labels;
-    int n_images, n_best, n_threads, batch;
-    bool json, quiet;
+    const char *model, **images, *picture, *eval[2]; // eval: pictures, labels
+    int n_images, n_best, n_threads, batch, json;
+    bool quiet;
 } Options;
 
 static Options parse(int argc, char **argv) {
-    Options o = {.n_best = 3, .batch = 64, .images = calloc((size_t)argc, sizeof *o.images)};
-    Args a = args_start(argc, argv, usage);
-    while (args_left(&a)) {
-        const char *f = args_next(&a);
-        if (!strcmp(f, "-k")) o.n_best = args_int(&a, f, 1, 1 << 20);
-        else if (!strcmp(f, "-t")) o.n_threads = args_int(&a, f, 1, MAX_THREADS);
-        else if (!strcmp(f, "--batch")) o.batch = args_int(&a, f, 1, MAX_BATCH);
-        else if (!strcmp(f, "-o")) o.json = args_json(&a, f);
-        else if (!strcmp(f, "--attention")) o.picture = args_string(&a, f);
-        else if (!strcmp(f, "--eval")) {
-            o.eval_images = args_string(&a, f);
-            o.eval_labels = args_string(&a, f);
-        } else if (!strcmp(f, "-q")) o.quiet = true;
-        else if (*f == '-' && f[1]) die(2, "%s: unknown flag; build/vit --help lists them", f);
-        else if (o.model) o.images[o.n_images++] = f;
-        else o.model = f;
+    static Options o = {.n_best = 3, .batch = 64};
+    const Flag flags[] = {
+        MODEL_FLAG(&o.model),
+        {"-k", "N", "number of classes to show (default: 3)", TAKES_INT(&o.n_best, 1, 1 << 20)},
+        THREADS_FLAG(&o.n_threads),
+        FORMAT_FLAG(&o.json, "text json", "text: bars; json: one object a line (default: text)"),
+        {"--attention", "FILE.png", "draw attention maps over one picture: rollout and last layer",
+         TAKES_STRING(&o.picture)},
+        {"--eval", "IMAGES LABELS", "accuracy on a pair of idx files (also .gz), and pictures per second",
+         TAKES_STRING(o.eval)},
+        {"--batch", "N", "batch size of --eval (default: 64)", TAKES_INT(&o.batch, 1, MAX_BATCH)},
+        QUIET_FLAG(&o.quiet),
+    };
+    const Program program = {
+        "build/vit", "MODEL IMAGE... [options]",
+        "  MODEL: a folder with config.json and model.safetensors (ViT, DeiT)\n"
+        "  IMAGE: PNG, JPEG, BMP or PPM of any size; preprocessed as preprocessor_config.json says\n",
+        flags, sizeof flags / sizeof *flags};
+    o.images = calloc((size_t)argc, sizeof *o.images);
+    if (!o.images) die(1, "out of memory");
+    o.n_images = cli_parse(&program, argc, argv, o.images);
+    if (!o.model && o.n_images) { // the first argument is the model
+        o.model = o.images[0];
+        memmove(o.images, o.images + 1, sizeof *o.images * (size_t)--o.n_images);
     }
     if (!o.model) die(2, "no model: expected build/vit MODEL IMAGE...");
-    if (!o.n_images && !o.eval_images) die(2, "no picture: expected build/vit MODEL IMAGE...");
-    if (o.n_images && o.eval_images) die(2, "--eval: expected no other pictures, found %s", o.images[0]);
+    if (!o.n_images && !o.eval[0]) die(2, "no picture: expected build/vit MODEL IMAGE...");
+    if (o.n_images && o.eval[0]) die(2, "--eval: expected no other pictures, found %s", o.images[0]);
     if (o.picture && o.n_images != 1) die(2, "--attention: expected one picture, found %d", o.n_images);
     if (!o.n_threads) o.n_threads = cpu_count();
     return o;
@@ -186,15 +182,14 @@ static int classify_files(const Options *o, Classifier *c, const Preprocess *ste
 
 static void read_set(const Options *o, const Vit *v, IdxImages *images, IdxLabels *labels) {
     char err[512];
-    if (idx_read_images(images, o->eval_images, err, sizeof err)) die(1, "%s", err);
-    if (idx_read_labels(labels, o->eval_labels, err, sizeof err)) die(1, "%s", err);
+    if (idx_read_images(images, o->eval[0], err, sizeof err)) die(1, "%s", err);
+    if (idx_read_labels(labels, o->eval[1], err, sizeof err)) die(1, "%s", err);
     if (images->n != labels->n) {
-        die(1, "%s: expected %d labels for the pictures of %s, found %d", o->eval_labels, images->n, o->eval_images,
-            labels->n);
+        die(1, "%s: expected %d labels for the pictures of %s, found %d", o->eval[1], images->n, o->eval[0], labels->n);
     }
     for (int i = 0; i < labels->n; i++) {
         if (labels->labels[i] >= v->n_labels) {
-            die(1, "%s: label %d: expected less than %d, found %d", o->eval_labels, i, v->n_labels, labels->labels[i]);
+            die(1, "%s: label %d: expected less than %d, found %d", o->eval[1], i, v->n_labels, labels->labels[i]);
         }
     }
 }
@@ -277,7 +272,7 @@ int main(int argc, char **argv) {
     load_steps(&steps, o.model, &v);
     if (classifier_open(&c, &v, o.n_threads, err, sizeof err)) die(1, "%s", err);
     double load = seconds() - start;
-    int status = o.eval_images ? evaluate(&o, &c, &steps) : classify_files(&o, &c, &steps, load);
+    int status = o.eval[0] ? evaluate(&o, &c, &steps) : classify_files(&o, &c, &steps, load);
     classifier_close(&c);
     vit_close(&v);
     free(o.images);

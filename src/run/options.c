@@ -1,0 +1,272 @@
+// options: see options.h. The meaning of the sampling flags is that of llama.cpp's documentation.
+#include "options.h"
+
+#include "cli.h"
+
+#include <float.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <stb/stb_ds.h>
+
+enum { DEFAULT_NEW = 256, UNSET = INT_MIN };
+
+// What the flags write to before it is put together.
+typedef struct {
+    Options *o;
+    const char *text, *file; // of the prompt
+    int last_n;
+    bool escapes;
+} Raw;
+
+// ---- values of their own kinds
+
+static void take_stop(void *to, const char *flag, const char *value) {
+    Options *o = to;
+    if (!*value) die(2, "%s: expected text that ends the generation, found ''", flag);
+    arrput(o->stops, value);
+}
+
+// "ID+BIAS" or "ID-BIAS"; the bias may be "inf" behind a minus.
+static void take_bias(void *to, const char *flag, const char *value) {
+    Options *o = to;
+    char *end;
+    long id = strtol(value, &end, 10);
+    double bias = 0;
+    bool sound = end > value && id >= 0 && id <= INT_MAX && (*end == '+' || *end == '-') && end[1] != '+' &&
+                 end[1] != '-' && cli_number(end + 1, &bias) && (isfinite(bias) || *end == '-');
+    if (!sound) die(2, "%s: expected an id, a sign and a number, such as 15043+1 or 2-inf, found '%s'", flag, value);
+    LogitBias b = {.id = (int32_t)id, .bias = (float)(*end == '-' ? -bias : bias)};
+    arrput(o->bias, b);
+}
+
+static void take_neutral(void *to, const char *flag, const char *value) {
+    double neutral = *(const double *)to, found;
+    if (!cli_number(value, &found) || found != neutral)
+        die(2, "%s: there is no such sampler here; expected %g, which turns it off, found '%s'", flag, neutral, value);
+}
+
+static char *copy_text(const char *text, size_t n) {
+    char *copy = malloc(n + 1);
+    if (!copy) die(1, "out of memory for %zu bytes of text", n);
+    memcpy(copy, text, n);
+    copy[n] = 0;
+    return copy;
+}
+
+static int hex_digits(const char *at, const char *end, int *value) {
+    int n = 0;
+    for (*value = 0; n < 2 && at + n < end; n++) {
+        const char *digits = "0123456789abcdef", *found = strchr(digits, at[n] | 0x20);
+        if (!at[n] || !found) break;
+        *value = *value * 16 + (int)(found - digits);
+    }
+    return n;
+}
+
+// Replaces \n \r \t \' \" \\ and \xHH in place, leaves other backslashes; returns the new length.
+static size_t unescape(char *text, size_t n) {
+    static const char from[] = "nrt'\"\\", to[] = "\n\r\t'\"\\";
+    char *out = text;
+    for (const char *at = text, *end = text + n; at < end;) {
+        const char *found = *at == '\\' && at + 1 < end && at[1] ? strchr(from, at[1]) : NULL;
+        int value, digits = *at == '\\' && at + 1 < end && at[1] == 'x' ? hex_digits(at + 2, end, &value) : 0;
+        if (digits) {
+            *out++ = (char)value;
+            at += 2 + digits;
+        } else if (found) {
+            *out++ = to[found - from];
+            at += 2;
+        } else *out++ = *at++;
+    }
+    *out = 0;
+    return (size_t)(out - text);
+}
+
+// ---- the table
+
+static int parse_flags(Raw *raw, int argc, char **argv) {
+    static const double zero = 0, one = 1;
+    Options *o = raw->o;
+    SamplerOptions *s = &o->sampler;
+    bool ignored = false;
+    const Flag flags[] = {
+        MODEL_FLAG(&o->model),
+        {"-p --prompt -i", "TEXT", "prompt (default: stdin if it is no terminal, else start from BOS)",
+         TAKES_STRING(&raw->text)},
+        {"-f --file", "FILE", "read the prompt from a file, - for stdin; one newline at its end is dropped",
+         TAKES_STRING(&raw->file)},
+        {"-e --escape | --escapes", NULL, "\\n \\r \\t \\' \\\" \\\\ \\xHH in the prompt stand for those characters",
+         SETS(&raw->escapes)},
+        {"-n --n-predict --predict | --max-tokens", "N",
+         "tokens to generate, -1 until the end or a full context (default: 256); in a chat, per answer (default: -1)",
+         TAKES_INT(&o->n_new, -1, MOST_CONTEXT)},
+        {"-c --ctx-size | --n-ctx --context", "N",
+         "context limit; the KV cache grows up to it (default or 0: the model's own)",
+         TAKES_INT(&o->session.n_ctx, 0, MOST_CONTEXT)},
+        {"-t --threads", "N", "threads (default: the cores this process may use)",
+         TAKES_INT(&o->session.n_threads, 1, 256), .words = "--temp"},
+        WINDOW_FLAGS(&o->session),
+        TOKENIZER_FLAG(&o->tokenizer),
+        {.help = "chat", .kind = FLAG_HEADING},
+        {"--chat -cnv --conversation", NULL, "interactive chat with the model's chat template; -p is the first message",
+         SETS(&o->chat)},
+        {"--system -sys | --system-prompt", "TEXT", "system message of the chat (default: the template's own, if any)",
+         TAKES_STRING(&o->system)},
+        {.help = "sampling, in this order", .kind = FLAG_HEADING},
+        {"--logit-bias", "ID+BIAS", "add BIAS to the logit of a token, such as 15043+1 or 2-inf; may be repeated",
+         TAKES_CALL(o, take_bias)},
+        {"--ignore-eos", NULL, "never sample an end token", SETS(&o->ignore_eos)},
+        {"--repeat-penalty", "X", "divide the logits of repeated tokens by X, multiply negative ones (default: 1, off)",
+         TAKES_FLOAT(&s->repeat_penalty, 0.01, 100)},
+        {"--frequency-penalty", "X", "subtract X for each time that a token is there (default: 0)",
+         TAKES_FLOAT(&s->frequency_penalty, -100, 100)},
+        {"--presence-penalty", "X", "subtract X if a token is there (default: 0)",
+         TAKES_FLOAT(&s->presence_penalty, -100, 100)},
+        {"--repeat-last-n", "N", "tokens that the penalties look back, 0 for none, -1 for all (default: 64)",
+         TAKES_INT(&raw->last_n, -1, MOST_CONTEXT)},
+        {"--top-k", "N", "sample from the N most likely tokens, 0 for all (default: 40)",
+         TAKES_INT(&s->top_k, 0, 1 << 24), .words = "--top-p"},
+        {"--top-p", "X", "nucleus sampling: the most likely tokens with total probability X (default: 0.95)",
+         TAKES_FLOAT(&s->top_p, 0, 1)},
+        {"--min-p", "X", "minimum probability, relative to the most likely token (default: 0.05)",
+         TAKES_FLOAT(&s->min_p, 0, 1)},
+        {"--temp | --temperature", "X", "temperature, 0 for greedy sampling (default: 0.8)",
+         TAKES_FLOAT(&s->temperature, 0, 100)},
+        {"-s --seed", "N",
+         "seed; the same seed gives the same text with any number of threads (default or -1: from the clock)",
+         TAKES_SEED(&s->seed)},
+        {.help = "output", .kind = FLAG_HEADING},
+        {"-r --stop --reverse-prompt", "TEXT", "end before this text, which is not printed; may be repeated",
+         TAKES_CALL(o, take_stop)},
+        {"--special -sp", NULL, "special tokens: parsed in the prompt, printed in the text", SETS(&o->special)},
+        {"--no-display-prompt", NULL, "print only what is generated", SETS(&o->hide_prompt)},
+        FORMAT_FLAG(&o->json, "text json", "text, or json: one object at the end (default: text)"),
+        {"-q --quiet | --no-perf --log-disable", NULL, "no statistics", SETS(&o->quiet)},
+        {"--no-escape | --display-prompt --perf", NULL, NULL, SETS(&ignored)}, // what holds here anyway
+        {"-ngl --n-gpu-layers --gpu-layers", "N", NULL, FLAG_NOTE, .words = "all layers run on the CPU"},
+        {"-fa --flash-attn", "[on|off|auto|1|0]", NULL, FLAG_NOTE, .words = "attention is always fused"},
+        {"--no-mmap --mmap", NULL, NULL, FLAG_NOTE, .words = "weights are always mapped"},
+        {"--mlock", NULL, NULL, FLAG_NOTE, .words = "nothing is locked in memory"},
+        {"-b --batch-size", "N", NULL, FLAG_NOTE, .words = "prompts are read in blocks of a fixed size"},
+        {"-ub --ubatch-size", "N", NULL, FLAG_NOTE, .words = "prompts are read in blocks of a fixed size"},
+        {"-tb --threads-batch", "N", NULL, FLAG_NOTE, .words = "-t is for prompts too"},
+        {"--numa", "TYPE", NULL, FLAG_NOTE, .words = "memory is placed by the system"},
+        {"-co --color --colors", "[on|off|auto]", NULL, FLAG_NOTE, .words = "text has no colors"},
+        {"-no-cnv --no-conversation", NULL, NULL, FLAG_NOTE, .words = "text is continued unless --chat"},
+        {"--keep", "N", NULL, FLAG_NOTE, .words = "a full context ends the text; see --sinks"},
+        {"--no-context-shift --context-shift", NULL, NULL, FLAG_NOTE, .words = "the context is never shifted"},
+        {"--no-warmup --warmup", NULL, NULL, FLAG_NOTE, .words = "there is no warm-up run"},
+        {"--simple-io", NULL, NULL, FLAG_NOTE, .words = "output is always plain"},
+        {"--jinja --no-jinja", NULL, NULL, FLAG_NOTE, .words = "the chat template is found by the model"},
+        {"-nkvo --no-kv-offload -kvu --kv-unified", NULL, NULL, FLAG_NOTE, .words = "the cache is in main memory"},
+        {"-mg --main-gpu -ts --tensor-split -sm --split-mode -dev --device", "X", NULL, FLAG_NOTE,
+         .words = "all layers run on the CPU"},
+        {"--prio --poll -C --cpu-mask", "X", NULL, FLAG_NOTE, .words = "threads have the system's priority"},
+        {"-v --verbose --verbose-prompt --log-colors --log-timestamps", NULL, NULL, FLAG_NOTE,
+         .words = "there is no log"},
+        {"--mirostat --xtc-probability --dry-multiplier --dynatemp-range", "N", NULL,
+         TAKES_CALL((double *)(uintptr_t)&zero, take_neutral)},
+        {"--typical --typical-p", "N", NULL, TAKES_CALL((double *)(uintptr_t)&one, take_neutral)},
+        {"-ctk --cache-type-k -ctv --cache-type-v", "TYPE", NULL, FLAG_REFUSED,
+         .words = "keys and values are stored as one type; use --kv bf16, f32 or q8"},
+        {"-hf -hfr --hf-repo -hff --hf-file -mu --model-url", "X", NULL, FLAG_REFUSED,
+         .words = "nothing is downloaded here; give the file or folder as MODEL"},
+        {"--grammar --grammar-file -j --json-schema", "X", NULL, FLAG_REFUSED,
+         .words = "sampling cannot be constrained to a grammar here"},
+        {"--lora --lora-scaled --control-vector", "X", NULL, FLAG_REFUSED, .words = "there are no adapters here"},
+        {"--mmproj --image", "X", NULL, FLAG_REFUSED, .words = "text only; for pictures see build/vit"},
+    };
+    const Program program = {"./run", "MODEL [-p \"prompt\"] [options]", NULL, flags, sizeof flags / sizeof *flags};
+    const char **rest = calloc((size_t)argc + 1, sizeof *rest);
+    if (!rest) die(1, "out of memory");
+    int n = cli_parse(&program, argc, argv, rest), at = 0;
+    if (!o->model && n) o->model = rest[at++];
+    if (!o->model) die(2, "no model: expected ./run MODEL -p \"prompt\"");
+    if (at < n)
+        die(2, "%s: a second model; expected one, found %s first. A prompt stands after -p: -p \"%s\"", rest[at],
+            o->model, rest[at]);
+    free(rest);
+    return 0;
+}
+
+// ---- the whole
+
+static void check(const Raw *raw) {
+    const Options *o = raw->o;
+    if (raw->text && raw->file) die(2, "-p and -f: expected one prompt, found both");
+    cli_check_session(&o->session);
+    if (o->system && !o->chat) die(2, "--system: needs --chat");
+    if (o->chat && raw->file) die(2, "--chat and -f: expected one, found both");
+    if (o->chat && o->json) die(2, "-o json: expected without --chat");
+    double number;
+    if (raw->text && *raw->text && cli_number(raw->text, &number))
+        fprintf(stderr, "hint: the prompt is \"%s\"; for nucleus sampling use --top-p %s\n", raw->text, raw->text);
+}
+
+// The prompt: of -p, of -f without its last newline, or of stdin where that is no terminal.
+static void read_prompt(const Raw *raw) {
+    Options *o = raw->o;
+    const char *file = raw->file;
+    if (raw->text) {
+        o->n_prompt = strlen(raw->text);
+        o->prompt = copy_text(raw->text, o->n_prompt);
+    } else if (!file && !o->chat && !isatty(STDIN_FILENO)) file = "-";
+    if (file) {
+        o->prompt = read_text(file, &o->n_prompt);
+        if (o->n_prompt && o->prompt[o->n_prompt - 1] == '\n') o->prompt[--o->n_prompt] = 0;
+    }
+    if (raw->escapes && o->prompt) o->n_prompt = unescape(o->prompt, o->n_prompt);
+}
+
+static void unescape_others(Options *o) {
+    for (ptrdiff_t i = 0; i < arrlen(o->stops); i++) {
+        char *text = copy_text(o->stops[i], strlen(o->stops[i]));
+        unescape(text, strlen(text));
+        o->stops[i] = text; // for the life of the program
+    }
+    if (!o->system) return;
+    char *text = copy_text(o->system, strlen(o->system));
+    unescape(text, strlen(text));
+    o->system = text;
+}
+
+Options options_parse(int argc, char **argv) {
+    Options o = {.n_new = UNSET,
+                 .sampler = {.temperature = 0.8f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f, .repeat_penalty = 1}};
+    Raw raw = {.o = &o, .last_n = 64};
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    o.sampler.seed = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    parse_flags(&raw, argc, argv);
+    check(&raw);
+    if (raw.escapes) unescape_others(&o);
+    read_prompt(&raw);
+    if (o.n_new == UNSET) o.n_new = o.chat ? -1 : DEFAULT_NEW;
+    if (o.sampler.top_p == 0) o.sampler.top_p = FLT_MIN; // the most likely token alone; 0 is the library's "off"
+    o.sampler.penalty_last_n = raw.last_n;
+    if (!raw.last_n) o.sampler.repeat_penalty = 1;
+    if (!raw.last_n) o.sampler.frequency_penalty = o.sampler.presence_penalty = 0;
+    return o;
+}
+
+void options_bind(Options *o, const Engine *e) {
+    int n = o->ignore_eos ? engine_info(e).vocab_size : 0;
+    for (int32_t id = 0; id < n; id++) {
+        LogitBias b = {.id = id, .bias = -INFINITY};
+        if (engine_is_end(e, id)) arrput(o->bias, b);
+    }
+    o->sampler.bias = o->bias;
+    o->sampler.n_bias = (int)arrlen(o->bias);
+}
+
+void options_free(Options *o) {
+    free(o->prompt);
+    arrfree(o->stops);
+    arrfree(o->bias);
+}

@@ -1,0 +1,24 @@
+// options: the command line of ./run: its flags as one table, and what they leave behind.
+//
+// Owns the flags of ./run and their defaults, and where the prompt comes from. Refuses contradictions with exit status
+// 2. Accepts the flags of llama.cpp that change nothing here, with one note.
+#pragma once
+#include "tessera.h"
+
+typedef struct {
+    const char *model, *tokenizer, *system;
+    char *prompt; // [n_prompt], terminated; NULL: none
+    size_t n_prompt;
+    const char **stops; // stb_ds array
+    LogitBias *bias;    // stb_ds array
+    int n_new;          // -1: no limit but the context
+    int json;
+    bool quiet, chat, ignore_eos, special, hide_prompt;
+    SessionOptions session;
+    SamplerOptions sampler;
+} Options;
+
+Options options_parse(int argc, char **argv);
+// Adds what needs the vocabulary: --ignore-eos.
+void options_bind(Options *o, const Engine *e);
+void options_free(Options *o);
