@@ -633,8 +633,179 @@ static void test_terminal(void) {
     terminal_finish(&t, 0);
 }
 
+// Pasted text is one message whose newlines stay; what would be keys in it are not.
+static void test_paste(void) {
+    const char *model = write_model("says.gguf", CHATML, "x");
+    const char *const args[] = {"run", model, "--chat", "-n", "4", "--temp", "0", NULL};
+    char save[600];
+    Terminal t = terminal_start(args);
+    terminal_type(&t, "", "\033[?2004h");
+    terminal_type(&t, "a\033[200~one\rtwo\tb\003\x15\rthree\033[201~ end\r", "xxxx");
+    terminal_type(&t, "", "> ");
+    terminal_type(&t, "\033[200~/undo\033[201~\r", "[dropped");
+    terminal_type(&t, "", "> ");
+    terminal_type(&t, "\033[A\033[A\r", "xxxx"); // the pasted one again, whole
+    snprintf(save, sizeof save, "/save %s\r", in_folder("pasted.txt"));
+    terminal_type(&t, save, "saved 2 messages");
+    terminal_type(&t, save, "overwrite it? [y/N] ");
+    terminal_type(&t, "n\r", "> ");
+    terminal_type(&t, "/undo\r", "[dropped");
+    terminal_type(&t, save, "overwrite it? [y/N] ");
+    terminal_type(&t, "y\r", "saved 0 messages");
+    terminal_type(&t, "/load /nowhere\r", "/nowhere: ");
+    terminal_type(&t, "/exit\r", "\n");
+    terminal_finish(&t, 0);
+}
+
+static void remove_state(const char *folder_name) {
+    char path[256];
+    snprintf(path, sizeof path, "%s/tessera/history", folder_name);
+    unlink(in_folder(path));
+    *strrchr(path, '/') = 0;
+    rmdir(in_folder(path));
+    rmdir(in_folder(folder_name));
+}
+
+// Lines typed in one run are there in the next.
+static void test_line_history(void) {
+    const char *model = write_model("says.gguf", CHATML, "x");
+    const char *const args[] = {"run", model, "--chat", "-n", "4", "--temp", "0", NULL};
+    char save[600];
+    setenv("XDG_STATE_HOME", in_folder("state/deep"), 1);
+    Terminal t = terminal_start(args);
+    terminal_type(&t, "", "> ");
+    terminal_type(&t, "remember \u732b\r", "xxxx");
+    terminal_type(&t, "", "> ");
+    terminal_type(&t, "\x04", "\n");
+    terminal_finish(&t, 0);
+    struct stat st;
+    CHECK(!stat(in_folder("state/deep/tessera/history"), &st) && (st.st_mode & 0777) == 0600, "the history file");
+    t = terminal_start(args);
+    terminal_type(&t, "", "> ");
+    terminal_type(&t, "\033[A!\r", "xxxx");
+    snprintf(save, sizeof save, "/save %s\r", in_folder("remembered.txt"));
+    terminal_type(&t, save, "saved 2 messages");
+    terminal_type(&t, "/quit\r", "\n");
+    terminal_finish(&t, 0);
+    char *saved = read_file(in_folder("remembered.txt"), NULL);
+    CHECK(!strcmp(saved, "User: remember \u732b!\n\nAssistant: xxxx\n\n"), "[%s]", saved);
+    free(saved);
+}
+
+static char *saved_text(const char *name) {
+    char *text = read_file(in_folder(name), NULL);
+    return text ? text : strdup("");
+}
+
+static void test_commands(void) {
+    const char *model = write_model("says.gguf", CHATML, "x");
+    char input[2048];
+    snprintf(input, sizeof input,
+             "/regen\n/undo\none\n\"\"\"two\n/not a command\\\n\nUser: quoted\n\"\"\"\n\"\"\"/three\"\"\"\n/regen\n"
+             "/save %s\n/save %s\n/undo\n/undo\n/system Be brief.\n/system\nfour\n/save! %s\n/reset x\n/stats\n?\n"
+             "/load %s\n/regen\n/save %s\n/exit\nunread\n",
+             in_folder("a.txt"), in_folder("a.txt"), in_folder("b.txt"), in_folder("a.txt"), in_folder("c.txt"));
+    Result r = CALL_IN(input, "run", model, "--chat", "-n", "3", "--temp", "0");
+    const char *want[] = {"[there is no message yet]\n[there is no message yet]",
+                          "saved 6 messages",
+                          "a.txt: exists, not saved; /save! ",
+                          "[dropped \"/three\" and its answer]",
+                          "[system message set]",
+                          "[system message: Be brief.]",
+                          "saved 5 messages",
+                          "/reset: expected nothing behind it, found 'x'",
+                          "[5 messages | ",
+                          "/regen ",
+                          "loaded 6 messages from "};
+    const char *at = r.err;
+    for (int i = 0; i < N_OF(want) && at; i++) {
+        at = strstr(at, want[i]);
+        CHECK(at, "no '%s' in order in %s", want[i], r.err);
+    }
+    CHECK(r.status == 0 && !strcmp(r.out, "xxx\nxxx\nxxx\nxxx\nxxx\nxxx\n"), "status %d [%s]", r.status, r.out);
+    release(&r);
+    char *a = saved_text("a.txt"), *b = saved_text("b.txt"), *c = saved_text("c.txt");
+    CHECK(!strcmp(a, "User: one\n\nAssistant: xxx\n\nUser: two\n/not a command\\\n\n\\User: quoted\n\nAssistant: "
+                     "xxx\n\nUser: /three\n\nAssistant: xxx\n\n"),
+          "[%s]", a);
+    CHECK(!strcmp(b, "System: Be brief.\n\nUser: one\n\nAssistant: xxx\n\nUser: four\n\nAssistant: xxx\n\n"), "[%s]",
+          b);
+    CHECK(!strcmp(a, c), "loaded and saved again: [%s]", c);
+    free(a);
+    free(b);
+    free(c);
+}
+
+static void test_load_refuses(void) {
+    const struct {
+        const char *text, *want;
+    } rows[] = {
+        {"Assistant: x\n\n", "line 1: expected 'User: ', found 'Assistant: x'"},
+        {"hello", "line 1: expected 'User: ', found 'hello'"},
+        {"User: a\n\nUser: b\n\n", "line 3: expected 'Assistant: ', found 'User: b'"},
+        {"User: a\n\n", "line 3: expected 'Assistant: ', found the end"},
+        {"User: a\nb\n\nAssistant: c\n\nSystem: d\n", "line 6: expected 'User: ', found 'System: d'"},
+    };
+    const char *model = write_model("says.gguf", CHATML, "x");
+    for (int i = 0; i < N_OF(rows); i++) {
+        char input[512];
+        write_text("odd.txt", rows[i].text);
+        snprintf(input, sizeof input, "/load %s\n/load\n", in_folder("odd.txt"));
+        Result r = CALL_IN(input, "run", model, "--chat", "-q");
+        CHECK(r.status == 0 && strstr(r.err, rows[i].want) && strstr(r.err, "expected /load FILE"), "%s: %s",
+              rows[i].want, r.err);
+        release(&r);
+    }
+}
+
+// An answer ends before a stop string, and the next turn does not see it.
+static void test_chat_stops(void) {
+    const char *model = write_model("says.gguf", CHATML, "x");
+    Result r = CALL_IN("a\n", "run", model, "--chat", "-q", "--temp", "0", "-r", "no", "--stop", "xxxxx");
+    CHECK(r.status == 0 && !strcmp(r.out, "\n") && !*r.err, "status %d [%s] %s", r.status, r.out, r.err);
+    release(&r);
+    r = CALL_IN("a\n", "run", model, "--chat", "-q", "--temp", "0", "-n", "4", "--stop", "xxxxx");
+    CHECK(r.status == 0 && !strcmp(r.out, "xxxx\n"), "status %d [%s]", r.status, r.out);
+    release(&r);
+}
+
+// A long prompt is on stdout before it is read, and Ctrl-C ends its reading.
+static void write_long_prompt(void) {
+    enum { N = 300000 };
+    char *text = malloc(N + 1);
+    memset(text, 'x', N);
+    text[N] = 0;
+    write_text("long.txt", text);
+    free(text);
+}
+
+static void test_interrupted_prompt(void) {
+    const char *model = write_model("says.gguf", CHATML, "x");
+    write_long_prompt();
+    pid_t child = start(NULL, (const char *const[]){"run", model, "-f", in_folder("long.txt"), "-c", "400000", NULL});
+    struct stat st = {0};
+    for (int i = 0; i < 4000 && (stat(in_folder("out"), &st) || st.st_size < 300000); i++) wait_a_little();
+    kill(child, SIGINT);
+    Result r = finish(child);
+    CHECK(r.status == 130 && strstr(r.err, "[stopped after ") && r.n_out == 300001, "status %d, %zu bytes: %s",
+          r.status, r.n_out, r.err);
+    release(&r);
+}
+
+static void test_progress(void) {
+    const char *model = write_model("says.gguf", CHATML, "x");
+    write_long_prompt();
+    Terminal t = terminal_start(
+        (const char *const[]){"run", model, "-f", in_folder("long.txt"), "-c", "400000", "--no-display-prompt", NULL});
+    terminal_type(&t, "", "reading 512 of 30000");
+    terminal_type(&t, "", "reading 1024 of 30000");
+    terminal_type(&t, "\x03", "[stopped after ");
+    terminal_finish(&t, 130);
+}
+
 int main(void) {
     folder_make();
+    setenv("XDG_STATE_HOME", in_folder("state"), 1);
     RUN(test_frames);
     RUN(test_plain_frame);
     RUN(test_typed_marks);
@@ -652,6 +823,16 @@ int main(void) {
     RUN(test_history_is_reused);
     RUN(test_interrupt);
     RUN(test_terminal);
+    RUN(test_paste);
+    RUN(test_line_history);
+    RUN(test_commands);
+    RUN(test_load_refuses);
+    RUN(test_chat_stops);
+    RUN(test_interrupted_prompt);
+    RUN(test_progress);
+    remove_state("state");
+    remove_state("state/deep");
+    rmdir(in_folder("state"));
     folder_remove();
     return test_report();
 }

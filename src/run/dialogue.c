@@ -3,8 +3,10 @@
 
 #include "cli.h"
 #include "lines.h"
+#include "progress.h"
+#include "stops.h"
+#include "transcript.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,11 +15,21 @@
 #include <stb/stb_ds.h>
 
 static const char commands[] =
-    "  /reset      start a new conversation\n"
-    "  /save FILE  write the conversation to a file\n"
-    "  /quit       exit (also Ctrl-D, or Ctrl-C twice)\n"
-    "  Ctrl-C stops an answer. A line that ends in \\ continues on the next line; put a space\n"
-    "  before a / that does not start a command.\n";
+    "  /regen        answer the last message again\n"
+    "  /undo         drop the last message and its answer\n"
+    "  /reset        start a new conversation (also /clear)\n"
+    "  /system TEXT  set the system message from here on; without TEXT: show it\n"
+    "  /save FILE    write the conversation to a file; /save! FILE overwrites one\n"
+    "  /load FILE    go on with a conversation that /save wrote\n"
+    "  /stats        what the conversation takes\n"
+    "  /quit         exit (also /exit, Ctrl-D, or Ctrl-C twice)\n"
+    "  Ctrl-C stops an answer. A line that ends in \\ continues on the next line, and so does everything between\n"
+    "  \"\"\" and \"\"\"; what is pasted is one message. Put a space before a / that does not start a command.\n";
+
+typedef struct {
+    double prompt, generate; // seconds
+    int n_cached, n_prompt, n_new;
+} AnswerStats;
 
 typedef struct {
     const Engine *engine;
@@ -31,6 +43,8 @@ typedef struct {
     int32_t *ids;          // [n_ids] tokens of the session
     int n_ids;
     bool failed, dim; // an error was reported; the terminal shows dimmed text
+    char *system;     // owned; NULL: the template's own, if it has one
+    AnswerStats total;
 } Dialogue;
 
 static void add_message(Dialogue *d, ChatRole role, const char *text, size_t n) {
@@ -50,26 +64,56 @@ static void drop_message(Dialogue *d) {
 
 static void reset(Dialogue *d) {
     while (arrlen(d->messages)) drop_message(d);
-    const char *system = d->options->system;
-    if (system) add_message(d, CHAT_SYSTEM, system, strlen(system));
+    if (d->system) add_message(d, CHAT_SYSTEM, d->system, strlen(d->system));
 }
 
-static void save(const Dialogue *d, const char *path) {
-    static const char *const names[] = {[CHAT_SYSTEM] = "System", [CHAT_USER] = "User", [CHAT_ASSISTANT] = "Assistant"};
-    FILE *f = *path ? fopen(path, "w") : NULL;
-    if (!*path) fprintf(stderr, "/save: expected /save FILE\n");
-    else if (!f) fprintf(stderr, "%s: %s\n", path, strerror(errno));
-    if (!f) return;
+static bool confirm(Dialogue *d, const char *path) {
+    char question[600], *line;
+    if (!lines_edited(d->lines)) {
+        fprintf(stderr, "%s: exists, not saved; /save! %s overwrites it\n", path, path);
+        return false;
+    }
+    snprintf(question, sizeof question, "%.500s exists; overwrite it? [y/N] ", path);
+    return lines_read(d->lines, question, &line) == LINES_TEXT && (*line == 'y' || *line == 'Y');
+}
+
+static void save(Dialogue *d, const char *path, bool overwrite) {
+    char err[512];
     int n = (int)arrlen(d->messages);
-    for (int i = 0; i < n; i++) fprintf(f, "%s: %s\n\n", names[d->messages[i].role], d->messages[i].text);
-    bool written = !ferror(f);
-    if (fclose(f) || !written) {
-        fprintf(stderr, "%s: %s\n", path, strerror(errno));
+    if (!*path) {
+        fprintf(stderr, "/save: expected /save FILE\n");
+        return;
+    }
+    if (!overwrite && !access(path, F_OK) && !confirm(d, path)) return;
+    if (transcript_save(path, d->messages, n, err, sizeof err)) {
+        fprintf(stderr, "%s\n", err);
         return;
     }
     char *where = realpath(path, NULL);
     fprintf(stderr, "saved %d messages to %s\n", n, where ? where : path);
     free(where);
+}
+
+static char *copy_text(const char *text) {
+    char *copy = strdup(text);
+    if (!copy) die(1, "out of memory");
+    return copy;
+}
+
+static void load(Dialogue *d, const char *path) {
+    char err[512];
+    ChatMessage *messages;
+    if (!*path) fprintf(stderr, "/load: expected /load FILE\n");
+    if (!*path) return;
+    if (transcript_load(path, &messages, err, sizeof err)) {
+        fprintf(stderr, "%s\n", err);
+        return;
+    }
+    transcript_free(d->messages);
+    d->messages = messages;
+    free(d->system);
+    d->system = messages && messages[0].role == CHAT_SYSTEM ? copy_text(messages[0].text) : NULL;
+    fprintf(stderr, "loaded %d messages from %s\n", (int)arrlen(messages), path);
 }
 
 // Thinking is shown on a terminal only, dimmed.
@@ -87,22 +131,16 @@ static void append(char **to, const char *text) {
     if (n) memcpy(arraddnptr(*to, n), text, n);
 }
 
-// Syncs the session to ids[0..n), of which it has the first n_cached, in chunks, so that Ctrl-C takes effect within a
-// long prompt. -1 on an error (with a line in err) or an interrupt.
-static int prefill(Dialogue *d, const int32_t *ids, int n_cached, int n, char *err, size_t errlen) {
-    enum { CHUNK = 512 };
-    int at = n_cached;
-    do {
-        at = n - at > CHUNK ? at + CHUNK : n;
-        if (session_sync(d->session, ids, at, err, errlen)) return -1;
-    } while (at < n && !*d->interrupted);
-    return at < n ? -1 : 0;
+// Syncs the session to ids[0..n). -1 on an error (with a line in err) or an interrupt (with none).
+static int prefill(Dialogue *d, const int32_t *ids, int n, char *err, size_t errlen) {
+    Progress progress = progress_start(d->interrupted, d->options->quiet);
+    session_watch(d->session, progress_watch, &progress);
+    int rc = session_sync(d->session, ids, n, err, errlen);
+    session_watch(d->session, NULL, NULL);
+    progress_end(&progress);
+    if (rc && *d->interrupted) *err = 0;
+    return rc;
 }
-
-typedef struct {
-    double prompt, generate; // seconds
-    int n_cached, n_prompt, n_new;
-} AnswerStats;
 
 static void print_stats(const AnswerStats *st) {
     int n = st->n_prompt - st->n_cached;
@@ -116,10 +154,16 @@ static void print_stop_reason(const Dialogue *d, const char *err, bool full) {
     if (*err) fprintf(stderr, "error: %s\n", err);
     else if (full)
         fprintf(stderr,
-                "[the context of %d tokens is full: /reset starts a new conversation, a larger -c holds more]\n",
+                "[the context of %d tokens is full: /reset starts a new conversation, /undo drops the last turn, a "
+                "larger -c holds more]\n",
                 n_ctx);
     else if (*d->interrupted) fprintf(stderr, "[stopped]\n");
     else fprintf(stderr, "[stopped after -n %d tokens]\n", d->options->n_new);
+}
+
+static void put_rest(Dialogue *d, char **text, const char *rest) {
+    if (*rest) show(d, rest, false);
+    append(text, rest);
 }
 
 // Samples and shows tokens until the answer ends or is stopped, and appends it as a message. d->ids has room for the
@@ -129,36 +173,38 @@ static void generate(Dialogue *d, AnswerStats *st) {
     int n_ctx = session_info(d->session).n_ctx, n_prompt = d->n_ids;
     int most = d->options->n_new > 0 ? d->options->n_new : n_ctx + 1;
     bool ended = false, full = false;
+    Stops stops = {.strings = d->options->stops};
     Answer *answer = answer_open(d->chat);
     if (!answer) die(1, "out of memory");
     while (!ended && !full && !*err && st->n_new < most && !*d->interrupted) {
         int32_t id = sampler_pick(d->sampler, session_logits(d->session));
         AnswerPart part = answer_push(answer, id);
-        show(d, part.text, part.thought);
-        if (!part.thought) append(&text, part.text);
+        const char *shown = part.thought ? part.text : stops_push(&stops, part.text);
+        show(d, shown, part.thought);
+        if (!part.thought) append(&text, shown);
         st->n_new++;
-        ended = part.end;
+        ended = part.end || stops.found;
         full = !ended && d->n_ids == n_ctx;
         if (ended || full) break;
         d->ids[d->n_ids++] = id;
         d->failed = session_sync(d->session, d->ids, d->n_ids, err, sizeof err);
     }
     if (!ended) {
-        const char *rest = answer_finish(answer);
-        show(d, rest, false);
-        append(&text, rest);
+        put_rest(d, &text, stops_push(&stops, answer_finish(answer)));
     }
+    put_rest(d, &text, stops_finish(&stops));
     show(d, "\n", false);
     if (!ended) print_stop_reason(d, err, full);
     add_message(d, CHAT_ASSISTANT, text ? text : "", arrlenu(text));
     ChatMessage *m = &arrlast(d->messages);
     size_t bytes = sizeof *d->ids * (size_t)(d->n_ids - n_prompt);
-    int32_t *ids = answer_is_verbatim(answer) ? malloc(bytes + 1) : NULL;
+    int32_t *ids = answer_is_verbatim(answer) && !stops.found ? malloc(bytes + 1) : NULL;
     if (ids) {
         m->ids = memcpy(ids, d->ids + n_prompt, bytes);
         m->n_ids = d->n_ids - n_prompt;
     }
     arrfree(text);
+    stops_free(&stops);
     answer_close(answer);
 }
 
@@ -173,8 +219,8 @@ static void turn(Dialogue *d, const char *text) {
     if (n < 0) die(1, "%s", err);
     if (n >= n_ctx) {
         fprintf(stderr,
-                "[the prompt has %d tokens, the context has %d: /reset starts a new conversation, a larger -c "
-                "holds more]\n",
+                "[the prompt has %d tokens, the context has %d: /reset starts a new conversation, /undo drops the "
+                "last turn, a larger -c holds more]\n",
                 n, n_ctx);
         free(ids);
         drop_message(d);
@@ -184,7 +230,7 @@ static void turn(Dialogue *d, const char *text) {
     st.n_prompt = n;
     double start = seconds();
     *d->interrupted = 0;
-    if (prefill(d, ids, st.n_cached, n, err, sizeof err)) {
+    if (prefill(d, ids, n, err, sizeof err)) {
         print_stop_reason(d, err, false);
         d->failed |= *err;
         d->n_ids = st.n_cached;
@@ -198,47 +244,182 @@ static void turn(Dialogue *d, const char *text) {
     if (!d->ids) die(1, "out of memory for %d tokens; a smaller -c needs less", n_ctx);
     d->n_ids = n;
     start = seconds();
+    sampler_history(d->sampler, d->ids, n);
     generate(d, &st);
     st.generate = seconds() - start;
     *d->interrupted = 0;
     if (!d->options->quiet) print_stats(&st);
+    d->total.prompt += st.prompt;
+    d->total.generate += st.generate;
+    d->total.n_cached += st.n_cached;
+    d->total.n_prompt += st.n_prompt;
+    d->total.n_new += st.n_new;
     if (ferror(stdout)) die(1, "stdout: the text could not be written");
 }
 
+// Drops the last message of the user, with its answer; its text is the caller's to free. NULL: there is none.
+static char *take_turn(Dialogue *d) {
+    char *text = NULL;
+    while (!text && arrlen(d->messages) && arrlast(d->messages).role != CHAT_SYSTEM) {
+        if (arrlast(d->messages).role == CHAT_USER) text = copy_text(arrlast(d->messages).text);
+        drop_message(d);
+    }
+    if (!text) fprintf(stderr, "[there is no message yet]\n");
+    return text;
+}
+
+// From here on: the conversation so far stays, behind another beginning.
+static void set_system(Dialogue *d, const char *text) {
+    if (!*text) {
+        fprintf(stderr, "[system message: %s]\n", d->system ? d->system : "the template's own, if it has one");
+        return;
+    }
+    free(d->system);
+    d->system = copy_text(text);
+    if (arrlen(d->messages) && d->messages[0].role == CHAT_SYSTEM) {
+        free((char *)(uintptr_t)d->messages[0].text);
+        arrdel(d->messages, 0);
+    }
+    ChatMessage m = {.role = CHAT_SYSTEM, .text = copy_text(text), .n = strlen(text)};
+    arrins(d->messages, 0, m);
+    fprintf(stderr, "[system message set]\n");
+}
+
+static void run_help(Dialogue *d, const char *rest) {
+    (void)d;
+    (void)rest;
+    fputs(commands, stderr);
+}
+
+static void run_reset(Dialogue *d, const char *rest) {
+    (void)rest;
+    reset(d);
+    fprintf(stderr, "[new conversation]\n");
+}
+
+static void run_save(Dialogue *d, const char *rest) {
+    save(d, rest, false);
+}
+
+static void run_overwrite(Dialogue *d, const char *rest) {
+    save(d, rest, true);
+}
+
+static void run_undo(Dialogue *d, const char *rest) {
+    (void)rest;
+    char *text = take_turn(d);
+    if (text) fprintf(stderr, "[dropped \"%.60s%s\" and its answer]\n", text, strlen(text) > 60 ? "..." : "");
+    free(text);
+}
+
+static void run_regen(Dialogue *d, const char *rest) {
+    (void)rest;
+    char *text = take_turn(d);
+    if (text) turn(d, text);
+    free(text);
+}
+
+static void run_stats(Dialogue *d, const char *rest) {
+    (void)rest;
+    SessionInfo info = session_info(d->session);
+    const AnswerStats *t = &d->total;
+    int n = t->n_prompt - t->n_cached;
+    fprintf(stderr, "[%d messages | %d of %d tokens | KV %.2f MiB | peak %.1f MiB | %d threads",
+            (int)arrlen(d->messages), session_length(d->session), info.n_ctx, (double)info.kv_bytes / 0x1p20,
+            (double)peak_rss_bytes() / 0x1p20, info.n_threads);
+    if (t->n_new) {
+        fprintf(stderr, " | in all: read %d, %.1f tok/s, generated %d, %.1f tok/s", n, n / t->prompt, t->n_new,
+                t->n_new / t->generate);
+    }
+    fputs("]\n", stderr);
+}
+
+typedef struct {
+    const char *name;
+    bool takes_text;
+    void (*run)(Dialogue *d, const char *rest); // NULL: ends the conversation
+} Command;
+
+static const Command command_table[] = {
+    {"/quit", false, NULL},          {"/exit", false, NULL},       {"/bye", false, NULL},
+    {"/help", false, run_help},      {"/?", false, run_help},      {"?", false, run_help},
+    {"/reset", false, run_reset},    {"/clear", false, run_reset}, {"/undo", false, run_undo},
+    {"/regen", false, run_regen},    {"/stats", false, run_stats}, {"/system", true, set_system},
+    {"/save!", true, run_overwrite}, {"/save", true, run_save},    {"/load", true, load},
+};
+
 // True if the line ends the conversation.
-static bool command(Dialogue *d, const char *line) {
-    size_t n = strcspn(line, " ");
-    const char *rest = line + n + strspn(line + n, " ");
-    if (!strcmp(line, "/quit")) return true;
-    if (!strcmp(line, "/help")) fputs(commands, stderr);
-    else if (!strcmp(line, "/reset")) {
-        reset(d);
-        fprintf(stderr, "[new conversation]\n");
-    } else if (n == 5 && !strncmp(line, "/save", n)) save(d, rest);
-    else fprintf(stderr, "%.*s: no such command; /help lists them\n", (int)n, line);
+static bool command(Dialogue *d, char *line) {
+    size_t n = strcspn(line, " \n"), end = strlen(line);
+    while (end > n && strchr(" \t\n", line[end - 1])) line[--end] = 0;
+    const char *rest = line + n + strspn(line + n, " \n");
+    for (size_t i = 0; i < sizeof command_table / sizeof *command_table; i++) {
+        const Command *c = &command_table[i];
+        if (strlen(c->name) != n || memcmp(c->name, line, n) != 0) continue;
+        if (*rest && !c->takes_text) fprintf(stderr, "%s: expected nothing behind it, found '%s'\n", c->name, rest);
+        else if (!c->run) return true;
+        else c->run(d, rest);
+        return false;
+    }
+    fprintf(stderr, "%.*s: no such command; /help lists them\n", (int)n, line);
     return false;
 }
 
-// Reads the lines of one user message into a stb_ds string; false at the end of the conversation.
-static bool read_message(Dialogue *d, char **text) {
-    bool idle = false, complete = false;
-    arrsetlen(*text, 0);
-    while (!complete) {
+// How a message goes on behind a line: not at all, on the next line, up to """.
+typedef enum { MESSAGE_COMPLETE, MESSAGE_CONTINUED, MESSAGE_QUOTED } MessageState;
+
+typedef struct {
+    char *text; // stb_ds array
+    MessageState state;
+    bool quoted; // it stood between """, and is no command
+} Message;
+
+static bool take_suffix(char *line, const char *suffix) {
+    size_t n = strlen(line), n_suffix = strlen(suffix);
+    if (n < n_suffix || memcmp(line + n - n_suffix, suffix, n_suffix) != 0) return false;
+    line[n - n_suffix] = 0;
+    return true;
+}
+
+static void take_line(Message *m, char *line) {
+    bool opens = m->state == MESSAGE_COMPLETE && !strncmp(line, "\"\"\"", 3);
+    if (opens) line += 3;
+    m->quoted |= opens;
+    if (m->quoted) {
+        bool closes = take_suffix(line, "\"\"\"");
+        append(&m->text, line);
+        if (!closes && (!opens || *line)) append(&m->text, "\n");
+        m->state = closes ? MESSAGE_COMPLETE : MESSAGE_QUOTED;
+        return;
+    }
+    bool continued = take_suffix(line, "\\");
+    append(&m->text, line);
+    if (continued) append(&m->text, "\n");
+    m->state = continued ? MESSAGE_CONTINUED : MESSAGE_COMPLETE;
+}
+
+static void clear_message(Message *m) {
+    arrsetlen(m->text, 0);
+    m->state = MESSAGE_COMPLETE;
+    m->quoted = false;
+}
+
+// Reads the lines of one user message; false at the end of the conversation.
+static bool read_message(Dialogue *d, Message *m) {
+    bool idle = false, begun = false;
+    clear_message(m);
+    while (!begun || m->state != MESSAGE_COMPLETE) {
         char *line;
-        LinesEvent event = lines_read(d->lines, arrlen(*text) ? "... " : "> ", &line);
+        LinesEvent event = lines_read(d->lines, begun ? "... " : "> ", &line);
         if (event == LINES_END || (event == LINES_IDLE && idle)) return false;
         idle = event == LINES_IDLE;
         if (idle) fprintf(stderr, "(Ctrl-C again, Ctrl-D or /quit to exit)\n");
-        if (event != LINES_TEXT) {
-            arrsetlen(*text, 0);
-            continue;
-        }
-        size_t n = strlen(line);
-        complete = !n || line[n - 1] != '\\';
-        if (!complete) line[n - 1] = '\n';
-        append(text, line);
+        begun = event == LINES_TEXT;
+        if (begun) take_line(m, line);
+        else clear_message(m);
     }
-    arrput(*text, 0);
+    while (m->quoted && arrlen(m->text) && arrlast(m->text) == '\n') arrsetlen(m->text, arrlenu(m->text) - 1);
+    arrput(m->text, 0);
     return true;
 }
 
@@ -252,22 +433,24 @@ static void print_template(const Dialogue *d) {
 
 int dialogue_run(const Engine *e, Session *s, Sampler *sampler, const DialogueOptions *o,
                  volatile sig_atomic_t *interrupted) {
-    char err[512], *text = NULL;
+    char err[512];
+    Message m = {0};
     Dialogue d = {.engine = e, .session = s, .sampler = sampler, .options = o, .interrupted = interrupted};
     if (!(d.chat = engine_chat(e, err, sizeof err))) die(1, "%s", err);
     if (!(d.lines = lines_open(interrupted))) die(1, "out of memory");
+    if (o->system) d.system = copy_text(o->system);
     reset(&d);
     print_template(&d);
     if (o->first) turn(&d, o->first);
-    while (read_message(&d, &text)) {
-        if (text[0] == '/') {
-            if (command(&d, text)) break;
-        } else if (text[strspn(text, " \t\n")]) turn(&d, text);
+    while (read_message(&d, &m)) {
+        if (!m.quoted && (m.text[0] == '/' || !strcmp(m.text, "?"))) {
+            if (command(&d, m.text)) break;
+        } else if (m.text[strspn(m.text, " \t\n")]) turn(&d, m.text);
     }
     if (lines_edited(d.lines)) fputc('\n', stderr);
-    while (arrlen(d.messages)) drop_message(&d);
-    arrfree(d.messages);
-    arrfree(text);
+    transcript_free(d.messages);
+    arrfree(m.text);
+    free(d.system);
     free(d.ids);
     lines_close(d.lines);
     chat_close(d.chat);
