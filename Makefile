@@ -44,6 +44,7 @@ FLAGS_amx := $(FLAGS_avx512bf16) -mamx-tile -mamx-bf16
 FLAGS_neon_dot := -march=armv8.2-a+dotprod
 FLAGS_neon_bf16 := -march=armv8.2-a+dotprod+bf16
 FLAGS_cli = -DTESSERA_VERSION='"$(VERSION)"'
+FLAGS_bench = $(FLAGS_cli)
 FLAGS_picture := -fwrapv -fno-sanitize=nonnull-attribute,shift # stb's JPEG code counts on sums that wrap
 FLAGS_check_encdec := -fno-tree-vectorize # gcc 12 for aarch64 crashes on one of its loops; the same below
 FLAGS_check_kernels := -fno-tree-vectorize
@@ -68,7 +69,7 @@ LIB_SRC := $(filter-out src/compute/kernels/%,$(wildcard $(foreach r,base text c
 RUN_SRC := $(wildcard src/run/*.c)
 # Programs of several files: tools/NAME/NAME.c is the program, its neighbours are parts that the checks use too.
 SUITES := encdec vit
-TOOL_PARTS := growth_plot probe profile_table gguf_writer gguf_types gguf_model gguf_vocab logits_file
+TOOL_PARTS := growth_plot probe profile_table gguf_writer gguf_types gguf_model gguf_vocab logits_file synth_vocab
 PART_SRC := src/run/cli.c $(TOOL_PARTS:%=tools/%.c) \
   $(filter-out $(foreach s,$(SUITES),tools/$s/$s.c),$(wildcard $(SUITES:%=tools/%/*.c)))
 TOOLS := $(patsubst tools/%.c,$(B)/%,$(filter-out $(PART_SRC),$(wildcard tools/*.c)))

@@ -42,7 +42,9 @@ Engine *engine_open(const char *model, const char *tokenizer, char *err, size_t 
 void engine_close(Engine *e); // after its sessions; accepts NULL
 
 typedef struct {
-    const char *kind; // container: "llama2.c v2", "GGUF v3", "safetensors"
+    const char *kind;   // container: "llama2.c v2", "GGUF v3", "safetensors"
+    const char *family; // "llama", "qwen2", as GGUF names it
+    const char *type;   // "Q8_0": the type of most of the weights' bytes
     int dim, hidden_dim, n_layers, n_heads, n_kv_heads, head_dim, vocab_size, max_seq_len;
     int bos_id, eos_id; // -1: none
     uint64_t n_params;

@@ -106,11 +106,11 @@ static void test_bench_md(void) {
                           "| pp8 @ d32 |", "| tg4 @ d32 |", " ± ",     "GB/s"};
     for (size_t i = 0; i < sizeof want / sizeof *want; i++)
         CHECK(strstr(r.out, want[i]), "no '%s' in:\n%s", want[i], r.out);
-    CHECK(count_of(r.out, "| llama2.c v0 |") == 6, "expected 6 rows:\n%s", r.out);
+    CHECK(count_of(r.out, "| llama 0.11M F32 |") == 6, "expected 6 rows:\n%s", r.out);
     release(&r);
     r = CALL("bench", MODEL_INT8, "-p", "0", "-n", "3", "-r", "1", "--window", "8", "--sinks", "2", "--kv", "f32", "-c",
              "3");
-    CHECK(r.status == 0 && count_of(r.out, "| llama2.c v2 |") == 1, "status %d: %s%s", r.status, r.out, r.err);
+    CHECK(r.status == 0 && count_of(r.out, "| llama 0.11M ") == 1, "status %d: %s%s", r.status, r.out, r.err);
     release(&r);
 }
 
@@ -176,6 +176,65 @@ static void test_bench_csv(void) {
     release(&r);
 }
 
+// Every field that llama.cpp's compare-llama-bench.py asks of a line, with the types of its database.
+static void check_llama_bench_line(const json_t *o, const char *line) {
+    static const char *const texts[] = {
+        "build_commit", "cpu_info", "gpu_info",   "backends",     "model_filename",        "model_type", "cpu_mask",
+        "type_k",       "type_v",   "split_mode", "tensor_split", "tensor_buft_overrides", "test_time"};
+    static const char *const integers[] = {"build_number", "model_size", "model_n_params", "n_batch",  "n_ubatch",
+                                           "n_threads",    "poll",       "n_gpu_layers",   "main_gpu", "n_prompt",
+                                           "n_gen",        "n_depth",    "avg_ns",         "stddev_ns"};
+    static const char *const booleans[] = {"cpu_strict", "no_kv_offload", "flash_attn", "use_mmap", "embeddings"};
+    for (int i = 0; i < N_OF(texts); i++) CHECK(json_is_string(json_object_get(o, texts[i])), "%s: %s", texts[i], line);
+    for (int i = 0; i < N_OF(integers); i++)
+        CHECK(json_is_integer(json_object_get(o, integers[i])), "%s: %s", integers[i], line);
+    for (int i = 0; i < N_OF(booleans); i++)
+        CHECK(json_is_boolean(json_object_get(o, booleans[i])), "%s: %s", booleans[i], line);
+    double ts = 0, ns = 0;
+    for (size_t i = 0; i < 2; i++) {
+        ts += json_number_value(json_array_get(json_object_get(o, "samples_ts"), i)) / 2;
+        ns += json_number_value(json_array_get(json_object_get(o, "samples_ns"), i)) / 2;
+    }
+    CHECK(fabs(number(o, "avg_ts") / ts - 1) < 1e-6 && fabs(number(o, "avg_ns") / ns - 1) < 1e-4, "%s", line);
+}
+
+// Two models, two numbers of threads, three tests.
+static void test_bench_jsonl(void) {
+    const char *tests[3] = {"8 0 4", "0 2 4", "8 2 4"};
+    int n = 0;
+    Result r = CALL("bench", MODEL, "-m", MODEL_INT8, "-p", "8", "-n", "2", "-pg", "8,2", "-d", "4", "-t", "1,2", "-r",
+                    "2", "-o", "jsonl");
+    CHECK(r.status == 0, "status %d: %s", r.status, r.err);
+    for (char *line = strtok(r.out, "\n"); line; line = strtok(NULL, "\n"), n++) {
+        char found[64];
+        json_t *o = json_loads(line, 0, NULL);
+        CHECK(o, "no JSON: %s", line);
+        check_llama_bench_line(o, line);
+        snprintf(found, sizeof found, "%d %d %d", (int)number(o, "n_prompt"), (int)number(o, "n_gen"),
+                 (int)number(o, "n_depth"));
+        CHECK(!strcmp(found, tests[n % 3]), "line %d: expected %s, found %s", n, tests[n % 3], found);
+        CHECK(number(o, "n_threads") == 1 + n / 3 % 2, "line %d: %s", n, line);
+        const char *type = json_string_value(json_object_get(o, "model_type"));
+        CHECK(type && !strcmp(type, n < 6 ? "llama 0.11M int8" : "llama 0.11M F32"), "line %d: %s", n, type);
+        json_decref(o);
+    }
+    CHECK(n == 12, "expected 12 lines, found %d", n);
+    release(&r);
+}
+
+static void test_bench_lists(void) {
+    Result r = CALL("bench", MODEL, "-p", "2-8*2", "-p", "5", "-n", "0", "-t", "1-2", "-r", "1");
+    const char *rows[] = {"| 1 | pp2 |", "| 1 | pp4 |", "| 1 | pp8 |", "| 1 | pp5 |",
+                          "| 2 | pp2 |", "| 2 | pp4 |", "| 2 | pp8 |", "| 2 | pp5 |"};
+    const char *at = r.out;
+    for (int i = 0; i < N_OF(rows) && at; i++) {
+        at = strstr(at, rows[i]);
+        CHECK(at, "no %s in order in %s", rows[i], r.out);
+    }
+    CHECK(count_of(r.out, "\n| llama 0.11M F32 |") == 8 && strstr(r.out, "f32.bin: random weights\n"), "%s", r.out);
+    release(&r);
+}
+
 static void test_bench_sweep(void) {
     Result r = CALL("bench", MODEL, "--sweep", "600", "-r", "2", "--plot", in_folder("tools.svg"));
     CHECK(r.status == 0, "status %d: %s", r.status, r.err);
@@ -185,13 +244,18 @@ static void test_bench_sweep(void) {
     char *svg = read_file(in_folder("tools.svg"), NULL);
     CHECK(xml_valid(svg) && !strncmp(svg, "<svg ", 5), "not well formed: %s", svg);
     CHECK(!strstr(svg, "nan") && !strstr(svg, "inf"), "a number is missing in %s", svg);
+    CHECK(strstr(svg, "llama 0.11M F32 (random weights), bf16 KV cache, "), "no name: %s", svg);
+    CHECK(!strncmp(r.out, "llama 0.11M F32 (random weights), bf16 KV cache\n", 48), "no name: %s", r.out);
     free(svg);
     release(&r);
     r = CALL("bench", MODEL, "--sweep", "40", "-r", "1", "--plot", in_folder("tools.svg"), "-o", "json", "--window",
-             "16");
+             "16", "--sinks", "2");
+    CHECK(json_number(r.out, "window") == 16 && json_number(r.out, "sinks") == 2, "%s", r.out);
+    CHECK(strstr(r.out, "\"random_weights\": true"), "%s", r.out);
     CHECK(r.status == 0 && json_valid(r.out) && count_of(r.out, "\"bound_ts\"") == 1, "%s%s", r.out, r.err);
     svg = read_file(in_folder("tools.svg"), NULL);
     CHECK(xml_valid(svg) && !strstr(svg, "nan"), "one point: %s", svg);
+    CHECK(strstr(svg, "bf16 KV cache, window 16, 2 sinks"), "no window: %s", svg);
     free(svg);
     release(&r);
 }
@@ -202,6 +266,11 @@ static void test_bench_attention(void) {
         Result r = CALL("bench", "--attention", lengths[i], "-r", "1", "-t", i == 1 ? "3" : "1", "-o", "json");
         CHECK(r.status == 0 && json_valid(r.out), "n = %s: status %d: %s%s", lengths[i], r.status, r.out, r.err);
         CHECK(count_of(r.out, "\"max_difference\"") == 4, "four shapes expected: %s", r.out);
+        release(&r);
+        r = CALL("bench", "--attention", lengths[i], "-r", "1", "--window", "7", "--sinks", "2", "--kv", "q8", "-o",
+                 "json"); // it compares fused with unfused, and its status says how that went
+        CHECK(r.status == 0 && json_valid(r.out), "n = %s: status %d: %s%s", lengths[i], r.status, r.out, r.err);
+        CHECK(count_of(r.out, "\"kv\": \"q8\", \"n\"") == 2, "two shapes of q8 expected: %s", r.out);
         release(&r);
     }
 }
@@ -426,6 +495,25 @@ static void test_perplexity_documents(void) {
     engine_close(e);
 }
 
+// A text of less than a chunk: one chunk of what it has, and a word on stderr.
+static void test_perplexity_of_a_short_text(void) {
+    char err[512];
+    Engine *e = engine_open(MODEL, NULL, err, sizeof err);
+    CHECK(e, "%s", err);
+    if (!e) return;
+    int32_t *ids;
+    Sum want = {0};
+    write_text("short.txt", "too short for a chunk\n");
+    int n = engine_encode(e, "too short for a chunk", 21, true, false, &ids, err, sizeof err);
+    sum_tokens(e, &want, ids, n / 2, n);
+    Result r = CALL("perplexity", MODEL, "-f", in_folder("short.txt"), "-t", "1", "--kv", "f32", "-o", "json");
+    CHECK(strstr(r.err, "one chunk of ") && json_number(r.out, "n_ctx") == n, "%s%s", r.err, r.out);
+    check_estimate(r, &want, "short");
+    release(&r);
+    free(ids);
+    engine_close(e);
+}
+
 static void test_perplexity_of_a_real_model(void) {
     const char *text = SHARED_DATA "text/stories-valid.txt", *tokenizer = SHARED_DATA "stories260K/tok512.bin";
     SKIP_WITHOUT(SHARED_DATA "stories260K/stories260K.bin");
@@ -453,7 +541,7 @@ static void test_perplexity_of_a_real_model(void) {
 // ---- run
 
 static void test_refusals(void) {
-    write_text("short.txt", "too short");
+    write_text("one.txt", "");
     write_text("empty.txt", "");
     refuse_commands("commands_tools");
     TELLS(0, "usage:", "!", "run", "--help");
@@ -554,12 +642,15 @@ int main(void) {
     RUN(test_bench_json);
     RUN(test_bench_kv);
     RUN(test_bench_csv);
+    RUN(test_bench_jsonl);
+    RUN(test_bench_lists);
     RUN(test_bench_sweep);
     RUN(test_bench_attention);
     RUN(test_levels);
     RUN(test_bench_profile);
     RUN(test_bench_profile_of_a_mixture);
     RUN(test_perplexity_documents);
+    RUN(test_perplexity_of_a_short_text);
     RUN(test_perplexity_of_a_real_model);
     RUN(test_refusals);
     RUN(test_run_streams);

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEFAULT_CONTEXT = 512 };
+enum { DEFAULT_CONTEXT = 512, SHORTEST = 3 };
 
 typedef struct {
     const char *model, *tokenizer, *file, *save, *kl;
@@ -160,27 +160,30 @@ static void open_base(Comparison *c, const char *path, const int32_t *chunks, in
     if (!c->kl) die(1, "out of memory");
 }
 
-// The text as chunks [n_chunks][n_ctx], each starting with BOS if the model uses it; the rest is dropped. One newline
-// at the end is dropped, as in llama.cpp.
-static int32_t *split_chunks(const Engine *e, const char *text, size_t length, int n_ctx, int *n_chunks) {
+// The text as chunks [n_chunks][n_ctx], each starting with BOS if the model uses it; the rest is dropped. A
+// text that is shorter makes *n_ctx smaller. One newline at the end is dropped, as in llama.cpp.
+static int32_t *split_chunks(const Engine *e, const char *text, size_t length, int *n_ctx, int *n_chunks) {
     char err[512];
     int32_t *ids;
     length -= length && text[length - 1] == '\n';
     int n = engine_encode(e, text, length, true, false, &ids, err, sizeof err), bos = engine_info(e).bos_id;
     if (n < 0) die(1, "%s", err);
-    if (n / 2 < n_ctx) {
-        die(1, "the text has %d tokens, expected at least two chunks of %d; use a smaller -c or --documents", n, n_ctx);
+    if (n < SHORTEST) die(1, "the text has %d tokens, expected at least %d to score the second half of", n, SHORTEST);
+    if (n < *n_ctx) {
+        fprintf(stderr, "note: the text has %d tokens, fewer than -c %d: one chunk of %d\n", n, *n_ctx, n);
+        *n_ctx = n;
     }
-    *n_chunks = n / n_ctx;
+    *n_chunks = n / *n_ctx;
     if (ids[0] != bos) return ids; // a model without BOS
-    for (int i = 0; i < *n_chunks; i++) ids[(int64_t)i * n_ctx] = bos;
+    for (int i = 0; i < *n_chunks; i++) ids[(int64_t)i * *n_ctx] = bos;
     return ids;
 }
 
 // Returns the number of chunks.
-static int score_chunks(const Engine *e, Session *s, Score *score, const Options *o, const char *text, size_t length) {
-    int n_chunks, n_ctx = o->session.n_ctx, first = n_ctx / 2;
-    int32_t *chunks = split_chunks(e, text, length, n_ctx, &n_chunks);
+static int score_chunks(const Engine *e, Session *s, Score *score, Options *o, const char *text, size_t length) {
+    int n_chunks;
+    int32_t *chunks = split_chunks(e, text, length, &o->session.n_ctx, &n_chunks);
+    int n_ctx = o->session.n_ctx, first = n_ctx / 2;
     if (score->compare) open_base(score->compare, o->kl, chunks, score->vocab_size, n_ctx, n_chunks);
     LogitsWriter save;
     if (o->save) {

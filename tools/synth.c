@@ -8,6 +8,7 @@
 
 #include "gguf_model.h"
 #include "gguf_vocab.h"
+#include "synth_vocab.h"
 
 #include <errno.h>
 #include <math.h>
@@ -65,7 +66,7 @@ static const Shape shapes[] = {
      .scaling = {.kind = ROPE_YARN, .factor = 32, .original_ctx = 4096, .beta_fast = 32, .beta_slow = 1}},
 };
 
-enum { GROUP = 64, MAGIC = 0x616b3432, HEADER_BYTES = 256, N_CONTROL = 3, N_BYTES = 256, MAX_PIECE = 16 };
+enum { GROUP = 64, MAGIC = 0x616b3432, HEADER_BYTES = 256 };
 enum { MIN_VOCAB = 512, MAX_SYNTH_VOCAB = 1 << 20 }; // the minimum: control and byte tokens, ASCII, some words
 
 typedef struct {
@@ -186,39 +187,17 @@ static void write_int8(const Shape *s) {
     if (!s->tied) put_matrices(true, 1, s->vocab_size, dim);
 }
 
-// Word i of a, b, .. z, aa, ab, ..: each is an earlier one and a letter, so that merges can produce it.
-static void spell(char *word, int i) {
-    char letters[MAX_PIECE];
-    int n = 0;
-    for (i++; i > 0; i = (i - 1) / 26) letters[n++] = (char)('a' + (i - 1) % 26);
-    while (n) *word++ = letters[--n];
-    *word = 0;
-}
-
-static int make_piece(char *piece, int id) {
-    enum { FIRST_ASCII = N_CONTROL + N_BYTES, N_ASCII = '~' - ' ' + 1, FIRST_WORD = FIRST_ASCII + N_ASCII };
-    static const char *const control[] = {"<unk>", "\n<s>\n", "\n</s>\n"};
-    if (id < N_CONTROL) return snprintf(piece, MAX_PIECE, "%s", control[id]);
-    if (id < FIRST_ASCII) return snprintf(piece, MAX_PIECE, "<0x%02X>", (unsigned)(id - N_CONTROL) & 255u);
-    if (id < FIRST_WORD) return snprintf(piece, MAX_PIECE, "%c", ' ' + id - FIRST_ASCII);
-    int word = id - FIRST_WORD; // " a" " b" .. " z", then "aa" " aa" "ab" " ab" ..
-    bool space = word < 26 || word % 2;
-    piece[0] = ' ';
-    spell(piece + space, word < 26 ? word : 26 + (word - 26) / 2);
-    return (int)strlen(piece);
-}
-
 static void write_tokenizer(const Shape *s) {
-    char piece[MAX_PIECE];
+    char piece[SYNTH_PIECE];
     uint32_t longest = 0;
     for (int id = 0; id < s->vocab_size; id++) {
-        uint32_t n = (uint32_t)make_piece(piece, id);
+        uint32_t n = (uint32_t)synth_piece(piece, id);
         longest = n > longest ? n : longest;
     }
     put(&longest, sizeof longest);
     for (int id = 0; id < s->vocab_size; id++) {
-        int32_t n = make_piece(piece, id);
-        float score = id < N_CONTROL + N_BYTES ? 0 : (float)-id;
+        int32_t n = synth_piece(piece, id);
+        float score = id < SYNTH_CONTROL + SYNTH_BYTES ? 0 : (float)-id;
         put(&score, sizeof score);
         put(&n, sizeof n);
         put(piece, (size_t)n);
@@ -292,17 +271,18 @@ static void put_part(GgufWriter *w, const Part *p) {
 
 static void put_vocab(GgufWriter *w, const Shape *s) {
     Vocab v = {.bos_id = 1, .eos_id = 2, .unk_id = 0, .add_space_prefix = true};
-    v.text = malloc((size_t)s->vocab_size * MAX_PIECE);
+    v.text = malloc((size_t)s->vocab_size * SYNTH_PIECE);
     if (!v.text) die(1, "out of memory for the vocabulary");
     for (int id = 0; id < s->vocab_size; id++) {
         static const char *const control[] = {"<unk>", "<s>", "</s>"};
-        char *text = v.text + (size_t)id * MAX_PIECE;
-        Piece p = {.text = text, .len = make_piece(text, id), .score = id < N_CONTROL + N_BYTES ? 0 : (float)-id};
-        if (id < N_CONTROL) {
+        char *text = v.text + (size_t)id * SYNTH_PIECE;
+        Piece p = {
+            .text = text, .len = synth_piece(text, id), .score = id < SYNTH_CONTROL + SYNTH_BYTES ? 0 : (float)-id};
+        if (id < SYNTH_CONTROL) {
             p.text = control[id];
             p.len = (int)strlen(p.text);
             p.type = id ? TOKEN_CONTROL : TOKEN_UNKNOWN;
-        } else p.type = id < N_CONTROL + N_BYTES ? TOKEN_BYTE : TOKEN_NORMAL;
+        } else p.type = id < SYNTH_CONTROL + SYNTH_BYTES ? TOKEN_BYTE : TOKEN_NORMAL;
         arrput(v.pieces, p);
     }
     gguf_vocab(w, &v, s->vocab_size, s->name);

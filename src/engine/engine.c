@@ -20,6 +20,18 @@ static Tokenizer *open_tokenizer(Engine *e, const char *path, char *err, size_t 
     return tokenizer_new(&vocab, err, errlen);
 }
 
+// The type that most bytes of the weights are stored in.
+static const char *main_type(const Weights *w) {
+    uint64_t bytes[N_DTYPES] = {0};
+    DType most = DTYPE_F32;
+    for (size_t i = 0; i < weights_count(w); i++) {
+        const Tensor *t = weights_at(w, i);
+        bytes[t->dtype] += tensor_bytes(t);
+    }
+    for (DType d = 0; d < N_DTYPES; d++) most = bytes[d] > bytes[most] ? d : most;
+    return most == DTYPE_I8G ? "int8" : dtype_name(most); // llama2.c's
+}
+
 Engine *engine_open(const char *model, const char *tokenizer, char *err, size_t errlen) {
     Engine *e = model ? calloc(1, sizeof *e) : NULL;
     if (!model) fail(err, errlen, "model: expected the path of a file or a folder, found NULL");
@@ -39,6 +51,8 @@ Engine *engine_open(const char *model, const char *tokenizer, char *err, size_t 
     const LayerKind *k = &c->kinds[0];
     e->info = (EngineInfo){
         .kind = e->model.kind,
+        .family = e->model.family ? e->model.family->arch : "llama",
+        .type = main_type(&e->model.weights),
         .dim = c->dim,
         .hidden_dim = c->hidden_dim,
         .n_layers = c->n_layers,

@@ -75,12 +75,15 @@ void cli_one_model(const Program *p, int argc, char **argv, const char **model);
 #define FORMAT_FLAG(p, list, text)                                                                                     \
     { "-o --output", "FORMAT", text, TAKES_CHOICE(p, list) }
 enum { MOST_CONTEXT = 1 << 28 };
-#define WINDOW_FLAGS(o)                                                                                                \
+#define SPAN_FLAGS(o)                                                                                                  \
     {"--window", "W", "attend to the last W tokens only: memory O(W + S)", TAKES_INT(&(o)->window, 1, MOST_CONTEXT)},  \
-        {"--sinks", "S", "with --window: attend to the first S tokens too",                                            \
-         TAKES_INT(&(o)->n_sinks, 0, MOST_CONTEXT)},                                                                   \
     {                                                                                                                  \
-        "--kv", "TYPE", "type of the KV cache: bf16, f32 or q8 (default: bf16)", TAKES_CALL(&(o)->kv, cli_take_kv)     \
+        "--sinks", "S", "with --window: attend to the first S tokens too", TAKES_INT(&(o)->n_sinks, 0, MOST_CONTEXT)   \
+    }
+#define KV_HELP "type of the KV cache: bf16, f32 or q8 (default: bf16)"
+#define WINDOW_FLAGS(o)                                                                                                \
+    SPAN_FLAGS(o), {                                                                                                   \
+        "--kv", "TYPE", KV_HELP, TAKES_CALL(&(o)->kv, cli_take_kv)                                                     \
     }
 void cli_take_kv(void *to, const char *flag, const char *value);
 void cli_check_session(const SessionOptions *o); // --sinks without --window is a wrong line
