@@ -197,7 +197,7 @@ static Options parse(int argc, char **argv) {
     set_default(&o.prompt, 512);
     set_default(&o.gen, 128);
     set_default(&o.depth, 0);
-    set_default(&o.threads, cpu_count());
+    set_default(&o.threads, cpu_count() < MAX_THREADS ? cpu_count() : MAX_THREADS);
     return o;
 }
 

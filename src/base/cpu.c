@@ -1,8 +1,9 @@
 // cpu: see cpu.h.
 #include "cpu.h"
 
+#include "cores.h"
+
 #include <pthread.h>
-#include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -111,11 +112,17 @@ const char *cpu_level_name(CpuLevel r) {
     return (unsigned)r < N_LEVELS ? names[r] : "?";
 }
 
+static pthread_once_t quota_once = PTHREAD_ONCE_INIT;
+static int quota; // 0: none
+
+static void read_quota(void) {
+    quota = cores_in_quota("");
+}
+
 int cpu_count(void) {
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set)) return 1;
-    int n = CPU_COUNT(&set);
-    return n > 0 ? n : 1;
+    pthread_once(&quota_once, read_quota);
+    int n = cores_in_mask();
+    return quota && quota < n ? quota : n;
 }
 
 const char *cpu_model(void) {

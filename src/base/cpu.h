@@ -22,7 +22,7 @@ CpuLevel cpu_best_level(void);
 // and is ignored.
 CpuLevel cpu_level(void);
 const char *cpu_level_name(CpuLevel r);
-// Cores in this process's affinity mask, at least 1.
+// Cores that this process may use: its affinity mask, and the CPU quotas of its control groups (cores.h); at least 1.
 int cpu_count(void);
 // "Intel(R) Xeon(R) ...", or "unknown".
 const char *cpu_model(void);
