@@ -1145,7 +1145,8 @@ static void layernorm(void) {
 }
 
 // x from -100 to 100 densely and at random, zeros, tiny and huge.
-static const char *const activation_names[N_ACTIVATIONS] = {"none", "gelu", "gelu_tanh", "quick_gelu", "relu", "silu"};
+static const char *const activation_names[N_ACTIVATIONS] = {"none", "gelu", "gelu_tanh",   "quick_gelu",
+                                                            "relu", "silu", "relu_squared"};
 
 // By the formula in double; *size is the argument of its exponential, which float rounds relative to its size.
 static double activation_value(double x, Activation a, double *size) {

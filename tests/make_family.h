@@ -164,6 +164,13 @@ static void put_text(FILE *f, const char *text) {
     fputs(text, f);
 }
 
+static void put_bools(FILE *f, const json_t *list) {
+    put_u32(f, GGUF_ARRAY);
+    put_u32(f, GGUF_BOOL_VALUE);
+    put_u64(f, json_array_size(list));
+    for (size_t i = 0; i < json_array_size(list); i++) fputc(json_is_true(json_array_get(list, i)), f);
+}
+
 static void put_setting(FILE *f, const json_t *setting) {
     const char *type = json_string_value(json_array_get(setting, 1));
     const json_t *value = json_array_get(setting, 2);
@@ -171,6 +178,7 @@ static void put_setting(FILE *f, const json_t *setting) {
     if (!strcmp(type, "u32")) put_u32(f, GGUF_U32_VALUE), put_u32(f, (uint32_t)json_integer_value(value));
     if (!strcmp(type, "f32")) put_u32(f, GGUF_F32_VALUE), put_f32(f, json_number_value(value));
     if (!strcmp(type, "bool")) put_u32(f, GGUF_BOOL_VALUE), fputc(json_is_true(value), f);
+    if (!strcmp(type, "bools")) put_bools(f, value);
     if (!strcmp(type, "str")) put_u32(f, GGUF_TEXT), put_text(f, json_string_value(value));
 }
 
@@ -225,6 +233,28 @@ static void put_mxfp4(FILE *f, const Source *s, int64_t block) {
     for (int j = 0; j < MXFP4_VALUES / 2; j++) fputc(codes[j] | codes[j + MXFP4_VALUES / 2] << 4, f);
 }
 
+// Value i of a view [[count, stride], ...] that begins at offset.
+static int64_t view_at(const json_t *view, int64_t offset, int64_t i) {
+    if (json_is_null(view)) return offset + i;
+    for (size_t axis = json_array_size(view); axis-- > 0;) {
+        const json_t *a = json_array_get(view, axis);
+        int64_t count = json_integer_value(json_array_get(a, 0));
+        offset += i % count * json_integer_value(json_array_get(a, 1));
+        i /= count;
+    }
+    return offset;
+}
+
+// Where value i of a tensor is among the folder's: of one view, or of pieces [n, offset, view] one after the other.
+static int64_t source_at(const json_t *tensor, int64_t i) {
+    const json_t *offset = json_array_get(tensor, 5);
+    if (!json_is_array(offset)) return view_at(json_array_get(tensor, 6), json_integer_value(offset), i);
+    size_t piece = 0;
+    for (int64_t n; i >= (n = json_integer_value(json_array_get(json_array_get(offset, piece), 0))); i -= n) piece++;
+    const json_t *p = json_array_get(offset, piece);
+    return view_at(json_array_get(p, 2), json_integer_value(json_array_get(p, 1)), i);
+}
+
 // [name, type, shape, from, add, offset, view].
 static void put_gguf_tensor(FILE *f, const Fixture *family, const json_t *tensor) {
     const json_t *from = json_array_get(tensor, 3), *view = json_array_get(tensor, 6);
@@ -234,14 +264,7 @@ static void put_gguf_tensor(FILE *f, const Fixture *family, const json_t *tensor
     Source s = {.n_specs = (int)json_array_size(from)};
     for (int i = 0; i < s.n_specs; i++) s.specs[i] = family_spec(family, json_string_value(json_array_get(from, i)));
     for (int64_t i = 0; i < n; i++) {
-        int64_t at = json_integer_value(json_array_get(tensor, 5)), rest = i;
-        for (size_t axis = json_array_size(view); s.n_specs && axis-- > 0;) {
-            const json_t *a = json_array_get(view, axis); // [count, stride]
-            int64_t count = json_integer_value(json_array_get(a, 0));
-            at += rest % count * json_integer_value(json_array_get(a, 1));
-            rest /= count;
-        }
-        if (json_is_null(view)) at += i;
+        int64_t at = s.n_specs ? source_at(tensor, i) : 0;
         if (mxfp4) put_mxfp4(f, &s, at);
         else if (s.n_specs) put_f32(f, source_value(&s, at) + add);
         else put_f32(f, json_number_value(json_array_get(view, (size_t)i)));

@@ -13,7 +13,8 @@
 
 const Family *gguf_model_family(const Model *m) {
     const char *arch = m->family ? m->family->arch : "llama"; // llama2.c's files
-    return family_of_arch(arch, strlen(arch));
+    const Family *f = family_of_arch(arch, strlen(arch));
+    return m->family && m->family == f->two_norms ? m->family : f;
 }
 
 static bool is_period(const LayerSet *set, int period, int n_layers) {
@@ -38,20 +39,23 @@ const char *gguf_model_unsupported(const Family *f, const Config *c) {
     LayerKind base;
     LayerRules rules = config_rules(c, &base);
     const RopeScaling *scaling = &base.rope.scaling;
-    bool positions = !c->learned_positions;
+    bool positions = !c->learned_positions && !(c->alibi_max > 0), full = f->global_nope && rules.window;
     bool unbiased = (b->qkv_bias && !c->qkv_bias) || (b->out_bias && !c->out_bias) || (b->ffn_bias && !c->ffn_bias);
     const struct {
         bool differs;
         const char *what;
     } list[] = {
-        {rules.window && !is_period(&rules.full, f->global_period, c->n_layers), "which layers have a window"},
-        {positions && !is_period(&rules.nope, f->nope_period, c->n_layers), "which layers have rotary positions"},
+        {rules.window && !f->global_nope && !is_period(&rules.full, f->global_period, c->n_layers),
+         "which layers have a window"},
+        {positions && !full && !is_period(&rules.nope, f->nope_period, c->n_layers),
+         "which layers have rotary positions"},
         {scaling->kind == ROPE_DYNAMIC, "dynamic RoPE scaling"},
         {scaling->kind == ROPE_YARN && scaling->whole_dims == f->exact_yarn_borders,
          "the rounding of YaRN's range (truncate)"},
-        {!same_scale(f, c), "the scale of the attention scores"},
+        {!f->multipliers && !same_scale(f, c), "the scale of the attention scores"},
         {activation(c) != activation(b), "an activation that differs from the family's"},
         {c->ffn_clamp != b->ffn_clamp, "a feed-forward clamp that differs from the family's"},
+        {c->temperature > 0 && c->temperature_ctx != scaling->original_ctx, "an attention temperature without YaRN"},
         {unbiased, "linear layers without biases"},
     };
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
@@ -82,7 +86,7 @@ static Rope open_rope(const RopeConfig *c) {
     return r;
 }
 
-static void put_scaling(GgufWriter *w, const Family *f, const RopeConfig *rope) {
+static void put_scaling(GgufWriter *w, const Family *f, const Config *c, const RopeConfig *rope) {
     const RopeScaling *s = &rope->scaling;
     if (s->kind == ROPE_UNSCALED || s->kind == ROPE_LLAMA3) return; // the latter is the tensor rope_freqs
     static const char *const names[] = {[ROPE_LINEAR] = "linear", [ROPE_YARN] = "yarn", [ROPE_LONG] = "longrope"};
@@ -98,21 +102,43 @@ static void put_scaling(GgufWriter *w, const Family *f, const RopeConfig *rope) 
     if (s->kind == ROPE_LINEAR) return;
     set_real(w, f, "rope.scaling.yarn_beta_fast", s->beta_fast);
     set_real(w, f, "rope.scaling.yarn_beta_slow", s->beta_slow);
+    if (c->temperature > 0) set_real(w, f, "attention.temperature_scale", c->temperature);
     float paper = 0.1f * logf(s->factor) + 1; // readers multiply it with the setting
     if (s->attention_factor > 0) set_real(w, f, "rope.scaling.attn_factor", s->attention_factor / paper);
+}
+
+// Which layers have a window.
+static void put_pattern(GgufWriter *w, const Family *f, const Config *c) {
+    gguf_array(w, key(f, "attention.sliding_window_pattern"), GGUF_BOOL, (uint64_t)c->n_layers);
+    for (int i = 0; i < c->n_layers; i++) gguf_array_bytes(w, &(uint8_t){config_kind(c, i)->window > 0}, 1);
+}
+
+// Factors of the embedding, the scores, the residual connections and the logits; ALiBi.
+static void put_scales(GgufWriter *w, const Family *f, const Config *c) {
+    if (f->multipliers) {
+        set_real(w, f, "attention.scale", c->attn_scale);
+        set_real(w, f, "embedding_scale", c->embedding_scale);
+        set_real(w, f, "residual_scale", c->residual_scale);
+        set_real(w, f, "logit_scale", 1 / c->logit_scale);
+    }
+    if (f->logit_scale) set_real(w, f, "logit_scale", c->logit_scale);
+    if (!f->attn_config) return;
+    set_real(w, f, "attention.max_alibi_bias", c->alibi_max);
+    if (c->qkv_clamp > 0) set_real(w, f, "attention.clamp_kqv", c->qkv_clamp);
 }
 
 static void put_positions(GgufWriter *w, const Family *f, const Config *c) {
     LayerKind base;
     LayerRules rules = config_rules(c, &base);
     if (rules.window) set_int(w, f, "attention.sliding_window", rules.window);
-    if (c->learned_positions) return;
+    if (f->global_nope && rules.window) put_pattern(w, f, c);
+    if (c->learned_positions || c->alibi_max > 0) return;
     set_int(w, f, "rope.dimension_count", base.rope.rotary_dim);
     set_real(w, f, "rope.freq_base", base.rope.theta);
     if (f->window_theta > 0) {
         set_real(w, f, "rope.freq_base_swa", rules.window_theta > 0 ? rules.window_theta : base.rope.theta);
     }
-    put_scaling(w, f, &base.rope);
+    put_scaling(w, f, c, &base.rope);
 }
 
 static void put_fields(GgufWriter *w, const Family *f, const Field *list, int n) {
@@ -124,7 +150,7 @@ static void put_fields(GgufWriter *w, const Family *f, const Field *list, int n)
 static void put_sizes(GgufWriter *w, const Family *f, const Config *config) {
     Config c = *config; // the table points into it
     Field list[MAX_FIELDS];
-    put_fields(w, f, list, fields_of_shape(&c, list));
+    put_fields(w, f, list, fields_of_shape(&c, f, list));
     set_int(w, f, "attention.head_count_kv", c.kinds[0].n_kv_heads);
     set_int(w, f, "attention.key_length", c.kinds[0].k_dim);
     set_int(w, f, "attention.value_length", c.kinds[0].v_dim);
@@ -140,6 +166,7 @@ void gguf_model_settings(GgufWriter *w, const Family *f, const Config *c) {
     if (f->base.attn_softcap > 0) set_real(w, f, "attn_logit_softcapping", c->attn_softcap);
     if (f->base.logit_softcap > 0) set_real(w, f, "final_logit_softcapping", c->logit_softcap);
     if (f->base.parallel || c->parallel) gguf_bool(w, key(f, "use_parallel_residual"), c->parallel);
+    put_scales(w, f, c);
     put_positions(w, f, c);
 }
 
@@ -156,7 +183,8 @@ void gguf_type_settings(GgufWriter *w, DType type) {
 
 int64_t rows_at(const Rows *r, int64_t i) {
     int64_t in_group = i % r->group;
-    if (in_group < r->n_paired) in_group = in_group / 2 + in_group % 2 * (r->n_paired / 2);
+    int64_t in_head = r->head ? in_group % r->head : in_group, of_head = in_group - in_head;
+    if (in_head < r->n_paired) in_group = of_head + in_head / 2 + in_head % 2 * (r->n_paired / 2);
     return r->first + i / r->group * r->pitch + in_group;
 }
 
@@ -219,7 +247,7 @@ static void add_norm(List *l, const char *part, const Norm *norm, Rows rows, boo
 
 static void add_dim_norm(List *l, const char *part, const Norm *norm) {
     const Config *c = decoder_config(l->d);
-    add_norm(l, part, norm, slice(NULL, c->dim).rows, c->layer_norm);
+    add_norm(l, part, norm, slice(NULL, c->dim).rows, c->layer_norm && !c->no_norm_bias);
 }
 
 static void add_matrix(List *l, Matrix m) {
@@ -253,7 +281,11 @@ static Rows head_rows(const List *l, int64_t n) {
     LayerKind base;
     config_rules(decoder_config(l->d), &base);
     bool reorder = base.rope.pairing == ROPE_HALF && l->f->gguf_pairing == ROPE_INTERLEAVED;
-    return (Rows){.n = n, .group = base.k_dim, .pitch = base.k_dim, .n_paired = reorder ? base.rope.rotary_dim : 0};
+    return (Rows){.n = n,
+                  .group = base.k_dim,
+                  .pitch = base.k_dim,
+                  .head = base.k_dim,
+                  .n_paired = reorder ? base.rope.rotary_dim : 0};
 }
 
 static void add_heads(List *l, const LayerKind *kind, const AttentionWeights *a) {
@@ -262,12 +294,13 @@ static void add_heads(List *l, const LayerKind *kind, const AttentionWeights *a)
     Slice heads[] = {{&a->q, head_rows(l, kind_q_dim(kind))},
                      {&a->k, head_rows(l, kind_k_dim(kind))},
                      slice(&a->v, kind_v_dim(kind))};
-    if (dense_exists(&a->qkv)) { // [n_heads][q, k, v][k_dim]
+    if (dense_exists(&a->qkv)) { // [n_kv_heads][queries, k, v][k_dim]
+        int64_t group = kind->n_heads / kind->n_kv_heads, firsts[] = {0, group, group + 1};
         for (int i = 0; i < 3; i++) {
             heads[i].dense = &a->qkv;
-            heads[i].rows.group = hd;
-            heads[i].rows.first = i * hd;
-            heads[i].rows.pitch = 3 * hd;
+            heads[i].rows.group = i ? hd : group * hd;
+            heads[i].rows.first = firsts[i] * hd;
+            heads[i].rows.pitch = (group + 2) * hd;
         }
     }
     if (l->f->gguf_fused_qkv) {
@@ -278,12 +311,24 @@ static void add_heads(List *l, const LayerKind *kind, const AttentionWeights *a)
     for (int i = 0; i < 3; i++) add_dense(l, parts[i], heads[i], c->dim, c->qkv_bias);
 }
 
+// Weights of every head.
+static void add_own_norm(List *l, const char *part, const Norm *norm, int64_t dim) {
+    Part p = {.as = {.dtype = DTYPE_F32, .n_dims = 2, .shape = {norm->n_heads, dim}}};
+    Rows rows = slice(NULL, norm->n_heads).rows;
+    rows.from = (Tensor){.dtype = DTYPE_F32, .n_dims = 2, .shape = {norm->n_heads, dim}, .data = norm->weight};
+    arrput(p.rows, rows);
+    add(l, part, ".weight", p);
+}
+
 static void add_attention(List *l, const LayerKind *kind, const AttentionWeights *a) {
     const Config *c = decoder_config(l->d);
     bool full = c->qk_norm == QK_NORM_FULL;
     add_heads(l, kind, a);
     add_dense(l, "attn_output", slice(&a->out, c->dim), (int64_t)kind->n_heads * kind->v_dim, c->out_bias);
-    if (c->qk_norm) {
+    if (c->qk_norm == QK_NORM_OWN) {
+        add_own_norm(l, "attn_q_norm", &a->q_norm, kind->k_dim);
+        add_own_norm(l, "attn_k_norm", &a->k_norm, kind->k_dim);
+    } else if (c->qk_norm) {
         add_norm(l, "attn_q_norm", &a->q_norm, head_rows(l, full ? kind_q_dim(kind) : kind->k_dim), false);
         add_norm(l, "attn_k_norm", &a->k_norm, head_rows(l, full ? kind_k_dim(kind) : kind->k_dim), false);
     }
@@ -350,7 +395,8 @@ static void add_layer(List *l, int i) {
     if (!c->no_pre_norm) add_dim_norm(l, "attn_norm", &layer->mixer_norms.input);
     add_attention(l, kind, layer->mixer);
     if (c->post_norm) add_dim_norm(l, "post_attention_norm", &layer->mixer_norms.output);
-    if (!c->no_pre_norm) add_dim_norm(l, "ffn_norm", &layer->ffn_norms.input);
+    bool shared = c->parallel && c->shared_norm;
+    if (!c->no_pre_norm && !shared) add_dim_norm(l, "ffn_norm", &layer->ffn_norms.input);
     if (kind->experts) add_experts(l, &layer->experts);
     else add_network(l, &layer->ffn, "ffn_gate", "ffn_up", "ffn_down", c->hidden_dim);
     if (c->post_norm) add_dim_norm(l, "post_ffw_norm", &layer->ffn_norms.output);
@@ -400,8 +446,10 @@ Part *gguf_model_parts(GgufWriter *w, const Family *f, const Decoder *d, DType w
     add_factors(&l);
     for (int i = 0; i < c->n_layers; i++) add_layer(&l, i);
     l.layer = -1;
+    if (c->embedding_norm) add_dim_norm(&l, "token_embd_norm", &d->embedding.norm);
     add_dim_norm(&l, "output_norm", &d->output_norm);
     if (!c->tied) add_table(&l, "output", d->output);
+    if (c->output_bias) add_vector(&l, "output", ".bias", d->output_bias, slice(NULL, c->vocab_size).rows);
     return l.parts;
 }
 

@@ -8,10 +8,11 @@
 #include "gguf_writer.h"
 
 // Rows of one matrix in the order of the file: row i is first + i / group * pitch + i % group of `from`, where the
-// first n_paired rows of a group are reordered from halves to pairs: 0, n_paired / 2, 1, n_paired / 2 + 1, ...
+// first n_paired rows of a group, or of every `head` rows in it, are reordered from halves to pairs: 0, n_paired / 2,
+// 1, n_paired / 2 + 1, ...
 typedef struct {
     Tensor from; // [..][cols]
-    int64_t n, first, group, pitch, n_paired;
+    int64_t n, first, group, pitch, head, n_paired;
 } Rows;
 
 int64_t rows_at(const Rows *r, int64_t i);

@@ -408,6 +408,13 @@ static void add_values(const Plan *p, const Item *it, const AttnWorker *w, const
     else stored_gemm(p)(o, vd, v, w->s + from, TILE, n_rows, n, vd, true);
 }
 
+// ALiBi (arXiv:2108.12409): row r's scores of keys j0..j0+n-1, less in proportion to the distance.
+static void add_slope(const Plan *p, const Item *it, float *s, int r, int j0, int n) {
+    float slope = p->a->slopes[it->head * p->group + r / it->n_q] * LOG2_E;
+    int distance = j0 - (p->a->pos0 + it->t0 + r % it->n_q);
+    for (int j = 0; j < n; j++) s[j] += slope * (float)(distance + j);
+}
+
 // n_rows rows of an item from r0 over a tile.
 static void attend(const Plan *p, const Item *it, const AttnWorker *w, const Tile *t, int r0, int n_rows, bool edge) {
     int n_keys = t->n_keys;
@@ -417,6 +424,7 @@ static void attend(const Plan *p, const Item *it, const AttnWorker *w, const Til
         if (t->k_scales) p->kernels->scale(s, t->k_scales, n_keys);
         // the scores are divided by the cap here, and scaled for base 2 afterwards
         if (p->a->softcap > 0) p->kernels->softcap(s, n_keys, 1, p->a->softcap * LOG2_E);
+        if (p->a->slopes) add_slope(p, it, s, r0 + r, t->j0, n_keys);
         if (edge) apply_mask(p, it, w, s, r0 + r, t->j0, n_keys);
         softmax(p, it, w, t, r0 + r, s);
     }

@@ -28,10 +28,11 @@ typedef struct {
     const float *q; // [n_q][n_heads][k_dim]
     float *out;     // [n_q][n_heads][v_dim]; may not overlap q
     int n_q, n_heads;
-    int pos0;      // position of q[0]
-    int n_keys;    // keys 0..n_keys-1 of the view are stored
-    float scale;   // usually 1 / sqrt(k_dim)
-    float softcap; // scores become cap tanh(score / cap) (arXiv:2408.00118); 0: off
+    int pos0;            // position of q[0]
+    int n_keys;          // keys 0..n_keys-1 of the view are stored
+    float scale;         // usually 1 / sqrt(k_dim)
+    float softcap;       // scores become cap tanh(score / cap) (arXiv:2408.00118); 0: off
+    const float *slopes; // [n_heads] ALiBi: key j adds slope (j - p) to the score (arXiv:2108.12409); NULL: none
     KvView kv;
     AttnMask mask;
 } Attention;

@@ -255,7 +255,7 @@ typedef struct { // each operation sets the fields that it needs
     const Tensor *w;
     const int32_t *tokens; // or positions
     const float *weight, *bias;
-    int n, dim;
+    int n, dim, n_heads;
     float eps, limit;
     float *up;
     Activation activation;
@@ -314,13 +314,15 @@ static void norm_item(void *context, int item, int worker) {
     const Kernels *k = job->c->kernels;
     for (int t = item * ROWS_PER_ITEM; t < row_end(job, item); t++) {
         int64_t at = (int64_t)t * job->dim;
-        if (job->bias) k->layernorm(job->y + at, job->x + at, job->weight, job->bias, job->dim, job->eps);
-        else k->rmsnorm(job->y + at, job->x + at, job->weight, job->dim, job->eps);
+        const float *weight = job->weight + (int64_t)(t % job->n_heads) * job->dim;
+        if (job->bias) k->layernorm(job->y + at, job->x + at, weight, job->bias, job->dim, job->eps);
+        else k->rmsnorm(job->y + at, job->x + at, weight, job->dim, job->eps);
     }
 }
 
 void ops_norm(const Compute *c, float *y, const float *x, const Norm *norm, int n, int dim, float eps) {
     RowJob job = {.y = y, .x = x, .weight = norm->weight, .bias = norm->bias, .n = n, .dim = dim, .eps = eps};
+    job.n_heads = norm->n_heads ? norm->n_heads : 1;
     for_rows(c, &job, norm_item, PROFILE_NORM, 8);
 }
 
@@ -342,6 +344,36 @@ static void add_item(void *context, int item, int worker) {
 void ops_add(const Compute *c, float *y, const float *x, int n, int dim) {
     RowJob job = {.y = y, .x = x, .n = n, .dim = dim};
     for_rows(c, &job, add_item, PROFILE_ADD, 12);
+}
+
+static void add_scaled_item(void *context, int item, int worker) {
+    (void)worker;
+    const RowJob *job = context;
+    int64_t at;
+    int n = item_values(job, item, &at);
+    for (int i = 0; i < n; i++) job->y[at + i] += job->limit * job->x[at + i];
+}
+
+void ops_add_scaled(const Compute *c, float *y, const float *x, int n, int dim, float scale) {
+    RowJob job = {.y = y, .x = x, .n = n, .dim = dim, .limit = scale};
+    for_rows(c, &job, add_scaled_item, PROFILE_ADD, 12);
+}
+
+static void clamp_item(void *context, int item, int worker) {
+    (void)worker;
+    const RowJob *job = context;
+    int64_t at;
+    int n = item_values(job, item, &at);
+    float *y = job->y + at, limit = job->limit;
+    for (int i = 0; i < n; i++) {
+        float low = y[i] < limit ? y[i] : limit;
+        y[i] = low > -limit ? low : -limit;
+    }
+}
+
+void ops_clamp(const Compute *c, float *x, int n, int dim, float limit) {
+    RowJob job = {.y = x, .n = n, .dim = dim, .limit = limit};
+    for_rows(c, &job, clamp_item, PROFILE_ADD, 8);
 }
 
 static void softcap_item(void *context, int item, int worker) {

@@ -28,6 +28,7 @@ static inline bool dense_exists(const Dense *d) {
 // A norm as stored: LayerNorm with a bias, RMSNorm without. weight NULL: the model has none.
 typedef struct {
     const float *weight, *bias; // [dim]
+    int n_heads;                // rows take turns with this many weights [n_heads][dim]; 0: one for all
 } Norm;
 
 // Few tokens: dot products with the stored rows of w (of a block format without a kernel: rows are unpacked first, and
@@ -39,6 +40,8 @@ void ops_embed(const Compute *c, float *y, const Tensor *table, const int32_t *t
 void ops_positions(const Compute *c, float *x, const float *table, const int32_t *positions, int n, int dim);
 void ops_norm(const Compute *c, float *y, const float *x, const Norm *norm, int n, int dim, float eps); // y may be x
 void ops_add(const Compute *c, float *y, const float *x, int n, int dim);                               // y += x
+void ops_add_scaled(const Compute *c, float *y, const float *x, int n, int dim, float scale);           // y += scale x
+void ops_clamp(const Compute *c, float *x, int n, int dim, float limit); // to -limit..limit
 void ops_softcap(const Compute *c, float *x, int n, int dim, float cap); // cap tanh(x / cap)
 // Gated feed-forward network: gate = activation(gate) * up. clamp: Config.ffn_clamp, or 0.
 void ops_gate(const Compute *c, float *gate, float *up, int n, int hidden_dim, Activation a, float clamp);

@@ -10,12 +10,16 @@ static int copy(Field to[MAX_FIELDS], const Field *from, size_t n) {
     return (int)n;
 }
 
-int fields_of_shape(Config *c, Field list[MAX_FIELDS]) {
+int fields_of_shape(Config *c, const Family *f, Field list[MAX_FIELDS]) {
     const Field all[] = {
-        {"embedding_length", {"hidden_size", "n_embd"}, &c->dim, 1, FIELD_REQUIRED},
-        {"block_count", {"num_hidden_layers", "n_layer"}, &c->n_layers, 1, FIELD_REQUIRED},
-        {"attention.head_count", {"num_attention_heads", "n_head"}, &c->kinds[0].n_heads, 1, FIELD_REQUIRED},
-        {"context_length", {"max_position_embeddings", "n_positions"}, &c->max_seq_len, 1, FIELD_REQUIRED},
+        {"embedding_length", {"hidden_size", "n_embd", "n_embed", "d_model"}, &c->dim, 1, FIELD_REQUIRED},
+        {"block_count", {"num_hidden_layers", "n_layer", "n_layers"}, &c->n_layers, 1, FIELD_REQUIRED},
+        {"attention.head_count", {"num_attention_heads", "n_head", "n_heads"}, &c->kinds[0].n_heads, 1, FIELD_REQUIRED},
+        {"context_length",
+         {"max_position_embeddings", "n_positions", "max_seq_len", "seq_length"},
+         &c->max_seq_len,
+         1,
+         f->default_context ? f->default_context : FIELD_REQUIRED},
         {"expert_count", {"num_local_experts", "num_experts"}, &c->n_experts, 0, 0},
     };
     return copy(list, all, sizeof all / sizeof *all);
@@ -34,7 +38,7 @@ int fields_of_feed_forward(Config *c, const Family *f, Field list[MAX_FIELDS]) {
     int usual = c->dim <= INT_MAX / 4 ? f->default_hidden * c->dim : 0;
     const Field all[] = {
         {"feed_forward_length",
-         {"intermediate_size", "n_inner"},
+         {"intermediate_size", "n_inner", "ffn_hidden_size"},
          &c->hidden_dim,
          1,
          usual > 0 || c->n_experts ? usual : FIELD_REQUIRED},

@@ -12,14 +12,14 @@ enum {
 
 typedef struct {
     const char *gguf;  // behind "<architecture>."
-    const char *hf[3]; // in config.json: the first that is there; ended by NULL
+    const char *hf[6]; // in config.json: the first that is there; ended by NULL
     int *value;        // of the Config
     int least;         // smallest valid value
     int absent;        // value when the key is absent, FIELD_REQUIRED or FIELD_KEEP
 } Field;
 
 // Of every model: `list` in the order in which they are to be read. Returns how many.
-int fields_of_shape(Config *c, Field list[MAX_FIELDS]);
+int fields_of_shape(Config *c, const Family *f, Field list[MAX_FIELDS]);
 // Then of the heads, whose defaults depend on those, and of the feed-forward layers.
 int fields_of_heads(Config *c, Field list[MAX_FIELDS]);
 int fields_of_feed_forward(Config *c, const Family *f, Field list[MAX_FIELDS]);

@@ -59,10 +59,10 @@ static void read_fields(Keys *k, const Field *list, int n) {
     }
 }
 
-static void read_sizes(Keys *k, Config *c) {
+static void read_sizes(Keys *k, Config *c, const Family *f) {
     Gguf *g = k->g;
     Field list[MAX_FIELDS];
-    read_fields(k, list, fields_of_shape(c, list));
+    read_fields(k, list, fields_of_shape(c, f, list));
     read_fields(k, list, fields_of_heads(c, list));
     if (!fields_default_width(c) && !g->in.failed) {
         const char *name = key(k, "attention.head_count");
@@ -109,8 +109,11 @@ static void read_scaling(Keys *k, const Config *c, const Family *f, RopeScaling 
     s->beta_fast = get_real(k, "rope.scaling.yarn_beta_fast", 32);
     s->beta_slow = get_real(k, "rope.scaling.yarn_beta_slow", 1);
     s->attention_factor = get_real(k, "rope.scaling.attn_factor", 0);
-    // GGUF's factor multiplies the paper's.
-    if (s->kind == ROPE_YARN && s->attention_factor > 0) s->attention_factor *= 0.1f * logf(s->factor) + 1;
+    // GGUF's factor multiplies the paper's; its multiplier is DeepSeek's mscale_all_dim, the divisor's.
+    float paper = 0.1f * logf(s->factor) + 1, multiplier = get_real(k, "rope.scaling.yarn_log_multiplier", 0);
+    if (s->kind == ROPE_YARN && s->attention_factor > 0) s->attention_factor *= paper;
+    else if (s->kind == ROPE_YARN && multiplier > 0)
+        s->attention_factor = paper / (0.1f * multiplier * logf(s->factor) + 1);
     if (s->kind == ROPE_LONG && s->factor <= 1 && s->original_ctx) {
         s->factor = (float)c->max_seq_len / (float)s->original_ctx;
     }
@@ -119,7 +122,7 @@ static void read_scaling(Keys *k, const Config *c, const Family *f, RopeScaling 
 
 static void read_positions(Keys *k, Config *c, const Family *f, LayerRules *rules) {
     LayerKind *kind = &c->kinds[0];
-    if (c->learned_positions) return;
+    if (c->learned_positions || c->alibi_max > 0) return;
     kind->rope.pairing = f->gguf_pairing;
     kind->rope.rotary_dim = get_int(k, "rope.dimension_count", 1, kind->k_dim);
     kind->rope.theta = get_real(k, "rope.freq_base", 10000);
@@ -127,11 +130,51 @@ static void read_positions(Keys *k, Config *c, const Family *f, LayerRules *rule
     read_scaling(k, c, f, &kind->rope.scaling);
 }
 
+// The layers that see everything: by an array of the layers with a window, or as the family has it.
+static void read_pattern(Keys *k, const Config *c, const Family *f, LayerRules *rules) {
+    Gguf *g = k->g;
+    const GgufValue *found =
+        f->global_period ? gguf_get_value(g, key(k, "attention.sliding_window_pattern"), false) : NULL;
+    if (!found || !found->is_array) {
+        layers_add_every(&rules->full, f->global_period);
+        return;
+    }
+    const GgufValue *v = gguf_open(g, k->key, true, true, 1u << GGUF_BOOL, "booleans");
+    if (v && (int64_t)v->count != c->n_layers) {
+        cursor_fail(&g->in, v->at, "%s: expected %d layers, found %llu", k->key, c->n_layers,
+                    (unsigned long long)v->count);
+    }
+    for (int i = 0; v && !g->in.failed && i < c->n_layers && i < MAX_LAYERS; i++) {
+        if (!cursor_u8(&g->in, k->key)) layers_add(&rules->full, i);
+    }
+}
+
+// Factors of the scores, the residual connections and the logits.
+static void read_scales(Keys *k, Config *c, const Family *f) {
+    if (f->multipliers) {
+        c->attn_scale = get_real(k, "attention.scale", 0);
+        c->embedding_scale = get_real(k, "embedding_scale", 0);
+        c->residual_scale = get_real(k, "residual_scale", 0);
+        float divisor = get_real(k, "logit_scale", GGUF_NEEDED);
+        c->logit_scale = divisor > 0 ? 1 / divisor : -1; // refused by config_check
+    }
+    if (f->logit_scale) c->logit_scale = get_real(k, "logit_scale", 0);
+    if (f->attn_config) {
+        c->qkv_clamp = get_real(k, "attention.clamp_kqv", 0);
+        c->alibi_max = get_real(k, "attention.max_alibi_bias", 0);
+    }
+    c->temperature = get_real(k, "attention.temperature_scale", 0);
+    if (c->temperature > 0) c->temperature_ctx = c->kinds[0].rope.scaling.original_ctx;
+}
+
 // What a file may override of its family.
 static void read_attention(Keys *k, Config *c, const Family *f, LayerRules *rules) {
     rules->window = get_int(k, "attention.sliding_window", 0, 0);
-    layers_add_every(&rules->full, f->global_period);
+    if (f->window_needed) gguf_get_whole(k->g, key(k, "attention.sliding_window"), 1, INT_MAX, GGUF_NEEDED);
+    read_pattern(k, c, f, rules);
     layers_add_every(&rules->nope, f->nope_period);
+    if (f->global_nope && rules->window) rules->nope = rules->full;
+    read_scales(k, c, f);
     if (c->attn_softcap > 0) c->attn_softcap = get_real(k, "attn_logit_softcapping", (double)c->attn_softcap);
     if (c->logit_softcap > 0) c->logit_softcap = get_real(k, "final_logit_softcapping", (double)c->logit_softcap);
     c->parallel = gguf_get_bool(k->g, key(k, "use_parallel_residual"), c->parallel);
@@ -145,7 +188,7 @@ static const Family *read_config(Gguf *g, Config *c) {
     if (!f) return NULL;
     *c = f->base;
     c->norm_plus_one = false; // the files have it added
-    read_sizes(&k, c);
+    read_sizes(&k, c, f);
     read_feed_forward(&k, c, f);
     LayerRules rules = {0};
     read_positions(&k, c, f, &rules);
@@ -166,6 +209,14 @@ static int finish_config(Model *m, char *err, size_t errlen) {
     c->qkv_bias |= weights_find(&m->weights, "blk.0.attn_q.bias") || weights_find(&m->weights, "blk.0.attn_qkv.bias");
     c->out_bias |= weights_find(&m->weights, "blk.0.attn_output.bias") != NULL;
     c->ffn_bias |= weights_find(&m->weights, "blk.0.ffn_down.bias") != NULL;
+    c->no_norm_bias &= !weights_find(&m->weights, "output_norm.bias");
+    if (m->family->optional_qk_norm && weights_find(&m->weights, "blk.0.attn_q_norm.weight"))
+        c->qk_norm = m->family->optional_qk_norm;
+    if (c->shared_norm) c->parallel = !weights_find(&m->weights, "blk.0.ffn_norm.weight");
+    if (m->family->two_norms && weights_find(&m->weights, "blk.0.attn_norm_2.weight")) {
+        m->family = m->family->two_norms;
+        c->shared_norm = false;
+    }
     return config_check(c, path, err, errlen);
 }
 

@@ -50,18 +50,33 @@ static void read_fields(Settings *s, const Field *list, int n) {
     }
 }
 
-static void read_sizes(Settings *s, Config *c) {
+// Falcon's KV heads: one, unless the model has the newer architecture, or none shares.
+static void read_multi_query(Settings *s, Model *m) {
+    LayerKind *k = &m->config.kinds[0];
+    bool newer = settings_bool(s, "new_decoder_architecture", false);
+    bool one = !newer && settings_bool(s, "multi_query", true);
+    int named = settings_int(s, ANY(s, "num_kv_heads", "n_head_kv"), 1, MAX_WIDTH, k->n_heads);
+    k->n_kv_heads = one ? 1 : newer ? named : k->n_heads;
+    if (!newer || settings_int(s, "num_ln_in_parallel_attn", 1, 2, 2) == 1) return;
+    m->family = m->family->two_norms;
+    m->config.shared_norm = false;
+}
+
+static void read_sizes(Settings *s, Model *m) {
+    Config *c = &m->config;
+    const Family *f = m->family;
     Field list[MAX_FIELDS];
-    read_fields(s, list, fields_of_shape(c, list));
+    read_fields(s, list, fields_of_shape(c, f, list));
     if (s->failed) return;
     read_fields(s, list, fields_of_heads(c, list));
+    if (f->multi_query) read_multi_query(s, m);
     if (!fields_default_width(c)) {
         settings_fail(s, "num_attention_heads", "expected a divisor of hidden_size = %d, found %d", c->dim,
                       c->kinds[0].n_heads);
     }
     c->vocab_size = settings_int(s, "vocab_size", 1, INT_MAX, 0);
-    const char *eps = ANY(s, "rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon");
-    c->norm_eps = (float)settings_number(s, eps, 0, 1, -1);
+    const char *eps = ANY(s, "rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps");
+    c->norm_eps = (float)settings_number(s, eps, 0, 1, f->default_eps > 0 ? (double)f->default_eps : -1);
 }
 
 static void read_feed_forward(Settings *s, Config *c, const Family *f) {
@@ -78,11 +93,16 @@ static void read_feed_forward(Settings *s, Config *c, const Family *f) {
     }
 }
 
-static void read_biases(Settings *s, Config *c) {
-    bool all = settings_bool(s, "use_bias", c->layer_norm);
-    if (c->layer_norm) c->qkv_bias = c->out_bias = c->ffn_bias = all;
+static void read_biases(Settings *s, Config *c, const Family *f) {
+    const char *all = f->bias_key ? f->bias_key : "use_bias";
+    const char *attention = f->attention_bias_key ? f->attention_bias_key : "attention_bias";
+    if (settings_has(s, all)) c->qkv_bias = c->out_bias = c->ffn_bias = settings_bool(s, all, false);
     c->qkv_bias = settings_bool(s, "qkv_bias", c->qkv_bias);
-    if (settings_has(s, "attention_bias")) c->qkv_bias = c->out_bias = settings_bool(s, "attention_bias", false);
+    if (settings_has(s, attention)) {
+        c->qkv_bias = settings_bool(s, attention, false);
+        c->out_bias = c->qkv_bias && !f->out_bias_apart;
+    }
+    c->out_bias = settings_bool(s, "attention_out_bias", c->out_bias);
     c->ffn_bias = settings_bool(s, "mlp_bias", c->ffn_bias);
 }
 
@@ -134,6 +154,12 @@ static void read_scaling(Settings *s, Settings *rope, Model *m) {
                       "found '%.40s'",
                       name);
     }
+    double alpha = scaling.kind == ROPE_DYNAMIC ? settings_number(rope, "alpha", 0, LARGE, 0) : 0;
+    RopeConfig *r = &c->kinds[0].rope;
+    if (alpha > 0 && r->rotary_dim > 2) { // Hunyuan's: theta grows once and for all
+        r->theta = (float)((double)r->theta * pow(alpha, r->rotary_dim / (r->rotary_dim - 2.0)));
+        return;
+    }
     if (scaling.kind == ROPE_UNSCALED) return;
     const char *original = "original_max_position_embeddings";
     int outer = settings_int(s, original, 1, INT_MAX, c->max_seq_len > 0 ? c->max_seq_len : 1);
@@ -159,9 +185,10 @@ static void read_scaling(Settings *s, Settings *rope, Model *m) {
 }
 
 // The rotary dimensions: a fraction of a head, under either key.
-static void read_rotary_dim(Settings *s, Settings *rope, LayerKind *k) {
+static void read_rotary_dim(Settings *s, Settings *rope, LayerKind *k, float usual) {
     const char *key = ANY(s, "partial_rotary_factor", "rotary_pct");
-    double part = settings_number(rope, "partial_rotary_factor", 0, 1, settings_number(s, key, 0, 1, 1));
+    double part = settings_number(rope, "partial_rotary_factor", 0, 1,
+                                  settings_number(s, key, 0, 1, usual > 0 ? (double)usual : 1));
     k->rope.rotary_dim = (int)(k->k_dim * part);
     if (k->rope.rotary_dim >= 2) return;
     settings_fail(s, key, "expected 2 or more of head_dim = %d to rotate, found %g", k->k_dim, part);
@@ -170,8 +197,8 @@ static void read_rotary_dim(Settings *s, Settings *rope, LayerKind *k) {
 static void read_positions(Settings *s, Model *m, LayerRules *rules) {
     LayerKind *k = &m->config.kinds[0];
     const Family *f = m->family;
-    if (m->config.learned_positions) return;
-    k->rope.pairing = ROPE_HALF;
+    if (m->config.learned_positions || m->config.alibi_max > 0) return;
+    k->rope.pairing = f->hf_interleaved ? ROPE_INTERLEAVED : ROPE_HALF;
     Settings all = settings_object(s, ANY(s, "rope_parameters", "rope_scaling")), rope = all, local = {0};
     double local_theta = (double)f->window_theta;
     if (settings_has(&all, "full_attention")) { // by the layers' kind, since transformers 5
@@ -182,13 +209,15 @@ static void read_positions(Settings *s, Model *m, LayerRules *rules) {
         if (strcmp(settings_string(&local, "rope_type", "default"), "default") != 0)
             settings_fail(&local, "rope_type", "expected default: layers with a window are not scaled");
     }
-    read_rotary_dim(s, &rope, k);
+    read_rotary_dim(s, &rope, k, f->default_rotary);
     double theta = settings_number(&rope, "rope_theta", 0, LARGE, 10000);
     k->rope.theta = (float)settings_number(s, ANY(s, "rope_theta", "rotary_emb_base"), 0, LARGE, theta);
     if (f->window_theta > 0) {
         rules->window_theta = (float)settings_number(s, "rope_local_base_freq", 0, LARGE, local_theta);
     }
     if (rope.object) read_scaling(s, &rope, m);
+    m->config.temperature = (float)settings_number(&rope, "llama_4_scaling_beta", 0, LARGE, 0);
+    if (m->config.temperature > 0) m->config.temperature_ctx = k->rope.scaling.original_ctx;
 }
 
 // ---- layers that differ
@@ -216,18 +245,36 @@ static bool read_layers(Settings *s, const char *key, const json_t *want, const 
     return true;
 }
 
+// Every so many layers one sees everything: a number, or a text of L (with a window) and G (without), repeated.
+static void read_pattern(Settings *s, const Family *f, LayerRules *rules) {
+    const char *key = "sliding_window_pattern",
+               *text = f->global_nope ? json_string_value(json_object_get(s->object, key)) : NULL;
+    size_t n = text ? strlen(text) : 0;
+    if (!text) {
+        layers_add_every(&rules->full, settings_int(s, key, 0, MAX_LAYERS, f->global_period));
+        return;
+    }
+    if (!n || strspn(text, "LG") != n)
+        settings_fail(s, key, "expected a number or letters L and G, found '%.40s'", text);
+    for (int i = 0; n && i < MAX_LAYERS; i++) {
+        if (text[(size_t)i % n] == 'G') layers_add(&rules->full, i);
+    }
+}
+
 static void read_layer_rules(Settings *s, const Config *c, const Family *f, LayerRules *rules) {
     json_t *full = json_string("full_attention"), *slides = json_string("sliding_attention");
     json_t *zero = json_integer(0), *one = json_integer(1);
     bool counts = !f->window_if_asked || settings_bool(s, "use_sliding_window", false);
     rules->window = counts ? settings_int(s, "sliding_window", 0, INT_MAX, 0) : 0;
     if (!read_layers(s, "layer_types", full, slides, c->n_layers, &rules->full)) {
-        layers_add_every(&rules->full, settings_int(s, "sliding_window_pattern", 0, MAX_LAYERS, f->global_period));
+        read_pattern(s, f, rules);
         if (f->window_if_asked && rules->window) settings_fail(s, "layer_types", "expected with use_sliding_window");
     }
     if (!read_layers(s, "no_rope_layers", zero, one, c->n_layers, &rules->nope) && f->nope_period) {
         layers_add_every(&rules->nope, settings_int(s, "no_rope_layer_interval", 0, MAX_LAYERS, f->nope_period));
     }
+    if (f->window_needed && !rules->window) settings_fail(s, "sliding_window", "expected a number above 0");
+    if (f->global_nope && rules->window) rules->nope = rules->full;
     json_decref(full);
     json_decref(slides);
     json_decref(zero);
@@ -240,7 +287,38 @@ static float read_cap(Settings *s, const char *key, float family) {
     return (float)settings_number(s, key, 0, LARGE, (double)family);
 }
 
+// Factors that some families have.
+static void read_scales(Settings *s, Config *c, const Family *f) {
+    if (f->multipliers) {
+        c->attn_scale = (float)settings_number(s, "attention_multiplier", 0, LARGE, 1);
+        c->embedding_scale = (float)settings_number(s, "embedding_multiplier", 0, LARGE, 1);
+        c->residual_scale = (float)settings_number(s, "residual_multiplier", 0, LARGE, 1);
+        c->logit_scale = (float)(1 / settings_number(s, "logits_scaling", 1e-6, LARGE, 1));
+    }
+    if (f->logit_scale) c->logit_scale = (float)settings_number(s, "logit_scale", 0, LARGE, 0.0625);
+    const char *qk_norm = ANY(s, "use_qk_norm", "qk_layernorm");
+    if (f->optional_qk_norm && settings_bool(s, qk_norm, false)) c->qk_norm = f->optional_qk_norm;
+    else if (settings_bool(s, "qk_layernorm", false))
+        settings_fail(s, "qk_layernorm", "expected false: true is not supported");
+}
+
+// MPT's object of attention's settings.
+static void read_attn_config(Settings *s, Config *c) {
+    Settings a = settings_object(s, "attn_config");
+    c->alibi_max = (float)settings_number(&a, "alibi_bias_max", 1e-3, LARGE, 8);
+    c->qkv_clamp = (float)settings_number(&a, "clip_qkv", 0, LARGE, 0);
+    c->attn_scale = (float)settings_number(&a, "softmax_scale", 0, LARGE, 0);
+    if (!settings_bool(&a, "alibi", true)) settings_fail(&a, "alibi", "expected true: false is not supported");
+    if (settings_bool(&a, "qk_ln", false)) settings_fail(&a, "qk_ln", "expected false: true is not supported");
+    if (settings_bool(&a, "prefix_lm", false)) settings_fail(&a, "prefix_lm", "expected false: true is not supported");
+    const char *type = settings_string(&a, "attn_type", "multihead_attention");
+    if (strcmp(type, "multihead_attention") != 0)
+        settings_fail(&a, "attn_type", "expected multihead_attention, found '%.40s'", type);
+}
+
 static void read_scores(Settings *s, Config *c, const Family *f) {
+    read_scales(s, c, f);
+    if (f->attn_config) read_attn_config(s, c);
     double scalar = settings_number(s, "query_pre_attn_scalar", 0, LARGE, 0);
     if (scalar > 0) c->attn_scale = (float)(1 / sqrt(scalar));
     if (!f->softcaps) return;
@@ -253,10 +331,12 @@ static void refuse_others(Settings *s) {
     static const char *const absent[] = {"clip_qkv",
                                          "scale_attn_by_inverse_layer_idx",
                                          "add_cross_attention",
+                                         "alibi",
+                                         "apply_residual_connection_post_layernorm",
                                          "use_bidirectional_attention",
                                          "quantization", // MLX
                                          "compression_config"},
-                             *const usual[] = {"is_causal", "scale_attn_weights"};
+                             *const usual[] = {"is_causal", "scale_attn_weights", "parallel_attn", "no_bias"};
     for (size_t i = 0; i < sizeof absent / sizeof *absent; i++) {
         if (!settings_has(s, absent[i]) || json_is_false(json_object_get(s->object, absent[i]))) continue;
         settings_fail(s, absent[i], "expected none: it is not supported");
@@ -287,11 +367,11 @@ static void read_config(Settings *s, Model *m) {
     const Family *f = m->family = read_family(s);
     if (!f) return;
     *c = f->base;
-    read_sizes(s, c);
+    read_sizes(s, m);
     if (s->failed) return;
     LayerRules rules = {0};
     read_feed_forward(s, c, f);
-    read_biases(s, c);
+    read_biases(s, c, f);
     read_positions(s, m, &rules);
     read_layer_rules(s, c, f, &rules);
     read_scores(s, c, f);

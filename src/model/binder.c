@@ -96,11 +96,32 @@ const float *bind_vector(Binder *b, const char *part, const char *suffix, int64_
     return bind_floats(b, part, suffix, (int64_t[]){n}, 1);
 }
 
+const float *bind_zeros(Binder *b, int64_t n) {
+    float *zeros = own(b, sizeof *zeros * (size_t)n);
+    if (zeros) memset(zeros, 0, sizeof *zeros * (size_t)n);
+    return zeros;
+}
+
+const float *bind_rows(Binder *b, const char *part, int n, int64_t cols) {
+    const int64_t shape[] = {n, cols};
+    if (!b->hf_names || bind_find(b, part, -1, ".weight")) return bind_floats(b, part, ".weight", shape, 2);
+    float *all = own(b, sizeof *all * (size_t)(n * cols));
+    for (int i = 0; all && i < n && !b->failed; i++) {
+        char name[NAME_ROOM];
+        if (!get_shape(b, part, i, ".weight", DTYPE_FLOATS, &cols, 1)) break;
+        name_tensor(b, part, i, ".weight", name);
+        const float *values = weights_floats(b->weights, name, &cols, 1, b->err, b->errlen);
+        b->failed = !values;
+        if (values) memcpy(all + i * cols, values, sizeof *all * (size_t)cols);
+    }
+    return all;
+}
+
 // ---- norms and linear layers
 
 void bind_norm(Binder *b, Norm *norm, const char *part, int64_t n, bool bias) {
     norm->weight = bind_vector(b, part, ".weight", n);
-    if (bias) norm->bias = bind_vector(b, part, ".bias", n);
+    if (bias) norm->bias = b->config->no_norm_bias ? bind_zeros(b, n) : bind_vector(b, part, ".bias", n);
     if (!b->config->norm_plus_one || b->failed) return;
     float *sum = own(b, sizeof *sum * (size_t)n);
     if (!sum) return;

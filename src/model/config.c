@@ -154,14 +154,9 @@ Activation activation_named(const char *name) {
     static const struct {
         const char *name;
         Activation activation;
-    } known[] = {{"gelu", ACT_GELU},
-                 {"gelu_new", ACT_GELU_TANH},
-                 {"gelu_fast", ACT_GELU_TANH},
-                 {"relu", ACT_RELU},
-                 {"silu", ACT_SILU},
-                 {"swish", ACT_SILU},
-                 {"quick_gelu", ACT_QUICK_GELU},
-                 {"gelu_pytorch_tanh", ACT_GELU_TANH}};
+    } known[] = {{"gelu", ACT_GELU},  {"gelu_new", ACT_GELU_TANH},    {"gelu_fast", ACT_GELU_TANH},
+                 {"relu", ACT_RELU},  {"relu2", ACT_RELU_SQUARED},    {"silu", ACT_SILU},
+                 {"swish", ACT_SILU}, {"quick_gelu", ACT_QUICK_GELU}, {"gelu_pytorch_tanh", ACT_GELU_TANH}};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         if (!strcmp(name, known[i].name)) return known[i].activation;
     }
@@ -189,6 +184,10 @@ int config_check(const Config *c, const char *path, char *err, size_t errlen) {
         if (check_kind(&c->kinds[i], path, err, errlen)) return -1;
     }
     if (check_experts(c, path, err, errlen)) return -1;
+    if (c->temperature > 0 && c->temperature_ctx < 1) {
+        return fail(err, errlen, "%s: attention temperature: expected an original context, found %d", path,
+                    c->temperature_ctx);
+    }
     const struct {
         const char *name;
         float value, least, most; // most 0: any
@@ -196,6 +195,9 @@ int config_check(const Config *c, const char *path, char *err, size_t errlen) {
         {"norm_eps", c->norm_eps, 1e-30f, 1},    {"attn_scale", c->attn_scale, 0, 0},
         {"attn_softcap", c->attn_softcap, 0, 0}, {"logit_softcap", c->logit_softcap, 0, 0},
         {"ffn_clamp", c->ffn_clamp, 0, 0},       {"embedding_scale", c->embedding_scale, 0, 0},
+        {"qkv_clamp", c->qkv_clamp, 0, 0},       {"alibi_max", c->alibi_max, 0, 0},
+        {"temperature", c->temperature, 0, 0},   {"residual_scale", c->residual_scale, 0, 0},
+        {"logit_scale", c->logit_scale, 0, 0},
     };
     for (size_t i = 0; i < sizeof reals / sizeof *reals; i++) {
         float v = reals[i].value;

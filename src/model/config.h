@@ -14,6 +14,7 @@ typedef enum {
     QK_NORM_NONE,
     QK_NORM_HEAD, // an RMSNorm within each head of queries and keys, before RoPE (Qwen 3, Gemma 3)
     QK_NORM_FULL, // over all heads at once (OLMo 2)
+    QK_NORM_OWN,  // a LayerNorm without bias within each head, every head with weights of its own (Command R+)
 } QkNorm;
 
 // The limits of every model, whatever container it came in.
@@ -55,21 +56,29 @@ typedef struct {
     float attn_scale;   // multiplies q k; 0: 1 / sqrt(k_dim)
     float attn_softcap; // scores become cap tanh(score / cap) (Gemma 2, arXiv:2408.00118); 0: off
     QkNorm qk_norm;
-    bool learned_sinks; // one learned score for each query head enters the softmax's denominator only (gpt-oss)
-    bool bidirectional; // every position sees every other (encoders)
-    bool cross;         // a second attention sublayer, over an encoder's output
+    bool qk_norm_last;   // after RoPE (Hunyuan)
+    float qkv_clamp;     // queries, keys and values are clamped to +-this (MPT); 0: off
+    float alibi_max;     // ALiBi (arXiv:2108.12409): the slopes' largest exponent, usually 8; 0: none
+    float temperature;   // queries at p are times 1 + temperature log(1 + p / temperature_ctx), the quotient
+    int temperature_ctx; // rounded down (Ministral 3); 0: off
+    bool learned_sinks;  // one learned score for each query head enters the softmax's denominator only (gpt-oss)
+    bool bidirectional;  // every position sees every other (encoders)
+    bool cross;          // a second attention sublayer, over an encoder's output
 
     // positions
     bool learned_positions; // a table [max_seq_len][dim] added to the embedding, no RoPE (GPT-2)
 
     // norms and residual connections
-    bool layer_norm; // LayerNorm with bias; else RMSNorm
+    bool layer_norm;   // LayerNorm with bias; else RMSNorm
+    bool no_norm_bias; // LayerNorm without (Command R, MPT)
     float norm_eps;
-    bool norm_plus_one; // RMSNorm weights are stored as weight - 1 (Gemma outside GGUF)
+    bool norm_plus_one; // norms' weights are stored as weight - 1 (Gemma, Nemotron outside GGUF)
     bool no_pre_norm;   // sublayers read the stream as it is (OLMo 2, BART)
     bool post_norm;     // their outputs are normed before the residual sum (Gemma 2, OLMo 2)
     bool residual_norm; // the stream is normed after the residual sum (arXiv:1706.03762; BART)
     bool parallel;      // mixer and feed-forward read the same stream: x + attention(norm x) + ffn(norm' x) (GPT-NeoX)
+    bool shared_norm;   // where parallel, norm' is norm (Phi-2, Falcon, Command R)
+    float residual_scale; // sublayers' outputs are times this before the sum (Granite); 0: 1
 
     // feed-forward
     Activation activation;     // ACT_NONE: silu
@@ -85,7 +94,10 @@ typedef struct {
 
     // vocabulary
     float embedding_scale; // of the embedding; 0: 1
+    bool embedding_norm;   // the embedding is normed (BLOOM)
+    float logit_scale;     // of the logits, before the cap; 0: 1
     float logit_softcap;   // as attn_softcap; 0: off
+    bool output_bias;      // of the classifier (Phi-2)
     bool tied;             // the classifier is the embedding table
 
     bool fp32_products; // activations are never rounded for a product (the small models of tools/)

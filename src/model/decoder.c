@@ -27,8 +27,11 @@ static void bind_outside(Decoder *d, Binder *b) {
         const int64_t shape[] = {c->max_seq_len, c->dim};
         d->embedding.positions = bind_floats(b, "position_embd", ".weight", shape, 2);
     }
+    if (c->embedding_norm) bind_norm(b, &d->embedding.norm, "token_embd_norm", c->dim, c->layer_norm);
+    d->embedding.norm_eps = c->norm_eps;
     bind_norm(b, &d->output_norm, "output_norm", c->dim, c->layer_norm);
     d->output = c->tied ? d->embedding.table : bind_matrix(b, "output", -1, c->vocab_size, c->dim);
+    if (c->output_bias) d->output_bias = bind_vector(b, "output", ".bias", c->vocab_size);
     bool two = c->kinds[0].rope.scaling.kind == ROPE_LONG;
     d->rope_factors.all = bind_factors(b, "rope_freqs", false);
     d->rope_factors.long_ctx = bind_factors(b, "rope_factors_long", two);
@@ -80,7 +83,8 @@ static void output_rows(const Decoder *d, Workspace *w, int row0, int n, float *
     int64_t at = (int64_t)row0 * c->dim;
     profile_begin(w->compute->profile, PROFILE_LOGITS);
     ops_norm(w->compute, w->norm + at, w->x + at, &d->output_norm, n, c->dim, c->norm_eps);
-    ops_linear(w->compute, &(Linear){.w = d->output, .y = y}, 1, w->norm + at, n);
+    ops_linear(w->compute, &(Linear){.w = d->output, .y = y, .bias = d->output_bias}, 1, w->norm + at, n);
+    for (int64_t i = 0; c->logit_scale > 0 && i < (int64_t)n * c->vocab_size; i++) y[i] *= c->logit_scale;
     if (c->logit_softcap > 0) ops_softcap(w->compute, y, n, c->vocab_size, c->logit_softcap);
     profile_end(w->compute->profile, 0, 0);
 }

@@ -9,7 +9,8 @@
 typedef struct {
     LayerStack stack; // its config is the decoder's
     Embedding embedding;
-    const Tensor *output; // [vocab][dim]
+    const Tensor *output;     // [vocab][dim]
+    const float *output_bias; // [vocab]; NULL: none
     Norm output_norm;
     RopeFactors rope_factors;
     uint64_t token_bytes; // weight bytes read to decode one token

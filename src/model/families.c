@@ -54,6 +54,46 @@ static const PartName post_norm_names[] = {
     {0},
 };
 
+static const PartName phi2_names[] = {{"output_norm", "final_layernorm"},
+                                      {"attn_output", "self_attn.dense"},
+                                      {"ffn_up", "mlp.fc1"},
+                                      {"ffn_down", "mlp.fc2"},
+                                      {0}};
+static const PartName stablelm_names[] = {
+    {"attn_q_norm", "self_attn.q_layernorm.norms.#"}, {"attn_k_norm", "self_attn.k_layernorm.norms.#"}, {0}};
+static const PartName glm_names[] = {{"ffn_up", "mlp.gate_up_proj"}, {0}};
+static const PartName glm4_names[] = {{"ffn_up", "mlp.gate_up_proj"},
+                                      {"post_attention_norm", "post_self_attn_layernorm"},
+                                      {"post_ffw_norm", "post_mlp_layernorm"},
+                                      {0}};
+static const PartName hunyuan_names[] = {
+    {"attn_q_norm", "self_attn.query_layernorm"}, {"attn_k_norm", "self_attn.key_layernorm"}, {0}};
+static const PartName seed_oss_gguf_names[] = {{"ffn_norm", "post_attention_norm"}, {0}};
+
+static const PartName internlm2_names[] = {
+    {"token_embd", "tok_embeddings"}, {"output", "/output"},
+    {"attn_norm", "attention_norm"},  {"attn_qkv", "attention.wqkv"},
+    {"attn_output", "attention.wo"},  {"ffn_norm", "ffn_norm"},
+    {"ffn_gate", "feed_forward.w1"},  {"ffn_up", "feed_forward.w3"},
+    {"ffn_down", "feed_forward.w2"},  {0},
+};
+
+#define BLOOM_NAMES                                                                                                    \
+    {"token_embd", "word_embeddings"}, {"output_norm", "ln_f"}, {"attn_qkv", "self_attention.query_key_value"},        \
+        {"attn_output", "self_attention.dense"}, {"ffn_up", "mlp.dense_h_to_4h"}, {                                    \
+        "ffn_down", "mlp.dense_4h_to_h"                                                                                \
+    }
+static const PartName bloom_names[] = {BLOOM_NAMES, {"token_embd_norm", "word_embeddings_layernorm"}, {0}};
+static const PartName falcon_names[] = {BLOOM_NAMES, {0}};
+static const PartName falcon_40b_names[] = {BLOOM_NAMES, {"attn_norm", "ln_attn"}, {"ffn_norm", "ln_mlp"}, {0}};
+static const PartName falcon_40b_gguf_names[] = {{"attn_norm", "attn_norm_2"}, {"ffn_norm", "attn_norm"}, {0}};
+
+static const PartName mpt_names[] = {
+    {"token_embd", "wte"},     {"output_norm", "norm_f"},        {"attn_norm", "norm_1"},
+    {"attn_qkv", "attn.Wqkv"}, {"attn_output", "attn.out_proj"}, {"ffn_norm", "norm_2"},
+    {"ffn_up", "ffn.up_proj"}, {"ffn_down", "ffn.down_proj"},    {0},
+};
+
 static const PartName phi3_names[] = {{"ffn_up", "mlp.gate_up_proj"}, {0}};
 static const PartName starcoder2_names[] = {{"ffn_up", "mlp.c_fc"}, {"ffn_down", "mlp.c_proj"}, {0}};
 static const PartName gpt_oss_names[] = {{"ffn_gate_inp", "mlp.router"}, {0}};
@@ -121,6 +161,17 @@ const Family family_vit = {.arch = "vit", .layers = "encoder.layer", .names = vi
 
 #define GEMMA .norm_plus_one = true, .activation = ACT_GELU_TANH
 #define ALL_BIASES .qkv_bias = true, .out_bias = true, .ffn_bias = true
+
+#define COHERE .layer_norm = true, .no_norm_bias = true, .parallel = true, .shared_norm = true
+// What Falcon 7B and 40B have in common.
+#define FALCON                                                                                                         \
+    .arch = "falcon", .activation_key = "activation", .default_context = 2048, .default_hidden = 4,                    \
+    .gguf_pairing = ROPE_HALF, .tied = true, .qkv_by_group = true, .gguf_fused_qkv = true, .multi_query = true,        \
+    .bias_key = "bias", .layers = "h"
+
+static const Family falcon_40b = {
+    FALCON, .base = {.layer_norm = true, .plain_ffn = true, .activation = ACT_GELU, .parallel = true},
+    .names = falcon_40b_names, .gguf_names = falcon_40b_gguf_names};
 
 static const Family families[] = {
     {.arch = "llama"},
@@ -191,7 +242,7 @@ static const Family families[] = {
      .model_type = "gpt_neox",
      .base = {.layer_norm = true, .plain_ffn = true, .activation = ACT_GELU, .parallel = true, ALL_BIASES},
      .gguf_pairing = ROPE_HALF,
-     .qkv_by_head = true,
+     .qkv_by_group = true,
      .gguf_fused_qkv = true,
      .names = neox_names},
     {.arch = "gpt-oss",
@@ -203,6 +254,109 @@ static const Family families[] = {
      .gguf_pairing = ROPE_HALF,
      .names = gpt_oss_names,
      .gguf_names = gpt_oss_gguf_names},
+    {.arch = "granite", .multipliers = true},
+    {.arch = "command-r",
+     .model_type = "cohere",
+     .base = {COHERE},
+     .hf_interleaved = true,
+     .tied = true,
+     .logit_scale = true,
+     .optional_qk_norm = QK_NORM_OWN},
+    {.arch = "cohere2",
+     .base = {COHERE},
+     .hf_interleaved = true,
+     .tied = true,
+     .logit_scale = true,
+     .global_period = 4,
+     .global_nope = true,
+     .window_needed = true},
+    {.arch = "phi2",
+     .model_type = "phi",
+     .base = {.layer_norm = true,
+              .plain_ffn = true,
+              .activation = ACT_GELU_TANH,
+              .parallel = true,
+              .shared_norm = true,
+              .output_bias = true,
+              ALL_BIASES},
+     .default_rotary = 0.5f,
+     .gguf_pairing = ROPE_HALF,
+     .names = phi2_names},
+    {.arch = "chatglm",
+     .model_type = "glm",
+     .default_rotary = 0.5f,
+     .hf_interleaved = true,
+     .out_bias_apart = true,
+     .gguf_fused_qkv = true,
+     .gguf_fused_ffn = true,
+     .names = glm_names},
+    {.arch = "glm4",
+     .base = {.post_norm = true},
+     .default_rotary = 0.5f,
+     .hf_interleaved = true,
+     .out_bias_apart = true,
+     .gguf_fused_ffn = true,
+     .names = glm4_names},
+    {.arch = "stablelm",
+     .base = {.layer_norm = true, .shared_norm = true},
+     .default_rotary = 0.25f,
+     .gguf_pairing = ROPE_HALF,
+     .attention_bias_key = "use_qkv_bias",
+     .out_bias_apart = true,
+     .optional_qk_norm = QK_NORM_OWN,
+     .names = stablelm_names},
+    {FALCON,
+     .base = {.layer_norm = true, .plain_ffn = true, .activation = ACT_GELU, .parallel = true, .shared_norm = true},
+     .two_norms = &falcon_40b, .names = falcon_names},
+    {.arch = "exaone4",
+     .base = {.no_pre_norm = true, .post_norm = true, .qk_norm = QK_NORM_HEAD},
+     .gguf_pairing = ROPE_HALF,
+     .global_period = 4,
+     .global_nope = true,
+     .names = post_norm_names},
+    {.arch = "ernie4_5", .hf_interleaved = true, .tied = true},
+    {.arch = "seed_oss",
+     .base = {.qkv_bias = true},
+     .gguf_pairing = ROPE_HALF,
+     .out_bias_apart = true,
+     .gguf_names = seed_oss_gguf_names},
+    {.arch = "hunyuan-dense",
+     .model_type = "hunyuan_v1_dense",
+     .base = {.qk_norm = QK_NORM_HEAD, .qk_norm_last = true},
+     .gguf_pairing = ROPE_HALF,
+     .names = hunyuan_names},
+    {.arch = "internlm2", .qkv_by_group = true, .attention_bias_key = "bias", .names = internlm2_names},
+    {.arch = "nemotron",
+     .base = {.layer_norm = true, .norm_plus_one = true, .plain_ffn = true, .activation = ACT_RELU_SQUARED},
+     .default_rotary = 0.5f,
+     .gguf_pairing = ROPE_HALF},
+    {.arch = "mistral3", .model_type = "ministral3"},
+    {.arch = "bloom",
+     .base = {.layer_norm = true,
+              .plain_ffn = true,
+              .activation = ACT_GELU_TANH,
+              .alibi_max = 8,
+              .embedding_norm = true,
+              ALL_BIASES},
+     .fixed_activation = true,
+     .default_context = 2048,
+     .default_hidden = 4,
+     .tied = true,
+     .qkv_by_group = true,
+     .gguf_fused_qkv = true,
+     .layers = "h",
+     .names = bloom_names},
+    {.arch = "mpt",
+     .base = {.layer_norm = true, .no_norm_bias = true, .plain_ffn = true, .activation = ACT_GELU, .alibi_max = 8},
+     .fixed_activation = true,
+     .default_context = 2048,
+     .default_eps = 1e-5f,
+     .default_hidden = 4,
+     .tied = true,
+     .attn_config = true,
+     .gguf_fused_qkv = true,
+     .layers = "blocks",
+     .names = mpt_names},
 };
 
 enum { N_FAMILIES = sizeof families / sizeof *families };

@@ -16,26 +16,41 @@ typedef struct {
     const char *part, *name;
 } PartName;
 
-typedef struct {
+typedef struct Family {
     const char *arch;           // general.architecture of GGUF
     const char *model_type;     // of config.json; NULL: as arch
     Config base;                // what the family fixes
     RopePairing gguf_pairing;   // of its GGUF files; Hugging Face's are ROPE_HALF
+    bool hf_interleaved;        // or ROPE_INTERLEAVED
     bool tied;                  // unless config.json decides
     bool scaled_embedding;      // the embedding is times sqrt(dim)
     bool window_if_asked;       // sliding_window counts only with use_sliding_window
     int global_period;          // with a window, the last layer of every so many sees everything; 0: none does
+    bool global_nope;           // with a window, the layers that see everything have no rotary positions
+    bool window_needed;         // a file without a window is an error
     int nope_period;            // the last layer of every so many has no rotary positions; 0: all have
     float window_theta;         // RoPE's theta of layers with a window, which are then not scaled; 0: as the others
     bool softcaps;              // config.json may set or unset the caps of scores and logits
     bool fixed_activation;      // config.json's value is ignored
     const char *activation_key; // where config.json names the activation; NULL: the usual places
+    int default_context;        // positions where config.json does not give them; 0: it must
+    float default_eps;          // of norms, the same
+    float default_rotary;       // part of a head that rotates where config.json does not say; 0: all
     int default_hidden;         // hidden_dim / dim where a file does not give hidden_dim; 0: a file must
     bool exact_yarn_borders;    // GGUF files: YaRN's borders between frequencies are not rounded
-    bool qkv_by_head;           // Hugging Face's fused tensor has query, key and value of a head side by side
-    bool transposed;            // Hugging Face's matrices of layers are [in][out]
-    bool gguf_fused_qkv;        // GGUF has query, key and value in one tensor, attn_qkv
-    bool gguf_fused_ffn;        // and gate and up, in this order, in ffn_up
+    bool qkv_by_group;          // Hugging Face's fused tensor has the queries, key and value of a KV head side by side
+    QkNorm optional_qk_norm;    // what a model of the family may have: config.json or the tensors tell
+    bool multi_query;           // multi_query and new_decoder_architecture of config.json tell the KV heads (Falcon)
+    const struct Family *two_norms; // the row of models whose parallel sublayers have a norm each
+    bool attn_config;               // config.json has an object of attention's settings (MPT)
+    bool multipliers;               // Granite's factors of embedding, scores, residual connections and logits
+    bool logit_scale;               // config.json's logit_scale, or 1/16, multiplies the logits
+    const char *bias_key;           // where config.json tells of the biases of all linear layers; NULL: use_bias
+    const char *attention_bias_key; // and of attention's; NULL: attention_bias
+    bool out_bias_apart;            // which is about queries, keys and values only
+    bool transposed;                // Hugging Face's matrices of layers are [in][out]
+    bool gguf_fused_qkv;            // GGUF has query, key and value in one tensor, attn_qkv
+    bool gguf_fused_ffn;            // and gate and up, in this order, in ffn_up
     int big_layers; // number of layers of the one model size that scales scores by 1 / sqrt(dim / n_heads): GGUF has no
                     // key
     const char *layers;         // "layers" when NULL
@@ -49,7 +64,7 @@ extern const Family family_bart, family_vit; // names of encoder-decoders and vi
 const Family *family_of_arch(const char *arch, size_t n);
 const Family *family_of_model_type(const char *model_type);
 // The names of all, for messages: "llama, qwen2, ...".
-enum { FAMILY_LIST_ROOM = 400 };
+enum { FAMILY_LIST_ROOM = 800 };
 void family_list(bool model_types, char *list, size_t size);
 
 // The name of a part in GGUF.

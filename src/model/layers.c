@@ -38,7 +38,7 @@ static void bind_layer(LayerStack *s, Binder *b, int layer) {
     mixer->bind(b, l->mixer, kind);
     if (c->cross) bind_norms(b, &l->cross_norms, "cross_attn_norm", "post_cross_attn_norm");
     if (c->cross) cross_bind(b, &l->cross, kind);
-    bind_norms(b, &l->ffn_norms, "ffn_norm", "post_ffw_norm");
+    if (!c->parallel || !c->shared_norm) bind_norms(b, &l->ffn_norms, "ffn_norm", "post_ffw_norm");
     if (kind->experts) experts_bind(b, &l->experts, experts);
     else ffn_bind(b, &l->ffn, &names, c->hidden_dim);
 }
@@ -127,7 +127,7 @@ int workspace_reserve(Workspace *w, const Config *c, int n, char *err, size_t er
     Buffer list[11 + MAX_LAYER_KINDS] = {{&w->x, dim},
                                          {&w->norm, dim},
                                          {&w->ffn_norm, c->parallel ? dim : 0},
-                                         {&w->out, c->post_norm ? dim : 0},
+                                         {&w->out, c->post_norm || c->residual_scale > 0 ? dim : 0},
                                          {&w->mixer, widths.mixer},
                                          {&w->ffn.ffn.gate, c->plain_ffn ? 0 : widths.gate},
                                          {&w->ffn.ffn.up, widths.up},
@@ -168,19 +168,18 @@ static const float *read_stream(const Run *r, const SublayerNorms *norms, float 
     return room;
 }
 
-// Where a sublayer writes: onto the stream, or where its output is normed first.
+// Where a sublayer writes: onto the stream, or where its output is normed or scaled first.
 static float *output_of(const Run *r, const SublayerNorms *norms) {
-    return norms->output.weight ? r->work->out : r->work->x;
+    return norms->output.weight || r->stack->config.residual_scale > 0 ? r->work->out : r->work->x;
 }
 
 static void join_stream(const Run *r, const SublayerNorms *norms) {
     const Config *c = &r->stack->config;
     Workspace *w = r->work;
     int n = r->pass.n;
-    if (norms->output.weight) {
-        ops_norm(w->compute, w->out, w->out, &norms->output, n, c->dim, c->norm_eps);
-        ops_add(w->compute, w->x, w->out, n, c->dim);
-    }
+    if (norms->output.weight) ops_norm(w->compute, w->out, w->out, &norms->output, n, c->dim, c->norm_eps);
+    if (c->residual_scale > 0) ops_add_scaled(w->compute, w->x, w->out, n, c->dim, c->residual_scale);
+    else if (norms->output.weight) ops_add(w->compute, w->x, w->out, n, c->dim);
     if (norms->residual.weight) ops_norm(w->compute, w->x, w->x, &norms->residual, n, c->dim, c->norm_eps);
 }
 
@@ -219,9 +218,10 @@ static void run_ffn(const Run *r, int layer, const float *in) {
 
 static void run_layer(Run *r, int layer) {
     const Layer *l = &r->stack->layers[layer];
-    bool parallel = r->stack->config.parallel;
-    const float *ffn_in = parallel ? read_stream(r, &l->ffn_norms, r->work->ffn_norm) : NULL;
+    bool parallel = r->stack->config.parallel, shared = r->stack->config.shared_norm;
+    const float *ffn_in = parallel && !shared ? read_stream(r, &l->ffn_norms, r->work->ffn_norm) : NULL;
     MixerCall call = call_of(r, layer, &l->mixer_norms, read_stream(r, &l->mixer_norms, r->work->norm));
+    if (parallel && shared) ffn_in = call.x;
     r->pass.visit = r->request->visit;
     mixer_of(call.kind->mixer)->forward(l->mixer, &call);
     join_stream(r, &l->mixer_norms);

@@ -27,7 +27,8 @@ typedef enum {
     ACT_GELU_TANH,  // its tanh approximation, section 2 there
     ACT_QUICK_GELU, // x sigmoid(1.702 x)
     ACT_RELU,
-    ACT_SILU, // x sigmoid(x)
+    ACT_SILU,         // x sigmoid(x)
+    ACT_RELU_SQUARED, // max(x, 0)^2 (arXiv:2109.08668)
     N_ACTIVATIONS
 } Activation;
 

@@ -531,6 +531,10 @@ INNER V v_activate(V x, const Activation a) {
     }
     case ACT_QUICK_GELU: return v_gated(x, x, -1.702f * log2e);
     case ACT_SILU: return v_gated(x, x, -log2e);
+    case ACT_RELU_SQUARED: {
+        V positive = v_max(x, v_zero());
+        return v_mul(positive, positive);
+    }
     default: return v_max(x, v_zero()); // ACT_RELU
     }
 }
@@ -548,6 +552,7 @@ static void activate(float *x, int n, Activation a) {
     case ACT_QUICK_GELU: activate_all(x, n, ACT_QUICK_GELU); break;
     case ACT_SILU: activate_all(x, n, ACT_SILU); break;
     case ACT_RELU: activate_all(x, n, ACT_RELU); break;
+    case ACT_RELU_SQUARED: activate_all(x, n, ACT_RELU_SQUARED); break;
     default: break;
     }
 }

@@ -141,6 +141,7 @@ static float activation(float x, Activation a) {
     case ACT_QUICK_GELU: return x / (1.0f + expf(-1.702f * x));
     case ACT_SILU: return x / (1.0f + expf(-x));
     case ACT_RELU: return x > 0 ? x : 0;
+    case ACT_RELU_SQUARED: return x > 0 ? x * x : 0;
     default: return x;
     }
 }

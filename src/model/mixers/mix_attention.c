@@ -31,7 +31,7 @@ static void bind_fused(Binder *b, AttentionWeights *w, const LayerKind *kind) {
     int64_t q = kind_q_dim(kind), k = kind_k_dim(kind), v = kind_v_dim(kind);
     Dense all = {0};
     bind_dense(b, &all, "attn_qkv", q + k + v, b->config->dim, b->config->qkv_bias);
-    if (b->hf_names && b->family->qkv_by_head) {
+    if (b->hf_names && b->family->qkv_by_group) {
         w->qkv = all;
         return;
     }
@@ -40,15 +40,40 @@ static void bind_fused(Binder *b, AttentionWeights *w, const LayerKind *kind) {
     w->v = dense_rows(&all, q + k, v);
 }
 
+static void bind_qk_norm(Binder *b, Norm *norm, const char *part, int n_heads, int k_dim) {
+    const Config *c = b->config;
+    if (c->qk_norm == QK_NORM_NONE) return;
+    if (c->qk_norm != QK_NORM_OWN) {
+        bind_norm(b, norm, part, c->qk_norm == QK_NORM_FULL ? (int64_t)n_heads * k_dim : k_dim, false);
+        return;
+    }
+    *norm = (Norm){.weight = bind_rows(b, part, n_heads, k_dim), .n_heads = n_heads};
+    norm->bias = bind_zeros(b, k_dim);
+}
+
+// The slopes of ALiBi: 2^(-max / n), its powers up to n, the largest power of 2 among the heads; the others those of
+// twice as many heads, every second (arXiv:2108.12409, section 3).
+static const float *make_slopes(Binder *b, int n_heads) {
+    float *slopes = weights_own(b->weights, sizeof *slopes * (size_t)n_heads);
+    int n = 1;
+    while (2 * n <= n_heads) n *= 2;
+    for (int h = 0; slopes && h < n_heads; h++) {
+        double power = h < n ? (double)(h + 1) / n : (double)(2 * (h - n) + 1) / (2 * n);
+        slopes[h] = (float)exp2(-(double)b->config->alibi_max * power);
+    }
+    if (!slopes) binder_fail(b, "out of memory for the slopes of %d heads", n_heads);
+    return slopes;
+}
+
 static void attention_bind(Binder *b, void *weights, const LayerKind *kind) {
     AttentionWeights *w = weights;
     const Config *c = b->config;
     if (bind_find(b, "attn_qkv", -1, ".weight")) bind_fused(b, w, kind);
     else bind_projections(b, w, kind, &self_names);
     bind_out(b, w, kind, self_names.out);
-    bool full = c->qk_norm == QK_NORM_FULL;
-    if (c->qk_norm) bind_norm(b, &w->q_norm, "attn_q_norm", full ? kind_q_dim(kind) : kind->k_dim, false);
-    if (c->qk_norm) bind_norm(b, &w->k_norm, "attn_k_norm", full ? kind_k_dim(kind) : kind->k_dim, false);
+    bind_qk_norm(b, &w->q_norm, "attn_q_norm", kind->n_heads, kind->k_dim);
+    bind_qk_norm(b, &w->k_norm, "attn_k_norm", kind->n_kv_heads, kind->k_dim);
+    if (c->alibi_max > 0) w->slopes = make_slopes(b, kind->n_heads);
     if (c->learned_sinks) w->sinks = bind_vector(b, "attn_sinks", ".weight", kind->n_heads);
 }
 
@@ -102,18 +127,20 @@ static int widest_input(const LayerKind *kind) {
 
 // ---- queries, keys and values
 
-// qkv[n][n_heads][q, k, v][k_dim] into q, k and v.
+// qkv[n][n_kv_heads][queries, k, v][k_dim] into q, k and v.
 static void split_heads(const AttentionBuffers *b, const LayerKind *kind, int n) {
     size_t hd = (size_t)kind->k_dim, bytes = sizeof(float) * hd;
-    for (size_t i = 0; i < (size_t)n * (size_t)kind->n_heads; i++) {
-        memcpy(b->q + i * hd, b->qkv + 3 * i * hd, bytes);
-        memcpy(b->k + i * hd, b->qkv + (3 * i + 1) * hd, bytes);
-        memcpy(b->v + i * hd, b->qkv + (3 * i + 2) * hd, bytes);
+    size_t group = (size_t)kind->n_heads / (size_t)kind->n_kv_heads;
+    const float *from = b->qkv;
+    for (size_t i = 0; i < (size_t)n * (size_t)kind->n_kv_heads; i++, from += (group + 2) * hd) {
+        memcpy(b->q + i * group * hd, from, group * bytes);
+        memcpy(b->k + i * hd, from + group * hd, bytes);
+        memcpy(b->v + i * hd, from + (group + 1) * hd, bytes);
     }
 }
 
 static void norm_heads(const Pass *pass, const Norm *norm, float *x, int n_heads, int k_dim) {
-    bool each = pass->config->qk_norm == QK_NORM_HEAD;
+    bool each = pass->config->qk_norm != QK_NORM_FULL;
     ops_norm(pass->compute, x, x, norm, each ? pass->n * n_heads : pass->n, each ? k_dim : n_heads * k_dim,
              pass->config->norm_eps);
 }
@@ -130,7 +157,12 @@ static void project(const AttentionWeights *w, const MixerCall *call, const Atte
                         {.w = &w->v.w, .y = b->v, .bias = w->v.bias}};
         ops_linear(pass->compute, qkv, 3, call->x, pass->n);
     }
-    if (!pass->config->qk_norm) return;
+    if (pass->config->qkv_clamp > 0) {
+        ops_clamp(pass->compute, b->q, pass->n, (int)kind_q_dim(kind), pass->config->qkv_clamp);
+        ops_clamp(pass->compute, b->k, pass->n, (int)kind_k_dim(kind), pass->config->qkv_clamp);
+        ops_clamp(pass->compute, b->v, pass->n, (int)kind_v_dim(kind), pass->config->qkv_clamp);
+    }
+    if (!pass->config->qk_norm || pass->config->qk_norm_last) return;
     norm_heads(pass, &w->q_norm, b->q, kind->n_heads, kind->k_dim);
     norm_heads(pass, &w->k_norm, b->k, kind->n_kv_heads, kind->k_dim);
 }
@@ -138,10 +170,26 @@ static void project(const AttentionWeights *w, const MixerCall *call, const Atte
 // Rotation of queries and keys, and storing keys and values.
 typedef struct {
     const MixerCall *call;
+    const AttentionWeights *weights;
     const AttentionBuffers *buffers;
     const float *table;                                              // NULL: no rotary positions
     int first_items[MAX_SEGMENTS + 1], first_rows[MAX_SEGMENTS + 1]; // of each segment, and behind the last
 } StoreJob;
+
+// A norm that follows the rotation, of n vectors of one head.
+static void norm_last(const Pass *pass, const Norm *norm, float *x, int64_t ld, int k_dim, int n) {
+    for (int t = 0; t < n; t++) {
+        pass->compute->kernels->rmsnorm(x + t * ld, x + t * ld, norm->weight, k_dim, pass->config->norm_eps);
+    }
+}
+
+// n queries from position p on, times the temperature of their positions.
+static void heat(const Config *c, float *q, int64_t q_dim, int width, int p, int n) {
+    for (int t = 0; t < n; t++) {
+        float by = 1 + c->temperature * (float)log1p((p + t) / c->temperature_ctx);
+        for (int d = 0; d < width; d++) q[t * q_dim + d] *= by;
+    }
+}
 
 // Of some tokens of a segment: rotate the queries of one KV head and its keys, and store keys and values.
 static void store_item(void *context, int index, int worker) {
@@ -165,17 +213,27 @@ static void store_item(void *context, int index, int worker) {
         }
         rope_rotate(k, k_dim, table, n_freqs, kind->rope.pairing, n);
     }
+    const Config *c = pass->config;
+    float *own_q = q + (int64_t)kv_head * group * kind->k_dim;
+    if (c->qk_norm_last) {
+        norm_last(pass, &job->weights->k_norm, k, k_dim, kind->k_dim, n);
+        for (int h = 0; h < group; h++) {
+            norm_last(pass, &job->weights->q_norm, own_q + (int64_t)h * kind->k_dim, q_dim, kind->k_dim, n);
+        }
+    }
+    if (c->temperature > 0) heat(c, own_q, q_dim, group * kind->k_dim, memory_length(s->memory) + first, n);
     KvRows rows = {.k = k, .v = b->v + row * v_dim + (int64_t)kv_head * kind->v_dim, .k_ld = k_dim, .v_ld = v_dim};
     kvcache_store_head(memory_cache(s->memory, job->call->layer), kv_head, first, n, &rows);
 }
 
-static void store(const MixerCall *call, const AttentionBuffers *b, const float *rope_table) {
+static void store(const AttentionWeights *w, const MixerCall *call, const AttentionBuffers *b) {
     const Pass *pass = call->pass;
     const LayerKind *kind = call->kind;
     StoreJob job;
     job.call = call;
     job.buffers = b;
-    job.table = rope_table;
+    job.weights = w;
+    job.table = pass->rope_tables[call->kind_index];
     job.first_items[0] = job.first_rows[0] = 0;
     for (int i = 0; i < pass->n_segments; i++) {
         int n = pass->segments[i].n;
@@ -227,11 +285,12 @@ static void attention_forward(const void *weights, const MixerCall *call) {
     AttentionBuffers b = buffers_of(pass, call->kind);
     Attention list[MAX_SEGMENTS];
     project(w, call, &b);
-    store(call, &b, pass->rope_tables[call->kind_index]);
+    store(w, call, &b);
     for (int i = 0, row = 0; i < pass->n_segments; row += pass->segments[i++].n) {
         const Segment *s = &pass->segments[i];
         const KvCache *cache = memory_cache(s->memory, call->layer);
         list[i] = problem_of(call, &b, row, s->n, cache, s->n);
+        list[i].slopes = w->slopes;
         list[i].mask = (AttnMask){.causal = !pass->config->bidirectional && !s->visible,
                                   .window = kvcache_window(cache),
                                   .n_sinks = kvcache_sinks(cache),

@@ -7,9 +7,11 @@
 
 typedef struct {
     Dense q, k, v, out;  // [n_heads * k_dim][dim], [n_kv_heads * ..][dim] x 2, [dim][n_heads * v_dim]
-    Dense qkv;           // in place of three: [n_heads][q, k, v][k_dim][dim], side by side for each head; else absent
-    Norm q_norm, k_norm; // [k_dim] or the width of q and of k
+    Dense qkv;           // in place of three: [n_kv_heads][its queries, k, v][k_dim][dim], side by side for each KV
+                         // head; else absent
+    Norm q_norm, k_norm; // [k_dim], [heads][k_dim] or the width of q and of k
     const float *sinks;  // [n_heads]; NULL: none
+    const float *slopes; // [n_heads] of ALiBi; NULL: none
 } AttentionWeights;
 
 // Cross-attention: queries of the stream, keys and values of an encoder's output, which cross_store puts into each
