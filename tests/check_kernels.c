@@ -1153,6 +1153,7 @@ static double activation_value(double x, Activation a, double *size) {
     double cubic = sqrt(2 / acos(-1)) * (x + 0.044715 * x * x * x);
     *size = a == ACT_GELU ? x * x / 2 : a == ACT_GELU_TANH ? 2 * cubic : a == ACT_QUICK_GELU ? 1.702 * x : x;
     if (a == ACT_NONE || a == ACT_RELU) return *size = 0, a == ACT_NONE || x > 0 ? x : 0;
+    if (a == ACT_RELU_SQUARED) return *size = 0, x > 0 ? (double)((float)x * (float)x) : 0; // one rounding
     if (a == ACT_GELU) return x * erfc(-x / sqrt(2)) / 2; // 1 + erf without its cancellation
     return x / (1 + exp(-*size));                         // (1 + tanh u) / 2 = 1 / (1 + exp(-2 u))
 }
@@ -1160,11 +1161,15 @@ static double activation_value(double x, Activation a, double *size) {
 // The worst errors for 1e-30 <= |y| and |x| <= 100: itself; over |y|, and where; over the tolerance.
 static struct { double absolute, relative, relative_at, part; } activate_worst[N_ACTIVATIONS];
 
+static bool is_exact(Activation a) {
+    return a == ACT_NONE || a == ACT_RELU || a == ACT_RELU_SQUARED;
+}
+
 static void activate_check(float x, float y, Activation a) {
     double size, expected = activation_value((double)x, a, &size), error = fabs((double)y - expected);
     // Relative: a few roundings, and the exponential's argument, off by two roundings, or of a polynomial in x by five.
     // Absolute: where the exponential passes 2^126.
-    bool exact = a == ACT_NONE || a == ACT_RELU;
+    bool exact = is_exact(a);
     double per_size = a == ACT_GELU || a == ACT_GELU_TANH ? 3e-7 : 1.2e-7;
     double relative = exact ? 0 : 5e-7 + per_size * fmin(fabs(size), 100);
     double tolerance = relative * fabs(expected) + (exact ? 0 : fabs((double)x) * 2 * (double)FLT_MIN + 1.5e-45);
@@ -1199,7 +1204,8 @@ static void activate_ends(Activation a) {
     for (int i = 0; i < N_OF(huge); i++) {
         float x[2] = {huge[i], -huge[i]}; // gives x, and 0 of either sign
         K->activate(x, 2, a);
-        CHECK(x[0] == huge[i], "%s: of %.9g = %.9g, expected the same", doing, huge[i], x[0]);
+        float same = a == ACT_RELU_SQUARED ? huge[i] * huge[i] : huge[i];
+        CHECK(x[0] == same, "%s: of %.9g = %.9g, expected %.9g", doing, huge[i], x[0], same);
         float expected = a == ACT_NONE ? -huge[i] : 0;
         CHECK(fabsf(x[1] - expected) < 1e-30f, "%s: of %.9g = %.9g, expected %g", doing, -huge[i], x[1], expected);
     }
@@ -1225,7 +1231,7 @@ static void activate(void) {
             activate_case(a, values, sizes_k[k]);
         }
         activate_ends(a);
-        if (a == ACT_NONE || a == ACT_RELU) continue;
+        if (is_exact(a)) continue;
         printf("    %-26s off by %.1e at most, relative %.1e (at %.4g), %.2f of the bound\n", activation_names[a],
                activate_worst[a].absolute, activate_worst[a].relative, activate_worst[a].relative_at,
                activate_worst[a].part);
