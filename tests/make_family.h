@@ -171,6 +171,13 @@ static void put_bools(FILE *f, const json_t *list) {
     for (size_t i = 0; i < json_array_size(list); i++) fputc(json_is_true(json_array_get(list, i)), f);
 }
 
+static void put_f32s(FILE *f, const json_t *list) {
+    put_u32(f, GGUF_ARRAY);
+    put_u32(f, GGUF_F32_VALUE);
+    put_u64(f, json_array_size(list));
+    for (size_t i = 0; i < json_array_size(list); i++) put_f32(f, json_number_value(json_array_get(list, i)));
+}
+
 static void put_setting(FILE *f, const json_t *setting) {
     const char *type = json_string_value(json_array_get(setting, 1));
     const json_t *value = json_array_get(setting, 2);
@@ -179,6 +186,7 @@ static void put_setting(FILE *f, const json_t *setting) {
     if (!strcmp(type, "f32")) put_u32(f, GGUF_F32_VALUE), put_f32(f, json_number_value(value));
     if (!strcmp(type, "bool")) put_u32(f, GGUF_BOOL_VALUE), fputc(json_is_true(value), f);
     if (!strcmp(type, "bools")) put_bools(f, value);
+    if (!strcmp(type, "f32s")) put_f32s(f, value);
     if (!strcmp(type, "str")) put_u32(f, GGUF_TEXT), put_text(f, json_string_value(value));
 }
 

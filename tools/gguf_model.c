@@ -158,7 +158,23 @@ static void put_sizes(GgufWriter *w, const Family *f, const Config *config) {
     if (c.n_experts) gguf_bool(w, key(f, "expert_weights_norm"), !c.experts_keep_softmax);
 }
 
-void gguf_model_settings(GgufWriter *w, const Family *f, const Config *c) {
+// xIELU's numbers of every layer, as files have them: bind_xielu backwards.
+static void put_xielu(GgufWriter *w, const Decoder *d) {
+    static const char *const keys[] = {"xielu.alpha_p", "xielu.alpha_n", "xielu.beta", "xielu.eps"};
+    const Config *c = decoder_config(d);
+    for (int i = 0; i < 4; i++) {
+        gguf_array(w, keys[i], GGUF_F32, (uint64_t)c->n_layers);
+        for (int layer = 0; layer < c->n_layers; layer++) {
+            const float *numbers = d->stack.layers[layer].ffn.xielu;
+            double value = (double)numbers[i] - (i == 1 ? (double)numbers[2] : 0);
+            float stored = (float)(i < 2 ? log(expm1(value)) : value);
+            gguf_array_bytes(w, &stored, sizeof stored);
+        }
+    }
+}
+
+void gguf_model_settings(GgufWriter *w, const Family *f, const Decoder *d) {
+    const Config *c = decoder_config(d);
     const char *eps = c->layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon";
     set_int(w, f, "vocab_size", c->vocab_size);
     put_sizes(w, f, c);
@@ -167,6 +183,7 @@ void gguf_model_settings(GgufWriter *w, const Family *f, const Config *c) {
     if (f->base.logit_softcap > 0) set_real(w, f, "final_logit_softcapping", c->logit_softcap);
     if (f->base.parallel || c->parallel) gguf_bool(w, key(f, "use_parallel_residual"), c->parallel);
     put_scales(w, f, c);
+    if (c->xielu) put_xielu(w, d);
     put_positions(w, f, c);
 }
 

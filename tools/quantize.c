@@ -222,7 +222,7 @@ static void put_tokenizer(GgufWriter *w, const Options *o, const Model *m, File 
     gguf_vocab(w, &v, m->config.vocab_size, o->tokenizer ? o->tokenizer : o->in);
 }
 
-static void put_settings(GgufWriter *w, const Options *o, const Model *m, File *tokenizer) {
+static void put_settings(GgufWriter *w, const Options *o, const Model *m, const Decoder *d, File *tokenizer) {
     const Family *f = gguf_model_family(m);
     const File *file = &m->weights.files[0];
     bool own = !o->tokenizer && !o->no_vocab;
@@ -235,7 +235,7 @@ static void put_settings(GgufWriter *w, const Options *o, const Model *m, File *
         if (unsupported) die(1, "%s: GGUF cannot represent this model: %s", o->in, unsupported);
         name_of(name, sizeof name, o->in);
         gguf_general_settings(w, f, name);
-        gguf_model_settings(w, f, &m->config);
+        gguf_model_settings(w, f, d);
         put_tokenizer(w, o, m, tokenizer);
     }
     gguf_type_settings(w, o->type);
@@ -268,7 +268,7 @@ int main(int argc, char **argv) {
     file_guard_shrinking();
     if (load_model(&m, o.in, err, sizeof err) || decoder_bind(&d, &m, err, sizeof err)) die(1, "%s", err);
     GgufWriter w = gguf_writer(o.out);
-    put_settings(&w, &o, &m, &tokenizer);
+    put_settings(&w, &o, &m, &d, &tokenizer);
     check_out(&o, &w, &m, &tokenizer);
     ThreadPool *pool = threads_start(o.n_threads ? o.n_threads : cpu_count(), err, sizeof err);
     if (!pool) die(1, "%s", err);

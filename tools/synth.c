@@ -341,7 +341,7 @@ static void write_gguf(const Shape *s, const Family *f, DType type, const char *
     TypeCount count = {0};
     uint64_t n_params = 0;
     gguf_general_settings(&w, f, s->name);
-    gguf_model_settings(&w, f, decoder_config(&d));
+    gguf_model_settings(&w, f, &d);
     gguf_type_settings(&w, type);
     put_vocab(&w, s);
     Part *parts = gguf_model_parts(&w, f, &d, type, &count);

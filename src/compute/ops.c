@@ -359,6 +359,23 @@ void ops_add_scaled(const Compute *c, float *y, const float *x, int n, int dim, 
     for_rows(c, &job, add_scaled_item, PROFILE_ADD, 12);
 }
 
+static void xielu_item(void *context, int item, int worker) {
+    (void)worker;
+    const RowJob *job = context;
+    int64_t at;
+    int n = item_values(job, item, &at);
+    float *y = job->y + at, above = job->weight[0], below = job->weight[1], linear = job->weight[2];
+    for (int i = 0; i < n; i++) {
+        float x = y[i], least = x < job->weight[3] ? x : job->weight[3];
+        y[i] = linear * x + (x > 0 ? above * x * x : below * (expm1f(least) - x));
+    }
+}
+
+void ops_xielu(const Compute *c, float *x, int n, int dim, const float numbers[4]) {
+    RowJob job = {.y = x, .n = n, .dim = dim, .weight = numbers};
+    for_rows(c, &job, xielu_item, PROFILE_GATE, 8);
+}
+
 static void clamp_item(void *context, int item, int worker) {
     (void)worker;
     const RowJob *job = context;

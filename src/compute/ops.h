@@ -41,6 +41,8 @@ void ops_positions(const Compute *c, float *x, const float *table, const int32_t
 void ops_norm(const Compute *c, float *y, const float *x, const Norm *norm, int n, int dim, float eps); // y may be x
 void ops_add(const Compute *c, float *y, const float *x, int n, int dim);                               // y += x
 void ops_add_scaled(const Compute *c, float *y, const float *x, int n, int dim, float scale);           // y += scale x
+// xIELU (arXiv:2411.13010): p x^2 + b x above 0, n (exp(min(x, e)) - 1 - x) + b x below, of {p, n, b, e}.
+void ops_xielu(const Compute *c, float *x, int n, int dim, const float numbers[4]);
 void ops_clamp(const Compute *c, float *x, int n, int dim, float limit); // to -limit..limit
 void ops_softcap(const Compute *c, float *x, int n, int dim, float cap); // cap tanh(x / cap)
 // Gated feed-forward network: gate = activation(gate) * up. clamp: Config.ffn_clamp, or 0.

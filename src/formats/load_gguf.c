@@ -269,12 +269,48 @@ static int add_parts(Weights *w, Gguf *first, char *err, size_t errlen) {
                 (long long)n_tensors, n, weights_count(w));
 }
 
+// One of xIELU's numbers, of every layer or the same for all: a tensor of each layer.
+static int add_xielu(Model *m, Gguf *g, const char *number, char *err, size_t errlen) {
+    int n = m->config.n_layers;
+    char name[40];
+    snprintf(name, sizeof name, "xielu.%s", number);
+    const GgufValue *v = gguf_get_value(g, name, true);
+    bool list = v && v->is_array;
+    v = gguf_open(g, name, true, list, 1u << GGUF_F32, "numbers");
+    if (!v || g->in.failed) return -1;
+    if (list && v->count != (uint64_t)n) {
+        cursor_fail(&g->in, v->at, "%s: expected %d layers, found %llu", name, n, (unsigned long long)v->count);
+        return -1;
+    }
+    float *all = weights_own(&m->weights, sizeof *all * (size_t)n);
+    if (!all) return fail(err, errlen, "%s: out of memory", g->file.path);
+    for (int i = 0; i < n; i++) {
+        all[i] = i && !list ? all[0] : cursor_f32(&g->in, name);
+        Tensor t = {.dtype = DTYPE_F32, .n_dims = 1, .shape = {1}, .data = all + i};
+        char part[40];
+        snprintf(part, sizeof part, "blk.%d.xielu_%s", i, number);
+        if (weights_add(&m->weights, part, t, err, errlen)) return -1;
+    }
+    return g->in.failed ? -1 : 0;
+}
+
+static int add_numbers(Model *m, Gguf *g, char *err, size_t errlen) {
+    static const char *const numbers[] = {"alpha_p", "alpha_n", "beta", "eps"};
+    bool wanted = m->config.xielu && m->config.n_layers <= MAX_LAYERS;
+    for (int i = 0; wanted && i < 4; i++) {
+        if (add_xielu(m, g, numbers[i], err, errlen)) return -1;
+    }
+    return 0;
+}
+
 static int read_model(Model *m, Gguf *g, char *err, size_t errlen) {
     File file = m->weights.files[0]; // the array moves when parts are added
     if (gguf_read(g, &file, err, errlen)) return -1;
     snprintf(m->kind, sizeof m->kind, "GGUF v%u", g->version);
     m->family = read_config(g, &m->config);
-    if (g->in.failed || add_tensors(&m->weights, g, err, errlen) || add_parts(&m->weights, g, err, errlen)) return -1;
+    if (g->in.failed || add_tensors(&m->weights, g, err, errlen) || add_parts(&m->weights, g, err, errlen) ||
+        add_numbers(m, g, err, errlen))
+        return -1;
     return finish_config(m, err, errlen);
 }
 

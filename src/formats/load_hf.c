@@ -84,6 +84,8 @@ static void read_feed_forward(Settings *s, Config *c, const Family *f) {
     read_fields(s, list, fields_of_feed_forward(c, f, list));
     const char *act = f->activation_key ? f->activation_key : ANY(s, "hidden_act", "activation_function");
     if (settings_has(s, act) && !f->fixed_activation) c->activation = load_activation(s, act);
+    if (c->xielu && strcmp(settings_string(s, act, "xielu"), "xielu") != 0)
+        settings_fail(s, act, "expected xielu (no other is supported), found '%.40s'", settings_string(s, act, ""));
     if (c->ffn_clamp > 0) c->ffn_clamp = (float)settings_number(s, "swiglu_limit", 1e-3, LARGE, (double)c->ffn_clamp);
     if (!c->n_experts) return;
     c->experts_keep_softmax = !settings_bool(s, "norm_topk_prob", !c->experts_keep_softmax);

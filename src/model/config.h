@@ -83,6 +83,7 @@ typedef struct {
     // feed-forward
     Activation activation;     // ACT_NONE: silu
     bool plain_ffn;            // down(act(up x)); else down(act(gate x) * up x) (arXiv:2002.05202)
+    bool xielu;                // its activation is xIELU (arXiv:2411.13010), with numbers of each layer (Apertus)
     float ffn_clamp;           // gate <= clamp, |up| <= clamp, and up + 1 in place of up (gpt-oss); 0: off
     int n_experts;             // 0: none
     int n_experts_used;        // experts for each token, the router's top k (arXiv:2101.03961)

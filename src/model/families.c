@@ -78,6 +78,14 @@ static const PartName internlm2_names[] = {
     {"ffn_down", "feed_forward.w2"},  {0},
 };
 
+static const PartName apertus_names[] = {{"attn_norm", "attention_layernorm"},
+                                         {"ffn_norm", "feedforward_layernorm"},
+                                         {"xielu_alpha_p", "mlp.act_fn.alpha_p"},
+                                         {"xielu_alpha_n", "mlp.act_fn.alpha_n"},
+                                         {"xielu_beta", "mlp.act_fn.beta"},
+                                         {"xielu_eps", "mlp.act_fn.eps"},
+                                         {0}};
+
 #define BLOOM_NAMES                                                                                                    \
     {"token_embd", "word_embeddings"}, {"output_norm", "ln_f"}, {"attn_qkv", "self_attention.query_key_value"},        \
         {"attn_output", "self_attention.dense"}, {"ffn_up", "mlp.dense_h_to_4h"}, {                                    \
@@ -330,6 +338,11 @@ static const Family families[] = {
      .base = {.layer_norm = true, .norm_plus_one = true, .plain_ffn = true, .activation = ACT_RELU_SQUARED},
      .default_rotary = 0.5f,
      .gguf_pairing = ROPE_HALF},
+    {.arch = "apertus",
+     .base = {.qk_norm = QK_NORM_HEAD, .plain_ffn = true, .xielu = true},
+     .fixed_activation = true,
+     .gguf_pairing = ROPE_HALF,
+     .names = apertus_names},
     {.arch = "mistral3", .model_type = "ministral3"},
     {.arch = "bloom",
      .base = {.layer_norm = true,

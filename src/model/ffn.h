@@ -6,6 +6,7 @@
 
 typedef struct {
     Dense gate, up, down; // [hidden][dim] x 2, [dim][hidden]; no gate: down(act(up x))
+    const float *xielu;   // [4] as ops_xielu's, in place of the config's activation; NULL: not there
     bool interleaved;     // no gate either: up is [2 hidden][dim], rows of gate and up in turn (gpt-oss)
 } FeedForward;
 
