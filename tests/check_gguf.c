@@ -39,6 +39,8 @@ static const struct {
     {12, DTYPE_Q4_K, 0, 2, 0.0002f, 0.0015f},
     {13, DTYPE_Q5_K, 0, 2, 0.0001f, 0.0015f},
     {14, DTYPE_Q6_K, 208, -1, 0.00005f, 0},
+    {20, DTYPE_IQ4_NL, 0, -1, 0.0008f, 0},
+    {23, DTYPE_IQ4_XS, 0, -1, 0.00004f, 0},
     {39, DTYPE_MXFP4, -1, -1, 0, 0},
 };
 

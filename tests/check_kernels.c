@@ -331,9 +331,10 @@ static void unpack_i8g(void) {
 static const struct {
     DType dtype;
     int d_at, m_at;
-} block_formats[] = {{DTYPE_Q4_0, 0, -1}, {DTYPE_Q4_1, 0, 2},    {DTYPE_Q5_0, 0, -1},   {DTYPE_Q5_1, 0, 2},
-                     {DTYPE_Q8_0, 0, -1}, {DTYPE_Q2_K, 80, 82},  {DTYPE_Q3_K, 108, -1}, {DTYPE_Q4_K, 0, 2},
-                     {DTYPE_Q5_K, 0, 2},  {DTYPE_Q6_K, 208, -1}, {DTYPE_MXFP4, -1, -1}};
+} block_formats[] = {{DTYPE_Q4_0, 0, -1},  {DTYPE_Q4_1, 0, 2},    {DTYPE_Q5_0, 0, -1},   {DTYPE_Q5_1, 0, 2},
+                     {DTYPE_Q8_0, 0, -1},  {DTYPE_Q2_K, 80, 82},  {DTYPE_Q3_K, 108, -1}, {DTYPE_Q4_K, 0, 2},
+                     {DTYPE_Q5_K, 0, 2},   {DTYPE_Q6_K, 208, -1}, {DTYPE_MXFP4, -1, -1}, {DTYPE_IQ4_NL, 0, -1},
+                     {DTYPE_IQ4_XS, 0, -1}};
 
 // Random blocks; some of scale zero, some of a denormal one.
 static void fill_blocks(uint8_t *w, int64_t n_blocks, int format) {
@@ -1343,6 +1344,12 @@ static void time_matvec_q4_0(void) {
 static void time_matvec_q4_k(void) {
     time_matvec_blocks(DTYPE_Q4_K);
 }
+static void time_matvec_iq4_nl(void) {
+    time_matvec_blocks(DTYPE_IQ4_NL);
+}
+static void time_matvec_iq4_xs(void) {
+    time_matvec_blocks(DTYPE_IQ4_XS);
+}
 static void time_matvec_q6_k(void) {
     time_matvec_blocks(DTYPE_Q6_K);
 }
@@ -1439,6 +1446,8 @@ static const struct {
     {"quantize, matvec Q8_0", "Gvalue/s", time_matvec_q8_0, 1e-9 * TIME_ROWS *TIME_K, 0, false},
     {"quantize, matvec Q4_0", "Gvalue/s", time_matvec_q4_0, 1e-9 * TIME_ROWS *TIME_K, 0, false},
     {"quantize, matvec Q4_K", "Gvalue/s", time_matvec_q4_k, 1e-9 * TIME_ROWS *TIME_K, 0, false},
+    {"quantize, matvec IQ4_NL", "Gvalue/s", time_matvec_iq4_nl, 1e-9 * TIME_ROWS *TIME_K, 0, false},
+    {"quantize, matvec IQ4_XS", "Gvalue/s", time_matvec_iq4_xs, 1e-9 * TIME_ROWS *TIME_K, 0, false},
     {"quantize, matvec Q6_K", "Gvalue/s", time_matvec_q6_k, 1e-9 * TIME_ROWS *TIME_K, 0, false},
     {"unpack_i8g", "Gvalue/s", time_unpack_i8g, 1e-9 * TIME_ROWS *TIME_K, 0, false},
     {"pack", "Gvalue/s", time_pack, 0, 1e-9 * TIME_K, false},

@@ -7,8 +7,9 @@
 #include "weights.h"
 
 // In the order of fixtures/quant.py.
-static const DType block_types[] = {DTYPE_Q4_0, DTYPE_Q4_1, DTYPE_Q5_0, DTYPE_Q5_1, DTYPE_Q8_0, DTYPE_Q2_K,
-                                    DTYPE_Q3_K, DTYPE_Q4_K, DTYPE_Q5_K, DTYPE_Q6_K, DTYPE_MXFP4};
+static const DType block_types[] = {DTYPE_Q4_0,  DTYPE_Q4_1,   DTYPE_Q5_0,  DTYPE_Q5_1, DTYPE_Q8_0,
+                                    DTYPE_Q2_K,  DTYPE_Q3_K,   DTYPE_Q4_K,  DTYPE_Q5_K, DTYPE_Q6_K,
+                                    DTYPE_MXFP4, DTYPE_IQ4_NL, DTYPE_IQ4_XS};
 enum { RECORDS = 200 };
 
 static uint64_t hash_values(const float *v, int n) { // FNV-1a, every NaN alike
@@ -92,10 +93,9 @@ static const struct {
     void (*pack)(void *blocks, const float *x, int64_t n);
     double most_gauss, most_uniform; // NMSE of the round trip
 } packs[] = {
-    {DTYPE_Q8_0, pack_q8_0, 5e-5, 3e-5},
-    {DTYPE_Q4_0, pack_q4_0, 9e-3, 6e-3},
-    {DTYPE_Q4_K, pack_q4_k, 6e-3, 4e-3},
-    {DTYPE_Q6_K, pack_q6_k, 5e-4, 3e-4},
+    {DTYPE_Q8_0, pack_q8_0, 5e-5, 3e-5},     {DTYPE_Q4_0, pack_q4_0, 9e-3, 6e-3},
+    {DTYPE_Q4_K, pack_q4_k, 6e-3, 4e-3},     {DTYPE_Q6_K, pack_q6_k, 5e-4, 3e-4},
+    {DTYPE_IQ4_NL, pack_iq4_nl, 7e-3, 6e-3}, {DTYPE_IQ4_XS, pack_iq4_xs, 7e-3, 6e-3},
 };
 
 enum { N_SUPERS = 200, N_VALUES = N_SUPERS * SUPER };
@@ -153,7 +153,12 @@ static void pack_error(void) {
     free(x);
 }
 
-// No value is off by more than its group's steps can say: a bound that holds for any input.
+static bool is_iq4(DType type) {
+    return type == DTYPE_IQ4_NL || type == DTYPE_IQ4_XS;
+}
+
+// No value is off by more than its group's steps can say: a bound that holds for any input. Beside it: half the
+// smallest scale times the largest code.
 static void pack_any_scale(void) {
     float x[SUPER];
     for (int p = 0; p < N_OF(packs); p++) {
@@ -169,8 +174,8 @@ static void pack_any_scale(void) {
                 float *y = round_trip(p, x, SUPER);
                 for (int i = 0; i < SUPER; i++) {
                     float off = fabsf(y[i] - x[i]);
-                    CHECK(off <= 0.2f * top + 0x1p-19f, "%s: 2^%d: %g became %g", dtype_name(packs[p].type), e,
-                          (double)x[i], (double)y[i]);
+                    CHECK(off <= 0.2f * top + (is_iq4(packs[p].type) ? 0x1p-18f : 0x1p-19f), "%s: 2^%d: %g became %g",
+                          dtype_name(packs[p].type), e, (double)x[i], (double)y[i]);
                 }
                 free(y);
             }
@@ -202,9 +207,16 @@ static void pack_edges(void) {
 static void pack_again(void) {
     float x[SUPER];
     for (int p = 0; p < N_OF(packs); p++) {
+        bool iq4 = is_iq4(packs[p].type);
         int most = packs[p].type == DTYPE_Q8_0 ? 127 : packs[p].type == DTYPE_Q6_K ? 31 : 7;
         int least = packs[p].type == DTYPE_Q8_0 ? -127 : -most - 1;
-        for (int i = 0; i < SUPER; i++) x[i] = 0.125f * (float)(least + pick(most - least + 1));
+        if (iq4) {
+            least = -127;
+            most = 113;
+        }
+        for (int i = 0; i < SUPER; i++) {
+            x[i] = 0.125f * (float)(iq4 ? iq4_values[pick(16)] : least + pick(most - least + 1));
+        }
         for (int i = 0; i < SUPER; i += 16) x[i] = 0.125f * (float)least, x[i + 1] = 0.125f * (float)most;
         float *y = round_trip(p, x, SUPER);
         for (int i = 0; i < SUPER; i++) {

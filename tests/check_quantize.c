@@ -26,9 +26,10 @@ static const struct {
     const char *name;
     DType dtype;
     double weights, logits;
-} kinds[] = {{"F32", DTYPE_F32, 0, 0},         {"F16", DTYPE_F16, 1e-7, 1e-5},  {"BF16", DTYPE_BF16, 1e-5, 1e-3},
-             {"Q8_0", DTYPE_Q8_0, 5e-5, 5e-3}, {"Q4_0", DTYPE_Q4_0, 1e-2, 0.5}, {"Q4_K", DTYPE_Q4_K, 1e-2, 0.5},
-             {"Q6_K", DTYPE_Q6_K, 5e-4, 5e-2}};
+} kinds[] = {
+    {"F32", DTYPE_F32, 0, 0},         {"F16", DTYPE_F16, 1e-7, 1e-5},      {"BF16", DTYPE_BF16, 1e-5, 1e-3},
+    {"Q8_0", DTYPE_Q8_0, 5e-5, 5e-3}, {"Q4_0", DTYPE_Q4_0, 1e-2, 0.5},     {"Q4_K", DTYPE_Q4_K, 1e-2, 0.5},
+    {"Q6_K", DTYPE_Q6_K, 5e-4, 5e-2}, {"IQ4_NL", DTYPE_IQ4_NL, 1e-2, 0.5}, {"IQ4_XS", DTYPE_IQ4_XS, 1e-2, 0.5}};
 
 // ---- models as they were and as they are
 

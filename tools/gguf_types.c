@@ -11,9 +11,11 @@ static const struct {
     DType dtype;
     uint32_t file_type;
     void (*pack)(void *blocks, const float *x, int64_t n); // NULL: floats
-} kinds[] = {{DTYPE_F32, 0, NULL},       {DTYPE_F16, 1, NULL},       {DTYPE_BF16, 32, NULL},
-             {DTYPE_Q8_0, 7, pack_q8_0}, {DTYPE_Q4_0, 2, pack_q4_0}, {DTYPE_Q4_K, 14, pack_q4_k},
-             {DTYPE_Q6_K, 18, pack_q6_k}};
+} kinds[] = {{DTYPE_F32, 0, NULL},           {DTYPE_F16, 1, NULL},
+             {DTYPE_BF16, 32, NULL},         {DTYPE_Q8_0, 7, pack_q8_0},
+             {DTYPE_Q4_0, 2, pack_q4_0},     {DTYPE_Q4_K, 14, pack_q4_k},
+             {DTYPE_Q6_K, 18, pack_q6_k},    {DTYPE_IQ4_NL, 25, pack_iq4_nl},
+             {DTYPE_IQ4_XS, 30, pack_iq4_xs}};
 
 enum { N_KINDS = sizeof kinds / sizeof *kinds };
 

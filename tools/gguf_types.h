@@ -7,7 +7,7 @@
 #include "weights.h"
 
 // The type of a name, in any case; DTYPE_OTHER if it is not one of these.
-#define GGUF_TYPES "F32, F16, BF16, Q8_0, Q4_0, Q4_K or Q6_K"
+#define GGUF_TYPES "F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q6_K, IQ4_NL or IQ4_XS"
 DType gguf_type_named(const char *name);
 uint32_t gguf_file_type(DType type); // the value of general.file_type
 // The type to write for a matrix of type `from` with rows of `cols` values.

@@ -2,6 +2,7 @@
 #include "gguf_writer.h"
 
 #include "cli.h"
+#include "ggml_types.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -12,12 +13,6 @@
 #include <stb/stb_ds.h>
 
 enum { ALIGNMENT = 32, VERSION = 3 };
-
-static const int tensor_types[N_DTYPES] = {
-    [DTYPE_F32] = 0,   [DTYPE_F16] = 1,   [DTYPE_BF16] = 30,  [DTYPE_I8G] = -1,   [DTYPE_Q4_0] = 2,  [DTYPE_Q4_1] = 3,
-    [DTYPE_Q5_0] = 6,  [DTYPE_Q5_1] = 7,  [DTYPE_Q8_0] = 8,   [DTYPE_Q2_K] = 10,  [DTYPE_Q3_K] = 11, [DTYPE_Q4_K] = 12,
-    [DTYPE_Q5_K] = 13, [DTYPE_Q6_K] = 14, [DTYPE_MXFP4] = 39, [DTYPE_OTHER] = -1,
-};
 
 static void put(uint8_t **part, const void *data, size_t n) {
     if (n) memcpy(arraddnptr(*part, n), data, n);
@@ -101,11 +96,11 @@ static uint64_t aligned(uint64_t n) {
 }
 
 void gguf_tensor(GgufWriter *w, const char *name, const Tensor *t) {
-    assert(tensor_types[t->dtype] >= 0);
+    assert(ggml_type_number(t->dtype) >= 0);
     put_text(&w->infos, name, strlen(name));
     put_u32(&w->infos, (uint32_t)t->n_dims);
     for (int i = t->n_dims - 1; i >= 0; i--) put_u64(&w->infos, (uint64_t)t->shape[i]); // innermost first
-    put_u32(&w->infos, (uint32_t)tensor_types[t->dtype]);
+    put_u32(&w->infos, (uint32_t)ggml_type_number(t->dtype));
     put_u64(&w->infos, w->data_bytes);
     w->n_infos++;
     w->data_bytes += aligned(tensor_bytes(t));

@@ -83,6 +83,19 @@ void unpack_q8_0(float *restrict y, const void *restrict blocks, int64_t n) {
     }
 }
 
+const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+
+// y[j] = scale times the value of the nibble.
+static void spread_iq4(float *restrict y, const uint8_t *restrict q, float scale) {
+    for (int j = 0; j < 16; j++) y[j] = scale * (float)iq4_values[q[j] & 15];
+    for (int j = 0; j < 16; j++) y[j + 16] = scale * (float)iq4_values[q[j] >> 4];
+}
+
+void unpack_iq4_nl(float *restrict y, const void *restrict blocks, int64_t n) {
+    const BlockIQ4_NL *b = blocks;
+    for (const BlockIQ4_NL *end = b + n; b < end; b++, y += BLOCK) spread_iq4(y, b->q, f32_from_f16(b->d));
+}
+
 static float f32_from_e8m0(uint8_t e) {
     uint32_t bits = e ? (uint32_t)e << 23 : 0x00400000u; // 2^-127 is a denormal
     if (e == 255) bits = 0x7fc00000u;
@@ -217,6 +230,17 @@ void unpack_q6_k(float *restrict y, const void *restrict blocks, int64_t n) {
                 int q = (low[j] >> quarter / 2 * 4 & 15) | (high[j] >> quarter * 2 & 3) << 4;
                 y[j] = scale * (float)(q - 32);
             }
+        }
+    }
+}
+
+void unpack_iq4_xs(float *restrict y, const void *restrict blocks, int64_t n) {
+    const BlockIQ4_XS *b = blocks;
+    for (const BlockIQ4_XS *end = b + n; b < end; b++) {
+        float d = f32_from_f16(b->d);
+        for (int g = 0; g < N_RANGES; g++, y += RANGE) {
+            int scale = (b->low[g / 2] >> g % 2 * 4 & 15) | (b->high >> 2 * g & 3) << 4;
+            spread_iq4(y, b->q + g * 16, d * (float)(scale - 32));
         }
     }
 }
@@ -394,6 +418,70 @@ void pack_q4_k(void *blocks, const float *x, int64_t n) {
                 int q = steps(x[g * RANGE + j] + m * (float)min, d * (float)s, 0, 15);
                 b->q[g / 2 * RANGE + j] |= (uint8_t)(q << g % 2 * 4);
             }
+        }
+    }
+}
+
+// The code whose value is nearest to v / scale; that of the smallest value for a scale of 0.
+static int nearest_iq4(float v, float scale) {
+    if (!(fabsf(scale) > 0)) return 8;
+    float want = v / scale;
+    int low = 0, high = 15; // iq4_values[low] <= want < iq4_values[high], or want is beyond the ends
+    while (high - low > 1) {
+        int middle = (low + high) / 2;
+        if (want < (float)iq4_values[middle]) high = middle;
+        else low = middle;
+    }
+    return want - (float)iq4_values[low] < (float)iq4_values[high] - want ? low : high;
+}
+
+// As search_scale, for the values of IQ4: its extreme value meets one of a few targets on either side of zero.
+static float search_scale_iq4(const float *x, int n) {
+    float top = extreme(x, n), best = 0;
+    double best_gain = 0;
+    for (int t = -TRIES; t <= TRIES; t++) {
+        for (int end = 0; end < 16; end += 15) {
+            float scale = top / ((float)iq4_values[end] * (1 + (float)t / 64));
+            double xq = 0, qq = 0;
+            for (int i = 0; i < n; i++) {
+                int q = iq4_values[nearest_iq4(x[i], scale)];
+                xq += (double)x[i] * q;
+                qq += (double)q * q;
+            }
+            if (xq * xq > best_gain * qq) {
+                best_gain = xq * xq / qq;
+                best = (float)(xq / qq);
+            }
+        }
+    }
+    return best;
+}
+
+static void put_iq4(uint8_t *q, const float *x, float scale) {
+    for (int j = 0; j < 16; j++) q[j] = (uint8_t)(nearest_iq4(x[j], scale) | nearest_iq4(x[j + 16], scale) << 4);
+}
+
+void pack_iq4_nl(void *blocks, const float *x, int64_t n) {
+    BlockIQ4_NL *b = blocks;
+    for (BlockIQ4_NL *end = b + n; b < end; b++, x += BLOCK) {
+        b->d = f16_scale(search_scale_iq4(x, BLOCK));
+        put_iq4(b->q, x, f32_from_f16(b->d));
+    }
+}
+
+void pack_iq4_xs(void *blocks, const float *x, int64_t n) {
+    BlockIQ4_XS *b = blocks;
+    for (BlockIQ4_XS *end = b + n; b < end; b++, x += SUPER) {
+        float scales[N_RANGES];
+        for (int g = 0; g < N_RANGES; g++) scales[g] = search_scale_iq4(x + g * RANGE, RANGE);
+        memset(b, 0, sizeof *b);
+        b->d = f16_outward(extreme(scales, N_RANGES) / -32);
+        float d = f32_from_f16(b->d);
+        for (int g = 0; g < N_RANGES; g++) {
+            int scale = steps(scales[g], d, -32, 31);
+            b->low[g / 2] |= (uint8_t)(((scale + 32) & 15) << g % 2 * 4);
+            b->high |= (uint16_t)((scale + 32) >> 4 << 2 * g);
+            put_iq4(b->q + g * 16, x + g * RANGE, d * (float)scale);
         }
     }
 }

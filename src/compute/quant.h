@@ -26,6 +26,8 @@ typedef enum {
     DTYPE_Q4_K,
     DTYPE_Q5_K,
     DTYPE_Q6_K,
+    DTYPE_IQ4_NL,
+    DTYPE_IQ4_XS,
     DTYPE_MXFP4,
     DTYPE_MXFP4_SPLIT, // the same values with the exponents in a separate tensor (gpt-oss's safetensors)
     DTYPE_U8,          // bytes: the parts of MXFP4_SPLIT
@@ -101,6 +103,14 @@ typedef struct QUANT_PACKED {
     uint8_t q[16]; // E2M1: sign, 2 exponent, 1 fraction bits
 } BlockMxfp4;      // OCP Microscaling Formats v1.0, 5.3 and 5.4
 
+// The values that the 4-bit codes of IQ4_NL and IQ4_XS stand for: denser near zero.
+extern const int8_t iq4_values[16];
+
+typedef struct QUANT_PACKED {
+    uint16_t d;
+    uint8_t q[16];
+} BlockIQ4_NL; // d iq4_values[q]
+
 // Super-blocks of 16 groups of 16, or of 8 groups of 32. Two bits: byte 32 h + j of q holds the values j, j + 32,
 // j + 64, j + 96 of half h, lowest first.
 typedef struct QUANT_PACKED {
@@ -136,10 +146,18 @@ typedef struct QUANT_PACKED {
     uint16_t d;
 } BlockQ6_K; // d scale (q - 32)
 
+typedef struct QUANT_PACKED {
+    uint16_t d;
+    uint16_t high;  // two high bits of the scale of each group of 32, lowest first
+    uint8_t low[4]; // four low bits of them, low nibble first
+    uint8_t q[128]; // each group of 32 in 16 bytes, as in IQ4_NL
+} BlockIQ4_XS;      // d (scale - 32) iq4_values[q]
+
 _Static_assert(sizeof(BlockQ4_0) == 18 && sizeof(BlockQ4_1) == 20 && sizeof(BlockQ5_0) == 22, "as in files");
 _Static_assert(sizeof(BlockQ5_1) == 24 && sizeof(BlockQ8_0) == 34 && sizeof(BlockMxfp4) == 17, "as in files");
 _Static_assert(sizeof(BlockQ2_K) == 84 && sizeof(BlockQ3_K) == 110 && sizeof(BlockQ4_K) == 144, "as in files");
 _Static_assert(sizeof(BlockQ5_K) == 176 && sizeof(BlockQ6_K) == 210, "as in files");
+_Static_assert(sizeof(BlockIQ4_NL) == 18 && sizeof(BlockIQ4_XS) == 136, "as in files");
 
 // n blocks to fp32; y and blocks do not overlap.
 void unpack_q4_0(float *y, const void *blocks, int64_t n);
@@ -147,6 +165,7 @@ void unpack_q4_1(float *y, const void *blocks, int64_t n);
 void unpack_q5_0(float *y, const void *blocks, int64_t n);
 void unpack_q5_1(float *y, const void *blocks, int64_t n);
 void unpack_q8_0(float *y, const void *blocks, int64_t n);
+void unpack_iq4_nl(float *y, const void *blocks, int64_t n);
 void unpack_mxfp4(float *y, const void *blocks, int64_t n);
 // MXFP4 as in safetensors: neighbours share a byte (16 bytes a block), exponents are separate.
 void unpack_mxfp4_split(float *y, const uint8_t *blocks, const uint8_t *exponents, int64_t n);
@@ -157,6 +176,7 @@ void unpack_q3_k(float *y, const void *blocks, int64_t n);
 void unpack_q4_k(float *y, const void *blocks, int64_t n);
 void unpack_q5_k(float *y, const void *blocks, int64_t n);
 void unpack_q6_k(float *y, const void *blocks, int64_t n);
+void unpack_iq4_xs(float *y, const void *blocks, int64_t n);
 
 // Finite values to n blocks, with the scales of least squared error that a short search finds. Values out of range of
 // F16 scales are clamped: tiny blocks become zeros.
@@ -164,3 +184,5 @@ void pack_q8_0(void *blocks, const float *x, int64_t n);
 void pack_q4_0(void *blocks, const float *x, int64_t n);
 void pack_q4_k(void *blocks, const float *x, int64_t n);
 void pack_q6_k(void *blocks, const float *x, int64_t n);
+void pack_iq4_nl(void *blocks, const float *x, int64_t n);
+void pack_iq4_xs(void *blocks, const float *x, int64_t n);

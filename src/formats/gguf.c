@@ -1,6 +1,8 @@
 // gguf: see gguf.h.
 #include "gguf.h"
 
+#include "ggml_types.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -177,14 +179,6 @@ void gguf_need_text(Gguf *g, const char *key, const char *want, bool needed) {
 
 // ---- tensors
 
-// The types of tensors, by their numbers in the file.
-static const struct {
-    uint32_t number;
-    DType dtype;
-} tensor_types[] = {{0, DTYPE_F32},   {1, DTYPE_F16},   {2, DTYPE_Q4_0},  {3, DTYPE_Q4_1},  {6, DTYPE_Q5_0},
-                    {7, DTYPE_Q5_1},  {8, DTYPE_Q8_0},  {10, DTYPE_Q2_K}, {11, DTYPE_Q3_K}, {12, DTYPE_Q4_K},
-                    {13, DTYPE_Q5_K}, {14, DTYPE_Q6_K}, {30, DTYPE_BF16}, {39, DTYPE_MXFP4}};
-
 static void read_name(Gguf *g, GgufInfo *info) {
     uint64_t at = g->in.pos, n;
     const char *text = gguf_read_string(&g->in, &n, "tensor name");
@@ -220,16 +214,13 @@ static void read_dims(Gguf *g, GgufInfo *info, uint64_t *count) {
 static void read_dtype(Gguf *g, GgufInfo *info) {
     uint64_t at = g->in.pos;
     uint32_t number = cursor_u32(&g->in, "tensor type");
-    for (size_t i = 0; i < sizeof tensor_types / sizeof *tensor_types; i++) {
-        if (tensor_types[i].number != number) continue;
-        info->tensor.dtype = tensor_types[i].dtype;
-        return;
-    }
-    cursor_fail(
-        &g->in, at,
-        "tensor %s: type: expected one of F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K MXFP4, "
-        "found number %u",
-        info->name, number);
+    const char *name = ggml_type_name(number);
+    char list[200];
+    info->tensor.dtype = ggml_type_dtype(number);
+    if (info->tensor.dtype != DTYPE_OTHER || g->in.failed) return;
+    ggml_types_list(list, sizeof list);
+    cursor_fail(&g->in, at, "tensor %s: type: expected one of %s, found %s (number %u)", info->name, list,
+                name ? name : "a type that has no name here", number);
 }
 
 static void read_info(Gguf *g) {

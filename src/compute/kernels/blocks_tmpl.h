@@ -94,6 +94,11 @@ INNER B range_of(const DType f, const uint8_t *p, int s) {
     case DTYPE_Q4_1: return b_nibbles(p + s * 20 + 4);
     case DTYPE_Q5_0: return b_or(b_nibbles(p + s * 22 + 6), fifth_bits(p + s * 22 + 2));
     case DTYPE_Q5_1: return b_or(b_nibbles(p + s * 24 + 8), fifth_bits(p + s * 24 + 4));
+    case DTYPE_IQ4_NL: return b_lookup((const uint8_t *)iq4_values, b_nibbles(p + s * 18 + 2));
+    case DTYPE_IQ4_XS: {
+        const BlockIQ4_XS *b = (const BlockIQ4_XS *)(const void *)p;
+        return b_lookup((const uint8_t *)iq4_values, b_nibbles(b->q + s * 16));
+    }
     case DTYPE_MXFP4: return b_lookup(e2m1_bytes, b_nibbles(p + s * 17 + 1));
     case DTYPE_Q4_K: return b_bits(b_load(((const BlockQ4_K *)(const void *)p)->q + s / 2 * 32), s % 2 * 4, 15);
     case DTYPE_Q5_K: {
@@ -200,9 +205,29 @@ INNER E half_powers(const uint8_t *p) {
     return e_load(d);
 }
 
+// 6-bit scales of the eight groups of 32: the bits are moved to bytes, four and two at a time.
+INNER void scales_iq4_xs(Scales *s, const BlockIQ4_XS *b) {
+    uint32_t packed;
+    memcpy(&packed, b->low, sizeof packed);
+    uint64_t low = packed, high = b->high;
+    low = (low | low << 16) & 0x0000ffff0000ffffu;
+    low = (low | low << 8) & 0x00ff00ff00ff00ffu;
+    low = (low | low << 4) & 0x0f0f0f0f0f0f0f0fu;
+    high = (high | high << 24) & 0x000000ff000000ffu;
+    high = (high | high << 12) & 0x000f000f000f000fu;
+    high = (high | high << 6) & 0x0303030303030303u;
+    E scales = e_bytes(low | high << 4);
+    for (int i = 0; i < GROUP_V; i++) {
+        s->scale[i] = v_mul(v_sub(v_twice(scales, i), v_set1(32)), v_set1(f_half(b->d)));
+        s->minimum[i] = v_mul(s->scale[i], v_set1(-(float)SIGNED_BIAS));
+    }
+}
+
 INNER void scales_of(Scales *s, const DType f, const uint8_t *p) {
     switch (f) {
     case DTYPE_Q8_0: scales_with_zero(s, halves_at(p, 34), -(float)SIGNED_BIAS); break;
+    case DTYPE_IQ4_NL: scales_with_zero(s, e_halves_q4_0(p), -(float)SIGNED_BIAS); break;
+    case DTYPE_IQ4_XS: scales_iq4_xs(s, (const BlockIQ4_XS *)(const void *)p); break;
     case DTYPE_Q4_0: scales_with_zero(s, e_halves_q4_0(p), -8); break;
     case DTYPE_Q4_1: scales_with_minima(s, halves_at(p, 20), halves_at(p + 2, 20)); break;
     case DTYPE_Q5_0: scales_with_zero(s, halves_at(p, 22), -16); break;
@@ -231,8 +256,12 @@ INNER void scales_of(Scales *s, const DType f, const uint8_t *p) {
 
 // ---- to fp32
 
+INNER bool has_signed_bytes(const DType f) {
+    return f == DTYPE_Q8_0 || f == DTYPE_IQ4_NL || f == DTYPE_IQ4_XS;
+}
+
 // n values of a chunk. Products of scales and values are exact in fp32 and one sum is rounded (quant.h), so the results
-// equal those of quant.c (but for the sign of zero). Bytes are below 128, except for Q8_0, where they are signed.
+// equal those of quant.c (but for the sign of zero). Bytes are below 128 or, of some formats, signed.
 INNER void unpack_chunk(const DType f, float *y, const uint8_t *p, int n) {
     Scales s;
     float scale[GROUPS], minimum[GROUPS];
@@ -240,7 +269,7 @@ INNER void unpack_chunk(const DType f, float *y, const uint8_t *p, int n) {
     scales_of(&s, f, p);
     for (int i = 0; i < GROUP_V; i++) {
         v_store(scale + i * LANES, s.scale[i]);
-        v_store(minimum + i * LANES, f == DTYPE_Q8_0 ? v_zero() : s.minimum[i]);
+        v_store(minimum + i * LANES, has_signed_bytes(f) ? v_zero() : s.minimum[i]);
     }
 #pragma GCC unroll 8
     for (int i = 0; i < CHUNK / BLOCK; i++) {
@@ -289,7 +318,7 @@ INNER void add_chunk(Sums *sums, const DType f, const uint8_t *p, const Activati
         U u = values_of(f, p, i);
         U xh = u_load(high + i * 4 * LANES), xl = u_load(low + i * 4 * LANES);
         V scale = v_spread(s.scale, i);
-        bool is_signed = f == DTYPE_Q8_0;
+        bool is_signed = has_signed_bytes(f);
         sums->high = v_fma(is_signed ? u_dots_signed(u, xh) : u_dots(u, xh), scale, sums->high);
         sums->low = v_fma(is_signed ? u_dots_signed(u, xl) : u_dots(u, xl), scale, sums->low);
     }
@@ -349,17 +378,20 @@ DEFINE_FORMAT(q5_0, DTYPE_Q5_0, BLOCK, sizeof(BlockQ5_0))
 DEFINE_FORMAT(q5_1, DTYPE_Q5_1, BLOCK, sizeof(BlockQ5_1))
 DEFINE_FORMAT(q8_0, DTYPE_Q8_0, BLOCK, sizeof(BlockQ8_0))
 DEFINE_FORMAT(mxfp4, DTYPE_MXFP4, BLOCK, sizeof(BlockMxfp4))
+DEFINE_FORMAT(iq4_nl, DTYPE_IQ4_NL, BLOCK, sizeof(BlockIQ4_NL))
 DEFINE_FORMAT(q2_k, DTYPE_Q2_K, SUPER, sizeof(BlockQ2_K))
 DEFINE_FORMAT(q3_k, DTYPE_Q3_K, SUPER, sizeof(BlockQ3_K))
 DEFINE_FORMAT(q4_k, DTYPE_Q4_K, SUPER, sizeof(BlockQ4_K))
 DEFINE_FORMAT(q5_k, DTYPE_Q5_K, SUPER, sizeof(BlockQ5_K))
 DEFINE_FORMAT(q6_k, DTYPE_Q6_K, SUPER, sizeof(BlockQ6_K))
+DEFINE_FORMAT(iq4_xs, DTYPE_IQ4_XS, SUPER, sizeof(BlockIQ4_XS))
 
 #define OF_FORMAT(name)                                                                                                \
     { matvec_##name, unpack_##name##_fast }
 static const BlockKernels block_kernels[N_DTYPES] = {
-    [DTYPE_Q4_0] = OF_FORMAT(q4_0), [DTYPE_Q4_1] = OF_FORMAT(q4_1),   [DTYPE_Q5_0] = OF_FORMAT(q5_0),
-    [DTYPE_Q5_1] = OF_FORMAT(q5_1), [DTYPE_Q8_0] = OF_FORMAT(q8_0),   [DTYPE_Q2_K] = OF_FORMAT(q2_k),
-    [DTYPE_Q3_K] = OF_FORMAT(q3_k), [DTYPE_Q4_K] = OF_FORMAT(q4_k),   [DTYPE_Q5_K] = OF_FORMAT(q5_k),
-    [DTYPE_Q6_K] = OF_FORMAT(q6_k), [DTYPE_MXFP4] = OF_FORMAT(mxfp4),
+    [DTYPE_Q4_0] = OF_FORMAT(q4_0),     [DTYPE_Q4_1] = OF_FORMAT(q4_1),   [DTYPE_Q5_0] = OF_FORMAT(q5_0),
+    [DTYPE_Q5_1] = OF_FORMAT(q5_1),     [DTYPE_Q8_0] = OF_FORMAT(q8_0),   [DTYPE_Q2_K] = OF_FORMAT(q2_k),
+    [DTYPE_Q3_K] = OF_FORMAT(q3_k),     [DTYPE_Q4_K] = OF_FORMAT(q4_k),   [DTYPE_Q5_K] = OF_FORMAT(q5_k),
+    [DTYPE_Q6_K] = OF_FORMAT(q6_k),     [DTYPE_MXFP4] = OF_FORMAT(mxfp4), [DTYPE_IQ4_NL] = OF_FORMAT(iq4_nl),
+    [DTYPE_IQ4_XS] = OF_FORMAT(iq4_xs),
 };
