@@ -111,6 +111,8 @@ static inline __m256i u_join(__m256i a, __m256i b, int i) {
 }
 
 #define u_nibbles(a, b, i) b_nibbles(a)
+#define u_lookup(table, u) b_lookup((const uint8_t *)(table), u)
+#define u_dots_biased u_dots_signed
 
 #define I __m256i
 #define i_set1 _mm256_set1_epi32

@@ -94,6 +94,7 @@ static inline void transpose_4(float *dst, int64_t ldd, const float *src, int64_
 
 #define U __m512i
 #define SIGNED_BIAS 128
+#define u_dots_biased u_dots // whose bytes may be any here
 #define u_load(p) _mm512_loadu_si512(p)
 
 static inline __m512i u_join(__m256i a, __m256i b, int i) {
@@ -107,6 +108,11 @@ static inline __m512i u_nibbles(const uint8_t *a, const uint8_t *b, int i) {
     v = _mm512_mask_broadcast_i32x4(v, 0xff00, _mm_loadu_si128((const __m128i *)(const void *)b));
     v = _mm512_srlv_epi64(v, _mm512_setr_epi64(0, 0, 4, 4, 0, 0, 4, 4));
     return _mm512_and_si512(v, _mm512_set1_epi8(15));
+}
+
+static inline __m512i u_lookup(const int8_t *table, __m512i u) {
+    __m128i t = _mm_xor_si128(_mm_loadu_si128((const __m128i *)(const void *)table), _mm_set1_epi8(-128));
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(t), u);
 }
 
 // Words 0, 9, 18, ... 63.

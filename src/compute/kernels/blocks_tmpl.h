@@ -7,6 +7,8 @@
 //   u_dots(u, x)              LANES sums of four products of bytes as floats, bytes of u below 128; each sum is of one
 //                             group, in a lane where v_spread has that group
 //   u_dots_signed(u, x)       the same for signed bytes u, plus SIGNED_BIAS times the sum of x
+//   u_lookup(table, u)        table[u] of 16 signed bytes, plus SIGNED_BIAS
+//   u_dots_biased(u, x)       u_dots_signed of bytes u that have SIGNED_BIAS added already
 //   I                         LANES int32, for the gemm of int8
 //   i_set1(n) v_float(i)
 //   i_dots_signed(i, u, x)    i + the products of signed bytes, four neighbours to a lane, with SIGNED_BIAS as above
@@ -299,8 +301,15 @@ typedef struct {
 INNER U values_of(const DType f, const uint8_t *p, const int i) {
     int first = i * 4 * LANES / BLOCK, last = (i * 4 * LANES + 4 * LANES - 1) / BLOCK;
     if (f == DTYPE_Q4_0) return u_nibbles(p + first * 18 + 2, p + last * 18 + 2, i);
+    if (f == DTYPE_IQ4_NL) return u_lookup(iq4_values, u_nibbles(p + first * 18 + 2, p + last * 18 + 2, i));
+    if (f == DTYPE_IQ4_XS) return u_lookup(iq4_values, u_nibbles(p + first * 16 + 8, p + last * 16 + 8, i));
     if (f == DTYPE_Q4_1) return u_nibbles(p + first * 20 + 4, p + last * 20 + 4, i);
     return u_join(range_of(f, p, first), range_of(f, p, last), i);
+}
+
+INNER V dots_of(const DType f, U u, U x) {
+    if (f == DTYPE_Q8_0) return u_dots_signed(u, x);
+    return has_signed_bytes(f) ? u_dots_biased(u, x) : u_dots(u, x);
 }
 
 // Adds the products of the first n values of chunk c of a row.
@@ -318,9 +327,8 @@ INNER void add_chunk(Sums *sums, const DType f, const uint8_t *p, const Activati
         U u = values_of(f, p, i);
         U xh = u_load(high + i * 4 * LANES), xl = u_load(low + i * 4 * LANES);
         V scale = v_spread(s.scale, i);
-        bool is_signed = has_signed_bytes(f);
-        sums->high = v_fma(is_signed ? u_dots_signed(u, xh) : u_dots(u, xh), scale, sums->high);
-        sums->low = v_fma(is_signed ? u_dots_signed(u, xl) : u_dots(u, xl), scale, sums->low);
+        sums->high = v_fma(dots_of(f, u, xh), scale, sums->high);
+        sums->low = v_fma(dots_of(f, u, xl), scale, sums->low);
     }
 }
 

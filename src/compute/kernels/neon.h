@@ -88,6 +88,7 @@ static inline void transpose_4(float *dst, int64_t ldd, const float *src, int64_
 #define v_float vcvtq_f32_s32
 #define u_load vld1q_s8
 #define u_dots_signed u_dots
+#define u_dots_biased u_dots
 
 typedef uint8_t Bytes16 __attribute__((vector_size(16)));
 typedef struct {
@@ -136,6 +137,10 @@ static inline int8x16_t u_nibbles(const uint8_t *a, const uint8_t *b, int i) {
     (void)b;
     uint8x16_t q = vld1q_u8(a);
     return vreinterpretq_s8_u8(i % 2 ? vshrq_n_u8(q, 4) : vandq_u8(q, vdupq_n_u8(15)));
+}
+
+static inline int8x16_t u_lookup(const int8_t *table, int8x16_t u) {
+    return vqtbl1q_s8(vld1q_s8(table), vreinterpretq_u8_s8(u));
 }
 
 static inline B b_where(uint32_t bits, int value) {
