@@ -92,10 +92,14 @@ static const struct {
     DType type;
     void (*pack)(void *blocks, const float *x, int64_t n);
     double most_gauss, most_uniform; // NMSE of the round trip
+    int least, most;                 // codes that any group can hold exactly
 } packs[] = {
-    {DTYPE_Q8_0, pack_q8_0, 5e-5, 3e-5},     {DTYPE_Q4_0, pack_q4_0, 9e-3, 6e-3},
-    {DTYPE_Q4_K, pack_q4_k, 6e-3, 4e-3},     {DTYPE_Q6_K, pack_q6_k, 5e-4, 3e-4},
-    {DTYPE_IQ4_NL, pack_iq4_nl, 7e-3, 6e-3}, {DTYPE_IQ4_XS, pack_iq4_xs, 7e-3, 6e-3},
+    {DTYPE_Q8_0, pack_q8_0, 5e-5, 3e-5, -127, 127},     {DTYPE_Q4_0, pack_q4_0, 9e-3, 6e-3, -8, 7},
+    {DTYPE_Q4_1, pack_q4_1, 8e-3, 6e-3, -8, 7},         {DTYPE_Q5_0, pack_q5_0, 2e-3, 1.5e-3, -16, 15},
+    {DTYPE_Q5_1, pack_q5_1, 2e-3, 1.5e-3, -16, 15},     {DTYPE_Q2_K, pack_q2_k, 9e-2, 6e-2, -1, 2},
+    {DTYPE_Q3_K, pack_q3_k, 3e-2, 2e-2, -4, 3},         {DTYPE_Q4_K, pack_q4_k, 6e-3, 4e-3, -8, 7},
+    {DTYPE_Q5_K, pack_q5_k, 1.5e-3, 1e-3, -8, 7},       {DTYPE_Q6_K, pack_q6_k, 5e-4, 3e-4, -32, 31},
+    {DTYPE_IQ4_NL, pack_iq4_nl, 7e-3, 6e-3, -127, 113}, {DTYPE_IQ4_XS, pack_iq4_xs, 7e-3, 6e-3, -127, 113},
 };
 
 enum { N_SUPERS = 200, N_VALUES = N_SUPERS * SUPER };
@@ -162,6 +166,7 @@ static bool is_iq4(DType type) {
 static void pack_any_scale(void) {
     float x[SUPER];
     for (int p = 0; p < N_OF(packs); p++) {
+        float part = packs[p].type == DTYPE_Q2_K ? 0.6f : 0.2f;
         for (int e = -20; e <= 12; e++) {
             for (int round = 0; round < 4; round++) {
                 float top = 0;
@@ -174,7 +179,7 @@ static void pack_any_scale(void) {
                 float *y = round_trip(p, x, SUPER);
                 for (int i = 0; i < SUPER; i++) {
                     float off = fabsf(y[i] - x[i]);
-                    CHECK(off <= 0.2f * top + (is_iq4(packs[p].type) ? 0x1p-18f : 0x1p-19f), "%s: 2^%d: %g became %g",
+                    CHECK(off <= part * top + (is_iq4(packs[p].type) ? 0x1p-18f : 0x1p-19f), "%s: 2^%d: %g became %g",
                           dtype_name(packs[p].type), e, (double)x[i], (double)y[i]);
                 }
                 free(y);
@@ -208,12 +213,7 @@ static void pack_again(void) {
     float x[SUPER];
     for (int p = 0; p < N_OF(packs); p++) {
         bool iq4 = is_iq4(packs[p].type);
-        int most = packs[p].type == DTYPE_Q8_0 ? 127 : packs[p].type == DTYPE_Q6_K ? 31 : 7;
-        int least = packs[p].type == DTYPE_Q8_0 ? -127 : -most - 1;
-        if (iq4) {
-            least = -127;
-            most = 113;
-        }
+        int least = packs[p].least, most = packs[p].most;
         for (int i = 0; i < SUPER; i++) {
             x[i] = 0.125f * (float)(iq4 ? iq4_values[pick(16)] : least + pick(most - least + 1));
         }

@@ -339,14 +339,15 @@ void pack_q6_k(void *blocks, const float *x, int64_t n) {
     }
 }
 
-// x ~ scale q - minimum, minimum >= 0.
+// x ~ scale q - minimum.
 typedef struct {
     float scale, minimum;
     double error;
 } Fit;
 
-// The least-squares scale and minimum for given q; if the minimum would be negative, the scale with minimum 0.
-static Fit fit_line(const float *x, const int *q, int n) {
+// The least-squares scale and minimum for given q; if the minimum would be negative and may not be, the scale with
+// minimum 0.
+static Fit fit_line(const float *x, const int *q, int n, bool any_sign) {
     double sx = 0, sq = 0, sqq = 0, sxq = 0;
     for (int i = 0; i < n; i++) {
         sx += (double)x[i];
@@ -357,7 +358,7 @@ static Fit fit_line(const float *x, const int *q, int n) {
     double det = n * sqq - sq * sq, scale = det > 0 ? (n * sxq - sx * sq) / det : 0;
     if (!(scale > 0)) scale = 0;
     double minimum = (scale * sq - sx) / n;
-    if (minimum < 0) {
+    if (minimum < 0 && !any_sign) {
         minimum = 0;
         scale = sxq > 0 ? sxq / sqq : 0;
     }
@@ -369,8 +370,9 @@ static Fit fit_line(const float *x, const int *q, int n) {
     return f;
 }
 
-static Fit search_line(const float *x, int n, int hi) {
-    float low = 0, high = 0;
+// The line for codes from 0 to hi. Its minimum is at least 0 unless it may have any sign.
+static Fit search_line(const float *x, int n, int hi, bool any_sign) {
+    float low = any_sign ? x[0] : 0, high = low;
     for (int i = 0; i < n; i++) {
         low = fminf(low, x[i]);
         high = fmaxf(high, x[i]);
@@ -380,10 +382,90 @@ static Fit search_line(const float *x, int n, int hi) {
         float scale = (high - low) / ((float)hi + 0.1f * (float)t);
         int q[RANGE];
         for (int i = 0; i < n; i++) q[i] = steps(x[i] - low, scale, 0, hi);
-        Fit f = fit_line(x, q, n);
+        Fit f = fit_line(x, q, n, any_sign);
         if (f.error < best.error) best = f;
     }
     return best;
+}
+
+// Codes of a block of 32, x ~ d q + m, to nibbles and (not NULL) fifth bits.
+static void pack_line(const float *x, int hi, uint16_t *d, uint16_t *m, uint8_t *q, uint32_t *high) {
+    Fit f = search_line(x, BLOCK, hi, true);
+    *d = f16_scale(f.scale);
+    *m = f16_scale(-f.minimum);
+    uint32_t bits = 0;
+    for (int j = 0; j < BLOCK; j++) {
+        int code = steps(x[j] - f32_from_f16(*m), f32_from_f16(*d), 0, hi);
+        q[j % 16] = (uint8_t)((j < 16 ? 0 : q[j % 16]) | (code & 15) << j / 16 * 4);
+        bits |= (uint32_t)(code >> 4) << j;
+    }
+    if (high) *high = bits;
+}
+
+void pack_q4_1(void *blocks, const float *x, int64_t n) {
+    BlockQ4_1 *b = blocks;
+    for (BlockQ4_1 *end = b + n; b < end; b++, x += BLOCK) {
+        uint16_t d, m; // the block's own are not aligned
+        pack_line(x, 15, &d, &m, b->q, NULL);
+        b->d = d;
+        b->m = m;
+    }
+}
+
+void pack_q5_1(void *blocks, const float *x, int64_t n) {
+    BlockQ5_1 *b = blocks;
+    for (BlockQ5_1 *end = b + n; b < end; b++, x += BLOCK) {
+        uint16_t d, m;
+        uint32_t high;
+        pack_line(x, 31, &d, &m, b->q, &high);
+        b->d = d;
+        b->m = m;
+        b->high = high;
+    }
+}
+
+void pack_q5_0(void *blocks, const float *x, int64_t n) {
+    BlockQ5_0 *b = blocks;
+    for (BlockQ5_0 *end = b + n; b < end; b++, x += BLOCK) {
+        b->d = f16_scale(search_scale(x, BLOCK, -16, 15));
+        float d = f32_from_f16(b->d);
+        uint32_t high = 0;
+        for (int j = 0; j < 16; j++) {
+            int low = steps(x[j], d, -16, 15) + 16, top = steps(x[j + 16], d, -16, 15) + 16;
+            b->q[j] = (uint8_t)((low & 15) | (top & 15) << 4);
+            high |= (uint32_t)(low >> 4) << j | (uint32_t)(top >> 4) << (j + 16);
+        }
+        b->high = high;
+    }
+}
+
+// A super-block of lines: its scales' scales d and m, the groups' scales and minima, and the codes.
+typedef struct {
+    uint16_t d, m;
+    int scale[SUPER / GROUP], minimum[SUPER / GROUP];
+    uint8_t q[SUPER];
+} Lines;
+
+// Groups of `size` values, codes from 0 to hi, scales from 0 to hi_scale.
+static void fit_lines(Lines *l, const float *x, int size, int hi, int hi_scale) {
+    Fit fits[SUPER / GROUP];
+    float scale = 0, minimum = 0;
+    for (int g = 0; g < SUPER / size; g++) {
+        fits[g] = search_line(x + g * size, size, hi, false);
+        scale = fmaxf(scale, fits[g].scale);
+        minimum = fmaxf(minimum, fits[g].minimum);
+    }
+    l->d = f16_outward(scale / (float)hi_scale);
+    l->m = f16_outward(minimum / (float)hi_scale);
+    float d = f32_from_f16(l->d), m = f32_from_f16(l->m);
+    for (int g = 0; g < SUPER / size; g++) {
+        l->scale[g] = steps(fits[g].scale, d, 0, hi_scale);
+        l->minimum[g] = steps(fits[g].minimum, m, 0, hi_scale);
+    }
+    for (int i = 0; i < SUPER; i++) {
+        int g = i / size;
+        l->q[i] = (uint8_t)steps(x[i] + m * (float)l->minimum[g], d * (float)l->scale[g], 0, hi);
+    }
 }
 
 static void put_scale_q4_k(uint8_t *scales, int g, int scale, int minimum) {
@@ -400,23 +482,61 @@ static void put_scale_q4_k(uint8_t *scales, int g, int scale, int minimum) {
 void pack_q4_k(void *blocks, const float *x, int64_t n) {
     BlockQ4_K *b = blocks;
     for (BlockQ4_K *end = b + n; b < end; b++, x += SUPER) {
-        Fit fits[N_RANGES];
-        float scale = 0, minimum = 0;
-        for (int g = 0; g < N_RANGES; g++) {
-            fits[g] = search_line(x + g * RANGE, RANGE, 15);
-            scale = fmaxf(scale, fits[g].scale);
-            minimum = fmaxf(minimum, fits[g].minimum);
-        }
+        Lines l;
+        fit_lines(&l, x, RANGE, 15, 63);
         memset(b, 0, sizeof *b);
-        b->d = f16_outward(scale / 63);
-        b->m = f16_outward(minimum / 63);
-        float d = f32_from_f16(b->d), m = f32_from_f16(b->m);
-        for (int g = 0; g < N_RANGES; g++) {
-            int s = steps(fits[g].scale, d, 0, 63), min = steps(fits[g].minimum, m, 0, 63);
-            put_scale_q4_k(b->scales, g, s, min);
-            for (int j = 0; j < RANGE; j++) {
-                int q = steps(x[g * RANGE + j] + m * (float)min, d * (float)s, 0, 15);
-                b->q[g / 2 * RANGE + j] |= (uint8_t)(q << g % 2 * 4);
+        b->d = l.d;
+        b->m = l.m;
+        for (int g = 0; g < N_RANGES; g++) put_scale_q4_k(b->scales, g, l.scale[g], l.minimum[g]);
+        for (int i = 0; i < SUPER; i++) b->q[i / 64 * RANGE + i % RANGE] |= (uint8_t)(l.q[i] << i / RANGE % 2 * 4);
+    }
+}
+
+void pack_q5_k(void *blocks, const float *x, int64_t n) {
+    BlockQ5_K *b = blocks;
+    for (BlockQ5_K *end = b + n; b < end; b++, x += SUPER) {
+        Lines l;
+        fit_lines(&l, x, RANGE, 31, 63);
+        memset(b, 0, sizeof *b);
+        b->d = l.d;
+        b->m = l.m;
+        for (int g = 0; g < N_RANGES; g++) put_scale_q4_k(b->scales, g, l.scale[g], l.minimum[g]);
+        for (int i = 0; i < SUPER; i++) {
+            b->q[i / 64 * RANGE + i % RANGE] |= (uint8_t)((l.q[i] & 15) << i / RANGE % 2 * 4);
+            b->high[i % RANGE] |= (uint8_t)(l.q[i] >> 4 << i / RANGE);
+        }
+    }
+}
+
+void pack_q2_k(void *blocks, const float *x, int64_t n) {
+    BlockQ2_K *b = blocks;
+    for (BlockQ2_K *end = b + n; b < end; b++, x += SUPER) {
+        Lines l;
+        fit_lines(&l, x, GROUP, 3, 15);
+        memset(b, 0, sizeof *b);
+        b->d = l.d;
+        b->m = l.m;
+        for (int g = 0; g < SUPER / GROUP; g++) b->scales[g] = (uint8_t)(l.scale[g] | l.minimum[g] << 4);
+        for (int i = 0; i < SUPER; i++) b->q[i / 128 * RANGE + i % RANGE] |= (uint8_t)(l.q[i] << i % 128 / RANGE * 2);
+    }
+}
+
+void pack_q3_k(void *blocks, const float *x, int64_t n) {
+    BlockQ3_K *b = blocks;
+    for (BlockQ3_K *end = b + n; b < end; b++, x += SUPER) {
+        float scales[SUPER / GROUP];
+        for (int g = 0; g < SUPER / GROUP; g++) scales[g] = search_scale(x + g * GROUP, GROUP, -4, 3);
+        memset(b, 0, sizeof *b);
+        b->d = f16_outward(extreme(scales, SUPER / GROUP) / -32);
+        float d = f32_from_f16(b->d);
+        for (int g = 0; g < SUPER / GROUP; g++) {
+            int scale = steps(scales[g], d, -32, 31) + 32;
+            b->scales[g % 8] |= (uint8_t)((scale & 15) << g / 8 * 4);
+            b->scales[8 + g % 4] |= (uint8_t)(scale >> 4 << g / 4 * 2);
+            for (int i = g * GROUP; i < (g + 1) * GROUP; i++) {
+                int q = steps(x[i], d * (float)(scale - 32), -4, 3) + 4;
+                b->q[i / 128 * RANGE + i % RANGE] |= (uint8_t)((q & 3) << i % 128 / RANGE * 2);
+                b->high[i % RANGE] |= (uint8_t)(q >> 2 << i / RANGE);
             }
         }
     }

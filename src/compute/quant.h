@@ -182,7 +182,13 @@ void unpack_iq4_xs(float *y, const void *blocks, int64_t n);
 // F16 scales are clamped: tiny blocks become zeros.
 void pack_q8_0(void *blocks, const float *x, int64_t n);
 void pack_q4_0(void *blocks, const float *x, int64_t n);
+void pack_q4_1(void *blocks, const float *x, int64_t n);
+void pack_q5_0(void *blocks, const float *x, int64_t n);
+void pack_q5_1(void *blocks, const float *x, int64_t n);
+void pack_q2_k(void *blocks, const float *x, int64_t n);
+void pack_q3_k(void *blocks, const float *x, int64_t n);
 void pack_q4_k(void *blocks, const float *x, int64_t n);
+void pack_q5_k(void *blocks, const float *x, int64_t n);
 void pack_q6_k(void *blocks, const float *x, int64_t n);
 void pack_iq4_nl(void *blocks, const float *x, int64_t n);
 void pack_iq4_xs(void *blocks, const float *x, int64_t n);
