@@ -164,8 +164,9 @@ static void check_types(const Fixture *f, const FamilyLogits *before, const char
     static const struct {
         const char *name;
         double most; // NMSE of the logits
-    } types[] = {{"F32", 1e-10}, {"F16", 1e-5},  {"BF16", 1e-3}, {"Q8_0", 5e-3},
-                 {"Q4_0", 0.5},  {"Q4_K", 5e-3}, {"Q6_K", 5e-3}}; // rows are too short for the last two: Q8_0, F16
+    } types[] = {
+        {"F32", 1e-10}, {"F16", 1e-5},  {"BF16", 1e-3}, {"Q8_0", 5e-3},
+        {"Q4_0", 0.5},  {"Q4_K", 5e-2}, {"Q6_K", 5e-3}}; // rows are too short for the last two: Q5_0, Q8_0, F16
     const json_t *config = family_part(f, "config");
     bool routed = json_object_get(config, "num_experts") || json_object_get(config, "num_local_experts");
     static FamilyLogits after;
@@ -178,7 +179,7 @@ static void check_types(const Fixture *f, const FamilyLogits *before, const char
         CHECK(ok, "%s: %s", what, err);
         if (!ok) continue;
         double off = logits_error(&after, before, f);
-        double most = types[i].most + (routed && i ? 0.1 : 0); // a router that picks others costs more than rounding
+        double most = types[i].most + (routed && i ? 0.25 : 0); // a router that picks others costs more than rounding
         CHECK(off <= most, "%s: NMSE %.1e, expected at most %.1e", what, off, most);
         same_config(folder, out, what);
     }

@@ -76,7 +76,7 @@ static void check_memory(const json_t *o, const char *path, int n_ctx) {
 
 static void test_json(void) {
     TELLS(0, "", "", "synth", "tiny", "f32", IN_BIN);
-    TELLS(0, "", "", "quantize", IN_BIN, IN_GGUF, "Q4_0");
+    TELLS(0, "", "", "quantize", IN_BIN, IN_GGUF, "Q4_0", "--pure");
     const char *const paths[] = {IN_BIN, IN_GGUF};
     for (int i = 0; i < N_OF(paths); i++) {
         json_t *o = inspected(paths[i]);

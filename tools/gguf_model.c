@@ -192,10 +192,10 @@ void gguf_general_settings(GgufWriter *w, const Family *f, const char *name) {
     gguf_text(w, "general.name", name);
 }
 
-void gguf_type_settings(GgufWriter *w, DType type) {
+void gguf_type_settings(GgufWriter *w, GgufMix mix) {
     enum { VERSION = 2 }; // of the block formats
     gguf_u32(w, "general.quantization_version", VERSION);
-    gguf_u32(w, "general.file_type", gguf_file_type(type));
+    gguf_u32(w, "general.file_type", gguf_file_type(mix));
 }
 
 int64_t rows_at(const Rows *r, int64_t i) {
@@ -209,7 +209,8 @@ typedef struct {
     GgufWriter *w;
     const Family *f;
     const Decoder *d;
-    DType wanted;
+    GgufMix mix;
+    MixModel model;
     TypeCount *count;
     int layer; // -1: not of a layer
     Part *parts;
@@ -241,7 +242,6 @@ static void add(List *l, const char *part, const char *suffix, Part p) {
     if (l->layer < 0) snprintf(p.name, sizeof p.name, "%s%s", part, suffix);
     else snprintf(p.name, sizeof p.name, "blk.%d.%s%s", l->layer, part, suffix);
     gguf_tensor(l->w, p.name, &p.as);
-    if (p.matrix) gguf_type_count(l->count, l->wanted, p.as.dtype);
     arrput(l->parts, p);
 }
 
@@ -268,8 +268,9 @@ static void add_dim_norm(List *l, const char *part, const Norm *norm) {
 }
 
 static void add_matrix(List *l, Matrix m) {
-    DType from = m.slices[0].dense->w.dtype, dtype = gguf_type_fit(l->wanted, from, m.cols);
-    Part weight = {.as = {.dtype = m.exact ? DTYPE_F32 : dtype}, .matrix = !m.exact}, bias = {.as.dtype = DTYPE_F32};
+    MixMatrix matrix = {family_gguf_part(l->f, m.part), l->layer, m.slices[0].dense->w.dtype, m.cols};
+    DType dtype = m.exact ? DTYPE_F32 : gguf_mix_type(l->mix, &l->model, &matrix, l->count);
+    Part weight = {.as = {.dtype = dtype}, .matrix = !m.exact}, bias = {.as.dtype = DTYPE_F32};
     int64_t n = 0;
     for (int i = 0; i < m.n; i++) {
         Rows rows = m.slices[i].rows;
@@ -451,9 +452,11 @@ static void add_table(List *l, const char *part, const Tensor *t) {
     add_dense(l, part, slice(&table, decoder_config(l->d)->vocab_size), decoder_config(l->d)->dim, false);
 }
 
-Part *gguf_model_parts(GgufWriter *w, const Family *f, const Decoder *d, DType wanted, TypeCount *count) {
+Part *gguf_model_parts(GgufWriter *w, const Family *f, const Decoder *d, GgufMix mix, TypeCount *count) {
     const Config *c = decoder_config(d);
-    List l = {.w = w, .f = f, .d = d, .wanted = wanted, .count = count, .layer = -1};
+    const LayerKind *k = &c->kinds[0];
+    List l = {.w = w, .f = f, .d = d, .mix = mix, .count = count, .layer = -1};
+    l.model = (MixModel){c->n_layers, c->n_experts, k->n_kv_heads ? k->n_heads / k->n_kv_heads : 1, c->tied};
     add_table(&l, "token_embd", d->embedding.table);
     if (c->learned_positions) {
         Dense table = {.w = {.n_dims = 2, .shape = {c->max_seq_len, c->dim}, .data = d->embedding.positions}};

@@ -32,7 +32,7 @@ const Family *gguf_model_family(const Model *m);
 const char *gguf_model_unsupported(const Family *f, const Config *c);
 void gguf_model_settings(GgufWriter *w, const Family *f, const Decoder *d);
 void gguf_general_settings(GgufWriter *w, const Family *f, const char *name);
-void gguf_type_settings(GgufWriter *w, DType type); // general.file_type, general.quantization_version
+void gguf_type_settings(GgufWriter *w, GgufMix mix); // general.file_type, general.quantization_version
 // All tensors, an stb_ds array in the order of a forward pass; also added to the writer and counted.
-Part *gguf_model_parts(GgufWriter *w, const Family *f, const Decoder *d, DType wanted, TypeCount *count);
+Part *gguf_model_parts(GgufWriter *w, const Family *f, const Decoder *d, GgufMix mix, TypeCount *count);
 void gguf_parts_free(Part *parts);

@@ -7,56 +7,186 @@
 #include <string.h>
 #include <strings.h>
 
+// ---- mixes
+
+// The layers of a rule.
+typedef enum {
+    NOWHERE,
+    EVERYWHERE,
+    FIRST_2,
+    FIRST_4,
+    FIRST_16TH,
+    FIRST_8TH,
+    MORE_BITS,    // the first and the last eighth, and every third between
+    MANY_QUERIES, // every layer of a model with four heads of queries or more to a head of keys
+} Where;
+
+typedef struct {
+    Where where;
+    DType type;
+} Rule;
+
+enum { MAX_RULES = 2 };
+
+// The first rule that holds says the type, else it is `base`. The output matrix becomes Q6_K, unless base is Q8_0.
+// values: of attention, fused projections too; down: the last matrix of a feed-forward network or of its experts; out:
+// the output of attention.
+typedef struct MixRules {
+    const char *name, *alias;
+    DType base;
+    uint32_t file_type;
+    Rule values[MAX_RULES], down[MAX_RULES], out;
+    bool eight_out; // with eight experts, `out` is Q5_K
+} MixRules;
+
+static const MixRules mixes[] = {
+    {.name = "Q8_0", .base = DTYPE_Q8_0, .file_type = 7},
+    {.name = "Q4_0", .base = DTYPE_Q4_0, .file_type = 2},
+    {.name = "Q4_1", .base = DTYPE_Q4_1, .file_type = 3},
+    {.name = "Q5_0", .base = DTYPE_Q5_0, .file_type = 8},
+    {.name = "Q5_1", .base = DTYPE_Q5_1, .file_type = 9},
+    {"IQ4_NL", NULL, DTYPE_IQ4_NL, 25, .values = {{MANY_QUERIES, DTYPE_Q5_K}}, .down = {{FIRST_8TH, DTYPE_Q5_K}},
+     .eight_out = true},
+    {"IQ4_XS", NULL, DTYPE_IQ4_XS, 30, .values = {{MANY_QUERIES, DTYPE_Q5_K}}, .down = {{FIRST_8TH, DTYPE_Q5_K}},
+     .eight_out = true},
+    {"Q2_K", NULL, DTYPE_Q2_K, 10, .values = {{MANY_QUERIES, DTYPE_Q4_K}, {EVERYWHERE, DTYPE_Q3_K}},
+     .down = {{EVERYWHERE, DTYPE_Q3_K}}, .out = {EVERYWHERE, DTYPE_Q3_K}, .eight_out = true},
+    {.name = "Q3_K_S", .base = DTYPE_Q3_K, .file_type = 11, .eight_out = true},
+    {"Q3_K_M", "Q3_K", DTYPE_Q3_K, 12, .values = {{FIRST_2, DTYPE_Q5_K}, {EVERYWHERE, DTYPE_Q4_K}},
+     .down = {{FIRST_16TH, DTYPE_Q5_K}, {EVERYWHERE, DTYPE_Q4_K}}, .out = {EVERYWHERE, DTYPE_Q4_K}, .eight_out = true},
+    {"Q3_K_L", NULL, DTYPE_Q3_K, 13, .values = {{EVERYWHERE, DTYPE_Q5_K}}, .down = {{EVERYWHERE, DTYPE_Q5_K}},
+     .out = {EVERYWHERE, DTYPE_Q5_K}},
+    {"Q4_K_S", NULL, DTYPE_Q4_K, 14, .values = {{FIRST_4, DTYPE_Q5_K}}, .down = {{FIRST_8TH, DTYPE_Q5_K}},
+     .eight_out = true},
+    {"Q4_K_M", "Q4_K", DTYPE_Q4_K, 15, .values = {{MORE_BITS, DTYPE_Q6_K}}, .down = {{MORE_BITS, DTYPE_Q6_K}},
+     .eight_out = true},
+    {.name = "Q5_K_S", .base = DTYPE_Q5_K, .file_type = 16},
+    {"Q5_K_M", "Q5_K", DTYPE_Q5_K, 17, .values = {{MORE_BITS, DTYPE_Q6_K}}, .down = {{MORE_BITS, DTYPE_Q6_K}}},
+    {.name = "Q6_K", .base = DTYPE_Q6_K, .file_type = 18},
+    {.name = "F32", .base = DTYPE_F32, .file_type = 0},
+    {.name = "F16", .base = DTYPE_F16, .file_type = 1},
+    {.name = "BF16", .base = DTYPE_BF16, .file_type = 32},
+};
+
+enum { N_MIXES = sizeof mixes / sizeof *mixes, MANY = 4, EIGHT = 8, LAYERS_OF_70B = 80 };
+
+GgufMix gguf_mix_named(const char *name, bool pure) {
+    for (int i = 0; i < N_MIXES; i++) {
+        bool alias = mixes[i].alias && !strcasecmp(name, mixes[i].alias);
+        if (alias || !strcasecmp(name, mixes[i].name)) return (GgufMix){&mixes[i], pure};
+    }
+    return (GgufMix){0};
+}
+
+const char *gguf_mix_name(GgufMix mix) {
+    return mix.rules->name;
+}
+
+uint32_t gguf_file_type(GgufMix mix) {
+    return mix.rules->file_type;
+}
+
+static bool holds(Where where, const MixModel *m, int layer) {
+    int n = m->n_layers;
+    switch (where) {
+    case EVERYWHERE: return true;
+    case FIRST_2: return layer < 2;
+    case FIRST_4: return layer < 4;
+    case FIRST_16TH: return layer < n / 16;
+    case FIRST_8TH: return layer < n / 8;
+    case MORE_BITS: return layer < n / 8 || layer >= 7 * n / 8 || (layer - n / 8) % 3 == 2;
+    case MANY_QUERIES: return m->n_queries >= MANY;
+    default: return false;
+    }
+}
+
+static DType by_rules(const Rule *rules, int n, DType base, const MixModel *m, int layer) {
+    for (int i = 0; i < n; i++) {
+        if (holds(rules[i].where, m, layer)) return rules[i].type;
+    }
+    return base;
+}
+
+static DType type_of_values(const MixRules *mix, const MixModel *m, int layer) {
+    DType type = by_rules(mix->values, MAX_RULES, mix->base, m, layer);
+    bool small = m->n_layers == LAYERS_OF_70B && m->n_queries > 1; // beside the other matrices of these models
+    if (m->n_experts == EIGHT) return DTYPE_Q8_0;
+    return small && (type == DTYPE_Q3_K || type == DTYPE_Q4_K) ? DTYPE_Q5_K : type;
+}
+
+static bool divides(DType type, int64_t cols) {
+    return cols % dtype_info(type)->block == 0;
+}
+
+static DType type_of_output(const MixRules *mix, int64_t cols) {
+    return mix->base == DTYPE_Q8_0 || !divides(mix->base, cols) ? DTYPE_Q8_0 : DTYPE_Q6_K;
+}
+
+// What the mix says of a matrix, of rows of any size.
+static DType type_in_mix(const MixRules *mix, const MixModel *m, const MixMatrix *x) {
+    const char *part = x->part;
+    if (dtype_info(mix->base)->block == 1) return mix->base;
+    if (!strcmp(part, m->tied ? "token_embd" : "output")) return type_of_output(mix, x->cols);
+    if (!strcmp(part, "attn_v") || !strcmp(part, "attn_qkv")) return type_of_values(mix, m, x->layer);
+    if (!strcmp(part, "attn_k")) return m->n_experts == EIGHT ? DTYPE_Q8_0 : mix->base;
+    if (!strncmp(part, "ffn_down", 8)) return by_rules(mix->down, MAX_RULES, mix->base, m, x->layer);
+    if (strcmp(part, "attn_output") != 0) return mix->base;
+    if (m->n_experts == EIGHT) return mix->eight_out ? DTYPE_Q5_K : mix->base;
+    return by_rules(&mix->out, 1, mix->base, m, x->layer);
+}
+
+// A type of blocks of 32 for rows that blocks of 256 do not divide, then F16.
+static DType fallback(DType type, int64_t cols) {
+    static const struct {
+        DType type, small;
+    } list[] = {{DTYPE_Q2_K, DTYPE_Q4_0}, {DTYPE_Q3_K, DTYPE_Q4_0}, {DTYPE_Q4_K, DTYPE_Q5_0},
+                {DTYPE_Q5_K, DTYPE_Q5_1}, {DTYPE_Q6_K, DTYPE_Q8_0}, {DTYPE_IQ4_XS, DTYPE_IQ4_NL}};
+    for (size_t i = 0; i < sizeof list / sizeof *list && !divides(type, cols); i++) {
+        if (type == list[i].type) type = list[i].small;
+    }
+    return divides(type, cols) ? type : DTYPE_F16;
+}
+
+DType gguf_mix_type(GgufMix mix, const MixModel *m, const MixMatrix *x, TypeCount *count) {
+    bool mxfp4 = x->from == DTYPE_MXFP4 || x->from == DTYPE_MXFP4_SPLIT;
+    DType base = mix.rules->base, wanted = mix.pure ? base : type_in_mix(mix.rules, m, x);
+    DType type = fallback(wanted, x->cols);
+    if (mxfp4 && dtype_info(base)->block > 1) type = DTYPE_MXFP4;
+    count->n_matrices++;
+    count->n_other[type] += type != wanted;
+    return type;
+}
+
+void gguf_type_note(const TypeCount *c, GgufMix mix) {
+    int n = 0, n_mxfp4 = c->n_other[DTYPE_MXFP4];
+    char list[200] = "";
+    size_t at = 0;
+    for (DType d = 0; d < N_DTYPES; d++) {
+        if (!c->n_other[d] || d == DTYPE_MXFP4) continue;
+        at += (size_t)snprintf(list + at, sizeof list - at, "%s%d %s", n ? ", " : "", c->n_other[d], dtype_name(d));
+        n += c->n_other[d];
+    }
+    if (n) {
+        fprintf(stderr, "note: %s: blocks do not divide the rows of %d of %d matrices, which became: %s\n",
+                mix.rules->name, n, c->n_matrices, list);
+    }
+    if (n_mxfp4) {
+        fprintf(stderr, "note: %s: %d of %d matrices are MXFP4 already and were copied\n", mix.rules->name, n_mxfp4,
+                c->n_matrices);
+    }
+}
+
+// ---- rows
+
 static const struct {
     DType dtype;
-    uint32_t file_type;
-    void (*pack)(void *blocks, const float *x, int64_t n); // NULL: floats
-} kinds[] = {{DTYPE_F32, 0, NULL},           {DTYPE_F16, 1, NULL},
-             {DTYPE_BF16, 32, NULL},         {DTYPE_Q8_0, 7, pack_q8_0},
-             {DTYPE_Q4_0, 2, pack_q4_0},     {DTYPE_Q4_K, 14, pack_q4_k},
-             {DTYPE_Q6_K, 18, pack_q6_k},    {DTYPE_IQ4_NL, 25, pack_iq4_nl},
-             {DTYPE_IQ4_XS, 30, pack_iq4_xs}};
+    void (*pack)(void *blocks, const float *x, int64_t n);
+} packs[] = {{DTYPE_Q8_0, pack_q8_0}, {DTYPE_Q4_0, pack_q4_0},     {DTYPE_Q4_1, pack_q4_1},
+             {DTYPE_Q5_0, pack_q5_0}, {DTYPE_Q5_1, pack_q5_1},     {DTYPE_Q2_K, pack_q2_k},
+             {DTYPE_Q3_K, pack_q3_k}, {DTYPE_Q4_K, pack_q4_k},     {DTYPE_Q5_K, pack_q5_k},
+             {DTYPE_Q6_K, pack_q6_k}, {DTYPE_IQ4_NL, pack_iq4_nl}, {DTYPE_IQ4_XS, pack_iq4_xs}};
 
-enum { N_KINDS = sizeof kinds / sizeof *kinds };
-
-DType gguf_type_named(const char *name) {
-    for (int i = 0; i < N_KINDS; i++) {
-        if (!strcasecmp(name, dtype_name(kinds[i].dtype))) return kinds[i].dtype;
-    }
-    return DTYPE_OTHER;
-}
-
-uint32_t gguf_file_type(DType type) {
-    int i = 0;
-    while (kinds[i].dtype != type) i++;
-    return kinds[i].file_type;
-}
-
-DType gguf_type_fit(DType wanted, DType from, int64_t cols) {
-    bool blocks = dtype_info(wanted)->block > 1;
-    if (blocks && (from == DTYPE_MXFP4 || from == DTYPE_MXFP4_SPLIT)) return DTYPE_MXFP4;
-    if (cols % dtype_info(wanted)->block == 0) return wanted;
-    return cols % BLOCK ? DTYPE_F16 : DTYPE_Q8_0;
-}
-
-void gguf_type_count(TypeCount *c, DType wanted, DType got) {
-    c->n_matrices++;
-    c->n_q8_0 += got != wanted && got == DTYPE_Q8_0;
-    c->n_f16 += got != wanted && got == DTYPE_F16;
-    c->n_mxfp4 += got == DTYPE_MXFP4;
-}
-
-void gguf_type_note(const TypeCount *c, DType wanted) {
-    int n = c->n_q8_0 + c->n_f16;
-    if (n) {
-        fprintf(stderr, "note: %s: blocks of %d do not divide the rows of %d of %d matrices: %d are Q8_0, %d F16\n",
-                dtype_name(wanted), dtype_info(wanted)->block, n, c->n_matrices, c->n_q8_0, c->n_f16);
-    }
-    if (c->n_mxfp4) {
-        fprintf(stderr, "note: %s: %d of %d matrices are MXFP4 already and were copied\n", dtype_name(wanted),
-                c->n_mxfp4, c->n_matrices);
-    }
-}
+enum { N_PACKS = sizeof packs / sizeof *packs };
 
 size_t dtype_row_bytes(DType d, int64_t cols) {
     return (size_t)(cols / dtype_info(d)->block * dtype_info(d)->block_bytes);
@@ -70,8 +200,8 @@ void values_pack(DType d, void *to, const float *x, int64_t n) {
     } else if (d == DTYPE_BF16) {
         for (int64_t i = 0; i < n; i++) half[i] = bf16_from_f32(x[i]);
     } else {
-        for (int i = 0; i < N_KINDS; i++) {
-            if (kinds[i].dtype == d) kinds[i].pack(to, x, n / dtype_info(d)->block);
+        for (int i = 0; i < N_PACKS; i++) {
+            if (packs[i].dtype == d) packs[i].pack(to, x, n / dtype_info(d)->block);
         }
     }
 }

@@ -24,8 +24,8 @@ enum { CHUNK = 1 << 20, BAR = 30 }; // values written at a time; width of the pr
 
 typedef struct {
     const char *in, *out, *tokenizer;
-    DType type;
-    bool no_vocab;
+    GgufMix mix;
+    bool pure, no_vocab;
     int n_threads;
 } Options;
 
@@ -51,21 +51,24 @@ static Options parse(int argc, char **argv) {
     const Flag flags[] = {
         {"-z --tokenizer", "FILE", "use another tokenizer: a .gguf, a folder, tokenizer.bin or .json",
          TAKES_STRING(&o.tokenizer)},
+        {"--pure", NULL, "every matrix of one type", SETS(&o.pure)},
         {"--no-vocab", NULL, "omit the vocabulary", SETS(&o.no_vocab)},
         THREADS_FLAG(&o.n_threads),
     };
     const Program program = {
         "build/quantize", "IN OUT.gguf TYPE [options]",
         "  IN:   a model: a Hugging Face folder or .safetensors, .gguf of any type, or llama2.c's .bin\n"
-        "  TYPE: of the matrices: F32, F16, BF16, Q8_0, Q4_0, Q4_K or Q6_K; norms and biases are F32\n",
+        "  TYPE: of the matrices: " GGUF_PLAIN_TYPES ",\n"
+        "        " GGUF_SIZED_TYPES ", as llama.cpp\n"
+        "        means them: some matrices get more bits; norms and biases are F32\n",
         flags, sizeof flags / sizeof *flags};
     const char *names[3];
     cli_exactly(&program, argc, argv, names, 3);
     if (o.tokenizer && o.no_vocab) die(2, "-z and --no-vocab: expected one, found both");
     o.in = names[0];
     o.out = names[1];
-    o.type = gguf_type_named(names[2]);
-    if (o.type == DTYPE_OTHER) die(2, "%s: expected " GGUF_TYPES, names[2]);
+    o.mix = gguf_mix_named(names[2], o.pure);
+    if (!o.mix.rules) die(2, "%s: expected " GGUF_TYPES, names[2]);
     return o;
 }
 
@@ -238,7 +241,7 @@ static void put_settings(GgufWriter *w, const Options *o, const Model *m, const 
         gguf_model_settings(w, f, d);
         put_tokenizer(w, o, m, tokenizer);
     }
-    gguf_type_settings(w, o->type);
+    gguf_type_settings(w, o->mix);
 }
 
 static void convert_all(GgufWriter *w, ThreadPool *pool, const Part *parts, ErrorStats *a) {
@@ -251,7 +254,7 @@ static void print_report(const Options *o, const ErrorStats *a, uint64_t in, uin
     fprintf(
         stderr,
         "%s: %s | %llu -> %llu bytes (%.2f bits a weight) | NMSE %.3g, worst %.3g in %s | %.2f s, %.1f M values/s\n",
-        o->out, dtype_name(o->type), (unsigned long long)in, (unsigned long long)out,
+        o->out, gguf_mix_name(o->mix), (unsigned long long)in, (unsigned long long)out,
         8 * (double)out / (double)a->n_total, a->power > 0 ? a->error / a->power : 0, a->worst, a->worst_name, time,
         (double)a->n_total * 1e-6 / time);
 }
@@ -272,10 +275,10 @@ int main(int argc, char **argv) {
     check_out(&o, &w, &m, &tokenizer);
     ThreadPool *pool = threads_start(o.n_threads ? o.n_threads : cpu_count(), err, sizeof err);
     if (!pool) die(1, "%s", err);
-    Part *parts = gguf_model_parts(&w, gguf_model_family(&m), &d, o.type, &count);
+    Part *parts = gguf_model_parts(&w, gguf_model_family(&m), &d, o.mix, &count);
     convert_all(&w, pool, parts, &a);
     uint64_t out = gguf_finish(&w);
-    gguf_type_note(&count, o.type);
+    gguf_type_note(&count, o.mix);
     print_report(&o, &a, weights_file_bytes(&m.weights), out, seconds() - start);
     gguf_parts_free(parts);
     threads_stop(pool);

@@ -335,27 +335,33 @@ static Decoder decoder_without_weights(const Shape *s, const Family *f) {
     return d;
 }
 
-static void write_gguf(const Shape *s, const Family *f, DType type, const char *path) {
+static void write_gguf(const Shape *s, const Family *f, GgufMix mix, const char *path) {
     Decoder d = decoder_without_weights(s, f);
     GgufWriter w = gguf_writer(path);
     TypeCount count = {0};
     uint64_t n_params = 0;
     gguf_general_settings(&w, f, s->name);
     gguf_model_settings(&w, f, &d);
-    gguf_type_settings(&w, type);
+    gguf_type_settings(&w, mix);
     put_vocab(&w, s);
-    Part *parts = gguf_model_parts(&w, f, &d, type, &count);
+    Part *parts = gguf_model_parts(&w, f, &d, mix, &count);
     gguf_begin(&w);
     for (ptrdiff_t i = 0; i < arrlen(parts); i++) {
         put_part(&w, &parts[i]);
         n_params += (uint64_t)tensor_count(&parts[i].as);
     }
     uint64_t bytes = gguf_finish(&w);
-    gguf_type_note(&count, type);
+    gguf_type_note(&count, mix);
     fprintf(stderr, "%s: %.1f M parameters, %.1f MiB\n", path, (double)n_params * 1e-6, (double)bytes / 0x1p20);
     gguf_parts_free(parts);
     layers_free(&d.stack);
     decoder_free(&d);
+}
+
+// Q4_K_M and the like; other names stand for one type of every matrix.
+static bool names_mix(const char *type) {
+    const char *end = strrchr(type, '_');
+    return end && strlen(end) == 2 && strchr("SMLsml", end[1]);
 }
 
 static Shape find_shape(const char *name) {
@@ -381,7 +387,9 @@ int main(int argc, char **argv) {
         "         smollm3-3b | olmo2-1b | starcoder2-3b | gpt2 | pythia-160m |\n"
         "         mixtral-tiny | qwen3-moe-tiny | gpt-oss-tiny (the structure of the large ones, small)\n"
         "  TYPE:  of a .bin, for llama shapes: f32 (llama2.c v0) or int8 (llama2.c v2);\n"
-        "         of a .gguf: F32, F16, BF16, Q8_0, Q4_0, Q4_K or Q6_K\n"
+        "         of a .gguf: " GGUF_PLAIN_TYPES ",\n"
+        "         " GGUF_SIZED_TYPES ";\n"
+        "         every matrix has it unless it ends in _S, _M or _L\n"
         "  With OUT.bin, OUT.tokenizer.bin is written too; a .gguf contains its vocabulary.\n",
         flags, sizeof flags / sizeof *flags};
     const char *names[3];
@@ -393,9 +401,9 @@ int main(int argc, char **argv) {
     if (vocab_size) s.vocab_size = vocab_size;
     out.rng = 0x9E3779B97F4A7C15u;
     if (dot && !strcmp(dot, ".gguf")) {
-        DType dtype = gguf_type_named(type);
-        if (dtype == DTYPE_OTHER) die(2, "%s: expected for a .gguf " GGUF_TYPES, type);
-        write_gguf(&s, family_of_arch(arch, strlen(arch)), dtype, path);
+        GgufMix mix = gguf_mix_named(type, !names_mix(type));
+        if (!mix.rules) die(2, "%s: expected for a .gguf " GGUF_TYPES, type);
+        write_gguf(&s, family_of_arch(arch, strlen(arch)), mix, path);
         return 0;
     }
     bool int8 = !strcmp(type, "int8");
