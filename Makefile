@@ -1,6 +1,6 @@
 # Tessera. `make` builds ./run and build/*; `make demo` and `make test` are all a new machine needs.
 #
-# One build runs on every x86-64: only kernels/<rung>.c gets instruction-set flags, and cpu.c chooses at start.
+# One build runs on every x86-64: only kernels/<level>.c gets instruction-set flags, and cpu.c chooses at start.
 # CONFIG names a build: release (default), san (address + undefined), tsan, fuzz, arm64.
 
 CONFIG ?= release
@@ -35,8 +35,8 @@ ifeq ($(CONFIG),arm64)
 endif
 
 MACHINE := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
-RUNGS_x86_64 := avx2 avx512 avx512bf16 amx
-RUNGS_aarch64 := neon neon_dot neon_bf16
+LEVELS_x86_64 := avx2 avx512 avx512bf16 amx
+LEVELS_aarch64 := neon neon_dot neon_bf16
 FLAGS_avx2 := -mavx2 -mfma -mf16c
 FLAGS_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c -mprefer-vector-width=512
 FLAGS_avx512bf16 := $(FLAGS_avx512) -mavx512bf16
@@ -49,7 +49,7 @@ FLAGS_picture := -fwrapv -fno-sanitize=nonnull-attribute,shift # stb's JPEG code
 FLAGS_check_encdec := -fno-tree-vectorize # gcc 12 for aarch64 crashes on one of its loops; the same below
 FLAGS_check_kernels := -fno-tree-vectorize
 FLAGS_tiles := $(FLAGS_avx512bf16)
-TILES_x86_64 := tests/tiles.c # the amx rung over tile operations in C
+TILES_x86_64 := tests/tiles.c # the amx level over tile operations in C
 
 # ---- rooms: each file sees the headers of the rooms that its own may use, and no others
 
@@ -65,7 +65,7 @@ room = $(firstword $(filter base text compute model formats engine run,$(word 2,
 includes = $(addprefix -I,$(SEES_$(call room,$1)))
 
 LIB_SRC := $(filter-out src/compute/kernels/%,$(wildcard $(foreach r,base text compute model model/mixers formats engine,src/$r/*.c))) \
-  $(patsubst %,src/compute/kernels/%.c,kernels scalar $(RUNGS_$(MACHINE)))
+  $(patsubst %,src/compute/kernels/%.c,kernels scalar $(LEVELS_$(MACHINE)))
 RUN_SRC := $(wildcard src/run/*.c)
 # Programs of several files: tools/NAME/NAME.c is the program, its neighbours are parts that the checks use too.
 SUITES := encdec vit
@@ -187,9 +187,9 @@ test: deps test-data
 	@$(MAKE) --no-print-directory all checks
 	@tests/run_checks.sh $(CHECKS) tests/check_rooms.sh tests/check_readme.sh
 
-# Checks that start no thread, neither their own nor a program's, are nothing for tsan; nor are more rungs than one.
+# Checks that start no thread, neither their own nor a program's, are nothing for tsan; nor are more levels than one.
 ALONE_tsan := bad kernels load picture quant rope safetensors settings tokenizer tokenizer_kinds tokenizer_steps words
-ENV_tsan := TESSERA_TEST_BEST_RUNG=1
+ENV_tsan := TESSERA_TEST_BEST_LEVEL=1
 san tsan: deps test-data
 	@$(MAKE) --no-print-directory CONFIG=$@ all checks
 	@TESSERA_BUILD=build/$@ TESSERA_TEST_QUICK=1 $(ENV_$@) tests/run_checks.sh \

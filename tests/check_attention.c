@@ -2,7 +2,7 @@
 //
 // A product of masks x n_q x n_keys; for each the case takes the shape, the stored type, the data and the poison
 // that have met the others least (pairs are what is covered, not the full product). Each runs at 1, 2, 3 and 7
-// threads, which must agree to the bit. All of it in a child process for every rung.
+// threads, which must agree to the bit. All of it in a child process for every level.
 //
 // Tolerance. The reference uses K and V as the cache rounds them, so what is left is fp32 arithmetic. A score s
 // with error e moves a weighted mean of values by at most 2 e max|V|, and e is a few eps * scale * sum |q_i k_i|:
@@ -484,7 +484,7 @@ static int newness(const int *at) {
     return sum;
 }
 
-// The multiply-adds of one run that a case may cost: the scalar rung is slow, and so are emulators.
+// The multiply-adds of one run that a case may cost: the scalar level is slow, and so are emulators.
 static int64_t work_allowed(void) {
     int64_t most = cpu_level() == LEVEL_SCALAR ? 20000000 : 150000000;
     return quick() || SANITIZED ? most / 25 : most;
@@ -548,7 +548,7 @@ static void product_child(void) {
 }
 
 static void product(void) {
-    at_every_rung(product_child);
+    at_every_level(product_child);
 }
 
 // ---- few queries over many keys (the span is split), many queries of many heads
@@ -581,7 +581,7 @@ static void long_spans_child(void) {
 }
 
 static void long_spans(void) {
-    at_every_rung(long_spans_child);
+    at_every_level(long_spans_child);
 }
 
 // ---- the last keys, with NaN behind them, over few rows and more than meet a tile at a time
@@ -615,7 +615,7 @@ static void last_keys_child(void) {
 }
 
 static void last_keys(void) {
-    at_every_rung(last_keys_child);
+    at_every_level(last_keys_child);
 }
 
 // ---- places where nothing is visible, and no keys at all
@@ -644,7 +644,7 @@ static void nothing_visible_child(void) {
 }
 
 static void nothing_visible(void) {
-    at_every_rung(nothing_visible_child);
+    at_every_level(nothing_visible_child);
 }
 
 // ---- a cache whose window lets blocks go, filled the way a session fills it
@@ -744,7 +744,7 @@ static void evicted_child(void) {
 }
 
 static void evicted_blocks(void) {
-    at_every_rung(evicted_child);
+    at_every_level(evicted_child);
 }
 
 // ---- scratch memory
@@ -795,7 +795,7 @@ static void scratch_child(void) {
 }
 
 static void scratch(void) {
-    at_every_rung(scratch_child);
+    at_every_level(scratch_child);
 }
 
 // ---- the probabilities themselves
@@ -897,7 +897,7 @@ static void probabilities_child(void) {
 }
 
 static void probabilities(void) {
-    at_every_rung(probabilities_child);
+    at_every_level(probabilities_child);
 }
 
 // ---- several problems in one region
@@ -1030,7 +1030,7 @@ static void lists_child(void) {
 }
 
 static void lists(void) {
-    at_every_rung(lists_child);
+    at_every_level(lists_child);
 }
 
 int main(void) {

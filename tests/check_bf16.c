@@ -33,12 +33,12 @@ static const char *model_path(const Model *m) {
 }
 
 typedef struct {
-    CpuLevel rung;
+    CpuLevel level;
     const char *kv;
 } Way;
 
 static json_t *score(const char *model, Way way, const char *flag) {
-    setenv("TESSERA_CPU", cpu_level_name(way.rung), 1);
+    setenv("TESSERA_CPU", cpu_level_name(way.level), 1);
     return told(
         CALL("perplexity", model, "-f", TEXT, "-c", "256", "-t", "2", "--kv", way.kv, "-o", "json", flag, BASE));
 }
@@ -52,13 +52,13 @@ static void compare(const Model *m, Way base, Way way, double kl, double share) 
     json_t *o = score(model, way, "--kl");
     double found = number(o, "kl"), ratio = number(o, "ppl_ratio");
     printf("    %-27s %-4s KV %-4s %10s: KL %.1e nats, at most %.1e; PPL %.5g, x %.5f; same top %.2f %%\n", name,
-           m->type ? m->type : "", way.kv, cpu_level_name(way.rung), found, number(o, "kl_max"), number(o, "ppl"),
+           m->type ? m->type : "", way.kv, cpu_level_name(way.level), found, number(o, "kl_max"), number(o, "ppl"),
            ratio, 100 * number(o, "same_top"));
     CHECK(found <= kl, "%s %s, KV %s at %s: KL %.2g, expected at most %.1g", name, m->type ? m->type : "", way.kv,
-          cpu_level_name(way.rung), found, kl);
+          cpu_level_name(way.level), found, kl);
     if (quick()) share *= is_emulated() ? 6 : 3; // of fewer tokens it tells less
     CHECK(fabs(ratio - 1) <= share, "%s %s, KV %s at %s: perplexity x %.5f", name, m->type ? m->type : "", way.kv,
-          cpu_level_name(way.rung), ratio);
+          cpu_level_name(way.level), ratio);
     json_decref(o);
     if (*before) setenv("TESSERA_CPU", before, 1);
     else unsetenv("TESSERA_CPU");
@@ -82,25 +82,25 @@ static const struct {
     {{STORIES260K, NULL}, "bf16", 3e-8, 1e-6}, // F32: none of its products is of bfloat16
 };
 
-static void at_rung(CpuLevel rung) {
+static void at_level(CpuLevel level) {
     for (int i = 0; i < N_OF(products); i++) {
         struct stat st;
         if (stat(products[i].model.path, &st)) continue;
-        Way base = {below_bf16(rung), products[i].kv}, way = {rung, products[i].kv};
+        Way base = {below_bf16(level), products[i].kv}, way = {level, products[i].kv};
         compare(&products[i].model, base, way, products[i].kl, products[i].share);
     }
 }
 
-static bool is_left_out(CpuLevel rung) { // from outside
+static bool is_left_out(CpuLevel level) { // from outside
     const char *only = getenv("TESSERA_CPU");
-    return only && *only && strcmp(only, cpu_level_name(rung)) != 0;
+    return only && *only && strcmp(only, cpu_level_name(level)) != 0;
 }
 
 static void products_of_bf16(void) {
-    int best = in_child(best_rung_child), n = 0;
+    int best = in_child(best_level_child), n = 0;
     for (int r = 0; r <= best && r < N_LEVELS; r++) {
         if (!has_bf16((CpuLevel)r) || is_left_out((CpuLevel)r)) continue;
-        at_rung((CpuLevel)r);
+        at_level((CpuLevel)r);
         n++;
     }
     if (n) return;
@@ -117,14 +117,14 @@ static const struct {
 
 static void cache_of_int8(void) {
     const char *only = getenv("TESSERA_CPU");
-    CpuLevel rung = (CpuLevel)in_child(best_rung_child);
+    CpuLevel level = (CpuLevel)in_child(best_level_child);
     for (int r = 0; only && r < N_LEVELS; r++) {
-        if (!strcmp(only, cpu_level_name((CpuLevel)r))) rung = (CpuLevel)r;
+        if (!strcmp(only, cpu_level_name((CpuLevel)r))) level = (CpuLevel)r;
     }
     for (int i = 0; i < N_OF(caches); i++) {
         struct stat st;
         if (stat(caches[i].model.path, &st)) continue;
-        compare(&caches[i].model, (Way){rung, "f32"}, (Way){rung, "q8"}, caches[i].kl, 5e-3);
+        compare(&caches[i].model, (Way){level, "f32"}, (Way){level, "q8"}, caches[i].kl, 5e-3);
     }
 }
 

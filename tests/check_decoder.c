@@ -467,7 +467,7 @@ static void timelines_child(void) {
 }
 
 static void timelines_together(void) {
-    at_every_rung(timelines_child);
+    at_every_level(timelines_child);
 }
 
 // ---- timelines over a model that is a folder

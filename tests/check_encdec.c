@@ -290,7 +290,7 @@ static void random_models_child(void) {
 }
 
 static void random_models(void) {
-    at_every_rung(random_models_child);
+    at_every_level(random_models_child);
 }
 
 static void encode_and_step_refuse(void) {

@@ -473,7 +473,7 @@ static void blocks_of_experts(void) {
     }
 }
 
-static void all_at_this_rung(void) {
+static void all_at_this_level(void) {
     char err[200] = "";
     CHECK(!compute_open(&computes[0], 1, err, sizeof err) && !compute_open(&computes[1], 3, err, sizeof err), "%s",
           err);
@@ -490,11 +490,11 @@ static void all_at_this_rung(void) {
     for (int i = 0; i < 2; i++) compute_close(&computes[i]);
 }
 
-static void at_each_rung(void) {
-    at_every_rung(all_at_this_rung);
+static void at_each_level(void) {
+    at_every_level(all_at_this_level);
 }
 
 int main(void) {
-    RUN(at_each_rung);
+    RUN(at_each_level);
     return test_report();
 }

@@ -190,7 +190,7 @@ static void mixed_kinds(void) {
 }
 
 static void every_kind_equals_floats(void) {
-    at_every_rung(kind_equals_floats);
+    at_every_level(kind_equals_floats);
 }
 
 // Rows longer than what is unpacked at a time, alone and several, with a bias, few tokens and many.

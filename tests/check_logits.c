@@ -7,9 +7,9 @@
 // the bf16 cache the reference rounds K and V to bf16 too; what is left is a rounding that falls the other way now
 // and then. What bf16 costs against the exact model is printed.
 //
-// At a rung with products of bfloat16, what they are allowed is in proportion to what rounding the operands of these
+// At a level with products of bfloat16, what they are allowed is in proportion to what rounding the operands of these
 // products costs the reference: of linear layers whose weights are not F32, and of attention over a bf16 cache, each
-// with rows of a multiple of 32. Where a model has neither, the limits are those of every rung.
+// with rows of a multiple of 32. Where a model has neither, the limits are those of every level.
 #include "reference.h"
 
 #include "make_bin.h"
@@ -132,7 +132,7 @@ typedef struct {
     const Model *m;
     int window, n_sinks; // window 0: everything
     bool bf16;           // K (after RoPE) and V are stored rounded
-    bool rounded;        // products are of bfloat16, where a rung may make them so
+    bool rounded;        // products are of bfloat16, where a level may make them so
     int pos, room;
     double *k, *v; // [n_layers][room][kv_dim]
 } Timeline;
@@ -511,7 +511,7 @@ static void random_models(void) {
                s->version);
         make_spec(i);
         know(text_length(s), 0, 0, false);
-        at_every_rung(model_child);
+        at_every_level(model_child);
     }
 }
 
@@ -522,7 +522,7 @@ static void windows(void) {
     for (int i = 0; i < N_OF(cases) - 5 * quick(); i++) {
         make_spec(cases[i].spec);
         know(text_length(&specs[0]), cases[i].window, cases[i].n_sinks, false);
-        at_every_rung(model_child);
+        at_every_level(model_child);
     }
 }
 
@@ -552,13 +552,13 @@ static void steps_child(void) {
 static void token_by_token(void) {
     make_spec(0);
     know(quick() ? 70 : 300, 0, 0, false);
-    at_every_rung(steps_child);
+    at_every_level(steps_child);
     make_spec(4);
     know(quick() ? 70 : 500, 64, 4, false);
-    at_every_rung(steps_child);
+    at_every_level(steps_child);
     make_spec(5);
     know(quick() ? 40 : 150, 0, 0, false);
-    at_every_rung(steps_child);
+    at_every_level(steps_child);
 }
 
 // Sync s to ids and compare with a fresh session. The tolerance of bf16: a rounding of K or V that falls the other
@@ -629,19 +629,19 @@ static void reuse_child(void) {
 static void reuse(void) {
     make_spec(1);
     know(quick() ? 90 : 300, 0, 0, false);
-    at_every_rung(reuse_child);
-    make_spec(5); // in bfloat16, where a rung has it
+    at_every_level(reuse_child);
+    make_spec(5); // in bfloat16, where a level has it
     know(quick() ? 70 : 220, 0, 0, false);
-    at_every_rung(reuse_child);
+    at_every_level(reuse_child);
 }
 
 static void reuse_in_a_window(void) { // rewinding behind what the window kept starts over
     make_spec(3);
     know(quick() ? 330 : 400, 64, 0, false);
-    at_every_rung(reuse_child);
+    at_every_level(reuse_child);
     make_spec(1);
     know(560, 30, 4, false);
-    if (!quick()) at_every_rung(reuse_child);
+    if (!quick()) at_every_level(reuse_child);
 }
 
 // ---- several sessions of one engine
@@ -687,7 +687,7 @@ static void side_by_side_child(void) {
 static void side_by_side(void) {
     make_spec(0);
     know(60, 0, 0, false);
-    at_every_rung(side_by_side_child);
+    at_every_level(side_by_side_child);
 }
 
 // ---- failures leave a session usable
@@ -745,7 +745,7 @@ static void failures_child(void) {
 static void failures(void) {
     make_spec(0);
     know(100, 0, 0, false);
-    at_every_rung(failures_child);
+    at_every_level(failures_child);
 }
 
 // ---- memory follows the text
@@ -773,7 +773,7 @@ static void memory_child(void) {
 static void memory(void) {
     make_spec(3);
     know(quick() ? 850 : 1020, 256, 0, false);
-    at_every_rung(memory_child);
+    at_every_level(memory_child);
 }
 
 // ---- real models
@@ -827,7 +827,7 @@ static void stories260K(void) {
     bin_path = STORIES "stories260K.bin";
     tokenizer_path = STORIES "tok512.bin";
     know(quick() ? 100 : 512, 0, 0, true);
-    at_every_rung(story_child);
+    at_every_level(story_child);
 }
 
 static void stories260K_q8(void) {
@@ -835,7 +835,7 @@ static void stories260K_q8(void) {
     bin_path = STORIES "stories260K-q8.bin";
     tokenizer_path = STORIES "tok512.bin";
     know(quick() ? 100 : 512, 0, 0, true);
-    at_every_rung(model_child);
+    at_every_level(model_child);
 }
 
 int main(void) {

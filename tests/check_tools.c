@@ -290,7 +290,7 @@ static void check_level(const char *name, const char *want) {
 }
 
 // What a processor without dot products, and one with them, is given.
-static void check_arm_rungs(void) {
+static void check_arm_levels(void) {
     char *runner = strdup(getenv("RUNNER"));
     setenv("RUNNER", "qemu-aarch64 -cpu cortex-a53", 1);
     check_level("", "neon");
@@ -315,7 +315,7 @@ static void test_levels(void) {
         const char *name = cpu_level_name(r);
         check_level(name, kernels_for(r) && r <= cpu_best_level() ? name : best);
     }
-    if (runner && !strncmp(runner, "qemu-aarch64", 12)) check_arm_rungs();
+    if (runner && !strncmp(runner, "qemu-aarch64", 12)) check_arm_levels();
     setenv("TESSERA_CPU", before, 1);
     free(before);
 }

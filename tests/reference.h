@@ -123,19 +123,19 @@ UNUSED static int in_child(void (*body)(void)) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-static void (*rung_body)(void);
-static CpuLevel rung_wanted;
+static void (*level_body)(void);
+static CpuLevel level_wanted;
 static bool bf16_left_out; // by without_bf16
 
-UNUSED static void rung_child(void) {
-    setenv("TESSERA_CPU", cpu_level_name(rung_wanted), 1);
-    CHECK(cpu_level() == rung_wanted, "TESSERA_CPU=%s gives %s", cpu_level_name(rung_wanted),
+UNUSED static void level_child(void) {
+    setenv("TESSERA_CPU", cpu_level_name(level_wanted), 1);
+    CHECK(cpu_level() == level_wanted, "TESSERA_CPU=%s gives %s", cpu_level_name(level_wanted),
           cpu_level_name(cpu_level()));
-    CHECK(kernels() == kernels_for(rung_wanted), "level %s: kernels() is another table", cpu_level_name(rung_wanted));
-    rung_body();
+    CHECK(kernels() == kernels_for(level_wanted), "level %s: kernels() is another table", cpu_level_name(level_wanted));
+    level_body();
 }
 
-UNUSED static void best_rung_child(void) {
+UNUSED static void best_level_child(void) {
     exit((int)cpu_best_level());
 }
 
@@ -153,22 +153,22 @@ UNUSED static CpuLevel below_bf16(CpuLevel r) {
 // and its children use the one below those, unless TESSERA_CPU says otherwise. First in main().
 UNUSED static void without_bf16(void) {
     const char *set = getenv("TESSERA_CPU");
-    CpuLevel best = (CpuLevel)in_child(best_rung_child);
+    CpuLevel best = (CpuLevel)in_child(best_level_child);
     bf16_left_out = !(set && *set) && has_bf16(best);
     if (bf16_left_out) setenv("TESSERA_CPU", cpu_level_name(below_bf16(best)), 1);
 }
 
-// Run body in a child at every level of this machine; with TESSERA_TEST_BEST_RUNG set, at the highest alone.
-UNUSED static void at_every_rung(void (*body)(void)) {
-    int best = in_child(best_rung_child);
+// Run body in a child at every level of this machine; with TESSERA_TEST_BEST_LEVEL set, at the highest alone.
+UNUSED static void at_every_level(void (*body)(void)) {
+    int best = in_child(best_level_child);
     if (bf16_left_out) best = (int)below_bf16((CpuLevel)best);
     const char *only = getenv("TESSERA_CPU");
-    rung_body = body;
+    level_body = body;
     for (int r = 0; r <= best && r < N_LEVELS; r++) {
-        rung_wanted = (CpuLevel)r;
-        if (!kernels_for(rung_wanted) || (r < best && getenv("TESSERA_TEST_BEST_RUNG"))) continue;
-        if (!bf16_left_out && only && *only && strcmp(only, cpu_level_name(rung_wanted)) != 0) continue;
-        int status = in_child(rung_child);
-        CHECK(status == 0, "^ at level %s (status %d)", cpu_level_name(rung_wanted), status);
+        level_wanted = (CpuLevel)r;
+        if (!kernels_for(level_wanted) || (r < best && getenv("TESSERA_TEST_BEST_LEVEL"))) continue;
+        if (!bf16_left_out && only && *only && strcmp(only, cpu_level_name(level_wanted)) != 0) continue;
+        int status = in_child(level_child);
+        CHECK(status == 0, "^ at level %s (status %d)", cpu_level_name(level_wanted), status);
     }
 }
