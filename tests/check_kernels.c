@@ -124,48 +124,7 @@ static int step_k(void) { // through sizes_k
     return quick() ? 4 : 1;
 }
 
-// ---- matvec_f32
-
-static void matvec_f32_case(int n_rows, int k, int64_t ldw, int kind) {
-    DOING("matvec_f32 n_rows %d k %d ldw %d data %d", n_rows, k, (int)ldw, kind);
-    float *w = fence_floats(0, (n_rows - 1) * ldw + k), *x = fence_floats(1, k), *y = fence_floats(2, n_rows);
-    fill_gap(w, (n_rows - 1) * ldw + k);
-    for (int i = 0; i < n_rows; i++) fill_floats(w + i * ldw, k, kind);
-    fill_floats(x, k, kind);
-    fill_gap(y, n_rows);
-    K->matvec_f32(y, w, ldw, x, n_rows, k);
-    CHECK(floats_kept(2, n_rows), "%s: wrote before y", doing);
-    for (int i = 0; i < n_rows; i++) {
-        double sum = 0, sum_abs = 0, sum_x = 0;
-        for (int j = 0; j < k; j++) {
-            double product = (double)w[i * ldw + j] * (double)x[j];
-            sum += product;
-            sum_abs += fabs(product);
-            sum_x += fabs((double)x[j]);
-        }
-        CHECK(near(y[i], sum, bound(sum_abs, sum_x, k)), "%s: y[%d] = %.9g, expected %.9g", doing, i, y[i], sum);
-    }
-    float *one = fence_floats(3, n_rows);
-    for (int i = 0; i < n_rows; i++) K->matvec_f32(one + i, w + i * ldw, ldw, x, 1, k);
-    CHECK(!memcmp(one, y, sizeof(float) * (size_t)n_rows), "%s: rows one at a time differ", doing);
-    int cut = pick(n_rows + 1);
-    K->matvec_f32(one, w, ldw, x, cut, k);
-    K->matvec_f32(one + cut, w + cut * ldw, ldw, x, n_rows - cut, k);
-    CHECK(!memcmp(one, y, sizeof(float) * (size_t)n_rows), "%s: split at row %d differs", doing, cut);
-}
-
-static void matvec_f32(void) {
-    static const int rows[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 33};
-    for (int a = 0; a < N_OF(sizes_k); a += step_k()) {
-        for (int b = 0; b < N_OF(rows); b++) {
-            for (int kind = 0; kind < N_KINDS; kind++) {
-                matvec_f32_case(rows[b], sizes_k[a], sizes_k[a] + (pick(2) ? 0 : 3), kind);
-            }
-        }
-    }
-}
-
-// ---- matvec_f16, matvec_bf16, and the values of 16 bits
+// ---- the values of 16 bits
 
 // From the definition: 1 sign, 5 exponent (bias 15) and 10 fraction bits, or 1, 8 (bias 127) and 7.
 static double half_value(uint16_t bits, bool is_f16) {
@@ -197,57 +156,101 @@ static uint16_t any_half(int kind, bool is_f16) {
     return (uint16_t)((least + pick(sizes)) << n_fraction | pick(1 << n_fraction) | pick(2) << 15);
 }
 
-typedef void (*MatvecHalf)(float *y, const uint16_t *w, int64_t ldw, const float *x, int n_rows, int k);
+// ---- matvec_f32, matvec_f16, matvec_bf16, matvec_i8g
 
-static void matvec_half_case(bool is_f16, int n_rows, int k, int64_t ldw, int kind) {
-    DOING("matvec_%s n_rows %d k %d ldw %d data %d", is_f16 ? "f16" : "bf16", n_rows, k, (int)ldw, kind);
-    MatvecHalf run = is_f16 ? K->matvec_f16 : K->matvec_bf16;
-    int64_t n = (n_rows - 1) * ldw + k;
-    uint16_t *w = fence_put(0, n * (int64_t)sizeof *w);
-    float *x = fence_floats(1, k), *y = fence_floats(2, n_rows), *one = fence_floats(3, n_rows);
-    for (int64_t i = 0; i < n; i++) w[i] = i % ldw < k ? any_half(kind, is_f16) : half_gap[is_f16];
-    fill_floats(x, k, kind);
-    fill_gap(y, n_rows);
-    run(y, w, ldw, x, n_rows, k);
-    CHECK(floats_kept(2, n_rows), "%s: wrote before y", doing);
-    for (int i = 0; i < n_rows; i++) {
+typedef enum { MATVEC_F32, MATVEC_F16, MATVEC_BF16, MATVEC_I8G } MatvecType;
+
+static const char *const matvec_names[] = {"f32", "f16", "bf16", "i8g"};
+
+typedef struct {
+    MatvecType type;
+    int n_rows, k, group; // group, row0, scales: of int8
+    int64_t ldw, row0;
+    const void *w;
+    const float *scales, *x;
+} Matvec;
+
+static void matvec_run(const Matvec *m, float *y, int first, int n) {
+    int64_t at = first * m->ldw;
+    const uint16_t *half = m->w;
+    if (m->type == MATVEC_F32) K->matvec_f32(y, (const float *)m->w + at, m->ldw, m->x, n, m->k);
+    if (m->type == MATVEC_F16) K->matvec_f16(y, half + at, m->ldw, m->x, n, m->k);
+    if (m->type == MATVEC_BF16) K->matvec_bf16(y, half + at, m->ldw, m->x, n, m->k);
+    if (m->type == MATVEC_I8G) K->matvec_i8g(y, m->w, m->scales, m->group, m->row0 + first, m->x, n, m->k);
+}
+
+static double matvec_w(const Matvec *m, int row, int col) {
+    int64_t at = row * m->ldw + col, of_all = m->row0 * m->k + at;
+    if (m->type == MATVEC_F32) return (double)((const float *)m->w)[at];
+    if (m->type != MATVEC_I8G) return half_value(((const uint16_t *)m->w)[at], m->type == MATVEC_F16);
+    return (double)((const int8_t *)m->w)[of_all] * (double)m->scales[of_all / m->group];
+}
+
+// All rows at once against double, then one at a time and cut in two, which change no bit. w lies in fences 0 and 1.
+static void matvec_check(Matvec m, int kind) {
+    size_t bytes = sizeof(float) * (size_t)m.n_rows;
+    float *x = fence_floats(2, m.k), *y = fence_floats(3, m.n_rows), *again = fence_floats(4, m.n_rows);
+    DOING("matvec_%s n_rows %d k %d ldw %d group %d row0 %d data %d", matvec_names[m.type], m.n_rows, m.k, (int)m.ldw,
+          m.group, (int)m.row0, kind);
+    fill_floats(x, m.k, kind);
+    fill_gap(y, m.n_rows);
+    m.x = x;
+    matvec_run(&m, y, 0, m.n_rows);
+    CHECK(floats_kept(3, m.n_rows), "%s: wrote before y", doing);
+    for (int i = 0; i < m.n_rows; i++) {
         double sum = 0, sum_abs = 0, sum_x = 0;
-        for (int j = 0; j < k; j++) {
-            double product = half_value(w[i * ldw + j], is_f16) * (double)x[j];
+        for (int j = 0; j < m.k; j++) {
+            double product = matvec_w(&m, i, j) * (double)x[j];
             sum += product;
             sum_abs += fabs(product);
             sum_x += fabs((double)x[j]);
         }
-        CHECK(near(y[i], sum, bound(sum_abs, sum_x, k)), "%s: y[%d] = %.9g, expected %.9g", doing, i, y[i], sum);
+        CHECK(near(y[i], sum, bound(sum_abs, sum_x, m.k)), "%s: y[%d] = %.9g, expected %.9g", doing, i, y[i], sum);
     }
-    for (int i = 0; i < n_rows; i++) run(one + i, w + i * ldw, ldw, x, 1, k);
-    CHECK(!memcmp(one, y, sizeof(float) * (size_t)n_rows), "%s: rows one at a time differ", doing);
-    int cut = pick(n_rows + 1);
-    run(one, w, ldw, x, cut, k);
-    run(one + cut, w + cut * ldw, ldw, x, n_rows - cut, k);
-    CHECK(!memcmp(one, y, sizeof(float) * (size_t)n_rows), "%s: split at row %d differs", doing, cut);
+    for (int i = 0; i < m.n_rows; i++) matvec_run(&m, again + i, i, 1);
+    CHECK(!memcmp(again, y, bytes), "%s: rows one at a time differ", doing);
+    int cut = pick(m.n_rows + 1);
+    matvec_run(&m, again, 0, cut);
+    matvec_run(&m, again + cut, cut, m.n_rows - cut);
+    CHECK(!memcmp(again, y, bytes), "%s: split at row %d differs", doing, cut);
 }
 
-static void matvec_half(bool is_f16) {
+// Between the rows NaN.
+static void matvec_of_floats(MatvecType type, int n_rows, int k, int kind) {
+    Matvec m = {.type = type, .n_rows = n_rows, .k = k, .ldw = k + (pick(2) ? 0 : 3)};
+    int64_t n = (n_rows - 1) * m.ldw + k;
+    void *w = fence_put(0, n * (type == MATVEC_F32 ? 4 : 2));
+    if (type == MATVEC_F32) fill_gap(w, n);
+    for (int64_t i = 0; i < n; i++) {
+        bool gap = i % m.ldw >= k;
+        if (type != MATVEC_F32)
+            ((uint16_t *)w)[i] = gap ? half_gap[type == MATVEC_F16] : any_half(kind, type == MATVEC_F16);
+        else if (!gap) ((float *)w)[i] = any_float(kind);
+    }
+    m.w = w;
+    matvec_check(m, kind);
+}
+
+static void matvec_of(MatvecType type) {
     static const int rows[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 17, 33};
     for (int a = 0; a < N_OF(sizes_k); a += step_k()) {
         for (int b = 0; b < N_OF(rows); b++) {
-            for (int kind = 0; kind < N_KINDS; kind++) {
-                matvec_half_case(is_f16, rows[b], sizes_k[a], sizes_k[a] + (pick(2) ? 0 : 3), kind);
-            }
+            for (int kind = 0; kind < N_KINDS; kind++) matvec_of_floats(type, rows[b], sizes_k[a], kind);
         }
     }
 }
 
+static void matvec_f32(void) {
+    matvec_of(MATVEC_F32);
+}
+
 static void matvec_f16(void) {
-    matvec_half(true);
+    matvec_of(MATVEC_F16);
 }
 
 static void matvec_bf16(void) {
-    matvec_half(false);
+    matvec_of(MATVEC_BF16);
 }
-
-// ---- matvec_i8g, unpack_i8g
 
 static const int groups[] = {1, 3, 8, 16, 32, 64, 96};
 
@@ -262,32 +265,10 @@ static void put_i8g(int64_t n, int group, int kind, int8_t **q, float **scales) 
 }
 
 static void matvec_i8g_case(int n_rows, int k, int group, int64_t row0, int kind) {
-    DOING("matvec_i8g n_rows %d k %d group %d row0 %d data %d", n_rows, k, group, (int)row0, kind);
     int8_t *q;
-    float *scales, *x = fence_floats(2, k), *y = fence_floats(3, n_rows);
+    float *scales;
     put_i8g((row0 + n_rows) * k, group, kind, &q, &scales);
-    fill_floats(x, k, kind);
-    fill_gap(y, n_rows);
-    K->matvec_i8g(y, q, scales, group, row0, x, n_rows, k);
-    CHECK(floats_kept(3, n_rows), "%s: wrote before y", doing);
-    for (int i = 0; i < n_rows; i++) {
-        double sum = 0, sum_abs = 0, sum_x = 0;
-        for (int j = 0; j < k; j++) {
-            int64_t at = (row0 + i) * k + j;
-            double product = (double)q[at] * (double)scales[at / group] * (double)x[j];
-            sum += product;
-            sum_abs += fabs(product);
-            sum_x += fabs((double)x[j]);
-        }
-        CHECK(near(y[i], sum, bound(sum_abs, sum_x, k)), "%s: y[%d] = %.9g, expected %.9g", doing, i, y[i], sum);
-    }
-    float *one = fence_floats(4, n_rows);
-    for (int i = 0; i < n_rows; i++) K->matvec_i8g(one + i, q, scales, group, row0 + i, x, 1, k);
-    CHECK(!memcmp(one, y, sizeof(float) * (size_t)n_rows), "%s: rows one at a time differ", doing);
-    int cut = pick(n_rows + 1);
-    K->matvec_i8g(one, q, scales, group, row0, x, cut, k);
-    K->matvec_i8g(one + cut, q, scales, group, row0 + cut, x, n_rows - cut, k);
-    CHECK(!memcmp(one, y, sizeof(float) * (size_t)n_rows), "%s: split at row %d differs", doing, cut);
+    matvec_check((Matvec){MATVEC_I8G, n_rows, k, group, k, row0, q, scales, NULL}, kind);
 }
 
 static void matvec_i8g(void) {
