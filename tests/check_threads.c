@@ -240,36 +240,6 @@ static void a_thread_that_cannot_start(void) {
     else CHECK(status == 0, "^ status %d", status);
 }
 
-// ---- more threads than cores: gently slower, not collapsed (printed; a shared machine cannot be asserted on)
-
-static _Thread_local volatile float sink; // keeps the work
-
-static void small_work(void *context, int item, int worker) {
-    (void)context;
-    (void)worker;
-    float sum = 0;
-    for (int i = 0; i < 2000; i++) sum += (float)(item + i) * 0.5f;
-    sink = sum;
-}
-
-static double time_regions(int n_threads, int n_regions) {
-    ThreadPool *p = start(n_threads);
-    if (!p) return 0;
-    threads_for(p, 16, small_work, NULL);
-    double begin = seconds();
-    for (int i = 0; i < n_regions; i++) threads_for(p, 16, small_work, NULL);
-    double took = seconds() - begin;
-    threads_stop(p);
-    return took;
-}
-
-static void oversubscription(void) {
-    int n = quick() ? 100 : 2000;
-    double one = time_regions(1, n), cores = time_regions(cpu_count(), n), many = time_regions(4 * cpu_count(), n);
-    printf("  %d regions of 16 x ~1 us: 1 thread %.1f ms, %d threads %.1f ms, %d threads %.1f ms (%.2fx of %d)\n", n,
-           1e3 * one, cpu_count(), 1e3 * cores, 4 * cpu_count(), 1e3 * many, many / cores, cpu_count());
-}
-
 int main(void) {
     alarm(300);                      // what hangs ends
     RUN(a_thread_that_cannot_start); // forks: before there are threads
@@ -282,6 +252,5 @@ int main(void) {
     RUN(workers_are_woken);
     RUN(start_and_stop);
     RUN(two_pools);
-    RUN(oversubscription);
     return test_report();
 }
