@@ -187,8 +187,9 @@ test: deps test-data
 	@$(MAKE) --no-print-directory all checks
 	@tests/run_checks.sh $(CHECKS) tests/check_rooms.sh tests/check_readme.sh
 
-# Checks that start no thread, neither their own nor a program's, are nothing for tsan; nor are more levels than one.
-ALONE_tsan := bad kernels load picture quant rope safetensors settings tokenizer tokenizer_kinds tokenizer_steps words
+# Nothing for tsan: checks that start no thread, or only programs that other checks run with threads; more levels than one.
+ALONE_tsan := bad bf16 containers conversion hf kernels kvcache load picture quant rope safetensors settings tokenizer \
+  tokenizer_json tokenizer_kinds tokenizer_steps words
 ENV_tsan := TESSERA_TEST_BEST_LEVEL=1
 san tsan: deps test-data
 	@$(MAKE) --no-print-directory CONFIG=$@ all checks
