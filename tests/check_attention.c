@@ -487,7 +487,7 @@ static int newness(const int *at) {
 // The multiply-adds of one run that a case may cost: the scalar level is slow, and so are emulators.
 static int64_t work_allowed(void) {
     int64_t most = cpu_level() == LEVEL_SCALAR ? 20000000 : 150000000;
-    return quick() || SANITIZED ? most / 25 : most;
+    return most / by_speed(SANITIZED ? 25 : 1, 25, 100);
 }
 
 static void run_pairs(int mask, int q, int keys) {
@@ -527,14 +527,14 @@ static void run_pairs(int mask, int q, int keys) {
     run_case(&c);
 }
 
-static void product_child(void) {
+static void product(void) {
     open_pools();
     double begin = seconds();
     for (int mask = 0; mask < N_MASKS; mask++) {
         for (int q = 0; q < N_SIZES; q++) {
             for (int keys = 0; keys < N_SIZES; keys++) {
                 if (masks[mask].causal && sizes[q] > sizes[keys]) continue;
-                if (quick() && (q * N_SIZES + keys + mask) % 5) continue;
+                if ((q * N_SIZES + keys + mask) % by_speed(1, 5, 13)) continue;
                 run_pairs(mask, q, keys);
             }
         }
@@ -547,18 +547,14 @@ static void product_child(void) {
     close_pools();
 }
 
-static void product(void) {
-    at_every_level(product_child);
-}
-
 // ---- few queries over many keys (the span is split), many queries of many heads
 
-static void long_spans_child(void) {
+static void long_spans(void) {
     open_pools();
     static const int n_qs[] = {1, 2, 3, 5, 8, 31, 33};
     static const int spans[] = {255, 256, 257, 511, 513, 1023, 2048, 5000};
     for (int i = 0; i < N_OF(n_qs); i++) {
-        for (int k = 0; k < N_OF(spans) - quick(); k += 1 + quick()) {
+        for (int k = 0; k < N_OF(spans) - quick(); k += by_speed(1, 2, 3)) {
             int mask = 1 + pick(N_MASKS - 1), shape = pick(N_SHAPES);
             if ((i + k) % 2) mask = 1; // half of them: plain decode
             int64_t work = (int64_t)n_qs[i] * spans[k] * shapes[shape].n_heads * shapes[shape].k_dim;
@@ -580,13 +576,9 @@ static void long_spans_child(void) {
     close_pools();
 }
 
-static void long_spans(void) {
-    at_every_level(long_spans_child);
-}
-
 // ---- the last keys, with NaN behind them, over few rows and more than meet a tile at a time
 
-static void last_keys_child(void) {
+static void last_keys(void) {
     open_pools();
     static const int n_qs[] = {1, 2, 8, 9, 33, 100};
     static const int lengths[] = {1, 2, 3, 5, 7, 30, 33, 95, 127, 129, 131, 161, 257, 259};
@@ -594,7 +586,7 @@ static void last_keys_child(void) {
     for (int i = 0; i < N_OF(n_qs); i++) {
         for (int k = 0; k < N_OF(lengths); k++) {
             for (int type = 0; type < N_TYPES; type++, n++) {
-                if (quick() && n % 5) continue;
+                if (n % by_speed(1, 5, 13)) continue;
                 int shape = n * 4 / 3 % N_SHAPES;
                 int64_t work = (int64_t)n_qs[i] * lengths[k] * shapes[shape].n_heads * shapes[shape].k_dim;
                 if (work > work_allowed() / 10) shape = 5;
@@ -614,13 +606,9 @@ static void last_keys_child(void) {
     close_pools();
 }
 
-static void last_keys(void) {
-    at_every_level(last_keys_child);
-}
-
 // ---- places where nothing is visible, and no keys at all
 
-static void nothing_visible_child(void) {
+static void nothing_visible(void) {
     open_pools();
     static const MaskKind window = {.name = "window 5 behind all keys", .window = 5};
     static const MaskKind learned = {.name = "window 5 behind all keys, learned sinks", .window = 5, .learned = true};
@@ -631,7 +619,7 @@ static void nothing_visible_child(void) {
     static const MaskKind plain = {.name = "no keys"}, no_keys = {.name = "no keys, learned sinks", .learned = true};
     static const MaskKind *const kinds[] = {&window, &learned, &kept, &causal, &many, &plain, &no_keys};
     for (int i = 0; i < N_OF(kinds); i++) {
-        for (int shape = 0; shape < N_SHAPES; shape += 3) {
+        for (int shape = 0; shape < N_SHAPES; shape += by_speed(3, 3, 6)) {
             for (int n_q = 1; n_q < 80; n_q += 39) {
                 Case c = {.mask = kinds[i], .shape = shapes[shape], .n_q = n_q, .n_keys = i < 5 ? 70 : 0, .pos0 = 500};
                 c.type = (KvDType)((n_q / 39 + i) % N_TYPES);
@@ -641,10 +629,6 @@ static void nothing_visible_child(void) {
         }
     }
     close_pools();
-}
-
-static void nothing_visible(void) {
-    at_every_level(nothing_visible_child);
 }
 
 // ---- a cache whose window lets blocks go, filled the way a session fills it
@@ -701,7 +685,7 @@ static void attend_to_the_end(const KvCache *cache, const Shape *s, const Rows *
 
 static void evicted_by(int window, int n_sinks, int shape, KvDType type, int most_at_once) {
     char err[200] = "";
-    int n_total = quick() ? 600 : 1200;
+    int n_total = by_speed(1200, 600, 600);
     const Shape *s = &shapes[shape];
     KvShape kv = {.n_kv_heads = s->n_kv_heads, .k_dim = s->k_dim, .v_dim = s->v_dim, .type = type};
     kv.window = window;
@@ -716,7 +700,7 @@ static void evicted_by(int window, int n_sinks, int shape, KvDType type, int mos
         CHECK(!kvcache_reserve(cache, n), "no memory for %d tokens", n);
         kvcache_store(cache, n, rows.new_k + (int64_t)at * s->n_kv_heads * s->k_dim,
                       rows.new_v + (int64_t)at * s->n_kv_heads * s->v_dim);
-        bool look = most_at_once > 1 || at % (quick() ? 203 : 61) == 0 || at % KV_BLOCK < 2;
+        bool look = most_at_once > 1 || at % by_speed(61, 203, 203) == 0 || at % KV_BLOCK < 2;
         if (look) attend_to_the_end(cache, s, &rows, n);
         kvcache_advance(cache, n);
     }
@@ -724,7 +708,7 @@ static void evicted_by(int window, int n_sinks, int shape, KvDType type, int mos
     free_rows(&rows);
 }
 
-static void evicted_child(void) {
+static void evicted_blocks(void) {
     open_pools();
     evicted_by(256, 0, 1, KV_DTYPE_BF16, 1);
     evicted_by(5, 0, 5, KV_DTYPE_F32, 1);
@@ -743,14 +727,10 @@ static void evicted_child(void) {
     close_pools();
 }
 
-static void evicted_blocks(void) {
-    at_every_level(evicted_child);
-}
-
 // ---- scratch memory
 
 // Bytes of scratch depend on the shape, not on how long the text is; and a scratch serves all smaller shapes.
-static void scratch_child(void) {
+static void scratch(void) {
     open_pools();
     char err[200] = "";
     Compute compute;
@@ -792,10 +772,6 @@ static void scratch_child(void) {
     if (cpu_level() == LEVEL_SCALAR) return;
     printf("  %s: %.0f KiB of scratch for 2 workers, 16/1 heads of 128\n", cpu_level_name(cpu_level()),
            (double)before / 1024);
-}
-
-static void scratch(void) {
-    at_every_level(scratch_child);
 }
 
 // ---- the probabilities themselves
@@ -873,12 +849,13 @@ static void run_weights(const Case *c) {
 }
 
 // Fewer keys than v_dim, as many, one more, several blocks of the cache.
-static void probabilities_child(void) {
+static void probabilities(void) {
     open_pools();
     static const int lengths[][2] = {{1, 1}, {1, 5}, {3, 16}, {2, 65}, {7, 48}, {17, 130}, {1, 300}, {33, 129}};
     int n = 0;
     for (int mask = 0; mask < N_MASKS; mask++) {
-        for (int i = quick() ? mask % 3 : 0; i < N_OF(lengths); i += quick() ? 3 : 1, n++) {
+        int step = by_speed(1, 3, 5);
+        for (int i = mask % step; i < N_OF(lengths); i += step, n++) {
             int shape = (mask * 3 + i) % N_SHAPES;
             Case c = {.mask = &masks[mask],
                       .shape = shapes[shape],
@@ -894,10 +871,6 @@ static void probabilities_child(void) {
         }
     }
     close_pools();
-}
-
-static void probabilities(void) {
-    at_every_level(probabilities_child);
 }
 
 // ---- several problems in one region
@@ -959,8 +932,8 @@ static void run_list(int n, const Shape *shape, const KvDType *types, int n_type
     for (int i = 0; i < n; i++) {
         Case c = {.mask = &masks[pick(N_MASKS)], .type = types[i % n_types], .poison = pick(N_POISONS)};
         c.shape = shape ? *shape : shapes[pick(N_SHAPES)];
-        c.n_q = pick(3) ? 1 : 1 + pick(90);
-        c.n_keys = c.n_q + pick(600);
+        c.n_q = pick(3) ? 1 : 1 + pick(by_speed(90, 90, 40));
+        c.n_keys = c.n_q + pick(by_speed(600, 300, 60));
         c.pos0 = c.n_keys - c.n_q;
         c.softcap = caps[pick(N_CAPS)];
         problems[i] = make_problem(&c, &list[i]);
@@ -1015,7 +988,7 @@ static void crowded_regions(const Shape *shape, KvDType type) {
 }
 
 // None, one, several; of one shape or of many, of one type or of all; more than fit in a region.
-static void lists_child(void) {
+static void lists(void) {
     static const KvDType types[] = {KV_DTYPE_BF16, KV_DTYPE_F32, KV_DTYPE_Q8};
     open_pools();
     attention(&computes[2], NULL, 0);
@@ -1025,22 +998,18 @@ static void lists_child(void) {
     }
     crowded_regions(&shapes[3], KV_DTYPE_F32);
     crowded_regions(&shapes[11], KV_DTYPE_BF16);
-    run_list(quick() ? 66 : 150, NULL, types, 3);
+    run_list(by_speed(150, 66, 66), NULL, types, 3);
     close_pools();
 }
 
-static void lists(void) {
-    at_every_level(lists_child);
-}
-
 int main(void) {
-    RUN(product);
-    RUN(long_spans);
-    RUN(last_keys);
-    RUN(nothing_visible);
-    RUN(evicted_blocks);
-    RUN(scratch);
-    RUN(probabilities);
-    RUN(lists);
+    RUN_AT_LEVELS(product);
+    RUN_AT_LEVELS(long_spans);
+    RUN_AT_LEVELS(last_keys);
+    RUN_AT_LEVELS(nothing_visible);
+    RUN_AT_LEVELS(evicted_blocks);
+    RUN_AT_LEVELS(scratch);
+    RUN_AT_LEVELS(probabilities);
+    RUN_AT_LEVELS(lists);
     return test_report();
 }

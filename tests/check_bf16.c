@@ -8,12 +8,8 @@
 #define TEXT in_folder("text.txt")
 #define BASE in_folder("base.logits")
 
-static bool is_emulated(void) {
-    return getenv("RUNNER") && *getenv("RUNNER");
-}
-
 static bool make_text(void) {
-    size_t n, most = is_emulated() ? 2600 : quick() ? 8000 : 24000;
+    size_t n, most = (size_t)by_speed(24000, 6000, 2600);
     struct stat st;
     if (stat(SHARED_DATA "text/stories-valid.txt", &st)) return false;
     char *text = read_file(SHARED_DATA "text/stories-valid.txt", &n);
@@ -56,7 +52,7 @@ static void compare(const Model *m, Way base, Way way, double kl, double share) 
            ratio, 100 * number(o, "same_top"));
     CHECK(found <= kl, "%s %s, KV %s at %s: KL %.2g, expected at most %.1g", name, m->type ? m->type : "", way.kv,
           cpu_level_name(way.level), found, kl);
-    if (quick()) share *= is_emulated() ? 6 : 3; // of fewer tokens it tells less
+    share *= by_speed(1, 3, 6); // of fewer tokens it tells less
     CHECK(fabs(ratio - 1) <= share, "%s %s, KV %s at %s: perplexity x %.5f", name, m->type ? m->type : "", way.kv,
           cpu_level_name(way.level), ratio);
     json_decref(o);
@@ -83,7 +79,7 @@ static const struct {
 };
 
 static void at_level(CpuLevel level) {
-    for (int i = 0; i < N_OF(products); i++) {
+    for (int i = 0; i < N_OF(products); i += by_speed(1, 3, 3)) {
         struct stat st;
         if (stat(products[i].model.path, &st)) continue;
         Way base = {below_bf16(level), products[i].kv}, way = {level, products[i].kv};

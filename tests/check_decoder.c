@@ -456,7 +456,7 @@ static void many_timelines(Bench *b) {
     close_texts(texts, MAX_SEGMENTS);
 }
 
-static void timelines_child(void) {
+static void timelines_together(void) {
     Bench b;
     LayerRules rules = {.window = 20, .window_theta = 100};
     layers_add(&rules.full, 2);
@@ -464,10 +464,6 @@ static void timelines_child(void) {
     pairs_of_timelines(&b);
     many_timelines(&b);
     bench_close(&b);
-}
-
-static void timelines_together(void) {
-    at_every_level(timelines_child);
 }
 
 // ---- timelines over a model that is a folder
@@ -708,7 +704,7 @@ static void learned_positions_end(void) {
 
 int main(void) {
     without_bf16();
-    RUN(timelines_together); // first: nothing has chosen a level yet
+    RUN_AT_LEVELS(timelines_together); // first: nothing has chosen a level yet
     RUN(rope_pairings);
     RUN(free_head_dim);
     RUN(windows_of_layers);

@@ -266,7 +266,7 @@ static void check_hypotheses(const Example *e, const Seq2seq *m) {
     seq2seq_state_close(&alone);
 }
 
-static void random_models_child(void) {
+static void random_models(void) {
     FILE *f = fopen(CASES, "r");
     CHECK(f, "%s: missing", CASES);
     int n = 0;
@@ -287,10 +287,6 @@ static void random_models_child(void) {
     }
     CHECK(n >= 11, "%s: expected 11 models, found %d", CASES, n);
     if (f) fclose(f);
-}
-
-static void random_models(void) {
-    at_every_level(random_models_child);
 }
 
 static void encode_and_step_refuse(void) {
@@ -833,7 +829,7 @@ static void trace_of_words(void) {
 
 int main(void) {
     folder_make();
-    RUN(random_models);
+    RUN_AT_LEVELS(random_models);
     RUN(encode_and_step_refuse);
     RUN(beams_against_all_outputs);
     RUN(beams_against_a_plain_search);

@@ -490,11 +490,7 @@ static void all_at_this_level(void) {
     for (int i = 0; i < 2; i++) compute_close(&computes[i]);
 }
 
-static void at_each_level(void) {
-    at_every_level(all_at_this_level);
-}
-
 int main(void) {
-    RUN(at_each_level);
+    RUN_AT_LEVELS(all_at_this_level);
     return test_report();
 }

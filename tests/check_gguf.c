@@ -189,10 +189,6 @@ static void mixed_kinds(void) {
     }
 }
 
-static void every_kind_equals_floats(void) {
-    at_every_level(kind_equals_floats);
-}
-
 // Rows longer than what is unpacked at a time, alone and several, with a bias, few tokens and many.
 static void long_rows(void) {
     enum { ROWS = 7, COLS = 4096 * 2 + 256 };
@@ -783,7 +779,7 @@ static void engine_chooses(void) {
 
 int main(void) {
     without_bf16();
-    RUN(every_kind_equals_floats);
+    RUN_AT_LEVELS(kind_equals_floats);
     RUN(mixed_kinds);
     RUN(long_rows);
     RUN(plain_model);

@@ -3,7 +3,8 @@
 //
 // The instruction-set level of a process is chosen once, from TESSERA_CPU. So a test that depends on it runs its body
 // in a forked child for every level of the machine; the parent must not have asked cpu.h anything before. TESSERA_CPU
-// set from outside leaves only that level. TESSERA_TEST_QUICK=1 shrinks the products (emulators, sanitizers).
+// set from outside leaves only that level. TESSERA_TEST_QUICK=1 shrinks the products (sanitizers), RUNNER still more
+// (emulators).
 #pragma once
 #include "test.h"
 
@@ -31,6 +32,16 @@
 UNUSED static bool quick(void) {
     const char *value = getenv("TESSERA_TEST_QUICK");
     return value && *value && strcmp(value, "0") != 0;
+}
+
+UNUSED static bool emulated(void) {
+    const char *runner = getenv("RUNNER");
+    return runner && *runner;
+}
+
+// A size or a step of a test: as it is, with TESSERA_TEST_QUICK, and under an emulator.
+UNUSED static int by_speed(int whole, int quickly, int emulating) {
+    return emulated() ? emulating : quick() ? quickly : whole;
 }
 
 UNUSED static double seconds(void) {
@@ -172,3 +183,4 @@ UNUSED static void at_every_level(void (*body)(void)) {
         CHECK(status == 0, "^ at level %s (status %d)", cpu_level_name(level_wanted), status);
     }
 }
+#define RUN_AT_LEVELS(body) RUN_AS(#body, at_every_level(body))

@@ -27,16 +27,17 @@ __attribute__((format(printf, 3, 4), unused)) static void test_fail(const char *
         if (!(cond)) test_fail(__FILE__, __LINE__, __VA_ARGS__);                                                       \
     } while (0)
 
-#define RUN(function)                                                                                                  \
+#define RUN_AS(name, call)                                                                                             \
     do {                                                                                                               \
         test_bad = test_was_skipped = 0;                                                                               \
-        function();                                                                                                    \
+        call;                                                                                                          \
         if (test_bad) test_n_failed++;                                                                                 \
         else if (test_was_skipped) test_n_skipped++;                                                                   \
         else test_n_passed++;                                                                                          \
-        printf("  %s %s\n", test_bad ? "FAIL" : test_was_skipped ? "skip" : "ok  ", #function);                        \
+        printf("  %s %s\n", test_bad ? "FAIL" : test_was_skipped ? "skip" : "ok  ", name);                             \
         fflush(stdout);                                                                                                \
     } while (0)
+#define RUN(function) RUN_AS(#function, function())
 
 // Real models and text that tests may read; SKIP_WITHOUT ends the test where the file is missing.
 #define SHARED_DATA "../shared/data/"
