@@ -3,6 +3,7 @@
 // reference is a forward pass in double, token by token. Then timelines of text over such models: rewound, continued,
 // with the caller's window, and beyond the positions that the model was made for.
 #include "decoder.h"
+#include "forward.h"
 #include "load.h"
 #include "make_bin.h"
 #include "make_family.h"
@@ -68,115 +69,6 @@ static void free_model(Random *r) {
     for (int i = 0; i < r->n_data; i++) free(r->data[i]);
 }
 
-// ---- the reference
-
-static void product(double *y, const Tensor *w, const double *x) {
-    const float *v = w->data;
-    for (int64_t i = 0; i < w->shape[0]; i++) {
-        y[i] = 0;
-        for (int64_t j = 0; j < w->shape[1]; j++) y[i] += (double)v[i * w->shape[1] + j] * x[j];
-    }
-}
-
-static void norm(double *y, const Norm *norm, int n, const double *x, double eps) {
-    double sum = 0;
-    for (int i = 0; i < n; i++) sum += x[i] * x[i];
-    for (int i = 0; i < n; i++) y[i] = x[i] / sqrt(sum / n + eps) * (double)norm->weight[i];
-}
-
-static void norm_each(double *x, const Config *c, const Norm *w, int n_heads, int k_dim) {
-    if (!w->weight) return;
-    for (int h = 0; h < n_heads; h++) norm(x + h * k_dim, w, k_dim, x + h * k_dim, (double)c->norm_eps);
-}
-
-static void rotate(double *x, const LayerKind *k, int n_heads, int pos) {
-    const RopeConfig *rope = &k->rope;
-    double theta = (double)rope->theta, slow = rope->scaling.kind == ROPE_LINEAR ? (double)rope->scaling.factor : 1;
-    for (int h = 0; h < n_heads; h++, x += k->k_dim) {
-        for (int i = 0; i < rope->rotary_dim / 2; i++) {
-            bool half = rope->pairing == ROPE_HALF;
-            int a = half ? i : 2 * i, b = half ? i + rope->rotary_dim / 2 : a + 1;
-            double angle = pos / slow * pow(theta, -2.0 * i / rope->rotary_dim), xa = x[a], xb = x[b];
-            x[a] = xa * cos(angle) - xb * sin(angle);
-            x[b] = xa * sin(angle) + xb * cos(angle);
-        }
-    }
-}
-
-static double capped(double x, float cap) {
-    return cap > 0 ? (double)cap * tanh(x / (double)cap) : x;
-}
-
-static double activated(double x, Activation a) {
-    double u = a == ACT_GELU_TANH ? 2 * sqrt(2 / acos(-1)) * (x + 0.044715 * x * x * x) : x;
-    return x / (1 + exp(-u));
-}
-
-// y joins the stream, through a norm where the layer has one.
-static void join(double *x, const Config *c, const Norm *post, double *y) {
-    if (post->weight) norm(y, post, c->dim, y, (double)c->norm_eps);
-    for (int i = 0; i < c->dim; i++) x[i] += y[i];
-}
-
-static double kept[2][8][N_TOKENS][MAX_DIM]; // K and V of each layer
-
-static void attend(double *o, const Config *c, int layer, const double *q, int pos, int window, int n_sinks) {
-    const LayerKind *kind = config_kind(c, layer);
-    double scale = c->attn_scale > 0 ? (double)c->attn_scale : 1 / sqrt(kind->k_dim);
-    for (int h = 0; h < kind->n_heads; h++) {
-        int kv_head = h / (kind->n_heads / kind->n_kv_heads);
-        double sum = 0, *out = o + h * kind->v_dim;
-        memset(out, 0, sizeof *out * (size_t)kind->v_dim);
-        for (int t = 0; t <= pos; t++) {
-            const double *k = kept[0][layer][t] + kv_head * kind->k_dim, *v = kept[1][layer][t] + kv_head * kind->v_dim;
-            if (window && t <= pos - window && t >= n_sinks) continue;
-            double s = 0;
-            for (int e = 0; e < kind->k_dim; e++) s += q[h * kind->k_dim + e] * k[e];
-            s = exp(capped(s * scale, c->attn_softcap));
-            sum += s;
-            for (int e = 0; e < kind->v_dim; e++) out[e] += s * v[e];
-        }
-        for (int e = 0; e < kind->v_dim; e++) out[e] /= sum;
-    }
-}
-
-static void reference_layer(const Decoder *d, int l, double *x, int pos, int window, int n_sinks) {
-    const Config *c = decoder_config(d);
-    const LayerKind *kind = config_kind(c, l);
-    const Layer *layer = &d->stack.layers[l];
-    const AttentionWeights *a = layer->mixer;
-    double n[MAX_DIM], q[MAX_DIM], o[MAX_DIM], y[MAX_DIM], gate[MAX_DIM], up[MAX_DIM], *k = kept[0][l][pos];
-    norm(n, &layer->mixer_norms.input, c->dim, x, (double)c->norm_eps);
-    product(q, &a->q.w, n);
-    product(k, &a->k.w, n);
-    product(kept[1][l][pos], &a->v.w, n);
-    norm_each(q, c, &a->q_norm, kind->n_heads, kind->k_dim);
-    norm_each(k, c, &a->k_norm, kind->n_kv_heads, kind->k_dim);
-    rotate(q, kind, kind->n_heads, pos);
-    rotate(k, kind, kind->n_kv_heads, pos);
-    attend(o, c, l, q, pos, window, n_sinks);
-    product(y, &a->out.w, o);
-    join(x, c, &layer->mixer_norms.output, y);
-    norm(n, &layer->ffn_norms.input, c->dim, x, (double)c->norm_eps);
-    product(gate, &layer->ffn.gate.w, n);
-    product(up, &layer->ffn.up.w, n);
-    for (int i = 0; i < c->hidden_dim; i++) gate[i] = activated(gate[i], c->activation) * up[i];
-    product(y, &layer->ffn.down.w, gate);
-    join(x, c, &layer->ffn_norms.output, y);
-}
-
-// windows: of each layer; n_sinks: first tokens that they see all the same.
-static void reference(const Decoder *d, const int *windows, int n_sinks, int token, int pos, double *logits) {
-    const Config *c = decoder_config(d);
-    double x[MAX_DIM], n[MAX_DIM], scale = c->embedding_scale > 0 ? (double)c->embedding_scale : 1;
-    const float *row = (const float *)d->embedding.table->data + token * c->dim;
-    for (int i = 0; i < c->dim; i++) x[i] = scale * (double)row[i];
-    for (int l = 0; l < c->n_layers; l++) reference_layer(d, l, x, pos, windows[l], n_sinks);
-    norm(n, &d->output_norm, c->dim, x, (double)c->norm_eps);
-    product(logits, d->output, n);
-    for (int i = 0; i < c->vocab_size; i++) logits[i] = capped(logits[i], c->logit_softcap);
-}
-
 // ---- the comparison
 
 typedef struct {
@@ -189,17 +81,21 @@ static void see(void *context, int position, const float *logits) {
     memcpy(s->logits[position], logits, sizeof *logits * (size_t)s->vocab);
 }
 
-static double seen_error(const Seen *seen, const Decoder *d, const int *windows, int n_sinks, const int32_t *tokens,
+// windows: of each layer; n_sinks: first tokens that they see all the same.
+static double seen_error(const Seen *seen, const Model *m, const int *windows, int n_sinks, const int32_t *tokens,
                          int n) {
     double error = 0, power = 0, want[MAX_DIM];
+    Timeline t = timeline_open(m, windows, n);
+    t.n_sinks = n_sinks;
     for (int i = 0; i < n; i++) {
-        reference(d, windows, n_sinks, tokens[i], i, want);
-        for (int j = 0; j < decoder_config(d)->vocab_size; j++) {
+        timeline_step(&t, tokens[i], want);
+        for (int j = 0; j < m->config.vocab_size; j++) {
             double difference = (double)seen->logits[i][j] - want[j];
             error += difference * difference;
             power += want[j] * want[j];
         }
     }
+    timeline_close(&t);
     return error / power;
 }
 
@@ -263,10 +159,8 @@ static void random_tokens(int32_t *tokens, int n, int vocab) {
 // n tokens: n_at_once in a block, as often as they fit, then token by token.
 static void compare_rules(Config c, const LayerRules *rules, int n, int n_at_once, const char *what) {
     Bench b;
-    int windows[8];
     if (!bench_open(&b, c, rules, what)) return;
     Memory memory = open_memory(&b);
-    for (int i = 0; i < c.n_layers; i++) windows[i] = config_kind(decoder_config(&b.decoder), i)->window;
     int32_t tokens[N_TOKENS];
     random_tokens(tokens, n, c.vocab_size);
     static Seen seen;
@@ -275,7 +169,7 @@ static void compare_rules(Config c, const LayerRules *rules, int n, int n_at_onc
         count = n - i > n_at_once ? n_at_once : 1;
         step(&b, &(DecoderSegment){&memory, tokens + i, count, NULL, see, &seen}, 1);
     }
-    double error = seen_error(&seen, &b.decoder, windows, 0, tokens, n);
+    double error = seen_error(&seen, &b.random.model, NULL, 0, tokens, n);
     printf("  %s: NMSE %.1e\n", what, error);
     CHECK(error <= 1e-9, "%s: NMSE %.1e", what, error);
     memory_close(&memory);
@@ -598,25 +492,21 @@ static void check_windows(int window, int n_sinks, const int *windows, const cha
     static Seen seen;
     Opened o;
     Model m;
-    Decoder d;
     char err[256] = "";
     open_fixture(&o, "llama", MIXED);
     Session *s = open_session(&o, 1000, window, n_sinks);
-    bool bound = !load_model(&m, folder, err, sizeof err) && !decoder_bind(&d, &m, err, sizeof err);
-    CHECK(bound, "%s: %s", what, err);
+    bool loaded = !load_model(&m, folder, err, sizeof err);
+    CHECK(loaded, "%s: %s", what, err);
     seen.vocab = o.fixture.vocab_size;
     session_visit(s, see, &seen);
     int n_all = quick() ? 330 : 600;
     for (int n = 320; n <= n_all; n += n < 590 && !quick() ? 90 : 1) {
         CHECK(!session_sync(s, o.tokens, n, err, sizeof err), "%s: %s", what, err);
     }
-    double error = bound ? seen_error(&seen, &d, windows, n_sinks, o.tokens, n_all) : NAN;
+    double error = loaded ? seen_error(&seen, &m, windows, n_sinks, o.tokens, n_all) : NAN;
     CHECK(error <= 1e-9, "%s: NMSE %.1e", what, error);
     session_close(s);
-    if (bound) {
-        decoder_free(&d);
-        weights_free(&m.weights);
-    }
+    if (loaded) weights_free(&m.weights);
     close_fixture(&o);
 }
 

@@ -3,6 +3,7 @@
 // type; malformed ones are in bad/gguf.txt.
 #include "bad/gguf.h"
 #include "decoder.h"
+#include "forward.h"
 #include "ids.h"
 #include "load.h"
 #include "tokenizer.h"
@@ -326,22 +327,6 @@ static bool row_equals(const Tensor *t, int64_t r, const Tensor *u, int64_t s) {
         if (found != (t->dtype == DTYPE_F32 ? want : f32_from_f16(f16_from_f32(want)))) return false;
     }
     return true;
-}
-
-static const char *hf_name(char out[100], const char *name) {
-    static const char *const pairs[][2] = {
-        {"attn_norm", "input_layernorm"},         {"attn_q", "self_attn.q_proj"},      {"attn_k", "self_attn.k_proj"},
-        {"attn_v", "self_attn.v_proj"},           {"attn_output", "self_attn.o_proj"}, {"ffn_gate", "mlp.gate_proj"},
-        {"ffn_norm", "post_attention_layernorm"}, {"ffn_up", "mlp.up_proj"},           {"ffn_down", "mlp.down_proj"}};
-    int layer;
-    char part[40];
-    if (!strcmp(name, "token_embd.weight")) return "model.embed_tokens.weight";
-    if (!strcmp(name, "output_norm.weight")) return "model.norm.weight";
-    if (sscanf(name, "blk.%d.%39[^.]", &layer, part) != 2) return "?";
-    for (int i = 0; i < N_OF(pairs); i++) {
-        if (!strcmp(part, pairs[i][0])) snprintf(out, 100, "model.layers.%d.%s.weight", layer, pairs[i][1]);
-    }
-    return out;
 }
 
 static void real_tiny_stories(void) {

@@ -1,7 +1,6 @@
-// check_logits: the engine, through its public header, against a Llama forward pass written here in double from
-// FORMATS.md: own reader, token by token, every key and value kept. Then equalities that need no reference (thread
-// counts, prefill and token by token, reuse and fresh), failures that must leave a session usable, and the known
-// text.
+// check_logits: the engine, through its public header, on llama2.c files against the forward pass of forward.h (what is
+// read from such files is check_load's). Then equalities that need no reference (thread counts, prefill and token by
+// token, reuse and fresh), failures that must leave a session usable, and the known text.
 //
 // Measure: NMSE of the logits, sum (a - b)^2 / sum b^2, at every position. fp32 arithmetic lands near 1e-12. For
 // the bf16 cache the reference rounds K and V to bf16 too; what is left is a rounding that falls the other way now
@@ -10,245 +9,13 @@
 // At a level with products of bfloat16, what they are allowed is in proportion to what rounding the operands of these
 // products costs the reference: of linear layers whose weights are not F32, and of attention over a bf16 cache, each
 // with rows of a multiple of 32. Where a model has neither, the limits are those of every level.
-#include "reference.h"
-
+#include "forward.h"
+#include "load.h"
 #include "make_bin.h"
 #include "tessera.h"
 
 #include <limits.h>
 #include <pthread.h>
-
-// ---- the reference: a reader
-
-typedef struct {
-    int dim, hidden, n_layers, n_heads, n_kv_heads, vocab, seq_len, head_dim, kv_dim;
-    int version, group; // group 0: fp32
-    bool tied;
-    double *tok_emb, *rms_att, *wq, *wk, *wv, *wo, *rms_ffn, *w1, *w2, *w3, *rms_final, *cls;
-} Model;
-
-static void read_bytes(FILE *f, void *p, size_t n) {
-    if (fread(p, 1, n, f) == n) return;
-    fprintf(stderr, "a test model is too short\n");
-    exit(1);
-}
-
-static double *read_floats(FILE *f, int64_t n) {
-    float *in = need_floats(n);
-    double *out = need(sizeof(double) * (size_t)n);
-    read_bytes(f, in, sizeof(float) * (size_t)n);
-    for (int64_t i = 0; i < n; i++) out[i] = (double)in[i];
-    free(in);
-    return out;
-}
-
-// n_layers tensors of n values each; quantized ones bring their scales behind each tensor.
-static double *read_tensors(FILE *f, const Model *m, int n_layers, int64_t n) {
-    if (!m->group) return read_floats(f, n_layers * n);
-    double *out = need(sizeof(double) * (size_t)(n_layers * n));
-    int8_t *q = need((size_t)n);
-    for (int layer = 0; layer < n_layers; layer++) {
-        read_bytes(f, q, (size_t)n);
-        double *scales = read_floats(f, n / m->group);
-        for (int64_t i = 0; i < n; i++) out[layer * n + i] = q[i] * scales[i / m->group];
-        free(scales);
-    }
-    free(q);
-    return out;
-}
-
-static void read_header(FILE *f, Model *m) {
-    int32_t head[2], n[7];
-    read_bytes(f, head, sizeof head);
-    m->version = head[0] == 0x616b3432 ? head[1] : 0;
-    if (m->version == 0) fseek(f, 0, SEEK_SET);
-    read_bytes(f, n, sizeof n);
-    m->dim = n[0], m->hidden = n[1], m->n_layers = n[2], m->n_heads = n[3], m->n_kv_heads = n[4];
-    m->vocab = abs(n[5]), m->seq_len = n[6];
-    m->tied = n[5] > 0;
-    m->group = 0;
-    if (m->version) {
-        unsigned char shared;
-        read_bytes(f, &shared, 1);
-        m->tied = shared;
-        if (m->version == 2) read_bytes(f, &m->group, 4);
-        fseek(f, 256, SEEK_SET);
-    }
-    m->head_dim = m->dim / m->n_heads;
-    m->kv_dim = m->head_dim * m->n_kv_heads;
-}
-
-static void read_norms(FILE *f, Model *m) {
-    m->rms_att = read_floats(f, m->n_layers * m->dim);
-    m->rms_ffn = read_floats(f, m->n_layers * m->dim);
-    m->rms_final = read_floats(f, m->dim);
-}
-
-static Model *model_read(const char *path) {
-    FILE *f = fopen(path, "rb");
-    Model *m = need(sizeof *m);
-    if (!f) {
-        perror(path);
-        exit(1);
-    }
-    read_header(f, m);
-    int L = m->n_layers;
-    int64_t dim = m->dim, hidden = m->hidden, kv_dim = m->kv_dim;
-    if (m->version) read_norms(f, m);
-    m->tok_emb = read_tensors(f, m, 1, m->vocab * dim);
-    if (!m->version) m->rms_att = read_floats(f, L * dim);
-    m->wq = read_tensors(f, m, L, dim * dim);
-    m->wk = read_tensors(f, m, L, kv_dim * dim);
-    m->wv = read_tensors(f, m, L, kv_dim * dim);
-    m->wo = read_tensors(f, m, L, dim * dim);
-    if (!m->version) m->rms_ffn = read_floats(f, L * dim);
-    m->w1 = read_tensors(f, m, L, hidden * dim);
-    m->w2 = read_tensors(f, m, L, dim * hidden);
-    m->w3 = read_tensors(f, m, L, hidden * dim);
-    if (!m->version) {
-        m->rms_final = read_floats(f, dim);
-        fseek(f, (long)sizeof(float) * m->seq_len * m->head_dim, SEEK_CUR); // RoPE tables
-    }
-    m->cls = m->tied ? m->tok_emb : read_tensors(f, m, 1, m->vocab * dim);
-    if (fgetc(f) != EOF) {
-        fprintf(stderr, "%s: bytes left over: the test's reader is wrong\n", path);
-        exit(1);
-    }
-    fclose(f);
-    return m;
-}
-
-static void model_free(Model *m) {
-    double *const all[] = {m->tok_emb, m->rms_att, m->wq, m->wk, m->wv,       m->wo,
-                           m->rms_ffn, m->w1,      m->w2, m->w3, m->rms_final};
-    for (int i = 0; i < N_OF(all); i++) free(all[i]);
-    if (!m->tied) free(m->cls);
-    free(m);
-}
-
-// ---- the reference: a forward pass
-
-typedef struct {
-    const Model *m;
-    int window, n_sinks; // window 0: everything
-    bool bf16;           // K (after RoPE) and V are stored rounded
-    bool rounded;        // products are of bfloat16, where a level may make them so
-    int pos, room;
-    double *k, *v; // [n_layers][room][kv_dim]
-} Timeline;
-
-static Timeline timeline_open(const Model *m, int room) {
-    size_t bytes = sizeof(double) * (size_t)m->n_layers * (size_t)room * (size_t)m->kv_dim;
-    return (Timeline){.m = m, .room = room, .k = need(bytes), .v = need(bytes)};
-}
-
-static void timeline_close(Timeline *t) {
-    free(t->k);
-    free(t->v);
-}
-
-static bool rounds_linear(const Model *m, int cols) {
-    return m->group && cols % BF16_STEP == 0;
-}
-
-static bool rounds_attention(const Model *m, bool bf16) {
-    return bf16 && m->head_dim % BF16_STEP == 0;
-}
-
-static double maybe_rounded(double x, bool rounded) {
-    return rounded ? (double)bf16_nearest((float)x) : x;
-}
-
-static void multiply(const Timeline *t, double *y, const double *w, const double *x, int rows, int cols) {
-    bool rounded = t->rounded && rounds_linear(t->m, cols);
-    for (int i = 0; i < rows; i++) {
-        double sum = 0;
-        for (int j = 0; !rounded && j < cols; j++) sum += w[(int64_t)i * cols + j] * x[j];
-        for (int j = 0; rounded && j < cols; j++) {
-            sum += maybe_rounded(w[(int64_t)i * cols + j], true) * maybe_rounded(x[j], true);
-        }
-        y[i] = sum;
-    }
-}
-
-static void norm(double *y, const double *x, const double *weight, int n) {
-    double sum = 0;
-    for (int i = 0; i < n; i++) sum += x[i] * x[i];
-    for (int i = 0; i < n; i++) y[i] = weight[i] * x[i] / sqrt(sum / n + 1e-5);
-}
-
-static void rotate(double *x, int n, int head_dim, int pos) { // neighbours (2i, 2i + 1) of every head
-    for (int i = 0; i < n; i += 2) {
-        double angle = pos / pow(10000, (double)(i % head_dim) / head_dim), a = x[i], b = x[i + 1];
-        x[i] = a * cos(angle) - b * sin(angle);
-        x[i + 1] = a * sin(angle) + b * cos(angle);
-    }
-}
-
-static void attend(const Timeline *t, int layer, const double *q, double *out) {
-    const Model *m = t->m;
-    int hd = m->head_dim;
-    bool rounded = t->rounded && rounds_attention(m, t->bf16);
-    double scale = rounded ? log2(exp(1)) / sqrt(hd) : 1; // for a softmax in base 2
-    double *p = need(sizeof(double) * (size_t)(t->pos + 1));
-    for (int h = 0; h < m->n_heads; h++) {
-        int64_t at = (int64_t)layer * t->room * m->kv_dim + h / (m->n_heads / m->n_kv_heads) * hd;
-        double top = -INFINITY, sum = 0;
-        for (int j = 0; j <= t->pos; j++) {
-            p[j] = -INFINITY;
-            if (t->window && j <= t->pos - t->window && j >= t->n_sinks) continue;
-            p[j] = 0;
-            for (int d = 0; d < hd; d++)
-                p[j] += maybe_rounded(q[h * hd + d] * scale, rounded) / scale * t->k[at + (int64_t)j * m->kv_dim + d];
-            p[j] /= sqrt(hd);
-            top = fmax(top, p[j]);
-        }
-        for (int d = 0; d < hd; d++) out[h * hd + d] = 0;
-        for (int j = 0; j <= t->pos; j++) {
-            if (isinf(p[j])) continue;
-            p[j] = exp(p[j] - top);
-            sum += p[j];
-            p[j] = maybe_rounded(p[j], rounded);
-            for (int d = 0; d < hd; d++) out[h * hd + d] += p[j] * t->v[at + (int64_t)j * m->kv_dim + d];
-        }
-        for (int d = 0; d < hd; d++) out[h * hd + d] /= sum;
-    }
-    free(p);
-}
-
-static void timeline_step(Timeline *t, int32_t token, double *logits) {
-    const Model *m = t->m;
-    int dim = m->dim, hidden = m->hidden, kv_dim = m->kv_dim;
-    double *x = need(sizeof(double) * (size_t)(4 * dim + 2 * hidden)), *h = x + dim, *q = h + dim, *o = q + dim;
-    double *gate = o + dim, *up = gate + hidden;
-    memcpy(x, m->tok_emb + (int64_t)token * dim, sizeof(double) * (size_t)dim);
-    for (int layer = 0; layer < m->n_layers; layer++) {
-        int64_t L = layer, slot = (L * t->room + t->pos) * kv_dim;
-        norm(h, x, m->rms_att + L * dim, dim);
-        multiply(t, q, m->wq + L * dim * dim, h, dim, dim);
-        multiply(t, t->k + slot, m->wk + L * kv_dim * dim, h, kv_dim, dim);
-        multiply(t, t->v + slot, m->wv + L * kv_dim * dim, h, kv_dim, dim);
-        rotate(q, dim, m->head_dim, t->pos);
-        rotate(t->k + slot, kv_dim, m->head_dim, t->pos);
-        for (int64_t i = slot; t->bf16 && i < slot + kv_dim; i++) {
-            t->k[i] = (double)bf16_nearest((float)t->k[i]);
-            t->v[i] = (double)bf16_nearest((float)t->v[i]);
-        }
-        attend(t, layer, q, o);
-        multiply(t, h, m->wo + L * dim * dim, o, dim, dim);
-        for (int i = 0; i < dim; i++) x[i] += h[i];
-        norm(h, x, m->rms_ffn + L * dim, dim);
-        multiply(t, gate, m->w1 + L * hidden * dim, h, hidden, dim);
-        multiply(t, up, m->w3 + L * hidden * dim, h, hidden, dim);
-        for (int i = 0; i < hidden; i++) gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i];
-        multiply(t, h, m->w2 + L * dim * hidden, gate, dim, hidden);
-        for (int i = 0; i < dim; i++) x[i] += h[i];
-    }
-    norm(x, x, m->rms_final, dim);
-    multiply(t, logits, m->cls, x, m->vocab, dim);
-    free(x);
-    t->pos++;
-}
 
 static int best_of(const double *logits, int n) {
     int best = 0;
@@ -273,6 +40,15 @@ static void free_known(void) {
     expected[0] = expected[1] = NULL;
 }
 
+static Timeline open_timeline(const Model *m, int kv) {
+    static int windows[MAX_LAYERS];
+    for (int l = 0; l < m->config.n_layers; l++) windows[l] = window;
+    Timeline t = timeline_open(m, windows, n_tokens);
+    t.n_sinks = n_sinks;
+    t.bf16 = kv == KV_BF16;
+    return t;
+}
+
 static double cost_of(const double *rounded, const double *exact) {
     double error = 0, power = 0;
     for (int i = 0; i < vocab; i++) {
@@ -283,12 +59,13 @@ static double cost_of(const double *rounded, const double *exact) {
 }
 
 static void know_products(const Model *m, int kv) {
-    bool linear = rounds_linear(m, m->dim) || rounds_linear(m, m->hidden);
+    bool rounds = rounds_attention(&m->config.kinds[0], kv == KV_BF16);
+    for (size_t i = 0; i < weights_count(&m->weights); i++) rounds |= rounds_linear(weights_at(&m->weights, i));
     products_cost[kv] = 0;
-    if (!linear && !rounds_attention(m, kv == KV_BF16)) return;
-    Timeline t = timeline_open(m, n_tokens);
+    if (!rounds) return;
+    Timeline t = open_timeline(m, kv);
     double *logits = need(sizeof *logits * (size_t)vocab);
-    t.window = window, t.n_sinks = n_sinks, t.bf16 = kv == KV_BF16, t.rounded = true;
+    t.rounded = true;
     for (int i = 0; i < n_tokens; i++) {
         timeline_step(&t, tokens[i], logits);
         products_cost[kv] = fmax(products_cost[kv], cost_of(logits, expected[kv] + (int64_t)i * vocab));
@@ -299,28 +76,30 @@ static void know_products(const Model *m, int kv) {
 
 // Random tokens, or with greedy those that the model itself says after BOS.
 static void know(int n, int w, int sinks, bool greedy) {
+    char err[300] = "";
+    Model m;
     free_known();
-    Model *m = model_read(bin_path);
-    vocab = m->vocab;
+    if (load_model(&m, bin_path, err, sizeof err)) {
+        fprintf(stderr, "%s\n", err);
+        exit(1);
+    }
+    vocab = m.config.vocab_size;
     n_tokens = n;
     window = w;
     n_sinks = sinks;
     tokens = need(sizeof *tokens * (size_t)n);
     for (int kv = 1; kv >= 0; kv--) {
         double *logits = expected[kv] = need(sizeof(double) * (size_t)n * (size_t)vocab);
-        Timeline t = timeline_open(m, n);
-        t.window = w;
-        t.n_sinks = sinks;
-        t.bf16 = kv == KV_BF16;
+        Timeline t = open_timeline(&m, kv);
         for (int i = 0; i < n; i++) {
             if (kv == KV_F32)
                 tokens[i] = !greedy ? pick(vocab) : i ? best_of(logits + (int64_t)(i - 1) * vocab, vocab) : 1;
             timeline_step(&t, tokens[i], logits + (int64_t)i * vocab);
         }
         timeline_close(&t);
-        know_products(m, kv);
+        know_products(&m, kv);
     }
-    model_free(m);
+    weights_free(&m.weights);
 }
 
 static void make_model(const BinSpec *spec) {
