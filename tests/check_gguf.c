@@ -236,42 +236,10 @@ static bool model_open(Model *m, const char *path) {
     return !rc;
 }
 
-static int32_t *greedy(const char *path, const char *tokenizer, int n, char *text, size_t room) {
-    char err[512] = "";
-    Engine *e = engine_open(path, tokenizer, err, sizeof err);
-    CHECK(e, "%s", err);
-    if (!e) return NULL;
-    Session *s = session_open(e, &(SessionOptions){.n_threads = 1}, err, sizeof err);
-    Sampler *sampler = sampler_open(&(SamplerOptions){0}, engine_info(e).vocab_size, err, sizeof err);
-    TextOut *out = textout_open(e, true);
-    int32_t *tokens = need(sizeof *tokens * (size_t)(n + 1));
-    tokens[0] = engine_info(e).bos_id;
-    text[0] = 0;
-    for (int i = 0; i < n; i++) {
-        CHECK(!session_sync(s, tokens, i + 1, err, sizeof err), "%s", err);
-        tokens[i + 1] = sampler_pick(sampler, session_logits(s));
-        snprintf(text + strlen(text), room - strlen(text), "%s", textout_push(out, tokens[i + 1]));
-    }
-    textout_close(out);
-    sampler_close(sampler);
-    session_close(s);
-    engine_close(e);
-    return tokens;
-}
-
-static const char known_story[] =
-    "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw a "
-    "big, red ball. She wanted to play with it, but it was too high.\nLily's mom said, \"Lily, let's go to the park.\" "
-    "Lily was sad and didn't know what to do. She said, \"I want to play with your ball, but I can't find it.\"\nLily "
-    "was sad and didn't know what to do. She said, \"I'm sorry, Lily. I didn't know what to do.\"\nLily didn't want to "
-    "help her mom, so she";
-
 // Two containers of one model: which tensors are the same to the bit, and that the others are to rounding.
 static void real_story(void) {
     SKIP_WITHOUT(STORIES "stories260K.gguf");
-    char text[2000], err[512] = "";
-    free(greedy(STORIES "stories260K.gguf", NULL, 200, text, sizeof text));
-    CHECK(!strcmp(text, known_story), "found '%s'", text);
+    char err[512] = "";
     Model a, b;
     if (!model_open(&a, STORIES "stories260K.gguf")) return;
     CHECK(!load_model(&b, STORIES "stories260K.bin", err, sizeof err), "%s", err);
@@ -291,24 +259,6 @@ static void real_story(void) {
     printf("    %d tensors equal those of the .bin to the bit, %d differ\n", n_same, n_other);
     weights_free(&a.weights);
     weights_free(&b.weights);
-}
-
-static void real_story_logits(void) {
-    SKIP_WITHOUT(STORIES "stories260K.gguf");
-    char text[2000];
-    int32_t *tokens = greedy(STORIES "stories260K.gguf", NULL, 200, text, sizeof text);
-    for (int step = 1; step <= 200; step += 199) {
-        int vocab = 0;
-        float *a = logits_of(STORIES "stories260K.gguf", NULL, tokens, 200, step, 2, &vocab);
-        float *b = logits_of(STORIES "stories260K.bin", STORIES "tok512.bin", tokens, 200, step, 2, &vocab);
-        if (a && b) {
-            double off = nmse_f32(a, b, 200 * vocab);
-            CHECK(off < 1e-11, "%d at a time: NMSE %g", step, off);
-        }
-        free(a);
-        free(b);
-    }
-    free(tokens);
 }
 
 // Row r of Wq or Wk in a GGUF file (neighbours turn together) is this row of the Hugging Face file (halves do).
@@ -332,7 +282,7 @@ static bool row_equals(const Tensor *t, int64_t r, const Tensor *u, int64_t s) {
 static void real_tiny_stories(void) {
     SKIP_WITHOUT(TINY);
     SKIP_WITHOUT(TINY_HF "/model.safetensors");
-    char err[512] = "", text[2000];
+    char err[512] = "";
     Model m;
     Weights hf;
     if (!model_open(&m, TINY)) return;
@@ -354,8 +304,6 @@ static void real_tiny_stories(void) {
     }
     weights_free(&hf);
     weights_free(&m.weights);
-    free(greedy(TINY, NULL, 60, text, sizeof text));
-    CHECK(strstr(text, "Once upon a time"), "found '%s'", text);
 }
 
 // ---- vocabularies
@@ -775,7 +723,6 @@ int main(void) {
     RUN(bad_split_files);
     RUN(engine_chooses);
     RUN(real_story);
-    RUN(real_story_logits);
     RUN(real_tiny_stories);
     RUN(real_pieces);
     return test_report();

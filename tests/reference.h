@@ -11,6 +11,7 @@
 #include "kernels.h"
 
 #include <math.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -132,6 +133,25 @@ UNUSED static int in_child(void (*body)(void)) {
     int status = 0;
     waitpid(pid, &status, 0);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+// Leaves this process, a child, so many bytes more than it has. Exits with CHILD_CANNOT where that is not enforced.
+UNUSED static void limit_memory(size_t more) {
+    long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    if (!f || fscanf(f, "%ld", &pages) != 1) exit(CHILD_CANNOT);
+    fclose(f);
+    rlim_t bytes = (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE) + (rlim_t)more;
+    if (setrlimit(RLIMIT_AS, &(struct rlimit){bytes, bytes})) exit(CHILD_CANNOT);
+    void *volatile probe = malloc(more + (64u << 20));
+    if (probe) exit(CHILD_CANNOT); // an emulator that ignores the limit
+}
+
+// A body that limits its memory, in a child; skipped where that cannot be.
+UNUSED static void in_little_memory(void (*body)(void)) {
+    int status = SANITIZED ? CHILD_CANNOT : in_child(body); // sanitizers map terabytes
+    if (status == CHILD_CANNOT) test_was_skipped = 1;
+    else CHECK(status == 0, "^ status %d", status);
 }
 
 static void (*level_body)(void);
