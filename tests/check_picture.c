@@ -770,35 +770,6 @@ static void overlay_of_any_shape(void) {
     }
 }
 
-// Tags close in order, attributes are quoted, and every & starts one of the five entities.
-static bool well_formed(const char *s) {
-    int depth = 0;
-    bool quoted = false, tag = false, closing = false;
-    for (const char *c = s; *c; c++) {
-        if (*c == '&') {
-            if (strncmp(c, "&amp;", 5) && strncmp(c, "&lt;", 4) && strncmp(c, "&gt;", 4) && strncmp(c, "&quot;", 6)) {
-                return false;
-            }
-        } else if (tag && *c == '"') quoted = !quoted;
-        else if (*c == '<') {
-            if (tag) return false;
-            tag = true;
-            closing = c[1] == '/';
-        } else if (*c == '>' && tag && !quoted) {
-            depth += closing ? -1 : c[-1] == '/' ? 0 : 1;
-            tag = false;
-            if (depth < 0) return false;
-        } else if ((unsigned char)*c < ' ' && *c != '\n') return false;
-    }
-    return depth == 0 && !tag;
-}
-
-static int count(const char *text, const char *part) {
-    int n = 0;
-    for (const char *at = strstr(text, part); at; at = strstr(at + 1, part)) n++;
-    return n;
-}
-
 static void alignment_as_svg_and_png(void) {
     static const char *const in[] = {"<", "&", "\"", "a"}, *const out[] = {"\xc9\x99", "\xff\x01x", "\xf0\x9f\x99\x82"};
     static const float weights[12] = {1, 0, 0, 0, 0, 0.5f, 0.5f, 0, 0.25f, 0.25f, 0.25f, 0.25f};
@@ -806,13 +777,13 @@ static void alignment_as_svg_and_png(void) {
     char err[512] = "";
     CHECK(!alignment_write(in_folder("a.svg"), &(Alignment){out, 3, in, 4, maps, 3}, err, sizeof err), "%s", err);
     char *svg = read_file(in_folder("a.svg"), NULL);
-    CHECK(well_formed(svg), "the SVG is not well-formed");
+    CHECK(xml_valid(svg), "the SVG is not well-formed");
     CHECK(!strncmp(svg, "<svg xmlns=\"http://www.w3.org/2000/svg\"", 39), "the SVG's first element");
     CHECK(strstr(svg, ">&lt;</text>") && strstr(svg, ">&amp;</text>") && strstr(svg, ">&quot;</text>"), "escapes");
     CHECK(strstr(svg, "all &amp; sundry") && strstr(svg, ">\xc9\x99</text>"), "UTF-8 stays");
     CHECK(strstr(svg, ">\xf0\x9f\x99\x82</text>"), "beyond the first plane as well");
     CHECK(strstr(svg, ">\xef\xbf\xbd\xef\xbf\xbdx</text>"), "what XML cannot hold is replaced");
-    CHECK(count(svg, "#08285c") >= 3, "weight 1 is the deepest shade in every map");
+    CHECK(count_of(svg, "#08285c") >= 3, "weight 1 is the deepest shade in every map");
     free(svg);
     CHECK(!alignment_write(in_folder("a.png"), &(Alignment){out, 3, in, 4, maps, 3}, err, sizeof err), "%s", err);
     Picture p;
@@ -837,11 +808,15 @@ static void alignment_of_any_size(void) {
         const int *c = cases[k];
         char err[512] = "";
         Picture p;
-        CHECK(!alignment_write(in_folder("b.svg"), &(Alignment){labels, c[0], labels, c[1], maps, c[2]}, err, sizeof err), "%s", err);
+        CHECK(
+            !alignment_write(in_folder("b.svg"), &(Alignment){labels, c[0], labels, c[1], maps, c[2]}, err, sizeof err),
+            "%s", err);
         char *svg = read_file(in_folder("b.svg"), NULL);
-        CHECK(well_formed(svg), "case %zu", k);
+        CHECK(xml_valid(svg), "case %zu", k);
         free(svg);
-        CHECK(!alignment_write(in_folder("b.png"), &(Alignment){labels, c[0], labels, c[1], maps, c[2]}, err, sizeof err), "%s", err);
+        CHECK(
+            !alignment_write(in_folder("b.png"), &(Alignment){labels, c[0], labels, c[1], maps, c[2]}, err, sizeof err),
+            "%s", err);
         CHECK(!picture_read(&p, in_folder("b.png"), 3, err, sizeof err), "%s", err);
         CHECK(p.width >= 100 && p.width < 2000 && p.height < 2000, "case %zu: %d x %d", k, p.width, p.height);
         picture_free(&p);
@@ -853,18 +828,23 @@ static void alignment_refuses(void) {
     char err[512] = "";
     float weight = 1.5f;
     const AlignmentMap map = {"m", &weight};
-    EXPECT_LINE(alignment_write(in_folder("a.pdf"), &(Alignment){labels, 1, labels, 1, &map, 1}, err, sizeof err), ".svg or .png");
+    EXPECT_LINE(alignment_write(in_folder("a.pdf"), &(Alignment){labels, 1, labels, 1, &map, 1}, err, sizeof err),
+                ".svg or .png");
     EXPECT_LINE(alignment_write("png", &(Alignment){labels, 1, labels, 1, &map, 1}, err, sizeof err), ".svg or .png");
-    EXPECT_LINE(alignment_write(in_folder("a.svg"), &(Alignment){labels, 1, labels, 1, &map, 1}, err, sizeof err), "found 1.5");
+    EXPECT_LINE(alignment_write(in_folder("a.svg"), &(Alignment){labels, 1, labels, 1, &map, 1}, err, sizeof err),
+                "found 1.5");
     weight = NAN;
-    EXPECT_LINE(alignment_write(in_folder("a.svg"), &(Alignment){labels, 1, labels, 1, &map, 1}, err, sizeof err), "expected 0 to 1");
+    EXPECT_LINE(alignment_write(in_folder("a.svg"), &(Alignment){labels, 1, labels, 1, &map, 1}, err, sizeof err),
+                "expected 0 to 1");
     weight = 1;
     EXPECT_LINE(alignment_write(in_folder("a.svg"), &(Alignment){labels, 0, labels, 1, &map, 1}, err, sizeof err),
                 "found 1 of 0 x 1");
     EXPECT_LINE(alignment_write(in_folder("a.svg"), &(Alignment){labels, 1, labels, 1, &map, 0}, err, sizeof err),
                 "found 0 of 1 x 1");
-    EXPECT_LINE(alignment_write(in_folder("no/a.svg"), &(Alignment){labels, 1, labels, 1, &map, 1}, err, sizeof err), "No such file");
-    EXPECT_LINE(alignment_write(in_folder("no/a.png"), &(Alignment){labels, 1, labels, 1, &map, 1}, err, sizeof err), "No such file");
+    EXPECT_LINE(alignment_write(in_folder("no/a.svg"), &(Alignment){labels, 1, labels, 1, &map, 1}, err, sizeof err),
+                "No such file");
+    EXPECT_LINE(alignment_write(in_folder("no/a.png"), &(Alignment){labels, 1, labels, 1, &map, 1}, err, sizeof err),
+                "No such file");
 }
 
 int main(void) {

@@ -26,44 +26,6 @@ static double json_number(const char *json, const char *key) {
     return at ? strtod(at + strlen(quoted), NULL) : NAN;
 }
 
-static int count_of(const char *text, const char *part) {
-    int n = 0;
-    for (; (text = strstr(text, part)); text += strlen(part)) n++;
-    return n;
-}
-
-// Tags balance, text holds no bare '<' or '&'.
-static bool xml_valid(const char *s) {
-    char stack[16][32];
-    int depth = 0, n_tags = 0;
-    while (*s) {
-        if (*s == '&' && strncmp(s, "&amp;", 5) && strncmp(s, "&lt;", 4) && strncmp(s, "&gt;", 4) &&
-            strncmp(s, "&quot;", 6)) {
-            return false;
-        }
-        if (*s++ != '<') continue;
-        bool closing = *s == '/';
-        s += closing;
-        size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyz");
-        if (!n || n > 31) return false;
-        char name[32] = {0};
-        memcpy(name, s, n);
-        for (s += n; *s && *s != '>'; s++) {
-            if (*s == '<') return false;
-            if (*s == '"' && !(s = strchr(s + 1, '"'))) return false;
-        }
-        if (!*s) return false;
-        n_tags++;
-        if (closing) {
-            if (!depth || strcmp(stack[--depth], name)) return false;
-        } else if (s[-1] != '/') {
-            if (depth == 16) return false;
-            strcpy(stack[depth++], name);
-        }
-    }
-    return depth == 0 && n_tags > 0;
-}
-
 static void test_the_checker_itself(void) {
     CHECK(xml_valid("<svg a=\"<\"><g/>x &amp; y</svg>"), "XML");
     CHECK(!xml_valid("<svg><g></svg></g>") && !xml_valid("<svg>a & b</svg>") && !xml_valid("<svg>"), "no XML");

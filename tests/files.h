@@ -91,3 +91,44 @@ UNUSED static char *read_file(const char *path, size_t *n) {
     if (n) *n = got;
     return text;
 }
+
+// ---- texts
+
+UNUSED static int count_of(const char *text, const char *part) {
+    int n = 0;
+    for (; (text = strstr(text, part)); text += strlen(part)) n++;
+    return n;
+}
+
+// Tags balance, text holds no bare '<' or '&', nothing is a control character.
+UNUSED static bool xml_valid(const char *s) {
+    char stack[16][32];
+    int depth = 0, n_tags = 0;
+    while (*s) {
+        if (*s == '&' && strncmp(s, "&amp;", 5) && strncmp(s, "&lt;", 4) && strncmp(s, "&gt;", 4) &&
+            strncmp(s, "&quot;", 6)) {
+            return false;
+        }
+        if ((unsigned char)*s < ' ' && *s != '\n') return false;
+        if (*s++ != '<') continue;
+        bool closing = *s == '/';
+        s += closing;
+        size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyz");
+        if (!n || n > 31) return false;
+        char name[32] = {0};
+        memcpy(name, s, n);
+        for (s += n; *s && *s != '>'; s++) {
+            if (*s == '<') return false;
+            if (*s == '"' && !(s = strchr(s + 1, '"'))) return false;
+        }
+        if (!*s) return false;
+        n_tags++;
+        if (closing) {
+            if (!depth || strcmp(stack[--depth], name)) return false;
+        } else if (s[-1] != '/') {
+            if (depth == 16) return false;
+            strcpy(stack[depth++], name);
+        }
+    }
+    return depth == 0 && n_tags > 0;
+}
