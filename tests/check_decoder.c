@@ -521,27 +521,6 @@ static void windows_against_double(void) {
     check_windows(5, 260, (int[]){5, 5, 5}, "sinks of more than a block");
 }
 
-// What a cache of mixed windows holds: a few blocks for each layer with a window, all of them for the others.
-static void memory_of_windows(void) {
-    Opened o;
-    char err[256] = "";
-    open_fixture(&o, "gemma3_text", "{}"); // 7 layers, one of them sees all
-    Session *s = open_session(&o, 1000, 0, 0);
-    uint64_t block = 0;
-    for (int n = 1; n <= (quick() ? 300 : N_TOKENS); n++) {
-        CHECK(!session_sync(s, o.tokens, n, err, sizeof err), "%s", err);
-        uint64_t bytes = session_info(s).kv_bytes, blocks = (uint64_t)((n + KV_BLOCK - 1) / KV_BLOCK);
-        if (n == 1) block = bytes / 7;
-        uint64_t most = (blocks + 6 * (blocks < 2 ? blocks : 2)) * block;
-        CHECK(bytes <= most, "%d tokens hold %llu bytes, expected at most %llu", n, (unsigned long long)bytes,
-              (unsigned long long)most);
-        if (n % KV_BLOCK > 9)
-            CHECK(bytes == (blocks + 6) * block, "%d tokens hold %llu bytes", n, (unsigned long long)bytes);
-    }
-    session_close(s);
-    close_fixture(&o);
-}
-
 // ---- beyond the positions that the model was made for
 
 // Dynamic NTK: the context limit decides, not the text. Up to the original context nothing is stretched.
@@ -601,7 +580,6 @@ int main(void) {
     RUN(rewinding);
     RUN(callers_window);
     RUN(windows_against_double);
-    RUN(memory_of_windows);
     RUN(dynamic_context);
     RUN(learned_positions_end);
     return test_report();

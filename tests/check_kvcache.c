@@ -520,99 +520,6 @@ static void window_in_chunks(void) { // prefill: nothing that the chunk itself s
     }
 }
 
-// ---- truncate
-
-static void truncate_is_exact(void) {
-    static const int keeps[] = {1, 31, 32, 33, 255, 256, 257, 300, 511, 512, 640, 0};
-    for (int s = 0; s < N_OF(shapes); s++) {
-        Pair p = pair_open(shapes[s]);
-        for (int i = 0; i < N_OF(keeps); i++) {
-            pair_append(&p, 700 - p.length, i % 2);
-            CHECK(memory_truncate(&p.m, 700) == 700 && memory_length(&p.m) == 700, "truncating to the length");
-            uint64_t before = memory_bytes(&p.m);
-            CHECK(memory_truncate(&p.m, keeps[i]) == keeps[i] && memory_length(&p.m) == keeps[i], "keep %d: %d",
-                  keeps[i], memory_length(&p.m));
-            p.length = keeps[i];
-            CHECK(memory_bytes(&p.m) <= before, "keep %d: more bytes than before", keeps[i]);
-            pair_check(&p, "after truncate");
-            pair_append(&p, 1, true);
-            pair_append(&p, 40, false); // over the edge of a group
-            pair_check(&p, "after truncate and other rows");
-        }
-        pair_close(&p);
-    }
-}
-
-// The keys that a query at position n would need are all held, and so is the block that position n continues.
-static bool could_keep(const Pair *p, int n) {
-    for (int layer = 0; layer < p->shape.n_layers; layer++) {
-        KvView view = view_of(p, layer);
-        if (n % KV_BLOCK && !view.blocks[n / KV_BLOCK]) return false;
-        for (int t = 0; t < n; t++) {
-            if (token_needed(p, layer, t, n) && !view.blocks[t / KV_BLOCK]) return false;
-        }
-    }
-    return true;
-}
-
-static void truncate_in_a_window(int window, int n_sinks, int s) {
-    int n_kept = 0, n_lost = 0;
-    for (int round = 0; round < (quick() ? 5 : 60); round++) {
-        Shape shape = shapes[s];
-        shape.window = window;
-        shape.n_sinks = n_sinks;
-        Pair p = pair_open(shape);
-        for (int turn = 0; turn < 3; turn++) { // again and again in one cache: the ring must not remember
-            pair_append(&p, 1 + pick(900), pick(2));
-            int n = pick(3) ? pick(p.length + 1) : p.length - pick(p.length < 20 ? p.length : 20);
-            if (pick(3) == 0) n -= n % KV_BLOCK;
-            if (pick(3) == 0) n += KV_BLOCK - n % KV_BLOCK + window - 2 + pick(3); // a window that begins at a block
-            if (n > p.length) n = p.length;
-            bool could = could_keep(&p, n);
-            int kept = memory_truncate(&p.m, n);
-            CHECK(kept == (could ? n : 0), "window %d sinks %d: truncate %d to %d gives %d, the keys were %s", window,
-                  n_sinks, p.length, n, kept, could ? "held" : "gone");
-            CHECK(memory_length(&p.m) == kept, "truncate returns %d, the length is %d", kept, memory_length(&p.m));
-            p.length = memory_length(&p.m);
-            pair_check(&p, "after truncate in a window");
-            n_kept += kept > 0;
-            n_lost += n > 0 && kept == 0;
-        }
-        for (int i = 0; i < 600 && p.length < MAX_TOKENS; i++) pair_append(&p, 1, i % 2);
-        pair_check(&p, "window, after truncate and other rows");
-        CHECK(memory_bytes(&p.m) <= window_limit(&shape),
-              "window %d sinks %d, after truncate and other rows: %llu bytes, expected at most %llu", window, n_sinks,
-              (unsigned long long)memory_bytes(&p.m), (unsigned long long)window_limit(&shape));
-        pair_close(&p);
-    }
-    if (!quick()) {
-        CHECK(n_kept && n_lost, "window %d sinks %d: %d kept, %d lost: one side was not tested", window, n_sinks,
-              n_kept, n_lost);
-    }
-}
-
-static void truncate_after_eviction(void) {
-    truncate_in_a_window(256, 0, 1);
-    truncate_in_a_window(1, 0, 1);
-    truncate_in_a_window(1, 1, 1);
-    truncate_in_a_window(5, 0, 2);
-    truncate_in_a_window(64, 4, 1);
-    truncate_in_a_window(100, 300, 2);
-    truncate_in_a_window(64, 4, 5);
-
-    Shape shape = shapes[1]; // the plain case, spelled out
-    shape.window = 100;
-    Pair p = pair_open(shape);
-    pair_append(&p, 1000, false);
-    CHECK(held_blocks(&p, 0, 1000) == 1, "window 100 of 1000 tokens holds %d blocks", held_blocks(&p, 0, 1000));
-    CHECK(memory_truncate(&p.m, 990) == 990, "rewinding a little keeps");
-    CHECK(memory_truncate(&p.m, 300) == 0 && memory_length(&p.m) == 0, "rewinding behind the window starts over");
-    p.length = 0;
-    pair_append(&p, 400, true);
-    pair_check(&p, "after starting over");
-    pair_close(&p);
-}
-
 // ---- a window of its own for each layer
 
 enum { MOST_LAYERS = 6 };
@@ -667,31 +574,102 @@ static void windows_of_layers(void) {
     }
 }
 
-static void truncate_mixed_windows(void) {
-    int n_kept = 0, n_lost = 0;
-    for (int round = 0; round < (quick() ? 14 : 70); round++) {
-        Pair p = pair_open(mixed_shape(round % N_OF(mixtures)));
-        for (int turn = 0; turn < 5; turn++) {
-            pair_append(&p, 1 + pick(500), pick(2));
-            int n = pick(3) ? p.length - pick(p.length < 40 ? p.length : 40) : pick(p.length + 1);
-            if (pick(4) == 0) n -= n % KV_BLOCK;
-            bool could = could_keep(&p, n);
-            int before = p.length, kept = memory_truncate(&p.m, n);
-            CHECK(kept == (could ? n : 0), "mixed windows %d: truncate %d to %d gives %d, the keys were %s",
-                  round % N_OF(mixtures), before, n, kept, could ? "held" : "gone");
-            p.length = memory_length(&p.m);
-            CHECK(p.length == kept, "truncate returns %d, the length is %d", kept, p.length);
-            held_by_all(&p, false, "mixed windows, after truncate");
-            pair_check(&p, "mixed windows, after truncate");
-            n_kept += kept > 0;
-            n_lost += n > 0 && !kept;
+// ---- truncate
+
+static void truncate_is_exact(void) {
+    static const int keeps[] = {1, 31, 32, 33, 255, 256, 257, 300, 511, 512, 640, 0};
+    for (int s = 0; s < N_OF(shapes); s++) {
+        Pair p = pair_open(shapes[s]);
+        for (int i = 0; i < N_OF(keeps); i++) {
+            pair_append(&p, 700 - p.length, i % 2);
+            CHECK(memory_truncate(&p.m, 700) == 700 && memory_length(&p.m) == 700, "truncating to the length");
+            uint64_t before = memory_bytes(&p.m);
+            CHECK(memory_truncate(&p.m, keeps[i]) == keeps[i] && memory_length(&p.m) == keeps[i], "keep %d: %d",
+                  keeps[i], memory_length(&p.m));
+            p.length = keeps[i];
+            CHECK(memory_bytes(&p.m) <= before, "keep %d: more bytes than before", keeps[i]);
+            pair_check(&p, "after truncate");
+            pair_append(&p, 1, true);
+            pair_append(&p, 40, false); // over the edge of a group
+            pair_check(&p, "after truncate and other rows");
         }
-        pair_append(&p, 400, true);
-        pair_check(&p, "mixed windows, after truncate and other rows");
-        held_by_all(&p, false, "mixed windows, after truncate and other rows");
         pair_close(&p);
     }
-    CHECK(n_kept && n_lost, "%d kept, %d lost: one side was not tested", n_kept, n_lost);
+}
+
+// The keys that a query at position n would need are all held, and so is the block that position n continues.
+static bool could_keep(const Pair *p, int n) {
+    for (int layer = 0; layer < p->shape.n_layers; layer++) {
+        KvView view = view_of(p, layer);
+        if (n % KV_BLOCK && !view.blocks[n / KV_BLOCK]) return false;
+        for (int t = 0; t < n; t++) {
+            if (token_needed(p, layer, t, n) && !view.blocks[t / KV_BLOCK]) return false;
+        }
+    }
+    return true;
+}
+
+// Again and again in one cache, whose rings must not remember: to anywhere, near the end, at blocks' edges. Whether
+// some were kept and some lost.
+static bool truncate_at_random(Shape shape, int rounds, const char *what) {
+    int n_kept = 0, n_lost = 0, widest = 0;
+    for (int layer = 0; layer < shape.n_layers; layer++) {
+        if (window_of(&shape, layer) > widest) widest = window_of(&shape, layer);
+    }
+    for (int round = 0; round < rounds; round++) {
+        Pair p = pair_open(shape);
+        for (int turn = 0; turn < 3; turn++) {
+            pair_append(&p, 1 + pick(900), pick(2));
+            int n = pick(3) ? pick(p.length + 1) : p.length - pick(p.length < 20 ? p.length : 20);
+            if (pick(3) == 0) n -= n % KV_BLOCK;
+            if (pick(3) == 0) n += KV_BLOCK - n % KV_BLOCK + widest - 2 + pick(3); // a window that begins at a block
+            if (n > p.length) n = p.length;
+            bool could = could_keep(&p, n);
+            int kept = memory_truncate(&p.m, n);
+            CHECK(kept == (could ? n : 0), "%s: truncate %d to %d gives %d, the keys were %s", what, p.length, n, kept,
+                  could ? "held" : "gone");
+            CHECK(memory_length(&p.m) == kept, "truncate returns %d, the length is %d", kept, memory_length(&p.m));
+            p.length = memory_length(&p.m);
+            held_by_all(&p, false, what);
+            pair_check(&p, what);
+            n_kept += kept > 0;
+            n_lost += n > 0 && kept == 0;
+        }
+        for (int i = 0; i < 600 && p.length < MAX_TOKENS; i++) pair_append(&p, 1, i % 2);
+        pair_check(&p, what);
+        held_by_all(&p, false, what);
+        pair_close(&p);
+    }
+    return n_kept && n_lost;
+}
+
+static void truncate_after_eviction(void) {
+    static const int cases[][3] = {{256, 0, 1}, {1, 0, 1}, {1, 1, 1}, {5, 0, 2}, {64, 4, 1}, {100, 300, 2}, {64, 4, 5}};
+    for (int i = 0; i < N_OF(cases); i++) {
+        char what[60];
+        Shape shape = shapes[cases[i][2]];
+        shape.window = cases[i][0];
+        shape.n_sinks = cases[i][1];
+        snprintf(what, sizeof what, "window %d sinks %d, truncated", shape.window, shape.n_sinks);
+        bool both = truncate_at_random(shape, by_speed(60, 5, 5), what);
+        CHECK(both || quick(), "%s: one side was not tested", what);
+    }
+    bool both = false;
+    for (int i = 0; i < N_OF(mixtures); i++)
+        both |= truncate_at_random(mixed_shape(i), by_speed(8, 2, 2), "mixed windows");
+    CHECK(both, "mixed windows: one side was not tested");
+
+    Shape shape = shapes[1]; // the plain case, spelled out
+    shape.window = 100;
+    Pair p = pair_open(shape);
+    pair_append(&p, 1000, false);
+    CHECK(held_blocks(&p, 0, 1000) == 1, "window 100 of 1000 tokens holds %d blocks", held_blocks(&p, 0, 1000));
+    CHECK(memory_truncate(&p.m, 990) == 990, "rewinding a little keeps");
+    CHECK(memory_truncate(&p.m, 300) == 0 && memory_length(&p.m) == 0, "rewinding behind the window starts over");
+    p.length = 0;
+    pair_append(&p, 400, true);
+    pair_check(&p, "after starting over");
+    pair_close(&p);
 }
 
 // ---- out of memory
@@ -759,7 +737,6 @@ int main(void) {
     RUN(truncate_is_exact);
     RUN(truncate_after_eviction);
     RUN(windows_of_layers);
-    RUN(truncate_mixed_windows);
     RUN(out_of_memory);
     RUN(closing);
     return test_report();

@@ -527,34 +527,6 @@ static void failures(void) {
     at_every_level(failures_child);
 }
 
-// ---- memory follows the text
-
-static void memory_child(void) {
-    char err[300] = "";
-    Engine *e = open_engine();
-    Session *s = open_session(e, KV_BF16, 1);
-    EngineInfo info = engine_info(e);
-    uint64_t token = 2 * 2 * (uint64_t)info.n_layers * (uint64_t)(info.n_kv_heads * info.head_dim), settled = 0;
-    for (int n = 10; n <= n_tokens; n += 10) {
-        CHECK(!session_sync(s, tokens, n, err, sizeof err), "%s", err);
-        uint64_t bytes = session_info(s).kv_bytes;
-        if (n == 10) CHECK(bytes <= 512 * token + 65536, "10 tokens take %llu bytes", (unsigned long long)bytes);
-        if (n <= 780) settled = bytes > settled ? bytes : settled;
-        CHECK(n <= 780 || bytes <= settled, "window 256: %llu bytes at %d tokens, %llu at 780",
-              (unsigned long long)bytes, n, (unsigned long long)settled);
-        CHECK(session_info(s).kv_token_bytes <= 2 * 512 * token, "a token reads %llu bytes",
-              (unsigned long long)session_info(s).kv_token_bytes);
-    }
-    session_close(s);
-    engine_close(e);
-}
-
-static void memory(void) {
-    make_spec(3);
-    know(quick() ? 850 : 1020, 256, 0, false);
-    at_every_level(memory_child);
-}
-
 // ---- real models
 
 static const char story[] = "Once upon a time, there was a little girl named Lily. She loved to play outside in "
@@ -625,7 +597,6 @@ int main(void) {
     RUN(reuse_in_a_window);
     RUN(side_by_side);
     RUN(failures);
-    RUN(memory);
     RUN(stories260K);
     RUN(stories260K_q8);
     free_known();
