@@ -10,6 +10,7 @@
 // It knows no family: a fixture lists tensors with the values they have (tests/fixtures/families.py), and for GGUF the
 // settings and in which order a tensor takes its values from those of the folder (tests/fixtures/family_gguf.py).
 #pragma once
+#include "make_gguf.h"
 #include "make_model.h"
 #include "quant.h"
 #include "tessera.h"
@@ -144,77 +145,32 @@ UNUSED static void write_family(const Fixture *f) {
 
 // ---- the GGUF file
 
-enum { GGUF_U32_VALUE = 4, GGUF_I32_VALUE = 5, GGUF_F32_VALUE = 6, GGUF_BOOL_VALUE = 7, GGUF_TEXT = 8, GGUF_ARRAY = 9 };
-enum { GGML_F32 = 0, GGML_MXFP4 = 39, GGUF_ALIGNMENT = 32, MXFP4_VALUES = 32 };
+enum { GGML_F32 = 0, GGML_MXFP4 = 39, MXFP4_VALUES = 32 };
 
-static void put_u32(FILE *f, uint32_t value) {
-    fwrite(&value, sizeof value, 1, f);
-}
-
-static void put_u64(FILE *f, uint64_t value) {
-    fwrite(&value, sizeof value, 1, f);
-}
-
-static void put_f32(FILE *f, double value) {
-    fwrite(&(float){(float)value}, sizeof(float), 1, f);
-}
-
-static void put_text(FILE *f, const char *text) {
-    put_u64(f, strlen(text));
-    fputs(text, f);
-}
-
-static void put_bools(FILE *f, const json_t *list) {
-    put_u32(f, GGUF_ARRAY);
-    put_u32(f, GGUF_BOOL_VALUE);
-    put_u64(f, json_array_size(list));
-    for (size_t i = 0; i < json_array_size(list); i++) fputc(json_is_true(json_array_get(list, i)), f);
-}
-
-static void put_f32s(FILE *f, const json_t *list) {
-    put_u32(f, GGUF_ARRAY);
-    put_u32(f, GGUF_F32_VALUE);
-    put_u64(f, json_array_size(list));
-    for (size_t i = 0; i < json_array_size(list); i++) put_f32(f, json_number_value(json_array_get(list, i)));
-}
-
-static void put_setting(FILE *f, const json_t *setting) {
-    const char *type = json_string_value(json_array_get(setting, 1));
+static void put_setting(Maker *m, const json_t *setting) {
+    const char *key = spec_text(setting, 0), *type = spec_text(setting, 1);
     const json_t *value = json_array_get(setting, 2);
-    put_text(f, json_string_value(json_array_get(setting, 0)));
-    if (!strcmp(type, "u32")) put_u32(f, GGUF_U32_VALUE), put_u32(f, (uint32_t)json_integer_value(value));
-    if (!strcmp(type, "f32")) put_u32(f, GGUF_F32_VALUE), put_f32(f, json_number_value(value));
-    if (!strcmp(type, "bool")) put_u32(f, GGUF_BOOL_VALUE), fputc(json_is_true(value), f);
-    if (!strcmp(type, "bools")) put_bools(f, value);
-    if (!strcmp(type, "f32s")) put_f32s(f, value);
-    if (!strcmp(type, "str")) put_u32(f, GGUF_TEXT), put_text(f, json_string_value(value));
+    if (!strcmp(type, "u32")) maker_u32(m, key, (uint32_t)json_integer_value(value));
+    if (!strcmp(type, "f32")) maker_f32(m, key, (float)json_number_value(value));
+    if (!strcmp(type, "bool")) maker_bool(m, key, json_is_true(value));
+    if (!strcmp(type, "str")) maker_text(m, key, json_string_value(value));
 }
 
-static void put_array(FILE *f, const char *key, uint32_t element, int n) {
-    put_text(f, key);
-    put_u32(f, GGUF_ARRAY);
-    put_u32(f, element);
-    put_u64(f, (uint64_t)n);
-}
-
-// SentencePiece's usual first tokens, the byte of a line break, a space, then words. Returns the number of settings.
-static int put_vocab(FILE *f, int n) {
+// SentencePiece's usual first tokens, the byte of a line break, a space, then words.
+static void put_family_vocab(Maker *m, int n) {
     static const char *const first[] = {"<unk>", "<s>", "</s>", "<0x0A>", "\xE2\x96\x81"}; // U+2581: a space
     static const int32_t types[] = {2, 3, 3, 6, 1}; // unknown, control, control, byte, normal
-    put_text(f, "tokenizer.ggml.model");
-    put_u32(f, GGUF_TEXT);
-    put_text(f, "llama");
-    put_array(f, "tokenizer.ggml.tokens", GGUF_TEXT, n);
+    maker_text(m, "tokenizer.ggml.model", "llama");
+    MakePair *tokens = maker_array(m, "tokenizer.ggml.tokens", G_STRING);
     for (int id = 0; id < n; id++) {
         char word[16];
         snprintf(word, sizeof word, "w%d", id);
-        put_text(f, id < N_OF(first) ? first[id] : word);
+        array_put_text(tokens, id < N_OF(first) ? first[id] : word);
     }
-    put_array(f, "tokenizer.ggml.scores", GGUF_F32_VALUE, n);
-    for (int id = 0; id < n; id++) put_f32(f, -id);
-    put_array(f, "tokenizer.ggml.token_type", GGUF_I32_VALUE, n);
-    for (int id = 0; id < n; id++) put_u32(f, (uint32_t)(id < N_OF(types) ? types[id] : 1));
-    return 4;
+    MakePair *scores = maker_array(m, "tokenizer.ggml.scores", G_F32);
+    for (int id = 0; id < n; id++) array_put(scores, &(float){(float)-id}, 4);
+    MakePair *token_types = maker_array(m, "tokenizer.ggml.token_type", G_I32);
+    for (int id = 0; id < n; id++) array_put(token_types, &(int32_t){id < N_OF(types) ? types[id] : 1}, 4);
 }
 
 // The values of the folder's tensors, one after the other.
@@ -231,14 +187,14 @@ static double source_value(const Source *s, int64_t i) {
 
 // An exponent, then 16 bytes: value j in the low half, value j + 16 in the high half. In the folder: 16 bytes, value
 // 2j in the low half, value 2j + 1 in the high half; the exponents apart.
-static void put_mxfp4(FILE *f, const Source *s, int64_t block) {
-    uint8_t codes[MXFP4_VALUES];
+static void put_mxfp4(Bytes *to, const Source *s, int64_t block) {
+    uint8_t codes[MXFP4_VALUES], bytes[1 + MXFP4_VALUES / 2] = {(uint8_t)spec_value(s->specs[1], block)};
     for (int i = 0; i < MXFP4_VALUES / 2; i++) {
         uint8_t byte = (uint8_t)spec_value(s->specs[0], block * MXFP4_VALUES / 2 + i);
         codes[2 * i] = byte & 15, codes[2 * i + 1] = byte >> 4;
     }
-    fputc((uint8_t)spec_value(s->specs[1], block), f);
-    for (int j = 0; j < MXFP4_VALUES / 2; j++) fputc(codes[j] | codes[j + MXFP4_VALUES / 2] << 4, f);
+    for (int j = 0; j < MXFP4_VALUES / 2; j++) bytes[1 + j] = (uint8_t)(codes[j] | codes[j + MXFP4_VALUES / 2] << 4);
+    bytes_put(to, bytes, sizeof bytes);
 }
 
 // Value i of a view [[count, stride], ...] that begins at offset.
@@ -264,63 +220,44 @@ static int64_t source_at(const json_t *tensor, int64_t i) {
 }
 
 // [name, type, shape, from, add, offset, view].
-static void put_gguf_tensor(FILE *f, const Fixture *family, const json_t *tensor) {
-    const json_t *from = json_array_get(tensor, 3), *view = json_array_get(tensor, 6);
-    bool mxfp4 = !strcmp(json_string_value(json_array_get(tensor, 1)), "MXFP4");
+static void put_gguf_tensor(Maker *m, const Fixture *family, const json_t *tensor) {
+    const json_t *shape = json_array_get(tensor, 2), *from = json_array_get(tensor, 3),
+                 *view = json_array_get(tensor, 6);
+    bool mxfp4 = !strcmp(spec_text(tensor, 1), "MXFP4");
     double add = json_number_value(json_array_get(tensor, 4));
-    int64_t n = shape_count(json_array_get(tensor, 2)) / (mxfp4 ? MXFP4_VALUES : 1);
+    int64_t n = shape_count(shape) / (mxfp4 ? MXFP4_VALUES : 1);
     Source s = {.n_specs = (int)json_array_size(from)};
-    for (int i = 0; i < s.n_specs; i++) s.specs[i] = family_spec(family, json_string_value(json_array_get(from, i)));
-    for (int64_t i = 0; i < n; i++) {
-        int64_t at = s.n_specs ? source_at(tensor, i) : 0;
-        if (mxfp4) put_mxfp4(f, &s, at);
-        else if (s.n_specs) put_f32(f, source_value(&s, at) + add);
-        else put_f32(f, json_number_value(json_array_get(view, (size_t)i)));
+    MakeTensor *t = maker_add_tensor(m, spec_text(tensor, 0), mxfp4 ? GGML_MXFP4 : GGML_F32, 0, 0);
+    t->n_dims = (int)json_array_size(shape);
+    for (int d = 0; d < t->n_dims; d++) {
+        t->dims[d] = (uint64_t)json_integer_value(json_array_get(shape, (size_t)(t->n_dims - 1 - d)));
     }
-}
-
-static void put_alignment(FILE *f) {
-    while (ftell(f) % GGUF_ALIGNMENT) fputc(0, f);
-}
-
-static void put_gguf_info(FILE *f, const json_t *tensor, uint64_t offset) {
-    const json_t *shape = json_array_get(tensor, 2);
-    put_text(f, json_string_value(json_array_get(tensor, 0)));
-    put_u32(f, (uint32_t)json_array_size(shape));
-    for (size_t d = json_array_size(shape); d-- > 0;)
-        put_u64(f, (uint64_t)json_integer_value(json_array_get(shape, d)));
-    put_u32(f, strcmp(json_string_value(json_array_get(tensor, 1)), "MXFP4") != 0 ? GGML_F32 : GGML_MXFP4);
-    put_u64(f, offset);
+    for (int i = 0; i < s.n_specs; i++) s.specs[i] = family_spec(family, spec_text(from, i));
+    for (int64_t i = 0; i < n; i++) {
+        int64_t at = json_integer_value(json_array_get(tensor, 5)), rest = i;
+        for (size_t axis = json_array_size(view); s.n_specs && axis-- > 0;) {
+            const json_t *a = json_array_get(view, axis); // [count, stride]
+            int64_t count = json_integer_value(json_array_get(a, 0));
+            at += rest % count * json_integer_value(json_array_get(a, 1));
+            rest /= count;
+        }
+        if (json_is_null(view)) at += i;
+        double value = s.n_specs ? 0 : json_number_value(json_array_get(view, (size_t)i));
+        if (s.n_specs && !mxfp4) value = source_value(&s, at) + add;
+        if (mxfp4) put_mxfp4(&t->data, &s, at);
+        else bytes_put(&t->data, &(float){(float)value}, 4);
+    }
 }
 
 UNUSED static void write_family_gguf(const Fixture *f, const char *path) {
-    char *header, *data, *pairs;
-    size_t n_header, n_data, n_pairs, i;
-    const json_t *settings = family_part(f, "gguf_settings"), *tensors = family_part(f, "gguf_tensors");
+    size_t i;
     json_t *item;
-    FILE *p = open_memstream(&pairs, &n_pairs), *h = open_memstream(&header, &n_header),
-         *d = open_memstream(&data, &n_data);
-    json_array_foreach(settings, i, item) put_setting(p, item);
-    int n_settings = (int)json_array_size(settings) + put_vocab(p, f->vocab_size);
-    fclose(p);
-    fputs("GGUF", h);
-    put_u32(h, 3);
-    put_u64(h, json_array_size(tensors));
-    put_u64(h, (uint64_t)n_settings);
-    fwrite(pairs, 1, n_pairs, h);
-    json_array_foreach(tensors, i, item) {
-        put_alignment(d);
-        put_gguf_info(h, item, (uint64_t)ftell(d));
-        put_gguf_tensor(d, f, item);
-    }
-    put_alignment(h);
-    fclose(d);
-    fwrite(data, 1, n_data, h);
-    fclose(h);
-    write_bytes(path, header, n_header);
-    free(pairs);
-    free(header);
-    free(data);
+    Maker m = maker_new();
+    json_array_foreach(family_part(f, "gguf_settings"), i, item) put_setting(&m, item);
+    put_family_vocab(&m, f->vocab_size);
+    json_array_foreach(family_part(f, "gguf_tensors"), i, item) put_gguf_tensor(&m, f, item);
+    maker_write(&m, path);
+    maker_free(&m);
 }
 
 // ---- what it computes
