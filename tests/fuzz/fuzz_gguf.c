@@ -4,10 +4,6 @@
 // pieces), with one field written otherwise, or one byte, or nothing; what nothing was done to must load. Of a loaded
 // model every tensor must lie inside the file, aligned, without touching another, and every value is computed; a loaded
 // vocabulary encodes and decodes the input.
-//
-// Fast (5k to 10k inputs a second on one core):
-//   clang -O2 -fsanitize=fuzzer,address,undefined -fno-sanitize-coverage=trace-cmp -fno-sanitize-recover=all ...
-//   ASAN_OPTIONS=quarantine_size_mb=1:malloc_context_size=0 fuzz_gguf -max_len=200 CORPUS
 #include "decoder.h"
 #include "load.h"
 #include "textstream.h"

@@ -4,10 +4,6 @@
 // of the fixture replaced, left out or joined (also inside its RoPE scaling), and a byte of the header changed. What
 // nothing was done to must load and compute finite logits; what loads all the same has the fixture's small tensors, so
 // that a few tokens of it are computed, with a context limit that the input chooses.
-//
-// Runs in the repository's root, about 2k inputs a second on one core:
-//   clang -O2 -fsanitize=fuzzer,address,undefined -fno-sanitize-coverage=trace-cmp -fno-sanitize-recover=all ...
-//   ASAN_OPTIONS=quarantine_size_mb=1:malloc_context_size=0 fuzz_hf -max_len=200 CORPUS
 #include "decoder.h"
 #include "load.h"
 

@@ -2,10 +2,6 @@
 //
 // Byte 0 and 1: the vocabulary asked for, and the form: raw bytes, or a valid tokenizer of that size (byte tokens
 // and all) over which the input writes, so that the checks behind the 256 byte tokens are reached.
-//
-// Fast (60k to 100k inputs a second on one core, ten times what the defaults give):
-//   clang -O2 -fsanitize=fuzzer,address,undefined -fno-sanitize-coverage=trace-cmp -fno-sanitize-recover=all ...
-//   ASAN_OPTIONS=quarantine_size_mb=1:malloc_context_size=0 fuzz_llama2c_tokenizer -max_len=200 CORPUS
 #include "load.h"
 
 #include <math.h>

@@ -4,10 +4,6 @@
 // made from the input, of tensors that tile the data, which is then patched in one place. What the reader says is
 // compared with the rules written here a second time: a file within them must load, any other must not. Of a loaded
 // file every tensor must lie inside the file or in a copy, aligned, as long as its dtype and shape say.
-//
-// Fast (15k inputs a second on one core; most of it is the JSON of both readers):
-//   clang -O2 -fsanitize=fuzzer,address,undefined -fno-sanitize-coverage=trace-cmp -fno-sanitize-recover=all ...
-//   ASAN_OPTIONS=quarantine_size_mb=1:malloc_context_size=0 fuzz_safetensors -max_len=200 CORPUS
 #include "load.h"
 #include "settings.h"
 
