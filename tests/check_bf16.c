@@ -126,10 +126,8 @@ static void cache_of_int8(void) {
 
 int main(void) {
     folder_make();
-    if (program_missing("perplexity") || program_missing("quantize")) {
-        folder_remove();
-        return 1;
-    }
+    need_program("perplexity");
+    need_program("quantize");
     if (make_text()) {
         RUN(products_of_bf16);
         RUN(cache_of_int8);

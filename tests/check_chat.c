@@ -812,10 +812,7 @@ int main(void) {
     RUN(test_answer_ids);
     RUN(test_real_vocabularies);
     RUN(test_answers);
-    if (program_missing("run")) {
-        folder_remove();
-        return 1;
-    }
+    need_program("run");
     RUN(test_loop);
     RUN(test_which_frame);
     RUN(test_end_tokens);

@@ -262,9 +262,9 @@ int main(int argc, char **argv) {
     chosen = argv + 1;
     n_chosen = argc - 1;
     folder_make();
-    bool missing = program_missing("quantize");
+    need_program("quantize");
     folder_remove();
-    if (!missing) RUN(families);
-    if (!missing && !n_chosen) RUN(test_beyond);
+    RUN(families);
+    if (!n_chosen) RUN(test_beyond);
     return test_report();
 }

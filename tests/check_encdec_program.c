@@ -81,7 +81,7 @@ static char *said_by_library(const G2p *m, const char *text, int n_beams) {
 
 static void program_words(void) {
     G2p m;
-    if (program_missing("encdec") || !open_model(&m, &small)) return;
+    if (!open_model(&m, &small)) return;
     const char *text = "some words, Over \"two\" lines\nand one long: abcdefghijklmnopqr\n\n last";
     char *one = said_by_library(&m, text, 1), *three = said_by_library(&m, text, 3);
     says(CALL("encdec", folder, "-p", text, "-q"), 0, one, NULL, "-p");
@@ -113,7 +113,6 @@ static void program_words(void) {
 }
 
 static void program_many_words(void) {
-    if (program_missing("encdec")) return;
     write_model(&small);
     char *text;
     size_t n;
@@ -147,7 +146,7 @@ static void program_many_words(void) {
 
 static void program_json(void) {
     G2p m;
-    if (program_missing("encdec") || !open_model(&m, &small)) return;
+    if (!open_model(&m, &small)) return;
     const char *text = "some \"words\" toolongtoolongtoolong qu\xc3\xa9 ### \xff\xfe"
                        "ab \xf0\x9f\x98\x80";
     Result r = CALL("encdec", folder, "-p", text, "-o", "json", "-b", "2");
@@ -188,7 +187,7 @@ static void program_json(void) {
 
 static void program_notes(void) {
     G2p m;
-    if (program_missing("encdec") || !open_model(&m, &small)) return;
+    if (!open_model(&m, &small)) return;
     char *line = said_by_library(&m, "qu\xc3\xa9", 1);
     Result r = CALL("encdec", folder, "-p", "qu\xc3\xa9", "-q");
     CHECK(!strncmp(r.err, "note: qu\xc3\xa9: ", 12) && strstr(r.err, "'\xc3\xa9'"), "note: %s", r.err);
@@ -210,7 +209,6 @@ static void program_notes(void) {
 }
 
 static void program_refuses(void) {
-    if (program_missing("encdec")) return;
     write_model(&small);
     refuse_commands("commands_encdec");
     write_text("config.json", "{}");
@@ -221,7 +219,6 @@ static void program_refuses(void) {
 // A dictionary of what the model says, some of it altered: the rates follow.
 static void program_eval(void) {
     char err[512] = "";
-    if (program_missing("encdec")) return;
     Case c = lettered;
     G2p m;
     if (!open_model(&m, &c)) return;
@@ -309,7 +306,6 @@ static void check_picture(const char *model, const char *name, const char *begin
 }
 
 static void program_attention(void) {
-    if (program_missing("encdec")) return;
     write_model(&small);
     const char *const svg[] = {"</svg>", ">c<", ">a<", ">b<", "all heads", "layer 2, head 4", NULL}, *const none[] = {
                                                                                                          NULL};
@@ -336,7 +332,6 @@ static void program_attention(void) {
 }
 
 static void program_on_real_models(void) {
-    if (program_missing("encdec")) return;
     static const struct {
         const char *model, *need, *words;
     } models[] = {{US_BART, US_BART "/us_bart.safetensors", "cab"}, {G2P, G2P "/model.safetensors", "cab"}};
@@ -364,6 +359,7 @@ static void program_on_real_models(void) {
 int main(void) {
     folder_make();
     bad_model = (ModelFolder){refuses_model, write_faulty};
+    need_program("encdec");
     RUN(hostile_config);
     RUN(hostile_tensors);
     RUN(truncated_weights);

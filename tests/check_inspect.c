@@ -240,10 +240,8 @@ static void test_text(void) {
 
 int main(void) {
     folder_make();
-    if (program_missing("inspect") || program_missing("quantize")) {
-        folder_remove();
-        return 1;
-    }
+    need_program("inspect");
+    need_program("quantize");
     RUN(test_json);
     RUN(test_text);
     RUN(test_window);

@@ -410,10 +410,7 @@ static void test_other_runs(void) {
 
 int main(void) {
     folder_make();
-    if (program_missing("perplexity")) {
-        folder_remove();
-        return 1;
-    }
+    need_program("perplexity");
     make_models();
     make_text("text.txt", quick() ? 150 : 600);
     RUN(test_rows);

@@ -781,10 +781,7 @@ static void test_synth_shapes(void) {
 int main(void) {
     without_bf16();
     folder_make();
-    if (program_missing("quantize")) {
-        folder_remove();
-        return 1;
-    }
+    need_program("quantize");
     RUN(test_each_type);
     RUN(test_the_error_it_tells);
     RUN(test_threads_and_repetition);

@@ -266,7 +266,6 @@ static void files_of_a_folder(void) {
 
 static void program(void) {
     folder_make();
-    if (program_missing("tokenize")) return;
     write_json("tokenizer.json", BPE);
     const char *file = in_folder("tokenizer.json");
     prints(CALL("tokenize", file, "-p", "ab abc"), 0, "9 4 6 2\n", "a file");
@@ -284,6 +283,7 @@ static void program(void) {
 }
 
 int main(void) {
+    need_program("tokenize");
     RUN(byte_level_bpe);
     RUN(merges_as_pairs);
     RUN(unigram);

@@ -594,10 +594,7 @@ static void test_run_interrupt(void) {
 int main(void) {
     folder_make();
     RUN(test_the_checker_itself);
-    if (program_missing("run")) {
-        folder_remove();
-        return 1;
-    }
+    need_program("run");
     RUN(test_synth);
     write_documents();
     RUN(test_bench_md);

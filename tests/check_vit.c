@@ -434,7 +434,7 @@ static void check_json(const Vit *v, const char *line, const char *path, int n_b
 
 static void program_pictures(void) {
     Vit v;
-    if (program_missing("vit") || !open_model(&v, &tiny)) return;
+    if (!open_model(&v, &tiny)) return;
     write_pictures();
     const char *one = in_folder("p0.pgm"), *two = in_folder("p9.ppm"), *three = in_folder("p4.pgm");
     Result r = CALL("vit", folder, one, two, three, "-o", "json", "-k", "10", "-t", "1", "-q");
@@ -489,7 +489,7 @@ static void program_pictures(void) {
 
 static void program_refuses(void) {
     Vit v;
-    if (program_missing("vit") || !open_model(&v, &tiny)) return;
+    if (!open_model(&v, &tiny)) return;
     vit_close(&v);
     write_pictures();
     refuse_commands("commands_vit");
@@ -505,7 +505,7 @@ static void put_u32(uint8_t *p, int n) {
 
 static void program_eval(void) {
     Vit v;
-    if (program_missing("vit") || !open_model(&v, &tiny)) return;
+    if (!open_model(&v, &tiny)) return;
     write_pictures();
     enum { HEAD = 16, LABEL_HEAD = 8, PIXELS = SIDE * SIDE };
     uint8_t images[HEAD + (N_PICTURES - 1) * PIXELS] = {0, 0, 8, 3}, labels[LABEL_HEAD + N_PICTURES] = {0, 0, 8, 1};
@@ -557,7 +557,7 @@ static void program_eval(void) {
 
 static void program_attention(void) {
     Vit v;
-    if (program_missing("vit") || !open_model(&v, &tiny)) return;
+    if (!open_model(&v, &tiny)) return;
     vit_close(&v);
     write_pictures();
     static const char *const pictures[] = {"p3.pgm", "p9.ppm"};
@@ -581,6 +581,7 @@ static void program_attention(void) {
 
 int main(void) {
     folder_make();
+    need_program("vit");
     RUN(random_models);
     bad_model = (ModelFolder){refuses_model, write_tiny};
     RUN(hostile_config);

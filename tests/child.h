@@ -97,14 +97,17 @@ UNUSED static void prints(Result r, int status, const char *want, const char *wh
     release(&r);
 }
 
-UNUSED static bool program_missing(const char *program) {
+// Without this program there is nothing to check.
+UNUSED static void need_program(const char *program) {
     Result r = CALL(program, "--help");
+    CHECK(r.status == 0 && strstr(r.out, "usage:") && !*r.err, "%s --help: status %d: %s%s", program, r.status, r.out,
+          r.err);
     bool missing = r.status == NOT_STARTED;
-    CHECK(!missing, "%s does not start: run make first, or set TESSERA_BUILD", program);
-    CHECK(missing || (r.status == 0 && strstr(r.out, "usage:") && !*r.err), "%s --help: status %d: %s%s", program,
-          r.status, r.out, r.err);
     release(&r);
-    return missing;
+    if (!missing) return;
+    fprintf(stderr, "%s does not start: run make first, or set TESSERA_BUILD\n", program);
+    folder_remove();
+    exit(1);
 }
 
 // What a program printed with -o json, and a number of it.
