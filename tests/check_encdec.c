@@ -341,6 +341,13 @@ static double score_of(const Seq2seq *m, Seq2seqState *s, const int32_t *tokens,
     return sum / n_path;
 }
 
+static void decode_all(const Seq2seq *m, Seq2seqState *s, const int32_t *tokens, const int *lengths, int n, int n_beams,
+                       int max_new, Decoded *out) {
+    char err[512] = "";
+    CHECK(!seq2seq_encode(m, s, tokens, lengths, n, err, sizeof err), "%s", err);
+    CHECK(!beam_decode(m, s, n_beams, max_new, out, err, sizeof err), "%s", err);
+}
+
 typedef struct {
     const Seq2seq *m;
     Seq2seqState *s;
@@ -374,7 +381,6 @@ static void try_all(Exhaustive *x, int n) { // NOLINT(misc-no-recursion)
 
 // So many beams that nothing is ever cut: the best of all outputs must come out, alone and with other inputs.
 static void beams_against_all_outputs(void) {
-    char err[512] = "";
     Case c = small;
     c.vocab = 6, c.longest = 8, c.mute = 0;
     G2p m;
@@ -388,10 +394,8 @@ static void beams_against_all_outputs(void) {
     }
     Seq2seqState s = open_state(&m.model, 1), alone = open_state(&m.model, 1);
     Decoded wide[N_INPUTS], greedy[N_INPUTS];
-    CHECK(!seq2seq_encode(&m.model, &s, tokens, lengths, N_INPUTS, err, sizeof err), "%s", err);
-    CHECK(!beam_decode(&m.model, &s, MAX_BEAMS, MAX_NEW, wide, err, sizeof err), "%s", err);
-    CHECK(!seq2seq_encode(&m.model, &s, tokens, lengths, N_INPUTS, err, sizeof err), "%s", err);
-    CHECK(!beam_decode(&m.model, &s, 1, MAX_NEW, greedy, err, sizeof err), "%s", err);
+    decode_all(&m.model, &s, tokens, lengths, N_INPUTS, MAX_BEAMS, MAX_NEW, wide);
+    decode_all(&m.model, &s, tokens, lengths, N_INPUTS, 1, MAX_NEW, greedy);
     at = tokens;
     for (int i = 0; i < N_INPUTS; at += lengths[i++]) {
         Exhaustive x = {.m = &m.model, .s = &alone, .tokens = at, .n_tokens = lengths[i], .max_new = MAX_NEW};
@@ -464,7 +468,6 @@ static Path plain_search(const Seq2seq *m, Seq2seqState *s, const int32_t *token
 }
 
 static void beams_against_a_plain_search(void) {
-    char err[512] = "";
     int n_ended = 0, n_not_greedy = 0, n_all = 0;
     for (int dim = 8; dim <= 24; dim += 8) {
         Case c = small;
@@ -481,8 +484,7 @@ static void beams_against_a_plain_search(void) {
         Seq2seqState s = open_state(&m.model, 1), alone = open_state(&m.model, 1);
         for (int n_beams = 2; n_beams <= 4; n_beams++) {
             Decoded out[N_INPUTS];
-            CHECK(!seq2seq_encode(&m.model, &s, tokens, lengths, N_INPUTS, err, sizeof err), "%s", err);
-            CHECK(!beam_decode(&m.model, &s, n_beams, MAX_NEW, out, err, sizeof err), "%s", err);
+            decode_all(&m.model, &s, tokens, lengths, N_INPUTS, n_beams, MAX_NEW, out);
             at = tokens;
             for (int i = 0; i < N_INPUTS; at += lengths[i++]) {
                 Path want = plain_search(&m.model, &alone, at, lengths[i], n_beams, MAX_NEW);
@@ -507,7 +509,6 @@ static void beams_against_a_plain_search(void) {
 
 // ids, score and closeness of what greedy says, along the path it took.
 static void greedy_is_greedy(void) {
-    char err[512] = "";
     G2p m;
     if (!open_model(&m, &small)) return;
     int32_t tokens[] = {1, 7, 2, 1, 4, 9, 12, 5, 5, 2, 1, 29, 28, 2};
@@ -515,8 +516,7 @@ static void greedy_is_greedy(void) {
     Seq2seqState s = open_state(&m.model, 1), alone = open_state(&m.model, 1);
     for (int l = 0; l < N_OF(limits); l++) {
         Decoded out[3];
-        CHECK(!seq2seq_encode(&m.model, &s, tokens, lengths, 3, err, sizeof err), "%s", err);
-        CHECK(!beam_decode(&m.model, &s, 1, limits[l], out, err, sizeof err), "%s", err);
+        decode_all(&m.model, &s, tokens, lengths, 3, 1, limits[l], out);
         int most = limits[l] < m.model.max_tokens ? limits[l] : m.model.max_tokens, at = 0;
         for (int i = 0; i < 3; at += lengths[i++]) {
             Decoded *d = &out[i];
@@ -605,8 +605,20 @@ static void words_in_batches(void) {
 
 // ---- real models, against the reference's words
 
-// Lines "word<TAB>what it says", every step-th of them.
-static void read_said(const char *path, const G2p *m, int step, Word **words, char ***said) {
+// A model, words, and what the reference makes of them: lines "word<TAB>what it says", every step-th of them.
+typedef struct {
+    G2p m;
+    Word *words;
+    char **said;
+    int n;
+} Known;
+
+static bool known_open(Known *k, const char *model, const char *path, int step) {
+    char err[512] = "";
+    *k = (Known){0};
+    bool open = !g2p_open(&k->m, model, err, sizeof err);
+    CHECK(open, "%s", err);
+    if (!open) return false;
     FILE *f = fopen(path, "r");
     CHECK(f, "%s: missing", path);
     char *line = NULL;
@@ -616,142 +628,101 @@ static void read_said(const char *path, const G2p *m, int step, Word **words, ch
         if (i % step || !tab) continue;
         *tab = 0;
         tab[1 + strcspn(tab + 1, "\r\n")] = 0;
-        add_word(words, m, line);
-        arrput(*said, strdup(tab + 1));
+        add_word(&k->words, &k->m, line);
+        arrput(k->said, strdup(tab + 1));
     }
     free(line);
     if (f) fclose(f);
+    k->n = (int)arrlen(k->words);
+    return true;
 }
 
-static void free_said(char **said) {
-    for (ptrdiff_t i = 0; i < arrlen(said); i++) free(said[i]);
-    arrfree(said);
+static void known_close(Known *k) {
+    for (ptrdiff_t i = 0; i < arrlen(k->said); i++) free(k->said[i]);
+    arrfree(k->said);
+    words_free(&k->words);
+    g2p_close(&k->m);
 }
 
-// How many words say something else than expected; those where it cannot be a float tie fail.
-static int count_differences(const G2p *m, const Word *words, const Decoded *out, char **said, double tie) {
+// How many words say something else than expected is printed; those where it cannot be a float tie fail.
+static void compare_known(const Known *k, const Decoded *out, double tie, const char *what) {
     int n = 0;
-    for (ptrdiff_t i = 0; i < arrlen(words); i++) {
-        char *text = pronunciation(m, &out[i]);
-        bool same = text && !strcmp(text, said[i]);
+    for (int i = 0; i < k->n; i++) {
+        char *text = pronunciation(&k->m, &out[i]);
+        bool same = text && !strcmp(text, k->said[i]);
         n += !same;
-        CHECK(same || out[i].closeness < tie, "%s: expected %s, found %s", words[i].text, said[i], text);
-        if (!same)
-            printf("  %s: %s, the reference %s (logits %.1e apart)\n", words[i].text, text, said[i], out[i].closeness);
+        CHECK(same || out[i].closeness < tie, "%s: expected %s, found %s", k->words[i].text, k->said[i], text);
         free(text);
     }
-    return n;
-}
-
-static void print_rate_of_gold(const G2p *m, const Word *words, const Decoded *out) {
-    json_t *gold = json_load_file(US_BART "/us_gold.json", 0, NULL);
-    int right = 0, n = 0;
-    for (ptrdiff_t i = 0; gold && i < arrlen(words); i++) {
-        const char *want = json_string_value(json_object_get(gold, words[i].text));
-        char *text = pronunciation(m, &out[i]);
-        n += want != NULL;
-        right += want && !strcmp(text, want);
-        free(text);
-    }
-    if (n) printf("  us_bart: %d of %d words exactly as in us_gold.json, %.1f %%\n", right, n, 100.0 * right / n);
-    json_decref(gold);
+    printf("  %s: %d of %d outputs differ from the reference, at float ties\n", what, n, k->n);
 }
 
 static void us_bart_greedy(void) {
     SKIP_WITHOUT(US_BART);
-    char err[512] = "";
-    G2p m;
-    bool open = !g2p_open(&m, US_BART, err, sizeof err);
-    CHECK(open, "%s", err);
-    if (!open) return;
-    Word *words = NULL;
-    char **said = NULL;
-    read_said("tests/fixtures/us_bart_greedy.tsv", &m, quick() ? 10 : 1, &words, &said);
-    int n = (int)arrlen(words);
-    CHECK(n == (quick() ? 50 : 500), "%d words", n);
-    Decoded *out = pronounce_all(&m, words, n, 1, 1);
-    int differ = count_differences(&m, words, out, said, 1e-4);
-    printf("  us_bart: %d of %d greedy outputs differ from the reference\n", differ, n);
-    check_threads(&m, words, n, 1, out);
-    for (int i = 0; i < n; i++) {
-        Decoded *alone = pronounce_all(&m, &words[i], 1, 1, 1);
+    Known k;
+    if (!known_open(&k, US_BART, "tests/fixtures/us_bart_greedy.tsv", by_speed(1, 10, 10))) return;
+    CHECK(k.n == by_speed(500, 50, 50), "%d words", k.n);
+    Decoded *out = pronounce_all(&k.m, k.words, k.n, 1, 1);
+    compare_known(&k, out, 1e-4, "us_bart");
+    check_threads(&k.m, k.words, k.n, 1, out);
+    for (int i = 0; i < k.n; i++) {
+        Decoded *alone = pronounce_all(&k.m, &k.words[i], 1, 1, 1);
         CHECK(same_output(alone, &out[i]) || out[i].closeness < 1e-4, "%s: alone it says something else",
-              words[i].text);
+              k.words[i].text);
         CHECK(fabs(alone->score - out[i].score) < 1e-5 || !same_output(alone, &out[i]), "%s: scores %.9g and %.9g",
-              words[i].text, alone->score, out[i].score);
+              k.words[i].text, alone->score, out[i].score);
         free_outputs(alone, 1);
     }
-    print_rate_of_gold(&m, words, out);
-    free_outputs(out, n);
-    free_said(said);
-    words_free(&words);
-    g2p_close(&m);
+    free_outputs(out, k.n);
+    known_close(&k);
 }
 
 static void us_bart_beam(void) {
     SKIP_WITHOUT(US_BART);
-    char err[512] = "";
-    G2p m;
-    bool open = !g2p_open(&m, US_BART "/us_bart.safetensors", err, sizeof err);
-    CHECK(open, "%s", err);
-    if (!open) return;
-    Word *words = NULL;
-    char **said = NULL;
-    read_said("tests/fixtures/us_bart_beam.tsv", &m, quick() ? 10 : 1, &words, &said);
-    int n = (int)arrlen(words), better = 0, worse = 0;
-    CHECK(n == (quick() ? 10 : 100), "%d words", n);
-    Decoded *out = pronounce_all(&m, words, n, 1, 4), *greedy = pronounce_all(&m, words, n, 1, 1);
-    int differ = count_differences(&m, words, out, said, 0);
-    check_threads(&m, words, n, 4, out);
-    Seq2seqState s = open_state(&m.model, 1);
-    for (int i = 0; i < n; i++) {
-        double score = score_of(&m.model, &s, words[i].ids, words[i].n_ids, out[i].ids, out[i].n, true);
-        CHECK(fabs(score - out[i].score) < 1e-5, "%s: score %.9g, along its path %.9g", words[i].text, out[i].score,
-              score);
+    Known k;
+    if (!known_open(&k, US_BART "/us_bart.safetensors", "tests/fixtures/us_bart_beam.tsv", by_speed(1, 10, 10))) return;
+    int worse = 0;
+    CHECK(k.n == by_speed(100, 10, 10), "%d words", k.n);
+    Decoded *out = pronounce_all(&k.m, k.words, k.n, 1, 4), *greedy = pronounce_all(&k.m, k.words, k.n, 1, 1);
+    compare_known(&k, out, 0, "us_bart, 4 beams");
+    check_threads(&k.m, k.words, k.n, 4, out);
+    Seq2seqState s = open_state(&k.m.model, 1);
+    for (int i = 0; i < k.n; i++) {
+        const Word *w = &k.words[i];
+        double score = score_of(&k.m.model, &s, w->ids, w->n_ids, out[i].ids, out[i].n, true);
+        CHECK(fabs(score - out[i].score) < 1e-5, "%s: score %.9g, along its path %.9g", w->text, out[i].score, score);
         bool same = same_output(&out[i], &greedy[i]);
-        CHECK(!same || fabs(out[i].score - greedy[i].score) < 1e-5, "%s: the same output scores %.9g and %.9g",
-              words[i].text, out[i].score, greedy[i].score);
-        better += !same && out[i].score > greedy[i].score;
+        CHECK(!same || fabs(out[i].score - greedy[i].score) < 1e-5, "%s: the same output scores %.9g and %.9g", w->text,
+              out[i].score, greedy[i].score);
         worse += !same && out[i].score < greedy[i].score; // greedy's prefix fell out of the beams
     }
-    printf("  us_bart, 4 beams: %d of %d differ from the reference; %d score above greedy, %d below\n", differ, n,
-           better, worse);
-    CHECK(worse <= n / 20, "%d of %d outputs of 4 beams score below greedy", worse, n);
+    CHECK(worse <= k.n / 20, "%d of %d outputs of 4 beams score below greedy", worse, k.n);
     seq2seq_state_close(&s);
-    free_outputs(out, n);
-    free_outputs(greedy, n);
-    free_said(said);
-    words_free(&words);
-    g2p_close(&m);
+    free_outputs(out, k.n);
+    free_outputs(greedy, k.n);
+    known_close(&k);
 }
 
 static void g2p_greedy(void) {
     SKIP_WITHOUT(G2P "/model.safetensors");
     SKIP_WITHOUT("tests/fixtures/g2p_greedy.tsv");
     char err[512] = "";
-    G2p m;
-    bool open = !g2p_open(&m, G2P, err, sizeof err);
-    CHECK(open, "%s", err);
-    if (!open) return;
-    Word *words = NULL;
-    char **said = NULL;
-    read_said("tests/fixtures/g2p_greedy.tsv", &m, quick() ? 20 : 1, &words, &said);
+    Known k;
+    int step = by_speed(1, 20, 20);
+    if (!known_open(&k, G2P, "tests/fixtures/g2p_greedy.tsv", step)) return;
     Dictionary d;
-    CHECK(!dictionary_read(&d, &m, G2P "/test.dict", err, sizeof err), "%s", err);
-    int n = (int)arrlen(words), n_test = (int)arrlen(d.words), step = quick() ? 20 : 1;
-    CHECK(n == (n_test + step - 1) / step, "%d words of the %d of test.dict in g2p_greedy.tsv", n, n_test);
-    for (int i = 0; i < n && i * step < n_test; i++) {
-        CHECK(!strcmp(words[i].text, d.words[i * step].text), "word %d: %s, in test.dict %s", i, words[i].text,
+    CHECK(!dictionary_read(&d, &k.m, G2P "/test.dict", err, sizeof err), "%s", err);
+    int n_test = (int)arrlen(d.words);
+    CHECK(k.n == (n_test + step - 1) / step, "%d words of the %d of test.dict in g2p_greedy.tsv", k.n, n_test);
+    for (int i = 0; i < k.n && i * step < n_test; i++) {
+        CHECK(!strcmp(k.words[i].text, d.words[i * step].text), "word %d: %s, in test.dict %s", i, k.words[i].text,
               d.words[i * step].text);
     }
-    Decoded *out = pronounce_all(&m, words, n, 2, 1);
-    int differ = count_differences(&m, words, out, said, 1e-4);
-    printf("  models/g2p: %d of %d greedy outputs differ from the reference, at float ties\n", differ, n);
-    free_outputs(out, n);
-    free_said(said);
-    words_free(&words);
+    Decoded *out = pronounce_all(&k.m, k.words, k.n, 2, 1);
+    compare_known(&k, out, 1e-4, G2P);
+    free_outputs(out, k.n);
     dictionary_free(&d);
-    g2p_close(&m);
+    known_close(&k);
 }
 
 // ---- the cross-attention of one word
