@@ -411,7 +411,28 @@ static void check_rows(const Attention *a, const float *k, const float *v, const
     free(scores);
 }
 
+static Attention attention_of(const Case *c, const Data *d, float *out) {
+    return (Attention){.q = d->q,
+                       .out = out,
+                       .n_q = c->n_q,
+                       .n_heads = c->shape.n_heads,
+                       .pos0 = c->pos0,
+                       .n_keys = c->n_keys,
+                       .scale = d->scale,
+                       .softcap = c->softcap,
+                       .kv = kvcache_view(d->cache),
+                       .mask = d->mask};
+}
+
 enum { GUARD = 64 };
+
+// NaN still stands before and behind the n floats.
+static bool guard_kept(const float *x, int64_t n) {
+    for (int g = 0; g < GUARD; g++) {
+        if (!isnan(x[-GUARD + g]) || !isnan(x[n + g])) return false;
+    }
+    return true;
+}
 
 // Run at every thread count; the first result is left in out, which has GUARD floats before and behind.
 static void run_everywhere(Attention *a, float *out, float *again, const char *what) {
@@ -421,9 +442,7 @@ static void run_everywhere(Attention *a, float *out, float *again, const char *w
         for (int64_t at = -GUARD; at < n + GUARD; at++) to[at] = NAN;
         a->out = to;
         attention(&computes[i], a, 1);
-        bool kept = true;
-        for (int g = 0; g < GUARD; g++) kept &= isnan(to[-GUARD + g]) && isnan(to[n + g]);
-        CHECK(kept, "%s: wrote outside out, %d threads", what, thread_counts[i]);
+        CHECK(guard_kept(to, n), "%s: wrote outside out, %d threads", what, thread_counts[i]);
         CHECK(!i || !memcmp(again, out, sizeof(float) * (size_t)n), "%s: %d threads differ from 1", what,
               thread_counts[i]);
     }
@@ -435,15 +454,7 @@ static void run_case(const Case *c) {
     Data d = make_data(c);
     int64_t n = (int64_t)c->n_q * c->shape.n_heads * c->shape.v_dim;
     float *out = need_floats(n + 2 * GUARD), *again = need_floats(n + 2 * GUARD);
-    Attention a = {.q = d.q,
-                   .n_q = c->n_q,
-                   .n_heads = c->shape.n_heads,
-                   .pos0 = c->pos0,
-                   .n_keys = c->n_keys,
-                   .scale = d.scale,
-                   .softcap = c->softcap,
-                   .kv = kvcache_view(d.cache),
-                   .mask = d.mask};
+    Attention a = attention_of(c, &d, NULL);
     run_everywhere(&a, out + GUARD, again + GUARD, describe(c));
     check_rows(&a, d.k, d.v, describe(c));
     free(out);
@@ -750,15 +761,7 @@ static void scratch(void) {
             c.pos0 = n - c.n_q;
             Data d = make_data(&c);
             float *out = need_floats((int64_t)c.n_q * c.shape.n_heads * c.shape.v_dim);
-            Attention a = {.q = d.q,
-                           .out = out,
-                           .n_q = c.n_q,
-                           .n_heads = c.shape.n_heads,
-                           .pos0 = c.pos0,
-                           .n_keys = n,
-                           .scale = d.scale};
-            a.kv = kvcache_view(d.cache);
-            a.mask = d.mask;
+            Attention a = attention_of(&c, &d, out);
             attention(&compute, &a, 1);
             check_rows(&a, d.k, d.v, describe(&c));
             CHECK(compute_scratch_bytes(&compute) == before, "scratch went from %llu to %llu bytes at %d keys",
@@ -823,22 +826,12 @@ static void run_weights(const Case *c) {
     Data d = make_data(c);
     int64_t n = (int64_t)c->n_q * c->shape.n_heads * c->n_keys;
     float *weights = need_floats(n + 2 * GUARD), *again = need_floats(n + 2 * GUARD);
-    Attention a = {.q = d.q,
-                   .n_q = c->n_q,
-                   .n_heads = c->shape.n_heads,
-                   .pos0 = c->pos0,
-                   .n_keys = c->n_keys,
-                   .scale = d.scale,
-                   .softcap = c->softcap,
-                   .kv = kvcache_view(d.cache),
-                   .mask = d.mask};
+    Attention a = attention_of(c, &d, NULL);
     for (int i = 0; i < N_POOLS; i += 2) {
         float *to = i ? again : weights;
         for (int64_t at = 0; at < n + 2 * GUARD; at++) to[at] = NAN;
         CHECK(!attention_weights(&computes[i], &a, to + GUARD, err, sizeof err), "%s: %s", describe(c), err);
-        bool kept = true;
-        for (int g = 0; g < GUARD; g++) kept &= isnan(to[g]) && isnan(to[GUARD + n + g]);
-        CHECK(kept, "%s: wrote outside the weights", describe(c));
+        CHECK(guard_kept(to + GUARD, n), "%s: wrote outside the weights", describe(c));
     }
     CHECK(!memcmp(weights + GUARD, again + GUARD, sizeof *weights * (size_t)n), "%s: weights: %d threads differ from 1",
           describe(c), thread_counts[2]);
@@ -886,12 +879,7 @@ static Problem make_problem(const Case *c, Attention *a) {
     Problem p = {.data = make_data(c), .n_out = (int64_t)c->n_q * c->shape.n_heads * c->shape.v_dim};
     p.alone = need_floats(p.n_out + 2 * GUARD);
     p.out = need_floats(p.n_out + 2 * GUARD);
-    *a = (Attention){.q = p.data.q, .n_q = c->n_q, .n_heads = c->shape.n_heads, .pos0 = c->pos0, .n_keys = c->n_keys};
-    a->scale = p.data.scale;
-    a->softcap = c->softcap;
-    a->kv = kvcache_view(p.data.cache);
-    a->mask = p.data.mask;
-    a->out = p.alone + GUARD;
+    *a = attention_of(c, &p.data, p.alone + GUARD);
     attention(&computes[0], a, 1);
     a->out = p.out + GUARD;
     return p;
@@ -904,10 +892,8 @@ static void free_problem(Problem *p) {
 }
 
 static bool same_and_guarded(const Problem *p) {
-    for (int g = 0; g < GUARD; g++) {
-        if (!isnan(p->out[g]) || !isnan(p->out[GUARD + p->n_out + g])) return false;
-    }
-    return !memcmp(p->out + GUARD, p->alone + GUARD, sizeof(float) * (size_t)p->n_out);
+    return guard_kept(p->out + GUARD, p->n_out) &&
+           !memcmp(p->out + GUARD, p->alone + GUARD, sizeof(float) * (size_t)p->n_out);
 }
 
 // In a list, each gives the bits that it gives alone.

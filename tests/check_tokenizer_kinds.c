@@ -59,6 +59,24 @@ static Tokenizer *open_copy(const Vocab *v) {
     return t;
 }
 
+// With all that the maker's vocabulary holds, which leaves it.
+static Tokenizer *open_moved(Maker *m) {
+    char err[256] = "";
+    Vocab v = m->v;
+    v.text = NULL;
+    Tokenizer *t = tokenizer_new(&v, err, sizeof err);
+    CHECK(t, "%s", err);
+    m->v = (Vocab){.text = m->v.text};
+    return t;
+}
+
+static Maker maker_of_bytes(void) { // ids 0 to 255
+    Maker m = maker_new(VOCAB_RANK_BPE);
+    m.v.byte_level = true;
+    for (int b = 0; b < 256; b++) put(&m, (char[]){(char)b}, 1, TOKEN_NORMAL, 0);
+    return m;
+}
+
 static void close_both(Maker *m, Tokenizer *t) {
     tokenizer_free(t);
     vocab_free(&m->v);
@@ -75,6 +93,18 @@ static size_t random_text(char *out, bool bytes) {
         else n += strlen(strcpy(out + n, c));
     }
     return n;
+}
+
+// Random texts must become what a naive encoder makes of them.
+static void against_naive(Maker *m, int (*naive)(const Vocab *v, const char *text, size_t n, int *ids)) {
+    Tokenizer *t = open_copy(&m->v);
+    for (int i = 0; i < 40; i++) {
+        char text[80];
+        int want[80];
+        size_t n = random_text(text, false);
+        same_ids(t, text, n, 0, want, naive(&m->v, text, n, want));
+    }
+    close_both(m, t);
 }
 
 // ---- BPE by ranks
@@ -112,7 +142,8 @@ static int naive_rank(const Vocab *v, int left, int right) {
 
 // Apply the first rank that some pair has, at its leftmost place, until no pair has one.
 static int naive_bpe(const Vocab *v, const char *text, size_t n, int *ids) {
-    int n_ids = 0;
+    int n_ids = 0, whole = v->ignore_merges && n ? find(v, text, (int)n) : -1;
+    if (whole >= 0) return ids[0] = whole, 1;
     for (size_t i = 0; i < n;) {
         int len = v->byte_level ? 1 : character_bytes(text + i, n - i), id = find(v, text + i, len);
         ids[n_ids++] = id; // -1: unknown
@@ -153,17 +184,7 @@ static void ranks_equal_naive(void) {
             if (!m.v.byte_level) put_text(&m, alphabet[i], TOKEN_NORMAL, 0);
         }
         put_merges(&m);
-        Tokenizer *t = open_copy(&m.v);
-        for (int i = 0; i < 40; i++) {
-            char text[80];
-            int want[80];
-            size_t n = random_text(text, false);
-            int whole = m.v.ignore_merges && n ? find(&m.v, text, (int)n) : -1;
-            int n_want = whole >= 0 ? 1 : naive_bpe(&m.v, text, n, want);
-            if (whole >= 0) want[0] = whole;
-            same_ids(t, text, n, 0, want, n_want);
-        }
-        close_both(&m, t);
+        against_naive(&m, naive_bpe);
     }
 }
 
@@ -214,15 +235,7 @@ static void unigrams_equal_naive(void) {
         m.v.unk_id = put_text(&m, "<unk>", TOKEN_UNKNOWN, 0);
         m.v.fuse_unk = k % 3 > 0;
         put_random_pieces(&m, 5 + (int)(test_u32() % 60), "", "");
-        Tokenizer *t = open_copy(&m.v);
-        for (int i = 0; i < 40; i++) {
-            char text[80];
-            int want[80];
-            size_t n = random_text(text, false);
-            int n_want = naive_unigram(&m.v, text, n, want);
-            same_ids(t, text, n, 0, want, n_want);
-        }
-        close_both(&m, t);
+        against_naive(&m, naive_unigram);
     }
 }
 
@@ -250,14 +263,7 @@ static void wordpieces_equal_naive(void) {
         m.v.unk_id = put_text(&m, "[UNK]", TOKEN_UNKNOWN, 0);
         put_random_pieces(&m, 20 + (int)(test_u32() % 60), " ", "");
         for (int i = 0; i < 7; i++) put(&m, alphabet[i], strlen(alphabet[i]), TOKEN_NORMAL, 0);
-        Tokenizer *t = open_copy(&m.v);
-        for (int i = 0; i < 40; i++) {
-            char text[80];
-            int want[80];
-            size_t n = random_text(text, false);
-            if (n) same_ids(t, text, n, 0, want, naive_wordpiece(&m.v, text, n, want));
-        }
-        close_both(&m, t);
+        against_naive(&m, naive_wordpiece);
     }
 }
 
@@ -279,9 +285,7 @@ static void long_words_are_unknown(void) {
 // ---- special tokens
 
 static void flags_of_special_tokens(void) {
-    Maker m = maker_new(VOCAB_RANK_BPE);
-    m.v.byte_level = true;
-    for (int b = 0; b < 256; b++) put(&m, (char[]){(char)b}, 1, TOKEN_NORMAL, 0);
+    Maker m = maker_of_bytes();
     int left = put_text(&m, "<l>", TOKEN_USER, 0), right = put_text(&m, "<r>", TOKEN_USER, 0),
         word = put_text(&m, "wd", TOKEN_USER, 0), both = put_text(&m, "<l><r>", TOKEN_CONTROL, 0);
     m.v.pieces[left].flags = PIECE_LSTRIP;
@@ -303,18 +307,13 @@ static void flags_of_special_tokens(void) {
 
 // Sought in the normalized text, normalized itself: so it is found only where the prefix stands.
 static void normalized_special_tokens(void) {
-    Maker m = maker_new(VOCAB_RANK_BPE);
-    m.v.byte_level = true;
+    Maker m = maker_of_bytes();
     char err[256];
-    for (int b = 0; b < 256; b++) put(&m, (char[]){(char)b}, 1, TOKEN_NORMAL, 0);
     int plain = put_text(&m, "<P>", TOKEN_USER, 0), normal = put_text(&m, "<N>", TOKEN_USER, 0);
     m.v.pieces[normal].flags = PIECE_NORMALIZED;
     CHECK(!normalizer_add(&m.v.normalizer, NORMALIZE_LOWERCASE, err, sizeof err), "%s", err);
     CHECK(!normalizer_add_prepend(&m.v.normalizer, "_", 1, err, sizeof err), "%s", err);
-    Vocab v = m.v;
-    v.text = NULL;
-    Tokenizer *t = tokenizer_new(&v, err, sizeof err);
-    m.v = (Vocab){.text = m.v.text};
+    Tokenizer *t = open_moved(&m);
     same_ids(t, "<N>A<P>B", 8, 0, (int[]){normal, 'a', plain, '_', 'b'}, 5);
     same_ids(t, "x<n>", 4, 0, (int[]){'_', 'x', '<', 'n', '>'}, 5);
     same_ids(t, "<p>", 3, 0, (int[]){'_', '<', 'p', '>'}, 4);
@@ -323,10 +322,7 @@ static void normalized_special_tokens(void) {
 }
 
 static void begin_and_end(void) {
-    Maker m = maker_new(VOCAB_RANK_BPE);
-    char err[256] = "";
-    m.v.byte_level = true;
-    for (int b = 0; b < 256; b++) put(&m, (char[]){(char)b}, 1, TOKEN_NORMAL, 0);
+    Maker m = maker_of_bytes();
     static const char *const marks[] = {"<|im_end|>", "<|end|>", "<|eot_id|>", "<|endoftext|>", "<end_of_turn>"};
     for (int i = 0; i < 5; i++) put_text(&m, marks[i], i == 3 ? TOKEN_USER : TOKEN_CONTROL, 0);
     int other = put_text(&m, "<|im_start|>", TOKEN_CONTROL, 0), plain = put_text(&m, "<EOT>", TOKEN_NORMAL, 0);
@@ -336,10 +332,7 @@ static void begin_and_end(void) {
     arrput(m.v.prefix_ids, other);
     arrput(m.v.prefix_ids, 1);
     arrput(m.v.suffix_ids, 7);
-    Vocab v = m.v;
-    v.text = NULL;
-    Tokenizer *t = tokenizer_new(&v, err, sizeof err);
-    m.v = (Vocab){.text = m.v.text};
+    Tokenizer *t = open_moved(&m);
     for (int id = -1; id <= plain + 1; id++) {
         bool want = id == 7 || id == 9 || (id >= 256 && id < 261);
         CHECK(tokenizer_is_end(t, id) == want, "token %d: expected %s", id, want ? "an end" : "none");
@@ -378,10 +371,8 @@ static void bytes_that_are_no_text(void) {
 
 // Patterns never see them, and what stands in a row is one pre-token.
 static void bytes_cut_patterns(void) {
-    Maker m = maker_new(VOCAB_RANK_BPE);
+    Maker m = maker_of_bytes();
     char err[256];
-    m.v.byte_level = true;
-    for (int b = 0; b < 256; b++) put(&m, (char[]){(char)b}, 1, TOKEN_NORMAL, 0);
     put(&m, "\xFF\xFE", 2, TOKEN_NORMAL, 0);
     put(&m, "a\xFF", 2, TOKEN_NORMAL, 0);
     put(&m,
@@ -391,10 +382,7 @@ static void bytes_cut_patterns(void) {
     static const Merge merges[] = {{'a', 0xFF, 257}, {0xFE, 'a', 258}, {0xFF, 0xFE, 256}};
     for (int i = 0; i < 3; i++) arrput(m.v.merges, merges[i]);
     CHECK(!pretokenizer_add_regex(&m.v.pretokenizer, "a+", SPLIT_ISOLATED, err, sizeof err), "%s", err);
-    Vocab v = m.v;
-    v.text = NULL;
-    Tokenizer *t = tokenizer_new(&v, err, sizeof err);
-    m.v = (Vocab){.text = m.v.text};
+    Tokenizer *t = open_moved(&m);
     same_ids(t,
              "a\xFF\xFE"
              "a",
