@@ -5,15 +5,13 @@
 #include "overlay.h"
 #include "picture.h"
 #include "files.h"
+#include "made.h"
 
 #include <math.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include <stb/stb_image_write.h>
-#include <zlib.h>
-
-enum { MADE_ROOM = 1 << 20 };
 
 // A failure is -1 and one line that holds `part`.
 static void expect_line(int line, int rc, const char *err, const char *part) {
@@ -23,38 +21,12 @@ static void expect_line(int line, int rc, const char *err, const char *part) {
 }
 #define EXPECT_LINE(rc, part) expect_line(__LINE__, rc, err, part)
 
-// Bytes put together by hand.
-typedef struct {
-    uint8_t bytes[MADE_ROOM];
-    size_t n;
-} Made;
-
-static Made made;
-
-static void put(const void *bytes, size_t n) {
-    if (n > MADE_ROOM - made.n) n = 0;
-    memcpy(made.bytes + made.n, bytes, n);
-    made.n += n;
-}
-
 static void put_numbers(int n_bytes, bool big, int count, const uint32_t *numbers) {
-    for (int k = 0; k < count; k++) {
-        for (int i = 0; i < n_bytes; i++) {
-            made.bytes[made.n++] = (uint8_t)(numbers[k] >> 8 * (big ? n_bytes - 1 - i : i));
-        }
-    }
+    for (int k = 0; k < count; k++) put_number(numbers[k], n_bytes, big);
 }
 #define PUT_BE32(...) put_numbers(4, true, sizeof((uint32_t[]){__VA_ARGS__}) / 4, (const uint32_t[]){__VA_ARGS__})
 #define PUT_LE32(...) put_numbers(4, false, sizeof((uint32_t[]){__VA_ARGS__}) / 4, (const uint32_t[]){__VA_ARGS__})
 #define PUT_LE16(...) put_numbers(2, false, sizeof((uint32_t[]){__VA_ARGS__}) / 4, (const uint32_t[]){__VA_ARGS__})
-
-static void put_chunk(const char *type, const void *data, size_t n) {
-    PUT_BE32((uint32_t)n);
-    size_t at = made.n;
-    put(type, 4);
-    put(data, n);
-    PUT_BE32((uint32_t)crc32(0, made.bytes + at, (uInt)(n + 4)));
-}
 
 static void png_start(uint32_t width, uint32_t height, uint8_t bits, uint8_t colour) {
     made.n = 0;
@@ -74,11 +46,6 @@ static void png_end(const void *rows, size_t n) {
     CHECK(compress2(packed, &size, rows, n, 9) == Z_OK, "compress2 failed");
     put_chunk("IDAT", packed, size);
     put_chunk("IEND", "", 0);
-}
-
-static void on_jpeg(void *user, void *data, int n) {
-    (void)user;
-    put(data, (size_t)n);
 }
 
 // Decode `made` from memory of exactly n bytes.

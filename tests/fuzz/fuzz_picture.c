@@ -13,39 +13,15 @@
 
 #include <stb/stb_image.h>
 #include <stb/stb_image_write.h>
-#include <zlib.h>
-
+#include "../made.h"
 #include "fuzz.h"
 
-enum { FILE_MAX = 1 << 16, PIXELS_MAX = 1 << 14 };
+enum { PIXELS_MAX = 1 << 14 };
 
 static volatile uint8_t sink;
 
-typedef struct {
-    uint8_t bytes[FILE_MAX];
-    size_t n;
-} Made;
-
 static uint8_t take(Input *in) {
     return (uint8_t)next(in, 255);
-}
-
-static void put(Made *m, const void *bytes, size_t n) {
-    if (n > FILE_MAX - m->n) n = FILE_MAX - m->n;
-    memcpy(m->bytes + m->n, bytes, n);
-    m->n += n;
-}
-
-static void put_number(Made *m, uint32_t v, int n_bytes, bool big) {
-    for (int i = 0; i < n_bytes; i++) {
-        uint8_t b = (uint8_t)(v >> 8 * (big ? n_bytes - 1 - i : i));
-        put(m, &b, 1);
-    }
-}
-
-static void check_line(const char *err, const char *path) {
-    size_t n = strlen(path);
-    REQUIRE(!strncmp(err, path, n) && !strncmp(err + n, ": ", 2) && err[n + 2] && !strchr(err, '\n'));
 }
 
 static bool too_many(int64_t width, int64_t height) {
@@ -76,7 +52,7 @@ static int read_picture(const uint8_t *bytes, size_t n, int channels, Picture *p
     File file = {.path = path, .data = copy, .size = n, .borrowed = true};
     int rc = picture_decode(p, &file, channels, err, sizeof err);
     REQUIRE(rc == 0 || rc == -1);
-    if (rc) check_line(err, path);
+    if (rc) require_line(err, path);
     REQUIRE(!rc == (p->pixels != NULL));
     for (int i = 0; !rc && i < p->width * p->height * channels; i++) sink = (uint8_t)(sink + p->pixels[i]);
     free(copy);
@@ -84,13 +60,6 @@ static int read_picture(const uint8_t *bytes, size_t n, int channels, Picture *p
 }
 
 // ---- pictures made plausible
-
-static void put_chunk(Made *m, const char *type, const void *data, size_t n) {
-    put_number(m, (uint32_t)n, 4, true);
-    put(m, type, 4);
-    put(m, data, n);
-    put_number(m, 0, 4, true); // the decoder does not compare checksums
-}
 
 // Rows of the rest of the input (repeated), each with a filter byte.
 static size_t png_rows(Input *in, uint8_t *rows, int width, int height, int bits) {
@@ -102,83 +71,78 @@ static size_t png_rows(Input *in, uint8_t *rows, int width, int height, int bits
     return n;
 }
 
-static void make_png(Made *m, Input *in, int width, int height) {
+static void make_png(Input *in, int width, int height) {
     static const uint8_t kinds[][3] = {{0, 1, 1}, {0, 2, 1}, {0, 4, 1}, {0, 8, 1}, {0, 16, 1}, {2, 8, 3}, {2, 16, 3},
                                        {3, 1, 1}, {3, 4, 1}, {3, 8, 1}, {4, 8, 2}, {4, 16, 2}, {6, 8, 4}, {6, 16, 4}};
     const uint8_t *kind = kinds[take(in) % (sizeof kinds / sizeof *kinds)];
     uint8_t choice = take(in), header[13] = {0, 0, 0, (uint8_t)width, 0, 0, 0, (uint8_t)height, kind[1], kind[0]};
     uint8_t rows[48 * (48 * 8 + 1)], packed[sizeof rows + 512], palette[768];
     for (size_t i = 0; i < sizeof palette; i++) palette[i] = (uint8_t)(i * 7);
-    put(m, "\x89PNG\r\n\x1a\n", 8);
-    put_chunk(m, "IHDR", header, sizeof header);
-    if (kind[0] == 3) put_chunk(m, "PLTE", palette, 768);
-    if (choice & 1 && kind[0] < 4) put_chunk(m, "tRNS", palette, kind[0] == 0 ? 2 : kind[0] == 2 ? 6 : 16);
+    put("\x89PNG\r\n\x1a\n", 8);
+    put_chunk("IHDR", header, sizeof header);
+    if (kind[0] == 3) put_chunk("PLTE", palette, 768);
+    if (choice & 1 && kind[0] < 4) put_chunk("tRNS", palette, kind[0] == 0 ? 2 : kind[0] == 2 ? 6 : 16);
     uLongf n = sizeof packed;
     size_t n_rows = png_rows(in, rows, width, height, kind[1] * kind[2]);
     REQUIRE(compress2(packed, &n, rows, n_rows, choice >> 1 & 7) == Z_OK);
-    put_chunk(m, "IDAT", packed, n / 2);
-    put_chunk(m, "IDAT", packed + n / 2, n - n / 2);
-    put_chunk(m, "IEND", "", 0);
+    put_chunk("IDAT", packed, n / 2);
+    put_chunk("IDAT", packed + n / 2, n - n / 2);
+    put_chunk("IEND", "", 0);
 }
 
-static void on_jpeg(void *user, void *data, int n) {
-    put(user, data, (size_t)n);
-}
-
-static void make_jpeg(Made *m, Input *in, int width, int height) {
+static void make_jpeg(Input *in, int width, int height) {
     uint8_t pixels[48 * 48 * 3];
     int channels = take(in) & 1 ? 3 : 1, quality = take(in) % 100 + 1;
     for (int i = 0; i < width * height * channels; i++) pixels[i] = in->at < in->end ? take(in) : (uint8_t)(i * 5);
-    REQUIRE(stbi_write_jpg_to_func(on_jpeg, m, width, height, channels, pixels, quality));
+    REQUIRE(stbi_write_jpg_to_func(on_jpeg, NULL, width, height, channels, pixels, quality));
 }
 
-static void make_bmp(Made *m, Input *in, int width, int height) {
+static void make_bmp(Input *in, int width, int height) {
     static const int depths[] = {1, 4, 8, 16, 24, 32};
     static const uint8_t zeros[24];
     int bits = depths[take(in) % 6], colours = bits < 16 ? 1 << bits : 0;
     bool from_top = take(in) & 1;
     size_t row = ((size_t)width * bits + 31) / 32 * 4;
-    put(m, "BM", 2);
-    put(m, zeros, 8);
-    put_number(m, (uint32_t)(54 + 4 * colours), 4, false);
-    put_number(m, 40, 4, false);
-    put_number(m, (uint32_t)width, 4, false);
-    put_number(m, (uint32_t)(from_top ? -height : height), 4, false);
-    put_number(m, 1, 2, false);
-    put_number(m, (uint32_t)bits, 2, false);
-    put(m, zeros, 24);
-    for (int i = 0; i < colours; i++) put_number(m, (uint32_t)i * 0x10305, 4, false);
+    put("BM", 2);
+    put(zeros, 8);
+    put_number((uint32_t)(54 + 4 * colours), 4, false);
+    put_number(40, 4, false);
+    put_number((uint32_t)width, 4, false);
+    put_number((uint32_t)(from_top ? -height : height), 4, false);
+    put_number(1, 2, false);
+    put_number((uint32_t)bits, 2, false);
+    put(zeros, 24);
+    for (int i = 0; i < colours; i++) put_number((uint32_t)i * 0x10305, 4, false);
     for (size_t i = 0; i < row * height; i++) {
         uint8_t b = in->at < in->end ? take(in) : (uint8_t)i;
-        put(m, &b, 1);
+        put(&b, 1);
     }
 }
 
-static void make_ppm(Made *m, Input *in, int width, int height) {
+static void make_ppm(Input *in, int width, int height) {
     char header[32];
     int channels = take(in) & 1 ? 3 : 1;
     int n = snprintf(header, sizeof header, "P%c %d\n%d 255\n", channels == 3 ? '6' : '5', width, height);
-    put(m, header, (size_t)n);
+    put(header, (size_t)n);
     for (int i = 0; i < width * height * channels; i++) {
         uint8_t b = in->at < in->end ? take(in) : (uint8_t)i;
-        put(m, &b, 1);
+        put(&b, 1);
     }
 }
 
 static void try_made(int kind, Input *in) {
-    static Made m;
-    static void (*const makers[])(Made *, Input *, int, int) = {make_png, make_jpeg, make_bmp, make_ppm};
-    m.n = 0;
+    static void (*const makers[])(Input *, int, int) = {make_png, make_jpeg, make_bmp, make_ppm};
+    made.n = 0;
     uint8_t changes = take(in) % 6, at[10];
     for (int i = 0; i < 10; i++) at[i] = i < 2 * changes ? take(in) : 0;
     int width = take(in) % 48 + 1, height = take(in) % 48 + 1, cut = take(in), channels = take(in) & 1 ? 3 : 1;
-    makers[kind](&m, in, width, height);
-    for (int i = 0; i < changes; i++) m.bytes[at[2 * i] * (i % 2 ? 1u : m.n / 256 + 1) % m.n] ^= at[2 * i + 1];
+    makers[kind](in, width, height);
+    for (int i = 0; i < changes; i++) made.bytes[at[2 * i] * (i % 2 ? 1u : made.n / 256 + 1) % made.n] ^= at[2 * i + 1];
     bool whole = cut < 200;
-    if (!whole) m.n -= m.n * (size_t)(cut - 199) / 64;
-    if (!m.n) return;
+    if (!whole) made.n -= made.n * (size_t)(cut - 199) / 64;
+    if (!made.n) return;
     Picture p;
-    int rc = read_picture(m.bytes, m.n, channels, &p);
+    int rc = read_picture(made.bytes, made.n, channels, &p);
     if (whole && !changes && rc < 1) REQUIRE(!rc && p.width == width && p.height == height);
     picture_free(&p);
 }
@@ -193,12 +157,12 @@ static void try_idx(Input *in) {
     IdxImages images;
     IdxLabels labels;
     int rc = idx_read_images(&images, path, err, sizeof err);
-    if (rc) check_line(err, path);
+    if (rc) require_line(err, path);
     for (int64_t i = 0; !rc && i < (int64_t)images.n * images.height * images.width; i++) {
         sink = (uint8_t)(sink + images.pixels[i]);
     }
     rc = idx_read_labels(&labels, path, err, sizeof err);
-    if (rc) check_line(err, path);
+    if (rc) require_line(err, path);
     for (int i = 0; !rc && i < labels.n; i++) sink = (uint8_t)(sink + labels.labels[i]);
     idx_free_images(&images);
     idx_free_labels(&labels);
