@@ -239,35 +239,22 @@ static void against_double(void) {
     printf("  NMSE %.1e at most\n", worst);
 }
 
-// What joins the stream, and the same in place of what was there.
-static void instead_of_added(void) {
+// What joins the stream, and the same in place of what was there; one network may add to the stream that it reads.
+static void instead_of_added_and_in_place(void) {
     for (int s = 0; s < N_OF(shapes); s++) {
         Mixture *m = mixture(&shapes[s]);
         for (int i = 0; i < N_OF(counts); i++) {
             int n = counts[i];
-            float x[MOST_TOKENS * DIM], y[MOST_TOKENS * DIM], added[MOST_TOKENS * DIM] = {0};
+            float x[MOST_TOKENS * DIM], y[MOST_TOKENS * DIM], added[MOST_TOKENS * DIM] = {0}, apart[MOST_TOKENS * DIM];
             for (int j = 0; j < n * DIM; j++) {
-                x[j] = test_uniform() * 2;
+                x[j] = apart[j] = test_uniform() * 2;
                 y[j] = NAN;
             }
             run(m, x, added, n, n, 0);
             run_as(false, m, x, y, n, n, 0);
             double error = nmse_f32(y, added, n * DIM);
             CHECK(error < 1e-12, "%s, %d tokens: NMSE %.1e from what is added to zeros", shapes[s].name, n, error);
-        }
-        mixture_free(m);
-    }
-}
-
-// One network may add to the stream that it reads.
-static void in_place(void) {
-    for (int s = 0; s < N_OF(shapes); s++) {
-        if (shapes[s].n_experts) continue;
-        Mixture *m = mixture(&shapes[s]);
-        for (int i = 0; i < N_OF(counts); i++) {
-            int n = counts[i];
-            float x[MOST_TOKENS * DIM], apart[MOST_TOKENS * DIM];
-            for (int j = 0; j < n * DIM; j++) x[j] = apart[j] = test_uniform() * 2;
+            if (shapes[s].n_experts) continue;
             run(m, x, apart, n, n, 1);
             run(m, x, x, n, n, 1);
             CHECK(!memcmp(x, apart, sizeof *x * (size_t)(n * DIM)), "%s, %d tokens in place", shapes[s].name, n);
@@ -478,8 +465,7 @@ static void all_at_this_level(void) {
     CHECK(!compute_open(&computes[0], 1, err, sizeof err) && !compute_open(&computes[1], 3, err, sizeof err), "%s",
           err);
     against_double();
-    instead_of_added();
-    in_place();
+    instead_of_added_and_in_place();
     by_expert_as_by_token();
     interleaved_as_apart();
     choices();

@@ -24,11 +24,6 @@ static int load_bin(Model *m, const char *path, char *err, size_t errlen) {
     return file_map(&file, path, err, errlen) ? -1 : load_llama2c_file(m, &file, err, errlen);
 }
 
-static void full_name(char out[64], BinKind kind, int layer) {
-    if (bin_per_layer(kind)) snprintf(out, 64, "blk.%d.%s.weight", layer, bin_name(kind));
-    else snprintf(out, 64, "%s.weight", bin_name(kind));
-}
-
 // Value i of a tensor, whatever its dtype.
 static float value_at(const Tensor *t, int64_t i) {
     if (t->dtype == DTYPE_F32) return ((const float *)t->data)[i];
@@ -82,8 +77,8 @@ static void check_tensors(const Model *m, const BinSpec *s) {
         for (int layer = 0; layer < (bin_per_layer(kind) ? s->n_layers : 1); layer++) {
             int rows, cols;
             size_t n = bin_shape(s, kind, &rows, &cols);
-            char name[64], err[256] = "";
-            full_name(name, kind, layer);
+            char name[80], err[256] = "";
+            bin_full_name(name, kind, layer);
             if (kind == BIN_CLASSIFIER && s->tied) {
                 CHECK(!weights_find(&m->weights, name), "tied, but output.weight is there");
                 continue;

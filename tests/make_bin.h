@@ -55,6 +55,11 @@ BIN_UNUSED bool bin_per_layer(BinKind kind) {
     return kind != BIN_TOKENS && kind != BIN_OUT_NORM && kind != BIN_CLASSIFIER;
 }
 
+BIN_UNUSED void bin_full_name(char name[80], BinKind kind, int layer) {
+    if (bin_per_layer(kind)) snprintf(name, 80, "blk.%d.%s.weight", layer, bin_name(kind));
+    else snprintf(name, 80, "%s.weight", bin_name(kind));
+}
+
 BIN_UNUSED bool bin_is_norm(BinKind kind) {
     return kind == BIN_ATTN_NORM || kind == BIN_FFN_NORM || kind == BIN_OUT_NORM;
 }

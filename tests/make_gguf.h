@@ -302,9 +302,7 @@ GGUF_UNUSED void maker_tensors(Maker *m, const BinSpec *s) {
             char name[80];
             size_t n = bin_shape(s, (BinKind)kind, &rows, &cols);
             float *v = bin_values(s, (BinKind)kind, layer);
-            if (bin_per_layer((BinKind)kind))
-                snprintf(name, sizeof name, "blk.%d.%s.weight", layer, bin_name((BinKind)kind));
-            else snprintf(name, sizeof name, "%s.weight", bin_name((BinKind)kind));
+            bin_full_name(name, (BinKind)kind, layer);
             MakeTensor *t = cols ? maker_add_tensor(m, name, 0, (uint64_t)cols, (uint64_t)rows)
                                  : maker_add_tensor(m, name, 0, (uint64_t)rows, 0);
             bytes_put(&t->data, v, n * sizeof *v);

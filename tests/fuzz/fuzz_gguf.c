@@ -148,11 +148,7 @@ static void put_tensors(Maker *m, Input *in, const BinSpec *s) {
             int rows, cols;
             char name[80];
             bin_shape(s, (BinKind)kind, &rows, &cols);
-            if (bin_per_layer((BinKind)kind)) {
-                snprintf(name, sizeof name, "blk.%d.%s.weight", layer, bin_name((BinKind)kind));
-            } else {
-                snprintf(name, sizeof name, "%s.weight", bin_name((BinKind)kind));
-            }
+            bin_full_name(name, (BinKind)kind, layer);
             put_tensor(m, in, name, rows, cols);
         }
     }
