@@ -10,7 +10,6 @@
 #include <jansson.h>
 #include <poll.h>
 #include <pty.h>
-#include <signal.h>
 
 static const char CHATML[] = "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + "
                              "message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}"
@@ -528,23 +527,13 @@ static void test_history_is_reused(void) {
     engine_close(e);
 }
 
-static void wait_a_little(void) {
-    nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
-}
-
 static void test_interrupt(void) {
     const char *model = write_model("says.gguf", CHATML, "x");
     char input[512];
     snprintf(input, sizeof input, "hello\n/save %s\n", in_folder("stopped.txt"));
     pid_t child =
         start(input, (const char *const[]){"run", model, "--chat", "-q", "-c", "4000000", "--temp", "0", NULL});
-    for (int i = 0; i < 4000; i++) { // until it speaks
-        struct stat st;
-        if (!stat(in_folder("out"), &st) && st.st_size > 40) break;
-        wait_a_little();
-    }
-    kill(child, SIGINT);
-    Result r = finish(child);
+    Result r = interrupt(child, 40);
     CHECK(r.status == 0 && strstr(r.err, "[stopped]") && strstr(r.err, "saved 2 messages"), "status %d: %s", r.status,
           r.err);
     char *saved = read_file(in_folder("stopped.txt"), NULL);

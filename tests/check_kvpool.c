@@ -166,25 +166,6 @@ static void threads_share_a_block(void) {
     kvpool_release(NULL, block);
 }
 
-static void *take_and_release(void *pool) {
-    void *held[8] = {0};
-    for (int i = 0; i < 20000; i++) {
-        kvpool_release(pool, held[i % 8]);
-        held[i % 8] = kvpool_take(pool, (size_t)(64 + i % 1000));
-    }
-    for (int i = 0; i < 8; i++) kvpool_release(pool, held[i]);
-    return NULL;
-}
-
-static void threads_share_a_pool(void) {
-    KvPool *pool = kvpool_open(8 << 10); // some takes fail
-    pthread_t threads[3];
-    for (int i = 0; i < 3; i++) pthread_create(&threads[i], NULL, take_and_release, pool);
-    for (int i = 0; i < 3; i++) pthread_join(threads[i], NULL);
-    CHECK(kvpool_bytes(pool) == 0, "%llu bytes are left", (unsigned long long)kvpool_bytes(pool));
-    kvpool_close(pool);
-}
-
 int main(void) {
     RUN(trimming);
     RUN(keeping_is_asked_first);
@@ -192,6 +173,5 @@ int main(void) {
     RUN(a_shared_block_stays);
     RUN(a_shared_block_survives_its_cache);
     RUN(threads_share_a_block);
-    RUN(threads_share_a_pool);
     return test_report();
 }

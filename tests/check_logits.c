@@ -15,7 +15,6 @@
 #include "tessera.h"
 
 #include <limits.h>
-#include <pthread.h>
 
 static int best_of(const double *logits, int n) {
     int best = 0;
@@ -423,52 +422,6 @@ static void reuse_in_a_window(void) { // rewinding behind what the window kept s
     if (!quick()) at_every_level(reuse_child);
 }
 
-// ---- several sessions of one engine
-
-enum { N_SIDE_BY_SIDE = 3 };
-
-typedef struct {
-    const Engine *e;
-    float *logits;
-    int n;
-} Side;
-
-static void *side_main(void *argument) {
-    Side *side = argument;
-    char err[200];
-    Session *s = open_session(side->e, KV_BF16, 1 + side->n % 2);
-    for (int n = 5; n <= side->n; n += 5) {
-        if (session_sync(s, tokens, n, err, sizeof err)) break;
-    }
-    memcpy(side->logits, session_logits(s), sizeof(float) * (size_t)vocab);
-    session_close(s);
-    return NULL;
-}
-
-static void side_by_side_child(void) {
-    Engine *e = open_engine();
-    Side sides[2 * N_SIDE_BY_SIDE];
-    pthread_t threads[N_SIDE_BY_SIDE];
-    for (int i = 0; i < 2 * N_SIDE_BY_SIDE; i++) {
-        sides[i] = (Side){e, need_floats(vocab), 20 + 15 * (i % N_SIDE_BY_SIDE)};
-    }
-    for (int i = 0; i < N_SIDE_BY_SIDE; i++) pthread_create(&threads[i], NULL, side_main, &sides[i]);
-    for (int i = 0; i < N_SIDE_BY_SIDE; i++) pthread_join(threads[i], NULL);
-    for (int i = 0; i < N_SIDE_BY_SIDE; i++) {
-        side_main(&sides[N_SIDE_BY_SIDE + i]); // alone
-        CHECK(!memcmp(sides[i].logits, sides[N_SIDE_BY_SIDE + i].logits, sizeof(float) * (size_t)vocab),
-              "a session beside others differs from one alone");
-    }
-    for (int i = 0; i < 2 * N_SIDE_BY_SIDE; i++) free(sides[i].logits);
-    engine_close(e);
-}
-
-static void side_by_side(void) {
-    make_spec(0);
-    know(60, 0, 0, false);
-    at_every_level(side_by_side_child);
-}
-
 // ---- failures leave a session usable
 
 static void fails(Session *s, const int32_t *ids, int n, const char *what) {
@@ -595,7 +548,6 @@ int main(void) {
     RUN(token_by_token);
     RUN(reuse);
     RUN(reuse_in_a_window);
-    RUN(side_by_side);
     RUN(failures);
     RUN(stories260K);
     RUN(stories260K_q8);

@@ -5,7 +5,6 @@
 #include "tessera.h"
 
 #include <ctype.h>
-#include <signal.h>
 
 #define MODEL in_folder("f32.bin")
 #define MODEL_INT8 in_folder("int8.bin")
@@ -571,20 +570,10 @@ static void test_run_full_context(void) {
     release(&r);
 }
 
-static void wait_a_little(void) {
-    nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
-}
-
 static void test_run_interrupt(void) {
     pid_t child = start(
         NULL, (const char *const[]){"run", MODEL, "-p", "abc", "-n", "3000000", "-c", "4000000", "--temp", "0", NULL});
-    for (int i = 0; i < 4000; i++) { // until text beyond the prompt is there
-        struct stat st;
-        if (!stat(in_folder("out"), &st) && st.st_size > 40) break;
-        wait_a_little();
-    }
-    kill(child, SIGINT);
-    Result r = finish(child);
+    Result r = interrupt(child, 40);
     CHECK(r.status == 0, "Ctrl-C: status %d: %s", r.status, r.err);
     CHECK(strstr(r.err, "tok/s") && strstr(r.err, "generated"), "statistics after Ctrl-C: %s", r.err);
     CHECK(!strncmp(r.out, "abc", 3) && r.out[r.n_out - 1] == '\n', "the text so far is kept");
