@@ -147,6 +147,18 @@ UNUSED static void write_family(const Fixture *f) {
 
 enum { GGML_F32 = 0, GGML_MXFP4 = 39, MXFP4_VALUES = 32 };
 
+static void put_bools(MakePair *array, const json_t *list) {
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        array_put(array, &(uint8_t){json_is_true(json_array_get(list, i))}, 1);
+    }
+}
+
+static void put_f32s(MakePair *array, const json_t *list) {
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        array_put(array, &(float){(float)json_number_value(json_array_get(list, i))}, 4);
+    }
+}
+
 static void put_setting(Maker *m, const json_t *setting) {
     const char *key = spec_text(setting, 0), *type = spec_text(setting, 1);
     const json_t *value = json_array_get(setting, 2);
@@ -154,6 +166,8 @@ static void put_setting(Maker *m, const json_t *setting) {
     if (!strcmp(type, "f32")) maker_f32(m, key, (float)json_number_value(value));
     if (!strcmp(type, "bool")) maker_bool(m, key, json_is_true(value));
     if (!strcmp(type, "str")) maker_text(m, key, json_string_value(value));
+    if (!strcmp(type, "bools")) put_bools(maker_array(m, key, G_BOOL), value);
+    if (!strcmp(type, "f32s")) put_f32s(maker_array(m, key, G_F32), value);
 }
 
 // SentencePiece's usual first tokens, the byte of a line break, a space, then words.
@@ -234,14 +248,7 @@ static void put_gguf_tensor(Maker *m, const Fixture *family, const json_t *tenso
     }
     for (int i = 0; i < s.n_specs; i++) s.specs[i] = family_spec(family, spec_text(from, i));
     for (int64_t i = 0; i < n; i++) {
-        int64_t at = json_integer_value(json_array_get(tensor, 5)), rest = i;
-        for (size_t axis = json_array_size(view); s.n_specs && axis-- > 0;) {
-            const json_t *a = json_array_get(view, axis); // [count, stride]
-            int64_t count = json_integer_value(json_array_get(a, 0));
-            at += rest % count * json_integer_value(json_array_get(a, 1));
-            rest /= count;
-        }
-        if (json_is_null(view)) at += i;
+        int64_t at = s.n_specs ? source_at(tensor, i) : 0;
         double value = s.n_specs ? 0 : json_number_value(json_array_get(view, (size_t)i));
         if (s.n_specs && !mxfp4) value = source_value(&s, at) + add;
         if (mxfp4) put_mxfp4(&t->data, &s, at);
