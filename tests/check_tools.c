@@ -554,6 +554,130 @@ static void test_run_hint(void) {
     release(&r);
 }
 
+// Command lines as people type them, from other programs too: what is printed, and what is said.
+static void test_run_command_lines(void) {
+    enum { MOST = 24 };
+    write_text("line.txt", "a b\n");
+    const char *m = MODEL, *f = in_folder("line.txt");
+    const struct {
+        const char *in, *out, *err, *args[MOST]; // out: what stdout begins with, "=" before it: is; err: "!": empty
+    } rows[] = {
+        {NULL, "a b", "!", {"-m", m, "-p", "a b", "-n", "2", "-q"}},
+        {NULL, "a b", "!", {"--model", m, "--prompt", "a b", "--n-predict", "2", "--quiet"}},
+        {NULL, "a b", "!", {"--model", m, "--prompt=a b", "-n=2", "-q"}},
+        {NULL, "a b", "!", {"-q", "-n", "2", "-p", "a b", m}},
+        {NULL, "=a b\n", "!", {m, "-q", "-n", "0", "-f", f}},
+        {"a b\n", "=a b\n", "!", {m, "-q", "-n", "0"}},
+        {"a b\n\n", "=a b\n\n", "!", {m, "-q", "-n", "0", "-f", "-"}},
+        {NULL, "=\n", "!", {m, "-q", "-n", "0"}},
+        {NULL, "=a\n\tb\"'\\A\\q\n", "!", {m, "-q", "-n", "0", "-e", "-p", "a\\n\\tb\\\"\\'\\\\\\x41\\q"}},
+        {NULL, "=a\\nb\n", "!", {m, "-q", "-n", "0", "-p", "a\\nb"}},
+        {NULL, "=\n", "!", {m, "-q", "-n", "0", "-p", "a b", "--no-display-prompt"}},
+        {NULL, "=--help\n", "!", {m, "-q", "-n", "0", "--prompt=--help"}},
+        {NULL,
+         "={\"prompt\": \"a b\", \"text\": \"\", \"ids\": [], \"stop\": \"limit\", ",
+         "",
+         {m, "-q", "-n", "0", "-p", "a b", "-o", "json"}},
+        {NULL, "tessera ", "!", {"-n", "x", "--version"}},
+        {NULL, "usage: ./run ", "!", {m, "-p", "a", "--wat", "-h"}},
+        {NULL, "usage: ./run ", "!", {m, "-n", "--help"}},
+        {NULL,
+         "a b",
+         "note: without effect here: -ngl (all layers run on the CPU), --color (",
+         {"-m",
+          m,
+          "-p",
+          "a b",
+          "-n",
+          "2",
+          "-c",
+          "128",
+          "-t",
+          "2",
+          "-ngl",
+          "99",
+          "--temp",
+          "0.7",
+          "--top-k",
+          "40",
+          "--top-p",
+          "0.9",
+          "--repeat-penalty",
+          "1.1",
+          "-s",
+          "42",
+          "--color"}},
+        {NULL,
+         "a b",
+         "-fa (attention is always fused), --no-mmap (weights are always mapped), --mlock (",
+         {"-m", m,    "-p", "a b", "-n", "2",      "-fa",        "on",      "--no-mmap", "--mlock", "-ub",
+          "64", "-b", "64", "-tb", "2",  "--numa", "distribute", "-no-cnv", "--keep",    "4"}},
+        {NULL, "a b", "-fa (", {"-m", m, "-p", "a b", "-fa", "-n", "2", "--mirostat", "0", "--typical", "1.0"}},
+        {NULL, "a b", "| seed 1", {m, "-p", "a b", "-n", "2", "-s", "-1"}},
+        {NULL, "a b", "the context of 9 tokens is full", {m, "-p", "a b", "-n", "-1", "-c", "9", "--ignore-eos"}},
+        {NULL,
+         "a b",
+         "!",
+         {m, "-p", "a b", "-n", "4", "-q", "--presence-penalty", "0.5", "--frequency-penalty", "0.5", "--repeat-last-n",
+          "-1", "--logit-bias", "300+2", "--logit-bias", "301-inf"}},
+    };
+    for (int i = 0; i < N_OF(rows); i++) {
+        const char *args[MOST + 2] = {"run"};
+        for (int k = 0; k < MOST && rows[i].args[k]; k++) args[k + 1] = rows[i].args[k];
+        Result r = call(rows[i].in, args);
+        const char *out = rows[i].out + (*rows[i].out == '=');
+        bool json = strstr(out, "\"prompt\"") != NULL, whole = *rows[i].out == '=' && !json;
+        bool said = *rows[i].err == '!' ? !*r.err : strstr(r.err, rows[i].err) != NULL;
+        CHECK(r.status == 0 && said && !strncmp(r.out, out, strlen(out)) && (!whole || !strcmp(r.out, out)),
+              "line %d: expected [%s] and [%s], found %d: [%s] [%s]", i, rows[i].out, rows[i].err, r.status, r.out,
+              r.err);
+        CHECK(!json || json_valid(r.out), "line %d: %s", i, r.out);
+        CHECK(count_of(r.err, "note:") <= 1, "line %d: one note at most: %s", i, r.err);
+        release(&r);
+    }
+}
+
+// Every program answers -h, --help and --version anywhere on the line, and names the nearest flag.
+static void test_every_program(void) {
+    const char *programs[] = {"run",     "bench", "quantize", "perplexity", "tokenize",
+                              "inspect", "synth", "encdec",   "vit"};
+    const char *questions[] = {"-h", "--help", "--version"};
+    for (int i = 0; i < N_OF(programs); i++) {
+        for (int k = 0; k < N_OF(questions); k++)
+            tells(0, k < 2 ? "usage: " : "tessera ", "!", programs[i],
+                  CALL(programs[i], "x", "--wat", questions[k], "y"));
+        tells(2, "!", "usage: ", programs[i], CALL(programs[i]));
+        refuses(2,
+                i == 6   ? "did you mean --layers?"
+                : i == 2 ? "did you mean --threads?"
+                         : "did you mean --",
+                programs[i],
+                CALL(programs[i], "x",
+                     i == 6   ? "--layer"
+                     : i == 2 ? "--thread"
+                              : "--mode",
+                     "y"));
+    }
+}
+
+// A stop string ends the text before it, wherever the tokens are cut.
+static void test_run_stops(void) {
+    Result all = CALL("run", MODEL, "-p", "abc", "-n", "60", "--temp", "0", "-q");
+    CHECK(all.status == 0 && all.n_out > 20, "%s", all.err);
+    for (size_t at = 4; at + 6 < all.n_out && at < 30; at++) {
+        char stop[5] = {0};
+        memcpy(stop, all.out + at, 4);
+        const char *first = strstr(all.out + 3, stop);
+        if (strchr(stop, '\n') || !first || (stop[0] & 0xC0) == 0x80) continue;
+        Result r =
+            CALL("run", MODEL, "-p", "abc", "-n", "60", "--temp", "0", "-q", "-r", "never there", "--stop", stop);
+        CHECK(r.n_out == (size_t)(first - all.out) + 1 && !strncmp(r.out, all.out, r.n_out - 1),
+              "stop [%s]: [%s] of [%s]", stop, r.out, all.out);
+        release(&r);
+    }
+    release(&all);
+}
+
 static void test_run_any_bytes(void) {
     Result r = CALL("run", MODEL, "-p", "bad \xff\xfe\xc3 bytes", "-n", "3", "-s", "1");
     CHECK(r.status == 0 && !strncmp(r.out, "bad \xff\xfe\xc3 bytes", 13), "status %d: %s%s", r.status, r.out, r.err);
@@ -604,6 +728,9 @@ int main(void) {
     RUN(test_run_streams);
     RUN(test_run_seed);
     RUN(test_run_hint);
+    RUN(test_run_command_lines);
+    RUN(test_every_program);
+    RUN(test_run_stops);
     RUN(test_run_any_bytes);
     RUN(test_run_full_context);
     RUN(test_run_interrupt);
