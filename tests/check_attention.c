@@ -81,6 +81,13 @@ enum { CLEAN, NAN_BEHIND, NAN_UNDER, N_POISONS };      // NaN stored behind n_ke
 static const float caps[] = {0, 50, 3, 0.25f};         // of the scores, 0: none
 enum { N_CAPS = N_OF(caps), N_TYPES = 3 };
 
+// Of heads, for ALiBi.
+static const float *slopes_of(int n_heads) {
+    static float slopes[256];
+    for (int h = 0; h < n_heads && h < N_OF(slopes); h++) slopes[h] = exp2f(-8.0f * (float)(h + 1) / (float)n_heads);
+    return slopes;
+}
+
 typedef struct {
     const MaskKind *mask;
     Shape shape;
@@ -88,6 +95,7 @@ typedef struct {
     KvDType type;
     int fill, poison;
     float softcap;
+    bool slopes; // ALiBi
     uint64_t seed;
 } Case;
 
@@ -320,9 +328,10 @@ static Expected reference(const Attention *a, const float *k, const float *v, in
             s += q[d] * (double)row[d];
             s_abs += fabs(q[d] * (double)row[d]);
         }
-        scores[j] = capped(s * scale, a->softcap);
+        double slope = a->slopes ? (double)a->slopes[h] * (j - (a->pos0 + t)) : 0;
+        scores[j] = capped(s * scale, a->softcap) + slope;
         if (scores[j] > top) top = scores[j];
-        if (s_abs * scale > most_abs) most_abs = s_abs * scale;
+        if (s_abs * scale + fabs(slope) > most_abs) most_abs = s_abs * scale + fabs(slope);
         e.n_visible++;
     }
     double sum = a->mask.sink_logits ? exp((double)a->mask.sink_logits[h] - top) : 0;
@@ -361,10 +370,10 @@ static const char *describe(const Case *c) {
     static const char *const fills[] = {"ordinary", "huge scores", "equal scores"}, *const poisons[] = {"",
                                                                                                         ", NaN behind",
                                                                                                         ", NaN under"};
-    snprintf(text, sizeof text, "%s: %s, n_q %d n_keys %d pos0 %d, heads %d/%d of %d and %d, %s, %s%s, cap %g",
+    snprintf(text, sizeof text, "%s: %s, n_q %d n_keys %d pos0 %d, heads %d/%d of %d and %d, %s, %s%s, cap %g%s",
              cpu_level_name(cpu_level()), c->mask->name, c->n_q, c->n_keys, c->pos0, c->shape.n_heads,
              c->shape.n_kv_heads, c->shape.k_dim, c->shape.v_dim, kv_dtype_name(c->type), fills[c->fill],
-             poisons[c->poison], (double)c->softcap);
+             poisons[c->poison], (double)c->softcap, c->slopes ? ", ALiBi" : "");
     return text;
 }
 
@@ -420,6 +429,7 @@ static Attention attention_of(const Case *c, const Data *d, float *out) {
                        .n_keys = c->n_keys,
                        .scale = d->scale,
                        .softcap = c->softcap,
+                       .slopes = c->slopes ? slopes_of(c->shape.n_heads) : NULL,
                        .kv = kvcache_view(d->cache),
                        .mask = d->mask};
 }
@@ -579,6 +589,7 @@ static void long_spans(void) {
                       .fill = pick(3),
                       .poison = pick(3),
                       .softcap = caps[pick(N_CAPS)],
+                      .slopes = (i + k) % 3 == 0,
                       .seed = (uint64_t)(1000000 + 100 * i + k)};
             run_case(&c);
             test_rng = c.seed;
@@ -608,6 +619,7 @@ static void last_keys(void) {
                           .type = (KvDType)type,
                           .poison = 1 + n % 2,
                           .softcap = n % 7 ? 0 : 3,
+                          .slopes = n % 4 == 1,
                           .seed = (uint64_t)(3000000 + n)};
                 c.pos0 = c.mask->causal ? c.n_keys - c.n_q : 0;
                 run_case(&c);

@@ -72,11 +72,63 @@ static void families_as_gguf(void) {
     each_family(check_gguf, true);
 }
 
+// ---- settings of GGUF that no model can have
+
+static const struct {
+    const char *fixture, *key, *value, *want; // value: JSON; NULL: the setting is gone
+} unsound[] = {
+    {"cohere2", "cohere2.attention.sliding_window", NULL, "cohere2.attention.sliding_window: expected"},
+    {"cohere2", "cohere2.logit_scale", "-1", "logit_scale: expected a number, 0 or more"},
+    {"cohere2_types", "cohere2.attention.sliding_window_pattern", "[true]",
+     "sliding_window_pattern: expected 3 layers, found 1"},
+    {"exaone4_window", "exaone4.attention.sliding_window_pattern", "[true, true, true, true, true, true]",
+     "sliding_window_pattern: expected 5 layers, found 6"},
+    {"granite", "granite.logit_scale", NULL, "granite.logit_scale: expected"},
+    {"granite", "granite.logit_scale", "0", "logit_scale: expected a number, 0 or more"},
+    {"granite", "granite.residual_scale", "-1", "residual_scale: expected a number, 0 or more"},
+    {"granite", "granite.attention.scale", "-1", "attn_scale: expected a number, 0 or more"},
+    {"mpt_clip", "mpt.attention.clamp_kqv", "-1", "qkv_clamp: expected a number, 0 or more"},
+    {"mpt", "mpt.attention.max_alibi_bias", "-8", "alibi_max: expected a number, 0 or more"},
+    {"ministral3", "mistral3.attention.temperature_scale", "-1", "temperature: expected a number, 0 or more"},
+    {"apertus", "xielu.beta", NULL, "xielu.beta: expected"},
+    {"apertus", "xielu.eps", "[0, 0]", "xielu.eps: expected 3 layers, found 2"},
+};
+
+static void change_setting(const Fixture *f, const char *key, const char *value) {
+    json_t *settings = family_part(f, "gguf_settings");
+    for (size_t i = json_array_size(settings); i-- > 0;) {
+        json_t *setting = json_array_get(settings, i);
+        if (strcmp(json_string_value(json_array_get(setting, 0)), key) != 0) continue;
+        if (value) json_array_set_new(setting, 2, json_loads(value, JSON_DECODE_ANY, NULL));
+        else json_array_remove(settings, i);
+    }
+}
+
+static void unsound_settings(void) {
+    static FamilyLogits unused;
+    for (int i = 0; i < N_OF(unsound); i++) {
+        char path[512], err[512] = "";
+        Fixture f;
+        snprintf(path, sizeof path, FIXTURES "%s.json", unsound[i].fixture);
+        family_read(&f, path);
+        change_setting(&f, unsound[i].key, unsound[i].value);
+        folder_make();
+        snprintf(path, sizeof path, "%s/changed.gguf", folder);
+        write_family_gguf(&f, path);
+        bool ran = family_run(&unused, &f, path, NULL, 1, 1, err, sizeof err);
+        CHECK(!ran && strstr(err, unsound[i].want), "%s: %s: expected '%s', found '%s'", unsound[i].fixture,
+              unsound[i].key, unsound[i].want, err);
+        folder_remove();
+        family_free(&f);
+    }
+}
+
 int main(int argc, char **argv) {
     without_bf16();
     chosen = argv + 1;
     n_chosen = argc - 1;
     RUN(families_as_folders);
     RUN(families_as_gguf);
+    RUN(unsound_settings);
     return test_report();
 }

@@ -136,10 +136,12 @@ static const char *scaling_name(const Inspection *x) {
 }
 
 static const char *activation_name(const Config *c) {
+    if (c->xielu) return "xIELU";
     switch (c->activation) {
     case ACT_GELU: return "gelu";
     case ACT_GELU_TANH: return "gelu (tanh)";
     case ACT_RELU: return "relu";
+    case ACT_RELU_SQUARED: return "squared relu";
     case ACT_QUICK_GELU: return "quick gelu";
     default: return "silu";
     }
@@ -159,7 +161,7 @@ static void print_attention(const Config *c) {
     const char *kind = k.n_kv_heads == 1 ? "multi-query" : "grouped";
     if (k.n_kv_heads == k.n_heads) kind = "multi-head";
     printf("%-14s %s: %d query, %d key/value, of %d", "attention", kind, k.n_heads, k.n_kv_heads, k.k_dim);
-    if (c->qk_norm) printf(", q and k normed%s", c->qk_norm == QK_NORM_HEAD ? " by head" : "");
+    if (c->qk_norm) printf(", q and k normed%s", c->qk_norm == QK_NORM_FULL ? "" : " by head");
     if (c->attn_softcap > 0) printf(", scores capped at %g", (double)c->attn_softcap);
     if (c->attn_scale > 0) printf(", scores times %g", (double)c->attn_scale);
     if (c->learned_sinks) printf(", learned sinks");
@@ -178,6 +180,10 @@ static void print_positions(const Inspection *x) {
     int n_nope = 0;
     if (c->learned_positions) {
         printf("%-14s learned\n", "positions");
+        return;
+    }
+    if (c->alibi_max > 0) {
+        printf("%-14s ALiBi, slopes down to 2^-%g\n", "positions", (double)c->alibi_max);
         return;
     }
     for (int i = 0; i < c->n_layers; i++) n_nope += layers_have(&rules.nope, i);
@@ -297,18 +303,22 @@ static json_t *shape_json(const Config *c) {
     return o;
 }
 
+static const char *positions_name(const Config *c) {
+    return c->learned_positions ? "learned" : c->alibi_max > 0 ? "ALiBi" : "RoPE";
+}
+
 // What families differ in.
 static json_t *family_json(const Inspection *x) {
-    static const char *const qk_norms[] = {"none", "head", "full"};
+    static const char *const qk_norms[] = {"none", "head", "full", "own"};
     const Config *c = &x->model.config;
     LayerKind base;
     config_rules(c, &base);
-    json_t *o =
-        json_pack("{s:s, s:s, s:b, s:s, s:s, s:b, s:b, s:b, s:b}", "layers", layer_pattern(c), "qk_norm",
-                  qk_norms[c->qk_norm], "learned_sinks", c->learned_sinks, "positions",
-                  c->learned_positions ? "learned" : "RoPE", "activation", activation_name(c), "gated", !c->plain_ffn,
-                  "layer_norm", c->layer_norm, "post_norm", c->post_norm, "parallel", c->parallel);
-    json_object_set_new(o, "n_rot", c->learned_positions ? json_null() : json_integer(base.rope.rotary_dim));
+    json_t *o = json_pack("{s:s, s:s, s:b, s:s, s:s, s:b, s:b, s:b, s:b}", "layers", layer_pattern(c), "qk_norm",
+                          qk_norms[c->qk_norm], "learned_sinks", c->learned_sinks, "positions", positions_name(c),
+                          "activation", activation_name(c), "gated", !c->plain_ffn, "layer_norm", c->layer_norm,
+                          "post_norm", c->post_norm, "parallel", c->parallel);
+    json_object_set_new(o, "n_rot",
+                        c->learned_positions || c->alibi_max > 0 ? json_null() : json_integer(base.rope.rotary_dim));
     json_object_set_new(o, "rope_scaling", json_string(scaling_name(x)));
     json_object_set_new(o, "rope_factor", json_real((double)base.rope.scaling.factor));
     json_object_set_new(o, "attn_softcap", json_real((double)c->attn_softcap));

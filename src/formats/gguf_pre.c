@@ -78,6 +78,8 @@ static const NamedPatterns pretokenizers[] = {
     {.names = " gpt-4o o200k gpt-oss llama4 kanana2 talkie minimax-m2 ",
      .patterns = {BY_CASE(SUFFIXES "?", "\\p{N}{1,3}")},
      .ignore_merges = true}, // tiktoken's rule, and gpt-oss's tokenizer.json
+    {.names = " tiny_aya cohere2moe ",
+     .patterns = {"\\d{1,3}(?=(?:\\d{3})*\\b)", BY_CASE(SUFFIXES "?", "\\p{N}{1,3}")}},
     {.names = " seed-coder ", .patterns = {SUFFIXES "|" BEFORE "\\p{L}+|\\p{N}{1}| ?[^\\s\\p{L}\\p{N}\\r\\n]+" TAIL}},
     {.names = " superbpe ", .patterns = {"\\p{N}+", "(?=(\\d{3})+(?!\\d))"}},
 };
