@@ -714,8 +714,7 @@ static void evicted_by(int window, int n_sinks, int shape, KvDType type, int mos
     kv.window = window;
     kv.n_sinks = n_sinks;
     KvCache *cache = kvcache_open(&kv, NULL, err, sizeof err);
-    CHECK(cache, "%s", err);
-    if (!cache) return;
+    NEED(cache, "%s", err);
     Rows rows = make_rows(s, type, n_total);
     for (int at = 0, n; at < n_total; at += n) {
         n = most_at_once == 1 ? 1 : 1 + pick(most_at_once);

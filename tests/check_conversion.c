@@ -134,8 +134,7 @@ static void same_config(const char *before, const char *after, const char *what)
     char err[512] = "";
     Model a, b;
     int rc = load_model(&a, before, err, sizeof err);
-    CHECK(!rc, "%s", err);
-    if (rc) return;
+    NEED(!rc, "%s", err);
     rc = load_model(&b, after, err, sizeof err);
     CHECK(!rc, "%s", err);
     if (!rc) {

@@ -731,9 +731,7 @@ static void g2p_greedy(void) {
 static void check_trace(const Seq2seq *m, Seq2seqState *s, const Word *word, const Decoded *out) {
     char err[512] = "";
     Trace t;
-    bool traced = !trace_word(&t, m, s, word, out, err, sizeof err);
-    CHECK(traced, "%s: %s", word->text, err);
-    if (!traced) return;
+    NEED(!trace_word(&t, m, s, word, out, err, sizeof err), "%s: %s", word->text, err);
     CHECK(t.n_in == word->n_ids && t.n_maps == m->decoder.config.n_layers * m->decoder.config.kinds[0].n_heads,
           "%d inputs, %d maps", t.n_in, t.n_maps);
     CHECK(t.n_out >= out->n && t.n_out <= out->n + 1, "%d outputs for %d symbols", t.n_out, out->n);

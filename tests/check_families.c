@@ -30,8 +30,7 @@ static void check_model(const Fixture *f, const char *path, const char *tokenize
     char err[512] = "";
     bool ok = family_run(&seen, f, path, tokenizer, 1, f->n_tokens, err, sizeof err) &&
               family_run(&two, f, path, tokenizer, 2, f->n_tokens, err, sizeof err);
-    CHECK(ok, "%s, %s: %s", f->name, form, err);
-    if (!ok) return;
+    NEED(ok, "%s, %s: %s", f->name, form, err);
     double error = family_error(&seen, f);
     double most = strstr(f->name, "oss") ? MOST_QUANTIZED : MOST_ERROR;
     CHECK(error <= most, "%s, %s: NMSE %.1e", f->name, form, error);

@@ -50,9 +50,7 @@ static double logits_error(const Loaded *l, const Fixture *f, const char *what) 
 static void check_load(const Fixture *f, const char *path, bool other, const char *what) {
     char err[512] = "";
     Loaded l;
-    int rc = hf_load(&l, path, err, sizeof err);
-    CHECK(!rc, "%s: %s", what, err);
-    if (rc) return;
+    NEED(!hf_load(&l, path, err, sizeof err), "%s: %s", what, err);
     double error = logits_error(&l, f, what);
     CHECK(other ? error > 1e-7 : error <= 1e-9, "%s: NMSE %.1e", what, error);
     hf_unload(&l);

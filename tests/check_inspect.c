@@ -27,8 +27,7 @@ static json_t *inspected(const char *path) {
 static void check_numbers(const json_t *o, const char *path) {
     char err[512] = "";
     Engine *e = engine_open(path, NULL, err, sizeof err);
-    CHECK(e, "%s", err);
-    if (!e) return;
+    NEED(e, "%s", err);
     EngineInfo i = engine_info(e);
     const json_t *shape = json_object_get(o, "shape"), *words = json_object_get(o, "tokenizer");
     CHECK(whole(shape, "dim") == i.dim && whole(shape, "hidden_dim") == i.hidden_dim, "widths");
@@ -134,8 +133,7 @@ static void test_window(void) {
         CHECK(i ? family && !strcmp(family, "ChatML") : !family, "chat template of %s", family ? family : "none");
         Engine *e = engine_open(IN_GGUF, NULL, err, sizeof err);
         Session *s = e ? session_open(e, &(SessionOptions){.n_threads = 1}, err, sizeof err) : NULL;
-        CHECK(s, "%s", err);
-        if (!s) return;
+        NEED(s, "%s", err);
         static int32_t tokens[N];
         struct {
             const Session *session;

@@ -156,8 +156,7 @@ static void *share_and_release(void *block) {
 
 static void threads_share_a_block(void) {
     unsigned char *block = kvpool_take(NULL, 64);
-    CHECK(block, "no memory for 64 bytes");
-    if (!block) return;
+    NEED(block, "no memory for 64 bytes");
     block[0] = 7;
     pthread_t threads[3];
     for (int i = 0; i < 3; i++) pthread_create(&threads[i], NULL, share_and_release, block);

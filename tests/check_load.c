@@ -169,9 +169,7 @@ static void check_vocab(const char *path, int n, const char *const *want, int n_
     char err[512] = "";
     Vocab v;
     File f;
-    int rc = load_llama2c_tokenizer(&v, &f, path, n, err, sizeof err);
-    CHECK(!rc, "%s", err);
-    if (rc) return;
+    NEED(!load_llama2c_tokenizer(&v, &f, path, n, err, sizeof err), "%s", err);
     CHECK(arrlen(v.pieces) == n && v.unk_id == 0 && v.bos_id == (n > 1 ? 1 : -1) && v.eos_id == (n > 2 ? 2 : -1) &&
               v.add_space_prefix,
           "%s: wrong vocabulary", path);

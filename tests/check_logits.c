@@ -442,8 +442,7 @@ static void failures_child(void) {
     for (int kv = 0; kv < 2; kv++) {
         SessionOptions o = {.n_ctx = N_CTX, .n_threads = 2, .kv = (KvType)kv};
         Session *s = session_open(e, &o, err, sizeof err);
-        CHECK(s, "session_open: %s", err);
-        if (!s) return;
+        NEED(s, "session_open: %s", err);
         CHECK(session_info(s).n_ctx == N_CTX && session_info(s).n_threads == 2, "n_ctx %d, n_threads %d",
               session_info(s).n_ctx, session_info(s).n_threads);
         CHECK(session_length(s) == 0, "a new session has length %d", session_length(s));

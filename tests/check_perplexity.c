@@ -198,8 +198,7 @@ static void test_chunks(void) {
 static void test_shortest_text(void) {
     char err[512] = "", text[2 * CONTEXT + 2] = "";
     Engine *e = engine_open(MODEL, NULL, err, sizeof err);
-    CHECK(e, "%s", err);
-    if (!e) return;
+    NEED(e, "%s", err);
     int n = 0, length = 0;
     while (n < 2 * CONTEXT && length < 2 * CONTEXT) { // digits: a token each
         int32_t *ids;

@@ -41,8 +41,7 @@ static void test_waiting(void) {
         return;
     }
     ThreadPool *pool = threads_start(2, err, sizeof err);
-    CHECK(pool, "%s", err);
-    if (!pool) return;
+    NEED(pool, "%s", err);
     threads_set_hook(pool, profile_region, &p);
     profile_begin(&p, PROFILE_GATE);
     threads_for(pool, 2, wait_for_the_other, NULL);
@@ -69,9 +68,7 @@ static void test_linear_by_type(void) {
     Tensor f32 = {.dtype = DTYPE_F32, .n_dims = 2, .shape = {ROWS, COLS}, .data = w};
     Tensor f16 = {.dtype = DTYPE_F16, .n_dims = 2, .shape = {ROWS, COLS}, .data = half};
     Compute c;
-    int rc = compute_open(&c, 1, err, sizeof err);
-    CHECK(!rc, "%s", err);
-    if (rc) return;
+    NEED(!compute_open(&c, 1, err, sizeof err), "%s", err);
     Profile p = {0};
     compute_profile(&c, &p);
     const struct {
@@ -101,9 +98,7 @@ static void test_compute_has_a_profile(void) {
     char err[256];
     Profile p = {0}, other = {0};
     Compute c;
-    int rc = compute_open(&c, 2, err, sizeof err);
-    CHECK(!rc, "%s", err);
-    if (rc) return;
+    NEED(!compute_open(&c, 2, err, sizeof err), "%s", err);
     CHECK(!c.profile, "there is one at the start");
     const ProfileRow *r = &p.rows[PROFILE_NORM];
     const Norm norm = {.weight = ones};

@@ -323,9 +323,7 @@ static void check_carried(const Maker *m, const char *path, uint32_t file_type) 
     char err[512] = "";
     File file;
     Gguf g;
-    int rc = file_map(&file, path, err, sizeof err);
-    CHECK(!rc, "%s", err);
-    if (rc) return;
+    NEED(!file_map(&file, path, err, sizeof err), "%s", err);
     CHECK(!gguf_read(&g, &file, err, sizeof err), "%s", err);
     ptrdiff_t at = 0;
     for (ptrdiff_t i = 0; i < arrlen(m->pairs) && at < shlen(g.pairs); i++) {

@@ -186,8 +186,7 @@ static void check_floats(Weights *w, const Spec *s, int t, const Tensor *tensor)
     char err[256] = "";
     size_t n_copies = arrlenu(w->copies);
     const float *v = weights_floats(w, s->name, tensor->shape, tensor->n_dims, err, sizeof err);
-    CHECK(v, "%s", err);
-    if (!v) return;
+    NEED(v, "%s", err);
     bool in_place = !is_half(s->dtype);
     CHECK(in_place ? v == tensor->data : v != tensor->data, "'%s': in the wrong place", s->name);
     CHECK(arrlenu(w->copies) == n_copies + !in_place, "'%s': %d copies", s->name, (int)arrlen(w->copies));
@@ -202,8 +201,7 @@ static void check_good_tensor(Weights *w, const Good *g, int t, int *n_copies) {
     const Tensor *found = weights_find(w, s->name);
     size_t bytes = value_bytes(s->dtype), n = (size_t)spec_count(s);
     if (!n) return;
-    CHECK(found, "'%s' is missing", s->name);
-    if (!found) return;
+    NEED(found, "'%s' is missing", s->name);
     bool f32 = !strcmp(s->dtype, "F32"), is_float = f32 || is_half(s->dtype);
     DType dtype = f32                        ? DTYPE_F32
                   : !strcmp(s->dtype, "F16") ? DTYPE_F16
@@ -454,9 +452,7 @@ static void make_shards(void) {
 static void expect_tensors(const char *path, const char *names, const uint8_t *values, const char *what) {
     char err[512] = "";
     Weights w;
-    int rc = load_safetensors(&w, path, err, sizeof err);
-    CHECK(!rc, "%s: %s", what, err);
-    if (rc) return;
+    NEED(!load_safetensors(&w, path, err, sizeof err), "%s: %s", what, err);
     CHECK(weights_count(&w) == strlen(names), "%s: %d tensors, expected %s", what, (int)weights_count(&w), names);
     for (int i = 0; names[i]; i++) {
         const Tensor *t = weights_find(&w, (char[]){names[i], 0});
@@ -610,8 +606,7 @@ typedef struct {
 static void check_known(Weights *w, const Known *k) {
     char err[512] = "";
     const float *v = weights_floats(w, k->name, (int64_t[]){k->rows, k->cols}, k->cols ? 2 : 1, err, sizeof err);
-    CHECK(v, "%s", err);
-    if (!v) return;
+    NEED(v, "%s", err);
     int64_t n = k->rows * (k->cols ? k->cols : 1);
     double sum = 0;
     for (int64_t i = 0; i < n; i++) sum += (double)v[i];
@@ -627,9 +622,7 @@ static void check_real(const char *path, const char *config_key, const char *con
     CHECK(!load_config(&config, path, err, sizeof err), "%s", err);
     CHECK(!strcmp(settings_string(&config, config_key, ""), config_text), "%s: %s", config_key, err);
     settings_free(&config);
-    int rc = load_safetensors(&w, path, err, sizeof err);
-    CHECK(!rc, "%s", err);
-    if (rc) return;
+    NEED(!load_safetensors(&w, path, err, sizeof err), "%s", err);
     int64_t n = 0;
     for (size_t i = 0; i < weights_count(&w); i++) n += tensor_count(weights_at(&w, i));
     CHECK((int)weights_count(&w) == n_tensors && n == n_values && !w.copies, "%d tensors, %d values",

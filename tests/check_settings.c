@@ -93,9 +93,7 @@ static __attribute__((noinline)) void clean_stack(void) {
 static void expect_config(const char *path, const char *file, int want, const char *what) {
     char err[512] = "";
     Settings s;
-    int rc = load_config(&s, path, err, sizeof err);
-    CHECK(!rc, "%s: %s", what, err);
-    if (rc) return;
+    NEED(!load_config(&s, path, err, sizeof err), "%s: %s", what, err);
     clean_stack();
     CHECK(settings_int(&s, "k", 1, 10, 0) == want, "%s: wrong file: %s", what, err);
     settings_int(&s, "absent", 1, 10, 0);

@@ -35,8 +35,7 @@ static void test_the_checker_itself(void) {
 static void check_model(const char *path) {
     char err[512];
     Engine *e = engine_open(path, NULL, err, sizeof err);
-    CHECK(e, "%s", err);
-    if (!e) return;
+    NEED(e, "%s", err);
     SessionOptions so = {.n_threads = 1};
     Session *s = session_open(e, &so, err, sizeof err);
     int32_t *ids = NULL;
@@ -402,8 +401,7 @@ static void sum_tokens(const Engine *e, Sum *sum, const int32_t *tokens, int fir
     char err[512];
     SessionOptions so = {.n_threads = 1, .kv = KV_F32};
     Session *s = session_open(e, &so, err, sizeof err);
-    CHECK(s, "%s", err);
-    if (!s) return;
+    NEED(s, "%s", err);
     sum->tokens = tokens, sum->first = first, sum->vocab = engine_info(e).vocab_size;
     session_visit(s, add_nll, sum);
     CHECK(!session_sync(s, tokens, n - 1, err, sizeof err), "%s", err);
@@ -423,8 +421,7 @@ static void check_estimate(Result r, const Sum *want, const char *what) {
 static void test_perplexity_documents(void) {
     char err[512];
     Engine *e = engine_open(MODEL, NULL, err, sizeof err);
-    CHECK(e, "%s", err);
-    if (!e) return;
+    NEED(e, "%s", err);
     char *text = read_file(TEXT, NULL), *at = text;
     Sum want = {0}, want_cut = {0};
     size_t bytes = 0;

@@ -211,11 +211,10 @@ static void shipped_model(void) {
     IdxImages set;
     Preprocess steps;
     Classifier c;
-    bool open = !vit_open(&v, SHIPPED, err, sizeof err) && !idx_read_images(&set, PICTURES, err, sizeof err) &&
-                !preprocess_load(&steps, SHIPPED, v.image_size, v.n_channels, err, sizeof err) &&
-                !classifier_open(&c, &v, 2, err, sizeof err);
-    CHECK(open, "%s", err);
-    if (!open) return;
+    NEED(!vit_open(&v, SHIPPED, err, sizeof err) && !idx_read_images(&set, PICTURES, err, sizeof err) &&
+             !preprocess_load(&steps, SHIPPED, v.image_size, v.n_channels, err, sizeof err) &&
+             !classifier_open(&c, &v, 2, err, sizeof err),
+         "%s", err);
     FILE *f = fopen(FASHION, "r");
     CHECK(f && getline(&line, &room, f) == set.n + 1, "%s: expected a line of %d classes", FASHION, set.n);
     char *classes = strdup(line ? line : "");

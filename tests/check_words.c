@@ -222,9 +222,7 @@ static void rates_by_hand(void) {
                          "Back B AH1 K\n"
                          "abba(3) AH0"); // no newline
     Dictionary d;
-    bool read = !dictionary_read(&d, &m, in_folder("d.dict"), err, sizeof err);
-    CHECK(read, "%s", err);
-    if (!read) return;
+    NEED(!dictionary_read(&d, &m, in_folder("d.dict"), err, sizeof err), "%s", err);
     char *shown = show_words(&m, d.words);
     CHECK(!strcmp(shown, "cab ab bad abba Back=back"), "words: %s", shown);
     free(shown);

@@ -27,6 +27,14 @@ __attribute__((format(printf, 3, 4), unused)) static void test_fail(const char *
         if (!(cond)) test_fail(__FILE__, __LINE__, __VA_ARGS__);                                                       \
     } while (0)
 
+// NEED(condition, "message %d", value): the same, and the test ends there.
+#define NEED(cond, ...)                                                                                                \
+    do {                                                                                                               \
+        bool needed_ = (cond);                                                                                         \
+        CHECK(needed_, __VA_ARGS__);                                                                                   \
+        if (!needed_) return;                                                                                          \
+    } while (0)
+
 #define RUN_AS(name, call)                                                                                             \
     do {                                                                                                               \
         test_bad = test_was_skipped = 0;                                                                               \
