@@ -28,7 +28,11 @@ static const struct {
     {"{}", "bool ", 1}, {"{'k':null}", "bool ", 1}, {"{'k':'gelu'}", "text ", 4}, {"{'k':''}", "text ", 0},
     {"{'k':'gelu'}", "text_x ", 4}, {"{}", "text_x ", 1}, {"{'k':null}", "text_x ", 1}, {"{'k':[1,2.5,3]}", "three ", 326},
     {"{'k':[0,0,-1e2]}", "three ", -10000}, {"{}", "three ", -1}, {"{'k':null}", "three ", -1}, {"{'k':{}}", "object ", 1},
-    {"{}", "object ", 0}, {"{'k':null}", "object ", 0},
+    {"{}", "object ", 0}, {"{'k':null}", "object ", 0}, {"{'k':7.0}", "int ", 7}, {"{'k':1e1}", "int ", 10},
+    {"{'k':-10.0}", "int_below ", -10}, {"{'k':1,'k':9}", "int ", 9}, {"{'k':'x','k':null}", "int_5 ", 5},
+    {"{'x':NaN,'y':[Infinity,-Infinity],'k':3}", "int ", 3}, {"{'x':1e999,'k':3}", "int ", 3},
+    {"{'x':99999999999999999999999,'y':-99999999999999999999,'k':3}", "int ", 3}, {"{'k':'NaN, 1e999'}", "text ", 10},
+    {"{'k':'a\\'NaN'}", "text ", 5}, {"\xEF\xBB\xBF{'k':3}", "int ", 3}, {"{'k':[1.0,2,0]}", "three ", 21},
 };
 // clang-format on
 

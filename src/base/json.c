@@ -114,8 +114,14 @@ int64_t json_read_integer(JsonReader *r) {
     if (!number_read(r, text)) return 0;
     errno = 0;
     long long value = strtoll(text, &end, 10);
-    if (*end || errno) json_fail(r, "expected an integer, found %s", text);
-    r->at += end - text;
+    bool whole = !*end && !errno;
+    if (*end) { // 512.0
+        double real = strtod(text, &end);
+        whole = !*end && real >= -0x1p53 && real <= 0x1p53 && real == (double)(long long)real;
+        value = whole ? (long long)real : 0;
+    }
+    if (!whole) json_fail(r, "expected an integer, found %s", text);
+    r->at += strlen(text);
     return r->failed ? 0 : value;
 }
 

@@ -1,13 +1,15 @@
 // settings: a model's JSON files (config.json and similar), read through jansson.
 //
-// Owns typed access to them: a key, the range of its value, the default of an absent key. Refuses a file that is not
-// one JSON object, duplicate keys, and a value of the wrong type or out of range, with one line: path, key, expected,
-// found. Called by the loaders.
+// Owns typed access to them: a key, the range of its value, the default of an absent key. Reads what Python's json
+// module writes and reads beyond the standard: NaN and Infinity, integers of any size, a key twice (the last counts), a
+// byte order mark. Refuses a file that is not one JSON object, and a value of the wrong type or out of range, with one
+// line: path, key, expected, found. Called by the loaders.
 #pragma once
 #include <jansson.h>
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 // One object of a file. A failed call returns its fallback (or zero) and sets `failed` of the root; err holds the first
 // message, so callers may check once after a group of calls.
@@ -25,10 +27,10 @@ enum { MAX_SETTINGS_BYTES = 100 * 1000 * 1000 }; // the limit of a safetensors h
 
 // Reads a file. -1 with a line in err, and nothing to free.
 int settings_read(Settings *s, const char *path, char *err, size_t errlen);
-// The same with integers read as reals, so that none is too large: tokenizer_config.json holds 10^30.
-int settings_read_reals(Settings *s, const char *path, char *err, size_t errlen);
 // settings_read for n bytes of memory; path is for messages.
 int settings_parse(Settings *s, const char *path, const char *text, size_t n, char *err, size_t errlen);
+// The same, and refuses a key that is there twice.
+int settings_parse_unique(Settings *s, const char *path, const char *text, size_t n, char *err, size_t errlen);
 void settings_free(Settings *s); // only the root; accepts a zeroed Settings
 
 // Absent or null: `fallback`. A fallback outside least..most makes the key required.
@@ -42,6 +44,9 @@ bool settings_numbers(Settings *s, const char *key, int n, double *values);
 // A nested object; its `object` is NULL when the key is absent.
 Settings settings_object(Settings *s, const char *key);
 bool settings_has(const Settings *s, const char *key); // present and not null
+// An integer, or a real number that is one: 512.0. False: another value, or beyond 2^53.
+bool settings_whole(const json_t *v, int64_t *n);
 
+bool settings_failed(const Settings *s); // some call did, on this object or another of its file
 // Reports a failure of the caller's own: "path: outer.key: message".
 void settings_fail(Settings *s, const char *key, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

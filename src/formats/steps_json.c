@@ -211,8 +211,8 @@ static void pretokenizer_read(Steps *x, Settings *s, const char *type, bool last
 // ---- post-processor: the tokens around a text
 
 static void put_id(Settings *s, int **ids, const json_t *id) {
-    ptrdiff_t n = json_is_integer(id) ? (ptrdiff_t)json_integer_value(id) : -1;
-    if (n < 0 || n > INT32_MAX) settings_fail(s, "ids", "expected token ids");
+    int64_t n;
+    if (!settings_whole(id, &n) || n < 0 || n > INT32_MAX) settings_fail(s, "ids", "expected token ids");
     else arrput(*ids, (int)n);
 }
 

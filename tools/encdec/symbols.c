@@ -27,12 +27,13 @@ static void read_object(Symbols *y, Settings *s, const char *key, int n_special)
     Settings table = settings_object(s, key);
     const char *symbol;
     json_t *id;
+    int64_t n;
     y->spaced = true;
     json_object_foreach(table.object, symbol, id) {
-        if (!json_is_integer(id) || !*symbol) {
+        if (!settings_whole(id, &n) || !*symbol) {
             settings_fail(s, key, "expected an integer for each symbol, found another value for '%.40s'", symbol);
-        } else if (json_integer_value(id) >= n_special) {
-            put(y, s, key, symbol, strlen(symbol), json_integer_value(id));
+        } else if (n >= n_special) {
+            put(y, s, key, symbol, strlen(symbol), n);
         }
         if (s->failed) return;
     }
