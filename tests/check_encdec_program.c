@@ -356,6 +356,41 @@ static void program_on_real_models(void) {
     if (!n) test_was_skipped = 1;
 }
 
+// A file that ties the table of tokens keeps one of its names.
+static void names_of_the_table(void) {
+    static const char *const names[] = {"lm_head.weight", "model.encoder.embed_tokens.weight",
+                                        "model.decoder.embed_tokens.weight"};
+    static const char shared[] = "\"model.shared.weight\"";
+    write_model(&small);
+    Result want = CALL("encdec", folder, "-p", "abc");
+    CHECK(want.status == 0, "%s", want.err);
+    for (int i = 0; i < N_OF(names); i++) {
+        size_t n;
+        write_model(&small);
+        char *bytes = read_file(in_folder("model.safetensors"), &n), header[20000];
+        uint64_t length;
+        memcpy(&length, bytes, 8);
+        char *at = memmem(bytes + 8, length, shared, sizeof shared - 1), *rest = at + sizeof shared - 1;
+        int n_header = snprintf(header, sizeof header, "%.*s\"%s\"%.*s", (int)(at - bytes - 8), bytes + 8, names[i],
+                                (int)(bytes + 8 + length - rest), rest);
+        write_safetensors(header, (size_t)n_header, bytes + 8 + length, n - 8 - length);
+        free(bytes);
+        prints(CALL("encdec", folder, "-p", "abc"), 0, want.out, names[i]);
+    }
+    release(&want);
+}
+
+static void damaged_weights(void) {
+    size_t n;
+    write_model(&small);
+    char *bytes = read_file(in_folder("model.safetensors"), &n);
+    memcpy(bytes + n - 4, &(float){NAN}, 4);
+    write_file("model.safetensors", bytes, n);
+    free(bytes);
+    REFUSES(1, "are not finite: a weight of the model may be damaged", "encdec", folder, "-p", "abc");
+    REFUSES(1, "are not finite: a weight of the model may be damaged", "encdec", folder, "-p", "abc", "-b", "3");
+}
+
 int main(void) {
     folder_make();
     bad_model = (ModelFolder){refuses_model, write_faulty};
@@ -370,6 +405,8 @@ int main(void) {
     RUN(program_refuses);
     RUN(program_eval);
     RUN(program_attention);
+    RUN(names_of_the_table);
+    RUN(damaged_weights);
     RUN(program_on_real_models);
     folder_remove();
     return test_report();

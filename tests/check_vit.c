@@ -492,6 +492,14 @@ static void program_refuses(void) {
     vit_close(&v);
     write_pictures();
     refuse_commands("commands_vit");
+    size_t n;
+    char *bytes = read_file(in_folder("model.safetensors"), &n);
+    memcpy(bytes + n - 4, &(float){NAN}, 4);
+    write_file("model.safetensors", bytes, n);
+    free(bytes);
+    Result damaged = CALL("vit", folder, in_folder("p0.pgm"));
+    CHECK(damaged.status == 1 && strstr(damaged.err, "the logits are not finite"), "%s", damaged.err);
+    release(&damaged);
     write_text("config.json", "{");
     REFUSES(1, "config.json: line 1", "vit", folder, in_folder("p0.pgm"));
 }

@@ -34,6 +34,13 @@ static Activation activation(const Config *c) {
     return c->activation ? c->activation : ACT_SILU;
 }
 
+static bool same_heads(const LayerRules *rules) {
+    for (int i = 0; i < MAX_LAYERS; i++) {
+        if (rules->n_heads[i] || rules->n_kv_heads[i]) return false;
+    }
+    return true;
+}
+
 const char *gguf_model_unsupported(const Family *f, const Config *c) {
     const Config *b = &f->base;
     LayerKind base;
@@ -49,6 +56,7 @@ const char *gguf_model_unsupported(const Family *f, const Config *c) {
          "which layers have a window"},
         {positions && !full && !is_period(&rules.nope, f->nope_period, c->n_layers),
          "which layers have rotary positions"},
+        {!same_heads(&rules), "heads that differ between layers"},
         {scaling->kind == ROPE_DYNAMIC, "dynamic RoPE scaling"},
         {scaling->kind == ROPE_YARN && scaling->whole_dims == f->exact_yarn_borders,
          "the rounding of YaRN's range (truncate)"},

@@ -31,6 +31,7 @@ typedef enum {
     DTYPE_MXFP4,
     DTYPE_MXFP4_SPLIT, // the same values with the exponents in a separate tensor (gpt-oss's safetensors)
     DTYPE_U8,          // bytes: the parts of MXFP4_SPLIT
+    DTYPE_INTEGER,     // buffers such as position_ids: no weight
     DTYPE_OTHER,       // stored in the file, not supported
     N_DTYPES
 } DType;

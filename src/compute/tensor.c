@@ -21,6 +21,7 @@ static const DTypeInfo dtypes[N_DTYPES] = {
     [DTYPE_MXFP4] = {"MXFP4", BLOCK, sizeof(BlockMxfp4), unpack_mxfp4},
     [DTYPE_MXFP4_SPLIT] = {"MXFP4", BLOCK, BLOCK / 2, NULL},
     [DTYPE_U8] = {"U8", 1, 1, NULL},
+    [DTYPE_INTEGER] = {"of integers", 0, 0, NULL},
     [DTYPE_OTHER] = {"that this build does not know", 0, 0, NULL},
 };
 
@@ -36,6 +37,16 @@ int64_t tensor_count(const Tensor *t) {
     uint64_t n = 1; // unsigned: an empty tensor's other dimensions may overflow
     for (int i = 0; i < t->n_dims; i++) n *= (uint64_t)t->shape[i];
     return (int64_t)n;
+}
+
+bool floats_finite(const float *x, int64_t n) {
+    uint32_t bad = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        bad |= (bits & 0x7f800000u) == 0x7f800000u; // all ones: no number
+    }
+    return !bad;
 }
 
 uint64_t tensor_bytes(const Tensor *t) {

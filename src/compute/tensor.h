@@ -5,9 +5,11 @@
 #pragma once
 #include "quant.h"
 
+#include <stdbool.h>
+
 typedef struct {
     const char *name;
-    int block, block_bytes; // values and bytes of a block; 0 for I8G (Tensor.group) and OTHER
+    int block, block_bytes; // values and bytes of a block; 0 for I8G (Tensor.group), INTEGER and OTHER
     void (*unpack)(float *y, const void *blocks, int64_t n_blocks); // to fp32; NULL: not a block format
 } DTypeInfo;
 
@@ -28,5 +30,6 @@ typedef struct {
 
 const DTypeInfo *dtype_info(DType d);
 const char *dtype_name(DType d);
-int64_t tensor_count(const Tensor *t);  // values
-uint64_t tensor_bytes(const Tensor *t); // bytes of all values and scales; 0: DTYPE_OTHER
+int64_t tensor_count(const Tensor *t);         // values
+bool floats_finite(const float *x, int64_t n); // none is NaN or infinite
+uint64_t tensor_bytes(const Tensor *t);        // bytes of all values and scales; 0: INTEGER and OTHER

@@ -24,6 +24,7 @@ struct Session {
     void *visit_context;
     SessionWatcher watch;
     void *watch_context;
+    int bad_logits; // position whose logits are no numbers; -1: none
     Profile *profile;
 };
 
@@ -173,6 +174,16 @@ static int block_size(const Session *s, int n_left) {
     return n_left < most ? n_left : most;
 }
 
+static void check_logits(Session *s, int position, const float *logits) {
+    if (s->bad_logits < 0 && !floats_finite(logits, s->engine->model.config.vocab_size)) s->bad_logits = position;
+}
+
+static void visit_checked(void *context, int position, const float *logits) {
+    Session *s = context;
+    check_logits(s, position, logits);
+    if (s->bad_logits < 0) s->visit(s->visit_context, position, logits);
+}
+
 int session_sync(Session *s, const int32_t *tokens, int n, char *err, size_t errlen) {
     if (check_tokens(s, tokens, n, err, errlen)) return -1;
     int length = session_length(s), same = 0;
@@ -188,11 +199,17 @@ int session_sync(Session *s, const int32_t *tokens, int n, char *err, size_t err
         if (s->watch && !s->watch(s->watch_context, same, n)) return fail(err, errlen, "stopped");
         int count = block_size(s, limit - same);
         DecoderSegment segment = {.memory = &s->memory, .tokens = tokens + same, .n = count, .logits = s->logits};
-        segment.callback = s->visit;
-        segment.callback_context = s->visit_context;
+        segment.callback = s->visit ? visit_checked : NULL;
+        segment.callback_context = s;
+        s->bad_logits = -1;
         if (runner_step(s->runner, &segment, 1, s->profile, err, errlen)) return -1;
         memcpy(s->tokens + same, tokens + same, sizeof *tokens * (size_t)count);
         same += count;
+        check_logits(s, same - 1, s->logits);
+        if (s->bad_logits >= 0) {
+            return fail(err, errlen, "the logits after token %d are not finite: a weight of the model may be damaged",
+                        s->bad_logits + 1);
+        }
         s->has_logits = true;
     }
     if (limit < n) {

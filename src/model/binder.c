@@ -172,14 +172,13 @@ uint64_t norm_bytes(const Norm *n, int64_t dim) {
 // ---- unexpected tensors
 
 // Tensors that files carry along and no computation reads: masks and frequencies that follow from the configuration,
-// and the classifier of a model that is tied.
-static bool is_idle(const Binder *b, const char *name) {
+// buffers of integers (no weight is one), and in a model of text and pictures what belongs to the pictures.
+static bool is_idle(const Binder *b, const char *name, const Tensor *t) {
     static const char *const endings[] = {".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.bias",
                                           ".attention.masked_bias"};
     if (!b->hf_names) return false;
-    char output[NAME_ROOM];
-    family_tensor_name(b->family, b->prefix, "output", -1, -1, ".weight", output, NAME_ROOM);
-    if (b->config->tied && !strcmp(name, output)) return true;
+    if (t->dtype == DTYPE_INTEGER) return true;
+    if (b->text_only && strncmp(name, b->prefix, strlen(b->prefix)) != 0) return true;
     for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
         size_t n = strlen(name), m = strlen(endings[i]);
         if (n > m && !strcmp(name + n - m, endings[i])) return true;
@@ -192,7 +191,7 @@ void binder_refuse_unused(Binder *b) {
     const char *arch = b->family ? b->family->arch : "llama";
     for (size_t i = 0; i < weights_count(w) && !b->failed; i++) {
         const char *name = w->table[i].key;
-        if (!b->used[i] && !is_idle(b, name)) {
+        if (!b->used[i] && !is_idle(b, name, &w->table[i].value)) {
             binder_fail(b, "unexpected tensor %s: architecture %s does not use it", name, arch);
         }
     }

@@ -14,8 +14,9 @@ typedef struct {
     const Family *family; // NULL: GGUF's names
     const char *prefix;   // of Hugging Face's names; NULL: GGUF's
     bool hf_names;
-    int layer;  // -1: no layer's
-    bool *used; // by place in the table of tensors
+    bool text_only; // tensors outside the prefix are not the model's
+    int layer;      // -1: no layer's
+    bool *used;     // by place in the table of tensors
     bool failed;
     char *err;
     size_t errlen;

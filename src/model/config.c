@@ -46,15 +46,22 @@ void config_set_heads(Config *c, int n_heads) {
     c->kinds[0] = (LayerKind){.n_heads = n_heads, .n_kv_heads = n_heads, .k_dim = width, .v_dim = width};
 }
 
-// Kinds that rules make differ in their window and their rotary positions.
-static uint8_t find_kind(Config *c, const LayerKind *k) {
-    int i = 0;
-    while (i < c->n_kinds && !(c->kinds[i].window == k->window && rope_config_equal(&c->kinds[i].rope, &k->rope))) i++;
-    if (i == c->n_kinds) c->kinds[c->n_kinds++] = *k;
-    return (uint8_t)i;
+// Kinds that rules make differ in their window, their heads and their rotary positions.
+static bool same_kind(const LayerKind *a, const LayerKind *b) {
+    return a->window == b->window && a->n_heads == b->n_heads && a->n_kv_heads == b->n_kv_heads &&
+           rope_config_equal(&a->rope, &b->rope);
 }
 
-void config_set_layers(Config *c, const LayerRules *rules) {
+// Its place in the table, -1: there is no room.
+static int find_kind(Config *c, const LayerKind *k) {
+    int i = 0;
+    while (i < c->n_kinds && !same_kind(&c->kinds[i], k)) i++;
+    if (i == MAX_LAYER_KINDS) return -1;
+    if (i == c->n_kinds) c->kinds[c->n_kinds++] = *k;
+    return i;
+}
+
+int config_set_layers(Config *c, const LayerRules *rules) {
     const LayerKind base = c->kinds[0];
     c->n_kinds = 0;
     for (int i = 0; i < c->n_layers && i < MAX_LAYERS; i++) {
@@ -66,8 +73,13 @@ void config_set_layers(Config *c, const LayerRules *rules) {
             k.rope.scaling = (RopeScaling){0};
         }
         if (layers_have(&rules->nope, i)) k.rope = (RopeConfig){0};
-        c->kind_of[i] = find_kind(c, &k);
+        if (rules->n_heads[i]) k.n_heads = rules->n_heads[i];
+        if (rules->n_kv_heads[i]) k.n_kv_heads = rules->n_kv_heads[i];
+        int kind = find_kind(c, &k);
+        if (kind < 0) return i;
+        c->kind_of[i] = (uint8_t)kind;
     }
+    return -1;
 }
 
 LayerRules config_rules(const Config *c, LayerKind *base) {
@@ -83,6 +95,8 @@ LayerRules config_rules(const Config *c, LayerKind *base) {
         const LayerKind *k = config_kind(c, i);
         if (!k->window) layers_add(&rules.full, i);
         if (!k->rope.rotary_dim) layers_add(&rules.nope, i);
+        if (k->n_heads != base->n_heads) rules.n_heads[i] = k->n_heads;
+        if (k->n_kv_heads != base->n_kv_heads) rules.n_kv_heads[i] = k->n_kv_heads;
         if (k->window && k->rope.rotary_dim && k->rope.theta != base->rope.theta) rules.window_theta = k->rope.theta;
     }
     base->window = 0;

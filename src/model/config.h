@@ -131,10 +131,12 @@ typedef struct {
     LayerSet full;      // layers that see everything
     LayerSet nope;      // layers without rotary positions (SmolLM 3)
     float window_theta; // RoPE's theta of layers with a window, which are then never scaled; 0: as the others
+    int n_heads[MAX_LAYERS], n_kv_heads[MAX_LAYERS]; // of each layer; 0: as kinds[0]
 } LayerRules;
 
-// Make the table of kinds out of kinds[0], whose window is 0, and the rules.
-void config_set_layers(Config *c, const LayerRules *rules);
+// Make the table of kinds out of kinds[0], whose window is 0, and the rules. -1, or the first layer of a kind that the
+// table has no room for.
+int config_set_layers(Config *c, const LayerRules *rules);
 // The inverse, for writers of files: returns the rules and stores in *base the kind of a layer without a window.
 LayerRules config_rules(const Config *c, LayerKind *base);
 

@@ -21,7 +21,9 @@ static const float *bind_factors(Binder *b, const char *part, bool needed) {
 
 static void bind_outside(Decoder *d, Binder *b) {
     const Config *c = b->config;
-    d->embedding = (Embedding){.table = bind_matrix(b, "token_embd", -1, c->vocab_size, c->dim)};
+    bool head_alone = c->tied && !bind_find(b, "token_embd", -1, ".weight"); // some files name the table after it
+    d->embedding =
+        (Embedding){.table = bind_matrix(b, head_alone ? "output" : "token_embd", -1, c->vocab_size, c->dim)};
     d->embedding.scale = c->embedding_scale;
     if (c->learned_positions) {
         const int64_t shape[] = {c->max_seq_len, c->dim};
@@ -48,6 +50,7 @@ int decoder_bind(Decoder *d, Model *m, char *err, size_t errlen) {
     Binder b;
     memset(d, 0, sizeof *d);
     if (binder_open(&b, &m->config, &m->weights, m->family, m->hf_names ? m->prefix : NULL, err, errlen)) return -1;
+    b.text_only = m->text_only;
     bind_outside(d, &b);
     if (!b.failed) layers_bind(&d->stack, &b);
     if (!b.failed) binder_refuse_unused(&b);

@@ -97,6 +97,7 @@ void experts_bind(Binder *b, Experts *e, FeedForward *list) {
     bind_dense(b, &e->router, "ffn_gate_inp", c->n_experts, dim, c->router_bias);
     if (bind_find(b, "ffn_gate_up_exps", -1, "_blocks")) {
         bind_interleaved(b, list);
+        if (c->shared_dim) bind_shared(b, e);
         return;
     }
     bind_matrices(b, list, &(ExpertPart){EXPERT_GATE, "ffn_gate_exps", "ffn_gate_exp", hidden, dim});

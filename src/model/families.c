@@ -425,7 +425,11 @@ bool family_tensor_name(const Family *f, const char *prefix, const char *part, i
                         const char *suffix, char *name, size_t size) {
     const char *own = hf_part(f, part), *number = strchr(own, '#');
     char where[40] = "", which[16] = "";
-    if (*own == '/') prefix = "", own++;
+    if (*own == '/') { // in a larger model, beside its language model or inside it
+        static const char outer[] = "language_model.";
+        prefix = strncmp(prefix, outer, sizeof outer - 1) ? "" : outer;
+        own++;
+    }
     if (layer >= 0) snprintf(where, sizeof where, "%s.%d.", f->layers ? f->layers : "layers", layer);
     if (number) snprintf(which, sizeof which, "%d", expert);
     int before = number ? (int)(number - own) : (int)strlen(own);

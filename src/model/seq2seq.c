@@ -10,11 +10,20 @@ enum { POSITION_OFFSET = 2 }; // rows of the tables of positions that no positio
 
 // ---- binding
 
+// The part that holds the table of tokens: a file that ties them keeps one of its names.
+static const char *token_part(const Binder *b) {
+    static const char *const parts[] = {"/model.encoder.embed_tokens", "/model.decoder.embed_tokens", "output"};
+    for (int i = 0; i < 3 && !bind_find(b, "token_embd", -1, ".weight"); i++) {
+        if (bind_find(b, parts[i], -1, ".weight")) return parts[i];
+    }
+    return "token_embd";
+}
+
 static Embedding bind_embedding(Binder *b) {
     const Config *c = b->config;
     const int64_t shape[] = {c->max_seq_len + POSITION_OFFSET, c->dim};
     Embedding e = {.scale = c->embedding_scale, .norm_eps = c->norm_eps};
-    e.table = bind_matrix(b, "token_embd", -1, c->vocab_size, c->dim);
+    e.table = bind_matrix(b, token_part(b), -1, c->vocab_size, c->dim);
     e.positions = bind_floats(b, "position_embd", ".weight", shape, 2);
     if (e.positions) e.positions += POSITION_OFFSET * c->dim;
     bind_norm(b, &e.norm, "embd_norm", c->dim, c->layer_norm);
@@ -23,7 +32,8 @@ static Embedding bind_embedding(Binder *b) {
 
 static void bind_output(Seq2seq *m, Binder *b) {
     const Config *c = b->config;
-    const Tensor *output = c->tied ? m->decoder_embedding.table : bind_matrix(b, "output", -1, c->vocab_size, c->dim);
+    bool tied = c->tied && !bind_find(b, "output", -1, ".weight"); // a classifier in the file counts
+    const Tensor *output = tied ? m->decoder_embedding.table : bind_matrix(b, "output", -1, c->vocab_size, c->dim);
     if (output) m->output.w = *output;
     if (!bind_find(b, "output_bias", -1, "")) return;
     m->output.bias = bind_floats(b, "output_bias", "", (int64_t[]){1, c->vocab_size}, 2);
@@ -167,5 +177,10 @@ const float *seq2seq_step(const Seq2seq *m, Seq2seqState *s, const Step *step, c
     if (m->decoder_norm.weight) ops_norm(&s->compute, w->x, w->x, &m->decoder_norm, n, c->dim, c->norm_eps);
     Linear output = {.w = &m->output.w, .y = s->logits, .bias = m->output.bias};
     ops_linear(&s->compute, &output, 1, w->x, n);
+    if (!floats_finite(s->logits, (int64_t)n * m->vocab_size)) {
+        fail(err, errlen, "the logits of output %d are not finite: a weight of the model may be damaged",
+             step->position + 1);
+        return NULL;
+    }
     return s->logits;
 }

@@ -218,8 +218,9 @@ int vit_forward(const Vit *v, VitState *s, const VitBatch *batch, char *err, siz
         ops_norm(&s->compute, s->pool, s->pool, &v->norm, n, c->dim, c->norm_eps);
         linear(s, &v->heads[h], h ? s->logits : batch->logits, s->pool, n);
     }
-    if (v->n_heads < 2) return 0;
     float *logits = batch->logits;
-    for (int64_t i = 0; i < (int64_t)n * v->n_labels; i++) logits[i] = (logits[i] + s->logits[i]) / 2;
-    return 0;
+    int64_t n_logits = (int64_t)n * v->n_labels;
+    for (int64_t i = 0; v->n_heads > 1 && i < n_logits; i++) logits[i] = (logits[i] + s->logits[i]) / 2;
+    if (floats_finite(logits, n_logits)) return 0;
+    return fail(err, errlen, "the logits are not finite: a weight of the model may be damaged");
 }
