@@ -37,7 +37,7 @@ typedef struct Sampler Sampler;
 // Open a model and its vocabulary: GGUF (of a split model the first part, -00001-of-0000N), a Hugging Face folder or a
 // .safetensors file in one, llama2.c .bin (v0, v1, v2); of the families listed in README.md. tokenizer NULL: the one
 // inside the GGUF file or the folder; beside a .bin `<model stem>.tokenizer.bin`, then `tokenizer.bin`. It may also be
-// another GGUF file, folder or tokenizer.json. NULL with a line in err on failure.
+// another GGUF file, folder, tokenizer.json or tokenizer.model. NULL with a line in err on failure.
 Engine *engine_open(const char *model, const char *tokenizer, char *err, size_t errlen);
 void engine_close(Engine *e); // after its sessions; accepts NULL
 
@@ -52,6 +52,19 @@ typedef struct {
     uint64_t token_bytes; // weight bytes read to decode one token
 } EngineInfo;
 EngineInfo engine_info(const Engine *e);
+
+// What opening it has to say: a line for each guess that was made and each part that was left out, "" for none.
+const char *engine_notes(const Engine *e);
+
+// How the model's files say that tokens are to be picked (general.sampling.* of GGUF, generation_config.json).
+// Negative: they do not say.
+typedef struct {
+    float temperature;
+    int top_k;
+    float top_p, min_p;
+    const char *source; // where they say it; NULL: nowhere
+} SamplingDefaults;
+SamplingDefaults engine_sampling(const Engine *e);
 
 // Text to ids: as many as returned, in *ids (free() it). bos: begin with BOS. special: special-token strings such as
 // "<s>" in the text become those tokens.
@@ -80,9 +93,10 @@ void session_close(Session *s); // accepts NULL
 
 // Make tokens[0..n) the session's text, n >= 1: keeps the longest common prefix, rewinds what differs, computes what is
 // new (in blocks of tokens), and leaves the logits that follow the last token. On -1 (out of memory, context full, bad
-// id) the session keeps the prefix that it has computed so far: session_length says how much. The number of threads
-// changes no bit; how the text was cut into syncs moves logits by rounding only (with an fp32 cache, a normalized mean
-// squared error below 1e-10; with quantized weights, where few tokens are multiplied as 16-bit numbers, below 1e-7).
+// id, logits that are no numbers) the session keeps the prefix that it has computed so far: session_length says how
+// much. The number of threads changes no bit; how the text was cut into syncs moves logits by rounding only (with an
+// fp32 cache, a normalized mean squared error below 1e-10; with quantized weights, where few tokens are multiplied as
+// 16-bit numbers, below 1e-7).
 int session_sync(Session *s, const int32_t *tokens, int n, char *err, size_t errlen);
 int session_length(const Session *s);
 const float *session_logits(const Session *s); // [vocab_size], after tokens[length - 1], valid until the next sync;

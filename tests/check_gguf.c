@@ -645,7 +645,7 @@ static void bad_split_files(void) {
     part_path(second, 1, 3);
     part_path(third, 2, 3);
     write_parts(3, false);
-    expect_failure(second, "general.architecture: expected, not found", "the second named");
+    expect_failure(second, "part 2 of 3 of a split model: name the first, " BIN_DIR, "the second named");
     write_part_as(0, 1, 3, 20, 0);
     expect_failure(first, "split.no: expected 0 to 0, found 1", "the first says it is the second");
     write_part_as(0, 0, 3, 21, 0);
@@ -710,6 +710,317 @@ static void engine_chooses(void) {
     unlink(MODEL);
 }
 
+// ---- what files leave out, and what they say in another way
+
+static float *made_logits(Maker *m, int *vocab) {
+    static const int32_t text[8] = {1, 5, 3, 9, 9, 2, 0, 19};
+    maker_write(m, MODEL);
+    maker_free(m);
+    return logits_of(MODEL, NULL, text, 8, 8, 1, vocab);
+}
+
+// Settings as edits of bad/gguf.h: the logits stay, or they do not. A key that is absent has a value that says the
+// same, and another that does not.
+static const struct {
+    const char *edit;
+    bool same;
+} settings[] = {
+    {"u32 llama.attention.key_length 8", true},
+    {"u32 llama.attention.value_length 8", true},
+    {"drop llama.rope.dimension_count", true},
+    {"u32 llama.rope.dimension_count 4", false},
+    {"drop llama.rope.freq_base", true},
+    {"f32 llama.rope.freq_base 900", false},
+    {"f32 llama.rope.freq_base_swa 10000", true},
+    {"u32 llama.attention.sliding_window 3; f32 llama.rope.freq_base_swa 900", false},
+    {"u32 llama.expert_count 0", true},
+    {"f32 llama.rope.scale_linear 1", true},
+    {"f32 llama.rope.scale_linear 4", false},
+    {"text llama.rope.scaling.type none", true},
+    {"text llama.rope.scaling.type linear; f32 llama.rope.scaling.factor 4", false},
+    {"u32 llama.attention.sliding_window 0", true},
+    {"u32 llama.attention.sliding_window 3", false},
+    {"u32 llama.attention.sliding_window 3; u32 llama.attention.sliding_window_pattern 1", true},  // none slides
+    {"u32 llama.attention.sliding_window 3; u32 llama.attention.sliding_window_pattern 0", false}, // all do
+    {"bool llama.use_parallel_residual 0", true},
+    {"bool llama.use_parallel_residual 1", false},
+    {"u32 general.alignment 32", true},
+    {"u32 split.count 0", true},
+    {"bool llama.attention.causal 1", true},
+    {"f32 llama.attention.scale 0.35355339", true},
+    {"f32 llama.attention.scale 0.5", false},
+    {"f32 llama.attention.clamp_kqv 0", true},
+    {"f32 llama.logit_scale 1", true},
+    {"u32 llama.leading_dense_block_count 0", true},
+    {"drop tokenizer.ggml.bos_token_id; drop tokenizer.ggml.eos_token_id; drop tokenizer.ggml.unknown_token_id", true},
+    {"drop tokenizer.ggml.scores; drop tokenizer.ggml.token_type", true},
+    {"drop general.name", true},
+};
+
+static void absent_settings(void) {
+    BinSpec s = {32, 24, 2, 4, 2, 20, 10, .tied = true, .seed = 5};
+    int vocab = 0;
+    Maker m = maker_new();
+    maker_llama(&m, &s);
+    float *want = made_logits(&m, &vocab);
+    for (int i = 0; i < N_OF(settings); i++) {
+        size_t more = 0;
+        m = maker_new();
+        maker_llama(&m, &s);
+        gguf_edit(&m, settings[i].edit, &more);
+        float *found = made_logits(&m, &vocab);
+        double off = found && want ? nmse_f32(found, want, 8 * vocab) : 1;
+        CHECK(settings[i].same ? off < 1e-12 : off > 1e-9, "%s: NMSE %g", settings[i].edit, off);
+        free(found);
+    }
+    free(want);
+}
+
+static void put_numbers(Maker *m, const char *key, uint32_t type, const int32_t *numbers, int n) {
+    MakePair *p = maker_array(m, key, type);
+    for (int i = 0; i < n; i++) array_put(p, &numbers[i], type == G_BOOL ? 1 : 4);
+}
+
+// Numbers of each layer that are all equal, of any type.
+static void equal_numbers(void) {
+    BinSpec s = {32, 24, 2, 4, 2, 20, 10, .tied = true, .seed = 5};
+    int vocab = 0;
+    Maker m = maker_new();
+    maker_llama(&m, &s);
+    float *want = made_logits(&m, &vocab);
+    m = maker_new();
+    maker_llama(&m, &s);
+    put_numbers(&m, "llama.attention.head_count", G_I32, (const int32_t[]){4, 4}, 2);
+    put_numbers(&m, "llama.attention.head_count_kv", G_U32, (const int32_t[]){2, 2}, 2);
+    put_numbers(&m, "llama.feed_forward_length", G_I32, (const int32_t[]){24, 24}, 2);
+    put_numbers(&m, "llama.attention.sliding_window_pattern", G_BOOL, (const int32_t[]){1, 0}, 2);
+    float *found = made_logits(&m, &vocab);
+    CHECK(found && want && !memcmp(found, want, sizeof *want * 8 * (size_t)vocab), "other logits");
+    free(found);
+    free(want);
+}
+
+// Rows [from, from + n) of a tensor; or, `columns`, these columns.
+static void cut_tensor(Maker *m, const char *name, uint64_t n, bool columns) {
+    MakeTensor *t = maker_tensor(m, name);
+    uint64_t cols = t->dims[0], rows = t->dims[1];
+    Bytes kept = {0};
+    for (uint64_t r = 0; r < (columns ? rows : n); r++) {
+        bytes_put(&kept, t->data.at + 4 * r * cols, 4 * (columns ? n : cols));
+    }
+    arrfree(t->data.at);
+    t->data = kept;
+    t->dims[columns ? 0 : 1] = n;
+}
+
+// Layer 1 with half the heads: those that are left out add nothing in a model that has them, since the columns of
+// their output are 0.
+static void heads_of_a_layer(void) {
+    BinSpec s = {32, 24, 2, 4, 4, 20, 10, .tied = true, .seed = 5};
+    int vocab = 0;
+    Maker m = maker_new();
+    maker_llama(&m, &s);
+    float *out = (float *)(void *)maker_tensor(&m, "blk.1.attn_output.weight")->data.at;
+    for (int r = 0; r < 32; r++) memset(out + 32 * r + 16, 0, 16 * sizeof *out);
+    float *want = made_logits(&m, &vocab);
+    for (int both = 0; both < 2; both++) { // the kv heads of a layer, where absent, are its heads
+        m = maker_new();
+        maker_llama(&m, &s);
+        maker_u32(&m, "llama.attention.key_length", 8);
+        maker_u32(&m, "llama.attention.value_length", 8);
+        put_numbers(&m, "llama.attention.head_count", G_I32, (const int32_t[]){4, 2}, 2);
+        if (both) put_numbers(&m, "llama.attention.head_count_kv", G_I32, (const int32_t[]){4, 2}, 2);
+        else drop_pair(&m, "llama.attention.head_count_kv");
+        cut_tensor(&m, "blk.1.attn_q.weight", 16, false);
+        cut_tensor(&m, "blk.1.attn_k.weight", 16, false);
+        cut_tensor(&m, "blk.1.attn_v.weight", 16, false);
+        cut_tensor(&m, "blk.1.attn_output.weight", 16, true);
+        float *found = made_logits(&m, &vocab);
+        double off = found && want ? nmse_f32(found, want, 8 * vocab) : 1;
+        CHECK(off < 1e-11, "NMSE %g", off);
+        free(found);
+    }
+    free(want);
+}
+
+// Layers that differ where layers here are alike, and more kinds than there is room for.
+static void layers_that_cannot_differ(void) {
+    BinSpec s = {32, 24, 2, 4, 2, 20, 10, .tied = true, .seed = 5};
+    static const int32_t nine[] = {1, 2, 3, 4, 5, 6, 7, 8, 9}, one[] = {1, 1, 1, 1, 1, 1, 1, 1, 1};
+    Maker m = maker_new();
+    maker_llama(&m, &s);
+    put_numbers(&m, "llama.feed_forward_length", G_I32, (const int32_t[]){24, 12}, 2);
+    maker_write(&m, MODEL);
+    maker_free(&m);
+    expect_failure(MODEL, "llama.feed_forward_length: layer 1: expected 24, as in layer 0, found 12", "widths");
+    m = maker_new();
+    maker_llama(&m, &s);
+    put_numbers(&m, "llama.attention.head_count", G_I32, (const int32_t[]){4, 0}, 2);
+    maker_write(&m, MODEL);
+    maker_free(&m);
+    expect_failure(MODEL, "llama.attention.head_count: layer 1: expected 1 to 2147483647, found 0", "no heads");
+    m = maker_new();
+    maker_llama(&m, &s);
+    maker_u32(&m, "llama.block_count", 9);
+    maker_u32(&m, "llama.attention.key_length", 8);
+    maker_u32(&m, "llama.attention.value_length", 8);
+    put_numbers(&m, "llama.attention.head_count", G_I32, nine, 9);
+    put_numbers(&m, "llama.attention.head_count_kv", G_I32, one, 9);
+    maker_write(&m, MODEL);
+    maker_free(&m);
+    expect_failure(MODEL, "layer 8: expected at most 8 kinds of layers, found more", "nine kinds");
+}
+
+// A layer with one window among others, by a bool for each layer.
+static void windows_of_layers(void) {
+    BinSpec s = {32, 24, 2, 4, 2, 20, 10, .tied = true, .seed = 5};
+    char err[512] = "";
+    Maker m = maker_new();
+    Model model;
+    maker_llama(&m, &s);
+    maker_u32(&m, "llama.attention.sliding_window", 3);
+    put_numbers(&m, "llama.attention.sliding_window_pattern", G_BOOL, (const int32_t[]){0, 1}, 2);
+    maker_write(&m, MODEL);
+    maker_free(&m);
+    int rc = load_model(&model, MODEL, err, sizeof err);
+    CHECK(!rc, "%s", err);
+    if (rc) return;
+    CHECK(config_kind(&model.config, 0)->window == 0 && config_kind(&model.config, 1)->window == 3, "windows");
+    weights_free(&model.weights);
+}
+
+// The table of tokens as embedding, as classifier, or as both.
+static void tables_of_tokens(void) {
+    BinSpec s = {32, 24, 2, 4, 2, 20, 10, .tied = true, .seed = 5};
+    int vocab = 0;
+    float *found[3];
+    for (int i = 0; i < 3; i++) {
+        Maker m = maker_new();
+        maker_llama(&m, &s);
+        if (i == 1) strcpy(maker_tensor(&m, "token_embd.weight")->name, "output.weight");
+        if (i == 2) copy_tensor(&m, maker_tensor(&m, "token_embd.weight"), "output.weight");
+        found[i] = made_logits(&m, &vocab);
+    }
+    for (int i = 1; i < 3; i++) {
+        CHECK(found[0] && found[i] && !memcmp(found[0], found[i], sizeof **found * 8 * (size_t)vocab), "way %d", i);
+    }
+    for (int i = 0; i < 3; i++) free(found[i]);
+}
+
+// Files beside a model, and what they are told to be.
+static void beside_models(void) {
+    static const char *const files[][2] = {{"adapter", "a LoRA adapter"},
+                                           {"mmproj", "the part of a model that reads pictures"},
+                                           {"imatrix", "an importance matrix"},
+                                           {"vocab", "a vocabulary without a model: build/tokenize"}};
+    for (int i = 0; i < N_OF(files); i++) {
+        Maker m = maker_new();
+        maker_text(&m, "general.type", files[i][0]);
+        maker_write(&m, MODEL);
+        maker_free(&m);
+        expect_failure(MODEL, files[i][1], files[i][0]);
+    }
+}
+
+// ---- vocabularies
+
+static Tokenizer *made_vocab(Maker *m, int vocab_size) {
+    char err[512] = "";
+    Vocab v;
+    File f;
+    maker_write(m, MODEL);
+    maker_free(m);
+    if (file_map(&f, MODEL, err, sizeof err)) return NULL;
+    int rc = load_gguf_vocab(&v, &f, vocab_size, err, sizeof err);
+    file_unmap(&f);
+    CHECK(!rc, "%s", err);
+    return rc ? NULL : tokenizer_new(&v, err, sizeof err);
+}
+
+static void expect_ids(const Tokenizer *t, const char *text, const char *want, const char *what) {
+    char err[256] = "", found[200] = "";
+    int32_t *ids = NULL;
+    int n = t ? tokenizer_encode(t, text, strlen(text), TOKENIZE_BOS | TOKENIZE_SPECIAL, &ids, err, sizeof err) : -1;
+    for (int i = 0; i < n; i++) snprintf(found + strlen(found), 12, "%s%d", i ? " " : "", ids[i]);
+    CHECK(n >= 0 && !strcmp(found, want), "%s: '%s': expected [%s], found [%s] %s", what, text, want, found, err);
+    free(ids);
+}
+
+// Of the made vocabulary, " " is 3, "a" is 4, "b" 5. Edits, what "<s>ab" becomes, and the note.
+static void absent_in_vocabularies(void) {
+    static const struct {
+        const char *edit, *ids, *note;
+        int eos;
+    } cases[] = {
+        {"u32 general.x 1", "1 1 3 4 5", "", 2},
+        {"drop tokenizer.ggml.bos_token_id", "1 1 3 4 5", "", 2},
+        {"drop tokenizer.ggml.unknown_token_id", "1 1 3 4 5", "", 2},
+        {"drop tokenizer.ggml.eos_token_id", "1 1 3 4 5", "", 2},
+        {"bool tokenizer.ggml.add_bos_token 1", "1 1 3 4 5", "", 2},
+        {"bool tokenizer.ggml.add_bos_token 0", "1 3 4 5", "", 2},
+        {"bool tokenizer.ggml.add_eos_token 0", "1 1 3 4 5", "", 2},
+        {"bool tokenizer.ggml.add_eos_token 1", "1 1 3 4 5 2", "", 2},
+        {"bool tokenizer.ggml.add_space_prefix 1", "1 1 3 4 5", "", 2},
+        {"bool tokenizer.ggml.add_space_prefix 0", "1 1 4 5", "", 2},
+        {"drop tokenizer.ggml.token_type", "1 1 3 4 5", "tokenizer.ggml.token_type is absent", 2},
+        {"drop tokenizer.ggml.scores", "1 1 3 4 5", "tokenizer.ggml.scores is absent", 2},
+        {"token 4 0 -4", "1 1 3 4 5", "", 2},
+        {"u32 tokenizer.ggml.eos_token_id 20", "1 1 3 4 5", "eos_token_id is 20, but there are 20 tokens", -1},
+        {"u32 tokenizer.ggml.bos_token_id 4000000", "1 3 4 5", "bos_token_id is 4000000, but", 2},
+        {"u32 tokenizer.ggml.eot_token_id 99", "1 1 3 4 5", "eot_token_id is 99, but", 2},
+    };
+    for (int i = 0; i < N_OF(cases); i++) {
+        Maker m = maker_new();
+        size_t more = 0;
+        maker_vocab(&m, 20);
+        char *edit = strdup(cases[i].edit);
+        set_token(&m, 4, "a", 1, -4);
+        if (!strncmp(edit, "token ", 6)) set_token(&m, 4, "a", 0, -4);
+        else gguf_edit(&m, edit, &more);
+        Tokenizer *t = made_vocab(&m, 0);
+        expect_ids(t, "<s>ab", cases[i].ids, edit);
+        if (t) {
+            const char *notes = tokenizer_notes(t)->text;
+            CHECK(*cases[i].note ? strstr(notes, cases[i].note) != NULL : !*notes, "%s: notes '%s'", edit, notes);
+            CHECK(tokenizer_eos(t) == cases[i].eos, "%s: eos %d", edit, tokenizer_eos(t));
+        }
+        tokenizer_free(t);
+        free(edit);
+    }
+}
+
+// Without tokenizer.ggml.pre: as "default" says, three digits at a time, and not as "gpt-2" does.
+static void absent_pre(void) {
+    static const char *const texts[] = {"!", "1", "11"};
+    static const struct { const char *pre, *ids; } cases[] = {{NULL, "5 4 4"}, {"default", "5 4 4"}, {"gpt-2", "5 5"}};
+    for (int i = 0; i < N_OF(cases); i++) {
+        Maker m = maker_kind("gpt2", N_OF(texts), texts);
+        array_put_text(maker_array(&m, "tokenizer.ggml.merges", G_STRING), "1 1");
+        if (cases[i].pre) maker_text(&m, "tokenizer.ggml.pre", cases[i].pre);
+        Tokenizer *t = made_vocab(&m, 0);
+        expect_ids(t, "1111", cases[i].ids, cases[i].pre ? cases[i].pre : "absent");
+        if (t) CHECK(!cases[i].pre == !!strstr(tokenizer_notes(t)->text, "is a guess"), "notes of %s", cases[i].pre);
+        tokenizer_free(t);
+    }
+}
+
+// More tokens than the model has: the last are text.
+static void larger_vocabulary(void) {
+    Maker m = maker_new();
+    maker_vocab(&m, 20);
+    set_token(&m, 19, "ab", 4, -1);
+    Tokenizer *t = made_vocab(&m, 0);
+    expect_ids(t, "ab", "1 19", "all of it");
+    tokenizer_free(t);
+    m = maker_new();
+    maker_vocab(&m, 20);
+    set_token(&m, 19, "ab", 4, -1);
+    t = made_vocab(&m, 19);
+    expect_ids(t, "ab", "1 3 4 5", "for a model with 19");
+    if (t) CHECK(strstr(tokenizer_notes(t)->text, "has 20 tokens, the model 19"), "%s", tokenizer_notes(t)->text);
+    tokenizer_free(t);
+}
+
 int main(void) {
     without_bf16();
     RUN_AT_LEVELS(kind_equals_floats);
@@ -725,5 +1036,15 @@ int main(void) {
     RUN(real_story);
     RUN(real_tiny_stories);
     RUN(real_pieces);
+    RUN(absent_settings);
+    RUN(equal_numbers);
+    RUN(heads_of_a_layer);
+    RUN(layers_that_cannot_differ);
+    RUN(windows_of_layers);
+    RUN(tables_of_tokens);
+    RUN(beside_models);
+    RUN(absent_in_vocabularies);
+    RUN(absent_pre);
+    RUN(larger_vocabulary);
     return test_report();
 }

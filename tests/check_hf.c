@@ -162,9 +162,106 @@ static void named(void) {
     family_free(&f);
 }
 
+// ---- other names
+
+// Every `from` in the header of model.safetensors becomes `to`.
+static void rename_tensors(const char *from, const char *to) {
+    size_t n, n_text;
+    char *bytes = read_file(in_folder("model.safetensors"), &n), *text;
+    uint64_t length;
+    memcpy(&length, bytes, 8);
+    char *header = strndup(bytes + 8, length), *at = header;
+    FILE *f = open_memstream(&text, &n_text);
+    for (char *hit; (hit = strstr(at, from)); at = hit + strlen(from)) fprintf(f, "%.*s%s", (int)(hit - at), at, to);
+    fputs(at, f);
+    fclose(f);
+    write_safetensors(text, n_text, bytes + 8 + length, n - 8 - length);
+    free(text);
+    free(header);
+    free(bytes);
+}
+
+// config.json with the settings as the text_config of a model that also has vision.
+static void nest_settings(const Fixture *f) {
+    json_t *outer =
+        json_pack("{s:s, s:O, s:{}}", "model_type", "other", "text_config", family_part(f, "config"), "vision_config");
+    char *text = json_dumps(outer, JSON_COMPACT);
+    write_text("config.json", text);
+    free(text);
+    json_decref(outer);
+}
+
+// The table of tokens, stored as the classifier alone.
+static void head_alone(void) {
+    Fixture f;
+    family_read(&f, FIXTURES "llama_tied.json");
+    folder_make();
+    write_family(&f);
+    check_load(&f, folder, false, "the embedding alone");
+    rename_tensors("model.embed_tokens.weight", "lm_head.weight");
+    check_load(&f, folder, false, "the head alone");
+    folder_remove();
+    family_free(&f);
+}
+
+static void language_models(void) {
+    static const struct {
+        const char *fixture, *inner, *head;
+    } cases[] = {{"gemma3_text", "language_model.model.", NULL},
+                 {"gemma3_text", "model.language_model.", NULL},
+                 {"mistral", "language_model.model.", "language_model.lm_head.weight"},
+                 {"mistral", "model.language_model.", "lm_head.weight"}};
+    folder_make();
+    for (int i = 0; i < N_OF(cases); i++) {
+        char path[200], inner[80], err[512] = "";
+        Fixture f;
+        Model m;
+        snprintf(path, sizeof path, FIXTURES "%s.json", cases[i].fixture);
+        snprintf(inner, sizeof inner, "\"%s", cases[i].inner);
+        family_read(&f, path);
+        json_t *vision = json_pack("[s, s, [i], i, i]", "vision_tower.patch.weight", "F32", 3, 0, 1);
+        json_array_append_new(json_object_get(f.json, "tensors"), vision);
+        write_family(&f);
+        rename_tensors("\"model.", inner);
+        if (cases[i].head) rename_tensors("lm_head.weight", cases[i].head);
+        nest_settings(&f);
+        check_load(&f, folder, false, cases[i].inner);
+        CHECK(!load_model(&m, folder, err, sizeof err), "%s", err);
+        CHECK(strstr(m.notes.text, "pictures"), "expected a note of what is left out, found '%s'", m.notes.text);
+        weights_free(&m.weights);
+        family_free(&f);
+    }
+    folder_remove();
+}
+
+// Gemma 3 as Google published it leaves out what its class has.
+static void class_defaults(void) {
+    Settings s;
+    Model m;
+    Weights w = {0};
+    char err[512] = "";
+    static const char text[] =
+        "{\"model_type\":\"gemma3\",\"text_config\":{\"hidden_size\":2560,\"intermediate_size\":10240,"
+        "\"model_type\":\"gemma3_text\",\"num_hidden_layers\":34,\"rope_scaling\":{\"factor\":8.0,"
+        "\"rope_type\":\"linear\"},\"sliding_window\":1024},\"vision_config\":{}}";
+    CHECK(!settings_parse(&s, "config.json", text, strlen(text), err, sizeof err), "%s", err);
+    int rc = load_hf_parts(&m, &s, &w, err, sizeof err);
+    CHECK(!rc, "%s", err);
+    settings_free(&s);
+    if (rc) return;
+    const LayerKind *k = config_kind(&m.config, 5), *near = config_kind(&m.config, 0);
+    CHECK(k->n_heads == 8 && k->n_kv_heads == 4 && k->k_dim == 256 && m.config.vocab_size == 262208, "sizes");
+    CHECK(!k->window && k->rope.theta == 1e6f && near->window == 1024 && near->rope.theta == 10000, "layers");
+    CHECK(m.config.max_seq_len == 131072 && m.config.attn_scale == 0.0625f && m.config.norm_eps == 1e-6f, "others");
+    weights_free(&m.weights);
+}
+
 int main(void) {
     without_bf16();
     RUN(sound);
+    RUN(head_alone);
+    RUN(language_models);
+    RUN(class_defaults);
     RUN(no_config);
     RUN(shards);
     RUN(named);

@@ -203,11 +203,12 @@ static void check_good_tensor(Weights *w, const Good *g, int t, int *n_copies) {
     if (!n) return;
     NEED(found, "'%s' is missing", s->name);
     bool f32 = !strcmp(s->dtype, "F32"), is_float = f32 || is_half(s->dtype);
-    DType dtype = f32                        ? DTYPE_F32
-                  : !strcmp(s->dtype, "F16") ? DTYPE_F16
-                  : is_float                 ? DTYPE_BF16
-                  : !strcmp(s->dtype, "U8")  ? DTYPE_U8
-                                             : DTYPE_OTHER;
+    DType dtype = f32                                                         ? DTYPE_F32
+                  : !strcmp(s->dtype, "F16")                                  ? DTYPE_F16
+                  : is_float                                                  ? DTYPE_BF16
+                  : !strcmp(s->dtype, "U8")                                   ? DTYPE_U8
+                  : strchr("IUB", *s->dtype) && strcmp(s->dtype, "BF16") != 0 ? DTYPE_INTEGER
+                                                                              : DTYPE_OTHER;
     CHECK(found->dtype == dtype, "'%s': dtype %d, expected %d", s->name, (int)found->dtype, (int)dtype);
     CHECK(found->n_dims == (s->n_dims ? s->n_dims : 1), "'%s': %d dims", s->name, found->n_dims);
     for (int d = 0; d < found->n_dims; d++) {
@@ -482,6 +483,28 @@ static void test_shards(void) {
                     "a bad model.safetensors");
 }
 
+// Of a shard, the tensors that the index names, each from the file that it names; the last of a repeated key.
+static void test_shards_that_differ(void) {
+    static const struct {
+        const char *index, *names;
+        uint8_t values[4];
+    } cases[] = {
+        {"{'weight_map':{'a':'1.safetensors','c':'2.safetensors'}}", "ac", {10, 20}},
+        {"{'weight_map':{'a':'1.safetensors','b':'1.safetensors','x':'2.safetensors','y\\n':'three'}}", "ab", {10, 11}},
+        {"{'weight_map':{'a':'1.safetensors','e':'again'}}", "ae", {10, 41}},
+        {"{'weight_map':{'a':'again','b':'1.safetensors'}}", "ab", {40, 11}},
+        {"{'weight_map':{'a':'three'},'weight_map':{'d':'three'}}", "d", {30}},
+        {"{'weight_map':{'d':'1.safetensors','d':'three'}}", "d", {30}},
+        {"{'metadata':{'total_size':1e999},'weight_map':{'d':'three'}}", "d", {30}},
+    };
+    make_shards();
+    write_shard("again", (const char *const[]){"a", "e", NULL}, 40);
+    for (int i = 0; i < N_OF(cases); i++) {
+        write_json(INDEX, cases[i].index);
+        expect_tensors(folder, cases[i].names, cases[i].values, cases[i].index);
+    }
+}
+
 // An empty tensor that the index names.
 static void test_index_of_nothing(void) {
     make_shards();
@@ -552,7 +575,7 @@ static void test_lookup(void) {
         {"", NULL, DTYPE_BIT(DTYPE_F16), 4, {3, 1, 2, 2}},
         {"scalar", NULL, DTYPE_BIT(DTYPE_F32), 1, {1}},
         {"half", NULL, DTYPE_FLOATS, 1, {13}},
-        {"ids", NULL, DTYPE_BIT(DTYPE_OTHER), 2, {2, 3}},
+        {"ids", NULL, DTYPE_BIT(DTYPE_INTEGER), 2, {2, 3}},
         {"conv.weight", "expected shape [2, 3, 2, 3], found [2, 3, 2, 2]", DTYPE_FLOATS, 4, {2, 3, 2, 3}},
         {"conv.weight", "expected shape [2, 3, 4], found [2, 3, 2, 2]", DTYPE_FLOATS, 3, {2, 3, 4}},
         {"conv.weight", "expected shape [2, 3, 2], found [2, 3, 2, 2]", DTYPE_FLOATS, 3, {2, 3, 2}},
@@ -667,6 +690,7 @@ int main(void) {
     RUN(test_longest_headers);
     RUN(test_changed_bytes);
     RUN(test_shards);
+    RUN(test_shards_that_differ);
     RUN(test_index_of_nothing);
     RUN(test_folders);
     RUN(test_huge_and_empty);

@@ -217,16 +217,20 @@ static Tokenizer *open_folder(int vocab_size, char *err, size_t errlen) {
 static void files_of_a_folder(void) {
     char err[512];
     folder_make();
-    CHECK(!open_folder(0, err, sizeof err) && strstr(err, "expected tokenizer.json, not found"), "%s", err);
+    CHECK(!open_folder(0, err, sizeof err) &&
+              strstr(err, "expected tokenizer.json, tokenizer.model, or vocab.json and merges.txt, found none"),
+          "%s", err);
     write_text("tokenizer.model", "x");
-    CHECK(!open_folder(0, err, sizeof err) && strstr(err, "found only tokenizer.model"), "%s", err);
+    CHECK(!open_folder(0, err, sizeof err) && strstr(err, "/tokenizer.model: at byte "), "%s", err);
     write_json("tokenizer.json", BPE);
     Tokenizer *t = open_folder(0, err, sizeof err);
     CHECK(t && tokenizer_bos(t) == -1 && tokenizer_eos(t) == -1 && !tokenizer_chat_template(t), "%s", err);
     expect(t, "ab", TOKENIZE_BOS, "9 4");
     tokenizer_free(t);
-    CHECK(!open_folder(10, err, sizeof err) && strstr(err, "expected at most the model's 10 tokens, found 11"), "%s",
-          err);
+    t = open_folder(10, err, sizeof err); // a model with a token less
+    CHECK(t && tokenizer_size(t) == 10 && strstr(tokenizer_notes(t)->text, "has 11 tokens, the model 10"), "%s", err);
+    expect(t, "ab", TOKENIZE_BOS, "9 4");
+    tokenizer_free(t);
     t = open_folder(12, err, sizeof err); // a padded table
     CHECK(t && tokenizer_size(t) == 11, "%s", err);
     tokenizer_free(t);
@@ -262,6 +266,139 @@ static void files_of_a_folder(void) {
     folder_remove();
 }
 
+// What stands beside a tokenizer.json whose tokens are a to j, ab and abc: ids, end ids, notes.
+static void tokens_beside(void) {
+    static const struct {
+        const char *file, *json, *text, *ids, *note;
+    } cases[] = {
+        {"added_tokens.json", "{'<mark>':11}", "<mark>ab", "11 4", ""},
+        {"added_tokens.json", "{'<mark>':11.0,'<two>':13}", "<two>ab<mark>", "13 4 11", ""},
+        {"added_tokens.json", "{'ab':4}", "abab", "4 4", ""},
+        {"added_tokens.json", "{'ab':11}", "abab", "4 4",
+         "added token 'ab': its id is 4, not 11, which the vocabulary"},
+        {"added_tokens.json", "{'<mark>':4}", "<mark>ab", "11 4", "its id is 11, not 4, which another token has"},
+        {"tokenizer_config.json", "{'added_tokens_decoder':{'11':{'content':'<mark>','special':true}}}", "<mark>ab",
+         "11 4", ""},
+        {"tokenizer_config.json", "{'added_tokens_decoder':{'9':{'content':'<s>','special':true}}}", "<s>ab", "9 4",
+         ""},
+        {"tokenizer_config.json", "{'added_tokens_decoder':{'12':{'content':'','special':true}}}", "ab", "4", ""},
+        {"tokenizer_config.json", "{'eos_token':'<e>','added_tokens_decoder':{'11':{'content':'<e>','special':true}}}",
+         "ab<e>", "4 11", ""},
+        {"generation_config.json", "{'eos_token_id':[4,99]}", "ab", "4", "eos_token_id is 99, but there are 11 tokens"},
+        {"generation_config.json", "{'bos_token_id':99}", "ab", "4", "bos_token_id is 99, but there are 11 tokens"},
+    };
+    folder_make();
+    for (int i = 0; i < N_OF(cases); i++) {
+        char err[512];
+        folder_empty();
+        write_json("tokenizer.json", BPE);
+        write_json(cases[i].file, cases[i].json);
+        Tokenizer *t = open_folder(0, err, sizeof err);
+        CHECK(t, "%s", err);
+        if (!t) continue;
+        const char *notes = tokenizer_notes(t)->text;
+        expect(t, cases[i].text, TOKENIZE_SPECIAL, cases[i].ids);
+        CHECK(*cases[i].note ? strstr(notes, cases[i].note) != NULL : !*notes, "%s: notes '%s'", cases[i].json, notes);
+        tokenizer_free(t);
+    }
+    folder_remove();
+}
+
+// The tokens that end a generation: generation_config.json counts, then config.json, of a part of it too.
+static void end_tokens(void) {
+    static const struct {
+        const char *generation, *config;
+        int ends, others;
+    } cases[] = {
+        {NULL, "{'eos_token_id':4}", 4, 5},
+        {NULL, "{'eos_token_id':[5,4]}", 4, 6},
+        {NULL, "{'eos_token_id':4.0,'bos_token_id':9}", 4, 9},
+        {"{}", "{'eos_token_id':4}", 4, 5},
+        {"{'eos_token_id':null}", "{'eos_token_id':4}", 4, 5},
+        {"{'eos_token_id':5}", "{'eos_token_id':4}", 5, 4},
+        {NULL, "{'text_config':{'eos_token_id':[4]}}", 4, 5},
+        {NULL, "{'eos_token_id':4,'text_config':{'eos_token_id':5}}", 4, 5},
+    };
+    folder_make();
+    for (int i = 0; i < N_OF(cases); i++) {
+        char err[512];
+        folder_empty();
+        write_json("tokenizer.json", BPE);
+        if (cases[i].generation) write_json("generation_config.json", cases[i].generation);
+        write_json("config.json", cases[i].config);
+        Tokenizer *t = open_folder(0, err, sizeof err);
+        CHECK(t && tokenizer_is_end(t, cases[i].ends) && !tokenizer_is_end(t, cases[i].others), "case %d: %s", i, err);
+        if (t && strstr(cases[i].config, "bos")) CHECK(tokenizer_bos(t) == 9, "bos %d", tokenizer_bos(t));
+        tokenizer_free(t);
+    }
+    folder_remove();
+}
+
+// A key twice, an added token of no text, one whose id is another's: what counts.
+static void odd_documents(void) {
+    static const struct {
+        const char *json, *text, *ids;
+    } cases[] = {
+        {"{'model':{'type':'BPE','vocab':{'a':0,'b':1,'a':2},'merges':[]}}", "ab", "2 1"},
+        {"{'model':{'type':'BPE','vocab':{'a':2,'b':1,'a':0},'merges':[]}}", "ab", "0 1"},
+        {"{'model':{'type':'BPE','vocab':{'x':0},'merges':[],'vocab':{'a':3,'b':1}}}", "ab", "3 1"},
+        {"{'model':{},'model':{'type':'BPE','vocab':{'a':3,'b':1},'merges':[]}}", "ab", "3 1"},
+        {"{'model':{'type':'BPE','vocab':{'a':0.0,'b':1e0},'merges':[]}}", "ab", "0 1"},
+        {"{'x':[NaN,-Infinity,99999999999999999999],'model':{'type':'BPE','vocab':{'a':0,'b':1},'merges':[]}}", "ab",
+         "0 1"},
+        {"{'added_tokens':[{'id':2,'content':''}],'model':{'type':'BPE','vocab':{'a':0,'b':1},'merges':[]}}", "ab",
+         "0 1"},
+        {"{'added_tokens':[{'id':7,'content':'b'}],'model':{'type':'BPE','vocab':{'a':0,'b':1},'merges':[]}}", "ab",
+         "0 1"},
+        {"{'added_tokens':[{'id':1,'content':'<x>'}],'model':{'type':'BPE','vocab':{'a':0,'b':1},'merges':[]}}",
+         "a<x>b", "0 2 1"},
+        {"{'added_tokens':[{'id':2,'content':'<x>'},{'id':2,'content':'<y>'}],'model':{'type':'BPE','vocab':{'a':0,'b':"
+         "1},"
+         "'merges':[]}}",
+         "<y><x>b", "3 2 1"},
+    };
+    folder_make();
+    for (int i = 0; i < N_OF(cases); i++) {
+        char err[512];
+        write_json("tokenizer.json", cases[i].json);
+        Tokenizer *t = open_folder(0, err, sizeof err);
+        CHECK(t, "%s: %s", cases[i].json, err);
+        if (t) expect(t, cases[i].text, TOKENIZE_SPECIAL, cases[i].ids);
+        tokenizer_free(t);
+    }
+    folder_remove();
+}
+
+// vocab.json and merges.txt give what the same tokenizer.json gives.
+static void vocab_and_merges(void) {
+    static const char vocab[] = "{'a':0,'b':1,'\u0120':2,'ab':3,'\u0120ab':4,'\\\\':5,'!':6,'!!':7,'1':8,'11':9}";
+    static const struct {
+        const char *config, *ids, *note;
+    } cases[] = {{"{'tokenizer_class':'GPT2Tokenizer'}", "3 4 7 5 9 10", ""},
+                 {"{'tokenizer_class':'Qwen2TokenizerFast'}", "3 4 7 5 8 8 10", ""},
+                 {"{'tokenizer_class':'OtherTokenizer'}", "3 4 7 5 9 10", "a guess, GPT-2's, for the class Other"},
+                 {NULL, "3 4 7 5 9 10", "a guess, GPT-2's"}};
+    char err[512];
+    folder_make();
+    for (int i = 0; i < N_OF(cases); i++) {
+        folder_empty();
+        write_json("vocab.json", vocab);
+        write_json("added_tokens.json", "{'<x>':10}");
+        write_text("merges.txt", "#version: 0.2\r\na b\n\xC4\xA0 ab\n! !\n1 1");
+        if (cases[i].config) write_json("tokenizer_config.json", cases[i].config);
+        Tokenizer *t = open_folder(0, err, sizeof err);
+        CHECK(t, "%s", err);
+        if (!t) continue;
+        const char *notes = tokenizer_notes(t)->text;
+        expect(t, "ab ab!!\\11<x>", TOKENIZE_SPECIAL, cases[i].ids);
+        CHECK(*cases[i].note ? strstr(notes, cases[i].note) != NULL : !*notes, "notes '%s'", notes);
+        tokenizer_free(t);
+    }
+    remove(in_folder("merges.txt"));
+    CHECK(!open_folder(0, err, sizeof err) && strstr(err, "merges.txt: No such file"), "%s", err);
+    folder_remove();
+}
+
 // ---- the program
 
 static void program(void) {
@@ -294,6 +431,10 @@ int main(void) {
     RUN(every_truncation);
     RUN(changed_bytes);
     RUN(files_of_a_folder);
+    RUN(tokens_beside);
+    RUN(end_tokens);
+    RUN(odd_documents);
+    RUN(vocab_and_merges);
     RUN(program);
     return test_report();
 }

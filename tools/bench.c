@@ -1010,6 +1010,7 @@ static void open_models(Bench *b) {
         m->path = b->o.models.v[i];
         m->engine = engine_open(m->path, b->o.tokenizer, err, sizeof err);
         if (!m->engine) die(1, "%s", err);
+        tell_notes(engine_notes(m->engine));
         m->info = engine_info(m->engine);
         m->is_random = synth_vocab_is(m->engine->tokenizer);
         name_model(m);

@@ -101,6 +101,7 @@ static void read_vocab(Inspection *x, const char *path) {
         if (path) die(1, "%s", x->no_vocab);
         return;
     }
+    tell_notes(v.notes.text);
     x->vocab_kind = vocab_kind_name(&v);
     x->unk_id = v.unk_id;
     x->n_byte_tokens = count_pieces(&v, TOKEN_BYTE);
@@ -425,6 +426,7 @@ int main(int argc, char **argv) {
     file_guard_shrinking();
     if (load_model(&x.model, x.path, err, sizeof err)) die(1, "%s", err);
     if (decoder_bind(&x.decoder, &x.model, err, sizeof err)) die(1, "%s", err);
+    tell_notes(x.model.notes.text);
     read_vocab(&x, tokenizer);
     count_tensors(&x);
     if (json) print_json(&x);

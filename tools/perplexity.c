@@ -335,6 +335,7 @@ int main(int argc, char **argv) {
     check_save(&o);
     Engine *e = engine_open(o.model, o.tokenizer, err, sizeof err);
     if (!e) die(1, "%s", err);
+    tell_notes(engine_notes(e));
     EngineInfo info = engine_info(e);
     fit_context(&o, info.max_seq_len);
     Session *s = session_open(e, &o.session, err, sizeof err);

@@ -222,6 +222,7 @@ static void put_tokenizer(GgufWriter *w, const Options *o, const Model *m, File 
         file_unmap(file);
     }
     if (load_vocab(&v, file, m, o->tokenizer, err, sizeof err)) die(1, "%s", err);
+    tell_notes(v.notes.text);
     gguf_vocab(w, &v, m->config.vocab_size, o->tokenizer ? o->tokenizer : o->in);
 }
 
@@ -270,6 +271,7 @@ int main(int argc, char **argv) {
     ErrorStats a = {0};
     file_guard_shrinking();
     if (load_model(&m, o.in, err, sizeof err) || decoder_bind(&d, &m, err, sizeof err)) die(1, "%s", err);
+    tell_notes(m.notes.text);
     GgufWriter w = gguf_writer(o.out);
     put_settings(&w, &o, &m, &d, &tokenizer);
     check_out(&o, &w, &m, &tokenizer);

@@ -86,8 +86,9 @@ int main(int argc, char **argv) {
     if (load_vocab(&vocab, &mapped, NULL, path, err, sizeof err)) die(1, "%s", err);
     j.tokenizer = tokenizer_new(&vocab, err, sizeof err);
     if (!j.tokenizer) die(1, "%s", err);
+    tell_notes(tokenizer_notes(j.tokenizer)->text);
     size_t n = text ? strlen(text) : 0;
-    char *read = text ? NULL : read_text(file ? file : "-", &n);
+    char *read = text ? NULL : (file ? read_text : read_bytes)(file ? file : "-", &n);
     if (decode) print_decoded(&j, text ? text : read);
     else print_texts(&j, text ? text : read, n, separator);
     free(read);

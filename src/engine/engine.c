@@ -47,6 +47,8 @@ Engine *engine_open(const char *model, const char *tokenizer, char *err, size_t 
         engine_close(e);
         return NULL;
     }
+    notes_append(&e->notes, &e->model.notes);
+    notes_append(&e->notes, tokenizer_notes(e->tokenizer));
     const Config *c = &e->model.config;
     const LayerKind *k = &c->kinds[0];
     e->info = (EngineInfo){
@@ -82,6 +84,16 @@ void engine_close(Engine *e) {
 
 EngineInfo engine_info(const Engine *e) {
     return e->info;
+}
+
+const char *engine_notes(const Engine *e) {
+    return e->notes.text;
+}
+
+SamplingDefaults engine_sampling(const Engine *e) {
+    const Sampling *s = &e->model.sampling;
+    if (!s->source) return (SamplingDefaults){-1, -1, -1, -1, NULL};
+    return (SamplingDefaults){s->temperature, s->top_k, s->top_p, s->min_p, s->source};
 }
 
 int engine_encode(const Engine *e, const char *text, size_t n, bool bos, bool special, int32_t **ids, char *err,

@@ -12,4 +12,5 @@ struct Engine {
     Tokenizer *tokenizer;
     Runners *runners;
     EngineInfo info;
+    Notes notes; // of the model and of its vocabulary
 };

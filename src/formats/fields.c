@@ -49,6 +49,22 @@ int fields_of_feed_forward(Config *c, const Family *f, Field list[MAX_FIELDS]) {
     return copy(list, all, c->n_experts ? sizeof all / sizeof *all : 1);
 }
 
+bool field_by_layer(const Field *f, const Config *c) {
+    const LayerKind *k = &c->kinds[0];
+    return f->value == &k->n_heads || f->value == &k->n_kv_heads || f->value == &c->hidden_dim;
+}
+
+int field_set_layers(const Field *f, const Config *c, const int *numbers, LayerRules *rules) {
+    const LayerKind *k = &c->kinds[0];
+    int *layers = f->value == &k->n_heads ? rules->n_heads : f->value == &k->n_kv_heads ? rules->n_kv_heads : NULL;
+    *f->value = numbers[0];
+    for (int i = 0; i < c->n_layers; i++) {
+        if (layers) layers[i] = numbers[i];
+        else if (numbers[i] != numbers[0]) return i;
+    }
+    return -1;
+}
+
 bool fields_default_width(Config *c) {
     LayerKind *k = &c->kinds[0];
     if (!k->k_dim && k->n_heads > 0 && c->dim % k->n_heads == 0) k->k_dim = c->dim / k->n_heads;

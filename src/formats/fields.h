@@ -18,6 +18,12 @@ typedef struct {
     int absent;        // value when the key is absent, FIELD_REQUIRED or FIELD_KEEP
 } Field;
 
+// A file may have an array of it, one number a layer.
+bool field_by_layer(const Field *f, const Config *c);
+// An array's numbers, one a layer: equal ones are the value; heads that differ become kinds of layers. -1: all is set;
+// otherwise the first layer that differs from layer 0, which this field cannot.
+int field_set_layers(const Field *f, const Config *c, const int *numbers, LayerRules *rules);
+
 // Of every model: `list` in the order in which they are to be read. Returns how many.
 int fields_of_shape(Config *c, const Family *f, Field list[MAX_FIELDS]);
 // Then of the heads, whose defaults depend on those, and of the feed-forward layers.

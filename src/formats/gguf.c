@@ -145,6 +145,27 @@ int64_t gguf_get_whole(Gguf *g, const char *key, int64_t least, int64_t most, do
     return least;
 }
 
+bool gguf_is_array(Gguf *g, const char *key) {
+    const GgufValue *v = gguf_get_value(g, key, false);
+    return v && v->is_array;
+}
+
+void gguf_get_wholes(Gguf *g, const char *key, int least, int most, int n, int *values) {
+    const GgufValue *v = gguf_open(g, key, true, true, GGUF_WHOLE_TYPES | 1u << GGUF_BOOL, "an array of integers");
+    if (v && v->count != (uint64_t)n) {
+        cursor_fail(&g->in, v->at, "%s: expected %d elements, one for each layer, found %llu", key, n,
+                    (unsigned long long)v->count);
+    }
+    for (int i = 0; i < n; i++) {
+        int64_t x = g->in.failed ? least : gguf_read_whole(&g->in, v->type == GGUF_BOOL ? GGUF_U8 : v->type);
+        if (!g->in.failed && (x < least || x > most)) {
+            cursor_fail(&g->in, v->at, "%s: layer %d: expected %d to %d, found %lld", key, i, least, most,
+                        (long long)x);
+        }
+        values[i] = g->in.failed ? least : (int)x;
+    }
+}
+
 float gguf_get_float(Gguf *g, const char *key, double absent) {
     const GgufValue *v = gguf_open(g, key, absent == GGUF_NEEDED, false, 1u << GGUF_F32 | 1u << GGUF_F64, "a number");
     if (!v) return g->in.failed ? 0 : (float)absent;
@@ -153,6 +174,13 @@ float gguf_get_float(Gguf *g, const char *key, double absent) {
     double d;
     memcpy(&d, &bits, sizeof d);
     return (float)d;
+}
+
+double gguf_get_number(Gguf *g, const char *key) {
+    const GgufValue *v = gguf_get_value(g, key, true);
+    bool whole = v && !v->is_array && GGUF_WHOLE_TYPES >> v->type & 1;
+    return whole ? (double)gguf_get_whole(g, key, INT64_MIN, INT64_MAX, GGUF_NEEDED)
+                 : (double)gguf_get_float(g, key, GGUF_NEEDED);
 }
 
 bool gguf_get_bool(Gguf *g, const char *key, bool absent) {

@@ -73,8 +73,12 @@ const char *gguf_type_name(GgufType type);
 const GgufValue *gguf_get_value(Gguf *g, const char *key, bool needed); // NULL: absent
 // A value of one of these types (bits), the cursor at it; NULL when it is absent, or after a failure.
 const GgufValue *gguf_open(Gguf *g, const char *key, bool needed, bool is_array, unsigned mask, const char *wanted);
+bool gguf_is_array(Gguf *g, const char *key); // present, and an array
+// An array of exactly n integers in least..most, or of bools (least 0, most 1), into `values`.
+void gguf_get_wholes(Gguf *g, const char *key, int least, int most, int n, int *values);
 int64_t gguf_get_whole(Gguf *g, const char *key, int64_t least, int64_t most, double absent);
 float gguf_get_float(Gguf *g, const char *key, double absent);
+double gguf_get_number(Gguf *g, const char *key); // an integer or a real number, which must be there
 bool gguf_get_bool(Gguf *g, const char *key, bool absent);
 // n bytes, not terminated; NULL when it is absent.
 const char *gguf_get_text(Gguf *g, const char *key, bool needed, uint64_t *n);

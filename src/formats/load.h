@@ -4,13 +4,14 @@
 #include "settings.h"
 #include "vocab.h"
 
-// A model file of any container below, or a Hugging Face folder. Returns 0, or -1 with one line in err and *m left
-// empty.
+// A model file of any container below, a Hugging Face folder, or a folder with one GGUF file. Returns 0, or -1 with one
+// line in err and *m left empty.
 int load_model(Model *m, const char *path, char *err, size_t errlen);
 // Its vocabulary. path NULL: the one inside a GGUF model; beside another `<model stem>.tokenizer.bin`, then
-// `tokenizer.bin`, then `tokenizer.json`. path may be a GGUF file, a tokenizer.bin, a tokenizer.json, or its folder. m
-// NULL: of no model, path says where. What pieces point into is mapped as *file (zeroed where nothing is), which the
-// caller unmaps after them. On failure both are left empty.
+// `tokenizer.bin`, then the folder's own. path may be a GGUF file, a tokenizer.bin, a tokenizer.model, a
+// tokenizer.json, its folder, or a model that has it beside. m NULL: of no model, path says where. What pieces point
+// into is mapped as *file (zeroed where nothing is), which the caller unmaps after them. On failure both are left
+// empty.
 int load_vocab(Vocab *v, File *file, const Model *m, const char *path, char *err, size_t errlen);
 
 // llama2.c .bin, v0 (no magic), v1 and v2 ("ak42"). Everything is checked before a pointer is made: the header's
@@ -22,7 +23,7 @@ int load_llama2c_file(Model *m, File *file, char *err, size_t errlen);
 // taken over (also on failure) and zeroed. Returns 0, or -1 with one line in err and *m left empty.
 int load_gguf_file(Model *m, File *file, char *err, size_t errlen);
 // The vocabulary of a GGUF file, of any of the four kinds: its pieces are copied, the file stays the caller's.
-// vocab_size: tokens that there must be; 0: any. On failure *v is left empty.
+// vocab_size: tokens of the model, those above are dropped; 0: any. On failure *v is left empty.
 int load_gguf_vocab(Vocab *v, const File *file, int vocab_size, char *err, size_t errlen);
 // The vocabulary of a Hugging Face folder: tokenizer.json, and what stands beside it. vocab_size: tokens of the model,
 // whose table may be longer than the vocabulary; 0: any. On failure *v is left empty.
@@ -52,9 +53,11 @@ Activation load_activation(Settings *s, const char *key);
 // One opened file, which is taken over (also on failure) and zeroed; its tensors join those already in *w.
 int load_safetensors_file(Weights *w, File *file, char *err, size_t errlen);
 
-// llama2.c tokenizer.bin: exactly vocab_size records must fill the file to its end. The pieces point into *file,
-// which the caller unmaps after the tokenizer is gone. Types come from the ids: 0 unknown, 1 and 2 control, and from
-// 259 pieces up 3 + b is the byte token of b. On failure *v and *file are left empty.
+// Does its header describe a llama2.c model of the file's size?
+bool file_is_llama2c(const File *file);
+// llama2.c tokenizer.bin: records up to its end; vocab_size: tokens of the model, those above are dropped; 0: any. The
+// pieces point into *file, which the caller unmaps after the tokenizer is gone. Types come from the ids: 0 unknown, 1
+// and 2 control, and from 259 pieces up 3 + b is the byte token of b. On failure *v and *file are left empty.
 int load_llama2c_tokenizer(Vocab *v, File *file, const char *path, int vocab_size, char *err, size_t errlen);
 // The same from an opened file, which stays the caller's.
 int load_llama2c_tokenizer_file(Vocab *v, const File *file, int vocab_size, char *err, size_t errlen);

@@ -5,6 +5,7 @@
 #include "fields.h"
 #include "gguf.h"
 #include "load.h"
+#include "sampling.h"
 
 #include <limits.h>
 #include <math.h>
@@ -51,19 +52,35 @@ static const Family *read_family(Gguf *g, Keys *k) {
     return NULL;
 }
 
-static void read_fields(Keys *k, const Field *list, int n) {
+// One number for each layer; those of layers beyond what any model may have are refused before.
+static void read_by_layer(Keys *k, const Field *f, const Config *c, LayerRules *rules) {
+    int numbers[MAX_LAYERS], n = c->n_layers <= MAX_LAYERS ? c->n_layers : 0;
+    const char *name = key(k, f->gguf);
+    gguf_get_wholes(k->g, name, f->least, INT_MAX, n, numbers);
+    int differs = k->g->in.failed ? -1 : field_set_layers(f, c, numbers, rules);
+    if (differs < 0) return;
+    cursor_fail(&k->g->in, gguf_get_value(k->g, name, true)->at,
+                "%s: layer %d: expected %d, as in layer 0, found %d: layers that differ in it are not supported", name,
+                differs, numbers[0], numbers[differs]);
+}
+
+static void read_fields(Keys *k, const Field *list, int n, const Config *c, LayerRules *rules) {
     for (int i = 0; i < n; i++) {
         const Field *f = &list[i];
         double absent = f->absent == FIELD_REQUIRED ? GGUF_NEEDED : f->absent == FIELD_KEEP ? *f->value : f->absent;
-        *f->value = get_int(k, f->gguf, f->least, absent);
+        if (field_by_layer(f, c) && gguf_is_array(k->g, key(k, f->gguf))) read_by_layer(k, f, c, rules);
+        else *f->value = get_int(k, f->gguf, f->least, absent);
     }
 }
 
-static void read_sizes(Keys *k, Config *c, const Family *f) {
+static void read_sizes(Keys *k, Config *c, const Family *f, LayerRules *rules) {
     Gguf *g = k->g;
     Field list[MAX_FIELDS];
-    read_fields(k, list, fields_of_shape(c, f, list));
-    read_fields(k, list, fields_of_heads(c, list));
+    read_fields(k, list, fields_of_shape(c, f, list), c, rules);
+    if (!gguf_get_value(g, key(k, "attention.head_count_kv"), false)) {
+        memcpy(rules->n_kv_heads, rules->n_heads, sizeof rules->n_heads);
+    }
+    read_fields(k, list, fields_of_heads(c, list), c, rules);
     if (!fields_default_width(c) && !g->in.failed) {
         const char *name = key(k, "attention.head_count");
         cursor_fail(&g->in, gguf_get_value(g, name, true)->at,
@@ -71,14 +88,16 @@ static void read_sizes(Keys *k, Config *c, const Family *f) {
                     c->kinds[0].n_heads);
     }
     int width = c->kinds[0].k_dim;
-    gguf_get_whole(g, key(k, "attention.value_length"), width, width, width);
+    static const char *const same[] = {"attention.value_length", "attention.key_length_swa",
+                                       "attention.value_length_swa"};
+    for (int i = 0; i < 3; i++) gguf_get_whole(g, key(k, same[i]), width, width, width);
     c->norm_eps =
         get_real(k, c->layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon", GGUF_NEEDED);
 }
 
-static void read_feed_forward(Keys *k, Config *c, const Family *f) {
+static void read_feed_forward(Keys *k, Config *c, const Family *f, LayerRules *rules) {
     Field list[MAX_FIELDS];
-    read_fields(k, list, fields_of_feed_forward(c, f, list));
+    read_fields(k, list, fields_of_feed_forward(c, f, list), c, rules);
     if (!c->n_experts) return;
     c->experts_keep_softmax = !gguf_get_bool(k->g, key(k, "expert_weights_norm"), !c->experts_keep_softmax);
 }
@@ -126,26 +145,28 @@ static void read_positions(Keys *k, Config *c, const Family *f, LayerRules *rule
     kind->rope.pairing = f->gguf_pairing;
     kind->rope.rotary_dim = get_int(k, "rope.dimension_count", 1, kind->k_dim);
     kind->rope.theta = get_real(k, "rope.freq_base", 10000);
-    if (f->window_theta > 0) rules->window_theta = get_real(k, "rope.freq_base_swa", (double)f->window_theta);
+    float theta = get_real(k, "rope.freq_base_swa", (double)f->window_theta);
+    if (f->window_theta > 0 || theta != kind->rope.theta) rules->window_theta = theta;
     read_scaling(k, c, f, &kind->rope.scaling);
+    bool scaled = kind->rope.scaling.kind != ROPE_UNSCALED;
+    if (f->window_theta > 0 || rules->window_theta == 0 || !scaled || k->g->in.failed) return;
+    const char *name = key(k, "rope.freq_base_swa");
+    cursor_fail(&k->g->in, gguf_get_value(k->g, name, true)->at,
+                "%s: expected %g, as without a window: this family scales both, found %g", name,
+                (double)kind->rope.theta, (double)theta);
 }
 
-// The layers that see everything: by an array of the layers with a window, or as the family has it.
+// Which layers have a window: the last of every so many has none, or a bool for each layer. Absent: the family's.
 static void read_pattern(Keys *k, const Config *c, const Family *f, LayerRules *rules) {
-    Gguf *g = k->g;
-    const GgufValue *found =
-        f->global_period ? gguf_get_value(g, key(k, "attention.sliding_window_pattern"), false) : NULL;
-    if (!found || !found->is_array) {
-        layers_add_every(&rules->full, f->global_period);
+    const char *name = key(k, "attention.sliding_window_pattern");
+    int slides[MAX_LAYERS], n = c->n_layers <= MAX_LAYERS ? c->n_layers : 0;
+    if (!gguf_is_array(k->g, name)) {
+        layers_add_every(&rules->full, (int)gguf_get_whole(k->g, name, 0, MAX_LAYERS, f->global_period));
         return;
     }
-    const GgufValue *v = gguf_open(g, k->key, true, true, 1u << GGUF_BOOL, "booleans");
-    if (v && (int64_t)v->count != c->n_layers) {
-        cursor_fail(&g->in, v->at, "%s: expected %d layers, found %llu", k->key, c->n_layers,
-                    (unsigned long long)v->count);
-    }
-    for (int i = 0; v && !g->in.failed && i < c->n_layers && i < MAX_LAYERS; i++) {
-        if (!cursor_u8(&g->in, k->key)) layers_add(&rules->full, i);
+    gguf_get_wholes(k->g, name, 0, 1, n, slides);
+    for (int i = 0; i < n; i++) {
+        if (!slides[i]) layers_add(&rules->full, i);
     }
 }
 
@@ -178,8 +199,41 @@ static void read_attention(Keys *k, Config *c, const Family *f, LayerRules *rule
     if (c->attn_softcap > 0) c->attn_softcap = get_real(k, "attn_logit_softcapping", (double)c->attn_softcap);
     if (c->logit_softcap > 0) c->logit_softcap = get_real(k, "final_logit_softcapping", (double)c->logit_softcap);
     c->parallel = gguf_get_bool(k->g, key(k, "use_parallel_residual"), c->parallel);
-    if (!f->big_layers || c->n_layers != f->big_layers) return;
-    c->attn_scale = 1 / sqrtf((float)c->dim / (float)c->kinds[0].n_heads);
+    if (f->big_layers && c->n_layers == f->big_layers) {
+        c->attn_scale = 1 / sqrtf((float)c->dim / (float)c->kinds[0].n_heads);
+    }
+    float scale = get_real(k, "attention.scale", 0);
+    if (scale != 0) c->attn_scale = scale;
+}
+
+// Settings that would change the computation, unless they have this value or the family reads them.
+static void refuse_others(Keys *k, const Family *f) {
+    const struct {
+        const char *name;
+        double neutral;
+        bool read;
+    } numbers[] = {{"attention.clamp_kqv", 0, f->attn_config},
+                   {"attention.max_alibi_bias", 0, f->attn_config},
+                   {"attention.shared_kv_layers", 0, false},
+                   {"embedding_scale", 1, f->multipliers},
+                   {"residual_scale", 1, f->multipliers},
+                   {"logit_scale", 1, f->multipliers || f->logit_scale},
+                   {"expert_weights_scale", 1, false},
+                   {"leading_dense_block_count", 0, false},
+                   {"interleave_moe_layer_step", 1, false},
+                   {"nextn_predict_layers", 0, false}};
+    Gguf *g = k->g;
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        const GgufValue *v = gguf_get_value(g, key(k, numbers[i].name), false);
+        double found = v ? gguf_get_number(g, k->key) : numbers[i].neutral;
+        if (numbers[i].read || found == numbers[i].neutral || found == 0 || g->in.failed) continue;
+        cursor_fail(&g->in, v->at, "%s: expected %g (no other is supported), found %g", k->key, numbers[i].neutral,
+                    found);
+    }
+    if (!gguf_get_bool(g, key(k, "attention.causal"), true)) {
+        cursor_fail(&g->in, gguf_get_value(g, k->key, true)->at, "%s: expected true: this is no decoder", k->key);
+    }
+    gguf_get_whole(g, key(k, "expert_gating_func"), 0, 1, 1); // 1: softmax
 }
 
 static const Family *read_config(Gguf *g, Config *c) {
@@ -188,12 +242,17 @@ static const Family *read_config(Gguf *g, Config *c) {
     if (!f) return NULL;
     *c = f->base;
     c->norm_plus_one = false; // the files have it added
-    read_sizes(&k, c, f);
-    read_feed_forward(&k, c, f);
     LayerRules rules = {0};
+    read_sizes(&k, c, f, &rules);
+    read_feed_forward(&k, c, f, &rules);
     read_positions(&k, c, f, &rules);
     read_attention(&k, c, f, &rules);
-    config_set_layers(c, &rules);
+    refuse_others(&k, f);
+    int layer = config_set_layers(c, &rules);
+    if (layer >= 0) {
+        cursor_fail(&g->in, g->in.pos, "layer %d: expected at most %d kinds of layers, found more", layer,
+                    MAX_LAYER_KINDS);
+    }
     if (f->scaled_embedding) c->embedding_scale = sqrtf((float)c->dim);
     return f;
 }
@@ -203,9 +262,12 @@ static int finish_config(Model *m, char *err, size_t errlen) {
     Config *c = &m->config;
     const char *path = m->weights.files[0].path;
     const Tensor *tokens = weights_find(&m->weights, "token_embd.weight");
+    const Tensor *head = weights_find(&m->weights, "output.weight");
+    bool head_alone = head && !tokens; // then it is both
+    if (head_alone) tokens = head;
     if (!tokens) return fail(err, errlen, "%s: tensor token_embd.weight: expected, not found", path);
     c->vocab_size = tokens->shape[0] > INT_MAX ? INT_MAX : (int)tokens->shape[0];
-    c->tied = !weights_find(&m->weights, "output.weight");
+    c->tied = head_alone || !head;
     c->qkv_bias |= weights_find(&m->weights, "blk.0.attn_q.bias") || weights_find(&m->weights, "blk.0.attn_qkv.bias");
     c->out_bias |= weights_find(&m->weights, "blk.0.attn_output.bias") != NULL;
     c->ffn_bias |= weights_find(&m->weights, "blk.0.ffn_down.bias") != NULL;
@@ -247,7 +309,7 @@ static int add_part(Weights *w, const char *path, int number, int n, char *err, 
 static int add_parts(Weights *w, Gguf *first, char *err, size_t errlen) {
     int n = (int)gguf_get_whole(first, "split.count", 0, 65535, 0);
     if (n < 2 || first->in.failed) return first->in.failed ? -1 : 0;
-    gguf_get_whole(first, "split.no", 0, 0, GGUF_NEEDED); // the first is the one to name
+    gguf_get_whole(first, "split.no", 0, 0, GGUF_NEEDED);
     int64_t n_tensors = gguf_get_whole(first, "split.tensors.count", 1, INT_MAX, GGUF_NEEDED);
     if (first->in.failed) return -1;
     const char *path = first->file.path;
@@ -303,11 +365,40 @@ static int add_numbers(Model *m, Gguf *g, char *err, size_t errlen) {
     return 0;
 }
 
+static bool text_is(const char *text, uint64_t n, const char *want) {
+    return text && n == strlen(want) && !memcmp(text, want, n);
+}
+
+// Files beside a model, which people name in place of it.
+static int refuse_kind(Gguf *g, char *err, size_t errlen) {
+    static const char *const kinds[][2] = {
+        {"adapter", "a LoRA adapter: the whole model is needed, with the adapter merged into it"},
+        {"mmproj", "the part of a model that reads pictures (mmproj): the model itself is needed"},
+        {"imatrix", "an importance matrix: the model that was quantized with it is needed"},
+        {"vocab", "a vocabulary without a model: build/tokenize reads it"}};
+    const char *path = g->file.path;
+    uint64_t n;
+    const char *type = gguf_get_text(g, "general.type", false, &n);
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        if (text_is(type, n, kinds[i][0]))
+            return fail(err, errlen, "%s: expected a model, found %s", path, kinds[i][1]);
+    }
+    int part = (int)gguf_get_whole(g, "split.no", 0, 65535, 0),
+        parts = (int)gguf_get_whole(g, "split.count", 0, 65535, 0);
+    size_t length = strlen(path), stem = length - (length < SPLIT_NAME ? length : SPLIT_NAME);
+    char first[SPLIT_NAME + 8];
+    snprintf(first, sizeof first, "-00001-of-%05d.gguf", parts);
+    if (!part || g->in.failed || !strcmp(path + stem, first)) return g->in.failed ? -1 : 0;
+    return fail(err, errlen, "%s: part %d of %d of a split model: name the first, %.*s%s", path, part + 1, parts,
+                (int)stem, path, first);
+}
+
 static int read_model(Model *m, Gguf *g, char *err, size_t errlen) {
     File file = m->weights.files[0]; // the array moves when parts are added
-    if (gguf_read(g, &file, err, errlen)) return -1;
+    if (gguf_read(g, &file, err, errlen) || refuse_kind(g, err, errlen)) return -1;
     snprintf(m->kind, sizeof m->kind, "GGUF v%u", g->version);
     m->family = read_config(g, &m->config);
+    sampling_read_gguf(m, g);
     if (g->in.failed || add_tensors(&m->weights, g, err, errlen) || add_parts(&m->weights, g, err, errlen) ||
         add_numbers(m, g, err, errlen))
         return -1;

@@ -5,6 +5,7 @@
 // the models' config.json and of huggingface.co/docs/transformers, "model_doc".
 #include "fields.h"
 #include "load.h"
+#include "sampling.h"
 
 #include <limits.h>
 #include <math.h>
@@ -34,17 +35,39 @@ Activation load_activation(Settings *s, const char *key) {
 
 void load_heads(Settings *s, Config *c, const char *key, int fallback) {
     int n = settings_int(s, key, 1, MAX_WIDTH, fallback);
-    if (!s->failed && c->dim % n) settings_fail(s, key, "expected a divisor of the width %d, found %d", c->dim, n);
+    if (!settings_failed(s) && c->dim % n)
+        settings_fail(s, key, "expected a divisor of the width %d, found %d", c->dim, n);
     config_set_heads(c, n);
 }
 
 // ---- sizes, feed-forward layers, biases
 
-static void read_fields(Settings *s, const Field *list, int n) {
+// An array with one number for each layer.
+static void read_by_layer(Settings *s, const char *key, const Field *f, const Config *c, LayerRules *rules) {
+    const json_t *list = json_object_get(s->object, key);
+    int numbers[MAX_LAYERS], n = c->n_layers <= MAX_LAYERS ? c->n_layers : 0;
+    if (json_array_size(list) != (size_t)n) {
+        settings_fail(s, key, "expected one number for each of %d layers, found %zu", c->n_layers,
+                      json_array_size(list));
+    }
+    for (int i = 0; i < n && !settings_failed(s); i++) {
+        int64_t x;
+        if (!settings_whole(json_array_get(list, (size_t)i), &x) || x < f->least || x > INT_MAX)
+            settings_fail(s, key, "layer %d: expected an integer from %d to %d", i, f->least, INT_MAX);
+        else numbers[i] = (int)x;
+    }
+    int differs = settings_failed(s) || !n ? -1 : field_set_layers(f, c, numbers, rules);
+    if (differs < 0) return;
+    settings_fail(s, key, "layer %d: expected %d, as in layer 0, found %d: layers that differ in it are not supported",
+                  differs, numbers[0], numbers[differs]);
+}
+
+static void read_fields(Settings *s, const Field *list, int n, const Config *c, LayerRules *rules) {
     for (int i = 0; i < n; i++) {
         const Field *f = &list[i];
         const char *key = any_of(s, f->hf);
-        if (settings_has(s, key) || f->absent == FIELD_REQUIRED)
+        if (field_by_layer(f, c) && json_is_array(json_object_get(s->object, key))) read_by_layer(s, key, f, c, rules);
+        else if (settings_has(s, key) || f->absent == FIELD_REQUIRED)
             *f->value = settings_int(s, key, f->least, INT_MAX, -1);
         else if (f->absent != FIELD_KEEP) *f->value = f->absent;
     }
@@ -62,13 +85,14 @@ static void read_multi_query(Settings *s, Model *m) {
     m->config.shared_norm = false;
 }
 
-static void read_sizes(Settings *s, Model *m) {
+static void read_sizes(Settings *s, Model *m, LayerRules *rules) {
     Config *c = &m->config;
     const Family *f = m->family;
     Field list[MAX_FIELDS];
-    read_fields(s, list, fields_of_shape(c, f, list));
-    if (s->failed) return;
-    read_fields(s, list, fields_of_heads(c, list));
+    read_fields(s, list, fields_of_shape(c, f, list), c, rules);
+    if (settings_failed(s)) return;
+    if (!settings_has(s, "num_key_value_heads")) memcpy(rules->n_kv_heads, rules->n_heads, sizeof rules->n_heads);
+    read_fields(s, list, fields_of_heads(c, list), c, rules);
     if (f->multi_query) read_multi_query(s, m);
     if (!fields_default_width(c)) {
         settings_fail(s, "num_attention_heads", "expected a divisor of hidden_size = %d, found %d", c->dim,
@@ -79,9 +103,9 @@ static void read_sizes(Settings *s, Model *m) {
     c->norm_eps = (float)settings_number(s, eps, 0, 1, f->default_eps > 0 ? (double)f->default_eps : -1);
 }
 
-static void read_feed_forward(Settings *s, Config *c, const Family *f) {
+static void read_feed_forward(Settings *s, Config *c, const Family *f, LayerRules *rules) {
     Field list[MAX_FIELDS];
-    read_fields(s, list, fields_of_feed_forward(c, f, list));
+    read_fields(s, list, fields_of_feed_forward(c, f, list), c, rules);
     const char *act = f->activation_key ? f->activation_key : ANY(s, "hidden_act", "activation_function");
     if (settings_has(s, act) && !f->fixed_activation) c->activation = load_activation(s, act);
     if (c->xielu && strcmp(settings_string(s, act, "xielu"), "xielu") != 0)
@@ -224,6 +248,11 @@ static void read_positions(Settings *s, Model *m, LayerRules *rules) {
 
 // ---- layers that differ
 
+static bool same_value(const json_t *a, const json_t *b) {
+    int64_t x, y;
+    return json_equal(a, b) || (settings_whole(a, &x) && settings_whole(b, &y) && x == y);
+}
+
 // One text or number for each layer: which are `want` (the others `other`), into the set. False when the key is absent.
 static bool read_layers(Settings *s, const char *key, const json_t *want, const json_t *other, int n_layers,
                         LayerSet *set) {
@@ -236,8 +265,8 @@ static bool read_layers(Settings *s, const char *key, const json_t *want, const 
     }
     for (int i = 0; i < n_layers; i++) {
         const json_t *v = json_array_get(list, (size_t)i);
-        if (json_equal(v, want)) layers_add(set, i);
-        else if (!json_equal(v, other)) {
+        if (same_value(v, want)) layers_add(set, i);
+        else if (!same_value(v, other)) {
             const char *text = json_string_value(v);
             settings_fail(s, key, "layer %d: expected %s, found '%.40s'", i,
                           json_is_string(want) ? "full_attention or sliding_attention" : "0 or 1",
@@ -249,7 +278,7 @@ static bool read_layers(Settings *s, const char *key, const json_t *want, const 
 
 // Every so many layers one sees everything: a number, or a text of L (with a window) and G (without), repeated.
 static void read_pattern(Settings *s, const Family *f, LayerRules *rules) {
-    const char *key = "sliding_window_pattern",
+    const char *key = ANY(s, "sliding_window_pattern", "_sliding_window_pattern"),
                *text = f->global_nope ? json_string_value(json_object_get(s->object, key)) : NULL;
     size_t n = text ? strlen(text) : 0;
     if (!text) {
@@ -355,13 +384,45 @@ static void refuse_others(Settings *s) {
 
 // ---- the model
 
+// What a class of transformers has where a config.json leaves it out, and published files do leave it out.
+static const struct {
+    const char *model_type, *json;
+} class_defaults[] = {
+    {"gemma3_text",
+     "{\"vocab_size\":262208,\"num_attention_heads\":8,\"num_key_value_heads\":4,\"head_dim\":256,"
+     "\"max_position_embeddings\":131072,\"rms_norm_eps\":1e-6,\"query_pre_attn_scalar\":256,\"rope_theta\":1e6}"},
+};
+
+// Keys that the settings leave out, from the class. rope_theta: unless it lies among the parameters of RoPE.
+static void add_class_defaults(Settings *s, const char *model_type) {
+    for (size_t i = 0; i < sizeof class_defaults / sizeof *class_defaults; i++) {
+        if (strcmp(class_defaults[i].model_type, model_type) != 0) continue;
+        json_t *defaults = json_loads(class_defaults[i].json, 0, NULL);
+        if (settings_has(s, "rope_parameters")) json_object_del(defaults, "rope_theta");
+        json_object_update_missing(s->object, defaults);
+        json_decref(defaults);
+    }
+}
+
+// Programs for what is no decoder.
+static const char *other_program(const char *model_type) {
+    static const char *const names[][2] = {{"bart", "encdec"}, {"mbart", "encdec"}, {"vit", "vit"}, {"deit", "vit"}};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (!strcmp(names[i][0], model_type)) return names[i][1];
+    }
+    return NULL;
+}
+
 static const Family *read_family(Settings *s) {
     const char *type = settings_string(s, "model_type", NULL);
-    const Family *f = s->failed ? NULL : family_of_model_type(type);
+    const Family *f = settings_failed(s) ? NULL : family_of_model_type(type);
+    if (f || settings_failed(s)) return f;
     char list[FAMILY_LIST_ROOM];
     family_list(true, list, sizeof list);
-    if (!f) settings_fail(s, "model_type", "expected %s (no other is supported), found '%.40s'", list, type);
-    return f;
+    const char *other = other_program(type);
+    if (other) settings_fail(s, "model_type", "'%.40s' is no decoder: build/%s runs it", type, other);
+    else settings_fail(s, "model_type", "expected %s (no other is supported), found '%.40s'", list, type);
+    return NULL;
 }
 
 static void read_config(Settings *s, Model *m) {
@@ -369,41 +430,70 @@ static void read_config(Settings *s, Model *m) {
     const Family *f = m->family = read_family(s);
     if (!f) return;
     *c = f->base;
-    read_sizes(s, m);
-    if (s->failed) return;
+    add_class_defaults(s, f->model_type ? f->model_type : f->arch);
     LayerRules rules = {0};
-    read_feed_forward(s, c, f);
+    read_sizes(s, m, &rules);
+    if (settings_failed(s)) return;
+    read_feed_forward(s, c, f, &rules);
     read_biases(s, c, f);
     read_positions(s, m, &rules);
     read_layer_rules(s, c, f, &rules);
     read_scores(s, c, f);
     refuse_others(s);
     c->parallel = settings_bool(s, "use_parallel_residual", c->parallel);
-    c->tied = settings_bool(s, "tie_word_embeddings", f->tied);
     if (f->scaled_embedding) c->embedding_scale = sqrtf((float)c->dim);
-    config_set_layers(c, &rules);
+    int layer = config_set_layers(c, &rules);
+    if (layer >= 0)
+        settings_fail(s, "layer_types", "layer %d: expected at most %d kinds of layers, found more", layer,
+                      MAX_LAYER_KINDS);
 }
 
-// What the names of this file's tensors begin with: a model saved with or without its head around it.
-static void find_prefix(Model *m) {
-    static const char *const prefixes[] = {"model.", "", "transformer.", "gpt_neox."};
+static bool has_part(const Model *m, const char *part) {
     char name[80];
+    family_tensor_name(m->family, m->prefix, part, -1, -1, ".weight", name, sizeof name);
+    return weights_find(&m->weights, name) != NULL;
+}
+
+// What the names of this file's tensors begin with: a model saved with or without its head around it, alone or as the
+// language model of a larger one.
+static void find_prefix(Model *m) {
+    static const char *const prefixes[] = {
+        "model.", "", "transformer.", "gpt_neox.", "language_model.model.", "model.language_model.", "language_model."};
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
         snprintf(m->prefix, sizeof m->prefix, "%s", prefixes[i]);
-        family_tensor_name(m->family, m->prefix, "token_embd", -1, -1, ".weight", name, sizeof name);
-        if (weights_find(&m->weights, name)) return;
+        if (has_part(m, "token_embd") || has_part(m, "output_norm")) return;
     }
     snprintf(m->prefix, sizeof m->prefix, "%s", prefixes[0]);
+}
+
+// The classifier that is in the file counts, whatever the settings say; where one table is there alone, it is both.
+static void read_head(Settings *s, Model *m) {
+    bool embedding = has_part(m, "token_embd"), head = has_part(m, "output");
+    bool said = settings_bool(s, "tie_word_embeddings", m->family->tied);
+    m->config.tied = embedding != head || (said && !head);
+    if (embedding == head || said) return;
+    note(&m->notes, "tie_word_embeddings is %s, but the file has one table of tokens: it is embedding and classifier",
+         settings_has(s, "tie_word_embeddings") ? "false" : "absent");
 }
 
 int load_hf_parts(Model *m, Settings *s, Weights *w, char *err, size_t errlen) {
     *m = (Model){.weights = *w, .kind = "safetensors", .hf_names = true};
     memset(w, 0, sizeof *w);
-    read_config(s, m);
-    if (!s->failed && !config_check(&m->config, s->path, err, errlen)) {
-        find_prefix(m);
-        return 0;
+    Settings text = settings_object(s, "text_config"), *language = text.object ? &text : s;
+    m->text_only = text.object != NULL;
+    if (m->text_only) {
+        json_t *tied = json_object_get(s->object, "tie_word_embeddings");
+        if (tied && !settings_has(language, "tie_word_embeddings"))
+            json_object_set(language->object, "tie_word_embeddings", tied);
+        note(&m->notes, "the model also takes %s: what belongs to them is left out",
+             settings_has(s, "vision_config") ? "pictures" : "other inputs than text");
     }
+    read_config(language, m);
+    if (!settings_failed(s) && m->family) {
+        find_prefix(m);
+        read_head(language, m);
+    }
+    if (!settings_failed(s) && !config_check(&m->config, s->path, err, errlen)) return 0;
     weights_free(&m->weights);
     memset(m, 0, sizeof *m);
     return -1;
@@ -417,5 +507,8 @@ int load_hf_model(Model *m, const char *path, char *err, size_t errlen) {
     int rc = load_safetensors(&w, path, err, errlen);
     if (!rc) rc = load_hf_parts(m, &s, &w, err, errlen);
     settings_free(&s);
-    return rc;
+    if (rc || !sampling_read_folder(m, path, err, errlen)) return rc;
+    weights_free(&m->weights);
+    memset(m, 0, sizeof *m);
+    return -1;
 }

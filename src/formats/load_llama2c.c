@@ -214,23 +214,24 @@ int load_llama2c_file(Model *m, File *file, char *err, size_t errlen) {
 enum { N_CONTROL = 3, N_BYTE_TOKENS = 256, RECORD_BYTES = 8 }; // <unk>, <s>, </s>; <0x00> ..; f32 score, i32 length
 
 // The format stores no types: the id decides.
-static TokenType piece_type(Cursor *in, const Piece *p, int id, int vocab_size) {
-    static const char hex[] = "0123456789ABCDEF";
+static TokenType piece_type(Cursor *in, Piece *p, int id, int n) {
     if (id < N_CONTROL) return id ? TOKEN_CONTROL : TOKEN_UNKNOWN;
-    if (vocab_size < N_CONTROL + N_BYTE_TOKENS || id >= N_CONTROL + N_BYTE_TOKENS) return TOKEN_NORMAL;
+    if (n < N_CONTROL + N_BYTE_TOKENS || id >= N_CONTROL + N_BYTE_TOKENS) return TOKEN_NORMAL;
     int b = id - N_CONTROL;
-    const char want[] = {'<', '0', 'x', hex[b >> 4], hex[b & 15], '>'};
-    if (p->len != sizeof want || memcmp(p->text, want, sizeof want)) {
+    p->type = TOKEN_BYTE;
+    if (piece_byte(p) != b) {
         cursor_fail(in, in->pos - (uint64_t)p->len, "token %d: expected the byte token <0x%02X>, found other text", id,
                     b);
     }
     return TOKEN_BYTE;
 }
 
-static Piece read_piece(Cursor *in, int id, int vocab_size, uint32_t max_length) {
+// A record: its score and its text.
+static Piece read_record(Cursor *in, int id, uint32_t max_length) {
     uint64_t at = in->pos, left = in->file->size - at;
     if (left < RECORD_BYTES) {
-        cursor_fail(in, at, "token %d: expected %d tokens, found %d before the end of the file", id, vocab_size, id);
+        cursor_fail(in, at, "token %d: expected a record of %d bytes or more, found %llu before the end of the file",
+                    id, RECORD_BYTES, (unsigned long long)left);
         return (Piece){0};
     }
     Piece p = {.score = cursor_f32(in, "score")};
@@ -246,32 +247,45 @@ static Piece read_piece(Cursor *in, int id, int vocab_size, uint32_t max_length)
     }
     if (in->failed) return (Piece){0};
     p.text = (const char *)cursor_bytes(in, (uint64_t)p.len, "text");
-    p.type = piece_type(in, &p, id, vocab_size);
-    bool framed = p.type == TOKEN_CONTROL && p.len > 2 && p.text[0] == '\n' && p.text[p.len - 1] == '\n';
-    if (framed) p.text++, p.len -= 2; // llama2.c's exporter writes "\n<s>\n" for "<s>"
     return p;
+}
+
+// Records up to the end of the file; then their types, which depend on how many there are.
+static void read_records(Cursor *in, Vocab *v) {
+    uint32_t max_length = cursor_u32(in, "max_token_length");
+    while (!in->failed && in->pos < in->file->size && arrlen(v->pieces) < MAX_VOCAB) {
+        Piece p = read_record(in, (int)arrlen(v->pieces), max_length);
+        if (!in->failed) arrput(v->pieces, p);
+    }
+    int n = (int)arrlen(v->pieces);
+    if (!n) cursor_fail(in, in->pos, "token 0: expected a record, found the end of the file");
+    if (in->pos < in->file->size) cursor_fail(in, in->pos, "expected at most %d tokens", MAX_VOCAB);
+    for (int id = 0; id < n && !in->failed; id++) {
+        Piece *p = &v->pieces[id];
+        in->pos = (uint64_t)((const uint8_t *)p->text - in->file->data) + (uint64_t)p->len;
+        p->type = piece_type(in, p, id, n);
+        bool framed = p->type == TOKEN_CONTROL && p->len > 2 && p->text[0] == '\n' && p->text[p->len - 1] == '\n';
+        if (!framed) continue;
+        p->text++; // llama2.c's exporter writes "\n<s>\n" for "<s>"
+        p->len -= 2;
+    }
 }
 
 int load_llama2c_tokenizer_file(Vocab *v, const File *file, int vocab_size, char *err, size_t errlen) {
     memset(v, 0, sizeof *v);
     Cursor in = cursor_at(file, 0, err, errlen);
-    if (vocab_size < 1) cursor_fail(&in, 0, "tokenizer: expected a model with a vocabulary, found %d", vocab_size);
-    uint32_t max_length = cursor_u32(&in, "max_token_length");
-    for (int id = 0; id < vocab_size && !in.failed; id++) {
-        Piece p = read_piece(&in, id, vocab_size, max_length);
-        if (!in.failed) arrput(v->pieces, p);
-    }
-    if (in.pos < file->size) {
-        cursor_fail(&in, in.pos, "expected the file to end after its %d tokens, found %llu more bytes", vocab_size,
-                    (unsigned long long)(file->size - in.pos));
-    }
+    read_records(&in, v);
     if (in.failed) {
-        arrfree(v->pieces);
+        vocab_free(v);
         return -1;
     }
-    v->bos_id = vocab_size > 1 ? 1 : -1;
-    v->eos_id = vocab_size > 2 ? 2 : -1;
+    int n = (int)arrlen(v->pieces);
+    v->bos_id = n > 1 ? 1 : -1;
+    v->eos_id = n > 2 ? 2 : -1;
     v->add_space_prefix = true; // unk_id is 0
+    if (n < vocab_size)
+        note(&v->notes, "the tokenizer has %d tokens, the model %d: the others have no text", n, vocab_size);
+    if (vocab_size) vocab_truncate(v, vocab_size);
     return 0;
 }
 
@@ -281,4 +295,13 @@ int load_llama2c_tokenizer(Vocab *v, File *file, const char *path, int vocab_siz
     if (!load_llama2c_tokenizer_file(v, file, vocab_size, err, errlen)) return 0;
     file_unmap(file);
     return -1;
+}
+
+bool file_is_llama2c(const File *file) {
+    Header h;
+    Array arrays[N_ARRAYS];
+    if (read_header(&h, file, NULL, 0)) return false;
+    list_arrays(arrays, &h.config);
+    int n = (int)(h.version ? sizeof order_v1 : sizeof order_v0) - h.config.tied;
+    return !check_size(&h, arrays, h.version ? order_v1 : order_v0, n, file, NULL, 0);
 }

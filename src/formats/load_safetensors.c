@@ -3,7 +3,8 @@
 // Owns the format's rules: a length, that much JSON, then data which the tensors' offsets must tile without hole or
 // overlap, each exactly as long as its dtype and shape require. Refuses everything else before a pointer is made.
 // Tensors keep the names of the file and are used in place; values that do not lie on a multiple of their size are
-// copied. Source: github.com/huggingface/safetensors, "Format".
+// copied. Of shards, only the tensors that the index names are read, each from the file that it names. Source:
+// github.com/huggingface/safetensors, "Format".
 #include "load.h"
 #include "settings.h"
 
@@ -22,10 +23,10 @@ static const struct {
     DType dtype;
     unsigned bytes; // of a value
 } dtypes[] = {
-    {"F32", DTYPE_F32, 4},    {"F16", DTYPE_F16, 2},       {"BF16", DTYPE_BF16, 2},     {"F64", DTYPE_OTHER, 8},
-    {"I64", DTYPE_OTHER, 8},  {"I32", DTYPE_OTHER, 4},     {"I16", DTYPE_OTHER, 2},     {"I8", DTYPE_OTHER, 1},
-    {"U64", DTYPE_OTHER, 8},  {"U32", DTYPE_OTHER, 4},     {"U16", DTYPE_OTHER, 2},     {"U8", DTYPE_U8, 1},
-    {"BOOL", DTYPE_OTHER, 1}, {"F8_E4M3", DTYPE_OTHER, 1}, {"F8_E5M2", DTYPE_OTHER, 1},
+    {"F32", DTYPE_F32, 4},      {"F16", DTYPE_F16, 2},       {"BF16", DTYPE_BF16, 2},     {"F64", DTYPE_OTHER, 8},
+    {"I64", DTYPE_INTEGER, 8},  {"I32", DTYPE_INTEGER, 4},   {"I16", DTYPE_INTEGER, 2},   {"I8", DTYPE_INTEGER, 1},
+    {"U64", DTYPE_INTEGER, 8},  {"U32", DTYPE_INTEGER, 4},   {"U16", DTYPE_INTEGER, 2},   {"U8", DTYPE_U8, 1},
+    {"BOOL", DTYPE_INTEGER, 1}, {"F8_E4M3", DTYPE_OTHER, 1}, {"F8_E5M2", DTYPE_OTHER, 1},
 };
 
 // One tensor of the header, its extent relative to the data.
@@ -123,7 +124,7 @@ static int check_tiling(Entry *entries, uint64_t n_bytes, const char *path, char
 static int add_tensor(Weights *w, Entry *e, const uint8_t *data, const char *path, char *err, size_t errlen) {
     const uint8_t *at = data + e->begin;
     e->tensor.data = at;
-    if ((uintptr_t)at % e->value_bytes && e->tensor.dtype != DTYPE_OTHER && e->end > e->begin) {
+    if ((uintptr_t)at % e->value_bytes && e->tensor.dtype < DTYPE_INTEGER && e->end > e->begin) {
         void *copy = weights_own(w, (size_t)(e->end - e->begin));
         if (!copy) return fail(err, errlen, "%s: tensor %s: out of memory", path, e->name);
         e->tensor.data = memcpy(copy, at, (size_t)(e->end - e->begin));
@@ -131,28 +132,44 @@ static int add_tensor(Weights *w, Entry *e, const uint8_t *data, const char *pat
     return weights_add(w, e->name, e->tensor, err, errlen);
 }
 
-static int read_tensors(Weights *w, const File *file, json_t *header, uint64_t data_at, char *err, size_t errlen) {
+// A file that is read into a table: all of it (map NULL), or the tensors that an index says are in this file.
+typedef struct {
+    Weights *w;
+    const File *file;
+    const json_t *map;
+    const char *name; // of the file in the index
+    char *err;
+    size_t errlen;
+} Reading;
+
+static bool is_listed(const Reading *r, const char *tensor) {
+    const char *file = r->map ? json_string_value(json_object_get(r->map, tensor)) : NULL;
+    return !r->map || (file && !strcmp(file, r->name));
+}
+
+static int read_tensors(const Reading *r, json_t *header, uint64_t data_at) {
     Entry *entries = NULL;
-    const char *name;
+    const char *name, *path = r->file->path;
     json_t *info;
     int rc = 0;
     json_object_foreach(header, name, info) {
         if (!strcmp(name, "__metadata__")) continue;
         Entry e = {.name = name};
-        rc = read_entry(&e, info, file->path, err, errlen);
+        rc = read_entry(&e, info, path, r->err, r->errlen);
         if (rc) break;
         arrput(entries, e);
     }
-    if (!rc) rc = check_tiling(entries, file->size - data_at, file->path, err, errlen);
+    if (!rc) rc = check_tiling(entries, r->file->size - data_at, path, r->err, r->errlen);
     for (ptrdiff_t i = 0; !rc && i < arrlen(entries); i++) {
-        rc = add_tensor(w, &entries[i], file->data + data_at, file->path, err, errlen);
+        if (!is_listed(r, entries[i].name)) continue;
+        rc = add_tensor(r->w, &entries[i], r->file->data + data_at, path, r->err, r->errlen);
     }
     arrfree(entries);
     return rc;
 }
 
-static int read_file(Weights *w, const File *file, char *err, size_t errlen) {
-    Cursor in = cursor_at(file, 0, err, errlen);
+static int read_file(const Reading *r) {
+    Cursor in = cursor_at(r->file, 0, r->err, r->errlen);
     uint64_t n = cursor_u64(&in, "header length");
     if (n > MAX_SETTINGS_BYTES) {
         cursor_fail(&in, 0, "not a safetensors file: header length: expected at most %d, found %llu",
@@ -161,27 +178,39 @@ static int read_file(Weights *w, const File *file, char *err, size_t errlen) {
     const uint8_t *text = cursor_bytes(&in, n, "header");
     if (in.failed) return -1;
     Settings header;
-    if (settings_parse(&header, file->path, (const char *)text, (size_t)n, err, errlen)) return -1;
-    int rc = read_tensors(w, file, header.object, LENGTH_BYTES + n, err, errlen);
+    const char *path = r->file->path;
+    if (settings_parse_unique(&header, path, (const char *)text, (size_t)n, r->err, r->errlen)) return -1;
+    int rc = read_tensors(r, header.object, LENGTH_BYTES + n);
     settings_free(&header);
     return rc;
 }
 
-int load_safetensors_file(Weights *w, File *file, char *err, size_t errlen) {
+// The file is taken over; on failure the table is freed.
+static int take_file(Weights *w, File *file, Reading r) {
     arrput(w->files, *file);
     memset(file, 0, sizeof *file);
-    if (!read_file(w, &arrlast(w->files), err, errlen)) return 0;
+    r.w = w;
+    r.file = &arrlast(w->files);
+    if (!read_file(&r)) return 0;
     weights_free(w);
     return -1;
 }
 
+int load_safetensors_file(Weights *w, File *file, char *err, size_t errlen) {
+    return take_file(w, file, (Reading){.err = err, .errlen = errlen});
+}
+
 // -- folders
 
-static int map_and_load(Weights *w, const char *path, char *err, size_t errlen) {
+static int map_and_take(Weights *w, const char *path, Reading r) {
     File file;
-    if (!file_map(&file, path, err, errlen)) return load_safetensors_file(w, &file, err, errlen);
+    if (!file_map(&file, path, r.err, r.errlen)) return take_file(w, &file, r);
     weights_free(w);
     return -1;
+}
+
+static int map_and_load(Weights *w, const char *path, char *err, size_t errlen) {
+    return map_and_take(w, path, (Reading){.err = err, .errlen = errlen});
 }
 
 static int join(char out[PATH_ROOM], const char *folder, const char *name, char *err, size_t errlen) {
@@ -189,23 +218,12 @@ static int join(char out[PATH_ROOM], const char *folder, const char *name, char 
     return n < PATH_ROOM ? 0 : fail(err, errlen, "%.200s...: the path is too long", folder);
 }
 
-// One shard: it must hold exactly the tensors that the index says are in it.
+// One shard: of its tensors those that the index says are in it. Whether all that the model needs are there, the
+// binder finds.
 static int load_shard(Weights *w, const char *folder, const char *file, Settings *index, const json_t *map) {
     char path[PATH_ROOM];
-    size_t before = weights_count(w), n = 0;
-    if (join(path, folder, file, index->err, index->errlen) || map_and_load(w, path, index->err, index->errlen)) {
-        index->failed = true;
-        return -1;
-    }
-    const char *name;
-    json_t *shard;
-    json_object_foreach((json_t *)(uintptr_t)map, name, shard) {
-        if (strcmp(json_string_value(shard), file) != 0) continue;
-        n++;
-        if (!weights_find(w, name)) settings_fail(index, "weight_map", "tensor %.80s: not found in its file", name);
-    }
-    size_t found = weights_count(w) - before;
-    if (found != n) settings_fail(index, "weight_map", "%.80s: expected %zu tensors, found %zu", file, n, found);
+    Reading r = {.map = map, .name = file, .err = index->err, .errlen = index->errlen};
+    index->failed = join(path, folder, file, r.err, r.errlen) || map_and_take(w, path, r);
     return index->failed ? -1 : 0;
 }
 

@@ -15,12 +15,14 @@
 #include <stb/stb_ds.h>
 
 enum { MAX_TOKENS = 1 << 24 };
+#define GUESSED_PRE "default"
 
-// Opens an array and returns its offset, 0 after a failure. *n: its elements, which must be as many as before unless 0.
+// Opens an array and returns its offset, 0 where it is absent (unless it is tokens or merges) and after a failure. *n:
+// its elements, which must be as many as before unless 0.
 static uint64_t open_array(Gguf *g, const char *key, GgufType type, uint64_t *n) {
     char wanted[40];
     snprintf(wanted, sizeof wanted, "an array of %s", gguf_type_name(type));
-    const GgufValue *v = gguf_open(g, key, true, true, 1u << type, wanted);
+    const GgufValue *v = gguf_open(g, key, type == GGUF_STRING, true, 1u << type, wanted);
     if (!v) return 0;
     if (*n && v->count != *n) {
         cursor_fail(&g->in, v->at, "%s: expected %llu elements, as many as tokens, found %llu", key,
@@ -59,12 +61,12 @@ static void read_scores(Gguf *g, Vocab *v, uint64_t at) {
 
 static void read_token_types(Gguf *g, Vocab *v, uint64_t at) {
     static const TokenType token_types[] = {TOKEN_NORMAL, TOKEN_NORMAL, TOKEN_UNKNOWN, TOKEN_CONTROL,
-                                            TOKEN_USER,   TOKEN_UNUSED, TOKEN_BYTE}; // 1 to 6; there is no 0
+                                            TOKEN_USER,   TOKEN_UNUSED, TOKEN_BYTE}; // 0, undefined, to 6
     g->in.pos = at;
     for (ptrdiff_t id = 0; id < arrlen(v->pieces) && !g->in.failed; id++) {
         int32_t type = cursor_i32(&g->in, "token type");
-        if (type < 1 || type > 6) {
-            cursor_fail(&g->in, g->in.pos - 4, "token %d: type: expected 1 to 6, found %d", (int)id, type);
+        if (type < 0 || type > 6) {
+            cursor_fail(&g->in, g->in.pos - 4, "token %d: type: expected 0 to 6, found %d", (int)id, type);
             return;
         }
         Piece *p = &v->pieces[id];
@@ -73,6 +75,16 @@ static void read_token_types(Gguf *g, Vocab *v, uint64_t at) {
         cursor_fail(&g->in, g->in.pos - 4, "token %d: expected a byte token <0xHH>, found '%.*s'", (int)id,
                     p->len < 40 ? p->len : 40, p->text);
     }
+}
+
+// Without token types, SentencePiece's byte tokens are known by their texts.
+static void guess_token_types(Vocab *v) {
+    for (ptrdiff_t id = 0; id < arrlen(v->pieces) && !v->byte_level; id++) {
+        Piece p = v->pieces[id];
+        p.type = TOKEN_BYTE;
+        if (piece_byte(&p) >= 0) v->pieces[id] = p;
+    }
+    note(&v->notes, "tokenizer.ggml.token_type is absent: control tokens are those that other keys name");
 }
 
 // Decodes the texts of pieces in place: spaces, and bytes in the byte-level alphabet. They never grow.
@@ -131,15 +143,14 @@ static void read_merges(Gguf *g, Vocab *v) {
 }
 
 // The id of a special token; -1 if all its bits are set. Absent: `fallback` if the vocabulary has that id, or else -1.
-static int get_token(Gguf *g, const char *key, int fallback, int n) {
+static int get_token(Gguf *g, Notes *notes, const char *key, int fallback, int n) {
     const GgufValue *v = gguf_open(g, key, false, false, GGUF_WHOLE_TYPES, "an integer");
     if (!v) return fallback < n ? fallback : -1;
     int64_t id = gguf_read_whole(&g->in, v->type);
     if (id == UINT32_MAX || id == -1) return -1;
-    if (id < 0 || id >= n) {
-        cursor_fail(&g->in, v->at, "%s: expected a token below %d, found %lld", key, n, (long long)id);
-    }
-    return (int)id;
+    if (id >= 0 && id < n) return (int)id;
+    note(notes, "%s is %lld, but there are %d tokens: the file names none", key, (long long)id, n);
+    return -1;
 }
 
 // The chat template, and the tokens that end a turn or a message.
@@ -150,7 +161,7 @@ static void read_chat(Gguf *g, Vocab *v, int n) {
     if (text && !v->chat_template) cursor_fail(&g->in, g->in.pos, "tokenizer.chat_template: out of memory");
     static const char *const ends[] = {"tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"};
     for (int i = 0; i < 2; i++) {
-        int id = get_token(g, ends[i], -1, n);
+        int id = get_token(g, &v->notes, ends[i], -1, n);
         if (id >= 0) arrput(v->end_ids, id);
     }
 }
@@ -176,19 +187,21 @@ static void read_kind(Gguf *g, Vocab *v) {
     }
 }
 
-static void read_pieces(Gguf *g, Vocab *v, int vocab_size) {
+static void read_pieces(Gguf *g, Vocab *v) {
     uint64_t n = 0, scores = 0, token_types = 0, tokens = open_array(g, "tokenizer.ggml.tokens", GGUF_STRING, &n);
     bool scored = v->kind == VOCAB_SCORE_BPE || v->kind == VOCAB_UNIGRAM;
-    if (!g->in.failed && (n < 1 || n > MAX_TOKENS || (vocab_size && n != (uint64_t)vocab_size))) {
-        cursor_fail(&g->in, tokens, "tokenizer.ggml.tokens: expected %d%s, found %llu", vocab_size ? vocab_size : 1,
-                    vocab_size ? ", the model's tokens" : " or more", (unsigned long long)n);
+    if (!g->in.failed && (n < 1 || n > MAX_TOKENS)) {
+        cursor_fail(&g->in, tokens, "tokenizer.ggml.tokens: expected 1 to %d, found %llu", MAX_TOKENS,
+                    (unsigned long long)n);
     }
     if (!g->in.failed && scored) scores = open_array(g, "tokenizer.ggml.scores", GGUF_F32, &n);
     if (!g->in.failed) token_types = open_array(g, "tokenizer.ggml.token_type", GGUF_I32, &n);
     g->in.pos = tokens;
     if (!g->in.failed) read_texts(g, v, tokens, n);
-    if (!g->in.failed && scored) read_scores(g, v, scores);
-    if (!g->in.failed) read_token_types(g, v, token_types);
+    if (!g->in.failed && scores) read_scores(g, v, scores);
+    if (scored && !scores) note(&v->notes, "tokenizer.ggml.scores is absent: all scores are 0");
+    if (!g->in.failed && token_types) read_token_types(g, v, token_types);
+    if (!token_types) guess_token_types(v);
     if (!g->in.failed) decode_texts(v);
 }
 
@@ -197,12 +210,13 @@ static void read_specials(Gguf *g, Vocab *v) {
     static const int bos[] = {1, -1, -1, -1}, eos[] = {2, -1, 1, -1}, unk[] = {0, -1, 2, -1}; // [VocabKind]
     int n = (int)arrlen(v->pieces);
     bool spm = v->kind == VOCAB_SCORE_BPE, t5 = v->kind == VOCAB_UNIGRAM, bert = v->kind == VOCAB_WORDPIECE;
-    v->bos_id = get_token(g, "tokenizer.ggml.bos_token_id", bos[v->kind], n);
-    v->eos_id = get_token(g, "tokenizer.ggml.eos_token_id", eos[v->kind], n);
-    v->unk_id = get_token(g, "tokenizer.ggml.unknown_token_id", unk[v->kind], n);
+    Notes *notes = &v->notes;
+    v->bos_id = get_token(g, notes, "tokenizer.ggml.bos_token_id", bos[v->kind], n);
+    v->eos_id = get_token(g, notes, "tokenizer.ggml.eos_token_id", eos[v->kind], n);
+    v->unk_id = get_token(g, notes, "tokenizer.ggml.unknown_token_id", unk[v->kind], n);
     if (bert) {
-        v->bos_id = get_token(g, "tokenizer.ggml.cls_token_id", v->bos_id, n);
-        v->eos_id = get_token(g, "tokenizer.ggml.seperator_token_id", v->eos_id, n);
+        v->bos_id = get_token(g, notes, "tokenizer.ggml.cls_token_id", v->bos_id, n);
+        v->eos_id = get_token(g, notes, "tokenizer.ggml.seperator_token_id", v->eos_id, n);
     }
     v->no_bos = !gguf_get_bool(g, "tokenizer.ggml.add_bos_token", v->kind == VOCAB_RANK_BPE ? !v->no_bos : !t5);
     bool add_eos = gguf_get_bool(g, "tokenizer.ggml.add_eos_token", t5 || bert);
@@ -214,12 +228,16 @@ static void read_specials(Gguf *g, Vocab *v) {
 // The normalizer and pre-tokenizer. The functions called write a message without a location, which is added here.
 static void read_steps(Gguf *g, Vocab *v) {
     char what[256] = "";
-    uint64_t n = strlen("default");
+    uint64_t n;
     const char *key = "tokenizer.ggml.pre", *pre = NULL;
     int rc = 0;
     if (v->kind == VOCAB_RANK_BPE) {
         pre = gguf_get_text(g, key, false, &n);
-        rc = gguf_pre_steps(v, pre ? pre : "default", n, what, sizeof what);
+        if (!pre)
+            note(&v->notes, "%s is absent: how texts are split is a guess, as llama.cpp guesses it ('" GUESSED_PRE "')",
+                 key);
+        rc = pre ? gguf_pre_steps(v, pre, n, what, sizeof what)
+                 : gguf_pre_steps(v, GUESSED_PRE, strlen(GUESSED_PRE), what, sizeof what);
     } else if (v->kind == VOCAB_WORDPIECE) {
         rc = normalizer_add_bert(&v->normalizer, true, true, true, true, what, sizeof what);
         if (!rc) rc = pretokenizer_add_bert(&v->pretokenizer, what, sizeof what);
@@ -233,13 +251,31 @@ static void read_steps(Gguf *g, Vocab *v) {
     if (rc) cursor_fail(&g->in, g->in.pos, "%s: %s", key, what);
 }
 
+// Without token types, the tokens that keys name.
+static void mark_named(Gguf *g, Vocab *v) {
+    static const char *const names[] = {"bos", "eos", "eot", "eom", "unknown", "seperator", "padding", "cls", "mask"};
+    char key[64];
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        snprintf(key, sizeof key, "tokenizer.ggml.%s_token_id", names[i]);
+        int id = get_token(g, &v->notes, key, -1, (int)arrlen(v->pieces));
+        if (id >= 0) v->pieces[id].type = id == v->unk_id ? TOKEN_UNKNOWN : TOKEN_CONTROL;
+    }
+    const int ids[] = {v->bos_id, v->eos_id};
+    for (int i = 0; i < 2; i++) {
+        if (ids[i] >= 0) v->pieces[ids[i]].type = TOKEN_CONTROL;
+    }
+    if (v->unk_id >= 0) v->pieces[v->unk_id].type = TOKEN_UNKNOWN;
+}
+
 static void read_vocab(Gguf *g, Vocab *v, int vocab_size) {
     read_kind(g, v);
-    if (!g->in.failed) read_pieces(g, v, vocab_size);
+    if (!g->in.failed) read_pieces(g, v);
     if (!g->in.failed && v->kind == VOCAB_RANK_BPE) read_merges(g, v);
     if (!g->in.failed) read_steps(g, v);
     if (!g->in.failed) read_specials(g, v);
+    if (!g->in.failed && !gguf_get_value(g, "tokenizer.ggml.token_type", false)) mark_named(g, v);
     if (!g->in.failed) read_chat(g, v, (int)arrlen(v->pieces));
+    if (!g->in.failed && vocab_size) vocab_truncate(v, vocab_size);
 }
 
 int load_gguf_vocab(Vocab *v, const File *file, int vocab_size, char *err, size_t errlen) {

@@ -1,12 +1,13 @@
 // vocab_json: the vocabulary of a Hugging Face tokenizer.json.
 //
-// Owns the model (BPE, Unigram, WordPiece), its merges and the added tokens. Refuses duplicate texts and ids, ids far
-// above the number of tokens, and merges whose parts or result are not tokens. The two large values, model.vocab and
-// model.merges, are read in place; jansson parses the rest, with null in their place. Called by vocab_folder.
+// Owns the model (BPE, Unigram, WordPiece) and its merges. Of a key that is there twice the last counts. Refuses
+// duplicate ids, ids far above the number of tokens, and merges whose parts or result are not tokens. The two large
+// values, model.vocab and model.merges, are read in place; jansson parses the rest, with null in their place. Called by
+// vocab_folder.
 #include "vocab_json.h"
 
+#include "added.h"
 #include "json.h"
-#include "pieces.h"
 #include "steps_json.h"
 
 #include <limits.h>
@@ -14,8 +15,6 @@
 #include <string.h>
 
 #include <stb/stb_ds.h>
-
-enum { MAX_TOKENS = 1 << 24, MAX_HOLES = 1 << 16 };
 
 typedef struct {
     Vocab *v;
@@ -25,6 +24,7 @@ typedef struct {
     bool byte_fallback;       // <0xHH> are byte tokens
     size_t max_tokens;        // upper bound, by the size of model.vocab
     PieceTable table;         // the pieces of model.vocab
+    json_t *more;             // added tokens of other files
 } VocabReader;
 
 // ---- splitting the document
@@ -42,7 +42,8 @@ static void find_values(VocabReader *x, JsonReader *r) {
         bool large = value == &x->vocab || is_key(key, n, "merges");
         const char *from = r->at;
         json_skip(r);
-        if (!large || value->begin || r->at == from || (*from != '[' && *from != '{')) continue;
+        if (large) value->begin = NULL;
+        if (!large || r->at == from || (*from != '[' && *from != '{')) continue;
         value->begin = r->begin;
         value->at = from;
         value->end = r->at;
@@ -54,13 +55,15 @@ static void find_model(VocabReader *x, const File *file) {
     const char *begin = (const char *)file->data, *key;
     size_t n;
     JsonReader r = {.path = file->path, .begin = begin, .at = begin, .end = begin + file->size};
-    bool found = false;
     if (!json_accept(&r, '{')) return;
-    for (bool first = true; !found && json_member(&r, first, &key, &n); first = false) {
-        found = is_key(key, n, "model");
-        if (!found) json_skip(&r);
+    for (bool first = true; json_member(&r, first, &key, &n); first = false) {
+        JsonReader model = r;
+        json_skip(&r);
+        if (!is_key(key, n, "model")) continue;
+        x->vocab.begin = x->merges.begin = NULL;
+        model.end = r.at;
+        if (json_accept(&model, '{')) find_values(x, &model);
     }
-    if (found && json_accept(&r, '{')) find_values(x, &r);
 }
 
 // A copy of the document with null for the two large values, which the readers are then positioned at.
@@ -89,24 +92,6 @@ static char *document_without_values(VocabReader *x, const File *file, size_t *n
 
 // ---- model.vocab
 
-// Decodes the text of a piece in place, to the form that Vocab keeps; it may grow by one byte.
-static int decode_text(const Vocab *v, char *text, size_t n) {
-    if (v->byte_level) {
-        int bytes = bytes_of_characters(text, n, NULL);
-        return bytes < 0 ? (int)n : bytes_of_characters(text, n, text);
-    }
-    if (v->kind == VOCAB_WORDPIECE) {
-        if (n >= 2 && text[0] == '#' && text[1] == '#') { // continues a word
-            memmove(text, text + 2, n - 2);
-            return (int)n - 2;
-        }
-        memmove(text + 1, text, n);
-        text[0] = ' ';
-        return (int)n + 1;
-    }
-    return (int)(v->metaspace ? spaces_unescape(text, text, n) : n);
-}
-
 // The next piece of the vocabulary, stored in v->text.
 static Piece piece_read(VocabReader *x) {
     Vocab *v = x->v;
@@ -120,7 +105,7 @@ static Piece piece_read(VocabReader *x) {
         bool unreachable = v->metaspace && memchr(x->room, ' ', n); // pre-tokens hold U+2581 instead of spaces
         p.type = unreachable ? TOKEN_UNUSED : TOKEN_NORMAL;
     }
-    p.len = decode_text(v, x->room, n);
+    p.len = stored_text(v, x->room, n);
     x->room += p.len;
     return p;
 }
@@ -172,8 +157,9 @@ static void index_pieces(VocabReader *x) {
         if (pieces[id].type == TOKEN_UNUSED) continue;
         int32_t other = pieces_add(&x->table, (int32_t)id);
         if (other == (int32_t)id) continue;
-        json_fail(&x->vocab, "tokens %d and %d: duplicate text '%.*s'", other, (int)id,
-                  pieces[id].len < 40 ? pieces[id].len : 40, pieces[id].text);
+        bool later = pieces[id].text > pieces[other].text; // texts lie in the order of the file
+        if (later) pieces_put(&x->table, (int32_t)id);
+        x->v->pieces[later ? (size_t)other : id] = (Piece){.text = "", .type = TOKEN_UNUSED};
     }
 }
 
@@ -215,9 +201,9 @@ static void read_merge(VocabReader *x, char *room) {
     size_t n, n_left = read_merge_texts(r, room, &n);
     if (r->failed || n > INT_MAX) return;
     if (x->v->metaspace && memchr(room, ' ', n)) return; // its pieces are unreachable, see piece_read
-    int left = decode_text(x->v, room, n_left);
+    int left = stored_text(x->v, room, n_left);
     memmove(room + left, room + n_left, n - n_left);
-    int right = decode_text(x->v, room + left, n - n_left);
+    int right = stored_text(x->v, room + left, n - n_left);
     Merge m = {pieces_find(&x->table, room, left), pieces_find(&x->table, room + left, right),
                merged_find(x, room, left + right)};
     if (m.left < 0 || m.right < 0 || m.id < 0) {
@@ -235,71 +221,6 @@ static void read_merges(VocabReader *x) {
     free(room);
 }
 
-// ---- added tokens
-
-static Piece added_piece(VocabReader *x, Settings *s) {
-    const json_t *content = json_object_get(s->object, "content");
-    size_t n = json_string_length(content); // 0 if not a string
-    bool special = settings_bool(s, "special", false);
-    Piece p = {.text = x->room, .len = (int)n, .type = special ? TOKEN_CONTROL : TOKEN_USER};
-    if (!n) settings_fail(s, "content", "expected a string");
-    else x->room = mempcpy(x->room, json_string_value(content), n);
-    if (settings_bool(s, "lstrip", false)) p.flags |= PIECE_LSTRIP;
-    if (settings_bool(s, "rstrip", false)) p.flags |= PIECE_RSTRIP;
-    if (settings_bool(s, "single_word", false)) p.flags |= PIECE_WORD;
-    if (settings_bool(s, "normalized", !special)) p.flags |= PIECE_NORMALIZED;
-    return p;
-}
-
-// Whether `p`, whose text is not decoded yet, has the text of `old`.
-static bool same_text(const Vocab *v, const Piece *old, const Piece *p) {
-    char *text = malloc((size_t)p->len + 2);
-    if (!text) return false;
-    memcpy(text, p->text, (size_t)p->len);
-    int n = decode_text(v, text, (size_t)p->len);
-    bool same = n == old->len && !memcmp(text, old->text, (size_t)n);
-    free(text);
-    return same;
-}
-
-static void added_put(VocabReader *x, Settings *s, Piece p) {
-    Vocab *v = x->v;
-    int n = (int)arrlen(v->pieces), most = n + MAX_HOLES < MAX_TOKENS ? n + MAX_HOLES : MAX_TOKENS;
-    int id = settings_int(s, "id", 0, most, -1);
-    if (x->document.failed) return;
-    for (; n <= id; n++) arrput(v->pieces, ((Piece){.text = "", .type = TOKEN_UNUSED}));
-    Piece *old = &v->pieces[id];
-    bool free_id = old->type == TOKEN_UNUSED && !old->len;
-    if (!free_id && !same_text(v, old, &p)) {
-        settings_fail(s, "content", "token %d: expected '%.*s', as in the model's vocabulary, found '%.*s'", id,
-                      old->len < 40 ? old->len : 40, old->text, p.len < 40 ? p.len : 40, p.text);
-        return;
-    }
-    if (id == v->unk_id) p.type = TOKEN_UNKNOWN;
-    if (!free_id && old->type != TOKEN_UNUSED) p.flags |= PIECE_ORDINARY;
-    if (!free_id && v->metaspace && memmem(p.text, (size_t)p.len, METASPACE, strlen(METASPACE))) {
-        p.flags |= PIECE_ESCAPED;
-        p.text = old->text;
-        p.len = old->len;
-    }
-    p.score = old->score;
-    *old = p;
-}
-
-static void read_added(VocabReader *x) {
-    json_t *list = json_object_get(x->document.object, "added_tokens"), *token;
-    bool valid = !list || json_is_array(list) || json_is_null(list);
-    if (!valid) settings_fail(&x->document, "added_tokens", "expected an array");
-    size_t i;
-    json_array_foreach(list, i, token) {
-        Settings s = {.object = token, .up = &x->document, .name = "added_tokens"};
-        if (!json_is_object(token)) settings_fail(&x->document, "added_tokens", "expected objects");
-        if (x->document.failed) return;
-        Piece p = added_piece(x, &s);
-        if (!x->document.failed) added_put(x, &s, p);
-    }
-}
-
 // ---- the document
 
 static void require_empty(Settings *s, const char *key) {
@@ -312,9 +233,7 @@ static void read_unknown(VocabReader *x) {
     const char *text = v->kind == VOCAB_UNIGRAM ? "" : settings_string(&x->model, "unk_token", "");
     if (*text) {
         Piece wanted = {.text = text, .len = (int)strlen(text)};
-        for (ptrdiff_t id = 0; id < arrlen(v->pieces) && v->unk_id < 0; id++) {
-            if (same_text(v, &v->pieces[id], &wanted)) v->unk_id = (int)id;
-        }
+        v->unk_id = added_find(v, &x->table, &wanted);
         if (v->unk_id < 0) settings_fail(&x->model, "unk_token", "expected a token, found '%.40s'", text);
     }
     Piece *unknown = v->unk_id >= 0 ? &v->pieces[v->unk_id] : NULL;
@@ -367,7 +286,11 @@ static int document_read(VocabReader *x) {
     if (!x->vocab.failed && v->kind == VOCAB_RANK_BPE) read_merges(x);
     if (x->vocab.failed || x->merges.failed) return -1;
     read_unknown(x);
-    read_added(x);
+    const json_t *list = json_object_get(x->document.object, "added_tokens");
+    json_t *more = added_beside(list, x->more);
+    added_read(v, &x->table, &x->document, list);
+    added_read(v, &x->table, &x->document, more);
+    json_decref(more);
     if (!x->document.failed) steps_read(&x->document, v);
     check_ids(x, v->prefix_ids);
     check_ids(x, v->suffix_ids);
@@ -376,8 +299,12 @@ static int document_read(VocabReader *x) {
 }
 
 int vocab_json_read(Vocab *v, const File *file, char *err, size_t errlen) {
+    return vocab_json_read_with(v, file, NULL, err, errlen);
+}
+
+int vocab_json_read_with(Vocab *v, const File *file, json_t *more, char *err, size_t errlen) {
     *v = (Vocab){.bos_id = -1, .eos_id = -1, .unk_id = -1};
-    VocabReader x = {.v = v};
+    VocabReader x = {.v = v, .more = more};
     size_t n;
     int rc = -1;
     char *rest = document_without_values(&x, file, &n, err, errlen);

@@ -382,7 +382,22 @@ void cli_one_model(const Program *p, int argc, char **argv, const char **model) 
     free(all);
 }
 
-char *read_text(const char *path, size_t *n) {
+void tell_notes(const char *lines) {
+    for (const char *end; (end = strchr(lines, '\n')); lines = end + 1) {
+        fprintf(stderr, "note: %.*s\n", (int)(end - lines), lines);
+    }
+}
+
+static size_t clean(char *text, size_t n) {
+    size_t from = n >= 3 && !memcmp(text, "\xEF\xBB\xBF", 3) ? 3 : 0, to = 0;
+    for (; from < n; from++) {
+        if (text[from] != '\r' || from + 1 == n || text[from + 1] != '\n') text[to++] = text[from];
+    }
+    text[to] = 0;
+    return to;
+}
+
+char *read_bytes(const char *path, size_t *n) {
     FILE *f = strcmp(path, "-") ? fopen(path, "rb") : stdin;
     if (!f) die(1, "%s: %s", path, strerror(errno));
     size_t room = 1 << 16, length = 0, got;
@@ -399,6 +414,12 @@ char *read_text(const char *path, size_t *n) {
     if (f != stdin) fclose(f);
     text[length] = 0;
     *n = length;
+    return text;
+}
+
+char *read_text(const char *path, size_t *n) {
+    char *text = read_bytes(path, n);
+    *n = clean(text, *n);
     return text;
 }
 

@@ -95,8 +95,14 @@ bool cli_integer(const char *text, long long *value);
 // Prints "error: ..." on stderr and exits.
 _Noreturn void die(int status, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-// The whole file ("-": stdin), malloc'd and null-terminated; exits with status 1 if it cannot be read.
+// Each line as "note: ..." on stderr.
+void tell_notes(const char *lines);
+
+// The whole file ("-": stdin) as text: without a byte order mark, each CR LF as LF. malloc'd and null-terminated; exits
+// with status 1 if it cannot be read.
 char *read_text(const char *path, size_t *n);
+
+char *read_bytes(const char *path, size_t *n); // the same, as it is
 
 double seconds(void); // monotonic clock
 uint64_t peak_rss_bytes(void);

@@ -27,6 +27,7 @@ struct Lines {
     bool marks, pasting;       // the terminal is asked to mark pasted text; such text comes
     wchar_t queue[MAX_QUEUED]; // read, and not yet given to the editor
     int n_queued;
+    bool started; // a line was read
 };
 
 static char *show_prompt(EditLine *e) {
@@ -218,8 +219,21 @@ static LinesEvent read_edited(Lines *l, const char *prompt) {
     return l->text ? LINES_TEXT : LINES_END;
 }
 
+// Without the CR before its newline, and the first line without a byte order mark.
+static void clean_line(Lines *l, size_t n) {
+    size_t bom = !l->started && n >= 3 && !memcmp(l->text, "\xEF\xBB\xBF", 3) ? 3 : 0;
+    l->started = true;
+    n -= bom;
+    memmove(l->text, l->text + bom, n + 1);
+    if (n >= 2 && l->text[n - 2] == '\r' && l->text[n - 1] == '\n') memcpy(l->text + n - 2, "\n", 2);
+}
+
 static LinesEvent read_plain(Lines *l) {
-    if (!*l->interrupted && getline(&l->text, &l->room, stdin) >= 0) return LINES_TEXT;
+    ssize_t n = *l->interrupted ? -1 : getline(&l->text, &l->room, stdin);
+    if (n >= 0) {
+        clean_line(l, (size_t)n);
+        return LINES_TEXT;
+    }
     if (!*l->interrupted) return LINES_END;
     *l->interrupted = 0;
     clearerr(stdin);

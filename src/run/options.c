@@ -136,7 +136,7 @@ static int parse_flags(Raw *raw, int argc, char **argv) {
          TAKES_FLOAT(&s->top_p, 0, 1)},
         {"--min-p", "X", "minimum probability, relative to the most likely token (default: 0.05)",
          TAKES_FLOAT(&s->min_p, 0, 1)},
-        {"--temp | --temperature", "X", "temperature, 0 for greedy sampling (default: 0.8)",
+        {"--temp | --temperature", "X", "temperature, 0 for greedy sampling (default: as the model says, or 0.8)",
          TAKES_FLOAT(&s->temperature, 0, 100)},
         {"-s --seed", "N",
          "seed; the same seed gives the same text with any number of threads (default or -1: from the clock)",
@@ -238,7 +238,7 @@ static void unescape_others(Options *o) {
 
 Options options_parse(int argc, char **argv) {
     Options o = {.n_new = UNSET,
-                 .sampler = {.temperature = 0.8f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f, .repeat_penalty = 1}};
+                 .sampler = {.temperature = -1, .top_k = -1, .top_p = -1, .min_p = -1, .repeat_penalty = 1}};
     Raw raw = {.o = &o, .last_n = 64};
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);

@@ -15,7 +15,8 @@ typedef struct {
     int json;
     bool quiet, chat, ignore_eos, special, hide_prompt;
     SessionOptions session;
-    SamplerOptions sampler;
+    SamplerOptions sampler; // negative: not given
+    char sampling[160];     // what its values are, and whence
 } Options;
 
 Options options_parse(int argc, char **argv);

@@ -19,6 +19,30 @@
 
 enum { STATUS_INTERRUPTED = 130 };
 
+// What the command line did not give: as the model's files say, or else built in. `said` tells the values and whence.
+static void choose_sampling(SamplerOptions *o, SamplingDefaults model, char *said, size_t size) {
+    const struct {
+        const char *name;
+        float given, model, built_in;
+    } list[] = {{"temp", o->temperature, model.temperature, 0.8f},
+                {"top-k", (float)o->top_k, (float)model.top_k, 40},
+                {"top-p", o->top_p, model.top_p, 0.95f},
+                {"min-p", o->min_p, model.min_p, 0.05f}};
+    float chosen[4];
+    *said = 0;
+    for (int i = 0; i < 4; i++) {
+        const char *from = list[i].given >= 0 ? "flag" : list[i].model >= 0 ? model.source : NULL;
+        size_t n = strlen(said);
+        chosen[i] = list[i].given >= 0 ? list[i].given : list[i].model >= 0 ? list[i].model : list[i].built_in;
+        snprintf(said + n, size - n, from ? "%s%s %g (%s)" : "%s%s %g", i ? ", " : "", list[i].name, (double)chosen[i],
+                 from);
+    }
+    o->temperature = chosen[0];
+    o->top_k = (int)chosen[1];
+    o->top_p = chosen[2];
+    o->min_p = chosen[3];
+}
+
 static volatile sig_atomic_t interrupted;
 
 static void on_interrupt(int sig) {
@@ -39,7 +63,7 @@ typedef struct {
     const char *stop;  // what ended the text: "end", "limit", "word", "context", "interrupt", "error"
 } Stats;
 
-static void print_stats(const Stats *st, const Session *s, uint64_t seed) {
+static void print_stats(const Stats *st, const Session *s, const Options *o) {
     SessionInfo info = session_info(s);
     fprintf(stderr, "load %.3f s | prompt %d tokens, %.1f tok/s | generated %d tokens", st->load, st->n_prompt,
             st->n_prompt / st->prompt, st->n_new);
@@ -47,8 +71,9 @@ static void print_stats(const Stats *st, const Session *s, uint64_t seed) {
         fprintf(stderr, ", %.1f tok/s, %.2f GB/s", (st->n_new - 1) / st->generate,
                 st->bytes_read / st->generate * 1e-9);
     }
-    fprintf(stderr, " | KV %.2f MiB | peak %.1f MiB | %d threads | seed %llu\n", (double)info.kv_bytes / 0x1p20,
-            (double)peak_rss_bytes() / 0x1p20, info.n_threads, (unsigned long long)seed);
+    fprintf(stderr, " | KV %.2f MiB | peak %.1f MiB | %d threads | seed %llu | %s\n", (double)info.kv_bytes / 0x1p20,
+            (double)peak_rss_bytes() / 0x1p20, info.n_threads, (unsigned long long)o->sampler.seed,
+            o->sampling);
 }
 
 // What is generated from: the prompt's tokens, then those that follow.
@@ -176,7 +201,7 @@ static int run_text(const Engine *e, Session *s, Sampler *sampler, const Options
     if (o->json && read) print_json(&g, st);
     if (read || o->n_prompt) putchar('\n');
     if (fflush(stdout) || ferror(stdout)) die(1, "stdout: the text could not be written");
-    if (!o->quiet && read) print_stats(st, s, o->sampler.seed);
+    if (!o->quiet && read) print_stats(st, s, o);
     free(g.tokens);
     arrfree(g.text);
     stops_free(&g.stops);
@@ -192,6 +217,9 @@ int main(int argc, char **argv) {
     Engine *e = engine_open(o.model, o.tokenizer, err, sizeof err);
     if (!e) die(1, "%s", err);
     EngineInfo info = engine_info(e);
+    tell_notes(engine_notes(e));
+    choose_sampling(&o.sampler, engine_sampling(e), o.sampling, sizeof o.sampling);
+    if (o.chat && !o.quiet) fprintf(stderr, "[sampling: %s]\n", o.sampling);
     if (o.session.n_ctx > info.max_seq_len && !o.session.window && !o.quiet) {
         fprintf(stderr, "note: -c %d is beyond the %d positions the model was trained for\n", o.session.n_ctx,
                 info.max_seq_len);

@@ -48,6 +48,11 @@ int32_t pieces_add(PieceTable *t, int32_t id) {
     return s->id;
 }
 
+void pieces_put(PieceTable *t, int32_t id) {
+    const Piece *p = &t->pieces[id];
+    slot_find(t, p->text, p->len, text_hash(p->text, p->len))->id = id;
+}
+
 int32_t pieces_find(const PieceTable *t, const char *text, int len) {
     return len > t->max_len ? NO_PIECE : slot_find(t, text, len, text_hash(text, len))->id;
 }

@@ -23,6 +23,7 @@ typedef struct {
 bool pieces_open(PieceTable *t, const Piece *pieces, size_t n); // empty, for up to n entries; false: out of memory
 void pieces_close(PieceTable *t);                               // accepts a zeroed table
 int32_t pieces_add(PieceTable *t, int32_t id);                  // returns id, or the id already stored for its text
+void pieces_put(PieceTable *t, int32_t id);                     // of its text this id is found, whatever was before
 int32_t pieces_find(const PieceTable *t, const char *text, int len);
 
 // SentencePiece writes a space as U+2581. Unescaping writes at most n bytes to `to`, which may be `text`, and returns

@@ -198,6 +198,10 @@ const char *tokenizer_chat_template(const Tokenizer *t) {
     return t->vocab.chat_template;
 }
 
+const Notes *tokenizer_notes(const Tokenizer *t) {
+    return &t->vocab.notes;
+}
+
 const Piece *tokenizer_piece(const Tokenizer *t, int id) {
     return known_id(t, id) >= 0 ? &t->vocab.pieces[id] : NULL;
 }

@@ -26,6 +26,7 @@ int tokenizer_bos(const Tokenizer *t); // -1: none
 int tokenizer_eos(const Tokenizer *t);
 bool tokenizer_is_end(const Tokenizer *t, int id);        // ends a generation: EOS, <|im_end|>, ...
 const char *tokenizer_chat_template(const Tokenizer *t);  // Jinja; NULL: none
+const Notes *tokenizer_notes(const Tokenizer *t);         // what the vocabulary's reader had to say
 const Piece *tokenizer_piece(const Tokenizer *t, int id); // NULL when id is out of range
 
 // Encodes n bytes. Returns the number of ids, with a malloc'd array in *ids (caller frees), or -1 with a line in err.

@@ -27,6 +27,39 @@ const char *vocab_kind_name(const Vocab *v) {
     return v->byte_level ? "byte-level BPE" : names[v->kind];
 }
 
+static void ids_truncate(int **ids, int n) {
+    ptrdiff_t kept = 0;
+    for (ptrdiff_t i = 0; i < arrlen(*ids); i++) {
+        if ((*ids)[i] < n) (*ids)[kept++] = (*ids)[i];
+    }
+    if (*ids) arrsetlen(*ids, kept);
+}
+
+void vocab_truncate(Vocab *v, int n) {
+    if (arrlen(v->pieces) <= n) return;
+    ptrdiff_t kept = 0;
+    for (ptrdiff_t i = 0; i < arrlen(v->merges); i++) {
+        const Merge m = v->merges[i];
+        if (m.left < n && m.right < n && m.id < n) v->merges[kept++] = m;
+    }
+    if (v->merges) arrsetlen(v->merges, kept);
+    note(&v->notes, "the tokenizer has %td tokens, the model %d: the last %td are not used", arrlen(v->pieces), n,
+         arrlen(v->pieces) - n);
+    arrsetlen(v->pieces, n);
+    ids_truncate(&v->prefix_ids, n);
+    ids_truncate(&v->suffix_ids, n);
+    ids_truncate(&v->end_ids, n);
+}
+
+const char *vocab_keep_text(Vocab *v, const char *text, size_t n) {
+    char *copy = malloc(n + 1);
+    if (!copy) return NULL;
+    memcpy(copy, text, n);
+    copy[n] = 0;
+    arrput(v->texts, copy);
+    return copy;
+}
+
 void vocab_free(Vocab *v) {
     arrfree(v->pieces);
     arrfree(v->merges);
@@ -37,5 +70,7 @@ void vocab_free(Vocab *v) {
     pretokenizer_free(v->pretokenizer);
     free(v->chat_template);
     free(v->text);
+    for (ptrdiff_t i = 0; i < arrlen(v->texts); i++) free(v->texts[i]);
+    arrfree(v->texts);
     memset(v, 0, sizeof *v);
 }

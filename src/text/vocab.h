@@ -4,6 +4,7 @@
 // file format and encodes nothing.
 #pragma once
 #include "normalizer.h"
+#include "notes.h"
 #include "pretokenizer.h"
 
 #include <stdint.h>
@@ -65,10 +66,16 @@ typedef struct {
     Pretokenizer *pretokenizer; // NULL: none
     char *chat_template;        // malloc'd, Jinja; NULL: none
     char *text;                 // malloc'd storage of pieces that are not in a mapping; NULL: none
+    char **texts;               // stb_ds array of malloc'd texts: of tokens that were added
+    Notes notes;                // what its reader has to say
 } Vocab;
 
 const char *vocab_kind_name(const Vocab *v); // for display, "byte-level BPE"
 void vocab_free(Vocab *v);                   // accepts a zeroed Vocab
+// A copy of n bytes that lives as long as the vocabulary; NULL: out of memory.
+const char *vocab_keep_text(Vocab *v, const char *text, size_t n);
+// Drops the tokens from id n on, which a model with n tokens does not have, and the merges that need one.
+void vocab_truncate(Vocab *v, int n);
 
 bool piece_is_ordinary(
     const Piece *p); // the result of encoding ordinary text: NORMAL, or USER with PIECE_ORDINARY; not empty

@@ -23,10 +23,10 @@ static const struct {
     DType dtype;
     unsigned bytes;
 } known[] = {
-    {"F32", DTYPE_F32, 4},    {"F16", DTYPE_F16, 2},       {"BF16", DTYPE_BF16, 2},     {"F64", DTYPE_OTHER, 8},
-    {"I64", DTYPE_OTHER, 8},  {"I32", DTYPE_OTHER, 4},     {"I16", DTYPE_OTHER, 2},     {"I8", DTYPE_OTHER, 1},
-    {"U64", DTYPE_OTHER, 8},  {"U32", DTYPE_OTHER, 4},     {"U16", DTYPE_OTHER, 2},     {"U8", DTYPE_U8, 1},
-    {"BOOL", DTYPE_OTHER, 1}, {"F8_E4M3", DTYPE_OTHER, 1}, {"F8_E5M2", DTYPE_OTHER, 1},
+    {"F32", DTYPE_F32, 4},      {"F16", DTYPE_F16, 2},       {"BF16", DTYPE_BF16, 2},     {"F64", DTYPE_OTHER, 8},
+    {"I64", DTYPE_INTEGER, 8},  {"I32", DTYPE_INTEGER, 4},   {"I16", DTYPE_INTEGER, 2},   {"I8", DTYPE_INTEGER, 1},
+    {"U64", DTYPE_INTEGER, 8},  {"U32", DTYPE_INTEGER, 4},   {"U16", DTYPE_INTEGER, 2},   {"U8", DTYPE_U8, 1},
+    {"BOOL", DTYPE_INTEGER, 1}, {"F8_E4M3", DTYPE_OTHER, 1}, {"F8_E5M2", DTYPE_OTHER, 1},
 };
 enum { N_KNOWN = sizeof known / sizeof *known };
 
@@ -129,7 +129,7 @@ static void check_lookups(Weights *w, const char *name, const Tensor *t) {
     REQUIRE(!weights_floats(w, name, other, t->n_dims, err, sizeof err));
     require_line(err, "fuzz.safetensors");
     const float *v = weights_floats(w, name, t->shape, t->n_dims, err, sizeof err);
-    REQUIRE(!v == (t->dtype == DTYPE_OTHER || t->dtype == DTYPE_U8));
+    REQUIRE(!v == (t->dtype >= DTYPE_INTEGER || t->dtype == DTYPE_U8));
     if (!v) return;
     REQUIRE((uintptr_t)v % sizeof *v == 0);
     uint8_t last[sizeof *v];
@@ -148,7 +148,7 @@ static void check_loaded(Weights *w, const json_t *header, const uint8_t *data) 
         REQUIRE(t && t->dtype == known[e.kind].dtype && t->n_dims == (e.n_dims ? e.n_dims : 1));
         for (int i = 0; i < t->n_dims; i++) REQUIRE(t->shape[i] == (e.n_dims ? e.dims[i] : 1));
         REQUIRE((uint64_t)tensor_count(t) * known[e.kind].bytes == e.end - e.begin);
-        REQUIRE(t->dtype == DTYPE_OTHER || (uintptr_t)t->data % known[e.kind].bytes == 0);
+        REQUIRE(t->dtype >= DTYPE_INTEGER || (uintptr_t)t->data % known[e.kind].bytes == 0);
         check_place(w, t, data + e.begin, e.end - e.begin);
         check_lookups(w, name, t);
         n++;
