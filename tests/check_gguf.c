@@ -889,6 +889,35 @@ static void windows_of_layers(void) {
     weights_free(&model.weights);
 }
 
+// The window of a family whose files may not say it.
+static void absent_window(void) {
+    BinSpec s = {32, 24, 2, 4, 2, 20, 10, .tied = true, .seed = 5};
+    for (int said = 0; said < 2; said++) {
+        char err[512] = "";
+        Maker m = maker_new();
+        Model model;
+        maker_settings(&m, &s);
+        maker_tensors(&m, &s);
+        for (ptrdiff_t i = 0; i < arrlen(m.pairs); i++) { // llama.* become gemma2.*
+            char rest[80];
+            if (strncmp(m.pairs[i].key, "llama.", 6) != 0) continue;
+            strcpy(rest, m.pairs[i].key + 6);
+            snprintf(m.pairs[i].key, sizeof m.pairs[i].key, "gemma2.%.70s", rest);
+        }
+        maker_text(&m, "general.architecture", "gemma2");
+        if (said) maker_u32(&m, "gemma2.attention.sliding_window", 7);
+        maker_write(&m, MODEL);
+        maker_free(&m);
+        int rc = load_model(&model, MODEL, err, sizeof err);
+        CHECK(!rc, "%s", err);
+        if (rc) continue;
+        CHECK(config_kind(&model.config, 0)->window == (said ? 7 : 4096), "window %d",
+              config_kind(&model.config, 0)->window);
+        CHECK(!config_kind(&model.config, 1)->window, "a window of every layer");
+        weights_free(&model.weights);
+    }
+}
+
 // The table of tokens as embedding, as classifier, or as both.
 static void tables_of_tokens(void) {
     BinSpec s = {32, 24, 2, 4, 2, 20, 10, .tied = true, .seed = 5};
@@ -1041,6 +1070,7 @@ int main(void) {
     RUN(heads_of_a_layer);
     RUN(layers_that_cannot_differ);
     RUN(windows_of_layers);
+    RUN(absent_window);
     RUN(tables_of_tokens);
     RUN(beside_models);
     RUN(absent_in_vocabularies);

@@ -256,12 +256,37 @@ static void class_defaults(void) {
     weights_free(&m.weights);
 }
 
+// The windows of the classes that have one, where a config.json does not say it; null is none.
+static void class_windows(void) {
+    static const char *const types[] = {"gemma2", "gemma3_text", "mistral", "gpt_oss", "llama"};
+    static const int windows[] = {4096, 4096, 4096, 128, 0};
+    for (int i = 0; i < 2 * N_OF(types); i++) {
+        char text[600], err[512] = "";
+        Settings s;
+        Model m;
+        Weights w = {0};
+        snprintf(text, sizeof text,
+                 "{\"model_type\":\"%s\",\"hidden_size\":64,\"intermediate_size\":64,\"num_hidden_layers\":2,"
+                 "\"num_attention_heads\":4,\"vocab_size\":9,\"max_position_embeddings\":9000,\"rms_norm_eps\":1e-6%s}",
+                 types[i / 2], i % 2 ? ",\"sliding_window\":null" : "");
+        CHECK(!settings_parse(&s, "config.json", text, strlen(text), err, sizeof err), "%s", err);
+        int rc = load_hf_parts(&m, &s, &w, err, sizeof err);
+        CHECK(!rc, "%s: %s", types[i / 2], err);
+        settings_free(&s);
+        if (rc) continue;
+        int window = config_kind(&m.config, 0)->window, want = i % 2 ? 0 : windows[i / 2];
+        CHECK(window == want, "%s: window %d, expected %d", text, window, want);
+        weights_free(&m.weights);
+    }
+}
+
 int main(void) {
     without_bf16();
     RUN(sound);
     RUN(head_alone);
     RUN(language_models);
     RUN(class_defaults);
+    RUN(class_windows);
     RUN(no_config);
     RUN(shards);
     RUN(named);

@@ -138,7 +138,7 @@ static void put_scales(GgufWriter *w, const Family *f, const Config *c) {
 static void put_positions(GgufWriter *w, const Family *f, const Config *c) {
     LayerKind base;
     LayerRules rules = config_rules(c, &base);
-    if (rules.window) set_int(w, f, "attention.sliding_window", rules.window);
+    if (rules.window || f->gguf_window) set_int(w, f, "attention.sliding_window", rules.window);
     if (f->global_nope && rules.window) put_pattern(w, f, c);
     if (c->learned_positions || c->alibi_max > 0) return;
     set_int(w, f, "rope.dimension_count", base.rope.rotary_dim);

@@ -190,7 +190,7 @@ static void read_scales(Keys *k, Config *c, const Family *f) {
 
 // What a file may override of its family.
 static void read_attention(Keys *k, Config *c, const Family *f, LayerRules *rules) {
-    rules->window = get_int(k, "attention.sliding_window", 0, 0);
+    rules->window = get_int(k, "attention.sliding_window", 0, f->gguf_window);
     if (f->window_needed) gguf_get_whole(k->g, key(k, "attention.sliding_window"), 1, INT_MAX, GGUF_NEEDED);
     read_pattern(k, c, f, rules);
     layers_add_every(&rules->nope, f->nope_period);

@@ -390,7 +390,11 @@ static const struct {
 } class_defaults[] = {
     {"gemma3_text",
      "{\"vocab_size\":262208,\"num_attention_heads\":8,\"num_key_value_heads\":4,\"head_dim\":256,"
-     "\"max_position_embeddings\":131072,\"rms_norm_eps\":1e-6,\"query_pre_attn_scalar\":256,\"rope_theta\":1e6}"},
+     "\"max_position_embeddings\":131072,\"rms_norm_eps\":1e-6,\"query_pre_attn_scalar\":256,\"rope_theta\":1e6,"
+     "\"sliding_window\":4096}"},
+    {"gemma2", "{\"sliding_window\":4096}"},
+    {"mistral", "{\"sliding_window\":4096}"},
+    {"gpt_oss", "{\"sliding_window\":128}"},
 };
 
 // Keys that the settings leave out, from the class. rope_theta: unless it lies among the parameters of RoPE.

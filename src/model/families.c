@@ -206,6 +206,7 @@ static const Family families[] = {
     {.arch = "gemma2",
      .activation_key = "hidden_activation",
      .base = {GEMMA, .post_norm = true, .attn_softcap = 50, .logit_softcap = 30},
+     .gguf_window = 4096,
      .softcaps = true,
      .global_period = 2,
      .gguf_pairing = ROPE_HALF,

@@ -28,6 +28,7 @@ typedef struct Family {
     int global_period;          // with a window, the last layer of every so many sees everything; 0: none does
     bool global_nope;           // with a window, the layers that see everything have no rotary positions
     bool window_needed;         // a file without a window is an error
+    int gguf_window;            // of GGUF files that do not say it; 0: then there is none
     int nope_period;            // the last layer of every so many has no rotary positions; 0: all have
     float window_theta;         // RoPE's theta of layers with a window, which are then not scaled; 0: as the others
     bool softcaps;              // config.json may set or unset the caps of scores and logits
