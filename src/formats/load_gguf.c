@@ -212,16 +212,11 @@ static void refuse_others(Keys *k, const Family *f) {
         const char *name;
         double neutral;
         bool read;
-    } numbers[] = {{"attention.clamp_kqv", 0, f->attn_config},
-                   {"attention.max_alibi_bias", 0, f->attn_config},
-                   {"attention.shared_kv_layers", 0, false},
-                   {"embedding_scale", 1, f->multipliers},
-                   {"residual_scale", 1, f->multipliers},
-                   {"logit_scale", 1, f->multipliers || f->logit_scale},
-                   {"expert_weights_scale", 1, false},
-                   {"leading_dense_block_count", 0, false},
-                   {"interleave_moe_layer_step", 1, false},
-                   {"nextn_predict_layers", 0, false}};
+    } numbers[] = {{"attention.clamp_kqv", 0, f->attn_config}, {"attention.max_alibi_bias", 0, f->attn_config},
+                   {"attention.shared_kv_layers", 0, false},   {"embedding_scale", 1, f->multipliers},
+                   {"residual_scale", 1, f->multipliers},      {"logit_scale", 1, f->multipliers || f->logit_scale},
+                   {"expert_weights_scale", 1, false},         {"leading_dense_block_count", 0, false},
+                   {"interleave_moe_layer_step", 1, false},    {"nextn_predict_layers", 0, false}};
     Gguf *g = k->g;
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         const GgufValue *v = gguf_get_value(g, key(k, numbers[i].name), false);
