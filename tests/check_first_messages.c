@@ -269,7 +269,8 @@ static void tokenizer_beside(void) {
 
 int main(void) {
     folder_make();
-    if (program_missing("run") || program_missing("tokenize")) return 1;
+    need_program("run");
+    need_program("tokenize");
     RUN(foreign_files);
     RUN(foreign_folders);
     RUN(folder_of_gguf);
