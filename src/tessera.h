@@ -167,7 +167,8 @@ void sampler_close(Sampler *s); // accepts NULL
 
 // ---- chat
 
-// The frame that a model's conversations stand in: its family is recognised by marks in the model's chat template.
+// How a model formats conversations: its chat template, in Jinja, is run on the messages. A model without a template
+// gets plain "User:" and "Assistant:" lines.
 typedef struct Chat Chat;
 typedef enum { CHAT_SYSTEM, CHAT_USER, CHAT_ASSISTANT } ChatRole;
 
@@ -180,22 +181,27 @@ typedef struct {
 } ChatMessage;
 
 typedef struct {
-    const char *family;
-    bool has_template; // the model brings one
-    bool known;        // it is of that family; otherwise the frame is plain "User:" and "Assistant:" lines
+    const char *family; // for display: recognized by marks in the template
+    bool has_template;  // the model brings one
+    bool known;         // it is used; otherwise the format is plain "User:" and "Assistant:" lines
 } ChatInfo;
 
-// NULL with a line in err when memory runs out. chat_close before engine_close; accepts NULL.
+// NULL with a line in err: the template has an error, or memory runs out. chat_close before engine_close; accepts NULL.
 Chat *engine_chat(const Engine *e, char *err, size_t errlen);
+// The same with this template instead of the model's own.
+Chat *engine_chat_with(const Engine *e, const char *chat_template, char *err, size_t errlen);
+// Sets a variable of the template (tools, enable_thinking, documents, ...) to a JSON value. Returns 0, or -1 with a line
+// in err and the variable as it was.
+int chat_set(Chat *c, const char *name, const char *json, char *err, size_t errlen);
 void chat_close(Chat *c);
 ChatInfo chat_info(const Chat *c);
 
 // The conversation as ids (as engine_encode gives them out), what one encoding of the rendered text gives; BOS is
-// there once. messages: a CHAT_SYSTEM one first, or none (then the template's own, if it has one), turns in order.
+// there once. What the template refuses (an order of roles, a system message) is an error: -1 with its line in err.
 // answer: end where the model's answer begins.
 int chat_encode(const Chat *c, const ChatMessage *messages, int n, bool answer, int32_t **ids, char *err,
                 size_t errlen);
-// The same as text, without what ids stand for; free() it. NULL when memory runs out.
+// The same as text; free() it. NULL on an error.
 char *chat_text(const Chat *c, const ChatMessage *messages, int n, bool answer);
 
 // An answer as its ids come. Text is whole characters, without the frame and without white space before the answer.

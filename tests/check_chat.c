@@ -14,6 +14,14 @@
 static const char CHATML[] = "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + "
                              "message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}"
                              "{{ '<|im_start|>assistant\n' }}{% endif %}";
+static const char ZEPHYR[] =
+    "{% for message in messages %}{% if message['role'] == 'user' %}{{ '<|user|>\n' + message['content'] + eos_token }}"
+    "{% else %}{{ '<|assistant|>\n' + message['content'] + eos_token }}{% endif %}{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}";
+static const char MISTRAL_3[] =
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'assistant' %}"
+    "{{ ' ' + message['content'] + eos_token }}{% else %}{{ '[INST] ' + message['content'] + '[/INST]' }}{% endif %}"
+    "{% endfor %}";
 static const char HARMONY[] = "{{ '<|start|>' }}{{ '<|channel|>' }}{{ strftime_now('%Y') }}";
 
 // ---- a vocabulary with the marks of every family
@@ -136,7 +144,7 @@ static void test_frames(void) {
 
 static void test_plain_frame(void) {
     Tokenizer *t = make_tokenizer(TOKEN_CONTROL, true);
-    const char *const templates[] = {NULL, "", "{% for m in messages %}### {{ m.role }}{% endfor %}", "<|im_star"};
+    const char *const templates[] = {NULL, ""};
     for (size_t i = 0; i < N_OF(templates); i++) {
         Chat *c = open_chat(t, templates[i], 0);
         ChatInfo info = chat_info(c);
@@ -294,12 +302,10 @@ static void test_real_vocabularies(void) {
     SKIP_WITHOUT(deepseek);
     SKIP_WITHOUT(starcoder);
     check_vocab(phi_3, NULL, "Phi-3");
-    check_vocab(phi_3, "'<|user|>\n' + message['content'] + eos_token <|assistant|>", "Zephyr");
-    check_vocab(llama, "bos_token + '[INST] ' <<SYS>>", "Llama 2");
-    check_vocab(llama, "' [INST] ' + ' [/INST]' bos_token", "Mistral v1");
-    check_vocab(llama, "'[INST] ' + '[/INST]' bos_token", "Mistral v3");
+    check_vocab(phi_3, ZEPHYR, "Zephyr");
+    check_vocab(llama, MISTRAL_3, "Mistral v3");
     check_vocab(llama, NULL, "plain text");
-    check_vocab(deepseek, "bos_token 'User: ' 'Assistant: ' + message['content'] + eos_token", "DeepSeek");
+    check_vocab(deepseek, CHATML, "ChatML");
     check_vocab(starcoder, CHATML, "ChatML"); // its marks are no tokens there
 }
 

@@ -112,7 +112,10 @@ static void read_vocab(Inspection *x, const char *path) {
     if (!x->tokenizer) return;
     char err[512];
     Chat *chat = chat_open(x->tokenizer, tokenizer_chat_template(x->tokenizer), 0, err, sizeof err);
-    if (!chat) die(1, "%s", err);
+    if (!chat) { // the model is still of use without a chat
+        fprintf(stderr, "note: %s\n", err);
+        return;
+    }
     if (chat_info(chat).known) x->chat_family = chat_info(chat).family;
     chat_close(chat);
 }

@@ -1,13 +1,12 @@
-// chat: the formats of conversations as a table, the choice of a format, messages to text and to ids. See chat.h.
+// chat: the model's chat template run on messages, its text to ids, and what is known of how answers end. See chat.h.
 //
-// Templates are programs in Jinja, which are not run: a format is recognized by strings that its templates contain.
-// Refuses none: an unknown template gets plain text, and chat_info says so.
+// Refuses what the template refuses. A model without a template gets plain text, and chat_info says so.
 //
-// The formats are from the models' own templates (tokenizer_config.json of their public releases); the spacing of
-// Mistral's versions is from mistral-common's documentation, gpt-oss from OpenAI's description of the harmony format.
+// The table of families only names them, and says which text ends an answer where the vocabulary does not.
 #include "chat.h"
 
 #include "file.h"
+#include "jinja.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,106 +14,61 @@
 
 #include <stb/stb_ds.h>
 
-#define BOS "\1" // replaced by the text of the model's BOS token
-#define EOS "\2"
-#define HARMONY                                                                                                        \
-    "<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\nKnowledge cutoff: "         \
-    "2024-06\n"                                                                                                        \
-    "Current date: %Y-%m-%d\n\nReasoning: medium\n\n# Valid channels: analysis, commentary, final. Channel must be "   \
-    "included for every message.<|end|>"
-#define LLAMA_3_DATES "Cutting Knowledge Date: December 2023\nToday Date: %d %b %Y\n\n"
-
-enum {
-    SYSTEM_IN_USER = 1, // the system message is inside the first user turn
-    SYSTEM_ALWAYS = 2,  // a system turn even without a system message
-    TRIM = 4,           // messages are stripped of white space
-    DATED = 8,          // strings with % are strftime formats
-    CHANNELS = 16,      // harmony's
-};
+static const char PLAIN[] = "{% for message in messages %}{% if message.role == 'system' %}{{ message.content }}\n\n"
+                            "{% elif message.role == 'user' %}User: {{ message.content + '\\n' }}"
+                            "{% else %}Assistant: {{ message.content + '\\n' }}{% endif %}{% endfor %}"
+                            "{% if add_generation_prompt %}Assistant:{% endif %}";
 
 typedef struct {
     const char *name;
-    const char *markers[3];                         // all are in the template, with " as ' and \n as a newline
-    const char *preamble;                           // at the start, NULL: nothing
-    const char *system[2], *user[2], *assistant[2]; // before and after a message
-    const char *prompt;                             // before a generated answer, NULL: assistant[0]
-    const char *stop;                               // ends an answer, like the model's end tokens, NULL: nothing
-    unsigned rules;
+    const char *markers[3]; // all are in the template, with " as ' and \n as a newline
+    const char *stop;       // ends an answer, like the model's end tokens; NULL: nothing
+    bool channels;          // harmony's
 } ChatFormat;
 
 // clang-format off
 static const ChatFormat formats[] = { // the first whose markers are all in the template
-    {"gpt-oss", {"<|start|>", "<|channel|>"}, HARMONY,
-     {"<|start|>developer<|message|># Instructions\n\n", "<|end|>"}, {"<|start|>user<|message|>", "<|end|>"},
-     {"<|start|>assistant<|channel|>final<|message|>", "<|end|>"}, "<|start|>assistant", "<|return|>", DATED | CHANNELS},
-    {"Phi-4", {"<|im_start|>", "<|im_sep|>"}, NULL,
-     {"<|im_start|>system<|im_sep|>", "<|im_end|>"}, {"<|im_start|>user<|im_sep|>", "<|im_end|>"},
-     {"<|im_start|>assistant<|im_sep|>", "<|im_end|>"}, NULL, "<|im_end|>", 0},
-    {"SmolVLM", {"<|im_start|>", "<end_of_utterance>", "'User: '"}, "<|im_start|>",
-     {"", "\n\n"}, {"User: ", "<end_of_utterance>\n"},
-     {"Assistant: ", "<end_of_utterance>\n"}, "Assistant:", "<end_of_utterance>", 0},
-    {"ChatML that thinks first", {"<|im_start|>assistant\n<think>\n'"}, NULL,
-     {"<|im_start|>system\n", "<|im_end|>\n"}, {"<|im_start|>user\n", "<|im_end|>\n"},
-     {"<|im_start|>assistant\n", "<|im_end|>\n"}, "<|im_start|>assistant\n<think>\n", "<|im_end|>", 0},
-    {"ChatML", {"<|im_start|>"}, NULL,
-     {"<|im_start|>system\n", "<|im_end|>\n"}, {"<|im_start|>user\n", "<|im_end|>\n"},
-     {"<|im_start|>assistant\n", "<|im_end|>\n"}, NULL, "<|im_end|>", 0},
-    {"Llama 3.1", {"<|start_header_id|>", "Cutting Knowledge Date: December 2023"}, NULL,
-     {"<|start_header_id|>system<|end_header_id|>\n\n" LLAMA_3_DATES, "<|eot_id|>"},
-     {"<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"},
-     {"<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>"}, NULL, "<|eot_id|>",
-     DATED | SYSTEM_ALWAYS | TRIM},
-    {"Llama 3", {"<|start_header_id|>"}, NULL,
-     {"<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>"},
-     {"<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"},
-     {"<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>"}, NULL, "<|eot_id|>", TRIM},
-    {"Gemma", {"<start_of_turn>"}, NULL,
-     {"", "\n\n"}, {"<start_of_turn>user\n", "<end_of_turn>\n"},
-     {"<start_of_turn>model\n", "<end_of_turn>\n"}, NULL, "<end_of_turn>", SYSTEM_IN_USER | TRIM},
-    {"Llama 2", {"[INST]", "<<SYS>>", "bos_token + '[INST]"}, NULL,
-     {"<<SYS>>\n", "\n<</SYS>>\n\n"}, {BOS "[INST] ", " [/INST]"},
-     {" ", " " EOS}, "", NULL, SYSTEM_IN_USER | TRIM},
-    {"Llama 2, one BOS", {"[INST]", "<<SYS>>"}, NULL,
-     {"<<SYS>>\n", "\n<</SYS>>\n\n"}, {"[INST] ", " [/INST]"},
-     {" ", " " EOS}, "", NULL, SYSTEM_IN_USER | TRIM},
-    {"Mistral v7", {"[SYSTEM_PROMPT]", "'[INST] '"}, NULL,
-     {"[SYSTEM_PROMPT] ", "[/SYSTEM_PROMPT]"}, {"[INST] ", "[/INST]"}, {" ", EOS}, "", NULL, 0},
-    {"Mistral v7-tekken", {"[SYSTEM_PROMPT]", "'[INST]'"}, NULL,
-     {"[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"}, {"[INST]", "[/INST]"}, {"", EOS}, NULL, NULL, 0},
-    {"Mistral v1", {"' [INST] '", "' [/INST]'"}, NULL,
-     {"", "\n\n"}, {" [INST] ", " [/INST]"}, {" ", EOS}, "", NULL, SYSTEM_IN_USER},
-    {"Mistral before v1", {"'[INST] '", "' [/INST]'"}, NULL,
-     {"", "\n\n"}, {"[INST] ", " [/INST]"}, {"", EOS}, NULL, NULL, SYSTEM_IN_USER},
-    {"Mistral v3", {"'[INST] '", "'[/INST]'"}, NULL,
-     {"", "\n\n"}, {"[INST] ", "[/INST]"}, {" ", EOS}, "", NULL, SYSTEM_IN_USER},
-    {"Mistral v3-tekken", {"'[INST]'", "'[/INST]'"}, NULL,
-     {"", "\n\n"}, {"[INST]", "[/INST]"}, {"", EOS}, NULL, NULL, SYSTEM_IN_USER},
-    {"Phi-4-mini", {"<|end|>", "'|>' + message['content'] + '<|end|>'"}, NULL,
-     {"<|system|>", "<|end|>"}, {"<|user|>", "<|end|>"}, {"<|assistant|>", "<|end|>"}, NULL, "<|end|>", 0},
-    {"Phi-3", {"<|end|>", "<|assistant|>"}, NULL,
-     {"<|system|>\n", "<|end|>\n"}, {"<|user|>\n", "<|end|>\n"},
-     {"<|assistant|>\n", "<|end|>\n"}, NULL, "<|end|>", 0},
-    {"Zephyr", {"<|assistant|>", "'<|user|>\n' + message['content'] + eos_token"}, NULL,
-     {"<|system|>\n", EOS "\n"}, {"<|user|>\n", EOS "\n"}, {"<|assistant|>\n", EOS "\n"}, NULL, NULL, 0},
-    {"DeepSeek R1", {"<｜User｜>", "'<｜Assistant｜><think>\n'"}, NULL,
-     {"", ""}, {"<｜User｜>", ""}, {"<｜Assistant｜>", EOS}, "<｜Assistant｜><think>\n", NULL, 0},
-    {"DeepSeek V3", {"<｜User｜>", "<｜Assistant｜>"}, NULL,
-     {"", ""}, {"<｜User｜>", ""}, {"<｜Assistant｜>", EOS}, NULL, NULL, 0},
-    {"DeepSeek", {"'User: '", "'Assistant: ' + message['content'] + eos_token"}, NULL,
-     {"", "\n\n"}, {"User: ", "\n\n"}, {"Assistant: ", EOS}, "Assistant:", NULL, 0},
-    {"plain text", {""}, NULL, // the fallback
-     {"", "\n\n"}, {"User: ", "\n"}, {"Assistant: ", "\n"}, "Assistant:", "\nUser:", 0},
+    {"gpt-oss", {"<|start|>", "<|channel|>"}, "<|return|>", true},
+    {"Phi-4", {"<|im_start|>", "<|im_sep|>"}, "<|im_end|>", false},
+    {"SmolVLM", {"<|im_start|>", "<end_of_utterance>", "'User: '"}, "<end_of_utterance>", false},
+    {"ChatML that thinks first", {"<|im_start|>assistant\n<think>\n'"}, "<|im_end|>", false},
+    {"ChatML", {"<|im_start|>"}, "<|im_end|>", false},
+    {"Llama 3.1", {"<|start_header_id|>", "Cutting Knowledge Date: December 2023"}, "<|eot_id|>", false},
+    {"Llama 3", {"<|start_header_id|>"}, "<|eot_id|>", false},
+    {"Gemma", {"<start_of_turn>"}, "<end_of_turn>", false},
+    {"Llama 2", {"[INST]", "<<SYS>>", "bos_token + '[INST]"}, NULL, false},
+    {"Llama 2, one BOS", {"[INST]", "<<SYS>>"}, NULL, false},
+    {"Mistral v7", {"[SYSTEM_PROMPT]", "'[INST] '"}, NULL, false},
+    {"Mistral v7-tekken", {"[SYSTEM_PROMPT]", "'[INST]'"}, NULL, false},
+    {"Mistral v1", {"' [INST] '", "' [/INST]'"}, NULL, false},
+    {"Mistral before v1", {"'[INST] '", "' [/INST]'"}, NULL, false},
+    {"Mistral v3", {"'[INST] '", "'[/INST]'"}, NULL, false},
+    {"Mistral v3-tekken", {"'[INST]'", "'[/INST]'"}, NULL, false},
+    {"Phi-4-mini", {"<|end|>", "'|>' + message['content'] + '<|end|>'"}, "<|end|>", false},
+    {"Phi-3", {"<|end|>", "<|assistant|>"}, "<|end|>", false},
+    {"Zephyr", {"<|assistant|>", "'<|user|>\n' + message['content'] + eos_token"}, NULL, false},
+    {"DeepSeek R1", {"<｜User｜>", "'<｜Assistant｜><think>\n'"}, NULL, false},
+    {"DeepSeek V3", {"<｜User｜>", "<｜Assistant｜>"}, NULL, false},
+    {"DeepSeek", {"'User: '", "'Assistant: ' + message['content'] + eos_token"}, NULL, false},
 };
 // clang-format on
 enum { N_FORMATS = sizeof formats / sizeof *formats };
+static const ChatFormat own_format = {.name = "the model's own template"};
+static const ChatFormat plain_format = {.name = "plain text", .stop = "\nUser:"};
+
+typedef struct {
+    char *name, *json;
+} ChatVariable;
 
 struct Chat {
     const Tokenizer *tokenizer;
     const ChatFormat *format;
-    bool has_template, begins_with_bos;
-    char *system; // the default system message of the template, NULL: none
+    Jinja *program;
+    bool has_template, starts_thinking;
+    char *stop; // NULL: none
     struct tm now;
-    int32_t *specials; // stb_ds array: special tokens that messages must not produce
+    ChatVariable *variables; // stb_ds array
+    int32_t *specials;       // stb_ds array: special tokens that messages must not produce
 };
 
 // ---- the template
@@ -134,28 +88,83 @@ static char *template_normalize(const char *text) {
 }
 
 static const ChatFormat *format_find(const char *template) {
-    const ChatFormat *f = formats;
-    for (; f < &formats[N_FORMATS - 1]; f++) {
+    for (const ChatFormat *f = formats; f < &formats[N_FORMATS]; f++) {
         bool all = true;
         for (int i = 0; i < 3 && f->markers[i]; i++) all = all && strstr(template, f->markers[i]);
-        if (all) break;
+        if (all) return f;
     }
-    return f;
+    return &own_format;
 }
 
-// The system message that Qwen's and SmolLM's templates add to conversations without one: a literal system turn in the
-// template. -1: out of memory.
-static int find_system(Chat *c, const char *template) {
-    const char *before = c->format->system[0], *after = c->format->system[1];
-    if (!*before || !*after || c->format->rules & SYSTEM_ALWAYS) return 0;
-    for (const char *at = strstr(template, before); at; at = strstr(at, before)) {
-        at += strlen(before);
-        const char *end = strstr(at, after);
-        if (!end || end == at || memchr(at, '\'', (size_t)(end - at))) continue;
-        c->system = strndup(at, (size_t)(end - at));
-        return c->system ? 0 : -1;
+// ---- messages to text
+
+typedef struct {
+    const Chat *chat;
+    const ChatMessage *messages;
+    int n;
+    bool answer;
+} Conversation;
+
+// The text that ids stand for, in a stb_ds array.
+static char *text_of_ids(const Tokenizer *t, const int32_t *ids, int n) {
+    char *text = NULL, *room = malloc(textstream_room(t) + 16);
+    TextStream s = textstream_start(t, false);
+    for (int i = 0; room && i < n; i++) {
+        size_t got = textstream_push(&s, ids[i], room);
+        if (got) memcpy(arraddnptr(text, got), room, got);
     }
-    return 0;
+    size_t got = room ? textstream_finish(&s, room) : 0;
+    if (got) memcpy(arraddnptr(text, got), room, got);
+    free(room);
+    return text;
+}
+
+static JinjaValue message_content(JinjaHeap *h, const Chat *c, const ChatMessage *m) {
+    if (m->n || !m->ids) return jinja_input(h, m->text, m->n);
+    char *text = text_of_ids(c->tokenizer, m->ids, m->n_ids);
+    char *copy = jinja_alloc(h, 2 * arrlenu(text) + 1);
+    size_t n = arrlenu(text);
+    if (n) memcpy(copy, text, n);
+    arrfree(text);
+    return jinja_input(h, copy, n);
+}
+
+static void put_token(JinjaHeap *h, JinjaDict *variables, const char *name, const Tokenizer *t, int id) {
+    const Piece *p = tokenizer_piece(t, id);
+    jinja_put_word(h, variables, name, p && p->len > 0 ? jinja_text(p->text, (size_t)p->len) : jinja_word(""));
+}
+
+static void fill_variables(JinjaHeap *h, JinjaDict *variables, const void *from) {
+    static const char *const roles[] = {[CHAT_SYSTEM] = "system", [CHAT_USER] = "user", [CHAT_ASSISTANT] = "assistant"};
+    const Conversation *v = from;
+    const Chat *c = v->chat;
+    JinjaValue messages = jinja_list(h);
+    for (int i = 0; i < v->n; i++) {
+        JinjaValue m = jinja_dict(h);
+        jinja_put_word(h, m.dict, "role", jinja_word(roles[v->messages[i].role]));
+        jinja_put_word(h, m.dict, "content", message_content(h, c, &v->messages[i]));
+        jinja_push(h, messages.list, m);
+    }
+    jinja_put_word(h, variables, "messages", messages);
+    jinja_put_word(h, variables, "add_generation_prompt", jinja_bool(v->answer));
+    put_token(h, variables, "bos_token", c->tokenizer, tokenizer_bos(c->tokenizer));
+    put_token(h, variables, "eos_token", c->tokenizer, tokenizer_eos(c->tokenizer));
+    for (ptrdiff_t i = 0; i < arrlen(c->variables); i++) {
+        const char *json = c->variables[i].json;
+        jinja_put_word(h, variables, c->variables[i].name, jinja_read_json(h, json, strlen(json)));
+    }
+}
+
+static int render(const Chat *c, const ChatMessage *messages, int n, bool answer, JinjaOutput *out, char *err,
+                  size_t errlen) {
+    Conversation v = {c, messages, n, answer};
+    JinjaInput in = {.fill = fill_variables, .from = &v, .now = c->now};
+    return jinja_render(c->program, &in, out, err, errlen);
+}
+
+char *chat_text(const Chat *c, const ChatMessage *messages, int n, bool answer) {
+    JinjaOutput out;
+    return render(c, messages, n, answer, &out, NULL, 0) ? NULL : out.text;
 }
 
 // ---- special tokens
@@ -165,79 +174,140 @@ bool chat_piece_is(const Chat *c, int32_t id, const char *text) {
     return p && piece_is(p, text);
 }
 
-static bool is_in(const Piece *p, const char *text) {
-    return text && memmem(text, strlen(text), p->text, (size_t)p->len);
-}
-
-static bool is_in_format(const Piece *p, const ChatFormat *f) {
-    const char *const strings[] = {f->preamble,     f->system[0],    f->system[1], f->user[0], f->user[1],
-                                   f->assistant[0], f->assistant[1], f->prompt,    f->stop};
-    bool found = false;
-    for (size_t i = 0; i < sizeof strings / sizeof *strings; i++) found = found || is_in(p, strings[i]);
-    return found;
-}
-
 bool chat_ends(const Chat *c, int32_t id) {
-    if (c->format->rules & CHANNELS && chat_piece_is(c, id, "<|end|>")) return false; // ends one of several channels
+    if (c->format->channels && chat_piece_is(c, id, "<|end|>")) return false; // ends one of several channels
     return tokenizer_is_end(c->tokenizer, id) || id == tokenizer_bos(c->tokenizer) ||
-           (c->format->stop && chat_piece_is(c, id, c->format->stop));
+           (c->stop && chat_piece_is(c, id, c->stop));
 }
 
-// All control tokens, and those USER tokens that the format uses: others are ordinary text (newlines, HTML).
-static void find_specials(Chat *c) {
+static bool is_in(const Piece *p, const char *text, size_t n) {
+    return n && memmem(text, n, p->text, (size_t)p->len);
+}
+
+// All control tokens, and those USER tokens that the template or an example of its text has: others are ordinary text
+// (newlines, HTML).
+static void find_specials(Chat *c, const char *template, const JinjaOutput *example) {
+    arrsetlen(c->specials, 0);
     for (int32_t id = 0; id < tokenizer_size(c->tokenizer); id++) {
         const Piece *p = tokenizer_piece(c->tokenizer, id);
         bool user = p->type == TOKEN_USER && p->len > 2 && (p->text[0] == '<' || p->text[0] == '[');
-        bool used = user && (chat_ends(c, id) || is_in_format(p, c->format));
+        bool used =
+            user && (chat_ends(c, id) || is_in(p, template, strlen(template)) || is_in(p, example->text, example->n));
         if (p->len > 0 && (p->type == TOKEN_CONTROL || p->type == TOKEN_UNKNOWN || used)) arrput(c->specials, id);
     }
 }
 
-// Length in bytes of the longest special token at the start of text[n]; 0: none.
-static size_t special_at(const Chat *c, const char *text, size_t n) {
-    size_t longest = 0;
-    for (ptrdiff_t i = 0; i < arrlen(c->specials); i++) {
-        const Piece *p = tokenizer_piece(c->tokenizer, c->specials[i]);
-        size_t len = (size_t)p->len;
-        if (p->text[0] == text[0] && len > longest && len <= n && !memcmp(p->text, text, len)) longest = len;
-    }
-    return longest;
+// ---- a Chat
+
+static bool is_space(char c) {
+    return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
-// ---- a Chat
+static ChatMessage example_message(ChatRole role, const char *text) {
+    return (ChatMessage){.role = role, .text = text, .n = strlen(text)};
+}
+
+// A mark between the answer and the next question of the example, or all that stands there.
+static char *find_stop(const JinjaOutput *example, const char *answer, const char *question) {
+    const char *begin = example->n ? strstr(example->text, answer) : NULL,
+               *end = begin ? strstr(begin, question) : NULL;
+    if (!end) return NULL;
+    begin += strlen(answer);
+    const char *mark = begin;
+    while (mark < end && is_space(*mark)) mark++;
+    const char *close = *mark == '<'   ? memchr(mark, '>', (size_t)(end - mark))
+                        : *mark == '[' ? memchr(mark, ']', (size_t)(end - mark))
+                                       : NULL;
+    if (close) return strndup(mark, (size_t)(close - mark) + 1);
+    while (end > begin && is_space(end[-1])) end--;
+    return end > mark ? strndup(begin, (size_t)(end - begin)) : NULL;
+}
+
+static void find_thinking(Chat *c) {
+    JinjaOutput out;
+    ChatMessage m = example_message(CHAT_USER, "?");
+    c->starts_thinking = false;
+    if (render(c, &m, 1, true, &out, NULL, 0)) return;
+    while (out.n && is_space(out.text[out.n - 1])) out.n--;
+    c->starts_thinking = out.n >= 7 && !memcmp(out.text + out.n - 7, "<think>", 7);
+    free(out.text);
+}
+
+// What an example of a conversation shows of the template.
+static void learn(Chat *c, const char *template) {
+    static const char answer[] = "an\u1E9Eswer", question[] = "ques\u1E9Etion";
+    const ChatMessage m[] = {example_message(CHAT_SYSTEM, "sys\u1E9Etem"), example_message(CHAT_USER, "fi\u1E9Erst"),
+                             example_message(CHAT_ASSISTANT, answer), example_message(CHAT_USER, question)};
+    JinjaOutput example = {0};
+    if (render(c, m, 4, true, &example, NULL, 0)) render(c, m + 1, 3, true, &example, NULL, 0);
+    c->stop = c->format->stop ? strdup(c->format->stop) : NULL;
+    if (c->format == &own_format) c->stop = find_stop(&example, answer, question);
+    find_thinking(c);
+    find_specials(c, template, &example);
+    free(example.text);
+}
 
 Chat *chat_open(const Tokenizer *t, const char *chat_template, time_t now, char *err, size_t errlen) {
     Chat *c = calloc(1, sizeof *c);
-    char *template = template_normalize(chat_template ? chat_template : "");
-    if (c && template) {
-        c->tokenizer = t;
-        c->format = format_find(template);
-        c->has_template = chat_template;
-        const Piece *bos = tokenizer_piece(t, tokenizer_bos(t));
-        c->begins_with_bos = strstr(template, "bos_token") || (bos && bos->len > 0 && is_in(bos, template));
-        if (!strstr(template, "strftime_now")) now = 1721952000; // 26 Jul 2024, as in Llama 3.1's template
-        gmtime_r(&now, &c->now);
-        find_specials(c);
-    }
-    if (!c || !template || find_system(c, template)) {
-        chat_close(c);
-        c = NULL;
+    bool has_template = chat_template && *chat_template;
+    const char *template = has_template ? chat_template : PLAIN;
+    char *normal = template_normalize(template);
+    if (!c || !normal) {
+        free(c);
+        free(normal);
         fail(err, errlen, "chat: out of memory");
+        return NULL;
     }
-    free(template);
-    return c;
+    c->tokenizer = t;
+    c->format = has_template ? format_find(normal) : &plain_format;
+    c->has_template = chat_template;
+    free(normal);
+    gmtime_r(&now, &c->now);
+    c->program = jinja_open(template, strlen(template), err, errlen);
+    if (c->program) {
+        learn(c, template);
+        return c;
+    }
+    chat_close(c);
+    return NULL;
 }
 
 void chat_close(Chat *c) {
     if (!c) return;
-    free(c->system);
+    for (ptrdiff_t i = 0; i < arrlen(c->variables); i++) {
+        free(c->variables[i].name);
+        free(c->variables[i].json);
+    }
+    jinja_close(c->program);
+    free(c->stop);
+    arrfree(c->variables);
     arrfree(c->specials);
     free(c);
 }
 
+int chat_set(Chat *c, const char *name, const char *json, char *err, size_t errlen) {
+    ChatVariable v = {strdup(name), strdup(json)};
+    ChatMessage m = example_message(CHAT_USER, "?");
+    if (!v.name || !v.json) {
+        free(v.name);
+        free(v.json);
+        return fail(err, errlen, "chat: out of memory");
+    }
+    arrput(c->variables, v);
+    JinjaOutput out;
+    if (render(c, &m, 1, true, &out, err, errlen)) {
+        v = arrpop(c->variables);
+        free(v.name);
+        free(v.json);
+        return -1;
+    }
+    free(out.text);
+    find_thinking(c);
+    return 0;
+}
+
 ChatInfo chat_info(const Chat *c) {
-    bool known = c->format != &formats[N_FORMATS - 1];
-    return (ChatInfo){.family = c->format->name, .has_template = c->has_template, .known = known};
+    return (ChatInfo){.family = c->format->name, .has_template = c->has_template, .known = c->format != &plain_format};
 }
 
 const Tokenizer *chat_tokenizer(const Chat *c) {
@@ -245,139 +315,22 @@ const Tokenizer *chat_tokenizer(const Chat *c) {
 }
 
 const char *chat_stop(const Chat *c) {
-    return c->format->stop;
+    return c->stop;
 }
 
 bool chat_has_channels(const Chat *c) {
-    return c->format->rules & CHANNELS;
+    return c->format->channels;
 }
 
 bool chat_starts_thinking(const Chat *c) {
-    return c->format->prompt && strstr(c->format->prompt, "<think>");
-}
-
-// ---- messages to text
-
-typedef struct {
-    size_t begin, end;          // in the text
-    const ChatMessage *message; // its ids go here, begin == end; NULL: this is the text of a message
-} MessageSpan;
-
-typedef struct {
-    const Chat *chat;
-    char *text;         // stb_ds arrays
-    MessageSpan *spans; // of the messages, in order; the text between them is the format's
-} Draft;
-
-static void put_bytes(Draft *d, const char *text, size_t n) {
-    if (n) memcpy(arraddnptr(d->text, n), text, n);
-}
-
-static void put_piece(Draft *d, int id) {
-    const Piece *p = tokenizer_piece(d->chat->tokenizer, id);
-    if (p && p->len > 0) put_bytes(d, p->text, (size_t)p->len);
-}
-
-static void put_format(Draft *d, const char *format) {
-    char dated[512];
-    if (d->chat->format->rules & DATED && strchr(format, '%')) {
-        strftime(dated, sizeof dated, format, &d->chat->now);
-        format = dated;
-    }
-    const Tokenizer *t = d->chat->tokenizer;
-    for (; *format; format++) {
-        if (*format == *BOS) put_piece(d, tokenizer_bos(t));
-        else if (*format == *EOS) put_piece(d, tokenizer_eos(t));
-        else arrput(d->text, *format);
-    }
-}
-
-static bool is_space(char c) {
-    return c == ' ' || (c >= '\t' && c <= '\r');
-}
-
-static void put_message(Draft *d, const ChatMessage *m) {
-    const char *text = m->text;
-    size_t n = m->n;
-    if (d->chat->format->rules & TRIM) {
-        for (; n && is_space(text[0]); n--) text++;
-        while (n && is_space(text[n - 1])) n--;
-    }
-    MessageSpan s = {.begin = arrlenu(d->text)};
-    put_bytes(d, text, n);
-    s.end = arrlenu(d->text);
-    arrput(d->spans, s);
-}
-
-static void put_turn(Draft *d, const char *const around[2], const ChatMessage *m) {
-    put_format(d, around[0]);
-    put_message(d, m);
-    put_format(d, around[1]);
-}
-
-static const char *answer_prompt(const ChatFormat *f) {
-    return f->prompt ? f->prompt : f->assistant[0];
-}
-
-static void put_ids(Draft *d, const ChatMessage *m) {
-    const ChatFormat *f = d->chat->format;
-    put_format(d, answer_prompt(f));
-    MessageSpan s = {arrlenu(d->text), arrlenu(d->text), m};
-    arrput(d->spans, s);
-    put_format(d, f->assistant[1]);
-}
-
-// Writes everything before the first user turn. Returns the system message if it belongs inside that turn, or NULL.
-static const ChatMessage *put_start(Draft *d, const ChatMessage *system) {
-    const Chat *c = d->chat;
-    const ChatFormat *f = c->format;
-    if (c->begins_with_bos && f->user[0][0] != *BOS) put_format(d, BOS);
-    if (f->preamble) put_format(d, f->preamble);
-    if (f->rules & SYSTEM_IN_USER) return system;
-    if (system) put_turn(d, f->system, system);
-    return NULL;
-}
-
-static Draft draft_make(const Chat *c, const ChatMessage *messages, int n, bool answer) {
-    Draft d = {.chat = c};
-    const ChatFormat *f = c->format;
-    ChatMessage own = {CHAT_SYSTEM, c->system ? c->system : "", c->system ? strlen(c->system) : 0, NULL, 0};
-    const ChatMessage *system = c->system || f->rules & SYSTEM_ALWAYS ? &own : NULL;
-    int first = n && messages[0].role == CHAT_SYSTEM;
-    system = put_start(&d, first ? &messages[0] : system);
-    for (int i = first; i < n; i++) {
-        const ChatMessage *m = &messages[i];
-        if (m->role == CHAT_SYSTEM) put_turn(&d, f->system, m);
-        else if (m->role == CHAT_ASSISTANT && m->ids) put_ids(&d, m);
-        else if (m->role == CHAT_ASSISTANT) put_turn(&d, f->assistant, m);
-        else {
-            put_format(&d, f->user[0]);
-            if (system) put_turn(&d, f->system, system);
-            system = NULL;
-            put_message(&d, m);
-            put_format(&d, f->user[1]);
-        }
-    }
-    if (answer) put_format(&d, answer_prompt(f));
-    return d;
-}
-
-static void draft_free(Draft *d) {
-    arrfree(d->text);
-    arrfree(d->spans);
-}
-
-char *chat_text(const Chat *c, const ChatMessage *messages, int n, bool answer) {
-    Draft d = draft_make(c, messages, n, answer);
-    char *text = strndup(d.text ? d.text : "", arrlenu(d.text));
-    draft_free(&d);
-    return text;
+    return c->starts_thinking;
 }
 
 // ---- text to ids
 
 typedef struct {
-    const Draft *draft;
+    const Chat *chat;
+    JinjaOutput text;
     int32_t *ids;   // stb_ds array
     size_t encoded; // bytes of the text that are already encoded
     char *err;
@@ -385,15 +338,15 @@ typedef struct {
 } ChatEncoder;
 
 static int encode_until(ChatEncoder *x, size_t end, unsigned flags) {
-    const Draft *d = x->draft;
-    const Tokenizer *t = d->chat->tokenizer;
+    const Tokenizer *t = x->chat->tokenizer;
     const Piece *bos = tokenizer_piece(t, tokenizer_bos(t));
-    bool has_bos = bos && bos->len > 0 && (size_t)bos->len <= end && !memcmp(d->text, bos->text, (size_t)bos->len);
+    const char *text = x->text.text;
+    bool has_bos = bos && bos->len > 0 && (size_t)bos->len <= end && !memcmp(text, bos->text, (size_t)bos->len);
     if (end == x->encoded) return 0;
     if (x->encoded) flags |= TOKENIZE_INSIDE;
-    else if (!has_bos) flags |= TOKENIZE_BOS;
+    else if (!has_bos || flags & TOKENIZE_PLAIN) flags |= TOKENIZE_BOS;
     int32_t *ids;
-    int n = tokenizer_encode(t, d->text + x->encoded, end - x->encoded, flags, &ids, x->err, x->errlen);
+    int n = tokenizer_encode(t, text + x->encoded, end - x->encoded, flags, &ids, x->err, x->errlen);
     if (n < 0) return -1;
     if (n) memcpy(arraddnptr(x->ids, n), ids, (size_t)n * sizeof *ids);
     free(ids);
@@ -401,34 +354,82 @@ static int encode_until(ChatEncoder *x, size_t end, unsigned flags) {
     return 0;
 }
 
-// A message is encoded together with the format around it, so that merges across its borders are those of the whole
-// text. Only the texts of special tokens within it are encoded separately, as ordinary text.
-static int encode_span(ChatEncoder *x, const MessageSpan *s) {
-    const Draft *d = x->draft;
-    if (s->message) {
-        if (encode_until(x, s->begin, TOKENIZE_SPECIAL)) return -1;
-        memcpy(arraddnptr(x->ids, s->message->n_ids), s->message->ids, sizeof *x->ids * (size_t)s->message->n_ids);
-        return 0;
+// Length in bytes of the longest special token at byte `at`, of those that the template wrote whole, or of all; 0:
+// none.
+static size_t special_at(const ChatEncoder *x, size_t at, size_t end, bool all) {
+    const Chat *c = x->chat;
+    size_t longest = 0;
+    for (ptrdiff_t i = 0; i < arrlen(c->specials); i++) {
+        const Piece *p = tokenizer_piece(c->tokenizer, c->specials[i]);
+        size_t len = (size_t)p->len;
+        if (p->text[0] != x->text.text[at] || len <= longest || len > end - at) continue;
+        if (memcmp(p->text, x->text.text + at, len)) continue;
+        if (all || !memchr(x->text.from + at, 1, len)) longest = len;
     }
-    for (size_t i = s->begin, len; i < s->end; i += len ? len : 1) {
-        len = special_at(d->chat, d->text + i, s->end - i);
+    return longest;
+}
+
+// Messages are encoded together with the template's text around them, so that merges across the borders are those of
+// the whole text. Only the texts of special tokens that the template did not write are encoded separately, as
+// ordinary text.
+static int encode_text(ChatEncoder *x, size_t end) {
+    for (size_t i = x->encoded, len; i < end; i += len ? len : 1) {
+        len = special_at(x, i, end, false);
+        if (len) continue;
+        len = special_at(x, i, end, true);
         if (len && (encode_until(x, i, TOKENIZE_SPECIAL) || encode_until(x, i + len, TOKENIZE_PLAIN))) return -1;
     }
+    return encode_until(x, end, TOKENIZE_SPECIAL);
+}
+
+// Where the text of an answer that begins at `at` ends, white space around it aside; 0: another text stands there.
+static size_t match_answer(const JinjaOutput *text, size_t at, const char *answer, size_t n) {
+    while (n && is_space(*answer)) {
+        answer++;
+        n--;
+    }
+    while (at < text->n && is_space(text->text[at])) at++;
+    size_t body = n;
+    while (body && is_space(answer[body - 1])) body--;
+    if (!body || body > text->n - at || memcmp(text->text + at, answer, body)) return 0;
+    for (at += body; body < n && at < text->n && text->text[at] == answer[body]; body++) at++;
+    return at;
+}
+
+// The ids of an answer stand as they were generated, if the text up to them is that of their prompt.
+static int encode_answer(ChatEncoder *x, const ChatMessage *messages, int i) {
+    const ChatMessage *m = &messages[i];
+    JinjaOutput prompt;
+    if (render(x->chat, messages, i, true, &prompt, NULL, 0)) return 0;
+    bool same = prompt.n >= x->encoded && prompt.n <= x->text.n && !memcmp(prompt.text, x->text.text, prompt.n);
+    size_t at = prompt.n;
+    free(prompt.text);
+    char *answer = text_of_ids(x->chat->tokenizer, m->ids, m->n_ids);
+    size_t end = same ? match_answer(&x->text, at, answer, arrlenu(answer)) : 0;
+    arrfree(answer);
+    if (!end) return 0;
+    if (encode_text(x, at)) return -1;
+    memcpy(arraddnptr(x->ids, m->n_ids), m->ids, sizeof *x->ids * (size_t)m->n_ids);
+    x->encoded = end;
     return 0;
 }
 
 int chat_encode(const Chat *c, const ChatMessage *messages, int n, bool answer, int32_t **ids, char *err,
                 size_t errlen) {
-    Draft d = draft_make(c, messages, n, answer);
-    ChatEncoder x = {.draft = &d, .err = err, .errlen = errlen};
+    ChatEncoder x = {.chat = c, .err = err, .errlen = errlen};
+    *ids = NULL;
+    if (render(c, messages, n, answer, &x.text, err, errlen)) return -1;
     int rc = 0;
-    for (ptrdiff_t i = 0; !rc && i < arrlen(d.spans); i++) rc = encode_span(&x, &d.spans[i]);
-    if (!rc) rc = encode_until(&x, arrlenu(d.text), TOKENIZE_SPECIAL);
+    for (int i = 0; !rc && i < n; i++) {
+        if (messages[i].role == CHAT_ASSISTANT && messages[i].ids && messages[i].n_ids)
+            rc = encode_answer(&x, messages, i);
+    }
+    if (!rc) rc = encode_text(&x, x.text.n);
     int n_ids = (int)arrlen(x.ids);
-    *ids = rc ? NULL : malloc(((size_t)n_ids + 1) * sizeof **ids);
+    if (!rc) *ids = malloc(((size_t)n_ids + 1) * sizeof **ids);
     if (*ids) memcpy(*ids, x.ids, (size_t)n_ids * sizeof **ids);
     else if (!rc) rc = fail(err, errlen, "chat: out of memory for %d tokens", n_ids);
     arrfree(x.ids);
-    draft_free(&d);
+    free(x.text.text);
     return rc ? -1 : n_ids;
 }

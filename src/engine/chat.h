@@ -1,7 +1,7 @@
 // chat: how a model formats conversations, for callers that have a tokenizer but no Engine. tessera.h documents a Chat.
 //
-// Owns what is known of a model's format: its family, default system message, BOS and special tokens. Refuses nothing
-// but a lack of memory. Called by engine.c and answer.c.
+// Owns what is known of a model's format: its template, family, BOS and special tokens. Refuses a template with an
+// error (jinja.h), and what the template refuses. Called by engine.c and answer.c.
 #pragma once
 #include "tessera.h"
 #include "textstream.h"

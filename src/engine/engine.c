@@ -106,6 +106,10 @@ bool engine_is_end(const Engine *e, int32_t id) {
     return tokenizer_is_end(e->tokenizer, id) || id == e->info.bos_id;
 }
 
+Chat *engine_chat_with(const Engine *e, const char *chat_template, char *err, size_t errlen) {
+    return chat_open(e->tokenizer, chat_template, time(NULL), err, errlen);
+}
+
 Chat *engine_chat(const Engine *e, char *err, size_t errlen) {
     return chat_open(e->tokenizer, tokenizer_chat_template(e->tokenizer), time(NULL), err, errlen);
 }

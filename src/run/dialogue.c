@@ -431,12 +431,26 @@ static void print_template(const Dialogue *d) {
     } else if (!d->options->quiet) fprintf(stderr, "[%s; /help lists the commands]\n", info.family);
 }
 
+static Chat *open_chat(const Engine *e, const char *path) {
+    char err[512], *text = NULL;
+    Chat *chat;
+    if (path) {
+        size_t n;
+        text = read_text(path, &n);
+        if (memchr(text, 0, n)) die(1, "%s: expected text, found a zero byte", path);
+        chat = engine_chat_with(e, text, err, sizeof err);
+    } else chat = engine_chat(e, err, sizeof err);
+    if (!chat && path) die(1, "%s: %s", path, err);
+    if (!chat) die(1, "%s; --chat-template FILE gives another", err);
+    free(text);
+    return chat;
+}
+
 int dialogue_run(const Engine *e, Session *s, Sampler *sampler, const DialogueOptions *o,
                  volatile sig_atomic_t *interrupted) {
-    char err[512];
     Message m = {0};
     Dialogue d = {.engine = e, .session = s, .sampler = sampler, .options = o, .interrupted = interrupted};
-    if (!(d.chat = engine_chat(e, err, sizeof err))) die(1, "%s", err);
+    d.chat = open_chat(e, o->chat_template);
     if (!(d.lines = lines_open(interrupted))) die(1, "out of memory");
     if (o->system) d.system = copy_text(o->system);
     reset(&d);

@@ -118,6 +118,7 @@ static int parse_flags(Raw *raw, int argc, char **argv) {
          SETS(&o->chat)},
         {"--system -sys | --system-prompt", "TEXT", "system message of the chat (default: the template's own, if any)",
          TAKES_STRING(&o->system)},
+        {"--chat-template", "FILE", "a Jinja template instead of the model's own", TAKES_STRING(&o->chat_template)},
         {.help = "sampling, in this order", .kind = FLAG_HEADING},
         {"--logit-bias", "ID+BIAS", "add BIAS to the logit of a token, such as 15043+1 or 2-inf; may be repeated",
          TAKES_CALL(o, take_bias)},
@@ -202,6 +203,7 @@ static void check(const Raw *raw) {
     if (raw->text && raw->file) die(2, "-p and -f: expected one prompt, found both");
     cli_check_session(&o->session);
     if (o->system && !o->chat) die(2, "--system: needs --chat");
+    if (o->chat_template && !o->chat) die(2, "--chat-template: needs --chat");
     if (o->chat && raw->file) die(2, "--chat and -f: expected one, found both");
     if (o->chat && o->json) die(2, "-o json: expected without --chat");
     double number;
