@@ -339,7 +339,7 @@ static void check_answer(const Chat *c, const char *const *pieces, const char *s
 static void test_answers(void) {
     Tokenizer *t = make_tokenizer(TOKEN_CONTROL, false);
     Chat *chatml = open_chat(t, CHATML, 0), *plain = open_chat(t, NULL, 0), *harmony = open_chat(t, HARMONY, 0);
-    Chat *thinks = open_chat(t, "'<|im_start|>assistant\n<think>\n'", 0);
+    Chat *thinks = open_chat(t, "{{ '<|im_start|>assistant\n<think>\n' }}", 0);
     ANSWER(chatml, "user", "", 1, true, "user", "<|im_end|>", "in");
     ANSWER(chatml, "inor", "", 2, true, "in", "or", "</s>");
     ANSWER(chatml, "in", "", -1, true, " ", "\n", "in");
@@ -464,8 +464,12 @@ static void test_loop(void) {
 static void test_which_frame(void) {
     tells(0, "", "has no chat template; using plain text", "stdin",
           CALL_IN("a\n", "run", write_model("none.gguf", NULL, "x"), "--chat", "-n", "2", "--temp", "0", "-q"));
-    tells(0, "", "unknown chat template; using plain text", "stdin",
+    tells(0, "", "the model's own template", "stdin",
           CALL_IN("a\n", "run", write_model("other.gguf", "{{ '### ' }}", "x"), "--chat", "-n", "2", "--temp", "0"));
+    tells(1, "", "chat template, line 2: unknown filter 'nothing'", "stdin",
+          CALL_IN("a\n", "run", write_model("bad.gguf", "a\n{{ 'x' | nothing }}", "x"), "--chat", "--temp", "0"));
+    tells(1, "", "chat template, line 1: expected one of elif else endif", "stdin",
+          CALL_IN("a\n", "run", write_model("open.gguf", "{% if x %}", "x"), "--chat", "--temp", "0"));
 }
 
 // The model's end token is one of the frame's, not its EOS: both ways of running end there, and show nothing of it.

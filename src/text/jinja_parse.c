@@ -797,7 +797,7 @@ static JinjaNode *parse_body(Parser *p, const char *ends) {
     }
     if (ends) {
         p->heap->line = line;
-        jinja_fail(p->heap, "expected one of%sfound the end of the template", ends);
+        jinja_fail(p->heap, "expected one of%sand found the end of the template", ends);
     }
     if (p->n > begin) add_part(p, body, NULL, text_node(p, begin, p->n));
     p->depth--;
