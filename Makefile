@@ -70,7 +70,7 @@ RUN_SRC := $(wildcard src/run/*.c)
 # Programs of several files: tools/NAME/NAME.c is the program, its neighbours are parts that the checks use too.
 SUITES := encdec vit
 TOOL_PARTS := growth_plot probe profile_table gguf_writer gguf_types gguf_model gguf_vocab logits_file synth_vocab
-PART_SRC := src/run/cli.c $(TOOL_PARTS:%=tools/%.c) \
+PART_SRC := src/run/cli.c src/run/outfile.c $(TOOL_PARTS:%=tools/%.c) \
   $(filter-out $(foreach s,$(SUITES),tools/$s/$s.c),$(wildcard $(SUITES:%=tools/%/*.c)))
 TOOLS := $(patsubst tools/%.c,$(B)/%,$(filter-out $(PART_SRC),$(wildcard tools/*.c)))
 PROGRAMS := $(TOOLS) $(SUITES:%=$(B)/%)

@@ -40,6 +40,17 @@ UNUSED static void folder_empty(void) {
     memset(folder_paths, 0, sizeof folder_paths);
 }
 
+// How many files there have names that begin so.
+UNUSED static int count_files(const char *beginning) {
+    int n = 0;
+    DIR *d = opendir(folder);
+    for (struct dirent *e = d ? readdir(d) : NULL; e; e = readdir(d)) {
+        n += !strncmp(e->d_name, beginning, strlen(beginning));
+    }
+    if (d) closedir(d);
+    return n;
+}
+
 UNUSED static void folder_remove(void) {
     folder_empty();
     CHECK(!rmdir(folder), "%s: not empty", folder);

@@ -10,6 +10,7 @@
 #include "file.h"
 #include "engine.h"
 #include "growth_plot.h"
+#include "outfile.h"
 #include "probe.h"
 #include "profile_table.h"
 #include "synth_vocab.h"
@@ -118,6 +119,14 @@ static void take_kv(void *to, const char *flag, const char *text) {
     o->kv_given = true;
 }
 
+// The ending is looked at before anything is measured.
+static void check_plot(const char *path) {
+    size_t n = strlen(path);
+    bool named = n > 4 && !strcmp(path + n - 4, ".svg");
+    if (!named && outfile_replaces(path)) die(2, "--plot: expected a file that ends in .svg, found %s", path);
+    if (!strcmp(path, "-")) die(2, "--plot: expected a file, found -; stdout has the table");
+}
+
 static const char *instead_of_rows(const Options *o) {
     return o->attention ? "--attention" : o->sweep ? "--sweep" : NULL;
 }
@@ -134,6 +143,7 @@ static void check(const Options *o) {
     if (o->profile && o->format != OUT_MD && o->format != OUT_JSON)
         die(2, "--profile: expected -o md or json, found %s", o->format == OUT_CSV ? "csv" : "jsonl");
     if (o->plot && !o->sweep) die(2, "--plot: needs --sweep N");
+    if (o->plot) check_plot(o->plot);
     cli_check_session(&o->session);
     for (size_t i = 0; other && i < sizeof rows_only / sizeof *rows_only; i++) {
         if (rows_only[i].given) die(2, "%s: expected without %s", rows_only[i].flag, other);

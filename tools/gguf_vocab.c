@@ -142,7 +142,7 @@ static bool same_ids(const Tokenizer *a, const Tokenizer *b) {
 static bool settings_match(const GgufWriter *w, const Tokenizer *original, bool ignores_merges, int n) {
     char err[512];
     uint8_t *bytes = gguf_settings_bytes(w);
-    File file = {.path = w->partial, .data = bytes, .size = arrlenu(bytes), .borrowed = true};
+    File file = {.path = (char *)(uintptr_t)w->path, .data = bytes, .size = arrlenu(bytes), .borrowed = true};
     Vocab v;
     if (load_gguf_vocab(&v, &file, n, err, sizeof err)) die(1, "%s", err);
     bool same = v.ignore_merges == ignores_merges;

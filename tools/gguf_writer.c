@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <stb/stb_ds.h>
 
@@ -38,10 +37,7 @@ static void put_key(GgufWriter *w, const char *key, GgufType type) {
 }
 
 GgufWriter gguf_writer(const char *path) {
-    GgufWriter w = {.path = path, .partial = malloc(strlen(path) + sizeof ".new")};
-    if (!w.partial) die(1, "%s: out of memory", path);
-    sprintf(w.partial, "%s.new", path);
-    return w;
+    return (GgufWriter){.path = path};
 }
 
 void gguf_u32(GgufWriter *w, const char *key, uint32_t value) {
@@ -108,15 +104,11 @@ void gguf_tensor(GgufWriter *w, const char *name, const Tensor *t) {
 
 _Noreturn static void give_up(GgufWriter *w) {
     int why = errno;
-    char path[4096];
-    snprintf(path, sizeof path, "%s", w->path);
-    uint64_t written = w->written;
-    gguf_abandon(w);
-    die(1, "%s: %s after %.1f MiB; the incomplete file was removed", path, strerror(why), (double)written / 0x1p20);
+    die(1, "%s: %s after %.1f MiB%s", w->path, strerror(why), (double)w->written / 0x1p20, outfile_fate(&w->out));
 }
 
 void gguf_data(GgufWriter *w, const void *data, uint64_t n) {
-    if (fwrite(data, 1, n, w->file) != n) give_up(w);
+    if (fwrite(data, 1, n, w->out.file) != n) give_up(w);
     w->written += n;
 }
 
@@ -141,7 +133,8 @@ uint8_t *gguf_settings_bytes(const GgufWriter *w) {
 }
 
 void gguf_begin(GgufWriter *w) {
-    if (!(w->file = fopen(w->partial, "wb"))) die(1, "%s: %s", w->partial, strerror(errno));
+    char err[512];
+    if (outfile_open(&w->out, w->path, err, sizeof err)) die(1, "%s", err);
     uint8_t *head = head_of(w, w->n_infos);
     gguf_data(w, head, arrlenu(head));
     gguf_data(w, w->pairs, arrlenu(w->pairs));
@@ -154,23 +147,19 @@ void gguf_begin(GgufWriter *w) {
 static void forget(GgufWriter *w) {
     arrfree(w->pairs);
     arrfree(w->infos);
-    free(w->partial);
     memset(w, 0, sizeof *w);
 }
 
 uint64_t gguf_finish(GgufWriter *w) {
     assert(w->written == w->data_bytes);
     uint64_t bytes = w->written;
-    if (fflush(w->file)) give_up(w);
-    FILE *file = w->file;
-    w->file = NULL;
-    if (fclose(file) || rename(w->partial, w->path)) give_up(w);
+    char err[512];
+    if (outfile_finish(&w->out, err, sizeof err)) die(1, "%s", err);
     forget(w);
     return bytes;
 }
 
 void gguf_abandon(GgufWriter *w) {
-    if (w->file) fclose(w->file);
-    unlink(w->partial);
+    outfile_abandon(&w->out);
     forget(w);
 }

@@ -1,18 +1,18 @@
 // gguf_writer: writes a GGUF v3 file sequentially: settings, then the list of tensors, then their data in that order,
 // each aligned to 32 bytes.
 //
-// Owns the container; the settings are gguf_model's and gguf_vocab's. The file is written as OUT.new and renamed when
-// it is complete, so OUT is never incomplete. For programs: an error prints one line and exits with status 1. Source:
+// Owns the container; the settings are gguf_model's and gguf_vocab's. The file is an OutFile: renamed when it is
+// complete. For programs: an error prints one line and exits with status 1. Source:
 // github.com/ggml-org/ggml, docs/gguf.md.
 #pragma once
 #include "gguf.h"
+#include "outfile.h"
 
 #include <stdio.h>
 
 typedef struct {
-    const char *path; // OUT, the caller's
-    char *partial;    // OUT.new
-    FILE *file;
+    const char *path;       // OUT, the caller's
+    OutFile out;            // from gguf_begin on
     uint8_t *pairs, *infos; // stb_ds arrays: the header's parts
     uint64_t n_pairs, n_infos, data_bytes, written;
 } GgufWriter;
@@ -41,4 +41,4 @@ void gguf_align(GgufWriter *w);
 
 // 3. Renames the file. Returns its size.
 uint64_t gguf_finish(GgufWriter *w);
-void gguf_abandon(GgufWriter *w); // instead of finishing: removes OUT.new
+void gguf_abandon(GgufWriter *w); // instead of finishing: leaves nothing

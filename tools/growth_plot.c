@@ -1,9 +1,8 @@
 // growth_plot: see growth_plot.h.
 #include "growth_plot.h"
 
-#include "file.h"
+#include "outfile.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -194,8 +193,9 @@ static void put_panel(FILE *f, const GrowthPlot *plot, double x0, const char *ti
 }
 
 int growth_plot_write(const char *path, const GrowthPlot *p, char *err, size_t errlen) {
-    FILE *f = fopen(path, "w");
-    if (!f) return fail(err, errlen, "%s: %s", path, strerror(errno));
+    OutFile out;
+    if (outfile_open(&out, path, err, errlen)) return -1;
+    FILE *f = out.file;
     fprintf(f,
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\" "
             "font-family=\"system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif\" font-size=\"13\">\n",
@@ -213,7 +213,5 @@ int growth_plot_write(const char *path, const GrowthPlot *p, char *err, size_t e
     put_panel(f, p, LEFT, "Prefill, tokens per second", prefill, 1);
     put_panel(f, p, RIGHT_PANEL, "Decode, tokens per second", decode, p->bound ? 2 : 1);
     fputs("</svg>\n", f);
-    bool bad = ferror(f);
-    if (fclose(f) || bad) return fail(err, errlen, "%s: %s", path, strerror(errno));
-    return 0;
+    return outfile_finish(&out, err, errlen);
 }

@@ -7,7 +7,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static const char magic[] = "tslogits";
 
@@ -118,22 +117,19 @@ int logits_row(const LogitsFile *l, uint64_t row, LogitsRow *out, char *err, siz
 }
 
 _Noreturn static void give_up(LogitsWriter *w) {
-    int why = errno;
-    logits_abandon(w);
-    die(1, "%s: %s; the incomplete file was removed", w->path, strerror(why));
+    die(1, "%s: %s%s", w->out.path, strerror(errno), outfile_fate(&w->out));
 }
 
 static void put(LogitsWriter *w, const void *data, size_t n) {
-    if (fwrite(data, 1, n, w->file) != n) give_up(w);
+    if (fwrite(data, 1, n, w->out.file) != n) give_up(w);
 }
 
 LogitsWriter logits_writer(const char *path, const int32_t *tokens, int n_vocab, int n_ctx, int n_chunks) {
-    LogitsWriter w = {.path = path, .n_vocab = n_vocab};
-    w.partial = malloc(strlen(path) + sizeof ".new");
+    LogitsWriter w = {.n_vocab = n_vocab};
+    char err[512];
     w.below = malloc(sizeof *w.below * (size_t)n_vocab);
-    if (!w.partial || !w.below) die(1, "%s: out of memory", path);
-    sprintf(w.partial, "%s.new", path);
-    if (!(w.file = fopen(w.partial, "wb"))) die(1, "%s: %s", w.partial, strerror(errno));
+    if (!w.below) die(1, "%s: out of memory", path);
+    if (outfile_open(&w.out, path, err, sizeof err)) die(1, "%s", err);
     put(&w, magic, MAGIC_BYTES);
     put(&w, (uint32_t[]){VERSION, (uint32_t)n_vocab, (uint32_t)n_ctx, (uint32_t)n_chunks}, 4 * sizeof(uint32_t));
     put(&w, tokens, sizeof *tokens * (size_t)n_ctx * (size_t)n_chunks);
@@ -159,23 +155,15 @@ void logits_put(LogitsWriter *w, const float *logits, double nll) {
     put(w, w->below, sizeof *w->below * (size_t)w->n_vocab);
 }
 
-static void forget(LogitsWriter *w) {
-    free(w->partial);
+void logits_finish(LogitsWriter *w) {
+    char err[512];
+    if (outfile_finish(&w->out, err, sizeof err)) die(1, "%s", err);
     free(w->below);
-    w->partial = NULL;
     w->below = NULL;
 }
 
-void logits_finish(LogitsWriter *w) {
-    FILE *file = w->file;
-    if (fflush(file)) give_up(w);
-    w->file = NULL;
-    if (fclose(file) || rename(w->partial, w->path)) give_up(w);
-    forget(w);
-}
-
 void logits_abandon(LogitsWriter *w) {
-    if (w->file) fclose(w->file);
-    unlink(w->partial);
-    forget(w);
+    outfile_abandon(&w->out);
+    free(w->below);
+    w->below = NULL;
 }

@@ -11,6 +11,7 @@
 // and rows that are not a distribution.
 #pragma once
 #include "file.h"
+#include "outfile.h"
 
 #include <stdio.h>
 
@@ -48,11 +49,8 @@ int logits_row(const LogitsFile *l, uint64_t row, LogitsRow *out, char *err, siz
 int logits_match(const LogitsFile *l, const int32_t *tokens, int n_vocab, int n_ctx, int n_chunks, char *err,
                  size_t errlen);
 
-// The file is written as OUT.new and renamed when it is complete, so OUT is never incomplete.
 typedef struct {
-    const char *path; // OUT, the caller's
-    char *partial;    // OUT.new
-    FILE *file;
+    OutFile out;
     uint16_t *below; // [n_vocab]
     int n_vocab;
 } LogitsWriter;
@@ -60,4 +58,4 @@ typedef struct {
 LogitsWriter logits_writer(const char *path, const int32_t *tokens, int n_vocab, int n_ctx, int n_chunks);
 void logits_put(LogitsWriter *w, const float *logits, double nll); // the next row
 void logits_finish(LogitsWriter *w);
-void logits_abandon(LogitsWriter *w); // instead of finishing: removes OUT.new
+void logits_abandon(LogitsWriter *w); // instead of finishing: leaves nothing

@@ -313,6 +313,7 @@ static void print_result(const Options *o, const Score *score, int count, int n_
 // Refuses to overwrite a file that this run reads.
 static void check_save(const Options *o) {
     const char *in[] = {o->model, o->tokenizer, o->file, o->kl};
+    if (o->save && !strcmp(o->save, "-")) die(2, "--save-logits: expected a file, found -; stdout has the results");
     for (size_t i = 0; i < sizeof in / sizeof *in; i++) {
         if (o->save && in[i] && file_same(in[i], o->save))
             die(2, "--save-logits: expected another file, found %s, which this run reads", in[i]);

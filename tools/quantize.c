@@ -72,16 +72,15 @@ static Options parse(int argc, char **argv) {
     return o;
 }
 
-static void check_out(const Options *o, const GgufWriter *w, const Model *m, const File *tokenizer) {
+static void check_out(const Options *o, const Model *m, const File *tokenizer) {
     struct stat st;
     if (!stat(o->out, &st) && S_ISDIR(st.st_mode)) die(1, "%s: is a directory", o->out);
+    if (!strcmp(o->out, "-") && isatty(STDOUT_FILENO)) die(2, "-: expected stdout to be a file or a pipe");
     ptrdiff_t n = arrlen(m->weights.files);
     for (ptrdiff_t i = 0; i < n + 2; i++) {
         const char *in = i == n ? tokenizer->path : o->tokenizer;
         if (i < n) in = m->weights.files[i].path;
-        if (in && (file_same(in, o->out) || file_same(in, w->partial))) {
-            die(2, "%s: the output would overwrite the input %s", o->out, in);
-        }
+        if (in && file_same(in, o->out)) die(2, "%s: the output would overwrite the input %s", o->out, in);
     }
 }
 
@@ -274,7 +273,7 @@ int main(int argc, char **argv) {
     tell_notes(m.notes.text);
     GgufWriter w = gguf_writer(o.out);
     put_settings(&w, &o, &m, &d, &tokenizer);
-    check_out(&o, &w, &m, &tokenizer);
+    check_out(&o, &m, &tokenizer);
     ThreadPool *pool = threads_start(o.n_threads ? o.n_threads : cpu_count(), err, sizeof err);
     if (!pool) die(1, "%s", err);
     Part *parts = gguf_model_parts(&w, gguf_model_family(&m), &d, o.mix, &count);

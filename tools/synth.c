@@ -70,8 +70,7 @@ enum { GROUP = 64, MAGIC = 0x616b3432, HEADER_BYTES = 256 };
 enum { MIN_VOCAB = 512, MAX_SYNTH_VOCAB = 1 << 20 }; // the minimum: control and byte tokens, ASCII, some words
 
 typedef struct {
-    FILE *file;
-    const char *path;
+    OutFile file;
     uint64_t rng, n_params, n_bytes;
     uint64_t buffer[1 << 16];
 } Writer;
@@ -79,17 +78,20 @@ typedef struct {
 static Writer out; // half a megabyte: too large for the stack
 
 static void put(const void *data, size_t n) {
-    if (fwrite(data, 1, n, out.file) != n) die(1, "%s: %s", out.path, strerror(errno));
+    if (fwrite(data, 1, n, out.file.file) != n) {
+        die(1, "%s: %s%s", out.file.path, strerror(errno), outfile_fate(&out.file));
+    }
     out.n_bytes += n;
 }
 
 static void open_file(const char *path) {
-    out.path = path;
-    if (!(out.file = fopen(path, "wb"))) die(1, "%s: %s", path, strerror(errno));
+    char err[512];
+    if (outfile_open(&out.file, path, err, sizeof err)) die(1, "%s", err);
 }
 
 static void close_file(void) {
-    if (fclose(out.file)) die(1, "%s: %s", out.path, strerror(errno));
+    char err[512];
+    if (outfile_finish(&out.file, err, sizeof err)) die(1, "%s", err);
 }
 
 static uint64_t next_random(void) { // xorshift64 (Marsaglia, 2003)
@@ -205,6 +207,7 @@ static void write_tokenizer(const Shape *s) {
 }
 
 static void write_bin(const Shape *s, bool int8, const char *path) {
+    if (!outfile_replaces(path)) die(2, "%s: expected a file, with OUT.tokenizer.bin beside it", path);
     open_file(path);
     (int8 ? write_int8 : write_f32)(s);
     uint64_t model_bytes = out.n_bytes;

@@ -2,6 +2,7 @@
 #include "transcript.h"
 
 #include "file.h"
+#include "outfile.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -42,12 +43,10 @@ static void put_message(FILE *f, const ChatMessage *m) {
 }
 
 int transcript_save(const char *path, const ChatMessage *messages, int n, char *err, size_t errlen) {
-    FILE *f = fopen(path, "w");
-    if (!f) return fail(err, errlen, "%s: %s", path, strerror(errno));
-    for (int i = 0; i < n; i++) put_message(f, &messages[i]);
-    bool written = !ferror(f);
-    if (!fclose(f) && written) return 0;
-    return fail(err, errlen, "%s: %s", path, strerror(errno));
+    OutFile out;
+    if (outfile_open(&out, path, err, errlen)) return -1;
+    for (int i = 0; i < n; i++) put_message(out.file, &messages[i]);
+    return outfile_finish(&out, err, errlen);
 }
 
 void transcript_free(ChatMessage *messages) {

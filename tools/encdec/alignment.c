@@ -5,10 +5,10 @@
 #include "alignment.h"
 
 #include "file.h"
+#include "outfile.h"
 #include "picture.h"
 #include "utf8.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -299,8 +299,9 @@ static int write_png(const char *path, const Alignment *a, char *err, size_t err
 }
 
 static int write_svg(const char *path, const Alignment *a, char *err, size_t errlen) {
-    Surface s = {.svg = fopen(path, "w")};
-    if (!s.svg) return fail(err, errlen, "%s: %s", path, strerror(errno));
+    OutFile out;
+    if (outfile_open(&out, path, err, errlen)) return -1;
+    Surface s = {.svg = out.file};
     Layout l = layout_of(&s, a);
     fprintf(s.svg,
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\" "
@@ -309,9 +310,7 @@ static int write_svg(const char *path, const Alignment *a, char *err, size_t err
             l.width, l.height, l.width, l.height);
     draw(&s, a, &l);
     fputs("</svg>\n", s.svg);
-    bool bad = ferror(s.svg);
-    if (fclose(s.svg) || bad) return fail(err, errlen, "%s: %s", path, strerror(errno));
-    return 0;
+    return outfile_finish(&out, err, errlen);
 }
 
 static int check(const char *path, const Alignment *a, char *err, size_t errlen) {

@@ -5,6 +5,7 @@
 // header's size can need. Must be built with -fwrapv: the sums of a damaged JPEG overflow.
 #include "picture.h"
 
+#include "outfile.h"
 #include "settings.h"
 
 #include <errno.h>
@@ -384,13 +385,15 @@ static void writer_write(void *user, void *data, int n) {
 }
 
 int picture_write_png(const Picture *p, const char *path, char *err, size_t errlen) {
-    Writer w = {.f = fopen(path, "wb")};
-    if (!w.f) return fail(err, errlen, "%s: %s", path, strerror(errno));
+    OutFile out;
+    if (outfile_open(&out, path, err, errlen)) return -1;
+    Writer w = {.f = out.file};
     errno = 0;
     bool ok = stbi_write_png_to_func(writer_write, &w, p->width, p->height, p->channels, p->pixels, 0) && !w.failed;
-    if (!ok) fail(err, errlen, "%s: cannot write a PNG: %s", path, errno ? strerror(errno) : "out of memory");
-    if (fclose(w.f) && ok) return fail(err, errlen, "%s: %s", path, strerror(errno));
-    return ok ? 0 : -1;
+    if (ok) return outfile_finish(&out, err, errlen);
+    fail(err, errlen, "%s: cannot write a PNG: %s", path, errno ? strerror(errno) : "out of memory");
+    outfile_abandon(&out);
+    return -1;
 }
 
 void picture_fill(Picture *p, int x, int y, int width, int height, const uint8_t *colour) {
