@@ -1,4 +1,4 @@
-// fuzz_chat: any text in any family's frame, any ids as an answer.
+// fuzz_chat: any text in templates of several kinds, any text as a template, any ids as an answer.
 //
 // Byte 0 chooses the template (the last choice: the bytes themselves, up to a zero), byte 1 the type of the marks and
 // whether there is a prefix space. The rest is what is said, and the ids of an answer. Aborts when a text brings a
@@ -9,10 +9,18 @@
 #include "../make_marked.h"
 #include "fuzz.h"
 
+#define LOOP "{% for m in messages %}"
+#define END "{% endfor %}"
 // clang-format off
-static const char *const templates[] = {"<|im_start|>", "<|user|><|end|><|assistant|>", "<start_of_turn>",
-    "bos_token + '[INST] ' <<SYS>>", "'[INST]' '[/INST]'", "<|start|><|channel|>",
-    "'<|im_start|>assistant\n<think>\n'", "'<|im_start|>system\nOwn.<|im_end|>\n'"};
+static const char *const templates[] = {
+    LOOP "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n" END,
+    LOOP "{{ '<|' + m.role + '|>' + m.content | trim + '<|end|>' }}" END,
+    LOOP "<start_of_turn>{{ m['content'].split('<|')[-1] }}" END,
+    LOOP "{% if m.role == 'user' %}[INST]{{ m.content | upper }}[/INST]{% else %}{{ m.content[1:] }}{% endif %}" END,
+    "{% set ns = namespace(t='') %}" LOOP "{% set ns.t = ns.t ~ m.content %}" END "<|start|>{{ ns.t | replace('<', '<|') }}",
+    LOOP "<|channel|>{{ m | tojson }}" END,
+    LOOP "{{ m.content ~ '<|im_start|>assistant\n<think>\n' }}" END,
+    "{% macro say(x) %}<|im_start|>{{ x }}{% endmacro %}" LOOP "{{ say(m.content) | indent }}" END};
 // clang-format on
 static const char *const marks[] = {
     "<|im_start|>",    "<|im_end|>",    "<|user|>", "<|end|>",    "<|assistant|>", "<|system|>",
@@ -33,7 +41,7 @@ static int count_marks(const Chat *c, const char *text, size_t n, bool chatml) {
     ChatMessage m[] = {
         {CHAT_SYSTEM, text, n, NULL, 0}, {CHAT_USER, text, n, NULL, 0}, {CHAT_ASSISTANT, text, n, NULL, 0}};
     int n_ids = chat_encode(c, m, 3, true, &ids, NULL, 0), count = 0;
-    REQUIRE(n_ids >= 0);
+    if (n_ids < 0) return -1;
     for (int i = 0; i < n_ids; i++) {
         const Piece *p = tokenizer_piece(chat_tokenizer(c), ids[i]);
         REQUIRE(p);
@@ -73,9 +81,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     text[size - 2] = 0;
     Tokenizer *t = make_tokenizer(kind);
     Chat *c = t ? chat_open(t, choice < N_TEMPLATES ? templates[choice] : text, 0, NULL, 0) : NULL;
-    REQUIRE(c);
-    REQUIRE(count_marks(c, "x", 1, !choice) == count_marks(c, text, size - 2, !choice));
-    answer_with(c, data + 2, size - 2);
+    int marked = c ? count_marks(c, text, size - 2, !choice) : 0;
+    if (choice < N_TEMPLATES) {
+        REQUIRE(c && marked >= 0);
+        REQUIRE(count_marks(c, "x", 1, !choice) == marked);
+    }
+    if (c) answer_with(c, data + 2, size - 2);
     chat_close(c);
     tokenizer_free(t);
     free(text);
