@@ -427,8 +427,8 @@ int chat_encode(const Chat *c, const ChatMessage *messages, int n, bool answer, 
     if (!rc) rc = encode_text(&x, x.text.n);
     int n_ids = (int)arrlen(x.ids);
     if (!rc) *ids = malloc(((size_t)n_ids + 1) * sizeof **ids);
-    if (*ids) memcpy(*ids, x.ids, (size_t)n_ids * sizeof **ids);
-    else if (!rc) rc = fail(err, errlen, "chat: out of memory for %d tokens", n_ids);
+    if (*ids && n_ids) memcpy(*ids, x.ids, (size_t)n_ids * sizeof **ids);
+    if (!rc && !*ids) rc = fail(err, errlen, "chat: out of memory for %d tokens", n_ids);
     arrfree(x.ids);
     free(x.text.text);
     return rc ? -1 : n_ids;

@@ -692,7 +692,8 @@ static JinjaValue filter_map(JinjaRun *r, JinjaValue v, Args *args) {
 static JinjaValue choose(JinjaRun *r, JinjaValue v, Args *args, bool by_attribute, bool keep) {
     JinjaValue l = jinja_list(r->heap), path = jinja_argument(args, 0, NULL);
     JinjaValue test = jinja_argument(args, by_attribute, NULL);
-    const JinjaList *from = jinja_items(r, v);
+    // Python's are generators, which fail only where they are read: templates choose among tools that are none.
+    const JinjaList *from = v.kind == JINJA_NONE ? l.list : jinja_items(r, v);
     JinjaArguments rest = rest_of(args, 1 + (size_t)by_attribute);
     const char *name = test.kind == JINJA_UNDEFINED ? NULL : word_of(r, test, "select");
     for (size_t i = 0; i < from->n; i++) {
