@@ -40,9 +40,10 @@ void profile_region(void *profile, RegionMoment moment) {
 
 const char *profile_name(int op, char *buffer, size_t size) {
     static const char *const names[PROFILE_MATVEC] = {
-        [PROFILE_OTHER] = "other",         [PROFILE_EMBED] = "embedding",     [PROFILE_NORM] = "norms",
-        [PROFILE_ROPE] = "rope, KV store", [PROFILE_ATTENTION] = "attention", [PROFILE_GATE] = "activation, gate",
-        [PROFILE_ADD] = "residual",        [PROFILE_ROUTE] = "routing",       [PROFILE_LOGITS] = "logits"};
+        [PROFILE_OTHER] = "other",           [PROFILE_EMBED] = "embedding",     [PROFILE_NORM] = "norms",
+        [PROFILE_ROPE] = "rope, KV store",   [PROFILE_ATTENTION] = "attention", [PROFILE_RECURRENCE] = "recurrence",
+        [PROFILE_GATE] = "activation, gate", [PROFILE_ADD] = "residual",        [PROFILE_ROUTE] = "routing",
+        [PROFILE_LOGITS] = "logits"};
     if (op < PROFILE_MATVEC) return names[op];
     int type = op - (op < PROFILE_GEMM ? PROFILE_MATVEC : PROFILE_GEMM);
     const char *of = type < N_DTYPES ? dtype_name((DType)type) : "mixed";

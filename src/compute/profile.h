@@ -17,6 +17,7 @@ enum {
     PROFILE_NORM,
     PROFILE_ROPE, // rotating queries and keys, storing keys and values
     PROFILE_ATTENTION,
+    PROFILE_RECURRENCE, // recurrent states and their convolutions
     PROFILE_GATE,
     PROFILE_ADD,
     PROFILE_ROUTE,  // which experts, gathering their tokens, adding up their results

@@ -1,0 +1,64 @@
+// convolution: see convolution.h.
+#include "convolution.h"
+
+#include <string.h>
+
+// The input of a position; one before the pass lies in the state.
+static const float *input_at(const Convolution *v, int pos) {
+    const StateShape *shape = state_shape(v->state);
+    int length = state_length(v->state), first = state_border(v->state) - (shape->conv_width - 1);
+    if (pos >= length) return v->x + (pos - length) * v->ld;
+    return state_inputs(v->state) + (int64_t)(pos - first) * shape->conv_dim;
+}
+
+static void run_row(const Compute *c, const Convolution *v, int row) {
+    const StateShape *shape = state_shape(v->state);
+    int pos = state_length(v->state) + row, n = shape->conv_dim;
+    float *restrict y = v->y + (int64_t)row * n;
+    if (v->bias) memcpy(y, v->bias, sizeof *y * (size_t)n);
+    else memset(y, 0, sizeof *y * (size_t)n);
+    for (int j = 0; j < shape->conv_width; j++) {
+        const float *x = input_at(v, pos - shape->conv_width + 1 + j), *tap = v->taps + (int64_t)j * n;
+        for (int i = 0; i < n; i++) y[i] += tap[i] * x[i];
+    }
+    if (v->act) c->kernels->activate(y, n, v->act);
+}
+
+// Keep the inputs from conv_width - 1 before the border that the pass leads to.
+static void store_inputs(const Convolution *v) {
+    const StateShape *shape = state_shape(v->state);
+    int end = state_length(v->state) + v->n, border = end / STATE_CHUNK * STATE_CHUNK,
+        first = border - (shape->conv_width - 1);
+    float *inputs = state_inputs(v->state);
+    int from = border == state_border(v->state) ? state_length(v->state) : first;
+    for (int pos = from; pos < end; pos++) { // towards lower addresses: a row is read before it is overwritten
+        memmove(inputs + (int64_t)(pos - first) * shape->conv_dim, input_at(v, pos),
+                sizeof *inputs * (size_t)shape->conv_dim);
+    }
+}
+
+typedef struct {
+    const Compute *compute;
+    const Convolution *list;
+    int n;
+} Job;
+
+static void run_item(void *context, int index, int worker) {
+    (void)worker;
+    const Job *job = context;
+    const Convolution *v = job->list;
+    while (index >= v->n) index -= v++->n;
+    run_row(job->compute, v, index);
+}
+
+void convolution(const Compute *c, const Convolution *list, int n) {
+    enum { SMALL = 1 << 14 };
+    int rows = 0;
+    for (int i = 0; i < n; i++) rows += list[i].n;
+    const StateShape *shape = state_shape(list->state);
+    Job job = {.compute = c, .list = list, .n = n};
+    profile_begin(c->profile, PROFILE_RECURRENCE);
+    threads_for_if((int64_t)rows * shape->conv_dim >= SMALL, c->pool, rows, run_item, &job);
+    for (int i = 0; i < n; i++) store_inputs(&list[i]);
+    profile_end(c->profile, 2.0 * rows * shape->conv_dim * shape->conv_width, 0);
+}
