@@ -35,7 +35,7 @@ typedef struct Sampler Sampler;
 // ---- engine
 
 // Open a model and its vocabulary: GGUF (of a split model the first part, -00001-of-0000N), a Hugging Face folder or a
-// .safetensors file in one, llama2.c .bin (v0, v1, v2); of the families listed in README.md. tokenizer NULL: the one
+// .safetensors file in one, llama2.c .bin (v0, v1, v2); of the families listed in MODELS.md. tokenizer NULL: the one
 // inside the GGUF file or the folder; beside a .bin `<model stem>.tokenizer.bin`, then `tokenizer.bin`. It may also be
 // another GGUF file, folder, tokenizer.json or tokenizer.model. NULL with a line in err on failure.
 Engine *engine_open(const char *model, const char *tokenizer, char *err, size_t errlen);

@@ -130,7 +130,7 @@ static void test_window(void) {
         const json_t *row = json_array_get(json_object_get(o, "memory"), 0);
         uint64_t foretold = (uint64_t)whole(json_object_get(row, "bf16"), "kv_bytes"), all = N * 64;
         const char *family = json_string_value(json_object_get(json_object_get(o, "tokenizer"), "chat_family"));
-        CHECK(i ? family && !strcmp(family, "ChatML") : !family, "chat template of %s", family ? family : "none");
+        CHECK(family && !strcmp(family, i ? "ChatML" : "the model's own template"), "chat template of %s", family ? family : "none");
         Engine *e = engine_open(IN_GGUF, NULL, err, sizeof err);
         Session *s = e ? session_open(e, &(SessionOptions){.n_threads = 1}, err, sizeof err) : NULL;
         NEED(s, "%s", err);

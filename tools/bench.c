@@ -454,7 +454,7 @@ static double time_decode(Bench *b, int depth, int n, double *bytes) {
 // ---- rows
 
 typedef struct {
-    char test[48];
+    char test[64];
     int n_prompt, n_gen, n_depth; // n_prompt or n_gen may be 0
     int n;                        // repetitions
     double seconds[MAX_REPEATS], speed[MAX_REPEATS];

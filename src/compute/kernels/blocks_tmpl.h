@@ -288,7 +288,7 @@ INNER void unpack_format(const DType f, const int block, const int block_bytes, 
     const int chunk_bytes = CHUNK / block * block_bytes;
     uint8_t padded[CHUNK / BLOCK * 34] = {0};
     for (; n >= CHUNK; n -= CHUNK, y += CHUNK, p += chunk_bytes) unpack_chunk(f, y, p, CHUNK);
-    if (n) unpack_chunk(f, y, memcpy(padded, p, (size_t)(n / block * block_bytes)), n);
+    if (n > 0) unpack_chunk(f, y, memcpy(padded, p, (size_t)(n / block * block_bytes)), n);
 }
 
 // ---- rows
