@@ -194,7 +194,7 @@ static void refusals(void) {
     expect_refusal(&p, "piece 0: score: expected a number, found NaN", "NaN");
     arrfree(p.at);
     put_number(&p, 7, 1);
-    expect_refusal(&p, "expected pieces, found none", "no pieces");
+    expect_refusal(&p, "expected pieces of text, found 0 pieces", "no pieces");
     arrfree(p.at);
     put_varint(&p, 1 << 3 | 3);
     expect_refusal(&p, "at byte 0: protobuf: expected a field of type 0, 1, 2 or 5, found 3", "a group");
@@ -207,6 +207,10 @@ static void refusals(void) {
     put_inner(&p, 1, &piece);
     put_bytes(&p, 9, "longer", 6);
     expect_refusal(&p, "a field is longer than its message", "a text beyond its piece");
+    arrfree(p.at);
+    put_piece(&p, "<unk>", 5, 0, 2);
+    put_piece(&p, "<s>", 3, 0, 3);
+    expect_refusal(&p, "expected pieces of text, found 2 pieces and none of text", "no text");
     arrfree(p.at);
 }
 

@@ -172,7 +172,13 @@ static void set_model(SpmReader *x) {
                     type < 5 ? names[type] : "another");
     }
     if (x->suffix) cursor_fail(&x->in, 0, "trainer_spec.treat_whitespace_as_suffix: expected false");
-    if (!arrlen(v->pieces)) cursor_fail(&x->in, 0, "not a SentencePiece model: expected pieces, found none");
+    ptrdiff_t n_text = 0;
+    for (ptrdiff_t i = 0; i < arrlen(v->pieces); i++)
+        n_text += piece_is_ordinary(&v->pieces[i]) || v->pieces[i].type == TOKEN_BYTE;
+    if (!n_text) {
+        cursor_fail(&x->in, 0, "not a SentencePiece model: expected pieces of text, found %td pieces and none of text",
+                    arrlen(v->pieces));
+    }
     v->kind = type == 2 ? VOCAB_SCORE_BPE : VOCAB_UNIGRAM;
     v->metaspace = v->fuse_unk = true;
     v->add_space_prefix = x->dummy_prefix;
