@@ -993,8 +993,8 @@ static void lists(void) {
         run_list(2, &shapes[3], &types[i], 1);
         run_list(17, NULL, &types[i], 1);
     }
-    crowded_regions(&shapes[3], KV_DTYPE_F32);
-    crowded_regions(&shapes[11], KV_DTYPE_BF16);
+    crowded_regions(&shapes[by_speed(3, 3, 5)], KV_DTYPE_F32);
+    crowded_regions(&shapes[by_speed(11, 11, 13)], KV_DTYPE_BF16);
     run_list(by_speed(150, 66, 66), NULL, types, 3);
     close_pools();
 }
