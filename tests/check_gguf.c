@@ -2,6 +2,7 @@
 // against the same models in other containers, and real vocabularies against known ids; split files; settings of every
 // type; malformed ones are in bad/gguf.txt.
 #include "bad/gguf.h"
+#include "block_formats.h"
 #include "decoder.h"
 #include "forward.h"
 #include "ids.h"
@@ -21,30 +22,6 @@
 
 // ---- logits of a model in every type
 
-static const struct {
-    uint32_t number;
-    DType dtype;
-    int d_at, m_at; // bytes where a block's F16 scales stand; -1: none
-    float d, m;     // what they are about, for values like those of a model
-} kinds[] = {
-    {0, DTYPE_F32, -1, -1, 0, 0},
-    {1, DTYPE_F16, -1, -1, 0, 0},
-    {30, DTYPE_BF16, -1, -1, 0, 0},
-    {2, DTYPE_Q4_0, 0, -1, 0.013f, 0},
-    {3, DTYPE_Q4_1, 0, 2, 0.013f, -0.1f},
-    {6, DTYPE_Q5_0, 0, -1, 0.0065f, 0},
-    {7, DTYPE_Q5_1, 0, 2, 0.0065f, -0.1f},
-    {8, DTYPE_Q8_0, 0, -1, 0.0008f, 0},
-    {10, DTYPE_Q2_K, 80, 82, 0.005f, 0.0075f},
-    {11, DTYPE_Q3_K, 108, -1, 0.0015f, 0},
-    {12, DTYPE_Q4_K, 0, 2, 0.0002f, 0.0015f},
-    {13, DTYPE_Q5_K, 0, 2, 0.0001f, 0.0015f},
-    {14, DTYPE_Q6_K, 208, -1, 0.00005f, 0},
-    {20, DTYPE_IQ4_NL, 0, -1, 0.0008f, 0},
-    {23, DTYPE_IQ4_XS, 0, -1, 0.00004f, 0},
-    {39, DTYPE_MXFP4, -1, -1, 0, 0},
-};
-
 static void put_half(uint8_t *at, float f) {
     uint16_t h = f16_from_f32(f * (1 + 0.25f * test_uniform()));
     memcpy(at, &h, 2);
@@ -52,7 +29,7 @@ static void put_half(uint8_t *at, float f) {
 
 // Turn F32 data into one of the kinds: floats are rounded, blocks are random.
 static void to_kind(MakeTensor *t, int kind) {
-    const DTypeInfo *info = dtype_info(kinds[kind].dtype);
+    const DTypeInfo *info = dtype_info(formats[kind].dtype);
     size_t n = arrlenu(t->data.at) / sizeof(float), bytes = n / (size_t)info->block * (size_t)info->block_bytes;
     const float *v = (const float *)(const void *)t->data.at;
     uint8_t *out = NULL;
@@ -60,21 +37,21 @@ static void to_kind(MakeTensor *t, int kind) {
     for (size_t i = 0; i < bytes; i++) out[i] = (uint8_t)test_u32();
     for (size_t i = 0; i < n / (size_t)info->block; i++) {
         uint8_t *b = out + i * (size_t)info->block_bytes;
-        uint16_t half = kinds[kind].dtype == DTYPE_F16 ? f16_from_f32(v[i]) : bf16_from_f32(v[i]);
-        if (kinds[kind].d_at >= 0) put_half(b + kinds[kind].d_at, kinds[kind].d);
-        if (kinds[kind].m_at >= 0) put_half(b + kinds[kind].m_at, kinds[kind].m);
-        if (kinds[kind].dtype == DTYPE_MXFP4) b[0] = (uint8_t)(120 + pick(3));
+        uint16_t half = formats[kind].dtype == DTYPE_F16 ? f16_from_f32(v[i]) : bf16_from_f32(v[i]);
+        if (formats[kind].d_at >= 0) put_half(b + formats[kind].d_at, formats[kind].d);
+        if (formats[kind].m_at >= 0) put_half(b + formats[kind].m_at, formats[kind].m);
+        if (formats[kind].dtype == DTYPE_MXFP4) b[0] = (uint8_t)(120 + pick(3));
         if (info->block_bytes == 2) memcpy(b, &half, 2);
         if (info->block_bytes == 4) memcpy(b, &v[i], 4);
     }
     arrfree(t->data.at);
     t->data.at = out;
-    t->type = kinds[kind].number;
+    t->type = formats[kind].number;
 }
 
 // The same values as F32.
 static void to_floats(MakeTensor *t, int kind) {
-    const DTypeInfo *info = dtype_info(kinds[kind].dtype);
+    const DTypeInfo *info = dtype_info(formats[kind].dtype);
     size_t n_blocks = arrlenu(t->data.at) / (size_t)info->block_bytes, n = n_blocks * (size_t)info->block;
     float *v = NULL;
     arrsetlen(v, n);
@@ -83,7 +60,7 @@ static void to_floats(MakeTensor *t, int kind) {
         uint16_t half;
         memcpy(&half, t->data.at + i * (size_t)info->block_bytes, 2);
         if (info->block_bytes == 4) memcpy(&v[i], t->data.at + i * 4, 4);
-        else v[i] = kinds[kind].dtype == DTYPE_F16 ? f32_from_f16(half) : f32_from_bf16(half);
+        else v[i] = formats[kind].dtype == DTYPE_F16 ? f32_from_f16(half) : f32_from_bf16(half);
     }
     arrfree(t->data.at);
     t->data.at = NULL;
@@ -128,8 +105,8 @@ static void kind_equals_floats(void) {
     BinSpec spec = {256, 512, 1, 4, 2, 270, 64, .seed = 3};
     int32_t text[N_TEXT];
     for (int i = 0; i < N_TEXT; i++) text[i] = pick(spec.vocab_size);
-    for (int kind = 0; kind < N_OF(kinds); kind++) {
-        const char *name = dtype_name(kinds[kind].dtype);
+    for (int kind = 0; kind < N_OF(formats); kind++) {
+        const char *name = dtype_name(formats[kind].dtype);
         Maker m = maker_new();
         spec.tied = kind % 2;
         maker_llama(&m, &spec);
@@ -172,7 +149,7 @@ static void mixed_kinds(void) {
     maker_llama(&m, &spec);
     for (int pass = 0; pass < 2; pass++) {
         for (int i = 0; i < (int)arrlen(m.tensors); i++) {
-            if (m.tensors[i].n_dims > 1) (pass ? to_floats : to_kind)(&m.tensors[i], i * 5 % N_OF(kinds));
+            if (m.tensors[i].n_dims > 1) (pass ? to_floats : to_kind)(&m.tensors[i], i * 5 % N_OF(formats));
         }
         maker_write(&m, pass ? OTHER : MODEL);
     }
@@ -197,11 +174,11 @@ static void long_rows(void) {
     Compute c;
     CHECK(!compute_open(&c, 2, err, sizeof err), "%s", err); // without room for quantized vectors
     static const int n_tokens[] = {1, 2, 9};
-    for (int kind = 3; kind < N_OF(kinds); kind++) {
+    for (int kind = 3; kind < N_OF(formats); kind++) {
         MakeTensor t = {.n_dims = 2};
         for (int i = 0; i < ROWS * COLS; i++) bytes_put(&t.data, &(float){0}, sizeof(float));
         to_kind(&t, kind);
-        Tensor blocks = {.dtype = kinds[kind].dtype, .n_dims = 2, .shape = {ROWS, COLS}, .data = t.data.at};
+        Tensor blocks = {.dtype = formats[kind].dtype, .n_dims = 2, .shape = {ROWS, COLS}, .data = t.data.at};
         float *x = need_floats(9 * COLS), y[2][9 * ROWS], bias[ROWS];
         float *v = need_floats(ROWS * COLS);
         const DTypeInfo *info = dtype_info(blocks.dtype);

@@ -5,6 +5,7 @@
 // parameters), and gaps between rows hold NaN. What is one multiplication or a copy must be exact; sums are bounded
 // by c * eps * sum |a_i b_i|; norms and activations by what their text here says, and what they were off by is
 // printed.
+#include "block_formats.h"
 #include "reference.h"
 #include "tiles.h"
 #include "weights.h"
@@ -308,23 +309,14 @@ static void unpack_i8g(void) {
 
 // ---- quantized rows
 
-// Where a block has its scales of half precision; -1: none. value: of the first scale.
-static const struct {
-    DType dtype;
-    int d_at, m_at;
-} block_formats[] = {{DTYPE_Q4_0, 0, -1},  {DTYPE_Q4_1, 0, 2},    {DTYPE_Q5_0, 0, -1},   {DTYPE_Q5_1, 0, 2},
-                     {DTYPE_Q8_0, 0, -1},  {DTYPE_Q2_K, 80, 82},  {DTYPE_Q3_K, 108, -1}, {DTYPE_Q4_K, 0, 2},
-                     {DTYPE_Q5_K, 0, 2},   {DTYPE_Q6_K, 208, -1}, {DTYPE_MXFP4, -1, -1}, {DTYPE_IQ4_NL, 0, -1},
-                     {DTYPE_IQ4_XS, 0, -1}};
-
 // Random blocks; some of scale zero, some of a denormal one.
 static void fill_blocks(uint8_t *w, int64_t n_blocks, int format) {
-    const DTypeInfo *info = dtype_info(block_formats[format].dtype);
+    const DTypeInfo *info = dtype_info(formats[format].dtype);
     for (int64_t b = 0; b < n_blocks; b++, w += info->block_bytes) {
         for (int i = 0; i < info->block_bytes; i++) w[i] = pick(6) ? (uint8_t)test_u32() : (uint8_t)(pick(2) * 255);
         uint16_t d = f16_from_f32(test_uniform() * (pick(9) ? 1.0f : 6e-8f)), m = f16_from_f32(test_uniform());
-        if (block_formats[format].d_at >= 0) memcpy(w + block_formats[format].d_at, &d, sizeof d);
-        if (block_formats[format].m_at >= 0) memcpy(w + block_formats[format].m_at, &m, sizeof m);
+        if (formats[format].d_at >= 0) memcpy(w + formats[format].d_at, &d, sizeof d);
+        if (formats[format].m_at >= 0) memcpy(w + formats[format].m_at, &m, sizeof m);
         if (info->block_bytes == 17) w[0] = (uint8_t)(pick(20) ? 120 + pick(9) : pick(2)); // MXFP4's exponent
     }
 }
@@ -349,7 +341,7 @@ static void check_quantized(const Activations *a, const float *x, int k) {
 }
 
 static void matvec_blocks_case(int format, int n_rows, int k, int kind) {
-    const DTypeInfo *info = dtype_info(block_formats[format].dtype);
+    const DTypeInfo *info = dtype_info(formats[format].dtype);
     DOING("matvec %s n_rows %d k %d data %d", info->name, n_rows, k, kind);
     int64_t row_bytes = k / info->block * info->block_bytes, padded = (k + 255) / 256 * 256;
     uint8_t *w = fence_put(0, n_rows * row_bytes);
@@ -360,7 +352,7 @@ static void matvec_blocks_case(int format, int n_rows, int k, int kind) {
     fill_floats(x, k, kind);
     K->quantize(&a, x, k);
     check_quantized(&a, x, k);
-    const BlockKernels *kernels_of = &K->blocks[block_formats[format].dtype];
+    const BlockKernels *kernels_of = &K->blocks[formats[format].dtype];
     kernels_of->matvec(y, w, &a, n_rows, k);
     for (int r = 0; r < n_rows; r++) {
         double sum = 0, most = 0;
@@ -382,13 +374,13 @@ static void matvec_blocks_case(int format, int n_rows, int k, int kind) {
 }
 
 static void unpack_blocks_case(int format, int k) {
-    const DTypeInfo *info = dtype_info(block_formats[format].dtype);
+    const DTypeInfo *info = dtype_info(formats[format].dtype);
     DOING("unpack %s k %d", info->name, k);
     uint8_t *w = fence_put(0, k / info->block * info->block_bytes);
     float *y = fence_floats(1, k), *want = need_floats(k);
     fill_blocks(w, k / info->block, format);
     info->unpack(want, w, k / info->block);
-    K->blocks[block_formats[format].dtype].unpack(y, w, k);
+    K->blocks[formats[format].dtype].unpack(y, w, k);
     for (int i = 0; i < k; i++) {
         CHECK(y[i] == want[i], "%s: value %d is %.9g, expected exactly %.9g", doing, i, (double)y[i], (double)want[i]);
     }
@@ -397,9 +389,9 @@ static void unpack_blocks_case(int format, int k) {
 
 static void matvec_blocks(void) {
     static const int sizes[] = {32, 64, 96, 224, 256, 288, 512, 1056, 2048};
-    for (int f = 0; K->blocks && f < N_OF(block_formats); f++) {
+    for (int f = N_FLOAT_FORMATS; K->blocks && f < N_FORMATS; f++) {
         for (int i = 0; i < N_OF(sizes); i++) {
-            if (sizes[i] % dtype_info(block_formats[f].dtype)->block) continue;
+            if (sizes[i] % dtype_info(formats[f].dtype)->block) continue;
             for (int n_rows = 1; n_rows < 6; n_rows += 2) matvec_blocks_case(f, n_rows, sizes[i], pick(N_KINDS));
             unpack_blocks_case(f, sizes[i]);
         }

@@ -9,6 +9,7 @@
 #include "textstream.h"
 #include "quant.h"
 
+#include "../block_formats.h"
 #include "../make_gguf.h"
 #include "fuzz.h"
 
@@ -114,15 +115,6 @@ static int load(const uint8_t *bytes, size_t size, const uint8_t *text, size_t n
 
 // ---- a model from the input
 
-static const struct {
-    uint32_t number;
-    DType dtype;
-} kinds[] = {{0, DTYPE_F32},    {1, DTYPE_F16},     {30, DTYPE_BF16}, {2, DTYPE_Q4_0},
-             {3, DTYPE_Q4_1},   {6, DTYPE_Q5_0},    {7, DTYPE_Q5_1},  {8, DTYPE_Q8_0},
-             {39, DTYPE_MXFP4}, {20, DTYPE_IQ4_NL}, {14, DTYPE_Q6_K}, {12, DTYPE_Q4_K},
-             {13, DTYPE_Q5_K},  {10, DTYPE_Q2_K},   {11, DTYPE_Q3_K}, {23, DTYPE_IQ4_XS}};
-enum { N_KINDS = sizeof kinds / sizeof *kinds };
-
 static const uint64_t odd_numbers[] = {
     0,     1,          2,           3,          4,          5,          7,          8,      9,     12,
     13,    16,         31,          32,         33,         64,         65,         128,    256,   65535,
@@ -130,11 +122,12 @@ static const uint64_t odd_numbers[] = {
 enum { N_ODD = sizeof odd_numbers / sizeof *odd_numbers };
 
 static void put_tensor(Maker *m, Input *in, const char *name, int rows, int cols) {
-    unsigned kind = cols ? next(in, N_KINDS - 1) : 0;
-    if (cols == BLOCK_MAX && kind < 10) kind = 10; // the smaller ones
-    while (cols % dtype_info(kinds[kind].dtype)->block) kind = 0;
-    const DTypeInfo *info = dtype_info(kinds[kind].dtype);
-    MakeTensor *t = cols ? maker_add_tensor(m, name, kinds[kind].number, (uint64_t)cols, (uint64_t)rows)
+    unsigned kind = cols ? next(in, N_FORMATS - 1) : 0;
+    bool wide = cols == BLOCK_MAX; // in types of super-blocks, which are small
+    while (wide && dtype_info(formats[kind].dtype)->block < cols) kind = (kind + 1) % N_FORMATS;
+    while (cols % dtype_info(formats[kind].dtype)->block) kind = 0;
+    const DTypeInfo *info = dtype_info(formats[kind].dtype);
+    MakeTensor *t = cols ? maker_add_tensor(m, name, formats[kind].number, (uint64_t)cols, (uint64_t)rows)
                          : maker_add_tensor(m, name, 0, (uint64_t)rows, 0);
     int n = rows * (cols ? cols : 1) / info->block * info->block_bytes;
     memset(arraddnptr(t->data.at, n), (int)next(in, 255), (size_t)n);
