@@ -59,112 +59,42 @@ static Vocab steps_of(const char *json, char *err, size_t errlen) {
     return v;
 }
 
-typedef struct {
-    const char *json, *text, *want;
-} Case;
+// ---- tests/fixtures/steps.json: what is done, a text, its pre-tokens, and perhaps why
 
-static void check_cases(const Case *cases, size_t n, const char *frame) {
-    for (size_t i = 0; i < n; i++) {
-        char json[4096], err[256] = "";
-        snprintf(json, sizeof json, frame, cases[i].json);
-        Vocab v = steps_of(json, err, sizeof err);
-        expect_cuts(&v, cases[i].json, cases[i].text, cases[i].want, err);
+typedef enum { IN_JSON, AS_PATTERN, BY_NAME } Told;
+
+static void check_rows(const char *group, Told told, const char *frame) {
+    json_error_t error;
+    json_t *all = json_load_file("tests/fixtures/steps.json", 0, &error), *row;
+    size_t i, n = json_array_size(json_object_get(all, group));
+    CHECK(n > 10, "steps.json: %s: %zu rows: %s", group, n, error.text);
+    json_array_foreach(json_object_get(all, group), i, row) {
+        char json[4096], err[256] = "", *what = json_dumps(json_array_get(row, 0), JSON_ENCODE_ANY);
+        const char *name = json_string_value(json_array_get(row, 0));
+        Vocab v = {0};
+        snprintf(json, sizeof json, frame, what);
+        if (told == IN_JSON) v = steps_of(json, err, sizeof err);
+        if (told == AS_PATTERN) pretokenizer_add_regex(&v.pretokenizer, name, SPLIT_ISOLATED, err, sizeof err);
+        if (told == BY_NAME) gguf_pre_steps(&v, name, strlen(name), err, sizeof err);
+        expect_cuts(&v, what, json_string_value(json_array_get(row, 1)), json_string_value(json_array_get(row, 2)),
+                    err);
+        free(what);
     }
+    json_decref(all);
 }
-
-// ---- pre-tokenizers
-
-#define SPLIT(pattern, behavior) "'type':'Split','pattern':{" pattern "},'behavior':'" behavior "'"
 
 static void pretokenizers(void) {
-    static const Case cases[] = {
-        {SPLIT("'String':'-'", "Isolated"), "a-b--c-", "a|-|b|-|-|c|-"},
-        {SPLIT("'String':'-'", "Removed"), "-a-b--c-", "a|b|c"},
-        {SPLIT("'String':'-'", "MergedWithPrevious"), "a-b--c-", "a-|b-|-|c-"},
-        {SPLIT("'String':'-'", "MergedWithNext"), "a-b--c-", "a|-b|-|-c|-"},
-        {SPLIT("'String':'-'", "Contiguous"), "a-b--c-", "a|-|b|--|c|-"},
-        {SPLIT("'String':'a.b'", "Isolated"), "xa.bxaxb", "x|a.b|xaxb"}, // a text, no pattern
-        {SPLIT("'Regex':'a+'", "Isolated") ",'invert':true", "xaay", "x|aa|y"},
-        {SPLIT("'Regex':'a+'", "Removed") ",'invert':true", "xaayaz", "aa|a"},
-        {SPLIT("'Regex':'a+'", "MergedWithPrevious") ",'invert':true", "aaxa", "aax|a"},
-        {SPLIT("'Regex':'(?=\\\\d{3}$)'", "Isolated"), "12345", "12|345"}, // an empty match cuts
-        {SPLIT("'Regex':'x*'", "Isolated"), "axxb", "a|xx|b"},
-        {SPLIT("'Regex':'x*'", "Removed"), "\xC3\xA9\xE4\xB8\xAD", "\xC3\xA9|\xE4\xB8\xAD"},
-        {"'type':'Whitespace'", " Hey man!! it's \xC3\xA9t\xC3\xA9_2 ", "Hey|man|!!|it|'|s|\xC3\xA9t\xC3\xA9_2"},
-        {"'type':'WhitespaceSplit'", " Hey  man!\xE3\x80\x80x\xC2\x85y ", "Hey|man!|x|y"},
-        {"'type':'Digits','individual_digits':true",
-         "a12\xC2\xBD"
-         "b",
-         "a|1|2|\xC2\xBD|b"},
-        {"'type':'Digits','individual_digits':false", "a12b3", "a|12|b|3"},
-        {"'type':'Punctuation'", "a,b..\xE2\x80\x94$", "a|,|b|.|.|\xE2\x80\x94|$"},
-        {"'type':'Punctuation','behavior':'Contiguous'", "a,b..c", "a|,|b|..|c"},
-        {"'type':'CharDelimiterSplit','delimiter':'|'", "a|b||c", "a|b|c"},
-        {"'type':'BertPreTokenizer'", "Hey friend!     How\tare", "Hey|friend|!|How|are"},
-        {"'type':'ByteLevel','add_prefix_space':false", "Hello my  dog's", "Hello| my| | dog|'s"},
-        {"'type':'ByteLevel','add_prefix_space':true", "Hello dog", " Hello| dog"},
-        {"'type':'ByteLevel','add_prefix_space':true", " Hello", " Hello"},
-        {"'type':'ByteLevel','add_prefix_space':false,'use_regex':false", "Hello dog", "Hello dog"},
-        {"'type':'Metaspace','replacement':'\u2581','prepend_scheme':'always'", "Hey  x", "\u2581Hey|\u2581|\u2581x"},
-        {"'type':'Metaspace','replacement':'\u2581','prepend_scheme':'never'", "Hey x", "Hey|\u2581x"},
-        {"'type':'Metaspace','replacement':'\u2581','prepend_scheme':'first'", "Hey x", "\u2581Hey|\u2581x"},
-        {"'type':'Metaspace','replacement':'\u2581','prepend_scheme':'first'", " Hey", "\u2581Hey"},
-        {"'type':'Metaspace','replacement':'\u2581','add_prefix_space':false", "Hey x", "Hey|\u2581x"},
-        {"'type':'Metaspace','replacement':'\u2581','split':false", "Hey x", "\u2581Hey\u2581x"},
-        {"'type':'Sequence','pretokenizers':[{'type':'WhitespaceSplit'},{'type':'Metaspace','replacement':'\u2581',"
-         "'prepend_scheme':'first'}]",
-         "a b",
-         "\u2581"
-         "a|b"}, // only what begins the text
-        {"'type':'Sequence','pretokenizers':[{'type':'Digits','individual_digits':true},{'type':'ByteLevel',"
-         "'add_prefix_space':false}]",
-         "in 2024 x", "in| |2|0|2|4| x"},
-        // what follows ByteLevel sees the letters of bytes: C2 B2 is written with the digit U+00B2
-        {"'type':'Sequence','pretokenizers':[{'type':'ByteLevel','add_prefix_space':false},{'type':'Digits'}]",
-         "\xC2\xB2", "\xC2|\xB2"},
-        {"'type':'Sequence','pretokenizers':[]", "a b", "a b"},
-    };
-    check_cases(cases, sizeof cases / sizeof *cases, "{'pre_tokenizer':{%s}}");
+    check_rows("pre-tokenizers", IN_JSON, "{'pre_tokenizer':%s}");
+    // what follows ByteLevel sees the letters of bytes: C2 B2 is written with the digit U+00B2
+    char err[256] = "";
+    Vocab v = steps_of("{'pre_tokenizer':{'type':'Sequence','pretokenizers':[{'type':'ByteLevel','add_prefix_space':"
+                       "false},{'type':'Digits'}]}}",
+                       err, sizeof err);
+    expect_cuts(&v, "ByteLevel, Digits", "\xC2\xB2", "\xC2|\xB2", err);
 }
 
-// ---- normalizers
-
 static void normalizers(void) {
-    static const Case cases[] = {
-        {"'type':'NFC'", "e\u0301 \u212B \uFB01", "\u00E9 \u00C5 \uFB01"},
-        {"'type':'NFD'", "\u00E9", "e\u0301"},
-        {"'type':'NFKC'", "\uFB01 \uFF21e\u0301\u00BD",
-         "fi A\u00E9"
-         "1\u2044"
-         "2"},
-        {"'type':'NFKD'", "\uFB01\u00E9", "fie\u0301"},
-        {"'type':'NFC'", "plain e\u0301", "plain \u00E9"},
-        {"'type':'NFC'", "q\u0307\u0323", "q\u0323\u0307"}, // in canonical order
-        {"'type':'Lowercase'", "HELLO \u00C9\u0130\u03A3", "hello \u00E9i\u0307\u03C3"},
-        {"'type':'StripAccents'", "e\u0301\u00E9\u0926\u0940", "e\u00E9\u0926"},
-        {"'type':'BertNormalizer'", "\u0926\u0940\u0941", "\u0926\u0940"}, // a spacing mark stays
-        {"'type':'Strip','strip_left':true,'strip_right':false", " \u00A0x \t", "x \t"},
-        {"'type':'Strip','strip_left':false,'strip_right':true", " x \u3000\n", " x"},
-        {"'type':'Strip'", " \t ", ""},
-        {"'type':'Prepend','prepend':'\u2581'", "x", "\u2581x"},
-        {"'type':'Prepend','prepend':'\u2581'", "", ""},
-        {"'type':'Replace','pattern':{'String':' '},'content':'\u2581'", " a b",
-         "\u2581"
-         "a\u2581"
-         "b"},
-        {"'type':'Replace','pattern':{'Regex':' {2,}'},'content':'-'", "a  b   c d", "a-b-c d"},
-        {"'type':'Replace','pattern':{'Regex':'^'},'content':'>'", "a", ">a"},
-        {"'type':'Replace','pattern':{'String':'.'},'content':''", "a.b.", "ab"},
-        {"'type':'BertNormalizer'", "H\u00E9llo\tW\u4E2D\u6587\a\uFFFD x\u00A0y", "hello w \u4E2D  \u6587  x y"},
-        {"'type':'BertNormalizer','lowercase':false", "H\u00E9", "H\u00E9"},
-        {"'type':'BertNormalizer','lowercase':false,'strip_accents':true", "H\u00E9", "He"},
-        {"'type':'BertNormalizer','handle_chinese_chars':false,'clean_text':false", "\u4E2D\t", "\u4E2D\t"},
-        {"'type':'Nmt'", "a\u200B\tb\a\uFEFF", "a  b "},
-        {"'type':'Sequence','normalizers':[{'type':'NFD'},{'type':'StripAccents'},{'type':'Lowercase'}]",
-         "\u00C9T\u00C9", "ete"},
-        {"'type':'Sequence','normalizers':[{'type':'Sequence','normalizers':[{'type':'Lowercase'}]}]", "A", "a"},
-    };
-    check_cases(cases, sizeof cases / sizeof *cases, "{'normalizer':{%s}}");
+    check_rows("normalizers", IN_JSON, "{'normalizer':%s}");
 }
 
 static void bytes_pass_normalizers(void) {
@@ -225,42 +155,7 @@ static void charsmaps(void) {
 
 // White space is Unicode's: with U+0085, without U+180E. Case folds to the long s. A script is no script extension.
 static void dialect(void) {
-    static const struct {
-        const char *regex, *text, *want;
-    } cases[] = {
-        {"\\s",
-         "a\xC2\x85"
-         "b\u180Ec\u3000d",
-         "a|\xC2\x85|b\u180Ec|\u3000|d"},
-        {"[^\\s]+", "a\u180E b", "a\u180E| |b"},
-        {"[\\S]+",
-         "a\xC2\x85"
-         "b",
-         "a|\xC2\x85|b"},
-        {"\\w+", "a\u0300\u203F-\u0967\u24B6.", "a\u0300\u203F|-|\u0967\u24B6|."},
-        {"\\W", "a.b\u0300", "a|.|b\u0300"},
-        {"[\\w.]+", "a.b-c", "a.b|-|c"},
-        {"(?i:'s)", "x'S'\u017F't", "x|'S|'\u017F|'t"},
-        {"\\p{Han}+", "\u4E2D\u3001\u3005", "\u4E2D|\u3001|\u3005"}, // U+3001 is of Han by its extensions alone
-        {"\\p{L}+", "a\u00E91", "a\u00E9|1"},
-        {"\\d+", "1\u0663a", "1\u0663|a"},
-        {"a.b",
-         "a\u4E2D"
-         "ba\nb",
-         "a\u4E2D"
-         "b|a\nb"},
-        {"x$", "x\nx", "x|\n|x"}, // at every line's end
-        {"[]a]+", "]ab", "]a|b"},
-        {"[^]a]+", "]ab", "]a|b"},
-        {"a++b", "aab", "aab"},
-        {"(?>a|ab)c", "abc", "abc"},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        char err[256] = "";
-        Vocab v = {0};
-        pretokenizer_add_regex(&v.pretokenizer, cases[i].regex, SPLIT_ISOLATED, err, sizeof err);
-        expect_cuts(&v, cases[i].regex, cases[i].text, cases[i].want, err);
-    }
+    check_rows("patterns", AS_PATTERN, "%s");
 }
 
 // Patterns that backtrack without end give up; the text then is an error, not a wait.
@@ -291,45 +186,7 @@ static void endless_patterns(void) {
 // ---- the names in GGUF
 
 static void names_in_gguf(void) {
-    static const struct {
-        const char *name, *text, *want;
-    } cases[] = {
-        {"gpt-2", "I'm 1234  ok\n\n", "I|'m| 1234| | ok|\n\n"},
-        {"gpt-2", "I'M", "I|'|M"},
-        {"llama-bpe", "I'M 12345 x\n\n y", "I|'M| |123|45| x|\n\n| y"},
-        {"llama3", "a!!\n b", "a|!!\n| b"},
-        {"qwen2", "12 \xE2\x80\x9Cx", "1|2| \xE2\x80\x9C|x"},
-        {"qwen35", "e\u0301x", "\u00E9x"}, // NFC comes first
-        {"starcoder", "x 12", "x| |1|2"},
-        {"refact", "x 12", "x| |1|2"},
-        {"command-r", "x12", "x|1|2"},
-        {"tiny_aya", "HelloWorld's 1234567", "Hello|World's| |1|234|567"},
-        {"chatglm-bpe", "I'll 1234", "I|'ll| |123|4"},
-        {"stablelm2", "a 123", "a| |1|2|3"},
-        {"mpt", "a 123", "a| 123"},
-        {"exaone4", "a 123", "a| 123"},
-        {"smollm", "x12", "x|1|2"},
-        {"falcon", "a--b 12345", "a|--|b| |123|45"},
-        {"deepseek-llm", "a\nb 12 \u4E2D", "a|\n|b| |12| |\u4E2D"},
-        {"deepseek-coder", "a b12.", "a| b|1|2|."},
-        {"deepseek-v3", "_foo 1234 \u4E2Dx", "_foo| |123|4| |\u4E2D|x"},
-        {"gpt-4o", "HelloWorld's 1234/\n", "Hello|World's| |123|4|/\n"},
-        {"o200k", "camelCase", "camel|Case"},
-        {"gpt-oss", "a/b", "a|/b"},
-        {"tekken", "HelloWorld's 12", "Hello|World|'s| |1|2"},
-        {"olmo", "a b", "a| b"},
-        {"phi-2", "a b", "a| b"},
-        {"stablelm2", "12", "1|2"},
-        {"dbrx", "1234", "123|4"},
-        {"default", "a$b 123", "a|$|b| |123"},
-        {"bloom", "a,b c", "a|,|b| c"},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        char err[256] = "";
-        Vocab v = {0};
-        gguf_pre_steps(&v, cases[i].name, strlen(cases[i].name), err, sizeof err);
-        expect_cuts(&v, cases[i].name, cases[i].text, cases[i].want, err);
-    }
+    check_rows("names", BY_NAME, "%s");
     static const char *const unknown[] = {"gpt-3", "", " ", "llama3 llama-v3", "llama", "gpt"};
     for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
         char err[256] = "";
