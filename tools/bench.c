@@ -198,11 +198,8 @@ static Options parse(int argc, char **argv) {
     const Program program = {"build/bench", "MODEL... [options]",
                              "  Lists are 1,2,4 or ranges: 1-4, 0-1024+256, 64-512*2\n", flags,
                              sizeof flags / sizeof *flags};
-    const char **rest = calloc((size_t)argc + 1, sizeof *rest);
-    if (!rest) die(1, "out of memory");
-    int n = cli_parse(&program, argc, argv, rest);
-    for (int i = 0; i < n; i++) take_model(&o.models, rest[i], rest[i]);
-    free(rest);
+    int n = cli_parse(&program, argc, argv);
+    for (int i = 0; i < n; i++) take_model(&o.models, argv[i], argv[i]);
     check(&o);
     set_default(&o.prompt, 512);
     set_default(&o.gen, 128);

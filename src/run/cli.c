@@ -347,39 +347,33 @@ static void take_argument(Line *l, const char *arg) {
     take_flag(l, f, name);
 }
 
-int cli_parse(const Program *p, int argc, char **argv, const char **rest) {
+int cli_parse(const Program *p, int argc, char **argv) {
     int n = 0;
     Line l = {.program = p, .argc = argc, .at = 1, .argv = argv};
     bool flags = true;
     answer_questions(p, argc, argv);
     while (l.at < argc) {
-        const char *arg = argv[l.at++];
+        char *arg = argv[l.at++];
         if (flags && !strcmp(arg, "--")) flags = false;
         else if (flags && *arg == '-' && arg[1]) take_argument(&l, arg);
-        else rest[n++] = arg;
+        else argv[n++] = arg; // its place has been read
     }
     if (*l.notes) fprintf(stderr, "note: without effect here: %s\n", l.notes);
     return n;
 }
 
 void cli_exactly(const Program *p, int argc, char **argv, const char **rest, int n) {
-    const char **all = calloc((size_t)argc + 1, sizeof *all);
-    if (!all) die(1, "out of memory");
-    int found = cli_parse(p, argc, argv, all);
-    if (found > n) die(2, "%s: expected %s, found %d arguments", all[n], p->usage, found);
+    int found = cli_parse(p, argc, argv);
+    if (found > n) die(2, "%s: expected %s, found %d arguments", argv[n], p->usage, found);
     if (found < n) die(2, "expected %s, found %d argument%s", p->usage, found, found == 1 ? "" : "s");
-    memcpy(rest, all, sizeof *rest * (size_t)n);
-    free(all);
+    for (int i = 0; i < n; i++) rest[i] = argv[i];
 }
 
 void cli_one_model(const Program *p, int argc, char **argv, const char **model) {
-    const char **all = calloc((size_t)argc + 1, sizeof *all);
-    if (!all) die(1, "out of memory");
-    int n = cli_parse(p, argc, argv, all), at = 0;
-    if (!*model && n) *model = all[at++];
+    int n = cli_parse(p, argc, argv), at = 0;
+    if (!*model && n) *model = argv[at++];
     if (!*model) die(2, "no model: expected %s %s", p->name, p->usage);
-    if (at < n) die(2, "%s: a second model; expected one, found %s first", all[at], *model);
-    free(all);
+    if (at < n) die(2, "%s: a second model; expected one, found %s first", argv[at], *model);
 }
 
 void tell_notes(const char *lines) {

@@ -51,9 +51,9 @@ typedef struct {
     int n_flags;
 } Program;
 
-// Parses the command line: fills what the flags point to, and rest[0..returned) with the other arguments; rest has room
-// for argc. Ends the program for --help and --version (0), and for a wrong line (2).
-int cli_parse(const Program *p, int argc, char **argv, const char **rest);
+// Parses the command line: fills what the flags point to, and moves the other arguments to argv[0..returned). Ends the
+// program for --help and --version (0), and for a wrong line (2).
+int cli_parse(const Program *p, int argc, char **argv);
 // The same for a program with exactly n arguments.
 void cli_exactly(const Program *p, int argc, char **argv, const char **rest, int n);
 // The same for a program with one model, of -m or the only other argument, which it leaves in *model.

@@ -184,15 +184,12 @@ static int parse_flags(Raw *raw, int argc, char **argv) {
         {"--mmproj --image", "X", NULL, FLAG_REFUSED, .words = "text only; for pictures see build/vit"},
     };
     const Program program = {"./run", "MODEL [-p \"prompt\"] [options]", NULL, flags, sizeof flags / sizeof *flags};
-    const char **rest = calloc((size_t)argc + 1, sizeof *rest);
-    if (!rest) die(1, "out of memory");
-    int n = cli_parse(&program, argc, argv, rest), at = 0;
-    if (!o->model && n) o->model = rest[at++];
+    int n = cli_parse(&program, argc, argv), at = 0;
+    if (!o->model && n) o->model = argv[at++];
     if (!o->model) die(2, "no model: expected ./run MODEL -p \"prompt\"");
     if (at < n)
-        die(2, "%s: a second model; expected one, found %s first. A prompt stands after -p: -p \"%s\"", rest[at],
-            o->model, rest[at]);
-    free(rest);
+        die(2, "%s: a second model; expected one, found %s first. A prompt stands after -p: -p \"%s\"", argv[at],
+            o->model, argv[at]);
     return 0;
 }
 

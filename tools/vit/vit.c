@@ -16,7 +16,8 @@
 enum { BAR = 30, MAX_BATCH = 1 << 14 };
 
 typedef struct {
-    const char *model, **images, *picture, *eval[2]; // eval: pictures, labels
+    const char *model, *picture, *eval[2]; // eval: pictures, labels
+    char **images;
     int n_images, n_best, n_threads, batch, json;
     bool quiet;
 } Options;
@@ -40,12 +41,11 @@ static Options parse(int argc, char **argv) {
         "  MODEL: a folder with config.json and model.safetensors (ViT, DeiT)\n"
         "  IMAGE: PNG, JPEG, BMP or PPM of any size; preprocessed as preprocessor_config.json says\n",
         flags, sizeof flags / sizeof *flags};
-    o.images = calloc((size_t)argc, sizeof *o.images);
-    if (!o.images) die(1, "out of memory");
-    o.n_images = cli_parse(&program, argc, argv, o.images);
+    o.n_images = cli_parse(&program, argc, argv);
+    o.images = argv;
     if (!o.model && o.n_images) { // the first argument is the model
-        o.model = o.images[0];
-        memmove(o.images, o.images + 1, sizeof *o.images * (size_t)--o.n_images);
+        o.model = *o.images++;
+        o.n_images--;
     }
     if (!o.model) die(2, "no model: expected build/vit MODEL IMAGE...");
     if (!o.n_images && !o.eval[0]) die(2, "no picture: expected build/vit MODEL IMAGE...");
@@ -275,6 +275,5 @@ int main(int argc, char **argv) {
     int status = o.eval[0] ? evaluate(&o, &c, &steps) : classify_files(&o, &c, &steps, load);
     classifier_close(&c);
     vit_close(&v);
-    free(o.images);
     return status;
 }
