@@ -75,23 +75,25 @@ static const Tensor *forward_tensor(const Timeline *t, int layer, const char *pa
     return weights_find(&t->m->weights, t->m->hf_names ? hf_name(hf, name) : name);
 }
 
+static double maybe_rounded(double x, bool rounded) {
+    return rounded ? (double)bf16_nearest((float)x) : x;
+}
+
 // Of fp32 or of int8 in groups; NULL: the model has none of this name. layer -1: of no layer.
-static const double *forward_values(Timeline *t, int layer, const char *part) {
-    char name[80];
-    const Tensor *w = forward_tensor(t, layer, part, name, sizeof name);
-    ptrdiff_t known = w ? shgeti(t->values, name) : -1;
+static const double *forward_values(Timeline *t, int layer, const char *part, bool rounded) {
+    char name[80] = "~"; // in front of the name: rounded
+    const Tensor *w = forward_tensor(t, layer, part, name + 1, sizeof name - 1);
+    const char *key = name + !rounded;
+    ptrdiff_t known = w ? shgeti(t->values, key) : -1;
     if (known >= 0) return t->values[known].value;
     if (!w) return NULL;
     double *v = need(sizeof *v * (size_t)tensor_count(w));
     for (int64_t i = 0; i < tensor_count(w); i++) {
         if (w->dtype == DTYPE_F32) v[i] = (double)((const float *)w->data)[i];
         else v[i] = ((const int8_t *)w->data)[i] * (double)((const float *)w->scales)[i / w->group];
+        v[i] = maybe_rounded(v[i], rounded);
     }
-    return shput(t->values, name, v);
-}
-
-static double maybe_rounded(double x, bool rounded) {
-    return rounded ? (double)bf16_nearest((float)x) : x;
+    return shput(t->values, key, v);
 }
 
 UNUSED static bool rounds_linear(const Tensor *w) {
@@ -105,21 +107,21 @@ UNUSED static bool rounds_attention(const LayerKind *kind, bool bf16) {
 static void forward_product(Timeline *t, double *y, int layer, const char *part, const double *x) {
     char name[80];
     const Tensor *tensor = forward_tensor(t, layer, part, name, sizeof name);
-    const double *w = forward_values(t, layer, part);
     bool rounded = t->rounded && rounds_linear(tensor);
+    const double *w = forward_values(t, layer, part, rounded);
+    double *taken = need(sizeof *taken * (size_t)tensor->shape[1]);
+    for (int64_t j = 0; j < tensor->shape[1]; j++) taken[j] = maybe_rounded(x[j], rounded);
     for (int64_t i = 0; i < tensor->shape[0]; i++, w += tensor->shape[1]) {
         double sum = 0;
-        for (int64_t j = 0; !rounded && j < tensor->shape[1]; j++) sum += w[j] * x[j];
-        for (int64_t j = 0; rounded && j < tensor->shape[1]; j++) {
-            sum += maybe_rounded(w[j], true) * maybe_rounded(x[j], true);
-        }
+        for (int64_t j = 0; j < tensor->shape[1]; j++) sum += w[j] * taken[j];
         y[i] = sum;
     }
+    free(taken);
 }
 
 // y = norm(x) for n_heads rows of n; nothing where there is no such norm.
 static void forward_norm(Timeline *t, double *y, int layer, const char *part, const double *x, int n_heads, int n) {
-    const double *w = forward_values(t, layer, part);
+    const double *w = forward_values(t, layer, part, false);
     for (int h = 0; w && h < n_heads; h++, x += n, y += n) {
         double sum = 0;
         for (int i = 0; i < n; i++) sum += x[i] * x[i];
@@ -230,7 +232,7 @@ UNUSED static void timeline_step(Timeline *t, int token, double *logits) {
         widest = width > widest ? width : widest;
     }
     double *x = need(sizeof *x * (size_t)(3 * c->dim + widest + 2 * c->hidden_dim));
-    const double *row = forward_values(t, -1, "token_embd") + (int64_t)token * c->dim;
+    const double *row = forward_values(t, -1, "token_embd", false) + (int64_t)token * c->dim;
     double scale = c->embedding_scale > 0 ? (double)c->embedding_scale : 1;
     for (int i = 0; i < c->dim; i++) x[i] = scale * row[i];
     for (int l = 0; l < c->n_layers; l++) forward_layer(t, l, x, x + c->dim);
