@@ -9,7 +9,7 @@
 #define BASE in_folder("base.logits")
 
 static bool make_text(void) {
-    size_t n, most = (size_t)by_speed(24000, 6000, 1600);
+    size_t n, most = (size_t)by_speed(24000, 6000, 2200);
     struct stat st;
     if (stat(SHARED_DATA "text/stories-valid.txt", &st)) return false;
     char *text = read_file(SHARED_DATA "text/stories-valid.txt", &n);
