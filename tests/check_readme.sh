@@ -58,7 +58,7 @@ story_is_as_shown() {
 chat='./run models/stories.bin --chat --temp 0.5 -s 3 -n 60'
 chat_is_as_shown() {
     local in want found
-    if [ "$("$build/bench" --attention 1 -r 1 -o json | grep -c '"cpu_rung": "avx512bf16"')" = 0 ]; then return 0; fi
+    if [ "$("$build/bench" --attention 1 -r 1 -o json | grep -c '"cpu_level": "avx512bf16"')" = 0 ]; then return 0; fi
     in=$(shown "$chat" | sed -n 's/^> //p' | grep -v '^/save')
     want=$(shown "$chat" | grep -v '^[>[]\|^note:\|^saved' | one_line)
     found=$(printf '%s\n' "$in" | eval "$chat" 2>"$build/tests/readme_stderr" | one_line)

@@ -79,7 +79,7 @@ static void test_bench_json(void) {
     CHECK(r.status == 0 && json_valid(r.out), "status %d, JSON expected: %s%s", r.status, r.out, r.err);
     const char *fields[] = {"test",      "n_prompt",      "n_gen",      "n_depth",  "n_threads", "avg_ts",
                             "stddev_ts", "avg_ns",        "samples_ns", "gb_per_s", "kv_bytes",  "model_bytes",
-                            "cpu_rung",  "read_gb_per_s", "cores",      "peak_rss"};
+                            "cpu_level",  "read_gb_per_s", "cores",      "peak_rss"};
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         char quoted[64];
         snprintf(quoted, sizeof quoted, "\"%s\": ", fields[i]);
@@ -242,7 +242,7 @@ static void check_level(const char *name, const char *want) {
     char field[64];
     setenv("TESSERA_CPU", name, 1);
     Result r = CALL("bench", "--attention", "1", "-r", "1", "-t", "1", "-o", "json");
-    snprintf(field, sizeof field, "\"cpu_rung\": \"%s\"", want);
+    snprintf(field, sizeof field, "\"cpu_level\": \"%s\"", want);
     CHECK(r.status == 0 && strstr(r.out, field), "TESSERA_CPU=%s: no %s in: %s%s", name, field, r.out, r.err);
     CHECK(!strstr(r.err, "not an instruction-set level") == (!*name || !strcmp(name, want)), "TESSERA_CPU=%s: %s", name,
           r.err);

@@ -580,7 +580,7 @@ static void print_row(Bench *b, const Row *r) {
     printf("], ");
     put_json_number("gb_per_s", r->gb);
     printf(", \"in_cache\": %s", b->machine->read_gb > 0 && r->gb > b->machine->read_gb ? "true" : "false");
-    printf(", \"kv_bytes\": %llu, \"peak_rss\": %llu, \"model_bytes\": %llu, \"cpu_rung\": \"%s\"", kv, rss, bytes,
+    printf(", \"kv_bytes\": %llu, \"peak_rss\": %llu, \"model_bytes\": %llu, \"cpu_level\": \"%s\"", kv, rss, bytes,
            level);
     if (b->o.profile) {
         ProfileTable table = profile_of(b, r);
@@ -657,7 +657,7 @@ static void run_rows(Bench *b) {
         if (!m) {
             start_output(b,
                          "model,test,n_prompt,n_gen,n_depth,n_threads,avg_ts,stddev_ts,avg_ns,gb_per_s,kv_bytes,"
-                         "peak_rss,model_bytes,cpu_rung",
+                         "peak_rss,model_bytes,cpu_level",
                          o->profile ? "" : md);
         }
         for (int i = 0; i < n; i++) {
@@ -882,7 +882,7 @@ static void print_attention(Bench *b, const AttentionShape *s, const AttentionRe
         printf("{\"head_dim\": %d, \"n_heads\": %d, \"n_kv_heads\": %d, \"kv\": \"%s\", \"n\": %d, \"n_threads\": %d, "
                "\"fused_ms\": %.6g, \"fused_gflops\": %.6g, \"unfused_ms\": %.6g, \"unfused_gflops\": %.6g, "
                "\"ratio\": %.6g, \"fused_bytes\": %llu, \"unfused_bytes\": %llu, \"max_difference\": %.3g, "
-               "\"cpu_rung\": \"%s\"}",
+               "\"cpu_level\": \"%s\"}",
                s->head_dim, s->n_heads, s->n_kv_heads, kv, n, b->n_threads, fused_ms, fused_speed, plain_ms,
                plain_speed, ratio, fused, plain, difference, cpu_level_name(cpu_level()));
     }
