@@ -15,6 +15,7 @@ CPPFLAGS += -idirafter /usr/include -D_GNU_SOURCE -MMD -MP
 SHELL := /bin/bash
 LDLIBS += -ljansson -lpcre2-8 -lutf8proc -lz -lm -lpthread
 LINE_LIBS := -ledit # of ./run alone
+PICTURE_LIBS := -lexif # of what reads or draws pictures
 override CFLAGS += -std=gnu11 $(WARN) -fno-math-errno -fno-trapping-math -pthread
 
 ifeq ($(CONFIG),san)
@@ -88,6 +89,7 @@ $(B)/run: LDLIBS += $(LINE_LIBS)
 $(TOOLS): $(B)/%: $(B)/tools/%.o $(OWN)
 $(foreach s,$(SUITES),$(eval $(B)/$s: $(B)/tools/$s/$s.o))
 $(SUITES:%=$(B)/%): $(OWN)
+$(SUITES:%=$(B)/%) $(foreach c,picture vit bad,$(B)/tests/check_$c): LDLIBS += $(PICTURE_LIBS)
 $(CHECKS): $(B)/tests/%: $(B)/tests/%.o $(OWN)
 $(B)/tests/check_kernels: $(TILES_$(MACHINE):%.c=$(B)/%.o)
 $(B)/run $(PROGRAMS) $(CHECKS):
@@ -150,13 +152,14 @@ DEMO_MODEL := models/stories.bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 # What is not libc, and the package that has it.
-HEADERS := stb/stb_ds.h jansson.h pcre2.h utf8proc.h zlib.h histedit.h
+HEADERS := stb/stb_ds.h jansson.h pcre2.h utf8proc.h zlib.h histedit.h libexif/exif-data.h
 PACKAGE_stb_ds.h := libstb-dev
 PACKAGE_jansson.h := libjansson-dev
 PACKAGE_pcre2.h := libpcre2-dev
 PACKAGE_utf8proc.h := libutf8proc-dev
 PACKAGE_zlib.h := zlib1g-dev
 PACKAGE_histedit.h := libedit-dev
+PACKAGE_exif-data.h := libexif-dev
 
 # Install what is missing, saying so; nothing when nothing is.
 deps:
@@ -204,7 +207,8 @@ test-arm64: deps test-data
 	test -f $(ARM64_LIB)/libpcre2-8.a || missing="$$missing libpcre2-dev:arm64"; \
 	test -f $(ARM64_LIB)/libutf8proc.a || missing="$$missing libutf8proc-dev:arm64"; \
 	test -f $(ARM64_LIB)/libz.a || missing="$$missing zlib1g-dev:arm64"; \
-	test -f $(ARM64_LIB)/libedit.a || missing="$$missing libedit-dev:arm64"; $(call install)
+	test -f $(ARM64_LIB)/libedit.a || missing="$$missing libedit-dev:arm64"; \
+	test -f $(ARM64_LIB)/libexif.a || missing="$$missing libexif-dev:arm64"; $(call install)
 	@missing=; command -v aarch64-linux-gnu-gcc >/dev/null || missing="gcc-aarch64-linux-gnu libc6-dev-arm64-cross"; \
 	command -v qemu-aarch64 >/dev/null || missing="$$missing qemu-user"; $(call install)
 	@$(MAKE) --no-print-directory CONFIG=arm64 all checks
@@ -235,6 +239,7 @@ fuzz: deps
 	  grep -E 'SUMMARY|ERROR|number_of_executed|Test unit'; test $${PIPESTATUS[0]} = 0 || exit 1; done
 fuzzers: $(FUZZERS)
 ifeq ($(CONFIG),fuzz)
+$(B)/fuzz_picture: LDLIBS += $(PICTURE_LIBS)
 $(FUZZERS): build/fuzz/%: $(B)/tests/fuzz/%.o $(OWN)
 	$(CC) $(CFLAGS) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(LDLIBS)
 endif

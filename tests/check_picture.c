@@ -1,5 +1,5 @@
-// Pictures in and out: decoding against bytes made by hand, resizing against PIL, preprocessor_config.json key by key,
-// the idx files of MNIST, the two drawings, and files that mean harm.
+// Pictures in and out: decoding against bytes made by hand, EXIF orientations against their definition, resizing
+// against PIL, preprocessor_config.json key by key, the idx files of MNIST, the two drawings, and files that mean harm.
 #include "alignment.h"
 #include "idx.h"
 #include "overlay.h"
@@ -193,6 +193,223 @@ static void files_that_are_no_pictures(void) {
                 "expected a PNG");
     EXPECT_LINE(picture_read(&p, write_file("x.png", "\x89PNG", 4), 2, err, sizeof err), "1 or 3 channels");
     CHECK(!p.pixels && !p.width, "a failure leaves nothing");
+}
+
+// ---- orientation
+
+typedef struct {
+    bool big;                         // Motorola's byte order
+    uint32_t tag, type, count, value; // of the entry
+    uint32_t ifd;                     // offset of the first IFD; 8 is right behind the header
+    uint32_t n_entries;               // what the IFD claims; one is there
+} Exif;
+
+static Exif exif_of(bool big, uint32_t orientation) {
+    return (Exif){big, 0x0112, 3, 1, orientation, 8, 1};
+}
+
+enum { EXIF_BYTES = 26, EXIF_ENTRY_END = 22 };
+
+// A TIFF header, an IFD of one entry, no next IFD.
+static void exif_bytes(uint8_t *out, Exif e) {
+    size_t start = made.n;
+    put(e.big ? "MM" : "II", 2);
+    put_number(42, 2, e.big);
+    put_number(e.ifd, 4, e.big);
+    put_number(e.n_entries, 2, e.big);
+    put_number(e.tag, 2, e.big);
+    put_number(e.type, 2, e.big);
+    put_number(e.count, 4, e.big);
+    int n = e.type == 3 ? 2 : 4; // a SHORT stands at the left
+    put_number(e.value, n, e.big);
+    put_number(0, 4 - n, e.big);
+    put_number(0, 4, e.big);
+    memcpy(out, made.bytes + start, EXIF_BYTES);
+    made.n = start;
+}
+
+// RGB of 3 x 2: a b c over d e f, each its letter.
+static void oriented_png(const void *exif, size_t n, bool behind_pixels) {
+    static const uint8_t rows[] = "\0aaabbbccc\0dddeeefff";
+    uint8_t packed[64];
+    uLongf size = sizeof packed;
+    png_start(3, 2, 8, 2);
+    if (!behind_pixels) put_chunk("eXIf", exif, n);
+    CHECK(compress2(packed, &size, rows, 20, 9) == Z_OK, "compress2 failed");
+    put_chunk("IDAT", packed, size);
+    if (behind_pixels) put_chunk("eXIf", exif, n);
+    put_chunk("IEND", "", 0);
+}
+
+// Grey blocks of 8 x 8 in the same order, behind an APP1 segment of XMP and one of EXIF.
+static void oriented_jpeg(const void *exif, size_t n) {
+    static const char xmp[] = "http://ns.adobe.com/xap/1.0/";
+    uint8_t pixels[24 * 16], file[4096];
+    for (int i = 0; i < 24 * 16; i++) pixels[i] = (uint8_t)("abcdef"[i % 24 / 8 + i / (24 * 8) * 3]);
+    made.n = 0;
+    CHECK(stbi_write_jpg_to_func(on_jpeg, NULL, 24, 16, 1, pixels, 100), "cannot make a JPEG");
+    size_t size = made.n;
+    CHECK(size < sizeof file, "a JPEG of %zu bytes", size);
+    memcpy(file, made.bytes, size);
+    made.n = 0;
+    put(file, 2);
+    put("\xff\xe1", 2);
+    put_number(sizeof xmp + 2, 2, true);
+    put(xmp, sizeof xmp);
+    put("\xff\xe1", 2);
+    put_number((uint32_t)n + 8, 2, true);
+    put("Exif\0", 6);
+    put(exif, n);
+    put(file + 2, size - 2);
+}
+
+// EXIF 2.3, tag 0x0112: where the first stored row and column are seen.
+static const char *const seen_as[9] = {
+    [1] = "abc/def",  // top, left
+    [2] = "cba/fed",  // top, right
+    [3] = "fed/cba",  // bottom, right
+    [4] = "def/abc",  // bottom, left
+    [5] = "ad/be/cf", // left, top
+    [6] = "da/eb/fc", // right, top
+    [7] = "fc/eb/da", // right, bottom
+    [8] = "cf/be/ad", // left, bottom
+};
+
+// `made` is decoded to that picture, a letter for a square of `block` pixels.
+static void expect_seen(int line, const char *what, int orientation, int channels, int block) {
+    const char *letters = seen_as[orientation];
+    int width = orientation < 5 ? 3 : 2, height = 5 - width, within = block > 1 ? 2 : 0, n_other = 0;
+    char err[512] = "";
+    Picture p;
+    int rc = decode(&p, made.n, channels, err, sizeof err);
+    if (rc || p.width != width * block || p.height != height * block || p.channels != channels) {
+        test_fail(__FILE__, line, "%s, orientation %d: %d, %d x %d, %s", what, orientation, rc, p.width, p.height, err);
+        picture_free(&p);
+        return;
+    }
+    for (int i = 0; i < p.width * p.height; i++) {
+        int x = i % p.width / block, y = i / p.width / block;
+        for (int c = 0; c < channels; c++) {
+            n_other += abs(p.pixels[i * channels + c] - letters[y * (width + 1) + x]) > within;
+        }
+    }
+    if (n_other) test_fail(__FILE__, line, "%s, orientation %d: %d values differ", what, orientation, n_other);
+    picture_free(&p);
+}
+
+// The same EXIF data in every file that can hold it.
+static void expect_oriented(int line, const char *what, const void *exif, size_t n, int orientation) {
+    for (int channels = 1; channels <= 3; channels += 2) {
+        for (int behind = 0; behind < 2; behind++) {
+            oriented_png(exif, n, behind);
+            expect_seen(line, what, orientation, channels, 1);
+        }
+        oriented_jpeg(exif, n);
+        expect_seen(line, what, orientation, channels, 8);
+    }
+}
+
+static void every_orientation(void) {
+    for (int i = 0; i < 16; i++) {
+        bool big = i % 2;
+        int orientation = 1 + i / 2;
+        uint8_t exif[6 + EXIF_BYTES] = "Exif";
+        exif_bytes(exif + 6, exif_of(big, (uint32_t)orientation));
+        expect_oriented(__LINE__, big ? "big-endian" : "little-endian", exif + 6, EXIF_BYTES, orientation);
+        oriented_png(exif, sizeof exif, false); // some writers leave a JPEG's start in a PNG
+        expect_seen(__LINE__, "PNG with a JPEG's start", orientation, 3, 1);
+    }
+}
+
+// The entry behind others, the IFD behind 60,000 bytes, and a chunk larger than a JPEG's segment can be.
+static void orientation_far_from_the_start(void) {
+    enum { AWAY = 60000, CHUNK = 100000 };
+    static uint8_t chunk[CHUNK];
+    uint8_t exif[EXIF_BYTES];
+    for (int big = 0; big < 2; big++) {
+        exif_bytes(exif, exif_of(big, 8));
+        memset(chunk, 0, sizeof chunk);
+        memcpy(chunk, exif, 8);
+        made.n = 0;
+        put_number(AWAY, 4, big);
+        memcpy(chunk + 4, made.bytes, 4);
+        made.n = 0;
+        put_number(3, 2, big);
+        for (uint32_t i = 0; i < 2; i++) { // width and height, as LONG
+            put_number(0x0100 + i, 2, big);
+            put_number(4, 2, big);
+            put_number(1, 4, big);
+            put_number(6, 4, big);
+        }
+        memcpy(chunk + AWAY, made.bytes, made.n);
+        memcpy(chunk + AWAY + made.n, exif + 10, 16);
+        expect_oriented(__LINE__, "far from the start", chunk, AWAY + 1000, 8);
+        oriented_png(chunk, CHUNK, false);
+        expect_seen(__LINE__, "a large chunk", 8, 3, 1);
+    }
+}
+
+static void damaged_exif_counts_as_1(void) {
+    static const struct {
+        const char *what;
+        Exif e;
+    } bad[] = {
+        {"orientation 0", {0, 0x0112, 3, 1, 0, 8, 1}},
+        {"orientation 9", {0, 0x0112, 3, 1, 9, 8, 1}},
+        {"orientation 0xfff8", {0, 0x0112, 3, 1, 0xfff8, 8, 1}},
+        {"orientation 0x0600, the other byte order's 6", {0, 0x0112, 3, 1, 0x0600, 8, 1}},
+        {"a BYTE", {0, 0x0112, 1, 1, 6, 8, 1}},
+        {"a LONG", {0, 0x0112, 4, 1, 6, 8, 1}},
+        {"an SSHORT", {0, 0x0112, 8, 1, 6, 8, 1}},
+        {"an unknown type", {0, 0x0112, 77, 1, 6, 8, 1}},
+        {"no values", {0, 0x0112, 3, 0, 6, 8, 1}},
+        {"two values", {0, 0x0112, 3, 2, 6, 8, 1}},
+        {"values at an offset outside", {0, 0x0112, 3, 3, 0x7ffffff0, 8, 1}},
+        {"values whose bytes wrap in 32 bits", {0, 0x0112, 3, 0x80000001u, 6, 8, 1}},
+        {"another tag", {0, 0x0100, 3, 1, 6, 8, 1}},
+        {"an IFD outside", {0, 0x0112, 3, 1, 6, 5000, 1}},
+        {"an IFD at the end", {0, 0x0112, 3, 1, 6, EXIF_BYTES, 1}},
+        {"an IFD whose offset wraps", {0, 0x0112, 3, 1, 6, 0xfffffffe, 1}},
+        {"an IFD without entries", {0, 0x0112, 3, 1, 6, 8, 0}},
+    };
+    for (size_t i = 0; i < 2 * (sizeof bad / sizeof *bad); i++) {
+        uint8_t exif[EXIF_BYTES];
+        Exif e = bad[i / 2].e;
+        e.big = i % 2;
+        exif_bytes(exif, e);
+        expect_oriented(__LINE__, bad[i / 2].what, exif, sizeof exif, 1);
+    }
+    uint8_t exif[EXIF_BYTES];
+    for (int big = 0; big < 2; big++) {
+        exif_bytes(exif, (Exif){big, 0x0112, 3, 1, 6, 8, 0xffff}); // claims more entries than there are
+        expect_oriented(__LINE__, "an entry and no more", exif, sizeof exif, 6);
+        exif_bytes(exif, exif_of(big, 6));
+        for (size_t n = 0; n < EXIF_BYTES; n++) {
+            char what[32];
+            snprintf(what, sizeof what, "cut at %zu", n);
+            expect_oriented(__LINE__, what, exif, n, n < EXIF_ENTRY_END ? 1 : 6);
+        }
+        exif[0] = 'X';
+        expect_oriented(__LINE__, "no byte order", exif, sizeof exif, 1);
+        exif_bytes(exif, exif_of(big, 6));
+        exif[big ? 3 : 2] = 43;
+        expect_oriented(__LINE__, "not 42", exif, sizeof exif, 1);
+    }
+}
+
+// Any byte of the EXIF data changed: one of the eight pictures, and nothing else (the sanitizers watch).
+static void changed_exif_bytes(void) {
+    for (int i = 0; i < 2 * 256 * EXIF_BYTES; i++) {
+        uint8_t exif[EXIF_BYTES];
+        exif_bytes(exif, exif_of(i % 2, 6));
+        exif[i / 2 % EXIF_BYTES] = (uint8_t)(i / 2 / EXIF_BYTES);
+        oriented_png(exif, sizeof exif, false);
+        char err[512] = "";
+        Picture p;
+        int rc = decode(&p, made.n, 1, err, sizeof err);
+        CHECK(!rc && p.width * p.height == 6, "change %d: %d, %s", i, rc, err);
+        picture_free(&p);
+    }
 }
 
 // ---- resizing
@@ -822,6 +1039,10 @@ int main(void) {
     RUN(ppm_and_pgm);
     RUN(jpeg_is_close);
     RUN(files_that_are_no_pictures);
+    RUN(every_orientation);
+    RUN(orientation_far_from_the_start);
+    RUN(damaged_exif_counts_as_1);
+    RUN(changed_exif_bytes);
     RUN(resize_is_pils);
     RUN(resize_keeps_a_constant);
     RUN(resize_refuses);

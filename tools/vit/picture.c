@@ -8,6 +8,8 @@
 #include "outfile.h"
 #include "settings.h"
 
+#include <libexif/exif-data.h>
+
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -169,23 +171,27 @@ static bool huffman_tables_fit(const File *f, size_t pos, size_t length) {
     return true;
 }
 
-// Every marker segment of a JPEG in order. 0xd8 opens the file; in coded data 0xff is followed by 0 or a restart
+// The next marker segment of a JPEG at *pos or behind it: its marker, with *length the two bytes that hold the length
+// and what they count; 0: the picture ends. 0xd8 opens the file; in coded data 0xff is followed by 0 or a restart
 // marker (0xd0 to 0xd7); whatever else follows is the next marker, to the decoder as well.
+static int jpeg_segment(const File *f, size_t *pos, size_t *length) {
+    for (; *pos + 4 <= f->size; ++*pos) {
+        const uint8_t *b = f->data + *pos;
+        if (b[0] != 0xff || b[1] == 0xff || b[1] == 0 || (b[1] >= 0xd0 && b[1] <= 0xd8)) continue;
+        *length = (size_t)b[2] << 8 | b[3];
+        if (*length < 2) *length = 2;
+        return b[1] == 0xd9 ? 0 : b[1];
+    }
+    return 0;
+}
+
 static int check_jpeg(const File *f, char *err, size_t errlen) {
-    for (size_t pos = 0; pos + 4 <= f->size;) {
-        const uint8_t *b = f->data + pos;
-        if (b[0] != 0xff || b[1] == 0xff || b[1] == 0 || (b[1] >= 0xd0 && b[1] <= 0xd8)) {
-            pos++;
-            continue;
-        }
-        if (b[1] == 0xd9) return 0; // end of the picture
-        size_t length = (size_t)b[2] << 8 | b[3];
-        if (length < 2) length = 2;
-        if (b[1] == 0xc4 && !huffman_tables_fit(f, pos + 4, length - 2)) {
+    int marker;
+    for (size_t pos = 0, length; (marker = jpeg_segment(f, &pos, &length)) != 0; pos += 2 + length) {
+        if (marker == 0xc4 && !huffman_tables_fit(f, pos + 4, length - 2)) {
             return fail(err, errlen, "%s: at byte %zu: a JPEG's Huffman table: expected at most 256 values, found more",
                         f->path, pos);
         }
-        pos += 2 + length;
     }
     return 0;
 }
@@ -246,6 +252,92 @@ static void convert_pixel(uint8_t *to, int n, const uint8_t *from, int from_n) {
     else to[0] = (uint8_t)((rgb[0] * 19595 + rgb[1] * 38470 + rgb[2] * 7471 + 0x8000) >> 16);
 }
 
+// ---- orientation
+
+typedef struct {
+    const uint8_t *data;
+    size_t size;
+} Bytes;
+
+static const uint8_t exif_start[6] = "Exif\0"; // before the TIFF header; a PNG's chunk does without
+enum { MAX_EXIF = 0xfff0 };                    // bytes that libexif reads, a little more than a JPEG's segment holds
+
+static bool starts_exif(Bytes b) {
+    return b.size >= sizeof exif_start && !memcmp(b.data, exif_start, sizeof exif_start);
+}
+
+// The first APP1 segment of that kind before the coded data; XMP has APP1 as well.
+static Bytes exif_of_jpeg(const File *f) {
+    int marker;
+    for (size_t pos = 0, length; (marker = jpeg_segment(f, &pos, &length)) != 0; pos += 2 + length) {
+        if (marker == 0xda || length > f->size - pos - 2) break;
+        Bytes found = {f->data + pos + 4, length - 2};
+        if (marker == 0xe1 && starts_exif(found)) return found;
+    }
+    return (Bytes){0};
+}
+
+// The eXIf chunk, which may stand behind the pixels.
+static Bytes exif_of_png(const File *f) {
+    for (size_t pos = 8, size; pos + 12 <= f->size; pos += 12 + size) {
+        const uint8_t *b = f->data + pos;
+        size = (size_t)b[0] << 24 | (size_t)b[1] << 16 | (size_t)b[2] << 8 | b[3];
+        if (size > f->size - pos - 12 || !memcmp(b + 4, "IEND", 4)) break;
+        if (!memcmp(b + 4, "eXIf", 4)) return (Bytes){b + 8, size};
+    }
+    return (Bytes){0};
+}
+
+// *orientation: 1 to 8; 1 where the file has none, or one that EXIF does not allow.
+static int read_orientation(const File *f, int *orientation, char *err, size_t errlen) {
+    *orientation = 1;
+    bool png = f->size > 8 && !memcmp(f->data, "\x89PNG\r\n\x1a\n", 8);
+    Bytes found = png ? exif_of_png(f) : f->data[0] == 0xff ? exif_of_jpeg(f) : (Bytes){0};
+    if (!found.size) return 0;
+    size_t before = starts_exif(found) ? 0 : sizeof exif_start, size = found.size;
+    if (size > MAX_EXIF - before) size = MAX_EXIF - before;
+    uint8_t *block = malloc(before + size);
+    ExifData *exif = exif_data_new();
+    if (block && exif) {
+        memcpy(block, exif_start, before);
+        memcpy(block + before, found.data, size);
+        exif_data_unset_option(exif, EXIF_DATA_OPTION_FOLLOW_SPECIFICATION); // it would correct what is wrong
+        exif_data_load_data(exif, block, (unsigned)(before + size));
+        const ExifEntry *e = exif_content_get_entry(exif->ifd[EXIF_IFD_0], EXIF_TAG_ORIENTATION);
+        bool one = e && e->data && e->format == EXIF_FORMAT_SHORT && e->components == 1 && e->size >= 2;
+        int value = one ? exif_get_short(e->data, exif_data_get_byte_order(exif)) : 1;
+        if (value >= 1 && value <= 8) *orientation = value;
+    }
+    bool ok = block && exif;
+    free(block);
+    if (exif) exif_data_unref(exif);
+    return ok ? 0 : fail(err, errlen, "%s: out of memory for the EXIF data", f->path);
+}
+
+// The orientation names the sides at which the first stored row and column belong (EXIF 2.3, tag 0x0112): 1 top and
+// left, 2 top, right, 3 bottom, right, 4 bottom, left, 5 left, top, 6 right, top, 7 right, bottom, 8 left, bottom.
+static int turn_upright(Picture *p, int orientation, char *err, size_t errlen) {
+    bool rows_stand = orientation >= 5;
+    bool from_right = orientation == 2 || orientation == 3 || orientation == 6 || orientation == 7;
+    bool from_bottom = orientation == 3 || orientation == 4 || orientation >= 7;
+    int width = rows_stand ? p->height : p->width, height = rows_stand ? p->width : p->height;
+    Picture out;
+    if (picture_new(&out, width, height, p->channels, err, errlen)) return -1;
+    const uint8_t *from = p->pixels;
+    size_t n = (size_t)p->channels;
+    for (int row = 0; row < p->height; row++) {
+        for (int column = 0; column < p->width; column++, from += n) {
+            int x = rows_stand ? row : column, y = rows_stand ? column : row;
+            if (from_right) x = width - 1 - x;
+            if (from_bottom) y = height - 1 - y;
+            memcpy(out.pixels + ((size_t)y * width + x) * n, from, n);
+        }
+    }
+    picture_free(p);
+    *p = out;
+    return 0;
+}
+
 int picture_decode(Picture *p, const File *file, int channels, char *err, size_t errlen) {
     *p = (Picture){0};
     const uint8_t *b = file->data;
@@ -260,13 +352,16 @@ int picture_decode(Picture *p, const File *file, int channels, char *err, size_t
     bool jpeg = b[0] == 0xff; // any number of them may come before the first marker
     if ((pnm && check_pnm(file, err, errlen)) || (jpeg && check_jpeg(file, err, errlen))) return -1;
     if (check_size(file, err, errlen)) return -1;
-    int width, height, n;
+    int width, height, n, orientation;
+    if (read_orientation(file, &orientation, err, errlen)) return -1;
     uint8_t *raw = decode(file, &width, &height, &n, err, errlen);
     if (!raw) return -1;
     int rc = picture_new(p, width, height, channels, err, errlen);
     size_t n_pixels = rc ? 0 : (size_t)width * height;
     for (size_t i = 0; i < n_pixels; i++) convert_pixel(p->pixels + i * channels, channels, raw + i * n, n);
     free(raw);
+    if (!rc && orientation > 1) rc = turn_upright(p, orientation, err, errlen);
+    if (rc) picture_free(p);
     return rc;
 }
 

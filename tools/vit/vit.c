@@ -39,7 +39,8 @@ static Options parse(int argc, char **argv) {
     const Program program = {
         "build/vit", "MODEL IMAGE... [options]",
         "  MODEL: a folder with config.json and model.safetensors (ViT, DeiT)\n"
-        "  IMAGE: PNG, JPEG, BMP or PPM of any size; preprocessed as preprocessor_config.json says\n",
+        "  IMAGE: PNG, JPEG, BMP or PPM of any size; turned upright as its EXIF says, preprocessed as\n"
+        "  preprocessor_config.json says\n",
         flags, sizeof flags / sizeof *flags};
     o.n_images = cli_parse(&program, argc, argv);
     o.images = argv;
