@@ -586,6 +586,59 @@ static void program_attention(void) {
     release(&r);
 }
 
+// The picture at `upright` turned on its side, in a file whose EXIF says so: orientation 6.
+static void write_on_its_side(const char *upright, const char *name) {
+    static const char chunk[] = "\0\0\0\x1a" // big-endian, one entry: 0x0112, SHORT, 1 value; the CRC
+                                "eXIfMM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+                                "\xd6\x67\x4b\x69";
+    enum { IEND = 12 };
+    char err[512] = "";
+    Picture p, side;
+    CHECK(!picture_read(&p, upright, 3, err, sizeof err), "%s", err);
+    CHECK(!picture_new(&side, p.height, p.width, 3, err, sizeof err), "%s", err);
+    for (int y = 0; y < p.height; y++) { // the right side becomes the first row, from the top on
+        for (int x = 0; x < p.width; x++) {
+            size_t row = (size_t)(p.width - 1 - x), column = (size_t)y;
+            memcpy(side.pixels + 3 * (row * side.width + column), p.pixels + 3 * ((size_t)y * p.width + x), 3);
+        }
+    }
+    CHECK(!picture_write_png(&side, in_folder(name), err, sizeof err), "%s", err);
+    size_t n;
+    char *bytes = read_file(in_folder(name), &n), *whole = malloc(n + sizeof chunk - 1);
+    memcpy(whole, bytes, n - IEND);
+    memcpy(whole + n - IEND, chunk, sizeof chunk - 1);
+    memcpy(whole + n - IEND + sizeof chunk - 1, bytes + n - IEND, IEND);
+    write_file(name, whole, n + sizeof chunk - 1);
+    free(whole);
+    free(bytes);
+    picture_free(&side);
+    picture_free(&p);
+}
+
+// What is said and drawn is that of the upright picture, byte for byte.
+static void program_orientation(void) {
+    const char *const upright = SHIPPED "/samples/ankle-boot.png";
+    char *said[2] = {0}, *drawn[2] = {0};
+    size_t n[2] = {0};
+    write_on_its_side(upright, "side.png");
+    for (int i = 0; i < 2; i++) {
+        const char *path = i ? in_folder("side.png") : upright;
+        unlink(in_folder("a.png"));
+        Result r = CALL("vit", SHIPPED, path, "--attention", in_folder("a.png"), "-q");
+        CHECK(r.status == 0 && strstr(r.out, "Ankle boot"), "%s: status %d: %s%s", path, r.status, r.out, r.err);
+        const char *labels = strchr(r.out, '\n'); // behind the file's name
+        said[i] = strdup(labels ? labels : "");
+        drawn[i] = read_file(in_folder("a.png"), &n[i]);
+        release(&r);
+    }
+    CHECK(!strcmp(said[0], said[1]), "expected%sfound%s", said[0], said[1]);
+    CHECK(n[0] == n[1] && !memcmp(drawn[0], drawn[1], n[0]), "the drawings differ");
+    for (int i = 0; i < 2; i++) {
+        free(said[i]);
+        free(drawn[i]);
+    }
+}
+
 int main(void) {
     folder_make();
     need_program("vit");
@@ -600,6 +653,7 @@ int main(void) {
     RUN(program_refuses);
     RUN(program_eval);
     RUN(program_attention);
+    RUN(program_orientation);
     folder_remove();
     return test_report();
 }
