@@ -151,6 +151,7 @@ static JinjaValue item_of(JinjaRun *r, JinjaValue of, JinjaValue key) {
         JinjaValue *v = jinja_find(r->heap, of.dict, key);
         return v ? *v : undefined;
     }
+    if (key.kind == JINJA_BOOL) key = jinja_int(key.truth);
     if (key.kind != JINJA_INT || (of.kind != JINJA_LIST && of.kind != JINJA_STRING)) return undefined;
     int64_t n = (int64_t)jinja_length(r, of), i = key.integer < 0 ? key.integer + n : key.integer;
     if (i < 0 || i >= n) return undefined;
@@ -163,6 +164,8 @@ JinjaValue jinja_member(JinjaRun *r, JinjaValue of, JinjaValue key, bool item_fi
     if (of.kind == JINJA_UNDEFINED)
         jinja_fail(r->heap, "'%s' is undefined", of.name ? of.name : "the value before a member");
     if (of.kind == JINJA_LOOP) return loop_member(r, of.loop, key);
+    bool named = of.kind == JINJA_CALLABLE && of.callable->macro && jinja_is_word(key, "name");
+    if (named) return jinja_word(of.callable->macro->name);
     JinjaValue item = item_first ? item_of(r, of, key) : (JinjaValue){.kind = JINJA_UNDEFINED};
     if (item.kind != JINJA_UNDEFINED) return item;
     JinjaFunction *f = key.kind == JINJA_STRING ? jinja_method(of, key) : NULL;
@@ -187,6 +190,7 @@ static int64_t slice_end(JinjaRun *r, const JinjaNode *n, int64_t length, int64_
 
 static JinjaValue eval_slice(JinjaRun *r, const JinjaNode *n) {
     JinjaValue of = eval(r, n->a);
+    if (of.kind == JINJA_NONE || jinja_is_number(of)) return (JinjaValue){.kind = JINJA_UNDEFINED};
     if (of.kind != JINJA_LIST && of.kind != JINJA_STRING) jinja_fail(r->heap, "%s has no slices", jinja_kind_name(of));
     JinjaValue step_value = n->parts[2] ? eval(r, n->parts[2]) : jinja_none();
     int64_t step = step_value.kind == JINJA_NONE ? 1 : jinja_index(r, step_value, "slice");
@@ -267,6 +271,7 @@ static JinjaValue join_two(JinjaRun *r, JinjaValue a, JinjaValue b) {
 static JinjaValue repeat(JinjaRun *r, JinjaValue of, int64_t times) {
     JinjaBuffer b = {0};
     JinjaValue l = jinja_list(r->heap);
+    l.list->tuple = of.kind == JINJA_LIST && of.list->tuple;
     for (int64_t i = 0; i < times; i++) {
         jinja_step(r->heap, 1);
         if (of.kind == JINJA_STRING) jinja_append(r->heap, &b, of.text);
@@ -298,8 +303,11 @@ static JinjaValue arithmetic(JinjaRun *r, JinjaOp op, JinjaValue a, JinjaValue b
     if (op == OP_JOIN) return join_two(r, jinja_string(r, a), jinja_string(r, b));
     if (jinja_is_number(a) && jinja_is_number(b)) return number_operator(r, op, a, b);
     if (op == OP_ADD && a.kind == JINJA_STRING && b.kind == JINJA_STRING) return join_two(r, a, b);
-    if (op == OP_ADD && a.kind == JINJA_LIST && b.kind == JINJA_LIST) return join_lists(r, a.list, b.list);
+    bool lists = a.kind == JINJA_LIST && b.kind == JINJA_LIST && a.list->tuple == b.list->tuple;
+    if (op == OP_ADD && lists) return join_lists(r, a.list, b.list);
     if (op == OP_MULTIPLY && sequence && b.kind == JINJA_INT) return repeat(r, a, b.integer);
+    if (op == OP_MULTIPLY && a.kind == JINJA_INT && (b.kind == JINJA_STRING || b.kind == JINJA_LIST))
+        return repeat(r, b, a.integer);
     if (op == OP_MODULO && a.kind == JINJA_STRING) return percent(r, a, b);
     const char *name = a.kind == JINJA_UNDEFINED ? a.name : b.kind == JINJA_UNDEFINED ? b.name : NULL;
     if (name) jinja_fail(r->heap, "'%s' is undefined", name);
@@ -473,12 +481,11 @@ static void assign(JinjaRun *r, const JinjaNode *target, JinjaValue v) {
         JinjaList *l = jinja_items(r, v);
         if (l->n != target->n) jinja_fail(r->heap, "%zu values for %zu names", l->n, target->n);
         for (size_t i = 0; i < l->n; i++) assign(r, target->parts[i], l->items[i]);
-    } else if (target->kind == NODE_MEMBER || target->kind == NODE_INDEX) {
+    } else if (target->kind == NODE_MEMBER) {
         JinjaValue of = eval(r, target->a);
-        JinjaValue key = target->kind == NODE_MEMBER ? jinja_word(target->name) : eval(r, target->b);
         if (of.kind != JINJA_NAMESPACE)
             jinja_fail(r->heap, "set: expected a namespace before the member, found %s", jinja_kind_name(of));
-        jinja_put(r->heap, of.dict, key, v);
+        jinja_put_word(r->heap, of.dict, target->name, v);
     } else jinja_fail(r->heap, "set: expected a name");
 }
 
@@ -505,6 +512,7 @@ static void run_loop(JinjaRun *r, const JinjaNode *n, JinjaValue over, int depth
     }
     JinjaLoop *loop = jinja_alloc(r->heap, sizeof *loop);
     *loop = (JinjaLoop){.node = n, .scope = outer, .items = items, .depth = depth};
+    bool ended = false; // an iteration came to its end, as Jinja asks before it runs the else part
     for (; loop->at < items->n; loop->at++) {
         scope_push(r, outer);
         scope_set(r, "loop", (JinjaValue){.kind = JINJA_LOOP, .loop = loop});
@@ -512,10 +520,11 @@ static void run_loop(JinjaRun *r, const JinjaNode *n, JinjaValue over, int depth
         run(r, n->e);
         JinjaFlow flow = r->flow;
         r->flow = FLOW_ON;
+        ended = ended || flow == FLOW_ON;
         if (flow == FLOW_BREAK) break;
     }
     r->scope = outer;
-    if (!items->n && n->c) run(r, n->c);
+    if (!ended && n->c) run(r, n->c);
 }
 
 JinjaValue jinja_loop_again(JinjaRun *r, JinjaValue v, const JinjaArguments *args) {

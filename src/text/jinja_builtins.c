@@ -42,17 +42,12 @@ static size_t unit(JinjaText t, size_t at) {
     return (size_t)utf8_unit(t.text + at, t.n - at < 4 ? (int)(t.n - at) : 4);
 }
 
-static bool space_code(uint32_t c) {
-    return c == ' ' || (c >= 9 && c <= 13) || (c >= 0x1C && c <= 0x1F) || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
-}
-
 // Whether a character is among those of a set; no set: white space.
 static bool in_set(JinjaText t, size_t at, size_t n, const JinjaText *set) {
     uint32_t c;
     if (!set) {
         utf8_decode(t.text + at, n, &c);
-        return space_code(c);
+        return jinja_is_space(c);
     }
     for (size_t i = 0, len; i < set->n; i += len) {
         len = unit(*set, i);
@@ -94,9 +89,15 @@ static JinjaValue change_case(JinjaRun *r, JinjaValue v, Case how, bool words) {
         uint32_t to = (uint32_t)(up ? utf8proc_toupper((int32_t)c) : utf8proc_tolower((int32_t)c));
         bool cased = utf8proc_toupper((int32_t)c) != (int32_t)c || utf8proc_tolower((int32_t)c) != (int32_t)c;
         // Jinja's filter begins words after white space and -([{<, Python's method after what has no case.
-        bool border = words ? space_code(c) || (c < 128 && c && strchr("-([{<", (int)c)) : !cased;
+        bool border = words ? jinja_is_space(c) || (c < 128 && c && strchr("-([{<", (int)c)) : !cased;
         if (how == TITLE) inside = !border;
         if (how == CAPITALIZE) inside = true;
+        if (c == 0xDF && up) { // the one letter of everyday text that becomes two
+            static const char *const two[] = {"SS", "Ss"};
+            uint8_t pair_from[2] = {v.text.from ? v.text.from[at] : 0, v.text.from ? v.text.from[at] : 0};
+            jinja_append(r->heap, &b, (JinjaText){two[how != UPPER], pair_from, 2});
+            continue;
+        }
         uint8_t from[4];
         memset(from, v.text.from ? v.text.from[at] : 0, 4);
         jinja_append(r->heap, &b, (JinjaText){out, from, (size_t)utf8_encode(to, out)});
@@ -194,8 +195,7 @@ static JinjaValue split_spaces(JinjaRun *r, JinjaValue v, int64_t most) {
         size_t end = 0;
         while (end < v.text.n && !in_set(v.text, end, unit(v.text, end), NULL)) end += unit(v.text, end);
         if (!most--) end = v.text.n;
-        JinjaValue part = jinja_slice(v, 0, end);
-        jinja_push(r->heap, l.list, end == v.text.n && most < 0 ? strip(part, NULL, false, true) : part);
+        jinja_push(r->heap, l.list, jinja_slice(v, 0, end));
         v = strip(jinja_slice(v, end, v.text.n), NULL, true, false);
     }
     return l;
@@ -217,9 +217,29 @@ static JinjaValue method_split(JinjaRun *r, JinjaValue v, Args *args) {
     return l;
 }
 
+static JinjaValue rsplit_spaces(JinjaRun *r, JinjaValue v, int64_t most) {
+    JinjaValue l = jinja_list(r->heap), parts = jinja_list(r->heap);
+    v = strip(v, NULL, false, true);
+    while (v.text.n) {
+        size_t begin = v.text.n, len;
+        for (; most && begin; begin -= len) {
+            uint32_t c;
+            len = (size_t)utf8_decode_before(v.text.text, begin, &c);
+            if (jinja_is_space(c)) break;
+        }
+        if (!most--) begin = 0;
+        jinja_push(r->heap, parts.list, jinja_slice(v, begin, v.text.n));
+        v = strip(jinja_slice(v, 0, begin), NULL, false, true);
+    }
+    for (size_t i = parts.list->n; i > 0; i--) jinja_push(r->heap, l.list, parts.list->items[i - 1]);
+    return l;
+}
+
 static JinjaValue method_rsplit(JinjaRun *r, JinjaValue v, Args *args) {
-    JinjaText by = need_text(r, jinja_argument(args, 0, "sep"), "rsplit");
+    JinjaValue separator = jinja_argument(args, 0, "sep");
     int64_t most = number(r, args, 1, "maxsplit", -1);
+    if (separator.kind == JINJA_UNDEFINED || separator.kind == JINJA_NONE) return rsplit_spaces(r, v, most);
+    JinjaText by = need_text(r, separator, "rsplit");
     JinjaValue all = method_split(r, v, &(JinjaArguments){args->values, args->names, 1}), l = jinja_list(r->heap);
     size_t n = all.list->n, joined = most >= 0 && (size_t)most < n ? n - (size_t)most : 1, end = 0;
     for (size_t i = 0; i < joined; i++) end += all.list->items[i].text.n + (i ? by.n : 0);
@@ -228,16 +248,33 @@ static JinjaValue method_rsplit(JinjaRun *r, JinjaValue v, Args *args) {
     return l;
 }
 
+static bool ends_line(JinjaText t, size_t at) {
+    uint32_t c;
+    utf8_decode(t.text + at, t.n - at, &c);
+    return (c >= '\n' && c <= '\r') || (c >= 0x1C && c <= 0x1E) || c == 0x85 || c == 0x2028 || c == 0x2029;
+}
+
 static JinjaValue method_splitlines(JinjaRun *r, JinjaValue v, Args *args) {
     JinjaValue l = jinja_list(r->heap);
     bool keep = flag(args, 0, "keepends", false);
     for (size_t at = 0, end, next; at < v.text.n; at = next) {
-        for (end = at; end < v.text.n && v.text.text[end] != '\n' && v.text.text[end] != '\r';) end++;
-        next = end + (end < v.text.n);
+        for (end = at; end < v.text.n && !ends_line(v.text, end);) end += unit(v.text, end);
+        next = end + (end < v.text.n ? unit(v.text, end) : 0);
         if (next < v.text.n && v.text.text[end] == '\r' && v.text.text[next] == '\n') next++;
         jinja_push(r->heap, l.list, jinja_slice(v, at, keep ? next : end));
     }
     return l;
+}
+
+// The part of a string between the characters that arguments 1 and 2 name, and how many come before it.
+static JinjaValue window(JinjaRun *r, JinjaValue v, Args *args, size_t *skipped) {
+    int64_t n = (int64_t)jinja_length(r, v), begin = number(r, args, 1, NULL, 0), end = number(r, args, 2, NULL, n);
+    if (begin < 0) begin = begin < -n ? 0 : begin + n;
+    if (end < 0) end = end < -n ? 0 : end + n;
+    if (begin > n) begin = n;
+    if (end > n) end = n;
+    *skipped = (size_t)begin;
+    return jinja_slice(v, jinja_offset(v, begin), jinja_offset(v, end));
 }
 
 static bool affix(JinjaText t, JinjaText a, bool end) {
@@ -246,6 +283,8 @@ static bool affix(JinjaText t, JinjaText a, bool end) {
 
 static JinjaValue has_affix(JinjaRun *r, JinjaValue v, Args *args, bool end) {
     JinjaValue a = jinja_argument(args, 0, NULL);
+    size_t skipped;
+    v = window(r, v, args, &skipped);
     if (a.kind != JINJA_LIST) return jinja_bool(affix(v.text, need_text(r, a, end ? "endswith" : "startswith"), end));
     bool found = false;
     for (size_t i = 0; i < a.list->n; i++) found = found || affix(v.text, need_text(r, a.list->items[i], "affix"), end);
@@ -270,16 +309,59 @@ static JinjaValue method_removesuffix(JinjaRun *r, JinjaValue v, Args *args) {
     return affix(v.text, a, true) ? jinja_slice(v, 0, v.text.n - a.n) : v;
 }
 
+// The character where argument 0 begins first, or last; -1: nowhere.
+static int64_t position(JinjaRun *r, JinjaValue v, Args *args, bool last) {
+    JinjaText what = need_text(r, jinja_argument(args, 0, NULL), "find");
+    size_t skipped, found = SIZE_MAX;
+    v = window(r, v, args, &skipped);
+    if (!last || !what.n) found = last ? v.text.n : find_text(v.text, 0, what);
+    for (size_t at = v.text.n; last && what.n && found == SIZE_MAX && at >= what.n; at--) {
+        if (!memcmp(v.text.text + at - what.n, what.text, what.n)) found = at - what.n;
+    }
+    return found == SIZE_MAX ? -1 : (int64_t)(skipped + jinja_length(r, jinja_slice(v, 0, found)));
+}
+
 static JinjaValue method_find(JinjaRun *r, JinjaValue v, Args *args) {
-    size_t found = find_text(v.text, 0, need_text(r, jinja_argument(args, 0, NULL), "find"));
-    return jinja_int(found == SIZE_MAX ? -1 : (int64_t)jinja_length(r, jinja_slice(v, 0, found)));
+    return jinja_int(position(r, v, args, false));
 }
 
 static JinjaValue method_rfind(JinjaRun *r, JinjaValue v, Args *args) {
-    JinjaText what = need_text(r, jinja_argument(args, 0, NULL), "rfind");
-    size_t last = what.n ? SIZE_MAX : v.text.n;
-    for (size_t at = 0; what.n && (at = find_text(v.text, at, what)) != SIZE_MAX; at++) last = at;
-    return jinja_int(last == SIZE_MAX ? -1 : (int64_t)jinja_length(r, jinja_slice(v, 0, last)));
+    return jinja_int(position(r, v, args, true));
+}
+
+static JinjaValue index_of(JinjaRun *r, JinjaValue v, Args *args, bool last) {
+    int64_t at = position(r, v, args, last);
+    if (at < 0) jinja_fail(r->heap, "index: the text is not there");
+    return jinja_int(at);
+}
+
+static JinjaValue method_index(JinjaRun *r, JinjaValue v, Args *args) {
+    return index_of(r, v, args, false);
+}
+
+static JinjaValue method_rindex(JinjaRun *r, JinjaValue v, Args *args) {
+    return index_of(r, v, args, true);
+}
+
+static JinjaValue parted(JinjaRun *r, JinjaValue v, Args *args, bool last) {
+    JinjaText by = need_text(r, jinja_argument(args, 0, NULL), "partition");
+    JinjaValue l = jinja_list(r->heap);
+    if (!by.n) jinja_fail(r->heap, "partition: the separator is empty");
+    int64_t found = position(r, v, &(JinjaArguments){args->values, args->names, 1}, last);
+    size_t begin = found < 0 ? (last ? 0 : v.text.n) : jinja_offset(v, found), end = found < 0 ? begin : begin + by.n;
+    l.list->tuple = true;
+    jinja_push(r->heap, l.list, jinja_slice(v, 0, begin));
+    jinja_push(r->heap, l.list, jinja_slice(v, begin, end));
+    jinja_push(r->heap, l.list, jinja_slice(v, end, v.text.n));
+    return l;
+}
+
+static JinjaValue method_partition(JinjaRun *r, JinjaValue v, Args *args) {
+    return parted(r, v, args, false);
+}
+
+static JinjaValue method_rpartition(JinjaRun *r, JinjaValue v, Args *args) {
+    return parted(r, v, args, true);
 }
 
 static JinjaValue method_count(JinjaRun *r, JinjaValue v, Args *args) {
@@ -290,6 +372,8 @@ static JinjaValue method_count(JinjaRun *r, JinjaValue v, Args *args) {
         return jinja_int(count);
     }
     JinjaText t = need_text(r, what, "count");
+    size_t skipped;
+    v = window(r, v, args, &skipped);
     if (!t.n) return jinja_int((int64_t)jinja_length(r, v) + 1);
     for (size_t at = 0; (at = find_text(v.text, at, t)) != SIZE_MAX; at += t.n) count++;
     return jinja_int(count);
@@ -306,7 +390,8 @@ static JinjaValue all_characters(JinjaValue v, bool (*is)(int32_t)) {
 }
 
 static bool is_digit(int32_t c) {
-    return utf8proc_category(c) == UTF8PROC_CATEGORY_ND;
+    bool raised = c == 0xB2 || c == 0xB3 || c == 0xB9 || c == 0x2070 || (c >= 0x2074 && c <= 0x2079);
+    return utf8proc_category(c) == UTF8PROC_CATEGORY_ND || raised || (c >= 0x2080 && c <= 0x2089);
 }
 
 static bool is_alpha(int32_t c) {
@@ -315,11 +400,38 @@ static bool is_alpha(int32_t c) {
 }
 
 static bool is_alnum(int32_t c) {
-    return is_digit(c) || is_alpha(c);
+    utf8proc_category_t k = utf8proc_category(c);
+    return is_alpha(c) || (k >= UTF8PROC_CATEGORY_ND && k <= UTF8PROC_CATEGORY_NO);
 }
 
 static bool is_space(int32_t c) {
-    return space_code((uint32_t)c);
+    return jinja_is_space((uint32_t)c);
+}
+
+// Whether there are letters of one case, and none of the other.
+static bool is_of_case(JinjaValue v, Case how) {
+    bool found = false;
+    for (size_t at = 0, len; at < v.text.n; at += len) {
+        uint32_t c;
+        len = (size_t)utf8_decode(v.text.text + at, v.text.n - at, &c);
+        utf8proc_category_t k = utf8proc_category((int32_t)c);
+        if (k == UTF8PROC_CATEGORY_LT || k == (how == UPPER ? UTF8PROC_CATEGORY_LL : UTF8PROC_CATEGORY_LU))
+            return false;
+        found = found || k == (how == UPPER ? UTF8PROC_CATEGORY_LU : UTF8PROC_CATEGORY_LL);
+    }
+    return found;
+}
+
+static JinjaValue method_islower(JinjaRun *r, JinjaValue v, Args *args) {
+    (void)r;
+    (void)args;
+    return jinja_bool(is_of_case(v, LOWER));
+}
+
+static JinjaValue method_isupper(JinjaRun *r, JinjaValue v, Args *args) {
+    (void)r;
+    (void)args;
+    return jinja_bool(is_of_case(v, UPPER));
 }
 
 static JinjaValue method_isdigit(JinjaRun *r, JinjaValue v, Args *args) {
@@ -349,7 +461,9 @@ static JinjaValue method_isspace(JinjaRun *r, JinjaValue v, Args *args) {
 static JinjaValue join_items(JinjaRun *r, const JinjaList *l, JinjaValue by, JinjaValue attribute);
 
 static JinjaValue method_join(JinjaRun *r, JinjaValue v, Args *args) {
-    return join_items(r, jinja_items(r, jinja_argument(args, 0, NULL)), v, undefined);
+    const JinjaList *l = jinja_items(r, jinja_argument(args, 0, NULL));
+    for (size_t i = 0; i < l->n; i++) need_text(r, l->items[i], "join");
+    return join_items(r, l, v, undefined);
 }
 
 // ---- formats
@@ -506,20 +620,29 @@ static JinjaValue filter_indent(JinjaRun *r, JinjaValue v, Args *args) {
 
 static JinjaValue filter_wordcount(JinjaRun *r, JinjaValue v, Args *args) {
     (void)args;
-    return jinja_int((int64_t)split_spaces(r, jinja_string(r, v), -1).list->n);
+    int64_t count = 0;
+    bool inside = false;
+    v = jinja_string(r, v);
+    for (size_t at = 0, len; at < v.text.n; at += len) {
+        uint32_t c;
+        len = (size_t)utf8_decode(v.text.text + at, v.text.n - at, &c);
+        bool word = c == '_' || is_alnum((int32_t)c);
+        count += word && !inside;
+        inside = word;
+    }
+    return jinja_int(count);
 }
 
 static JinjaValue filter_tojson(JinjaRun *r, JinjaValue v, Args *args) {
-    int64_t indent = number(r, args, 1, "indent", -1);
-    if (args->n && !args->names[0]) indent = number(r, args, 0, "indent", -1);
+    int64_t indent = number(r, args, 1, "indent", -1); // the order of Hugging Face's own filter
     JinjaJson how = {.indent = indent < 0    ? -1
                                : indent > 64 ? 64
                                              : (int)indent,
-                     .sort_keys = flag(args, 9, "sort_keys", false),
-                     .ascii = flag(args, 9, "ensure_ascii", false),
+                     .sort_keys = flag(args, 3, "sort_keys", false),
+                     .ascii = flag(args, 0, "ensure_ascii", false),
                      .item_separator = jinja_word(indent < 0 ? ", " : ",").text,
                      .key_separator = jinja_word(": ").text};
-    JinjaValue separators = jinja_argument(args, 9, "separators");
+    JinjaValue separators = jinja_argument(args, 2, "separators");
     if (separators.kind == JINJA_LIST && separators.list->n == 2) {
         how.item_separator = need_text(r, separators.list->items[0], "tojson");
         how.key_separator = need_text(r, separators.list->items[1], "tojson");
@@ -540,6 +663,7 @@ static JinjaValue filter_from_json(JinjaRun *r, JinjaValue v, Args *args) {
 
 static JinjaValue filter_int(JinjaRun *r, JinjaValue v, Args *args) {
     JinjaValue otherwise = args->n ? jinja_argument(args, 0, "default") : jinja_int(0);
+    if (v.kind == JINJA_UNDEFINED) jinja_fail(r->heap, "int: '%s' is undefined", v.name ? v.name : "the value");
     if (v.kind == JINJA_INT || v.kind == JINJA_BOOL) return jinja_int(jinja_index(r, v, "int"));
     double d = v.kind == JINJA_FLOAT ? v.real : NAN;
     if (v.kind == JINJA_STRING) {
@@ -556,7 +680,7 @@ static JinjaValue filter_int(JinjaRun *r, JinjaValue v, Args *args) {
 
 static JinjaValue filter_float(JinjaRun *r, JinjaValue v, Args *args) {
     JinjaValue otherwise = args->n ? jinja_argument(args, 0, "default") : jinja_real(0);
-    (void)r;
+    if (v.kind == JINJA_UNDEFINED) jinja_fail(r->heap, "float: '%s' is undefined", v.name ? v.name : "the value");
     if (jinja_is_number(v)) return jinja_real(jinja_number(v));
     char digits[64] = "", *end = digits;
     if (v.kind != JINJA_STRING || v.text.n >= sizeof digits) return otherwise;
@@ -576,10 +700,18 @@ static JinjaValue filter_abs(JinjaRun *r, JinjaValue v, Args *args) {
 
 static JinjaValue filter_round(JinjaRun *r, JinjaValue v, Args *args) {
     if (!jinja_is_number(v)) jinja_fail(r->heap, "round: expected a number, found %s", jinja_kind_name(v));
-    double scale = pow(10, (double)number(r, args, 0, "precision", 0)), d = jinja_number(v) * scale;
+    int64_t precision = number(r, args, 0, "precision", 0);
+    if (precision < -18 || precision > 30) jinja_fail(r->heap, "round: expected a precision of -18 to 30");
+    double scale = pow(10, (double)precision), d = jinja_number(v);
     JinjaValue method = jinja_argument(args, 1, "method");
-    d = jinja_is_word(method, "ceil") ? ceil(d) : jinja_is_word(method, "floor") ? floor(d) : nearbyint(d);
-    return jinja_real(d / scale);
+    if (jinja_is_word(method, "ceil")) return jinja_real(ceil(d * scale) / scale);
+    if (jinja_is_word(method, "floor")) return jinja_real(floor(d * scale) / scale);
+    if (v.kind != JINJA_FLOAT && precision >= 0) return jinja_int(jinja_index(r, v, "round"));
+    if (v.kind != JINJA_FLOAT) return jinja_int((int64_t)(nearbyint(d * scale) * pow(10, (double)-precision)));
+    if (precision < 0) return jinja_real(nearbyint(d * scale) * pow(10, (double)-precision));
+    char out[400]; // decimal digits, which are exact
+    snprintf(out, sizeof out, "%.*f", (int)precision, d);
+    return jinja_real(strtod(out, NULL));
 }
 
 // ---- filters of collections
@@ -736,6 +868,19 @@ static JinjaValue sort_key(JinjaRun *r, JinjaValue v, bool case_sensitive) {
     return v.kind == JINJA_STRING && !case_sensitive ? change_case(r, v, LOWER, false) : v;
 }
 
+// Of the attributes "a,b": a list of keys.
+static JinjaValue sort_keys(JinjaRun *r, JinjaValue v, JinjaValue attributes, bool case_sensitive) {
+    if (attributes.kind == JINJA_UNDEFINED || attributes.kind == JINJA_NONE) return sort_key(r, v, case_sensitive);
+    JinjaValue keys = jinja_list(r->heap), comma = jinja_word(",");
+    static const char *no_name[1];
+    if (attributes.kind == JINJA_INT) return sort_key(r, path_of(r, v, attributes), case_sensitive);
+    need_text(r, attributes, "attribute");
+    const JinjaList *all = method_split(r, attributes, &(JinjaArguments){&comma, no_name, 1}).list;
+    for (size_t i = 0; i < all->n; i++)
+        jinja_push(r->heap, keys.list, sort_key(r, path_of(r, v, all->items[i]), case_sensitive));
+    return keys;
+}
+
 // Stable; both halves first.
 static void merge_sort(JinjaRun *r, Keyed *a, Keyed *room, size_t n, bool reverse) {
     if (n < 2) return;
@@ -764,8 +909,7 @@ static JinjaValue filter_sort(JinjaRun *r, JinjaValue v, Args *args) {
     bool sensitive = flag(args, 1, "case_sensitive", false);
     Keyed *all = jinja_alloc(r->heap, (from->n + 1) * sizeof *all);
     for (size_t i = 0; i < from->n; i++) {
-        JinjaValue key = attribute.kind == JINJA_UNDEFINED ? from->items[i] : path_of(r, from->items[i], attribute);
-        all[i] = (Keyed){sort_key(r, key, sensitive), from->items[i]};
+        all[i] = (Keyed){sort_keys(r, from->items[i], attribute, sensitive), from->items[i]};
     }
     return sorted(r, all, from->n, flag(args, 0, "reverse", false));
 }
@@ -793,31 +937,37 @@ static JinjaValue filter_unique(JinjaRun *r, JinjaValue v, Args *args) {
     return l;
 }
 
-static JinjaValue extreme(JinjaRun *r, JinjaValue v, int sign) {
+static JinjaValue extreme(JinjaRun *r, JinjaValue v, Args *args, int sign) {
     const JinjaList *l = jinja_items(r, v);
-    JinjaValue best = l->n ? l->items[0] : undefined;
-    for (size_t i = 1; i < l->n; i++) {
-        if (jinja_compare(r->heap, l->items[i], best) * sign > 0) best = l->items[i];
+    JinjaValue attribute = jinja_argument(args, 1, "attribute"), best = undefined, best_key = undefined;
+    bool sensitive = flag(args, 0, "case_sensitive", false);
+    for (size_t i = 0; i < l->n; i++) {
+        JinjaValue key = attribute.kind == JINJA_UNDEFINED ? l->items[i] : path_of(r, l->items[i], attribute);
+        key = sort_key(r, key, sensitive);
+        if (i && jinja_compare(r->heap, key, best_key) * sign <= 0) continue;
+        best = l->items[i];
+        best_key = key;
     }
     return best;
 }
 
 static JinjaValue filter_min(JinjaRun *r, JinjaValue v, Args *args) {
-    (void)args;
-    return extreme(r, v, -1);
+    return extreme(r, v, args, -1);
 }
 
 static JinjaValue filter_max(JinjaRun *r, JinjaValue v, Args *args) {
-    (void)args;
-    return extreme(r, v, 1);
+    return extreme(r, v, args, 1);
 }
 
 static JinjaValue filter_sum(JinjaRun *r, JinjaValue v, Args *args) {
     const JinjaList *l = jinja_items(r, v);
     JinjaValue attribute = jinja_argument(args, 0, "attribute");
-    int64_t whole = 0;
-    double real = 0;
-    bool is_real = false;
+    JinjaValue start = jinja_argument(args, 1, "start");
+    if (start.kind == JINJA_UNDEFINED) start = jinja_int(0);
+    if (!jinja_is_number(start)) jinja_fail(r->heap, "sum: expected a number to start with");
+    bool is_real = start.kind == JINJA_FLOAT;
+    int64_t whole = is_real ? 0 : jinja_index(r, start, "sum");
+    double real = jinja_number(start);
     for (size_t i = 0; i < l->n; i++) {
         JinjaValue one = attribute.kind == JINJA_UNDEFINED ? l->items[i] : path_of(r, l->items[i], attribute);
         if (!jinja_is_number(one)) jinja_fail(r->heap, "sum: expected numbers, found %s", jinja_kind_name(one));
@@ -1037,18 +1187,24 @@ static const Entry string_methods[] = {
     {"count", method_count},
     {"endswith", method_endswith},
     {"find", method_find},
+    {"index", method_index},
     {"format", method_format},
     {"isalnum", method_isalnum},
     {"isalpha", method_isalpha},
     {"isdigit", method_isdigit},
+    {"islower", method_islower},
     {"isspace", method_isspace},
+    {"isupper", method_isupper},
     {"join", method_join},
     {"lower", do_lower},
     {"lstrip", do_lstrip},
+    {"partition", method_partition},
     {"removeprefix", method_removeprefix},
     {"removesuffix", method_removesuffix},
     {"replace", do_replace},
     {"rfind", method_rfind},
+    {"rindex", method_rindex},
+    {"rpartition", method_rpartition},
     {"rsplit", method_rsplit},
     {"rstrip", do_rstrip},
     {"split", method_split},
@@ -1123,6 +1279,9 @@ typedef enum {
     IS_IN,
     IS_LOWER,
     IS_UPPER,
+    IS_SAME,
+    IS_FILTER,
+    IS_TEST,
     N_TESTS
 } Test;
 
@@ -1149,7 +1308,9 @@ static const struct {
     {"divisibleby", IS_DIVISIBLE},
     {"eq", IS_EQUAL},
     {"equalto", IS_EQUAL},
-    {"sameas", IS_EQUAL},
+    {"sameas", IS_SAME},
+    {"filter", IS_FILTER},
+    {"test", IS_TEST},
     {"==", IS_EQUAL},
     {"ne", IS_UNEQUAL},
     {"!=", IS_UNEQUAL},
@@ -1175,11 +1336,23 @@ static bool divides(JinjaRun *r, JinjaValue v, int64_t by, int64_t rest) {
     return (left < 0 ? -left : left) == rest;
 }
 
-bool jinja_test(JinjaRun *r, const char *name, JinjaValue v, Args *args) {
-    Test test = N_TESTS;
+static Test find_test(JinjaValue name) {
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
-        if (!strcmp(tests[i].name, name)) test = tests[i].test;
+        if (jinja_is_word(name, tests[i].name)) return tests[i].test;
     }
+    return N_TESTS;
+}
+
+// Whether two values are one, not only equal.
+static bool same(JinjaRun *r, JinjaValue a, JinjaValue b) {
+    if (a.kind != b.kind) return false;
+    if (a.kind == JINJA_LIST) return a.list == b.list;
+    if (a.kind == JINJA_DICT) return a.dict == b.dict;
+    return jinja_equal(r->heap, a, b);
+}
+
+bool jinja_test(JinjaRun *r, const char *name, JinjaValue v, Args *args) {
+    Test test = find_test(jinja_word(name));
     JinjaValue other = jinja_argument(args, 0, NULL);
     switch (test) {
     case IS_DEFINED: return v.kind != JINJA_UNDEFINED;
@@ -1207,8 +1380,11 @@ bool jinja_test(JinjaRun *r, const char *name, JinjaValue v, Args *args) {
     case IS_GREATER: return jinja_compare(r->heap, v, other) > 0;
     case IS_GREATER_EQUAL: return jinja_compare(r->heap, v, other) >= 0;
     case IS_IN: return jinja_contains(r, other, v);
-    case IS_LOWER: v = jinja_string(r, v); return jinja_equal(r->heap, v, change_case(r, v, LOWER, false));
-    case IS_UPPER: v = jinja_string(r, v); return jinja_equal(r->heap, v, change_case(r, v, UPPER, false));
+    case IS_LOWER: return is_of_case(jinja_string(r, v), LOWER);
+    case IS_UPPER: return is_of_case(jinja_string(r, v), UPPER);
+    case IS_SAME: return same(r, v, other);
+    case IS_FILTER: return v.kind == JINJA_STRING && FIND(filters, v);
+    case IS_TEST: return v.kind == JINJA_STRING && find_test(v) != N_TESTS;
     default: jinja_fail(r->heap, "unknown test '%.60s'", name);
     }
 }

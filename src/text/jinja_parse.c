@@ -18,7 +18,7 @@ typedef struct {
     TokenKind kind;   // of the token that comes next
     const char *word; // its name or operator, terminated
     JinjaValue value;
-    int nested, depth;
+    int nested, depth, loops;
     bool variable;    // inside {{ }}
     bool line_starts; // the text that follows begins a line
 } Parser;
@@ -39,6 +39,16 @@ static void advance(Parser *p, size_t n) {
 
 static bool is_blank(char c) {
     return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+// What a - in a tag removes: white space of any alphabet.
+static void skip_space(Parser *p) {
+    uint32_t c;
+    while (p->at < p->n) {
+        size_t n = (size_t)utf8_decode(p->source + p->at, p->n - p->at, &c);
+        if (!jinja_is_space(c)) return;
+        advance(p, n);
+    }
 }
 
 static const char *copy_word(Parser *p, const char *text, size_t n) {
@@ -109,16 +119,29 @@ static JinjaValue read_string(Parser *p) {
     return v;
 }
 
+// 0x, 0o and 0b, which are consumed.
+static int read_base(Parser *p) {
+    static const char letters[] = "xXoObB";
+    char c = begins(p, "0") && p->n - p->at > 2 ? p->source[p->at + 1] : 0;
+    const char *letter = c ? strchr(letters, c) : NULL;
+    if (!letter) return 10;
+    advance(p, 2);
+    return letter < letters + 2 ? 16 : letter < letters + 4 ? 8 : 2;
+}
+
 static JinjaValue read_number(Parser *p) {
     char digits[64];
     size_t n = 0;
     bool real = false;
+    int base = read_base(p);
     while (p->at < p->n && n < sizeof digits - 1) {
         char c = p->source[p->at], next = p->at + 1 < p->n ? p->source[p->at + 1] : 0;
         bool point = c == '.' && !real && isdigit((unsigned char)next);
         bool power = (c == 'e' || c == 'E') && (isdigit((unsigned char)next) || next == '-' || next == '+');
         bool sign = (c == '-' || c == '+') && n && (digits[n - 1] | 32) == 'e';
-        if (!isdigit((unsigned char)c) && !point && !power && !sign && c != '_') break;
+        bool digit = base == 16 ? isxdigit((unsigned char)c) : isdigit((unsigned char)c);
+        if (base != 10) point = power = sign = false;
+        if (!digit && !point && !power && !sign && c != '_') break;
         real = real || point || power;
         if (c != '_') digits[n++] = c;
         advance(p, 1);
@@ -126,7 +149,7 @@ static JinjaValue read_number(Parser *p) {
     digits[n] = 0;
     if (real) return jinja_real(strtod(digits, NULL));
     errno = 0;
-    long long value = strtoll(digits, NULL, 10);
+    long long value = strtoll(digits, NULL, base);
     if (errno) jinja_fail(p->heap, "%s is no integer of 64 bits", digits);
     return jinja_int(value);
 }
@@ -140,9 +163,8 @@ static bool read_tag_end(Parser *p) {
         return false;
     advance(p, sign ? 3 : 2);
     size_t from = p->at;
-    if (c == '-') {
-        while (p->at < p->n && is_blank(p->source[p->at])) advance(p, 1);
-    } else if (!p->variable && !sign && begins(p, "\n")) advance(p, 1);
+    if (c == '-') skip_space(p);
+    else if (!p->variable && !sign && begins(p, "\n")) advance(p, 1);
     p->line_starts = p->at > from && p->source[p->at - 1] == '\n';
     return true;
 }
@@ -382,7 +404,7 @@ static JinjaNode *parse_filter(Parser *p, JinjaNode *of) {
 }
 
 static bool begins_operand(const Parser *p) {
-    static const char *const others[] = {"else", "or", "and", "if", "is", "in", "not", "recursive"};
+    static const char *const others[] = {"else", "or", "and"};
     if (p->kind == TOKEN_OF_VALUE) return true;
     if (p->kind == TOKEN_OF_OPERATOR) return strchr("[{", *p->word);
     if (p->kind != TOKEN_OF_NAME) return false;
@@ -398,6 +420,7 @@ static JinjaNode *parse_test(Parser *p, JinjaNode *of) {
     n->a = of;
     bool in_word = is_name(p, "in");
     n->name = expect_name(p);
+    if (is_name(p, "is")) jinja_fail(p->heap, "is: tests do not stand in a chain");
     if (accept(p, "(")) {
         if (in_word) add_part(p, n, NULL, parse_postfix(p, parse_parenthesis(p)));
         else parse_arguments(p, n);
@@ -559,7 +582,11 @@ static size_t text_end(const Parser *p, size_t begin, bool variable) {
     size_t end = p->at, line = p->at;
     char sign = p->at + 2 < p->n ? p->source[p->at + 2] : 0;
     if (sign == '-') {
-        while (end > begin && is_blank(p->source[end - 1])) end--;
+        for (uint32_t c; end > begin;) {
+            size_t len = (size_t)utf8_decode_before(p->source, end, &c);
+            if (len > end - begin || !jinja_is_space(c)) break;
+            end -= len;
+        }
         return end;
     }
     if (variable || sign == '+') return end;
@@ -578,9 +605,8 @@ static void skip_comment(Parser *p) {
     char sign = p->source[p->at - 1];
     advance(p, 2);
     size_t from = p->at;
-    if (sign == '-') {
-        while (p->at < p->n && is_blank(p->source[p->at])) advance(p, 1);
-    } else if (sign != '+' && begins(p, "\n")) advance(p, 1);
+    if (sign == '-') skip_space(p);
+    else if (sign != '+' && begins(p, "\n")) advance(p, 1);
     p->line_starts = p->at > from && p->source[p->at - 1] == '\n';
 }
 
@@ -627,6 +653,7 @@ static JinjaNode *parse_if(Parser *p) {
 // Names, members or indices that a value is assigned to, with commas.
 static JinjaNode *parse_target(Parser *p) {
     JinjaNode *n = parse_postfix(p, parse_primary(p));
+    if (n->kind == NODE_INDEX) jinja_fail(p->heap, "expected a name or a member, found an index");
     if (!is_operator(p, ",")) return n;
     JinjaNode *tuple = node(p, NODE_TUPLE);
     add_part(p, tuple, NULL, n);
@@ -646,7 +673,9 @@ static JinjaNode *parse_for(Parser *p) {
     if (accept(p, "if")) n->d = parse_expression(p);
     n->recursive = accept(p, "recursive");
     expect_tag_end(p);
+    p->loops++;
     n->e = parse_body(p, " else endfor ");
+    p->loops--;
     if (!strcmp(p->keyword, "else")) {
         expect_tag_end(p);
         n->c = parse_body(p, " endfor ");
@@ -671,6 +700,15 @@ static JinjaNode *parse_set(Parser *p) {
     return n;
 }
 
+// A body that breaks no loop around it.
+static JinjaNode *parse_own_body(Parser *p, const char *ends) {
+    int loops = p->loops;
+    p->loops = 0;
+    JinjaNode *n = parse_body(p, ends);
+    p->loops = loops;
+    return n;
+}
+
 static void parse_parameters(Parser *p, JinjaNode *n) {
     expect(p, "(");
     while (!accept(p, ")")) {
@@ -685,8 +723,7 @@ static JinjaNode *parse_macro(Parser *p) {
     n->name = expect_name(p);
     parse_parameters(p, n);
     expect_tag_end(p);
-    n->e = parse_body(p, " endmacro ");
-    if (p->kind == TOKEN_OF_NAME) next_token(p);
+    n->e = parse_own_body(p, " endmacro ");
     expect_tag_end(p);
     return n;
 }
@@ -699,7 +736,7 @@ static JinjaNode *parse_call_block(Parser *p) {
     n->b = parse_expression(p);
     if (n->b->kind != NODE_CALL) jinja_fail(p->heap, "call: expected a call");
     expect_tag_end(p);
-    n->d->e = parse_body(p, " endcall ");
+    n->d->e = parse_own_body(p, " endcall ");
     expect_tag_end(p);
     return n;
 }
@@ -715,6 +752,10 @@ static JinjaNode *parse_filter_block(Parser *p) {
 
 static JinjaNode *parse_raw(Parser *p) {
     expect_tag_end(p);
+    if (p->at > 3 && !memcmp(p->source + p->at - 3, "%}\n", 3) && p->source[p->at - 4] != '-') { // stays, of raw only
+        p->at--;
+        p->heap->line--;
+    }
     size_t begin = p->at;
     for (; p->at < p->n; advance(p, 1)) {
         if (!begins(p, "{%")) continue;
@@ -730,15 +771,16 @@ static JinjaNode *parse_raw(Parser *p) {
     jinja_fail(p->heap, "expected endraw, found the end of the template");
 }
 
-static JinjaNode *parse_simple(Parser *p, JinjaNodeKind kind) {
+static JinjaNode *parse_jump(Parser *p, JinjaNodeKind kind) {
     JinjaNode *n = node(p, kind);
+    if (!p->loops) jinja_fail(p->heap, "%s outside a loop", kind == NODE_BREAK ? "break" : "continue");
     expect_tag_end(p);
     return n;
 }
 
 static JinjaNode *parse_generation(Parser *p) { // transformers marks what the model says
     expect_tag_end(p);
-    JinjaNode *n = parse_body(p, " endgeneration ");
+    JinjaNode *n = parse_own_body(p, " endgeneration ");
     expect_tag_end(p);
     return n;
 }
@@ -752,8 +794,8 @@ static JinjaNode *parse_statement(Parser *p, const char *word) {
     if (!strcmp(word, "filter")) return parse_filter_block(p);
     if (!strcmp(word, "raw")) return parse_raw(p);
     if (!strcmp(word, "generation")) return parse_generation(p);
-    if (!strcmp(word, "break")) return parse_simple(p, NODE_BREAK);
-    if (!strcmp(word, "continue")) return parse_simple(p, NODE_CONTINUE);
+    if (!strcmp(word, "break")) return parse_jump(p, NODE_BREAK);
+    if (!strcmp(word, "continue")) return parse_jump(p, NODE_CONTINUE);
     jinja_fail(p->heap, "unknown statement '%.60s'", word);
 }
 

@@ -160,6 +160,11 @@ void jinja_put_word(JinjaHeap *h, JinjaDict *d, const char *key, JinjaValue v) {
 
 // ---- asking values
 
+bool jinja_is_space(uint32_t c) {
+    return c == ' ' || (c >= 9 && c <= 13) || (c >= 0x1C && c <= 0x1F) || c == 0x85 || c == 0xA0 || c == 0x1680 ||
+           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+}
+
 bool jinja_is_word(JinjaValue v, const char *word) {
     return v.kind == JINJA_STRING && v.text.n == strlen(word) && !memcmp(v.text.text, word, v.text.n);
 }
@@ -204,7 +209,7 @@ static bool equal_at(JinjaHeap *h, JinjaValue a, JinjaValue b, int depth) {
     switch (a.kind) {
     case JINJA_STRING: return a.text.n == b.text.n && (!a.text.n || !memcmp(a.text.text, b.text.text, a.text.n));
     case JINJA_LIST:
-        if (a.list->n != b.list->n) return false;
+        if (a.list->n != b.list->n || a.list->tuple != b.list->tuple) return false;
         for (size_t i = 0; i < a.list->n; i++) {
             if (!equal_at(h, a.list->items[i], b.list->items[i], depth + 1)) return false;
         }
@@ -386,7 +391,7 @@ static void json_string_out(JinjaHeap *h, JinjaBuffer *b, JinjaValue v, bool asc
             default: out[1] = (char)c;
             }
             jinja_append_word(h, b, out);
-        } else if (c < 0x20) {
+        } else if (c < 0x20 || (c == 0x7F && ascii)) {
             snprintf(out, sizeof out, "\\u%04x", c);
             jinja_append_word(h, b, out);
         } else if (c >= 0x80 && ascii) {

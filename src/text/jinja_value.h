@@ -54,7 +54,7 @@ typedef struct JinjaLoop JinjaLoop;
 typedef struct {
     JinjaValue *items;
     size_t n, room;
-    bool tuple; // only its spelling differs
+    bool tuple; // spelled otherwise, and equal to no list
 } JinjaList;
 
 typedef struct {
@@ -93,6 +93,7 @@ void jinja_put_word(JinjaHeap *h, JinjaDict *d, const char *key, JinjaValue v);
 JinjaValue *jinja_find(JinjaHeap *h, const JinjaDict *d, JinjaValue key); // NULL: not there
 JinjaValue *jinja_find_word(JinjaHeap *h, const JinjaDict *d, const char *key);
 
+bool jinja_is_space(uint32_t code); // as Python's str.isspace()
 bool jinja_is_word(JinjaValue v, const char *word);
 bool jinja_is_number(JinjaValue v); // int, float or bool
 double jinja_number(JinjaValue v);
