@@ -8,38 +8,22 @@
 
 #include <stb/stb_ds.h>
 
-// Letters, " a" and "ab" by merges; a byte-level alphabet is written with U+0120 for a space.
-#define BPE                                                                                                            \
-    "{'added_tokens':[{'id':9,'content':'<s>','special':true},{'id':10,'content':'[x]','special':false}],"             \
-    "'normalizer':null,'pre_tokenizer':{'type':'ByteLevel','add_prefix_space':false},"                                 \
-    "'post_processor':{'type':'TemplateProcessing','single':[{'SpecialToken':{'id':'<s>','type_id':0}},"               \
-    "{'Sequence':{'id':'A','type_id':0}}],'special_tokens':{'<s>':{'id':'<s>','ids':[9],'tokens':['<s>']}}},"          \
-    "'decoder':{'type':'ByteLevel'},'model':{'type':'BPE','unk_token':null,'vocab':{'a':0,'b':1,'c':2,'\u0120':3,"     \
-    "'ab':4,'\u0120a':5,'\u0120ab':6,'\u00E9':7,'abc':8},'merges':['a b','\u0120 ab','\u0120 a','ab c']}}"
+// tests/fixtures/tokenizers.jsonl, a tokenizer.json a line. BPE: letters, " a" and "ab" by merges; a byte-level
+// alphabet is written with U+0120 for a space.
+enum { N_DOCUMENTS = 4 };
 
-#define UNIGRAM                                                                                                        \
-    "{'pre_tokenizer':{'type':'Metaspace','replacement':'\u2581','prepend_scheme':'always'},"                          \
-    "'decoder':{'type':'Metaspace','replacement':'\u2581','prepend_scheme':'always'},'model':{'type':'Unigram',"       \
-    "'unk_id':0,'byte_fallback':false,'vocab':[['<unk>',0.0],['\u2581',-2.0],['a',-1.5],['\u2581a',-1.25],"            \
-    "['b',-3],['ab',-2e0]]}}"
-
-#define WORDPIECE                                                                                                      \
-    "{'added_tokens':[{'id':1,'content':'[CLS]','special':true},{'id':2,'content':'[SEP]','special':true},"            \
-    "{'id':0,'content':'[UNK]','special':true}],'normalizer':{'type':'BertNormalizer'},"                               \
-    "'pre_tokenizer':{'type':'BertPreTokenizer'},'post_processor':{'type':'BertProcessing','sep':['[SEP]',2],"         \
-    "'cls':['[CLS]',1]},'decoder':{'type':'WordPiece','prefix':'##','cleanup':true},'model':{'type':'WordPiece',"      \
-    "'unk_token':'[UNK]','continuing_subword_prefix':'##','max_input_chars_per_word':100,"                             \
-    "'vocab':{'[UNK]':0,'[CLS]':1,'[SEP]':2,'un':3,'##want':4,'##ed':5,'!':6,'##':7}}}"
-
-#define CHARACTERS                                                                                                     \
-    "{'normalizer':{'type':'Sequence','normalizers':[{'type':'Prepend','prepend':'\u2581'},{'type':'Replace',"         \
-    "'pattern':{'String':' '},'content':'\u2581'}]},'decoder':{'type':'Sequence','decoders':[{'type':'Replace',"       \
-    "'pattern':{'String':'\u2581'},'content':' '},{'type':'ByteFallback'},{'type':'Fuse'},{'type':'Strip',"            \
-    "'content':' ','start':1,'stop':0}]},'model':{'type':'BPE','unk_token':'<unk>','fuse_unk':true,"                   \
-    "'byte_fallback':true,'vocab':{'<unk>':0,'\u2581':1,'a':2,'\u2581a':3,'<0x62>':4,'<0xC3>':5,'<0xA9>':6,"           \
-    "'\u2581\u2581':7},'merges':[['\u2581','a'],['\u2581','\u2581']]},"                                                \
-    "'added_tokens':[{'id':0,'content':'<unk>','special':true},{'id':7,'content':'\u2581\u2581','special':false,"      \
-    "'normalized':false}]}"
+static const char *document(int i) {
+    static char documents[N_DOCUMENTS][2000];
+    FILE *f = **documents ? NULL : fopen("tests/fixtures/tokenizers.jsonl", "r");
+    for (int k = 0; f && k < N_DOCUMENTS; k++) CHECK(fgets(documents[k], 2000, f), "tokenizers.jsonl: line %d", k + 1);
+    if (f) fclose(f);
+    documents[i][strcspn(documents[i], "\n")] = 0;
+    return documents[i];
+}
+#define BPE document(0)
+#define UNIGRAM document(1)
+#define WORDPIECE document(2)
+#define CHARACTERS document(3)
 
 static int read_json(Vocab *v, const char *text, size_t n, char *err, size_t errlen) {
     static char path[] = "memory.json";
@@ -173,21 +157,17 @@ static void refused(const char *json, size_t n, const char *want, const char *wh
 }
 
 static void every_truncation(void) {
-    static const char *const files[] = {BPE, UNIGRAM, WORDPIECE, CHARACTERS};
-    for (int k = 0; k < 4; k++) {
-        char *json = json_of(files[k]);
-        for (size_t n = 0; n < strlen(json); n++) refused(json, n, "", "a truncated file");
-        free(json);
+    for (int k = 0; k < N_DOCUMENTS; k++) {
+        for (size_t n = 0; n < strlen(document(k)); n++) refused(document(k), n, "", "a truncated file");
     }
 }
 
 // One byte changed: the file is refused with a line, or read; then texts encode.
 static void changed_bytes(void) {
-    static const char *const files[] = {BPE, UNIGRAM, WORDPIECE, CHARACTERS};
     static const char odd[] = "\"\\{}[]:,0-9.eaN\xC3\x00 ";
     int n_read = 0;
     for (int k = 0; k < 8000; k++) {
-        char *json = json_of(files[k % 4]), err[512] = "";
+        char *json = strdup(document(k % N_DOCUMENTS)), err[512] = "";
         size_t n = strlen(json);
         json[test_u32() % n] = odd[test_u32() % (sizeof odd - 1)];
         Vocab v;

@@ -27,9 +27,14 @@ static struct {
 
 static volatile float sink;
 
+// tests/fuzz/settings.json: keys of config.json and of its RoPE scaling, and the JSON of what may stand there.
+static const json_t *words;
+
 static char path[] = "fuzz.safetensors";
 
 static void open_models(void) {
+    words = json_load_file("tests/fuzz/settings.json", 0, NULL);
+    REQUIRE(words);
     for (int i = 0; i < N_NAMES; i++) {
         char fixture[200], *header, *data;
         size_t n_header, n_data;
@@ -64,7 +69,8 @@ static bool compute(const Decoder *d, int n_ctx) {
     float *logits = malloc(sizeof *logits * (size_t)c->vocab_size);
     REQUIRE(logits && !compute_open(&compute, 1, err, sizeof err));
     REQUIRE(!memory_open(&memory, c, &options, NULL, err, sizeof err));
-    REQUIRE(!workspace_reserve(&work, c, N_FED, err, sizeof err) && !memory_reserve(&memory, N_FED + 1, err, sizeof err));
+    REQUIRE(!workspace_reserve(&work, c, N_FED, err, sizeof err) &&
+            !memory_reserve(&memory, N_FED + 1, err, sizeof err));
     decoder_forward(d, &work, &(DecoderSegment){.memory = &memory, .tokens = tokens, .n = N_FED}, 1, NULL);
     memory_advance(&memory, N_FED);
     DecoderSegment one = {.memory = &memory, .tokens = tokens + N_FED, .n = 1, .logits = logits};
@@ -121,105 +127,14 @@ static bool load(const char *config, size_t n_config, int which, const uint8_t *
 
 // ---- settings from the input
 
-// clang-format off
-static const char *const keys[] = {"model_type", "hidden_size", "n_embd", "num_hidden_layers", "n_layer",
-    "num_attention_heads", "n_head", "num_key_value_heads", "vocab_size", "max_position_embeddings", "n_positions",
-    "head_dim", "rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "intermediate_size",
-    "n_inner", "hidden_act", "hidden_activation", "activation_function", "swiglu_limit", "num_local_experts",
-    "num_experts", "num_experts_per_tok", "experts_per_token", "moe_intermediate_size",
-    "shared_expert_intermediate_size", "norm_topk_prob", "decoder_sparse_step", "mlp_only_layers", "use_bias",
-    "attention_bias", "mlp_bias", "qkv_bias", "rope_theta", "rotary_emb_base", "rope_local_base_freq",
-    "partial_rotary_factor", "rotary_pct", "rope_scaling", "rope_parameters", "original_max_position_embeddings",
-    "sliding_window", "use_sliding_window", "layer_types", "sliding_window_pattern", "no_rope_layers",
-    "no_rope_layer_interval", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping",
-    "clip_qkv", "use_parallel_residual", "tie_word_embeddings", "quantization_config", "is_causal"};
-static const char *const rope_keys[] = {"type", "rope_type", "factor", "original_max_position_embeddings",
-    "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "truncate", "attention_factor", "mscale",
-    "mscale_all_dim", "long_factor", "short_factor", "rope_theta", "partial_rotary_factor", "full_attention",
-    "sliding_attention"};
-// clang-format on
-static const char *const values[] = {
-    "0",
-    "1",
-    "2",
-    "3",
-    "4",
-    "5",
-    "6",
-    "7",
-    "8",
-    "9",
-    "10",
-    "12",
-    "16",
-    "24",
-    "48",
-    "57",
-    "64",
-    "72",
-    "128",
-    "1024",
-    "4096",
-    "65536",
-    "-1",
-    "2147483647",
-    "-2147483648",
-    "4294967296",
-    "9223372036854775807",
-    "0.0",
-    "0.25",
-    "0.5",
-    "0.75",
-    "1.5",
-    "-0.5",
-    "1e-45",
-    "1e-30",
-    "1e-5",
-    "1e4",
-    "1e6",
-    "1e30",
-    "1.7e308",
-    "true",
-    "false",
-    "null",
-    "[]",
-    "{}",
-    "[0]",
-    "[1,1,1]",
-    "[1,0,1,0,1,0,1]",
-    "[1,1,1,1,1,1]",
-    "[1e-30,1e30,1,1,1,1]",
-    "\"\"",
-    "\"yarn\"",
-    "\"linear\"",
-    "\"dynamic\"",
-    "\"llama3\"",
-    "\"longrope\"",
-    "\"default\"",
-    "\"silu\"",
-    "\"gelu\"",
-    "\"relu\"",
-    "\"llama\"",
-    "\"qwen3\"",
-    "\"gemma\"",
-    "\"gemma2\"",
-    "\"gemma3_text\"",
-    "\"phi3\"",
-    "\"gpt2\"",
-    "\"olmo2\"",
-    "\"mixtral\"",
-    "\"gpt_oss\"",
-    "[\"full_attention\",\"sliding_attention\",\"full_attention\",\"sliding_attention\"]",
-    "[\"sliding_attention\",\"sliding_attention\",\"sliding_attention\"]",
-    "{\"factor\":2,\"type\":\"yarn\"}",
-    "{\"rope_theta\":100.5,\"rope_type\":\"default\"}",
-    "{\"quant_method\":\"awq\"}",
-    "{\"quant_method\":\"mxfp4\"}"};
-enum { N_KEYS = N_OF(keys), N_ROPE_KEYS = N_OF(rope_keys), N_VALUES = N_OF(values) };
+static const char *word(const char *list, unsigned i) {
+    const json_t *all = json_object_get(words, list);
+    return json_string_value(json_array_get(all, i % json_array_size(all)));
+}
 
 static void edit(json_t *object, const char *key, Input *in) {
     unsigned which = next(in, 255);
-    json_t *v = which < 200 ? json_loads(values[which % N_VALUES], JSON_DECODE_ANY, NULL) : NULL;
+    json_t *v = which < 200 ? json_loads(word("values", which), JSON_DECODE_ANY, NULL) : NULL;
     if (v) json_object_set_new(object, key, v);
     else json_object_del(object, key);
 }
@@ -230,8 +145,8 @@ static char *altered_settings(const Fixture *f, Input *in, unsigned n_edits) {
     while (n_edits--) {
         const char *outer = json_object_get(config, "rope_parameters") ? "rope_parameters" : "rope_scaling";
         json_t *rope = json_object_get(config, outer);
-        if (json_is_object(rope) && next(in, 2) == 0) edit(rope, rope_keys[next(in, N_ROPE_KEYS - 1)], in);
-        else edit(config, keys[next(in, N_KEYS - 1)], in);
+        if (json_is_object(rope) && next(in, 2) == 0) edit(rope, word("rope_keys", next(in, 255)), in);
+        else edit(config, word("keys", next(in, 255)), in);
     }
     char *text = json_dumps(config, JSON_COMPACT);
     json_decref(config);

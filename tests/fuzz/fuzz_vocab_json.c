@@ -17,36 +17,16 @@
 
 #include "fuzz.h"
 
-static const char *const documents[] = {
-    "{\"added_tokens\":[{\"id\":5,\"content\":\"<s>\",\"special\":true,\"lstrip\":true},{\"id\":6,\"content\":\"[x]\","
-    "\"rstrip\":true,\"single_word\":true}],\"normalizer\":{\"type\":\"NFC\"},\"pre_tokenizer\":{\"type\":\"Sequence\","
-    "\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\p{L}+|\\\\s+(?!\\\\S)\"},\"behavior\":"
-    "\"MergedWithNext\",\"invert\":false},{\"type\":\"ByteLevel\",\"add_prefix_space\":true},{\"type\":\"Digits\"}]},"
-    "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\"}},{\"Sequence\":"
-    "{}}],\"special_tokens\":{\"<s>\":{\"ids\":[5]}}},\"decoder\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\","
-    "\"ignore_merges\":true,\"vocab\":{\"a\":0,\"b\":1,\"\\u0120\":2,\"ab\":3,\"\\u0120ab\":4},\"merges\":[\"a b\","
-    "[\"\\u0120\",\"ab\"]]}}",
-    "{\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"\\u2581\",\"prepend_scheme\":\"first\"},\"decoder\":"
-    "{\"type\":\"Metaspace\",\"replacement\":\"\\u2581\"},\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{"
-    "\"type\":\"Nmt\"},{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"BAAAAAAAAAAA\"},{\"type\":\"Replace\","
-    "\"pattern\":{\"Regex\":\" {2,}\"},\"content\":\" \"},{\"type\":\"Strip\"}]},\"model\":{\"type\":\"Unigram\","
-    "\"unk_id\":0,\"byte_fallback\":true,\"vocab\":[[\"<unk>\",0.0],[\"\\u2581\",-2.0],[\"a\",-1.5],[\"\\u2581a\","
-    "-1.25],[\"<0x41>\",-3],[\"ab\",-2e0]]}}",
-    "{\"added_tokens\":[{\"id\":1,\"content\":\"[SEP]\",\"special\":true,\"normalized\":true}],\"normalizer\":{"
-    "\"type\":"
-    "\"BertNormalizer\",\"strip_accents\":null},\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"},\"post_processor\":{"
-    "\"type\":\"BertProcessing\",\"sep\":[\"[SEP]\",1],\"cls\":[\"[UNK]\",0]},\"decoder\":{\"type\":\"WordPiece\","
-    "\"prefix\":\"##\"},\"model\":{\"type\":\"WordPiece\",\"unk_token\":\"[UNK]\",\"vocab\":{\"[UNK]\":0,\"[SEP]\":1,"
-    "\"un\":2,\"##a\":3,\"!\":4}}}",
-    "{\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"\\u2581\"},{\"type\":"
-    "\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\\u2581\"}]},\"decoder\":{\"type\":\"Sequence\","
-    "\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":\"\\u2581\"},\"content\":\" \"},{\"type\":"
-    "\"ByteFallback\"},{\"type\":\"Strip\",\"content\":\" \",\"start\":1}]},\"model\":{\"type\":\"BPE\",\"unk_token\":"
-    "\"<unk>\",\"fuse_unk\":true,\"byte_fallback\":true,\"vocab\":{\"<unk>\":0,\"\\u2581\":1,\"a\":2,\"\\u2581a\":3,"
-    "\"\\u2581\\u2581\":4},\"merges\":[\"\\u2581 a\",\"\\u2581 \\u2581\"]},\"added_tokens\":[{\"id\":4,\"content\":"
-    "\"\\u2581\\u2581\"}]}",
-};
-enum { N_DOCUMENTS = sizeof documents / sizeof *documents };
+enum { N_DOCUMENTS = 4, DOCUMENT_MAX = 3000 };
+
+// tests/fuzz/tokenizers.jsonl, a document a line.
+static char documents[N_DOCUMENTS][DOCUMENT_MAX];
+
+static void read_documents(void) {
+    FILE *f = fopen("tests/fuzz/tokenizers.jsonl", "r");
+    for (int i = 0; i < N_DOCUMENTS; i++) REQUIRE(f && fgets(documents[i], DOCUMENT_MAX, f));
+    fclose(f);
+}
 
 // clang-format off
 static const char *const odd[] = {"\"", "\\", "{", "}", "[", "]", ",", ":", "0", "9", "-", ".5", "1e9", "null",
@@ -113,6 +93,7 @@ static void load(const char *json, size_t size, const char *text, size_t n_text)
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    if (!*documents[0]) read_documents();
     if (!size) return 0;
     unsigned which = data[0] % (N_DOCUMENTS + 1);
     data++, size--;
