@@ -15,7 +15,7 @@ CPPFLAGS += -idirafter /usr/include -D_GNU_SOURCE -MMD -MP
 SHELL := /bin/bash
 LDLIBS += -ljansson -lpcre2-8 -lutf8proc -lz -lm -lpthread
 LINE_LIBS := -ledit # of ./run alone
-PICTURE_LIBS := -lexif # of what reads or draws pictures
+PICTURE_LIBS := -lexif -lm # of what reads or draws pictures; -lm again, for a static link
 override CFLAGS += -std=gnu11 $(WARN) -fno-math-errno -fno-trapping-math -pthread
 
 ifeq ($(CONFIG),san)
