@@ -83,7 +83,7 @@ static size_t count_characters(JinjaValue s) {
 size_t jinja_length(JinjaRun *r, JinjaValue v) {
     switch (v.kind) {
     case JINJA_UNDEFINED: return 0;
-    case JINJA_STRING: return count_characters(v);
+    case JINJA_STRING: jinja_step_over(r->heap, v); return count_characters(v);
     case JINJA_LIST: return v.list->n;
     case JINJA_DICT: return v.dict->n;
     default: jinja_fail(r->heap, "%s has no length", jinja_kind_name(v));
@@ -107,11 +107,12 @@ JinjaList *jinja_items(JinjaRun *r, JinjaValue v) {
 bool jinja_contains(JinjaRun *r, JinjaValue in, JinjaValue v) {
     if (in.kind == JINJA_STRING) {
         if (v.kind != JINJA_STRING) jinja_fail(r->heap, "in: expected a string, found %s", jinja_kind_name(v));
+        jinja_step(r->heap, in.text.n / 64);
         return !v.text.n || (in.text.n && memmem(in.text.text, in.text.n, v.text.text, v.text.n));
     }
     if (in.kind == JINJA_DICT) return jinja_find(r->heap, in.dict, v);
     const JinjaList *l = jinja_items(r, in);
-    jinja_step(r->heap, l->n / 16);
+    jinja_step(r->heap, l->n / 2);
     for (size_t i = 0; i < l->n; i++) {
         if (jinja_equal(r->heap, l->items[i], v)) return true;
     }
@@ -383,6 +384,7 @@ JinjaValue jinja_call(JinjaRun *r, JinjaValue v, const JinjaArguments *args) {
     if (v.kind == JINJA_LOOP) return jinja_loop_again(r, v, args);
     if (v.kind == JINJA_UNDEFINED && v.name) jinja_fail(r->heap, "'%s' is undefined", v.name);
     if (v.kind != JINJA_CALLABLE) jinja_fail(r->heap, "%s cannot be called", jinja_kind_name(v));
+    jinja_step_over(r->heap, v.callable->self);
     return v.callable->function ? v.callable->function(r, v.callable->self, args) : call_macro(r, v.callable, args);
 }
 

@@ -109,6 +109,7 @@ static JinjaValue change_case(JinjaRun *r, JinjaValue v, Case how, bool words) {
 
 static JinjaValue text_case(JinjaRun *r, JinjaValue v, Case how, bool words) {
     v = jinja_string(r, v);
+    jinja_step(r->heap, v.text.n / 2);
     return change_case(r, v, how, words);
 }
 
@@ -142,6 +143,7 @@ static JinjaValue strip_with(JinjaRun *r, JinjaValue v, Args *args, bool left, b
     v = jinja_string(r, v);
     if (set.kind == JINJA_UNDEFINED || set.kind == JINJA_NONE) return strip(v, NULL, left, right);
     JinjaText characters = need_text(r, set, "strip");
+    jinja_step(r->heap, v.text.n / 8 * (characters.n / 8));
     return strip(v, &characters, left, right);
 }
 
@@ -287,7 +289,11 @@ static JinjaValue has_affix(JinjaRun *r, JinjaValue v, Args *args, bool end) {
     v = window(r, v, args, &skipped);
     if (a.kind != JINJA_LIST) return jinja_bool(affix(v.text, need_text(r, a, end ? "endswith" : "startswith"), end));
     bool found = false;
-    for (size_t i = 0; i < a.list->n; i++) found = found || affix(v.text, need_text(r, a.list->items[i], "affix"), end);
+    for (size_t i = 0; i < a.list->n; i++) {
+        JinjaText one = need_text(r, a.list->items[i], "affix");
+        jinja_step(r->heap, 1 + one.n / 256);
+        found = found || affix(v.text, one, end);
+    }
     return jinja_bool(found);
 }
 
@@ -316,6 +322,7 @@ static int64_t position(JinjaRun *r, JinjaValue v, Args *args, bool last) {
     v = window(r, v, args, &skipped);
     if (!last || !what.n) found = last ? v.text.n : find_text(v.text, 0, what);
     for (size_t at = v.text.n; last && what.n && found == SIZE_MAX && at >= what.n; at--) {
+        jinja_step(r->heap, what.n / 64);
         if (!memcmp(v.text.text + at - what.n, what.text, what.n)) found = at - what.n;
     }
     return found == SIZE_MAX ? -1 : (int64_t)(skipped + jinja_length(r, jinja_slice(v, 0, found)));
@@ -1033,6 +1040,7 @@ static JinjaValue list_pop(JinjaRun *r, JinjaValue v, Args *args) {
     if (i < 0) i += n;
     if (i < 0 || i >= n) jinja_fail(r->heap, "pop: no item %lld of %lld", (long long)i, (long long)n);
     JinjaValue popped = v.list->items[i];
+    jinja_step(r->heap, (size_t)(n - i) / 16);
     memmove(v.list->items + i, v.list->items + i + 1, (size_t)(--v.list->n - (size_t)i) * sizeof popped);
     return popped;
 }
@@ -1047,6 +1055,7 @@ static JinjaValue method_insert(JinjaRun *r, JinjaValue v, Args *args) {
     i = i < 0 ? i + n : i;
     i = i < 0 ? 0 : i > n ? n : i;
     jinja_push(r->heap, v.list, undefined);
+    jinja_step(r->heap, (size_t)(n - i) / 16);
     memmove(v.list->items + i + 1, v.list->items + i, (size_t)(n - i) * sizeof v);
     v.list->items[i] = jinja_argument(args, 1, NULL);
     return jinja_none();
@@ -1059,6 +1068,7 @@ static JinjaValue method_extend(JinjaRun *r, JinjaValue v, Args *args) {
 }
 
 static JinjaValue list_index(JinjaRun *r, JinjaValue v, Args *args) {
+    jinja_step(r->heap, v.list->n / 2);
     for (size_t i = 0; i < v.list->n; i++) {
         if (jinja_equal(r->heap, v.list->items[i], jinja_argument(args, 0, NULL))) return jinja_int((int64_t)i);
     }
@@ -1235,6 +1245,7 @@ static const Entry globals[] = {
 JinjaValue jinja_filter(JinjaRun *r, const char *name, JinjaValue v, Args *args) {
     JinjaFunction *f = FIND(filters, jinja_word(name));
     jinja_step(r->heap, 1);
+    jinja_step_over(r->heap, v);
     if (!f) jinja_fail(r->heap, "unknown filter '%.60s'", name);
     return f(r, v, args);
 }
@@ -1353,6 +1364,7 @@ static bool same(JinjaRun *r, JinjaValue a, JinjaValue b) {
 
 bool jinja_test(JinjaRun *r, const char *name, JinjaValue v, Args *args) {
     Test test = find_test(jinja_word(name));
+    jinja_step_over(r->heap, v);
     JinjaValue other = jinja_argument(args, 0, NULL);
     switch (test) {
     case IS_DEFINED: return v.kind != JINJA_UNDEFINED;

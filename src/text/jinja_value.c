@@ -36,6 +36,14 @@ void jinja_step(JinjaHeap *h, size_t n) {
     h->steps -= (long)n;
 }
 
+void jinja_step_over(JinjaHeap *h, JinjaValue v) {
+    size_t n = v.kind == JINJA_STRING ? v.text.n
+               : v.kind == JINJA_LIST ? v.list->n
+               : v.kind == JINJA_DICT ? v.dict->n
+                                      : 0;
+    jinja_step(h, n / 8);
+}
+
 void *jinja_alloc(JinjaHeap *h, size_t bytes) {
     bytes = (bytes + sizeof(max_align_t) - 1) & ~(sizeof(max_align_t) - 1);
     if (bytes > h->most - h->used) jinja_fail(h, "more memory than the %zu bytes that a template may use", h->most);
@@ -131,7 +139,7 @@ void jinja_push(JinjaHeap *h, JinjaList *l, JinjaValue v) {
 }
 
 JinjaValue *jinja_find(JinjaHeap *h, const JinjaDict *d, JinjaValue key) {
-    jinja_step(h, d->n / 16);
+    jinja_step(h, d->n / 2);
     for (size_t i = 0; i < d->n; i++) {
         if (jinja_equal(h, d->keys[i], key)) return &d->values[i];
     }
@@ -207,7 +215,9 @@ static bool equal_at(JinjaHeap *h, JinjaValue a, JinjaValue b, int depth) {
     }
     if (a.kind != b.kind) return false;
     switch (a.kind) {
-    case JINJA_STRING: return a.text.n == b.text.n && (!a.text.n || !memcmp(a.text.text, b.text.text, a.text.n));
+    case JINJA_STRING:
+        if (a.text.n == b.text.n) jinja_step(h, a.text.n / 256);
+        return a.text.n == b.text.n && (!a.text.n || !memcmp(a.text.text, b.text.text, a.text.n));
     case JINJA_LIST:
         if (a.list->n != b.list->n || a.list->tuple != b.list->tuple) return false;
         for (size_t i = 0; i < a.list->n; i++) {
@@ -242,6 +252,7 @@ static int compare_at(JinjaHeap *h, JinjaValue a, JinjaValue b, int depth) {
     }
     if (a.kind == JINJA_STRING && b.kind == JINJA_STRING) {
         size_t n = a.text.n < b.text.n ? a.text.n : b.text.n;
+        jinja_step(h, n / 256);
         int order = n ? memcmp(a.text.text, b.text.text, n) : 0;
         return order ? order : (a.text.n > b.text.n) - (a.text.n < b.text.n);
     }
@@ -504,6 +515,7 @@ static JinjaValue from_json(JinjaHeap *h, json_t *j, int depth) {
 
 JinjaValue jinja_read_json(JinjaHeap *h, const char *text, size_t n) {
     json_error_t error;
+    jinja_step(h, n / 4);
     json_t *volatile j = json_loadb(text, n, JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
     if (!j) jinja_fail(h, "JSON, line %d: %s", error.line, error.text);
     jmp_buf outer;

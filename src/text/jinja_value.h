@@ -93,7 +93,8 @@ void jinja_put_word(JinjaHeap *h, JinjaDict *d, const char *key, JinjaValue v);
 JinjaValue *jinja_find(JinjaHeap *h, const JinjaDict *d, JinjaValue key); // NULL: not there
 JinjaValue *jinja_find_word(JinjaHeap *h, const JinjaDict *d, const char *key);
 
-bool jinja_is_space(uint32_t code); // as Python's str.isspace()
+void jinja_step_over(JinjaHeap *h, JinjaValue v); // the steps of one pass over it
+bool jinja_is_space(uint32_t code);               // as Python's str.isspace()
 bool jinja_is_word(JinjaValue v, const char *word);
 bool jinja_is_number(JinjaValue v); // int, float or bool
 double jinja_number(JinjaValue v);
