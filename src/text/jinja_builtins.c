@@ -109,7 +109,7 @@ static JinjaValue change_case(JinjaRun *r, JinjaValue v, Case how, bool words) {
 
 static JinjaValue text_case(JinjaRun *r, JinjaValue v, Case how, bool words) {
     v = jinja_string(r, v);
-    jinja_step(r->heap, v.text.n / 2);
+    jinja_step(r->heap, v.text.n);
     return change_case(r, v, how, words);
 }
 
