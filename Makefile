@@ -15,7 +15,7 @@ CPPFLAGS += -idirafter /usr/include -D_GNU_SOURCE -MMD -MP
 SHELL := /bin/bash
 LDLIBS += -ljansson -lpcre2-8 -lutf8proc -lz -lm -lpthread
 LINE_LIBS := -ledit # of ./run alone
-PICTURE_LIBS := -lexif -lm # of what reads or draws pictures; -lm again, for a static link
+PICTURE_LIBS := -lpng16 -lturbojpeg -lgif -lwebpdemux -lwebp -lexif # of what reads pictures: build/vit
 override CFLAGS += -std=gnu11 $(WARN) -fno-math-errno -fno-trapping-math -pthread
 
 ifeq ($(CONFIG),san)
@@ -46,7 +46,7 @@ FLAGS_neon_dot := -march=armv8.2-a+dotprod
 FLAGS_neon_bf16 := -march=armv8.2-a+dotprod+bf16
 FLAGS_cli = -DTESSERA_VERSION='"$(VERSION)"'
 FLAGS_bench = $(FLAGS_cli)
-FLAGS_picture := -fwrapv -fno-sanitize=nonnull-attribute,shift # stb's JPEG code counts on sums that wrap
+FLAGS_picture_file := -fno-sanitize=shift # stb_image's BMP
 FLAGS_check_encdec := -fno-tree-vectorize # gcc 12 for aarch64 crashes on one of its loops; the same below
 FLAGS_check_kernels := -fno-tree-vectorize
 FLAGS_tiles := $(FLAGS_avx512bf16)
@@ -89,9 +89,10 @@ $(B)/run: LDLIBS += $(LINE_LIBS)
 $(TOOLS): $(B)/%: $(B)/tools/%.o $(OWN)
 $(foreach s,$(SUITES),$(eval $(B)/$s: $(B)/tools/$s/$s.o))
 $(SUITES:%=$(B)/%): $(OWN)
-$(SUITES:%=$(B)/%) $(foreach c,picture vit bad,$(B)/tests/check_$c): LDLIBS += $(PICTURE_LIBS)
 $(CHECKS): $(B)/tests/%: $(B)/tests/%.o $(OWN)
 $(B)/tests/check_kernels: $(TILES_$(MACHINE):%.c=$(B)/%.o)
+READS_PICTURES := $(B)/vit $(B)/tests/check_picture $(B)/tests/check_vit
+$(READS_PICTURES): LDLIBS := $(PICTURE_LIBS) $(LDLIBS)
 $(B)/run $(PROGRAMS) $(CHECKS):
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
@@ -152,27 +153,35 @@ DEMO_MODEL := models/stories.bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 # What is not libc, and the package that has it.
-HEADERS := stb/stb_ds.h jansson.h pcre2.h utf8proc.h zlib.h histedit.h libexif/exif-data.h
+HEADERS := stb/stb_ds.h jansson.h pcre2.h utf8proc.h zlib.h histedit.h
+PICTURE_HEADERS := png.h turbojpeg.h gif_lib.h webp/demux.h libexif/exif-data.h # of build/vit alone
 PACKAGE_stb_ds.h := libstb-dev
 PACKAGE_jansson.h := libjansson-dev
 PACKAGE_pcre2.h := libpcre2-dev
 PACKAGE_utf8proc.h := libutf8proc-dev
 PACKAGE_zlib.h := zlib1g-dev
 PACKAGE_histedit.h := libedit-dev
+PACKAGE_png.h := libpng-dev
+PACKAGE_turbojpeg.h := libturbojpeg0-dev
+PACKAGE_gif_lib.h := libgif-dev
+PACKAGE_demux.h := libwebp-dev
 PACKAGE_exif-data.h := libexif-dev
 
 # Install what is missing, saying so; nothing when nothing is.
 deps:
 	@missing=; \
 	echo '#include <stdio.h>' | $(CC) -E - >/dev/null 2>&1 || missing="$$missing libc6-dev"; \
-	$(foreach h,$(HEADERS),test -f /usr/include/$h || missing="$$missing $(PACKAGE_$(notdir $h))";) $(call install)
+	$(foreach h,$(HEADERS) $(PICTURE_HEADERS),test -f /usr/include/$h || missing="$$missing $(PACKAGE_$(notdir $h))";) $(call install)
 install = if test -n "$$missing"; then \
 	    echo "installing$$missing ($(or $(SUDO),as root): apt-get install)"; \
 	    $(SUDO) apt-get update -q && $(SUDO) apt-get install -q -y --no-install-recommends $$missing; \
 	  fi
 
-check-deps:
-	@$(foreach h,$(HEADERS),test -f /usr/include/$h || { echo "missing: $h. Get it with 'make deps', or:" \
+$(B)/tools/vit/picture_file.o: | check-picture-deps
+check-deps: NEEDED := $(HEADERS)
+check-picture-deps: NEEDED := $(PICTURE_HEADERS)
+check-deps check-picture-deps:
+	@$(foreach h,$(NEEDED),test -f /usr/include/$h || { echo "missing: $h. Get it with 'make deps', or:" \
 	  "apt-get install $(PACKAGE_$(notdir $h))" >&2; exit 1; };)
 
 demo: deps
@@ -207,8 +216,12 @@ test-arm64: deps test-data
 	test -f $(ARM64_LIB)/libpcre2-8.a || missing="$$missing libpcre2-dev:arm64"; \
 	test -f $(ARM64_LIB)/libutf8proc.a || missing="$$missing libutf8proc-dev:arm64"; \
 	test -f $(ARM64_LIB)/libz.a || missing="$$missing zlib1g-dev:arm64"; \
-	test -f $(ARM64_LIB)/libedit.a || missing="$$missing libedit-dev:arm64"; \
-	test -f $(ARM64_LIB)/libexif.a || missing="$$missing libexif-dev:arm64"; $(call install)
+	test -f $(ARM64_LIB)/libpng16.a || missing="$$missing libpng-dev:arm64"; \
+	test -f $(ARM64_LIB)/libturbojpeg.a || missing="$$missing libturbojpeg0-dev:arm64"; \
+	test -f $(ARM64_LIB)/libgif.a || missing="$$missing libgif-dev:arm64"; \
+	test -f $(ARM64_LIB)/libwebpdemux.a || missing="$$missing libwebp-dev:arm64"; \
+	test -f $(ARM64_LIB)/libexif.a || missing="$$missing libexif-dev:arm64"; \
+	test -f $(ARM64_LIB)/libedit.a || missing="$$missing libedit-dev:arm64"; $(call install)
 	@missing=; command -v aarch64-linux-gnu-gcc >/dev/null || missing="gcc-aarch64-linux-gnu libc6-dev-arm64-cross"; \
 	command -v qemu-aarch64 >/dev/null || missing="$$missing qemu-user"; $(call install)
 	@$(MAKE) --no-print-directory CONFIG=arm64 all checks
@@ -239,7 +252,7 @@ fuzz: deps
 	  grep -E 'SUMMARY|ERROR|number_of_executed|Test unit'; test $${PIPESTATUS[0]} = 0 || exit 1; done
 fuzzers: $(FUZZERS)
 ifeq ($(CONFIG),fuzz)
-$(B)/fuzz_picture: LDLIBS += $(PICTURE_LIBS)
+build/fuzz/fuzz_picture: LDLIBS := $(PICTURE_LIBS) $(LDLIBS)
 $(FUZZERS): build/fuzz/%: $(B)/tests/fuzz/%.o $(OWN)
 	$(CC) $(CFLAGS) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(LDLIBS)
 endif
@@ -258,6 +271,6 @@ clean:
 # How a file is compiled; tests/check_rooms.sh asks.
 show-includes:
 	@echo $(call includes,$(FILE))
-.PHONY: all install show-includes checks deps check-deps test-data demo test san tsan test-arm64 fuzz fuzzers peers format clean
+.PHONY: all install show-includes checks deps check-deps check-picture-deps test-data demo test san tsan test-arm64 fuzz fuzzers peers format clean
 .SECONDARY:
 -include $(wildcard $(B)/*/*.d $(B)/*/*/*.d $(B)/*/*/*/*.d)

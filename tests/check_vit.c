@@ -7,7 +7,7 @@
 
 #include "classify.h"
 #include "idx.h"
-#include "picture.h"
+#include "picture_file.h"
 #include "rollout.h"
 
 #define CASES "tests/fixtures/vit_random.txt"

@@ -4,15 +4,15 @@
 // input (deep inside a format, raw bytes rarely arrive), with a few bytes changed, or an idx file. A picture left
 // unchanged must be read, at its size; a failure must be one line.
 #include "idx.h"
-#include "picture.h"
+#include "picture_file.h"
 
 #include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <stb/stb_image.h>
 #include <stb/stb_image_write.h>
+#include <webp/decode.h>
 #include "../made.h"
 #include "fuzz.h"
 
@@ -28,9 +28,15 @@ static bool too_many(int64_t width, int64_t height) {
     return width * llabs(height) > PIXELS_MAX && width <= MAX_SIDE && llabs(height) <= MAX_SIDE;
 }
 
-// A header of many pixels is right and only slow. (stb_image itself is asked about kinds that need no check before.)
+static int number(const uint8_t *b, int n_bytes, bool big) {
+    uint32_t v = 0;
+    for (int i = 0; i < n_bytes; i++) v |= (uint32_t)b[big ? n_bytes - 1 - i : i] << 8 * i;
+    return (int)v;
+}
+
+// A header of many pixels is right and only slow.
 static bool is_large(const uint8_t *b, size_t n) {
-    int width, height, c;
+    int width, height;
     if (n > 2 && b[0] == 0xff) {
         for (size_t i = 2; i + 9 <= n; i++) {
             bool frame = b[i] == 0xff && b[i + 1] >= 0xc0 && b[i + 1] <= 0xc2;
@@ -38,7 +44,10 @@ static bool is_large(const uint8_t *b, size_t n) {
         }
         return false;
     }
-    return b[0] != 'P' && stbi_info_from_memory(b, (int)n, &width, &height, &c) && too_many(width, height);
+    if (n > 24 && b[0] == 0x89) return too_many(number(b + 16, 4, true), number(b + 20, 4, true));
+    if (n > 10 && b[0] == 'G') return too_many(number(b + 6, 2, false), number(b + 8, 2, false));
+    if (n > 26 && b[0] == 'B') return too_many(number(b + 18, 4, false), number(b + 22, 4, false));
+    return b[0] == 'R' && WebPGetInfo(b, n, &width, &height) && too_many(width, height);
 }
 
 // Returns the reader's verdict; 1: left out.

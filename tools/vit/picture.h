@@ -1,10 +1,9 @@
 // picture: 8-bit pictures, and the preprocessing of a model's preprocessor_config.json. Called by vit, overlay,
 // alignment.
 //
-// Owns reading (PNG, JPEG, BMP, binary PPM and PGM), resizing, cropping, writing PNG, drawing boxes and text, and the
-// conversion to a vision transformer's input. The decoders are stb_image's, EXIF is read by libexif. Refuses, each with
-// one line: other kinds of file, more than MAX_PIXELS pixels, a truncated file or one that asks for more memory than
-// its picture can need, and settings that do not lead to the model's input size.
+// Owns resizing, cropping, writing PNG, drawing boxes and text, and the conversion to a vision transformer's input;
+// reading is picture_file's. Refuses, each with one line, more than MAX_PIXELS pixels and settings that do not lead to
+// the model's input size.
 #pragma once
 #include "file.h"
 
@@ -15,7 +14,6 @@
 enum {
     MAX_PIXELS = 64 << 20, // width x height
     MAX_SIDE = 65535,
-    MAX_PICTURE_BYTES = 1 << 30, // of a file
     MAX_CHANNELS = 3
 };
 
@@ -31,16 +29,6 @@ typedef enum {
     RESAMPLE_BILINEAR = 2,
     RESAMPLE_BICUBIC = 3
 } Resample;
-
-// Read `path` as grey (channels 1) or RGB (3). A transparent picture is laid over white, 16 bits are cut to their upper
-// 8, colour becomes grey by ITU-R 601-2 luma (PIL's convert("L")), CMYK becomes RGB as stb_image does it. The
-// picture stands upright as the EXIF orientation of a JPEG (APP1) or PNG (eXIf) says, of which libexif reads the first
-// 64 KiB; EXIF that is damaged, or an orientation that is none, counts as 1 (as stored). A PPM must have 255 as its
-// largest value. PNG and BMP give PIL's values; of a JPEG they may differ by a few grey levels (0.2 on average), as
-// decoders do. On failure *p is empty.
-int picture_read(Picture *p, const char *path, int channels, char *err, size_t errlen);
-// The same from a file that is already mapped (or in memory); file->path is for messages.
-int picture_decode(Picture *p, const File *file, int channels, char *err, size_t errlen);
 
 // Width x height zeroed (black) pixels.
 int picture_new(Picture *p, int width, int height, int channels, char *err, size_t errlen);

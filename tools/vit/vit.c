@@ -6,6 +6,7 @@
 #include "cli.h"
 #include "idx.h"
 #include "overlay.h"
+#include "picture_file.h"
 #include "rollout.h"
 
 #include <stdio.h>
