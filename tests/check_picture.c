@@ -1034,7 +1034,7 @@ static void overlay_is_a_row_of_panels(void) {
     Picture in, out;
     CHECK(!picture_new(&in, 28, 28, 1, err, sizeof err), "%s", err);
     for (int i = 0; i < 784; i++) in.pixels[i] = (uint8_t)(i % 28 * 9);
-    CHECK(!overlay_write(in_folder("o.png"), &in, maps, 2, 7, 7, err, sizeof err), "%s", err);
+    CHECK(!overlay_write(in_folder("o.png"), &in, &(Overlay){NULL, maps, 2, 7, 7}, err, sizeof err), "%s", err);
     CHECK(!picture_read(&out, in_folder("o.png"), 3, err, sizeof err), "%s", err);
     CHECK(out.width == 20 + 3 * 224 + 2 * 16 + 20, "width %d", out.width); // margins, panels of 8 x 28, gaps
     CHECK(out.height == 20 + 224 + 36 + 11, "height %d", out.height);
@@ -1043,12 +1043,27 @@ static void overlay_is_a_row_of_panels(void) {
     const uint8_t *hot = rows + 3 * ((size_t)(20 + 10) * out.width + 20 + 240 + 10), *cold = hot + (size_t)3 * 150;
     CHECK(hot[0] > 180 && hot[0] > cold[0] + 60 && hot[2] < hot[0], "weight is bright: %d against %d", hot[0], cold[0]);
     picture_free(&out);
-    EXPECT_LINE(overlay_write(in_folder("no/o.png"), &in, maps, 2, 7, 7, err, sizeof err), "No such file");
-    EXPECT_LINE(overlay_write(in_folder("o.png"), &in, maps, 0, 7, 7, err, sizeof err), "expected 1 to");
+    CHECK(!overlay_write(in_folder("o.png"), &in, &(Overlay){"Boot 89.7 %", maps, 2, 7, 7}, err, sizeof err), "%s",
+          err);
+    CHECK(!picture_read(&out, in_folder("o.png"), 3, err, sizeof err), "%s", err);
+    CHECK(out.width == 20 + 3 * 224 + 2 * 16 + 20 && out.height == 20 + 224 + 2 * 36 + 11, "height %d", out.height);
+    int dark[3] = {0}; // along the footer's thirds: what is written, nothing, the scale
+    for (int y = 20 + 224 + 36; y < out.height; y++) {
+        for (int x = 0; x < out.width; x++)
+            dark[3 * x / out.width] += out.pixels[3 * ((size_t)y * out.width + x)] < 128;
+    }
+    CHECK(dark[0] > 200 && dark[1] < 10 && dark[2] > 500, "the footer: %d, %d and %d dark pixels", dark[0], dark[1],
+          dark[2]);
+    picture_free(&out);
+    EXPECT_LINE(overlay_write(in_folder("no/o.png"), &in, &(Overlay){NULL, maps, 2, 7, 7}, err, sizeof err),
+                "No such file");
+    EXPECT_LINE(overlay_write(in_folder("o.png"), &in, &(Overlay){NULL, maps, 0, 7, 7}, err, sizeof err),
+                "expected 1 to");
     weights[1][48] = -1;
-    EXPECT_LINE(overlay_write(in_folder("o.png"), &in, maps, 2, 7, 7, err, sizeof err), "row 6, column 6 of map 1");
+    EXPECT_LINE(overlay_write(in_folder("o.png"), &in, &(Overlay){NULL, maps, 2, 7, 7}, err, sizeof err),
+                "row 6, column 6 of map 1");
     weights[1][48] = NAN;
-    EXPECT_LINE(overlay_write(in_folder("o.png"), &in, maps, 2, 7, 7, err, sizeof err), "found nan");
+    EXPECT_LINE(overlay_write(in_folder("o.png"), &in, &(Overlay){NULL, maps, 2, 7, 7}, err, sizeof err), "found nan");
     picture_free(&in);
 }
 
@@ -1062,7 +1077,8 @@ static void overlay_of_any_shape(void) {
     for (int k = 0; k < 4; k++) {
         Picture in, out;
         CHECK(!picture_new(&in, shapes[k][0], shapes[k][1], 3, err, sizeof err), "%s", err);
-        CHECK(!overlay_write(in_folder("o.png"), &in, maps, k ? k : 11, shapes[k][2], shapes[k][3], err, sizeof err),
+        CHECK(!overlay_write(in_folder("o.png"), &in, &(Overlay){NULL, maps, k ? k : 11, shapes[k][2], shapes[k][3]},
+                             err, sizeof err),
               "%s", err);
         CHECK(!picture_read(&out, in_folder("o.png"), 3, err, sizeof err), "%s", err);
         CHECK(out.width > 450 && out.height > 224, "found %d x %d", out.width, out.height);

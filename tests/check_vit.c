@@ -639,6 +639,51 @@ static void program_orientation(void) {
     }
 }
 
+// A shipped sample on white, as bytes of a PPM: what is noted, and what --invert gives.
+static void program_inverted(void) {
+    static const char boot[] = SHIPPED "/samples/ankle-boot.png";
+    Picture p;
+    char err[512] = "", head[32];
+    if (picture_read(&p, boot, 3, err, sizeof err)) {
+        CHECK(false, "%s", err);
+        return;
+    }
+    int n_pixels = p.width * p.height * 3, n = snprintf(head, sizeof head, "P6 %d %d 255\n", p.width, p.height);
+    char *ppm = need((size_t)(n + n_pixels));
+    memcpy(ppm, head, (size_t)n);
+    for (int i = 0; i < n_pixels; i++) ppm[n + i] = (char)(255 - p.pixels[i]);
+    write_file("white.ppm", ppm, (size_t)(n + n_pixels));
+    picture_free(&p);
+    free(ppm);
+    Result plain = CALL("vit", SHIPPED, boot, "-q", "-o", "json"), r;
+    CHECK(plain.status == 0 && !*plain.err && strstr(plain.out, "Ankle boot"), "%s%s", plain.out, plain.err);
+    TELLS(0, "", "white.ppm: its edge is brighter than pictures of this model are; --invert", "vit", SHIPPED,
+          in_folder("white.ppm"), "-q");
+    r = CALL("vit", SHIPPED, in_folder("white.ppm"), "--invert", "-q", "-o", "json");
+    const char *classes = strstr(r.out, "classes"), *want = strstr(plain.out, "classes");
+    CHECK(r.status == 0 && !*r.err && classes && want && !strcmp(classes, want), "%s%s", r.out, r.err);
+    release(&r);
+    TELLS(0, "", "brighter", "vit", SHIPPED, boot, "--invert", "-q");
+    release(&plain);
+}
+
+static void program_stdin(void) {
+    static const char pgm[] = "P2"; // not read, and named
+    tells(1, "!", "stdin: expected a PNG", "P2 on stdin", CALL_IN(pgm, "vit", SHIPPED, "-", "-q"));
+    tells(1, "!", "stdin: expected a picture, found nothing", "an empty stdin", CALL("vit", SHIPPED, "-", "-q"));
+    char grey[16 + 28 * 28];
+    int n = snprintf(grey, sizeof grey, "P5 28 28 255\n"), size = n + 28 * 28;
+    memset(grey + n, 1, 28 * 28);
+    grey[size] = 0;
+    write_text("grey.pgm", grey);
+    Result a = CALL_IN(grey, "vit", SHIPPED, "-", "-q"), b = CALL("vit", SHIPPED, in_folder("grey.pgm"), "-q");
+    const char *from_a = strchr(a.out, '\n'), *from_b = strchr(b.out, '\n');
+    CHECK(a.status == 0 && from_a && from_b && a.out[0] == '-' && !strcmp(from_a, from_b), "%s%s%s", a.out, b.out,
+          a.err);
+    release(&a);
+    release(&b);
+}
+
 int main(void) {
     folder_make();
     need_program("vit");
@@ -654,6 +699,8 @@ int main(void) {
     RUN(program_eval);
     RUN(program_attention);
     RUN(program_orientation);
+    RUN(program_inverted);
+    RUN(program_stdin);
     folder_remove();
     return test_report();
 }

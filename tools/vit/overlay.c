@@ -2,6 +2,7 @@
 #include "overlay.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 enum {
@@ -123,6 +124,26 @@ static int put_panel(Picture *sheet, const Picture *picture, const AttentionMap 
     return rc;
 }
 
+// The caption at the left, cut before the scale: from no weight to the most that each map has.
+static void put_footer(Picture *sheet, const char *caption) {
+    enum { SCALE_WIDTH = 128, SCALE_HEIGHT = 14, SCALE_GAP = 8 };
+    static const char least[] = "0", most[] = "most";
+    int y = sheet->height - MARGIN - SCALE_HEIGHT, right = sheet->width - MARGIN - picture_text_width(most, TEXT_SCALE);
+    int left = right - SCALE_GAP - SCALE_WIDTH, start = left - SCALE_GAP - picture_text_width(least, TEXT_SCALE);
+    picture_text(sheet, start, y, TEXT_SCALE, false, ink, least);
+    picture_text(sheet, right, y, TEXT_SCALE, false, ink, most);
+    for (int x = 0; x < SCALE_WIDTH; x++) {
+        uint8_t colour[3];
+        for (int c = 0; c < 3; c++) colour[c] = (uint8_t)(heat_at((float)x / (SCALE_WIDTH - 1), c) + 0.5f);
+        picture_fill(sheet, left + x, y, 1, SCALE_HEIGHT, colour);
+    }
+    char text[128];
+    int n = snprintf(text, sizeof text, "%s", caption);
+    if (n >= (int)sizeof text) n = sizeof text - 1;
+    while (n > 0 && picture_text_width(text, TEXT_SCALE) > start - SCALE_GAP - MARGIN) text[--n] = 0;
+    picture_text(sheet, MARGIN, y, TEXT_SCALE, false, ink, text);
+}
+
 static int check_maps(const char *path, const AttentionMap *maps, int n_maps, int rows, int cols, char *err,
                       size_t errlen) {
     if (n_maps < 1 || n_maps > MAX_MAPS || rows < 1 || cols < 1 || rows > MAX_GRID || cols > MAX_GRID) {
@@ -140,22 +161,24 @@ static int check_maps(const char *path, const AttentionMap *maps, int n_maps, in
     return 0;
 }
 
-int overlay_write(const char *path, const Picture *picture, const AttentionMap *maps, int n_maps, int rows, int cols,
-                  char *err, size_t errlen) {
+int overlay_write(const char *path, const Picture *picture, const Overlay *o, char *err, size_t errlen) {
     Picture seen, sheet = {0};
-    if (check_maps(path, maps, n_maps, rows, cols, err, errlen) || enlarge(&seen, picture, err, errlen)) return -1;
-    int n = n_maps + 1, across = n < MAX_PANELS_A_ROW ? n : MAX_PANELS_A_ROW;
+    if (check_maps(path, o->maps, o->n_maps, o->rows, o->cols, err, errlen)) return -1;
+    if (enlarge(&seen, picture, err, errlen)) return -1;
+    int n = o->n_maps + 1, across = n < MAX_PANELS_A_ROW ? n : MAX_PANELS_A_ROW;
     int down = (n + MAX_PANELS_A_ROW - 1) / MAX_PANELS_A_ROW;
     int64_t width = 2 * MARGIN + (int64_t)across * (seen.width + GAP) - GAP;
     int64_t height = 2 * MARGIN + (int64_t)down * (seen.height + TITLE_HEIGHT) - (MARGIN - TITLE_GAP);
+    if (o->caption) height += TITLE_HEIGHT;
     int rc = width <= MAX_SIDE && height <= MAX_SIDE
                  ? picture_new(&sheet, (int)width, (int)height, 3, err, errlen)
                  : fail(err, errlen, "%s: expected a drawing of at most %d pixels a side, found %lld x %lld", path,
                         MAX_SIDE, (long long)width, (long long)height);
     if (!rc) picture_fill(&sheet, 0, 0, sheet.width, sheet.height, paper);
     for (int i = 0; !rc && i < n; i++) {
-        rc = put_panel(&sheet, &seen, i ? &maps[i - 1] : NULL, i, rows, cols, err, errlen);
+        rc = put_panel(&sheet, &seen, i ? &o->maps[i - 1] : NULL, i, o->rows, o->cols, err, errlen);
     }
+    if (!rc && o->caption) put_footer(&sheet, o->caption);
     if (!rc) rc = picture_write_png(&sheet, path, err, errlen);
     picture_free(&sheet);
     picture_free(&seen);

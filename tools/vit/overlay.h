@@ -10,7 +10,12 @@ typedef struct {
     const float *weights; // [rows][cols] over the patches, from the top left; each map is shown relative to its maximum
 } AttentionMap;
 
+typedef struct {
+    const char *caption; // under all panels, at the left, with the colours' scale at the right; NULL: neither
+    const AttentionMap *maps;
+    int n_maps, rows, cols;
+} Overlay;
+
 // picture: grey or RGB, of any size; the patches cover it evenly. Panels in a row (8 to a row), their
 // shorter side at least 224 pixels. -1 with one line in err.
-int overlay_write(const char *path, const Picture *picture, const AttentionMap *maps, int n_maps, int rows, int cols,
-                  char *err, size_t errlen);
+int overlay_write(const char *path, const Picture *picture, const Overlay *o, char *err, size_t errlen);
