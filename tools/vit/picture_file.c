@@ -64,11 +64,14 @@ static int refuse(Decoding *d, const char *kind, const char *reason) {
 
 // bytes: a JPEG file, or "Exif\0\0" and a TIFF structure.
 static int orientation_of(const uint8_t *bytes, size_t n) {
-    ExifData *exif = n <= UINT32_MAX ? exif_data_new_from_data(bytes, (unsigned)n) : NULL;
-    ExifEntry *e = exif ? exif_content_get_entry(exif->ifd[EXIF_IFD_0], EXIF_TAG_ORIENTATION) : NULL;
-    bool found = e && e->format == EXIF_FORMAT_SHORT && e->size >= 2;
+    ExifData *exif = n <= UINT32_MAX ? exif_data_new() : NULL;
+    if (!exif) return 1;
+    exif_data_unset_option(exif, EXIF_DATA_OPTION_FOLLOW_SPECIFICATION); // it would correct what is wrong
+    exif_data_load_data(exif, bytes, (unsigned)n);
+    const ExifEntry *e = exif_content_get_entry(exif->ifd[EXIF_IFD_0], EXIF_TAG_ORIENTATION);
+    bool found = e && e->data && e->format == EXIF_FORMAT_SHORT && e->components == 1 && e->size >= 2;
     int orientation = found ? exif_get_short(e->data, exif_data_get_byte_order(exif)) : 1;
-    if (exif) exif_data_unref(exif);
+    exif_data_unref(exif);
     return orientation;
 }
 
@@ -117,10 +120,15 @@ static void png_more(png_structp png, png_bytep to, size_t n) {
     r->pos += n;
 }
 
-static void png_note_orientation(PngReader *r, png_infop info) {
-    png_uint_32 n = 0;
-    png_bytep exif = NULL;
-    if (png_get_eXIf_1(r->png, info, &n, &exif)) r->d->to->orientation = orientation_of_tiff(exif, n);
+// Of the eXIf chunk, which may stand behind the pixels. libpng passes over one that starts as a JPEG's segment does.
+static int png_orientation(const File *f) {
+    for (size_t pos = 8, size; pos + 12 <= f->size; pos += 12 + size) {
+        const uint8_t *b = f->data + pos;
+        size = (size_t)b[0] << 24 | (size_t)b[1] << 16 | (size_t)b[2] << 8 | b[3];
+        if (size > f->size - pos - 12 || !memcmp(b + 4, "IEND", 4)) break;
+        if (!memcmp(b + 4, "eXIf", 4)) return orientation_of_tiff(b + 8, size);
+    }
+    return 1;
 }
 
 // Ends in png_failed where something is wrong.
@@ -143,8 +151,7 @@ static int png_read_all(PngReader *r) {
     for (int y = 0; y < r->d->to->height; y++) r->rows[y] = r->d->to->rgba + row * (size_t)y;
     png_read_image(r->png, r->rows);
     png_read_end(r->png, r->end);
-    png_note_orientation(r, r->info);
-    png_note_orientation(r, r->end);
+    r->d->to->orientation = png_orientation(r->d->file);
     return 0;
 }
 
