@@ -60,8 +60,11 @@ static const struct {
     {"... !!! -- \xe2\x80\xa6", ""},
     {"' '' ''' ','", ""},
     {"''so'' '(so)' (')", "so so"},
-    {"caf\xc3\xa9 \xc3\x89", "caf\xc3\xa9 \xc3\x89=?"},
-    {"na\xc3\xafve \xe6\x97\xa5\xe6\x9c\xac \xf0\x9f\x98\x80", "na\xc3\xafve=na?ve \xe6\x97\xa5\xe6\x9c\xac=?? "
+    {"u\u0308ber Stra\u00dfe \ufb01t", "u\u0308ber=uber Stra\u00dfe=strasse \ufb01t=fit"}, // an accent of its own
+    {"\u0152uf \u00e6on \u0141a", "\u0152uf=oeuf \u00e6on=aeon \u0141a=la"},
+    {"\u2121", "\u2121=tel"}, // never more letters than bytes
+    {"caf\xc3\xa9 \xc3\x89", "caf\xc3\xa9 \xc3\x89=e"},
+    {"na\xc3\xafve \xe6\x97\xa5\xe6\x9c\xac \xf0\x9f\x98\x80", "na\xc3\xafve=naive \xe6\x97\xa5\xe6\x9c\xac=?? "
                                                                "\xf0\x9f\x98\x80=?"},
     {"b2b 3 a_b", "b2b=b?b 3=? a_b=a?b"},
     {"\xff\xfe"
@@ -110,8 +113,10 @@ static void words_of_text(void) {
     CHECK(arrlen(words) == 1 && !strcmp(words[0].text, " as-it, is ") && words[0].n_unknown == 4 &&
               !strcmp(words[0].unknown, " "),
           "a word as it stands: %d unknown", words ? words[0].n_unknown : -1);
-    CHECK(!words_add(&words, &m, "x\xc3\xa8y", 4, err, sizeof err) && !strcmp(words[1].unknown, "\xc3\xa8"),
+    CHECK(!words_add(&words, &m, "x\xd0\x96y", 4, err, sizeof err) && !strcmp(words[1].unknown, "\xd0\x96"),
           "the unknown letter: %s", words[1].unknown);
+    CHECK(!words_add(&words, &m, "ab3", 3, err, sizeof err) && words[2].has_digit && !pronounceable(&m, &words[2]),
+          "a number is not pronounced");
     words_free(&words);
     g2p_close(&m);
 }

@@ -91,9 +91,11 @@ static void print_json(const G2p *m, const Word *w, const Decoded *d) {
     json_decref(line);
 }
 
-// Notes on stderr about unknown letters and words that are too long.
-static void print_note(const G2p *m, const Word *w) {
-    if (w->n_unknown) {
+// Notes on stderr about unknown letters, words that are too long and outputs that do not end.
+static void print_note(const G2p *m, const Word *w, const Decoded *d) {
+    if (w->has_digit) {
+        fprintf(stderr, "note: %s: the model does not know digits; write numbers as words\n", w->text);
+    } else if (w->n_unknown) {
         bool valid;
         unsigned char first = (unsigned char)w->unknown[0];
         utf8_length(w->unknown, &valid);
@@ -107,10 +109,14 @@ static void print_note(const G2p *m, const Word *w) {
         fprintf(stderr, "note: %.40s...: expected at most %d letters, found %d\n", w->text, m->model.max_tokens - 2,
                 w->n_ids - 2);
     }
+    if (d->ids && !d->ended) {
+        fprintf(stderr, "note: %.40s: the output was cut at its limit of %d symbols; the model found no end\n", w->text,
+                d->n);
+    }
 }
 
 static void print_word(const Options *o, const G2p *m, const Word *w, const Decoded *d, Totals *totals) {
-    print_note(m, w);
+    print_note(m, w, d);
     if (!d->ids) totals->refused = true;
     if (o->json) {
         print_json(m, w, d);

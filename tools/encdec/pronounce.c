@@ -62,7 +62,7 @@ static void run_batch(void *context, int item, int worker) {
 }
 
 bool pronounceable(const G2p *m, const Word *w) {
-    return w->n_known > 0 && w->n_ids <= m->model.max_tokens;
+    return w->n_known > 0 && !w->has_digit && w->n_ids <= m->model.max_tokens;
 }
 
 static int by_length(const void *a, const void *b) {

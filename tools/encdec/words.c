@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include <stb/stb_ds.h>
+#include <utf8proc.h>
 
 // The letter as it is, a typeset apostrophe as a plain one, or in lower case (ASCII). -1: the model has none of them.
 static int letter_id(const Symbols *y, const char *text, size_t n) {
@@ -14,6 +15,48 @@ static int letter_id(const Symbols *y, const char *text, size_t n) {
     if (id >= 0 || n > 1) return id;
     char lower = (char)tolower((unsigned char)*text);
     return symbols_find(y, &lower, 1);
+}
+
+// What an unknown letter is without its accents, in lower case, taken apart ("é": e, "ß": ss, a ligature: its letters,
+// an accent that stands alone: nothing), as ids[0..len); -1 unless the model has them all.
+static int plain_letters(const Symbols *y, const char *text, size_t len, int32_t *ids) {
+    static const char *const joined[][2] = {{"\u00e6", "ae"}, {"\u0153", "oe"}, {"\u00f8", "o"},
+                                            {"\u0142", "l"},  {"\u0111", "d"},  {"\u0131", "i"}};
+    utf8proc_uint8_t *plain = NULL;
+    utf8proc_option_t how = UTF8PROC_STRIPMARK | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT | UTF8PROC_CASEFOLD;
+    utf8proc_ssize_t size = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)len, &plain, how);
+    for (size_t i = 0; size == 2 && i < sizeof joined / sizeof *joined; i++) { // what Unicode does not take apart
+        if (memcmp(plain, joined[i][0], 2) != 0) continue;
+        size = (utf8proc_ssize_t)strlen(joined[i][1]);
+        memcpy(plain, joined[i][1], (size_t)size);
+        break;
+    }
+    int n = size < 0 ? -1 : 0;
+    for (utf8proc_ssize_t i = 0; n >= 0 && i < size;) {
+        bool valid;
+        size_t one = utf8_length((char *)plain + i, &valid);
+        int id = letter_id(y, (char *)plain + i, one);
+        if (id < 0 || n == (int)len) n = -1;
+        else ids[n++] = id;
+        i += (utf8proc_ssize_t)one;
+    }
+    free(plain);
+    return n;
+}
+
+static void add_letter(Word *w, const G2p *m, const char *text, size_t len) {
+    int32_t *ids = w->ids + w->n_ids;
+    *ids = letter_id(&m->graphemes, text, len);
+    int n = *ids >= 0 ? 1 : plain_letters(&m->graphemes, text, len, ids);
+    if (n >= 0) {
+        w->n_known += n;
+        w->n_ids += n;
+        return;
+    }
+    if (len == 1 && isdigit((unsigned char)*text)) w->has_digit = true;
+    if (!w->n_unknown++) memcpy(w->unknown, text, len);
+    *ids = m->model.unk_id;
+    w->n_ids++;
 }
 
 int words_add(Word **list, const G2p *m, const char *text, size_t n, char *err, size_t errlen) {
@@ -27,10 +70,7 @@ int words_add(Word **list, const G2p *m, const char *text, size_t n, char *err, 
     for (size_t i = 0; w.text[i];) { // a NUL ends the word
         bool valid;
         size_t len = utf8_length(w.text + i, &valid);
-        int id = letter_id(&m->graphemes, w.text + i, len);
-        if (id >= 0) w.n_known++;
-        else if (!w.n_unknown++) memcpy(w.unknown, w.text + i, len);
-        w.ids[w.n_ids++] = id >= 0 ? id : m->model.unk_id;
+        add_letter(&w, m, w.text + i, len);
         i += len;
     }
     w.ids[w.n_ids++] = m->model.eos_id;

@@ -1,7 +1,9 @@
 // words: splits text into words, and encodes each. Called by encdec and score.
 //
 // Owns the definition of a word: the text between blanks, without the punctuation around it. Refuses nothing: unknown
-// letters are tried in lower case (ASCII), then read as the unknown token and counted for a note to the user.
+// letters are tried in lower case (ASCII), then without their accents and taken apart (utf8proc), then read as the
+// unknown token and counted for a note to the user. A digit that the model does not know makes the word a number, which
+// is not pronounced.
 #pragma once
 #include "g2p.h"
 
@@ -11,6 +13,7 @@ typedef struct {
     int n_ids;
     int n_known, n_unknown; // letters
     char unknown[8];        // the first unknown one
+    bool has_digit;         // an unknown one
 } Word;
 
 // Append the words of n bytes of text to *list (stb_ds). -1 with a line in err.
