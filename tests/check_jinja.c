@@ -155,8 +155,8 @@ static void test_typed_marks(void) {
     static const char *const templates[] = {
         "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}",
         "{% for m in messages %}{{ '<|im_start|>' + m['content'] | trim + '<|im_end|>' }}{% endfor %}",
-        "{% set t %}{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}{% endset %}{{ t | string "
-        "}}",
+        ("{% set t %}{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}{% endset %}{{ t | string "
+        "}}"),
         "{% macro say(x) %}<|im_start|>{{ x }}<|im_end|>{% endmacro %}{{ say(messages[0].content.split('q') | join) }}",
         "{{ '<|im_start|>%s<|im_end|>' | format(messages[0].content[0:]) }}",
         "<|im_start|>{{ messages[0].content | replace('q', '') | list | join }}<|im_end|>",
