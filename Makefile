@@ -15,7 +15,7 @@ CPPFLAGS += -idirafter /usr/include -D_GNU_SOURCE -MMD -MP
 SHELL := /bin/bash
 LDLIBS += -ljansson -lpcre2-8 -lutf8proc -lz -lm -lpthread
 LINE_LIBS := -ledit # of ./run alone
-PICTURE_LIBS := -lpng16 -lturbojpeg -lgif -lwebpdemux -lwebp -lexif # of what reads pictures: build/vit
+PICTURE_LIBS := -lpng16 -lturbojpeg -lgif -lwebpdemux -lwebp -lexif -lz -lm # of what reads pictures
 override CFLAGS += -std=gnu11 $(WARN) -fno-math-errno -fno-trapping-math -pthread
 
 ifeq ($(CONFIG),san)
@@ -46,6 +46,7 @@ FLAGS_neon_dot := -march=armv8.2-a+dotprod
 FLAGS_neon_bf16 := -march=armv8.2-a+dotprod+bf16
 FLAGS_cli = -DTESSERA_VERSION='"$(VERSION)"'
 FLAGS_bench = $(FLAGS_cli)
+FLAGS_picture := -fno-sanitize=shift # stb_image_write's JPEG, for the tests
 FLAGS_picture_file := -fno-sanitize=shift # stb_image's BMP
 FLAGS_check_encdec := -fno-tree-vectorize # gcc 12 for aarch64 crashes on one of its loops; the same below
 FLAGS_check_kernels := -fno-tree-vectorize
@@ -89,10 +90,9 @@ $(B)/run: LDLIBS += $(LINE_LIBS)
 $(TOOLS): $(B)/%: $(B)/tools/%.o $(OWN)
 $(foreach s,$(SUITES),$(eval $(B)/$s: $(B)/tools/$s/$s.o))
 $(SUITES:%=$(B)/%): $(OWN)
+$(B)/vit $(foreach c,picture vit,$(B)/tests/check_$c): LDLIBS += $(PICTURE_LIBS)
 $(CHECKS): $(B)/tests/%: $(B)/tests/%.o $(OWN)
 $(B)/tests/check_kernels: $(TILES_$(MACHINE):%.c=$(B)/%.o)
-READS_PICTURES := $(B)/vit $(B)/tests/check_picture $(B)/tests/check_vit
-$(READS_PICTURES): LDLIBS := $(PICTURE_LIBS) $(LDLIBS)
 $(B)/run $(PROGRAMS) $(CHECKS):
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
@@ -216,12 +216,12 @@ test-arm64: deps test-data
 	test -f $(ARM64_LIB)/libpcre2-8.a || missing="$$missing libpcre2-dev:arm64"; \
 	test -f $(ARM64_LIB)/libutf8proc.a || missing="$$missing libutf8proc-dev:arm64"; \
 	test -f $(ARM64_LIB)/libz.a || missing="$$missing zlib1g-dev:arm64"; \
+	test -f $(ARM64_LIB)/libedit.a || missing="$$missing libedit-dev:arm64"; \
 	test -f $(ARM64_LIB)/libpng16.a || missing="$$missing libpng-dev:arm64"; \
 	test -f $(ARM64_LIB)/libturbojpeg.a || missing="$$missing libturbojpeg0-dev:arm64"; \
 	test -f $(ARM64_LIB)/libgif.a || missing="$$missing libgif-dev:arm64"; \
 	test -f $(ARM64_LIB)/libwebpdemux.a || missing="$$missing libwebp-dev:arm64"; \
-	test -f $(ARM64_LIB)/libexif.a || missing="$$missing libexif-dev:arm64"; \
-	test -f $(ARM64_LIB)/libedit.a || missing="$$missing libedit-dev:arm64"; $(call install)
+	test -f $(ARM64_LIB)/libexif.a || missing="$$missing libexif-dev:arm64"; $(call install)
 	@missing=; command -v aarch64-linux-gnu-gcc >/dev/null || missing="gcc-aarch64-linux-gnu libc6-dev-arm64-cross"; \
 	command -v qemu-aarch64 >/dev/null || missing="$$missing qemu-user"; $(call install)
 	@$(MAKE) --no-print-directory CONFIG=arm64 all checks
@@ -252,7 +252,7 @@ fuzz: deps
 	  grep -E 'SUMMARY|ERROR|number_of_executed|Test unit'; test $${PIPESTATUS[0]} = 0 || exit 1; done
 fuzzers: $(FUZZERS)
 ifeq ($(CONFIG),fuzz)
-build/fuzz/fuzz_picture: LDLIBS := $(PICTURE_LIBS) $(LDLIBS)
+$(B)/fuzz_picture: LDLIBS += $(PICTURE_LIBS)
 $(FUZZERS): build/fuzz/%: $(B)/tests/fuzz/%.o $(OWN)
 	$(CC) $(CFLAGS) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(LDLIBS)
 endif

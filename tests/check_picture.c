@@ -196,78 +196,6 @@ static void jpeg_is_close(void) {
     expect_made(__LINE__, 24, 17, 1, want, 4);
 }
 
-// A TIFF structure whose only entry is an orientation, in Intel's or Motorola's byte order, made at to[26].
-static void make_exif(uint8_t *to, int orientation, bool big) {
-    static const uint8_t intel[26] = "II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0";
-    static const uint8_t motorola[26] = "MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01";
-    memcpy(to, big ? motorola : intel, 26);
-    to[big ? 19 : 18] = (uint8_t)orientation;
-}
-
-// The six pixels of a PNG of 3 x 2, 1 2 3 over 4 5 6, as each orientation shows them; TIFF 6.0, Orientation: where the
-// file's first row and first column are.
-static const struct {
-    int width;
-    uint8_t pixels[6];
-} shown[] = {
-    {3, {1, 2, 3, 4, 5, 6}}, // 0: none
-    {3, {1, 2, 3, 4, 5, 6}}, // top, left
-    {3, {3, 2, 1, 6, 5, 4}}, // top, right
-    {3, {6, 5, 4, 3, 2, 1}}, // bottom, right
-    {3, {4, 5, 6, 1, 2, 3}}, // bottom, left
-    {2, {1, 4, 2, 5, 3, 6}}, // left, top
-    {2, {4, 1, 5, 2, 6, 3}}, // right, top
-    {2, {6, 3, 5, 2, 4, 1}}, // right, bottom
-    {2, {3, 6, 2, 5, 1, 4}}, // left, bottom
-    {3, {1, 2, 3, 4, 5, 6}}, // 9: none
-};
-
-static void png_of_every_orientation(void) {
-    uint8_t exif[26], packed[64];
-    for (int o = 0; o < N_OF(shown); o++) {
-        for (int kind = 0; kind < 4; kind++) { // byte order; before the data or behind it
-            uLongf size = sizeof packed;
-            make_exif(exif, o, kind & 1);
-            png_start(3, 2, 8, 0);
-            if (kind < 2) put_chunk("eXIf", exif, sizeof exif);
-            CHECK(compress2(packed, &size, (const uint8_t *)"\0\1\2\3\0\4\5\6", 8, 9) == Z_OK, "compress2 failed");
-            put_chunk("IDAT", packed, size);
-            if (kind >= 2) put_chunk("eXIf", exif, sizeof exif);
-            put_chunk("IEND", "", 0);
-            expect_made(__LINE__, shown[o].width, 6 / shown[o].width, 1, shown[o].pixels, 0);
-        }
-    }
-    memset(exif, 0xff, sizeof exif); // no TIFF at all
-    png_start(1, 1, 8, 0);
-    put_chunk("eXIf", exif, sizeof exif);
-    png_end("\0\7", 2);
-    EXPECT_MADE(1, 1, 1, 7);
-}
-
-// A slope of 24 x 8 in x alone: turned, it is one in y, from the other end where it is mirrored.
-static void jpeg_of_every_orientation(void) {
-    static const bool turned[] = {0, 0, 0, 0, 0, 1, 1, 1, 1}, falls[] = {0, 0, 1, 1, 0, 0, 0, 1, 1};
-    for (int o = 1; o <= 8; o++) {
-        uint8_t plain[4096], exif[26], want[24 * 8];
-        make_jpeg(24, 8, 1);
-        size_t n = made.n;
-        memcpy(plain, made.bytes, n);
-        made.n = 0;
-        make_exif(exif, o, o & 1);
-        put("\xff\xd8\xff\xe1\0\x22"
-            "Exif\0\0",
-            12);
-        put(exif, sizeof exif);
-        put(plain + 2, n - 2);
-        int width = turned[o] ? 8 : 24, height = 24 * 8 / width;
-        for (int i = 0; i < 24 * 8; i++) {
-            int at = turned[o] ? i / width : i % width;
-            want[i] = (uint8_t)(60 + 3 * (falls[o] ? 23 - at : at));
-        }
-        expect_made(__LINE__, width, height, 1, want, 4);
-    }
-}
-
 // 3 x 5 pixels, interlaced: white, but the first red, the last blue, and one green; ImageMagick made the file.
 static void gif_and_webp(void) {
     static const char gif[] =
@@ -1171,8 +1099,6 @@ int main(void) {
     RUN(bmp_from_either_end);
     RUN(ppm_and_pgm);
     RUN(jpeg_is_close);
-    RUN(png_of_every_orientation);
-    RUN(jpeg_of_every_orientation);
     RUN(gif_and_webp);
     RUN(bmp_of_os2);
     RUN(files_that_are_no_pictures);

@@ -4,8 +4,6 @@
 #include "outfile.h"
 #include "settings.h"
 
-#include <libexif/exif-data.h>
-
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>

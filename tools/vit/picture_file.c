@@ -62,31 +62,74 @@ static int refuse(Decoding *d, const char *kind, const char *reason) {
 
 // ---- EXIF
 
-// bytes: a JPEG file, or "Exif\0\0" and a TIFF structure.
-static int orientation_of(const uint8_t *bytes, size_t n) {
-    ExifData *exif = n <= UINT32_MAX ? exif_data_new() : NULL;
-    if (!exif) return 1;
-    exif_data_unset_option(exif, EXIF_DATA_OPTION_FOLLOW_SPECIFICATION); // it would correct what is wrong
-    exif_data_load_data(exif, bytes, (unsigned)n);
-    const ExifEntry *e = exif_content_get_entry(exif->ifd[EXIF_IFD_0], EXIF_TAG_ORIENTATION);
-    bool found = e && e->data && e->format == EXIF_FORMAT_SHORT && e->components == 1 && e->size >= 2;
-    int orientation = found ? exif_get_short(e->data, exif_data_get_byte_order(exif)) : 1;
-    exif_data_unref(exif);
-    return orientation;
+typedef struct {
+    const uint8_t *data;
+    size_t size;
+} Bytes;
+
+static const uint8_t exif_start[6] = "Exif\0"; // before the TIFF header; a PNG's chunk does without
+enum { MAX_EXIF = 0xfff0 };                    // bytes that libexif reads, a little more than a JPEG's segment holds
+
+static bool starts_exif(Bytes b) {
+    return b.size >= sizeof exif_start && !memcmp(b.data, exif_start, sizeof exif_start);
 }
 
-// A TIFF structure, with "Exif\0\0" before it or without.
-static int orientation_of_tiff(const uint8_t *bytes, size_t n) {
-    enum { HEAD = 6, MOST = 1 << 20 };
-    static const uint8_t head[HEAD] = "Exif\0";
-    if (n > MOST) return 1;
-    if (n >= HEAD && !memcmp(bytes, head, HEAD)) return orientation_of(bytes, n);
-    uint8_t *with_head = malloc(HEAD + n);
-    if (!with_head) return 1;
-    memcpy(with_head, head, HEAD);
-    memcpy(with_head + HEAD, bytes, n);
-    int orientation = orientation_of(with_head, HEAD + n);
-    free(with_head);
+// The next marker segment of a JPEG at *pos or behind it: its marker, with *length the two bytes that hold the length
+// and what they count; 0: the picture ends. 0xd8 opens the file; in coded data 0xff is followed by 0 or a restart
+// marker (0xd0 to 0xd7); whatever else follows is the next marker, to the decoder as well.
+static int jpeg_segment(const File *f, size_t *pos, size_t *length) {
+    for (; *pos + 4 <= f->size; ++*pos) {
+        const uint8_t *b = f->data + *pos;
+        if (b[0] != 0xff || b[1] == 0xff || b[1] == 0 || (b[1] >= 0xd0 && b[1] <= 0xd8)) continue;
+        *length = (size_t)b[2] << 8 | b[3];
+        if (*length < 2) *length = 2;
+        return b[1] == 0xd9 ? 0 : b[1];
+    }
+    return 0;
+}
+
+// The first APP1 segment of that kind before the coded data; XMP has APP1 as well.
+static Bytes exif_of_jpeg(const File *f) {
+    int marker;
+    for (size_t pos = 0, length; (marker = jpeg_segment(f, &pos, &length)) != 0; pos += 2 + length) {
+        if (marker == 0xda || length > f->size - pos - 2) break;
+        Bytes found = {f->data + pos + 4, length - 2};
+        if (marker == 0xe1 && starts_exif(found)) return found;
+    }
+    return (Bytes){0};
+}
+
+// The eXIf chunk, which may stand behind the pixels.
+static Bytes exif_of_png(const File *f) {
+    for (size_t pos = 8, size; pos + 12 <= f->size; pos += 12 + size) {
+        const uint8_t *b = f->data + pos;
+        size = (size_t)b[0] << 24 | (size_t)b[1] << 16 | (size_t)b[2] << 8 | b[3];
+        if (size > f->size - pos - 12 || !memcmp(b + 4, "IEND", 4)) break;
+        if (!memcmp(b + 4, "eXIf", 4)) return (Bytes){b + 8, size};
+    }
+    return (Bytes){0};
+}
+
+// 1 to 8; 1 where there is none, one that EXIF does not allow, or no memory to read it.
+static int orientation_of(Bytes found) {
+    if (!found.size) return 1;
+    int orientation = 1;
+    size_t before = starts_exif(found) ? 0 : sizeof exif_start, size = found.size;
+    if (size > MAX_EXIF - before) size = MAX_EXIF - before;
+    uint8_t *block = malloc(before + size);
+    ExifData *exif = exif_data_new();
+    if (block && exif) {
+        memcpy(block, exif_start, before);
+        memcpy(block + before, found.data, size);
+        exif_data_unset_option(exif, EXIF_DATA_OPTION_FOLLOW_SPECIFICATION); // it would correct what is wrong
+        exif_data_load_data(exif, block, (unsigned)(before + size));
+        const ExifEntry *e = exif_content_get_entry(exif->ifd[EXIF_IFD_0], EXIF_TAG_ORIENTATION);
+        bool one = e && e->data && e->format == EXIF_FORMAT_SHORT && e->components == 1 && e->size >= 2;
+        int value = one ? exif_get_short(e->data, exif_data_get_byte_order(exif)) : 1;
+        if (value >= 1 && value <= 8) orientation = value;
+    }
+    free(block);
+    if (exif) exif_data_unref(exif);
     return orientation;
 }
 
@@ -120,21 +163,11 @@ static void png_more(png_structp png, png_bytep to, size_t n) {
     r->pos += n;
 }
 
-// Of the eXIf chunk, which may stand behind the pixels. libpng passes over one that starts as a JPEG's segment does.
-static int png_orientation(const File *f) {
-    for (size_t pos = 8, size; pos + 12 <= f->size; pos += 12 + size) {
-        const uint8_t *b = f->data + pos;
-        size = (size_t)b[0] << 24 | (size_t)b[1] << 16 | (size_t)b[2] << 8 | b[3];
-        if (size > f->size - pos - 12 || !memcmp(b + 4, "IEND", 4)) break;
-        if (!memcmp(b + 4, "eXIf", 4)) return orientation_of_tiff(b + 8, size);
-    }
-    return 1;
-}
-
 // Ends in png_failed where something is wrong.
 static int png_read_all(PngReader *r) {
     png_set_read_fn(r->png, r, png_more);
     png_set_user_limits(r->png, MAX_SIDE, MAX_SIDE);
+    png_set_keep_unknown_chunks(r->png, PNG_HANDLE_CHUNK_NEVER, (png_const_bytep) "eXIf", 1); // read here
     png_set_crc_action(r->png, PNG_CRC_ERROR_QUIT, PNG_CRC_WARN_DISCARD);
     png_read_info(r->png, r->info);
     if (make_room(r->d, png_get_image_width(r->png, r->info), png_get_image_height(r->png, r->info))) return -1;
@@ -151,7 +184,7 @@ static int png_read_all(PngReader *r) {
     for (int y = 0; y < r->d->to->height; y++) r->rows[y] = r->d->to->rgba + row * (size_t)y;
     png_read_image(r->png, r->rows);
     png_read_end(r->png, r->end);
-    r->d->to->orientation = png_orientation(r->d->file);
+    r->d->to->orientation = orientation_of(exif_of_png(r->d->file));
     return 0;
 }
 
@@ -208,7 +241,7 @@ static int decode_jpeg(Decoding *d) {
         for (int c = 0; c < 3; c++) p[c] = product(p[c], p[3]);
         p[3] = 255;
     }
-    if (!rc) d->to->orientation = orientation_of(f->data, f->size);
+    if (!rc) d->to->orientation = orientation_of(exif_of_jpeg(f));
     tjDestroy(t);
     return rc;
 }
@@ -313,7 +346,7 @@ static int webp_read_frame(Decoding *d, WebPDemuxer *demuxer) {
     WebPDemuxReleaseIterator(&frame);
     if (!read) return refuse(d, "WebP", "damaged");
     if (WebPDemuxGetChunk(demuxer, "EXIF", 1, &exif)) {
-        d->to->orientation = orientation_of_tiff(exif.chunk.bytes, exif.chunk.size);
+        d->to->orientation = orientation_of((Bytes){exif.chunk.bytes, exif.chunk.size});
         WebPDemuxReleaseChunkIterator(&exif);
     }
     return 0;

@@ -48,12 +48,12 @@ static Options parse(int argc, char **argv) {
          SETS(&o.invert)},
         QUIET_FLAG(&o.quiet),
     };
-    const Program program = {"build/vit", "MODEL IMAGE... [options]",
-                             "  MODEL: a folder with config.json and model.safetensors (ViT, DeiT)\n"
-                             "  IMAGE: PNG, JPEG, GIF, WebP, BMP or PPM of any size, - for stdin; turned upright as "
-                             "its EXIF says, preprocessed as\n"
-                             "  preprocessor_config.json says\n",
-                             flags, sizeof flags / sizeof *flags};
+    const Program program = {
+        "build/vit", "MODEL IMAGE... [options]",
+        "  MODEL: a folder with config.json and model.safetensors (ViT, DeiT)\n"
+        "  IMAGE: PNG, JPEG, GIF, WebP, BMP or PPM of any size, - for stdin; turned upright as its EXIF says,\n"
+        "  preprocessed as preprocessor_config.json says\n",
+        flags, sizeof flags / sizeof *flags};
     o.n_images = cli_parse(&program, argc, argv);
     o.images = argv;
     if (!o.model && o.n_images) { // the first argument is the model
