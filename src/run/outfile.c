@@ -121,7 +121,9 @@ static int free_slot(void) {
 }
 
 // An empty file of a new name beside the target, with the permissions of a new file; its descriptor, or -1 with errno.
-static int make_partial(char *name, const char *target) {
+// The slot is in use before the file is there: a signal between the two leaves nothing behind either.
+static int make_partial(int slot, const char *target) {
+    char *name = partial[slot];
     const char *slash = strrchr(target, '/');
     int folder = slash ? (int)(slash + 1 - target) : 0, fd = -1;
     for (int i = 0; i < MAX_TRIES && fd < 0; i++) {
@@ -130,7 +132,9 @@ static int make_partial(char *name, const char *target) {
             errno = ENAMETOOLONG;
             return -1;
         }
+        atomic_store(&in_use[slot], true);
         fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (fd < 0) atomic_store(&in_use[slot], false);
         if (fd < 0 && errno != EEXIST) return -1;
     }
     return fd;
@@ -147,9 +151,8 @@ static int open_beside(OutFile *o, const struct stat *old, char *err, size_t err
     if (old && access(o->target, W_OK)) return fail(err, errlen, "%s: %s", o->path, strerror(errno));
     int slot = free_slot();
     if (slot < 0) return fail(err, errlen, "%s: expected at most %d files written at once", o->path, MAX_OUT_FILES);
-    int fd = make_partial(partial[slot], o->target);
+    int fd = make_partial(slot, o->target);
     if (fd < 0) return fail(err, errlen, "%s: cannot make a file beside it: %s", o->path, strerror(errno));
-    atomic_store(&in_use[slot], true);
     o->slot = slot;
     if ((!old || !keep_permissions(fd, old)) && (o->file = fdopen(fd, "wb"))) return 0;
     fail(err, errlen, "%s: %s", o->path, strerror(errno));
