@@ -238,7 +238,7 @@ static bool watch(void *context, int done, int n) {
 
 // A prompt is stopped between two blocks, keeps what it has, and goes on to the same logits.
 static void test_watch(void) {
-    enum { N = 1200 };
+    enum { N = 530 };
     char err[256] = "";
     int32_t tokens[N];
     Engine *e = engine_open(MODEL, NULL, err, sizeof err);
