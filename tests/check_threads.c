@@ -4,6 +4,8 @@
 
 #include "threads.h"
 
+#include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 
 static const int counts[] = {1, 2, 3, 4, 5, 7, 8, 11, 16};
@@ -234,6 +236,37 @@ static void a_thread_that_cannot_start(void) {
     in_little_memory(many_threads_child);
 }
 
+// ---- signals
+
+typedef struct {
+    atomic_int arrived; // threads in the region: it ends when all are there
+    int n_threads;
+    atomic_int wrong; // signals blocked that should not be, or the other way round
+} Masks;
+
+static void look_at_mask(void *context, int item, int worker) {
+    Masks *m = context;
+    (void)item;
+    atomic_fetch_add(&m->arrived, 1);
+    while (atomic_load(&m->arrived) < m->n_threads) sched_yield();
+    sigset_t now;
+    pthread_sigmask(SIG_SETMASK, NULL, &now);
+    const int asynchronous[] = {SIGINT, SIGTERM, SIGHUP, SIGALRM, SIGCHLD, SIGUSR1};
+    const int faults[] = {SIGBUS, SIGSEGV, SIGFPE, SIGILL};
+    for (int i = 0; i < N_OF(asynchronous); i++)
+        atomic_fetch_add(&m->wrong, sigismember(&now, asynchronous[i]) != (worker > 0));
+    for (int i = 0; i < N_OF(faults); i++) atomic_fetch_add(&m->wrong, sigismember(&now, faults[i]));
+}
+
+static void signals_reach_the_caller(void) {
+    ThreadPool *p = start(4);
+    if (!p) return;
+    Masks m = {.n_threads = 4};
+    threads_for(p, 4, look_at_mask, &m);
+    CHECK(!m.wrong, "%d signals blocked in the caller or not blocked in a worker", m.wrong);
+    threads_stop(p);
+}
+
 int main(void) {
     alarm(300);                      // what hangs ends
     RUN(a_thread_that_cannot_start); // forks: before there are threads
@@ -246,5 +279,6 @@ int main(void) {
     RUN(workers_are_woken);
     RUN(start_and_stop);
     RUN(two_pools);
+    RUN(signals_reach_the_caller);
     return test_report();
 }

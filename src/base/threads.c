@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdalign.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -161,6 +162,19 @@ void threads_stop(ThreadPool *p) {
     free(p);
 }
 
+// Start the worker's thread. Signals are for the program's own threads, where they end a wait for input; only faults,
+// which belong to the thread that runs into them, reach a worker. Returns pthread_create's error.
+static int start_without_signals(Worker *w) {
+    sigset_t blocked, before;
+    sigfillset(&blocked);
+    const int faults[] = {SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) sigdelset(&blocked, faults[i]);
+    pthread_sigmask(SIG_SETMASK, &blocked, &before);
+    int rc = pthread_create(&w->thread, NULL, worker_main, w);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return rc;
+}
+
 ThreadPool *threads_start(int n_threads, char *err, size_t errlen) {
     if (n_threads < 1) n_threads = 1;
     if (n_threads > MAX_THREADS) n_threads = MAX_THREADS;
@@ -179,7 +193,7 @@ ThreadPool *threads_start(int n_threads, char *err, size_t errlen) {
     p->n_hot = (n_threads < n_cores ? n_threads : n_cores) - 1;
     for (int i = 1; i < n_threads; i++, p->n_threads++) {
         p->workers[i] = (Worker){.pool = p, .index = i};
-        int rc = pthread_create(&p->workers[i].thread, NULL, worker_main, &p->workers[i]);
+        int rc = start_without_signals(&p->workers[i]);
         if (rc) {
             fail(err, errlen, "threads: cannot start thread %d of %d: %s; try a smaller -t", i + 1, n_threads,
                  strerror(rc));
