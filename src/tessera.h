@@ -113,8 +113,9 @@ void session_watch(Session *s, SessionWatcher watch, void *context);
 
 typedef struct {
     int n_ctx, n_threads;
-    uint64_t kv_bytes;       // held by the cache now
-    uint64_t kv_token_bytes; // cache bytes that the next decoded token reads
+    uint64_t kv_bytes;           // held by the cache now
+    uint64_t state_bytes;        // held by recurrent layers, their checkpoints included: does not grow with the text
+    uint64_t memory_token_bytes; // of cache and states that the next decoded token reads
 } SessionInfo;
 SessionInfo session_info(const Session *s);
 

@@ -440,7 +440,7 @@ static double time_decode(Bench *b, int depth, int n, double *bytes) {
     double start = seconds();
     for (int i = 1; i <= n; i++) {
         sync_text(b, depth + i);
-        kv += session_info(b->session).kv_token_bytes;
+        kv += session_info(b->session).memory_token_bytes;
     }
     double took = seconds() - start;
     session_profile(b->session, NULL);

@@ -423,7 +423,7 @@ static void add_layer(List *l, int i) {
     if (c->post_norm) add_dim_norm(l, "post_attention_norm", &layer->mixer_norms.output);
     bool shared = c->parallel && c->shared_norm;
     if (!c->no_pre_norm && !shared) add_dim_norm(l, "ffn_norm", &layer->ffn_norms.input);
-    if (kind->experts) add_experts(l, &layer->experts);
+    if (kind->ffn == FFN_EXPERTS) add_experts(l, &layer->experts);
     else add_network(l, &layer->ffn, "ffn_gate", "ffn_up", "ffn_down", c->hidden_dim);
     if (c->post_norm) add_dim_norm(l, "post_ffw_norm", &layer->ffn_norms.output);
 }

@@ -42,6 +42,7 @@ static int common_window(const Config *c, int wanted) {
     if (wanted) return wanted > 0 ? wanted : 0;
     int widest = 0;
     for (int i = 0; i < c->n_kinds; i++) {
+        if (!kind_has_cache(&c->kinds[i])) continue;
         if (!c->kinds[i].window) return 0;
         if (c->kinds[i].window > widest) widest = c->kinds[i].window;
     }
@@ -134,8 +135,9 @@ SessionInfo session_info(const Session *s) {
     return (SessionInfo){
         .n_ctx = s->n_ctx,
         .n_threads = runner_threads(s->runner),
-        .kv_bytes = memory_bytes(&s->memory),
-        .kv_token_bytes = memory_token_bytes(&s->memory),
+        .kv_bytes = memory_kv_bytes(&s->memory),
+        .state_bytes = memory_state_bytes(&s->memory),
+        .memory_token_bytes = memory_token_bytes(&s->memory),
     };
 }
 

@@ -46,10 +46,18 @@ void config_set_heads(Config *c, int n_heads) {
     c->kinds[0] = (LayerKind){.n_heads = n_heads, .n_kv_heads = n_heads, .k_dim = width, .v_dim = width};
 }
 
-// Kinds that rules make differ in their window, their heads and their rotary positions.
+bool kind_has_cache(const LayerKind *k) {
+    return k->n_heads > 0;
+}
+
+bool kind_has_state(const LayerKind *k) {
+    return k->state.n_heads > 0 || k->state.conv_width > 0;
+}
+
 static bool same_kind(const LayerKind *a, const LayerKind *b) {
-    return a->window == b->window && a->n_heads == b->n_heads && a->n_kv_heads == b->n_kv_heads &&
-           rope_config_equal(&a->rope, &b->rope);
+    return a->mixer == b->mixer && a->ffn == b->ffn && a->n_heads == b->n_heads && a->n_kv_heads == b->n_kv_heads &&
+           a->k_dim == b->k_dim && a->v_dim == b->v_dim && a->window == b->window &&
+           rope_config_equal(&a->rope, &b->rope) && !memcmp(&a->state, &b->state, sizeof a->state);
 }
 
 // Its place in the table, -1: there is no room.
@@ -61,20 +69,26 @@ static int find_kind(Config *c, const LayerKind *k) {
     return i;
 }
 
+static LayerKind attention_kind(const LayerKind *base, const LayerRules *rules, int layer) {
+    LayerKind k = *base;
+    k.window = layers_have(&rules->full, layer) ? 0 : rules->window;
+    if (k.window && rules->window_theta > 0) {
+        k.rope.theta = rules->window_theta;
+        k.rope.scaling = (RopeScaling){0};
+    }
+    if (layers_have(&rules->nope, layer)) k.rope = (RopeConfig){0};
+    if (rules->n_heads[layer]) k.n_heads = rules->n_heads[layer];
+    if (rules->n_kv_heads[layer]) k.n_kv_heads = rules->n_kv_heads[layer];
+    return k;
+}
+
 int config_set_layers(Config *c, const LayerRules *rules) {
     const LayerKind base = c->kinds[0];
     c->n_kinds = 0;
     for (int i = 0; i < c->n_layers && i < MAX_LAYERS; i++) {
-        LayerKind k = base;
-        k.window = layers_have(&rules->full, i) ? 0 : rules->window;
-        k.experts = c->n_experts > 0;
-        if (k.window && rules->window_theta > 0) {
-            k.rope.theta = rules->window_theta;
-            k.rope.scaling = (RopeScaling){0};
-        }
-        if (layers_have(&rules->nope, i)) k.rope = (RopeConfig){0};
-        if (rules->n_heads[i]) k.n_heads = rules->n_heads[i];
-        if (rules->n_kv_heads[i]) k.n_kv_heads = rules->n_kv_heads[i];
+        LayerKind k = layers_have(&rules->recurrent, i) ? (LayerKind){.mixer = rules->mixer, .state = rules->state}
+                                                        : attention_kind(&base, rules, i);
+        k.ffn = c->n_experts > 0 && !layers_have(&rules->dense, i) ? FFN_EXPERTS : FFN_DENSE;
         int kind = find_kind(c, &k);
         if (kind < 0) return i;
         c->kind_of[i] = (uint8_t)kind;
@@ -82,17 +96,31 @@ int config_set_layers(Config *c, const LayerRules *rules) {
     return -1;
 }
 
+// Of the kinds with a cache, the one that the others are told apart from: with rotary positions, without a window.
+static LayerKind base_kind(const Config *c) {
+    LayerKind base = c->kinds[0];
+    for (int i = 1; i < c->n_kinds; i++) {
+        const LayerKind *k = &c->kinds[i];
+        bool better = !kind_has_cache(&base) || k->rope.rotary_dim > base.rope.rotary_dim ||
+                      (base.window && !k->window && k->rope.rotary_dim);
+        if (kind_has_cache(k) && better) base = *k;
+    }
+    return base;
+}
+
 LayerRules config_rules(const Config *c, LayerKind *base) {
     LayerRules rules = {0};
-    *base = c->kinds[0];
-    for (int i = 0; i < c->n_kinds; i++) {
-        const LayerKind *k = &c->kinds[i];
-        bool better = k->rope.rotary_dim > base->rope.rotary_dim || (base->window && !k->window);
-        if (better && k->rope.rotary_dim) *base = *k;
-        if (k->window) rules.window = k->window;
-    }
+    *base = base_kind(c);
     for (int i = 0; i < c->n_layers; i++) {
         const LayerKind *k = config_kind(c, i);
+        if (c->n_experts && k->ffn == FFN_DENSE) layers_add(&rules.dense, i);
+        if (kind_has_state(k)) {
+            layers_add(&rules.recurrent, i);
+            rules.mixer = k->mixer;
+            rules.state = k->state;
+            continue;
+        }
+        if (k->window) rules.window = k->window;
         if (!k->window) layers_add(&rules.full, i);
         if (!k->rope.rotary_dim) layers_add(&rules.nope, i);
         if (k->n_heads != base->n_heads) rules.n_heads[i] = k->n_heads;
@@ -130,17 +158,46 @@ static int check_rope(const LayerKind *k, const char *path, char *err, size_t er
                 path, (double)s->factor, s->original_ctx);
 }
 
-static int check_kind(const LayerKind *k, const char *path, char *err, size_t errlen) {
-    const struct {
-        const char *name;
-        int value;
-    } counts[] = {
-        {"n_heads", k->n_heads}, {"n_kv_heads", k->n_kv_heads}, {"head_dim", k->k_dim}, {"value head_dim", k->v_dim}};
-    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
-        if (counts[i].value >= 1 && counts[i].value <= MAX_WIDTH) continue;
-        return fail(err, errlen, "%s: %s: expected 1 to %d, found %d", path, counts[i].name, MAX_WIDTH,
-                    counts[i].value);
+typedef struct {
+    const char *name;
+    int value;
+} Count;
+
+static int check_counts(const Count *list, size_t n, int most, const char *path, char *err, size_t errlen) {
+    for (size_t i = 0; i < n; i++) {
+        if (list[i].value >= 1 && list[i].value <= most) continue;
+        return fail(err, errlen, "%s: %s: expected 1 to %d, found %d", path, list[i].name, most, list[i].value);
     }
+    return 0;
+}
+
+static int check_state(const StateShape *s, const char *path, char *err, size_t errlen) {
+    const Count heads[] = {{"value heads", s->n_heads},
+                           {"key heads", s->n_key_heads},
+                           {"key head_dim", s->k_dim},
+                           {"value head_dim", s->v_dim}},
+                conv[] = {{"convolution's taps", s->conv_width}, {"convolution's channels", s->conv_dim}};
+    if (s->n_heads && check_counts(heads, 4, MAX_WIDTH, path, err, errlen)) return -1;
+    if (s->conv_width && check_counts(conv, 1, MAX_TAPS, path, err, errlen)) return -1;
+    if (s->conv_width && check_counts(conv + 1, 1, 4 * MAX_WIDTH, path, err, errlen)) return -1;
+    if (s->n_heads && s->n_heads % s->n_key_heads) {
+        return fail(err, errlen, "%s: key heads: expected a divisor of %d, found %d", path, s->n_heads, s->n_key_heads);
+    }
+    double values = (double)s->n_heads * s->k_dim * s->v_dim;
+    if ((double)s->n_heads * s->v_dim <= MAX_WIDTH && (double)s->n_key_heads * s->k_dim <= MAX_WIDTH &&
+        values <= MAX_STATE) {
+        return 0;
+    }
+    return fail(err, errlen, "%s: recurrent state: expected at most %d values, found %d x %d x %d", path, MAX_STATE,
+                s->n_heads, s->k_dim, s->v_dim);
+}
+
+static int check_kind(const LayerKind *k, const char *path, char *err, size_t errlen) {
+    const Count counts[] = {
+        {"n_heads", k->n_heads}, {"n_kv_heads", k->n_kv_heads}, {"head_dim", k->k_dim}, {"value head_dim", k->v_dim}};
+    if (check_state(&k->state, path, err, errlen)) return -1;
+    if (k->mixer != MIX_ATTENTION && !k->n_heads) return 0;
+    if (check_counts(counts, 4, MAX_WIDTH, path, err, errlen)) return -1;
     if (k->n_heads % k->n_kv_heads) {
         return fail(err, errlen, "%s: n_kv_heads: expected a divisor of n_heads = %d, found %d", path, k->n_heads,
                     k->n_kv_heads);

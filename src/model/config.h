@@ -6,6 +6,7 @@
 #pragma once
 #include "kernels.h"
 #include "rope.h"
+#include "state.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -25,20 +26,30 @@ enum {
     MAX_VOCAB = 1 << 24,
     MAX_POSITIONS = 1 << 28,
     MAX_EXPERTS = 4096,
+    MAX_TAPS = 64,       // of a causal convolution
+    MAX_STATE = 1 << 28, // values of a layer's recurrent state
 };
 
 // How a layer mixes information between positions: one file of mixers/ for each value.
-typedef enum { MIX_ATTENTION, N_MIXERS } MixerKind;
+typedef enum { MIX_ATTENTION, MIX_DELTA, N_MIXERS } MixerKind;
 
-// What layers may differ in. Most models have one kind; those that mix windows or position schemes have two or three.
+// What follows the mixer.
+typedef enum { FFN_DENSE, FFN_EXPERTS } FfnKind;
+
+// What layers may differ in. Most models have one kind; those that mix windows, position schemes or mixers have more.
 typedef struct {
     MixerKind mixer;
+    FfnKind ffn;
+
+    // attention; zeros: the mixer has none
     int n_heads;      // query heads
     int n_kv_heads;   // key/value heads; divides n_heads
     int k_dim, v_dim; // widths of a head; not tied to dim / n_heads
     int window;       // a query sees the last `window` positions, itself included; 0: all
     RopeConfig rope;
-    bool experts; // a mixture of experts; else one feed-forward network
+
+    // what a recurrent mixer keeps of the text; zeros: nothing
+    StateShape state;
 } LayerKind;
 
 typedef struct {
@@ -112,6 +123,9 @@ int config_rope_kind(const Config *c, int kind);
 int64_t kind_q_dim(const LayerKind *k);
 int64_t kind_k_dim(const LayerKind *k);
 int64_t kind_v_dim(const LayerKind *k);
+// The layer has a KV cache; it has a recurrent state. Every mixer has one of them or both.
+bool kind_has_cache(const LayerKind *k);
+bool kind_has_state(const LayerKind *k);
 
 // One kind of layers: n_heads heads, each dim / n_heads wide, and no rotary positions (encoders and encoder-decoders).
 void config_set_heads(Config *c, int n_heads);
@@ -132,6 +146,10 @@ typedef struct {
     LayerSet nope;      // layers without rotary positions (SmolLM 3)
     float window_theta; // RoPE's theta of layers with a window, which are then never scaled; 0: as the others
     int n_heads[MAX_LAYERS], n_kv_heads[MAX_LAYERS]; // of each layer; 0: as kinds[0]
+    LayerSet recurrent; // layers whose mixer and state are these, in place of attention
+    MixerKind mixer;
+    StateShape state;
+    LayerSet dense; // layers without experts in a model that has them
 } LayerRules;
 
 // Make the table of kinds out of kinds[0], whose window is 0, and the rules. -1, or the first layer of a kind that the

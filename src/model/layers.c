@@ -32,14 +32,15 @@ static void bind_layer(LayerStack *s, Binder *b, int layer) {
     Layer *l = &s->layers[layer];
     b->layer = layer;
     l->mixer = own(s, b, 1, mixer->weights_size);
-    FeedForward *experts = kind->experts ? own(s, b, (size_t)c->n_experts, sizeof *experts) : NULL;
+    bool routed = kind->ffn == FFN_EXPERTS;
+    FeedForward *experts = routed ? own(s, b, (size_t)c->n_experts, sizeof *experts) : NULL;
     if (b->failed) return;
     bind_norms(b, &l->mixer_norms, "attn_norm", "post_attention_norm");
     mixer->bind(b, l->mixer, kind);
     if (c->cross) bind_norms(b, &l->cross_norms, "cross_attn_norm", "post_cross_attn_norm");
     if (c->cross) cross_bind(b, &l->cross, kind);
     if (!c->parallel || !c->shared_norm) bind_norms(b, &l->ffn_norms, "ffn_norm", "post_ffw_norm");
-    if (kind->experts) experts_bind(b, &l->experts, experts);
+    if (routed) experts_bind(b, &l->experts, experts);
     else ffn_bind(b, &l->ffn, &names, c->hidden_dim);
 }
 
@@ -69,7 +70,7 @@ uint64_t layers_token_bytes(const LayerStack *s) {
         const LayerKind *kind = config_kind(c, i);
         bytes += norms_bytes(&l->mixer_norms, c->dim) + norms_bytes(&l->ffn_norms, c->dim);
         bytes += mixer_of(kind->mixer)->token_bytes(l->mixer);
-        bytes += kind->experts ? experts_token_bytes(&l->experts, c->n_experts_used) : ffn_token_bytes(&l->ffn);
+        bytes += kind->ffn == FFN_EXPERTS ? experts_token_bytes(&l->experts, c->n_experts_used) : ffn_token_bytes(&l->ffn);
     }
     return bytes;
 }
@@ -94,8 +95,9 @@ static Widths widths_of(const Config *c) {
         const Mixer *mixer = mixer_of(kind->mixer);
         w.mixer = max_size(w.mixer, mixer->scratch(kind));
         w.input = max_size(w.input, (size_t)mixer->widest_input(kind));
-        w.experts |= kind->experts;
-        w.up = max_size(w.up, kind->experts ? max_size(2 * hidden, shared) : hidden);
+        bool routed = kind->ffn == FFN_EXPERTS;
+        w.experts |= routed;
+        w.up = max_size(w.up, routed ? max_size(2 * hidden, shared) : hidden);
         w.gate = max_size(w.gate, max_size(hidden, shared));
     }
     w.input = max_size(w.input, w.gate);
@@ -208,7 +210,7 @@ static void run_ffn(const Run *r, int layer, const float *in) {
     const Layer *l = &r->stack->layers[layer];
     Workspace *w = r->work;
     float *y = output_of(r, &l->ffn_norms);
-    if (config_kind(c, layer)->experts) {
+    if (config_kind(c, layer)->ffn == FFN_EXPERTS) {
         experts_forward(w->compute, c, &l->experts, &w->ffn, in, y, r->pass.n, y == w->x);
     } else {
         ffn_forward(w->compute, c, &l->ffn, &w->ffn.ffn, in, y, r->pass.n, y == w->x);

@@ -16,8 +16,8 @@ typedef struct {
     SublayerNorms mixer_norms, cross_norms, ffn_norms;
     void *mixer;            // weights of the kind's mixer
     AttentionWeights cross; // where the config has cross-attention
-    FeedForward ffn;        // if !kind->experts
-    Experts experts;        // if kind->experts
+    FeedForward ffn;        // of kinds with FFN_DENSE
+    Experts experts;        // of kinds with FFN_EXPERTS
 } Layer;
 
 typedef struct {

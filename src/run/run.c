@@ -116,7 +116,7 @@ static const char *generate_token(Generation *g, TextOut *out, Stats *st, int *s
         *status = 1;
         return "error";
     }
-    st->bytes_read += (double)engine_info(g->engine).token_bytes + (double)session_info(g->session).kv_token_bytes;
+    st->bytes_read += (double)engine_info(g->engine).token_bytes + (double)session_info(g->session).memory_token_bytes;
     return NULL;
 }
 
