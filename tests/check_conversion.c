@@ -45,7 +45,7 @@ static Activation activation(const Config *c) {
 static void same_layers(const Config *a, const Config *b, const char *what) {
     for (int i = 0; i < a->n_layers; i++) {
         const LayerKind *k = config_kind(a, i), *l = config_kind(b, i);
-        CHECK(k->mixer == l->mixer && k->experts == l->experts, "%s: layer %d: mixer, experts", what, i);
+        CHECK(k->mixer == l->mixer && k->ffn == l->ffn, "%s: layer %d: mixer, experts", what, i);
         CHECK(k->n_heads == l->n_heads && k->n_kv_heads == l->n_kv_heads, "%s: layer %d: heads", what, i);
         CHECK(k->k_dim == l->k_dim && k->v_dim == l->v_dim, "%s: layer %d: widths of heads", what, i);
         CHECK(k->window == l->window, "%s: layer %d: window", what, i);
