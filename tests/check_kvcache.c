@@ -229,7 +229,7 @@ static uint64_t visible_bytes(const Pair *p) { // K and V that a query behind th
 }
 
 static void check_bytes(const Pair *p, const char *when) {
-    uint64_t held = 0, bytes = memory_bytes(&p->m), reads = memory_token_bytes(&p->m), visible = visible_bytes(p);
+    uint64_t held = 0, bytes = memory_kv_bytes(&p->m), reads = memory_token_bytes(&p->m), visible = visible_bytes(p);
     for (int layer = 0; layer < p->shape.n_layers; layer++) held += (uint64_t)held_blocks(p, layer, p->length);
     CHECK(bytes == held * block_bytes(&p->shape), "%s: %llu blocks of %llu bytes hold %llu bytes", when,
           (unsigned long long)held, (unsigned long long)block_bytes(&p->shape), (unsigned long long)bytes);
@@ -415,8 +415,8 @@ static void growth_moves_nothing(void) {
     for (int i = 0; i < N_OF(some); i++) {
         int s = some[i];
         Pair p = pair_open(shapes[s]);
-        CHECK(memory_length(&p.m) == 0 && memory_bytes(&p.m) == 0, "an empty cache holds %llu bytes",
-              (unsigned long long)memory_bytes(&p.m));
+        CHECK(memory_length(&p.m) == 0 && memory_kv_bytes(&p.m) == 0, "an empty cache holds %llu bytes",
+              (unsigned long long)memory_kv_bytes(&p.m));
         const void *seen[MAX_TOKENS / KV_BLOCK + 1] = {0};
         while (p.length + 300 < MAX_TOKENS) {
             pair_append(&p, 1 + pick(300), pick(2));
@@ -436,13 +436,13 @@ static void reserve_is_not_length(void) { // reserving twice, or too much, store
     Pair p = pair_open(shapes[0]);
     char err[200] = "";
     pair_append(&p, 100, false);
-    uint64_t bytes = memory_bytes(&p.m);
+    uint64_t bytes = memory_kv_bytes(&p.m);
     CHECK(!memory_reserve(&p.m, 0, err, sizeof err), "reserve 0: %s", err);
-    CHECK(!memory_reserve(&p.m, 100, err, sizeof err) && memory_bytes(&p.m) == bytes,
+    CHECK(!memory_reserve(&p.m, 100, err, sizeof err) && memory_kv_bytes(&p.m) == bytes,
           "the block had room for 100 more");
     for (int i = 0; i < 3; i++) CHECK(!memory_reserve(&p.m, 700, err, sizeof err), "reserve 700: %s", err);
-    CHECK(memory_bytes(&p.m) <= bytes * 4, "reserving the same again takes memory again: %llu of %llu bytes",
-          (unsigned long long)memory_bytes(&p.m), (unsigned long long)bytes * 4);
+    CHECK(memory_kv_bytes(&p.m) <= bytes * 4, "reserving the same again takes memory again: %llu of %llu bytes",
+          (unsigned long long)memory_kv_bytes(&p.m), (unsigned long long)bytes * 4);
     CHECK(memory_length(&p.m) == 100, "reserve changed the length to %d", memory_length(&p.m));
     pair_append(&p, 700, true);
     pair_check(&p, "after reserving more than once");
@@ -469,7 +469,7 @@ static void window_by_token(int window, int n_sinks, int s) {
     int n = quick() ? settle + 3 * KV_BLOCK : MAX_TOKENS;
     while (p.length < n) {
         pair_append(&p, 1, p.length % 2);
-        uint64_t bytes = memory_bytes(&p.m);
+        uint64_t bytes = memory_kv_bytes(&p.m);
         if (p.length >= settle && bytes > at_most) at_most = bytes;
         if (p.length == settle + KV_BLOCK) settled = at_most;
         if (p.length % 97 == 0 || p.length % KV_BLOCK < 2) pair_check(&p, "window, token by token");
@@ -583,11 +583,11 @@ static void truncate_is_exact(void) {
         for (int i = 0; i < N_OF(keeps); i++) {
             pair_append(&p, 700 - p.length, i % 2);
             CHECK(memory_truncate(&p.m, 700) == 700 && memory_length(&p.m) == 700, "truncating to the length");
-            uint64_t before = memory_bytes(&p.m);
+            uint64_t before = memory_kv_bytes(&p.m);
             CHECK(memory_truncate(&p.m, keeps[i]) == keeps[i] && memory_length(&p.m) == keeps[i], "keep %d: %d",
                   keeps[i], memory_length(&p.m));
             p.length = keeps[i];
-            CHECK(memory_bytes(&p.m) <= before, "keep %d: more bytes than before", keeps[i]);
+            CHECK(memory_kv_bytes(&p.m) <= before, "keep %d: more bytes than before", keeps[i]);
             pair_check(&p, "after truncate");
             pair_append(&p, 1, true);
             pair_append(&p, 40, false); // over the edge of a group
@@ -685,7 +685,7 @@ static void out_of_memory_child(void) {
     const void *const *blocks[3];
     const void *first[3];
     for (int i = 0; i < N_OF(sizes); i++) {
-        uint64_t bytes = memory_bytes(&p.m);
+        uint64_t bytes = memory_kv_bytes(&p.m);
         for (int layer = 0; layer < 3; layer++) {
             blocks[layer] = (const void *const *)view_of(&p, layer).blocks;
             first[layer] = blocks[layer][0];
@@ -693,8 +693,8 @@ static void out_of_memory_child(void) {
         char err[200] = "";
         CHECK(memory_reserve(&p.m, sizes[i], err, sizeof err) == -1, "reserve %d in 64 MiB", sizes[i]);
         CHECK(one_line(err), "reserve %d: no line of text: \"%s\"", sizes[i], err);
-        CHECK(memory_bytes(&p.m) == bytes, "a failed reserve %d changed the bytes from %llu to %llu", sizes[i],
-              (unsigned long long)bytes, (unsigned long long)memory_bytes(&p.m));
+        CHECK(memory_kv_bytes(&p.m) == bytes, "a failed reserve %d changed the bytes from %llu to %llu", sizes[i],
+              (unsigned long long)bytes, (unsigned long long)memory_kv_bytes(&p.m));
         CHECK(memory_length(&p.m) == p.length, "a failed reserve changed the length");
         for (int layer = 0; layer < 3; layer++) {
             CHECK(view_of(&p, layer).blocks[0] == first[layer], "a failed reserve moved layer %d", layer);
