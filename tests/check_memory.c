@@ -138,7 +138,7 @@ static void layers_of_different_shapes(void) {
         }
         CHECK(memory_token_bytes(&t.m) == reads, "%llu tokens: a token reads %llu bytes, expected %llu",
               (unsigned long long)length, (unsigned long long)memory_token_bytes(&t.m), (unsigned long long)reads);
-        CHECK(memory_bytes(&t.m) == held, "the layers' bytes are not the memory's");
+        CHECK(memory_kv_bytes(&t.m) == held, "the layers' bytes are not the memory's");
     }
     CHECK(memory_truncate(&t.m, 1097) == 1097 && append(&t, 2, 200), "back by three tokens, and on");
     check_timeline(&t, "after another ending");
@@ -185,7 +185,7 @@ static void one_cache_for_all(void) {
     CHECK(!memory_open(&m, &c, &options, NULL, err, sizeof err), "%s", err);
     for (int i = 0; i < N_LAYERS; i++) CHECK(memory_cache(&m, i) == memory_cache(&m, 0), "layer %d has its own", i);
     CHECK(!memory_reserve(&m, 300, err, sizeof err), "%s", err);
-    CHECK(memory_bytes(&m) == 2 * block_bytes(&c.kinds[0]), "%llu bytes", (unsigned long long)memory_bytes(&m));
+    CHECK(memory_kv_bytes(&m) == 2 * block_bytes(&c.kinds[0]), "%llu bytes", (unsigned long long)memory_kv_bytes(&m));
     memory_advance(&m, 300);
     CHECK(memory_length(&m) == 300, "%d tokens", memory_length(&m));
     memory_close(&m);
@@ -198,14 +198,14 @@ static void restarting_keeps_the_room(void) {
     KvPool *pool = kvpool_open(0);
     if (!pool || !timeline_open(&t, &options, pool)) return;
     CHECK(append(&t, 1, 700), "no memory");
-    uint64_t held = memory_bytes(&t.m), taken = kvpool_bytes(pool);
+    uint64_t held = memory_kv_bytes(&t.m), taken = kvpool_bytes(pool);
     for (int text = 2; text < 5; text++) {
         const void *first = kvcache_view(memory_cache(&t.m, 2)).blocks[0];
         memory_restart(&t.m);
         CHECK(memory_length(&t.m) == 0 && memory_token_bytes(&t.m) == 0, "restarted at %d", memory_length(&t.m));
         CHECK(append(&t, text, 650 + text), "no memory");
         CHECK(kvcache_view(memory_cache(&t.m, 2)).blocks[0] == first, "text %d is in another block", text);
-        CHECK(memory_bytes(&t.m) == held && kvpool_bytes(pool) == taken, "text %d took more room", text);
+        CHECK(memory_kv_bytes(&t.m) == held && kvpool_bytes(pool) == taken, "text %d took more room", text);
         check_timeline(&t, "restarted");
     }
     memory_close(&t.m);
@@ -341,7 +341,7 @@ static void *grow_and_shrink(void *context) {
     for (int i = 0; i < (quick() ? 60 : 400); i++) {
         int n = 1 + (i * 37 + w->text * 11) % 300;
         bool grown = memory_length(&t.m) + n <= MAX_TOKENS && append(&t, w->text, n);
-        uint64_t mine = memory_bytes(&t.m);
+        uint64_t mine = memory_kv_bytes(&t.m);
         CHECK(atomic_fetch_add(w->held, mine) + mine <= w->cap, "more is held than the cap allows");
         w->n_grown += grown;
         w->n_refused += !grown;
