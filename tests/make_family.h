@@ -15,7 +15,7 @@
 #include "quant.h"
 #include "tessera.h"
 
-enum { FAMILY_TOKENS = 80, FAMILY_POSITIONS = 8, FAMILY_VOCAB = 64 };
+enum { FAMILY_TOKENS = 160, FAMILY_POSITIONS = 8, FAMILY_VOCAB = 64 };
 
 typedef struct {
     json_t *json;

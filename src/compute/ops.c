@@ -20,7 +20,7 @@ _Static_assert(sizeof(float) * WORKER_FLOATS <= COMPUTE_SCRATCH, "a panel fits t
 
 // ---- linear
 
-enum { MAX_LINEARS = 3, MAX_CHUNK_ROWS = 1024 };
+enum { MAX_CHUNK_ROWS = 1024 };
 
 typedef struct {
     const Compute *c;

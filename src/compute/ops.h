@@ -15,6 +15,8 @@ typedef struct {
     Activation act;
 } Linear;
 
+enum { MAX_LINEARS = 4 }; // of one call
+
 // A linear layer as stored.
 typedef struct {
     Tensor w;          // [rows][cols]; w.data NULL: the model has none

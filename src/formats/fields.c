@@ -49,6 +49,22 @@ int fields_of_feed_forward(Config *c, const Family *f, Field list[MAX_FIELDS]) {
     return copy(list, all, c->n_experts ? sizeof all / sizeof *all : 1);
 }
 
+int fields_of_state(StateShape *state, MixerKind mixer, Field list[MAX_FIELDS]) {
+    const Field delta[] = {
+        {"ssm.conv_kernel", {"linear_conv_kernel_dim"}, &state->conv_width, 1, FIELD_REQUIRED},
+        {"ssm.state_size", {"linear_key_head_dim"}, &state->k_dim, 1, FIELD_REQUIRED},
+        {"ssm.group_count", {"linear_num_key_heads"}, &state->n_key_heads, 1, FIELD_REQUIRED},
+        {"ssm.time_step_rank", {"linear_num_value_heads"}, &state->n_heads, 1, FIELD_REQUIRED},
+    };
+    return mixer == MIX_DELTA ? copy(list, delta, sizeof delta / sizeof *delta) : 0;
+}
+
+void state_set_channels(StateShape *s, MixerKind mixer) {
+    double values = (double)s->n_heads * s->v_dim, keys = (double)s->n_key_heads * s->k_dim, n = 0;
+    if (mixer == MIX_DELTA) n = 2 * keys + values;
+    s->conv_dim = n < INT_MAX ? (int)n : INT_MAX; // refused by config_check
+}
+
 bool field_by_layer(const Field *f, const Config *c) {
     const LayerKind *k = &c->kinds[0];
     return f->value == &k->n_heads || f->value == &k->n_kv_heads || f->value == &c->hidden_dim;

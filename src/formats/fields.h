@@ -28,6 +28,10 @@ int field_set_layers(const Field *f, const Config *c, const int *numbers, LayerR
 int fields_of_shape(Config *c, const Family *f, Field list[MAX_FIELDS]);
 // Then of the heads, whose defaults depend on those, and of the feed-forward layers.
 int fields_of_heads(Config *c, Field list[MAX_FIELDS]);
+// Of the state of recurrent layers, as far as both containers count the same.
+int fields_of_state(StateShape *state, MixerKind mixer, Field list[MAX_FIELDS]);
+// Then the channels of the mixer's convolution.
+void state_set_channels(StateShape *state, MixerKind mixer);
 int fields_of_feed_forward(Config *c, const Family *f, Field list[MAX_FIELDS]);
 // Sets an absent head width to dim / n_heads. False when n_heads does not divide dim.
 bool fields_default_width(Config *c);

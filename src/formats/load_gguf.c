@@ -77,6 +77,7 @@ static void read_sizes(Keys *k, Config *c, const Family *f, LayerRules *rules) {
     Gguf *g = k->g;
     Field list[MAX_FIELDS];
     read_fields(k, list, fields_of_shape(c, f, list), c, rules);
+    if (f->extra_layers) c->n_layers -= (int)gguf_get_whole(g, key(k, "nextn_predict_layers"), 0, c->n_layers - 1, 0);
     if (!gguf_get_value(g, key(k, "attention.head_count_kv"), false)) {
         memcpy(rules->n_kv_heads, rules->n_heads, sizeof rules->n_heads);
     }
@@ -100,6 +101,42 @@ static void read_feed_forward(Keys *k, Config *c, const Family *f, LayerRules *r
     read_fields(k, list, fields_of_feed_forward(c, f, list), c, rules);
     if (!c->n_experts) return;
     c->experts_keep_softmax = !gguf_get_bool(k->g, key(k, "expert_weights_norm"), !c->experts_keep_softmax);
+}
+
+// ---- recurrent layers
+
+// Which layers have attention: every so many, unless an array says which have not.
+static void read_recurrent_layers(Keys *k, const Config *c, const Family *f, LayerRules *rules) {
+    const char *name = key(k, "attention.recurrent_layers");
+    int recurrent[MAX_LAYERS], n = c->n_layers <= MAX_LAYERS ? c->n_layers : 0;
+    if (gguf_get_value(k->g, name, false)) {
+        gguf_get_wholes(k->g, name, 0, 1, n, recurrent);
+        for (int i = 0; i < n; i++) {
+            if (recurrent[i]) layers_add(&rules->recurrent, i);
+        }
+        return;
+    }
+    int period = get_int(k, "full_attention_interval", 1, f->attention_period);
+    for (int i = 0; i < n; i++) {
+        if ((i + 1) % period) layers_add(&rules->recurrent, i);
+    }
+}
+
+static void read_recurrence(Keys *k, const Config *c, const Family *f, LayerRules *rules) {
+    StateShape *s = &rules->state;
+    Field list[MAX_FIELDS];
+    rules->mixer = f->mixer;
+    read_fields(k, list, fields_of_state(s, f->mixer, list), c, rules);
+    if (k->g->in.failed) return;
+    int inner = get_int(k, "ssm.inner_size", 1, GGUF_NEEDED);
+    s->v_dim = inner / s->n_heads;
+    if (inner % s->n_heads && !k->g->in.failed) {
+        const char *name = key(k, "ssm.inner_size");
+        cursor_fail(&k->g->in, gguf_get_value(k->g, name, true)->at, "%s: expected a multiple of %d heads, found %d",
+                    name, s->n_heads, inner);
+    }
+    state_set_channels(s, f->mixer);
+    read_recurrent_layers(k, c, f, rules);
 }
 
 static void read_scaling(Keys *k, const Config *c, const Family *f, RopeScaling *s) {
@@ -216,7 +253,7 @@ static void refuse_others(Keys *k, const Family *f) {
                    {"attention.shared_kv_layers", 0, false},   {"embedding_scale", 1, f->multipliers},
                    {"residual_scale", 1, f->multipliers},      {"logit_scale", 1, f->multipliers || f->logit_scale},
                    {"expert_weights_scale", 1, false},         {"leading_dense_block_count", 0, false},
-                   {"interleave_moe_layer_step", 1, false},    {"nextn_predict_layers", 0, false}};
+                   {"interleave_moe_layer_step", 1, false},    {"nextn_predict_layers", 0, f->extra_layers}};
     Gguf *g = k->g;
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         const GgufValue *v = gguf_get_value(g, key(k, numbers[i].name), false);
@@ -240,6 +277,7 @@ static const Family *read_config(Gguf *g, Config *c) {
     LayerRules rules = {0};
     read_sizes(&k, c, f, &rules);
     read_feed_forward(&k, c, f, &rules);
+    if (f->mixer) read_recurrence(&k, c, f, &rules);
     read_positions(&k, c, f, &rules);
     read_attention(&k, c, f, &rules);
     refuse_others(&k, f);

@@ -292,12 +292,33 @@ static void read_pattern(Settings *s, const Family *f, LayerRules *rules) {
     }
 }
 
+// Which layers are recurrent, and what they keep.
+static void read_recurrence(Settings *s, const Config *c, const Family *f, LayerRules *rules) {
+    Field list[MAX_FIELDS];
+    rules->mixer = f->mixer;
+    read_fields(s, list, fields_of_state(&rules->state, f->mixer, list), c, rules);
+    rules->state.v_dim = settings_int(s, "linear_value_head_dim", 1, MAX_WIDTH, -1);
+    if (settings_failed(s)) return;
+    state_set_channels(&rules->state, f->mixer);
+    json_t *linear = json_string("linear_attention"), *full = json_string("full_attention");
+    int period = settings_int(s, "full_attention_interval", 1, MAX_LAYERS, f->attention_period);
+    if (!read_layers(s, "layer_types", linear, full, c->n_layers, &rules->recurrent)) {
+        for (int i = 0; i < c->n_layers && i < MAX_LAYERS; i++) {
+            if ((i + 1) % period) layers_add(&rules->recurrent, i);
+        }
+    }
+    json_decref(linear);
+    json_decref(full);
+}
+
 static void read_layer_rules(Settings *s, const Config *c, const Family *f, LayerRules *rules) {
     json_t *full = json_string("full_attention"), *slides = json_string("sliding_attention");
     json_t *zero = json_integer(0), *one = json_integer(1);
     bool counts = !f->window_if_asked || settings_bool(s, "use_sliding_window", false);
     rules->window = counts ? settings_int(s, "sliding_window", 0, INT_MAX, 0) : 0;
-    if (!read_layers(s, "layer_types", full, slides, c->n_layers, &rules->full)) {
+    if (f->mixer) {
+        read_recurrence(s, c, f, rules);
+    } else if (!read_layers(s, "layer_types", full, slides, c->n_layers, &rules->full)) {
         read_pattern(s, f, rules);
         if (f->window_if_asked && rules->window) settings_fail(s, "layer_types", "expected with use_sliding_window");
     }

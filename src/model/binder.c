@@ -171,11 +171,25 @@ uint64_t norm_bytes(const Norm *n, int64_t dim) {
 
 // ---- unexpected tensors
 
+// Layers that predict further tokens, behind the last one.
+static bool is_extra(const Binder *b, const char *name) {
+    char before[NAME_ROOM];
+    int layer, n = -1;
+    if (!b->family || !b->family->extra_layers) return false;
+    if (b->hf_names && !strncmp(name, "mtp.", 4)) return true;
+    if (b->hf_names) snprintf(before, sizeof before, "%s%s.", b->prefix, b->family->layers ? b->family->layers : "layers");
+    else snprintf(before, sizeof before, "blk.");
+    size_t length = strlen(before);
+    return !strncmp(name, before, length) && sscanf(name + length, "%d.%n", &layer, &n) == 1 && n > 0 &&
+           layer >= b->config->n_layers;
+}
+
 // Tensors that files carry along and no computation reads: masks and frequencies that follow from the configuration,
 // buffers of integers (no weight is one), and in a model of text and pictures what belongs to the pictures.
 static bool is_idle(const Binder *b, const char *name, const Tensor *t) {
     static const char *const endings[] = {".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.bias",
                                           ".attention.masked_bias"};
+    if (is_extra(b, name)) return true;
     if (!b->hf_names) return false;
     if (t->dtype == DTYPE_INTEGER) return true;
     if (b->text_only && strncmp(name, b->prefix, strlen(b->prefix)) != 0) return true;

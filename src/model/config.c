@@ -56,7 +56,7 @@ bool kind_has_state(const LayerKind *k) {
 
 static bool same_kind(const LayerKind *a, const LayerKind *b) {
     return a->mixer == b->mixer && a->ffn == b->ffn && a->n_heads == b->n_heads && a->n_kv_heads == b->n_kv_heads &&
-           a->k_dim == b->k_dim && a->v_dim == b->v_dim && a->window == b->window &&
+           a->k_dim == b->k_dim && a->v_dim == b->v_dim && a->window == b->window && a->gated == b->gated &&
            rope_config_equal(&a->rope, &b->rope) && !memcmp(&a->state, &b->state, sizeof a->state);
 }
 

@@ -47,6 +47,7 @@ typedef struct {
     int k_dim, v_dim; // widths of a head; not tied to dim / n_heads
     int window;       // a query sees the last `window` positions, itself included; 0: all
     RopeConfig rope;
+    bool gated; // the output is times the sigmoid of gates that are projected with the queries (Qwen3-Next)
 
     // what a recurrent mixer keeps of the text; zeros: nothing
     StateShape state;

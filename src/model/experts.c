@@ -41,6 +41,28 @@ static void bind_stacked(Binder *b, FeedForward *list, const ExpertPart *p) {
     }
 }
 
+// One matrix of every expert, whose rows are a part of those in a tensor [experts][all rows][cols].
+static void view_stacked(FeedForward *list, const ExpertPart *p, const Tensor *all, int64_t row0) {
+    Tensor one = {.dtype = all->dtype, .n_dims = 2, .shape = {all->shape[1], p->cols}};
+    uint64_t bytes = tensor_bytes(&one);
+    for (int64_t e = 0; e < all->shape[0]; e++) {
+        Dense whole = {.w = one};
+        whole.w.data = (const char *)all->data + (uint64_t)e * bytes;
+        *matrix_of(&list[e], p->which) = dense_rows(&whole, row0, p->rows);
+    }
+}
+
+// As folders have them since transformers 5: rows of the gate, then of up, of all experts in one tensor.
+static void bind_halves(Binder *b, FeedForward *list) {
+    int64_t n = b->config->n_experts, dim = b->config->dim, hidden = b->config->hidden_dim;
+    const int64_t both[] = {n, 2 * hidden, dim}, down[] = {n, dim, hidden};
+    const Tensor *up = bind_shape(b, "ffn_gate_up_exps", "", DTYPE_ANY, both, 3);
+    if (up) view_stacked(list, &(ExpertPart){EXPERT_GATE, NULL, NULL, hidden, dim}, up, 0);
+    if (up) view_stacked(list, &(ExpertPart){EXPERT_UP, NULL, NULL, hidden, dim}, up, hidden);
+    const Tensor *last = bind_shape(b, "ffn_down_exps", "", DTYPE_ANY, down, 3);
+    if (last) view_stacked(list, &(ExpertPart){EXPERT_DOWN, NULL, NULL, dim, hidden}, last, 0);
+}
+
 static void bind_matrices(Binder *b, FeedForward *list, const ExpertPart *p) {
     bool single = !b->config->ffn_bias && (b->hf_names || bind_find(b, p->single, 0, ".weight")); // has no biases
     if (single) bind_single(b, list, p);
@@ -97,6 +119,11 @@ void experts_bind(Binder *b, Experts *e, FeedForward *list) {
     bind_dense(b, &e->router, "ffn_gate_inp", c->n_experts, dim, c->router_bias);
     if (bind_find(b, "ffn_gate_up_exps", -1, "_blocks")) {
         bind_interleaved(b, list);
+        if (c->shared_dim) bind_shared(b, e);
+        return;
+    }
+    if (b->hf_names && bind_find(b, "ffn_gate_up_exps", -1, "")) {
+        bind_halves(b, list);
         if (c->shared_dim) bind_shared(b, e);
         return;
     }

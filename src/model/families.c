@@ -102,6 +102,19 @@ static const PartName mpt_names[] = {
     {"ffn_up", "ffn.up_proj"}, {"ffn_down", "ffn.down_proj"},    {0},
 };
 
+#define DELTA_NAMES                                                                                                    \
+    {"ssm_conv1d", "linear_attn.conv1d"}, {"ssm_a", "linear_attn.A_log"}, {"ssm_dt", "linear_attn.dt_bias"},           \
+        {"ssm_norm", "linear_attn.norm"}, {"ssm_out", "linear_attn.out_proj"}
+static const PartName qwen3next_names[] = {
+    DELTA_NAMES, {"ssm_in", "linear_attn.in_proj_qkvz"}, {"ssm_ba", "linear_attn.in_proj_ba"}, {0}};
+static const PartName qwen35_names[] = {DELTA_NAMES,
+                                        {"attn_qkv", "linear_attn.in_proj_qkv"},
+                                        {"attn_gate", "linear_attn.in_proj_z"},
+                                        {"ssm_beta", "linear_attn.in_proj_b"},
+                                        {"ssm_alpha", "linear_attn.in_proj_a"},
+                                        {0}};
+static const PartName delta_gguf_names[] = {{"ffn_norm", "post_attention_norm"}, {0}};
+
 static const PartName phi3_names[] = {{"ffn_up", "mlp.gate_up_proj"}, {0}};
 static const PartName starcoder2_names[] = {{"ffn_up", "mlp.c_fc"}, {"ffn_down", "mlp.c_proj"}, {0}};
 static const PartName gpt_oss_names[] = {{"ffn_gate_inp", "mlp.router"}, {0}};
@@ -181,6 +194,12 @@ static const Family falcon_40b = {
     FALCON, .base = {.layer_norm = true, .plain_ffn = true, .activation = ACT_GELU, .parallel = true},
     .names = falcon_40b_names, .gguf_names = falcon_40b_gguf_names};
 
+// Gated delta nets with gated attention in every fourth layer.
+#define QWEN_DELTA                                                                                                     \
+    .base = {.qk_norm = QK_NORM_HEAD, .norm_plus_one = true, .kinds = {{.gated = true}}}, .gguf_pairing = ROPE_HALF,   \
+    .default_rotary = 0.25f, .mixer = MIX_DELTA, .attention_period = 4, .extra_layers = true,                          \
+    .gguf_names = delta_gguf_names
+
 static const Family families[] = {
     {.arch = "llama"},
     {.arch = "llama", .model_type = "mistral"},
@@ -197,6 +216,9 @@ static const Family families[] = {
      .base = {.qk_norm = QK_NORM_HEAD},
      .gguf_pairing = ROPE_HALF,
      .window_if_asked = true},
+    {.arch = "qwen3next", .model_type = "qwen3_next", QWEN_DELTA, .names = qwen3next_names},
+    {.arch = "qwen35", .model_type = "qwen3_5_text", QWEN_DELTA, .gguf_tiled_heads = true, .names = qwen35_names},
+    {.arch = "qwen35moe", .model_type = "qwen3_5_moe_text", QWEN_DELTA, .gguf_tiled_heads = true, .names = qwen35_names},
     {.arch = "gemma",
      .activation_key = "hidden_activation",
      .base = {GEMMA},

@@ -4,7 +4,11 @@
 #include <math.h>
 #include <string.h>
 
-enum { TOKENS_PER_ITEM = 32, LINE_FLOATS = 16, SMALL_STORE = 8192 };
+enum { TOKENS_PER_ITEM = 32, SMALL_STORE = 8192 };
+
+static int64_t kind_out_dim(const LayerKind *kind) {
+    return (int64_t)kind->n_heads * kind->v_dim;
+}
 
 // ---- binding
 
@@ -18,13 +22,13 @@ static const ProjectionNames cross_names = {"cross_attn_q", "cross_attn_k", "cro
 
 static void bind_projections(Binder *b, AttentionWeights *w, const LayerKind *kind, const ProjectionNames *names) {
     const Config *c = b->config;
-    bind_dense(b, &w->q, names->q, kind_q_dim(kind), c->dim, c->qkv_bias);
+    bind_dense(b, &w->q, names->q, (kind->gated ? 2 : 1) * kind_q_dim(kind), c->dim, c->qkv_bias);
     bind_dense(b, &w->k, names->k, kind_k_dim(kind), c->dim, c->qkv_bias);
     bind_dense(b, &w->v, names->v, kind_v_dim(kind), c->dim, c->qkv_bias);
 }
 
 static void bind_out(Binder *b, AttentionWeights *w, const LayerKind *kind, const char *name) {
-    bind_dense(b, &w->out, name, b->config->dim, (int64_t)kind->n_heads * kind->v_dim, b->config->out_bias);
+    bind_dense(b, &w->out, name, b->config->dim, kind_out_dim(kind), b->config->out_bias);
 }
 
 static void bind_fused(Binder *b, AttentionWeights *w, const LayerKind *kind) {
@@ -93,27 +97,27 @@ typedef struct {
     float *q, *k, *v; // [n][n_heads][k_dim], [n][n_kv_heads][k_dim], [n][n_kv_heads][v_dim]
     float *att;       // [n][n_heads][v_dim]
     float *qkv;       // [n][q, k, v], where att will be
+    float *gated_q;   // [n][n_heads][q, gate], the same place
+    float *gate;      // [n][n_heads][v_dim] where the kind is gated
 } AttentionBuffers;
 
-static size_t whole_lines(int64_t n_floats) {
-    return ((size_t)n_floats + LINE_FLOATS - 1) / LINE_FLOATS * LINE_FLOATS;
-}
-
 static int64_t widest_output(const LayerKind *kind) {
-    int64_t qkv = kind_q_dim(kind) + kind_k_dim(kind) + kind_v_dim(kind), att = (int64_t)kind->n_heads * kind->v_dim;
+    int64_t qkv = kind_q_dim(kind) + kind_k_dim(kind) + kind_v_dim(kind), att = kind_out_dim(kind);
+    if (kind->gated && qkv < 2 * kind_q_dim(kind)) qkv = 2 * kind_q_dim(kind);
     return qkv > att ? qkv : att;
 }
 
 static size_t attention_scratch(const LayerKind *kind) {
-    return whole_lines(kind_q_dim(kind)) + whole_lines(kind_k_dim(kind)) + whole_lines(kind_v_dim(kind)) +
-           whole_lines(widest_output(kind));
+    return scratch_floats(kind_q_dim(kind)) + scratch_floats(kind_k_dim(kind)) + scratch_floats(kind_v_dim(kind)) +
+           scratch_floats(widest_output(kind)) + (kind->gated ? scratch_floats(kind_out_dim(kind)) : 0);
 }
 
 static AttentionBuffers buffers_of(const Pass *pass, const LayerKind *kind) {
     AttentionBuffers b = {.q = pass->scratch};
-    b.k = b.q + whole_lines(pass->n * kind_q_dim(kind));
-    b.v = b.k + whole_lines(pass->n * kind_k_dim(kind));
-    b.att = b.qkv = b.v + whole_lines(pass->n * kind_v_dim(kind));
+    b.k = b.q + scratch_floats(pass->n * kind_q_dim(kind));
+    b.v = b.k + scratch_floats(pass->n * kind_k_dim(kind));
+    b.att = b.qkv = b.gated_q = b.v + scratch_floats(pass->n * kind_v_dim(kind));
+    if (kind->gated) b.gate = b.att + scratch_floats(pass->n * widest_output(kind));
     return b;
 }
 
@@ -122,7 +126,7 @@ static int reserve(Compute *c, const LayerKind *k, char *err, size_t errlen) {
 }
 
 static int widest_input(const LayerKind *kind) {
-    return kind->n_heads * kind->v_dim;
+    return (int)kind_out_dim(kind);
 }
 
 // ---- queries, keys and values
@@ -139,6 +143,27 @@ static void split_heads(const AttentionBuffers *b, const LayerKind *kind, int n)
     }
 }
 
+// gated_q[n][n_heads][q, gate] into q and gate.
+static void split_gates(const AttentionBuffers *b, const LayerKind *kind, int n) {
+    size_t hd = (size_t)kind->k_dim, bytes = sizeof(float) * hd;
+    for (size_t i = 0; i < (size_t)n * (size_t)kind->n_heads; i++) {
+        memcpy(b->q + i * hd, b->gated_q + 2 * i * hd, bytes);
+        memcpy(b->gate + i * hd, b->gated_q + (2 * i + 1) * hd, bytes);
+    }
+}
+
+typedef struct {
+    float *att;
+    const float *gate;
+    int64_t width;
+} Gates;
+
+// att *= sigmoid(gate)
+static void apply_gates(void *context, int row, int n) {
+    const Gates *g = context;
+    for (int64_t i = row * g->width; i < (row + n) * g->width; i++) g->att[i] /= 1 + expf(-g->gate[i]);
+}
+
 static void norm_heads(const Pass *pass, const Norm *norm, float *x, int n_heads, int k_dim) {
     bool each = pass->config->qk_norm != QK_NORM_FULL;
     ops_norm(pass->compute, x, x, norm, each ? pass->n * n_heads : pass->n, each ? k_dim : n_heads * k_dim,
@@ -152,10 +177,11 @@ static void project(const AttentionWeights *w, const MixerCall *call, const Atte
         ops_linear(pass->compute, &(Linear){.w = &w->qkv.w, .y = b->qkv, .bias = w->qkv.bias}, 1, call->x, pass->n);
         split_heads(b, kind, pass->n);
     } else {
-        Linear qkv[] = {{.w = &w->q.w, .y = b->q, .bias = w->q.bias},
+        Linear qkv[] = {{.w = &w->q.w, .y = kind->gated ? b->gated_q : b->q, .bias = w->q.bias},
                         {.w = &w->k.w, .y = b->k, .bias = w->k.bias},
                         {.w = &w->v.w, .y = b->v, .bias = w->v.bias}};
         ops_linear(pass->compute, qkv, 3, call->x, pass->n);
+        if (kind->gated) split_gates(b, kind, pass->n);
     }
     if (pass->config->qkv_clamp > 0) {
         ops_clamp(pass->compute, b->q, pass->n, (int)kind_q_dim(kind), pass->config->qkv_clamp);
@@ -300,6 +326,10 @@ static void attention_forward(const void *weights, const MixerCall *call) {
                                   .bitmap_stride = s->stride};
     }
     attend(call, list);
+    if (call->kind->gated) {
+        Gates gates = {.att = b.att, .gate = b.gate, .width = kind_out_dim(call->kind)};
+        mixer_rows(pass, (int)gates.width, apply_gates, &gates);
+    }
     project_out(w, call, b.att);
 }
 

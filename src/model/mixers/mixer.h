@@ -58,4 +58,12 @@ typedef struct {
 } Mixer;
 
 const Mixer *mixer_of(MixerKind kind);
-extern const Mixer mixer_attention;
+extern const Mixer mixer_attention, mixer_delta;
+
+// Elementwise work, split over threads by rows of the pass: called for rows row..row + n - 1. width: values of a row
+// that it works on, to judge what is small.
+typedef void (*RowTask)(void *context, int row, int n);
+void mixer_rows(const Pass *pass, int width, RowTask task, void *context);
+
+// Floats rounded up to a cache line, for the parts of a mixer's scratch.
+size_t scratch_floats(int64_t n);

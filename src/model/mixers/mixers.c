@@ -1,7 +1,34 @@
-// mixers: the table of kinds of layers.
+// mixers: the table of mixers, and what they all use.
 #include "mixer.h"
 
+enum { ROWS_PER_ITEM = 16, SMALL_ROWS = 8192, LINE_FLOATS = 16 };
+
 const Mixer *mixer_of(MixerKind kind) {
-    static const Mixer *const mixers[N_MIXERS] = {[MIX_ATTENTION] = &mixer_attention};
+    static const Mixer *const mixers[N_MIXERS] = {[MIX_ATTENTION] = &mixer_attention, [MIX_DELTA] = &mixer_delta};
     return mixers[kind];
+}
+
+typedef struct {
+    RowTask task;
+    void *context;
+    int n;
+} RowJob;
+
+static void run_rows(void *context, int item, int worker) {
+    (void)worker;
+    const RowJob *job = context;
+    int first = item * ROWS_PER_ITEM, n = job->n - first < ROWS_PER_ITEM ? job->n - first : ROWS_PER_ITEM;
+    job->task(job->context, first, n);
+}
+
+void mixer_rows(const Pass *pass, int width, RowTask task, void *context) {
+    RowJob job = {.task = task, .context = context, .n = pass->n};
+    bool small = (int64_t)pass->n * width < SMALL_ROWS;
+    profile_begin(pass->compute->profile, PROFILE_RECURRENCE);
+    threads_for_if(!small, pass->compute->pool, (pass->n + ROWS_PER_ITEM - 1) / ROWS_PER_ITEM, run_rows, &job);
+    profile_end(pass->compute->profile, 0, 0);
+}
+
+size_t scratch_floats(int64_t n) {
+    return ((size_t)n + LINE_FLOATS - 1) / LINE_FLOATS * LINE_FLOATS;
 }

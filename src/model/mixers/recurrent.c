@@ -1,0 +1,53 @@
+// recurrent: see recurrent.h.
+#include "recurrent.h"
+
+const float *bind_taps(Binder *b, const char *part, int width, int channels) {
+    const int64_t gguf[] = {channels, width}, folder[] = {channels, 1, width};
+    const float *from = bind_floats(b, part, ".weight", b->hf_names ? folder : gguf, b->hf_names ? 3 : 2);
+    if (!from) return NULL;
+    float *to = weights_own(b->weights, sizeof *to * (size_t)width * (size_t)channels);
+    if (!to) binder_fail(b, "out of memory for %d taps of %d channels", width, channels);
+    for (int64_t i = 0; to && i < channels; i++) {
+        for (int j = 0; j < width; j++) to[j * (int64_t)channels + i] = from[i * width + j];
+    }
+    return to;
+}
+
+void mixer_convolve(const MixerCall *call, const float *x, int64_t ld, const float *taps, const float *bias,
+                    Activation act, float *y) {
+    const Pass *pass = call->pass;
+    Convolution list[MAX_SEGMENTS];
+    int64_t row = 0;
+    for (int i = 0; i < pass->n_segments; row += pass->segments[i++].n) {
+        const Segment *s = &pass->segments[i];
+        list[i] = (Convolution){.state = memory_state(s->memory, call->layer),
+                                .n = s->n,
+                                .x = x + row * ld,
+                                .ld = ld,
+                                .taps = taps,
+                                .bias = bias,
+                                .act = act,
+                                .y = y + row * call->kind->state.conv_dim};
+    }
+    convolution(pass->compute, list, pass->n_segments);
+}
+
+void mixer_recur(const MixerCall *call, const Recurrence *all) {
+    const Pass *pass = call->pass;
+    const StateShape *shape = &call->kind->state;
+    Recurrence list[MAX_SEGMENTS];
+    int64_t row = 0;
+    for (int i = 0; i < pass->n_segments; row += pass->segments[i++].n) {
+        Recurrence *r = &list[i];
+        *r = *all;
+        r->state = memory_state(pass->segments[i].memory, call->layer);
+        r->n = pass->segments[i].n;
+        r->q += row * r->q_ld;
+        r->k += row * r->k_ld;
+        r->v += row * r->v_ld;
+        r->out += row * shape->n_heads * shape->v_dim;
+        if (r->log_decay) r->log_decay += row * shape->n_heads;
+        if (r->beta) r->beta += row * shape->n_heads;
+    }
+    recurrence(pass->compute, list, pass->n_segments);
+}

@@ -1,0 +1,19 @@
+// recurrent: what the mixers with a recurrent state have in common.
+//
+// Owns the binding of a convolution's taps and the lists of timelines that convolution() and recurrence() take. Refuses
+// nothing.
+#pragma once
+#include "convolution.h"
+#include "mixer.h"
+#include "recurrence.h"
+
+// Taps [width][channels] of a causal convolution, whose file has [channels][width], or [channels][1][width] outside
+// GGUF. NULL after a failure.
+const float *bind_taps(Binder *b, const char *part, int width, int channels);
+
+// Convolve rows x[n][ld] of all segments into y[n][conv_dim].
+void mixer_convolve(const MixerCall *call, const float *x, int64_t ld, const float *taps, const float *bias,
+                    Activation act, float *y);
+
+// `all` describes rows of the whole pass: the first segment's pointers, each the first row's. Runs every segment's.
+void mixer_recur(const MixerCall *call, const Recurrence *all);
