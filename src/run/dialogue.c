@@ -324,9 +324,9 @@ static void run_stats(Dialogue *d, const char *rest) {
     SessionInfo info = session_info(d->session);
     const AnswerStats *t = &d->total;
     int n = t->n_prompt - t->n_cached;
-    fprintf(stderr, "[%d messages | %d of %d tokens | KV %.2f MiB | peak %.1f MiB | %d threads",
-            (int)arrlen(d->messages), session_length(d->session), info.n_ctx, (double)info.kv_bytes / 0x1p20,
-            (double)peak_rss_bytes() / 0x1p20, info.n_threads);
+    fprintf(stderr, "[%d messages | %d of %d tokens", (int)arrlen(d->messages), session_length(d->session), info.n_ctx);
+    print_held(&info);
+    fprintf(stderr, " | %d threads", info.n_threads);
     if (t->n_new) {
         fprintf(stderr, " | in all: read %d, %.1f tok/s, generated %d, %.1f tok/s", n, n / t->prompt, t->n_new,
                 t->n_new / t->generate);

@@ -1,6 +1,8 @@
 // progress: see progress.h.
 #include "progress.h"
 
+#include "cli.h"
+
 #include <stdio.h>
 #include <unistd.h>
 
@@ -21,4 +23,10 @@ bool progress_watch(void *progress, int done, int n) {
 void progress_end(Progress *p) {
     if (p->shown) fputs("\033[K", stderr);
     p->shown = false;
+}
+
+void print_held(const SessionInfo *info) {
+    if (info->kv_bytes || !info->state_bytes) fprintf(stderr, " | KV %.2f MiB", (double)info->kv_bytes / 0x1p20);
+    if (info->state_bytes) fprintf(stderr, " | state %.2f MiB", (double)info->state_bytes / 0x1p20);
+    fprintf(stderr, " | peak %.1f MiB", (double)peak_rss_bytes() / 0x1p20);
 }

@@ -71,8 +71,9 @@ static void print_stats(const Stats *st, const Session *s, const Options *o) {
         fprintf(stderr, ", %.1f tok/s, %.2f GB/s", (st->n_new - 1) / st->generate,
                 st->bytes_read / st->generate * 1e-9);
     }
-    fprintf(stderr, " | KV %.2f MiB | peak %.1f MiB | %d threads | seed %llu | %s\n", (double)info.kv_bytes / 0x1p20,
-            (double)peak_rss_bytes() / 0x1p20, info.n_threads, (unsigned long long)o->sampler.seed, o->sampling);
+    print_held(&info);
+    fprintf(stderr, " | %d threads | seed %llu | %s\n", info.n_threads, (unsigned long long)o->sampler.seed,
+            o->sampling);
 }
 
 // What is generated from: the prompt's tokens, then those that follow.
