@@ -39,7 +39,10 @@ static JinjaValue scope_get(JinjaRun *r, const char *name) {
     }
     JinjaFunction *f = jinja_global(name);
     if (f) return jinja_callable(r, f, jinja_none());
-    return (JinjaValue){.kind = JINJA_UNDEFINED, .name = name};
+    if (strcmp(name, "self")) return (JinjaValue){.kind = JINJA_UNDEFINED, .name = name};
+    JinjaValue blocks = jinja_dict(r->heap); // of the template, by name: it has none
+    blocks.kind = JINJA_NAMESPACE;
+    return blocks;
 }
 
 // ---- what the built-in functions use too
@@ -127,6 +130,20 @@ int64_t jinja_index(JinjaRun *r, JinjaValue v, const char *what) {
 
 // ---- members
 
+static const char *terminated(JinjaRun *r, JinjaText t) {
+    char *word = jinja_alloc(r->heap, t.n + 1);
+    if (t.n) memcpy(word, t.text, t.n);
+    return word;
+}
+
+static const char *item_name(JinjaRun *r, JinjaValue key) {
+    JinjaBuffer b = {0};
+    if (key.kind != JINJA_INT) return NULL;
+    jinja_append_word(r->heap, &b, "item ");
+    jinja_print(r->heap, &b, key);
+    return terminated(r, jinja_take(&b).text);
+}
+
 static JinjaValue loop_member(JinjaRun *r, JinjaLoop *l, JinjaValue key) {
     JinjaValue undefined = {.kind = JINJA_UNDEFINED};
     int64_t at = (int64_t)l->at, n = (int64_t)l->items->n;
@@ -172,11 +189,7 @@ JinjaValue jinja_member(JinjaRun *r, JinjaValue of, JinjaValue key, bool item_fi
     JinjaFunction *f = key.kind == JINJA_STRING ? jinja_method(of, key) : NULL;
     if (f) return jinja_callable(r, f, of);
     item = item_of(r, of, key);
-    if (item.kind == JINJA_UNDEFINED && key.kind == JINJA_STRING) {
-        char *name = jinja_alloc(r->heap, key.text.n + 1);
-        if (key.text.n) memcpy(name, key.text.text, key.text.n);
-        item.name = name;
-    }
+    if (item.kind == JINJA_UNDEFINED) item.name = key.kind == JINJA_STRING ? terminated(r, key.text) : item_name(r, key);
     return item;
 }
 
@@ -191,7 +204,6 @@ static int64_t slice_end(JinjaRun *r, const JinjaNode *n, int64_t length, int64_
 
 static JinjaValue eval_slice(JinjaRun *r, const JinjaNode *n) {
     JinjaValue of = eval(r, n->a);
-    if (of.kind == JINJA_NONE || jinja_is_number(of)) return (JinjaValue){.kind = JINJA_UNDEFINED};
     if (of.kind != JINJA_LIST && of.kind != JINJA_STRING) jinja_fail(r->heap, "%s has no slices", jinja_kind_name(of));
     JinjaValue step_value = n->parts[2] ? eval(r, n->parts[2]) : jinja_none();
     int64_t step = step_value.kind == JINJA_NONE ? 1 : jinja_index(r, step_value, "slice");
@@ -338,11 +350,44 @@ static JinjaValue negate(JinjaRun *r, JinjaValue v) {
 
 // ---- calls
 
+typedef struct {
+    JinjaArguments args;
+    size_t room, names_room;
+} ArgumentList;
+
+static void add_argument(JinjaRun *r, ArgumentList *l, const char *name, JinjaValue v) {
+    l->args.values = jinja_grow(r->heap, l->args.values, l->args.n, &l->room, sizeof v);
+    l->args.names = jinja_grow(r->heap, l->args.names, l->args.n, &l->names_room, sizeof name);
+    l->args.names[l->args.n] = name;
+    l->args.values[l->args.n++] = v;
+}
+
+// The arguments that stand behind a * or **.
+static void add_several(JinjaRun *r, ArgumentList *l, const char *star, JinjaValue v) {
+    bool named = star[1];
+    if (named && v.kind != JINJA_DICT)
+        jinja_fail(r->heap, "arguments: expected a mapping after **, found %s", jinja_kind_name(v));
+    const JinjaList *keys = jinja_items(r, v);
+    for (size_t i = 0; i < keys->n; i++) {
+        if (named && keys->items[i].kind != JINJA_STRING)
+            jinja_fail(r->heap, "arguments: expected names after **, found %s", jinja_kind_name(keys->items[i]));
+        add_argument(r, l, named ? terminated(r, keys->items[i].text) : NULL,
+                     named ? v.dict->values[i] : keys->items[i]);
+    }
+}
+
+// Those without names come first, whatever their order.
 static JinjaArguments eval_arguments(JinjaRun *r, const JinjaNode *n) {
-    JinjaArguments args = {.names = n->names, .n = n->n};
-    args.values = jinja_alloc(r->heap, (n->n + 1) * sizeof *args.values);
-    for (size_t i = 0; i < n->n; i++) args.values[i] = eval(r, n->parts[i]);
-    return args;
+    ArgumentList l = {0};
+    for (size_t i = 0; i < 2 * n->n; i++) {
+        const char *name = n->names[i % n->n];
+        bool star = name && *name == '*', named = name && strcmp(name, "*");
+        if (named != (i >= n->n)) continue;
+        JinjaValue v = eval(r, n->parts[i % n->n]);
+        if (star) add_several(r, &l, name, v);
+        else add_argument(r, &l, name, v);
+    }
+    return l.args;
 }
 
 static JinjaValue captured(JinjaRun *r, const JinjaNode *body) {

@@ -265,16 +265,23 @@ static JinjaNode *binary(Parser *p, JinjaOp op, JinjaNode *a, JinjaNode *b) {
     return n;
 }
 
+// The * or ** before an argument that is several; NULL: neither.
+static const char *accept_star(Parser *p) {
+    const char *star = is_operator(p, "*") || is_operator(p, "**") ? p->word : NULL;
+    if (star) next_token(p);
+    return star;
+}
+
 // Arguments up to the closing parenthesis, the opening one is consumed.
 static void parse_arguments(Parser *p, JinjaNode *n) {
     while (!accept(p, ")")) {
-        if (is_operator(p, "*") || is_operator(p, "**")) jinja_fail(p->heap, "arguments with * are not supported");
+        const char *name = accept_star(p);
         JinjaNode *value = parse_expression(p);
-        const char *name = NULL;
-        if (value->kind == NODE_NAME && accept(p, "=")) {
+        if (!name && value->kind == NODE_NAME && accept(p, "=")) {
             name = value->name;
             value = parse_expression(p);
         }
+        if (!name && n->n && n->names[n->n - 1]) jinja_fail(p->heap, "an argument without a name behind those with names");
         add_part(p, n, name, value);
         if (!is_operator(p, ")")) expect(p, ",");
     }

@@ -68,7 +68,7 @@ struct JinjaNode {
     JinjaValue value;
     JinjaNode *a, *b, *c, *d, *e;
     JinjaNode **parts;  // also arguments and parameters
-    const char **names; // of keyword arguments and parameters, NULL: positional
+    const char **names; // of keyword arguments and parameters, NULL: positional; "*", "**": several arguments
     size_t n, room, names_room;
 };
 
