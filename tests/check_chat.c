@@ -757,6 +757,38 @@ static void test_load_refuses(void) {
     }
 }
 
+// What the template refuses is said, and the conversation goes on without it.
+static void test_refused_messages(void) {
+    static const char refusing[] =
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
+        "{% if 'bad' in m.content %}{{ raise_exception('not\nthat') }}{% endif %}<|im_start|>{{ m.role }}\n"
+        "{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n";
+    const char *model = write_model("refuses.gguf", refusing, "x");
+    char input[1024];
+    write_text("system.txt", "System: a\n\nUser: b\n\nAssistant: c\n\n");
+    snprintf(input, sizeof input, "one\na bad one\n/system Be brief.\n/load %s\n/system\ntwo\n/stats\n/save %s\n",
+             in_folder("system.txt"), in_folder("kept.txt"));
+    Result r = CALL_IN(input, "run", model, "--chat", "-n", "2", "--temp", "0");
+    const char *want[] = {"error: chat template, line 2: not that\n[the message is dropped]\n",
+                          "/system: chat template, line 1: no system here\n",
+                          "system.txt: chat template, line 1: no system here\n",
+                          "[system message: the template's own, if it has one]\n",
+                          "[4 messages | ",
+                          "saved 4 messages"};
+    const char *at = r.err;
+    for (int i = 0; i < N_OF(want) && at; i++) {
+        at = strstr(at, want[i]);
+        CHECK(at, "no '%s' in order in %s", want[i], r.err);
+    }
+    CHECK(r.status == 1 && !strcmp(r.out, "xx\nxx\n"), "status %d [%s]", r.status, r.out);
+    release(&r);
+    char *kept = saved_text("kept.txt");
+    CHECK(!strcmp(kept, "User: one\n\nAssistant: xx\n\nUser: two\n\nAssistant: xx\n\n"), "[%s]", kept);
+    free(kept);
+    tells(1, "", "--system: chat template, line 1: no system here", "stdin",
+          CALL_IN("one\n", "run", model, "--chat", "--system", "a", "--temp", "0"));
+}
+
 // An answer ends before a stop string, and the next turn does not see it.
 static void test_chat_stops(void) {
     const char *model = write_model("says.gguf", CHATML, "x");
@@ -823,6 +855,7 @@ int main(void) {
     RUN(test_line_history);
     RUN(test_commands);
     RUN(test_load_refuses);
+    RUN(test_refused_messages);
     RUN(test_chat_stops);
     RUN(test_interrupted_prompt);
     RUN(test_progress);

@@ -100,6 +100,25 @@ static char *copy_text(const char *text) {
     return copy;
 }
 
+// Whether the template takes these messages and one more of the user. -1 with its line in err.
+static int try_messages(const Dialogue *d, ChatMessage **messages, char *err, size_t errlen) {
+    ChatMessage next = {.role = CHAT_USER, .text = "?", .n = 1};
+    int32_t *ids;
+    arrput(*messages, next);
+    int n = chat_encode(d->chat, *messages, (int)arrlen(*messages), true, &ids, err, errlen);
+    arrsetlen(*messages, arrlenu(*messages) - 1);
+    if (n >= 0) free(ids);
+    return n < 0 ? -1 : 0;
+}
+
+static int try_system(const Dialogue *d, const char *text, char *err, size_t errlen) {
+    ChatMessage *messages = NULL, m = {.role = CHAT_SYSTEM, .text = text, .n = strlen(text)};
+    arrput(messages, m);
+    int rc = try_messages(d, &messages, err, errlen);
+    arrfree(messages);
+    return rc;
+}
+
 static void load(Dialogue *d, const char *path) {
     char err[512];
     ChatMessage *messages;
@@ -107,6 +126,11 @@ static void load(Dialogue *d, const char *path) {
     if (!*path) return;
     if (transcript_load(path, &messages, err, sizeof err)) {
         fprintf(stderr, "%s\n", err);
+        return;
+    }
+    if (try_messages(d, &messages, err, sizeof err)) {
+        fprintf(stderr, "%s: %s\n", path, err);
+        transcript_free(messages);
         return;
     }
     transcript_free(d->messages);
@@ -187,7 +211,7 @@ static void generate(Dialogue *d, AnswerStats *st) {
         full = !ended && d->n_ids == n_ctx;
         if (ended || full) break;
         d->ids[d->n_ids++] = id;
-        d->failed = session_sync(d->session, d->ids, d->n_ids, err, sizeof err);
+        d->failed |= session_sync(d->session, d->ids, d->n_ids, err, sizeof err) != 0;
     }
     if (!ended) {
         put_rest(d, &text, stops_push(&stops, answer_finish(answer)));
@@ -208,7 +232,8 @@ static void generate(Dialogue *d, AnswerStats *st) {
     answer_close(answer);
 }
 
-// A user message and its answer. The message is dropped if it does not fit the context or is interrupted in prefill.
+// A user message and its answer. The message is dropped if the template refuses it, if it does not fit the context or
+// is interrupted in prefill.
 static void turn(Dialogue *d, const char *text) {
     char err[512] = "";
     int32_t *ids;
@@ -216,7 +241,12 @@ static void turn(Dialogue *d, const char *text) {
     AnswerStats st = {0};
     add_message(d, CHAT_USER, text, strlen(text));
     int n = chat_encode(d->chat, d->messages, (int)arrlen(d->messages), true, &ids, err, sizeof err);
-    if (n < 0) die(1, "%s", err);
+    if (n < 0) {
+        fprintf(stderr, "error: %s\n[the message is dropped]\n", err);
+        d->failed = true;
+        drop_message(d);
+        return;
+    }
     if (n >= n_ctx) {
         fprintf(stderr,
                 "[the prompt has %d tokens, the context has %d: /reset starts a new conversation, /undo drops the "
@@ -272,6 +302,11 @@ static char *take_turn(Dialogue *d) {
 static void set_system(Dialogue *d, const char *text) {
     if (!*text) {
         fprintf(stderr, "[system message: %s]\n", d->system ? d->system : "the template's own, if it has one");
+        return;
+    }
+    char err[512];
+    if (try_system(d, text, err, sizeof err)) {
+        fprintf(stderr, "/system: %s\n", err);
         return;
     }
     free(d->system);
@@ -452,6 +487,8 @@ int dialogue_run(const Engine *e, Session *s, Sampler *sampler, const DialogueOp
     Dialogue d = {.engine = e, .session = s, .sampler = sampler, .options = o, .interrupted = interrupted};
     d.chat = open_chat(e, o->chat_template);
     if (!(d.lines = lines_open(interrupted))) die(1, "out of memory");
+    char err[512];
+    if (o->system && try_system(&d, o->system, err, sizeof err)) die(1, "--system: %s", err);
     if (o->system) d.system = copy_text(o->system);
     reset(&d);
     print_template(&d);

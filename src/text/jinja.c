@@ -189,7 +189,8 @@ JinjaValue jinja_member(JinjaRun *r, JinjaValue of, JinjaValue key, bool item_fi
     JinjaFunction *f = key.kind == JINJA_STRING ? jinja_method(of, key) : NULL;
     if (f) return jinja_callable(r, f, of);
     item = item_of(r, of, key);
-    if (item.kind == JINJA_UNDEFINED) item.name = key.kind == JINJA_STRING ? terminated(r, key.text) : item_name(r, key);
+    if (item.kind == JINJA_UNDEFINED)
+        item.name = key.kind == JINJA_STRING ? terminated(r, key.text) : item_name(r, key);
     return item;
 }
 

@@ -281,7 +281,8 @@ static void parse_arguments(Parser *p, JinjaNode *n) {
             name = value->name;
             value = parse_expression(p);
         }
-        if (!name && n->n && n->names[n->n - 1]) jinja_fail(p->heap, "an argument without a name behind those with names");
+        if (!name && n->n && n->names[n->n - 1])
+            jinja_fail(p->heap, "an argument without a name behind those with names");
         add_part(p, n, name, value);
         if (!is_operator(p, ")")) expect(p, ",");
     }
