@@ -45,7 +45,7 @@ FLAGS_amx := $(FLAGS_avx512bf16) -mamx-tile -mamx-bf16
 FLAGS_neon_dot := -march=armv8.2-a+dotprod
 FLAGS_neon_bf16 := -march=armv8.2-a+dotprod+bf16
 FLAGS_cli = -DTESSERA_VERSION='"$(VERSION)"'
-FLAGS_bench = $(FLAGS_cli)
+FLAGS_bench_row = $(FLAGS_cli)
 FLAGS_picture := -fno-sanitize=shift # stb_image_write's JPEG, for the tests
 FLAGS_picture_file := -fno-sanitize=shift # stb_image's BMP
 FLAGS_check_encdec := -fno-tree-vectorize # gcc 12 for aarch64 crashes on one of its loops; the same below
@@ -62,7 +62,7 @@ SEES_model := $(SEES_compute) src/model src/model/mixers
 SEES_formats := $(SEES_model) src/text src/formats
 SEES_engine := $(SEES_formats) src/engine src
 SEES_run := $(SEES_base) src/run src
-SEES_others := $(SEES_engine) src/run tools tools/encdec tools/vit tests tests/bad
+SEES_others := $(SEES_engine) src/run tools tools/bench tools/encdec tools/vit tests tests/bad
 room = $(firstword $(filter base text compute model formats engine run,$(word 2,$(subst /, ,$(filter src/%,$1)))) others)
 includes = $(addprefix -I,$(SEES_$(call room,$1)))
 
@@ -70,8 +70,8 @@ LIB_SRC := $(filter-out src/compute/kernels/%,$(wildcard $(foreach r,base text c
   $(patsubst %,src/compute/kernels/%.c,kernels scalar $(LEVELS_$(MACHINE)))
 RUN_SRC := $(wildcard src/run/*.c)
 # Programs of several files: tools/NAME/NAME.c is the program, its neighbours are parts that the checks use too.
-SUITES := encdec vit
-TOOL_PARTS := growth_plot probe profile_table gguf_writer gguf_types gguf_model gguf_vocab logits_file synth_vocab
+SUITES := bench encdec vit
+TOOL_PARTS := gguf_writer gguf_types gguf_model gguf_vocab logits_file synth_vocab
 PART_SRC := src/run/cli.c src/run/outfile.c $(TOOL_PARTS:%=tools/%.c) \
   $(filter-out $(foreach s,$(SUITES),tools/$s/$s.c),$(wildcard $(SUITES:%=tools/%/*.c)))
 TOOLS := $(patsubst tools/%.c,$(B)/%,$(filter-out $(PART_SRC),$(wildcard tools/*.c)))

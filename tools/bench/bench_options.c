@@ -1,0 +1,169 @@
+// bench_options: see bench_options.h.
+#include "bench_options.h"
+
+#include "cli.h"
+#include "cpu.h"
+#include "outfile.h"
+#include "threads.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST_TOKENS = 1 << 24 };
+
+static void add_to_list(List *list, long v, const char *flag) {
+    if (list->n == MAX_LIST) die(2, "%s: expected up to %d values, found more", flag, MAX_LIST);
+    list->v[list->n++] = (int)v;
+}
+
+// "8", "8-64*2", "1-4", "0-1024+256"; 0 where the text is none. *end: behind it.
+static int parse_range(const char *at, char **end, long range[3], bool *multiply) {
+    range[0] = range[1] = strtol(at, end, 10);
+    range[2] = 1;
+    *multiply = false;
+    if (*end == at) return 0;
+    if (**end != '-') return 1;
+    const char *last = *end + 1;
+    range[1] = strtol(last, end, 10);
+    if (*end == last) return 0;
+    if (**end != '+' && **end != '*') return 1;
+    *multiply = **end == '*';
+    last = *end + 1;
+    range[2] = strtol(last, end, 10);
+    return *end > last && range[2] > (*multiply ? 1 : 0);
+}
+
+// Appends integers from least, separated by commas, ranges among them.
+static void append_list(List *list, const char *flag, const char *text, long least, long most) {
+    for (const char *at = text;; at++) {
+        char *end;
+        long range[3];
+        bool multiply, sound = parse_range(at, &end, range, &multiply);
+        if (!sound || range[0] < least || range[1] > most || range[1] < range[0] || (multiply && !range[0]) ||
+            (*end && *end != ',')) {
+            die(2, "%s: expected integers from %ld to %ld, or ranges such as 1-4, separated by commas, found '%s'",
+                flag, least, most, text);
+        }
+        for (long v = range[0]; v <= range[1]; v = multiply ? v * range[2] : v + range[2]) add_to_list(list, v, flag);
+        at = end;
+        if (!*at) return;
+    }
+}
+
+static void take_list(void *to, const char *flag, const char *text) {
+    append_list(to, flag, text, 0, MOST_TOKENS);
+}
+
+static void take_threads(void *to, const char *flag, const char *text) {
+    append_list(to, flag, text, 1, MAX_THREADS);
+}
+
+static void take_pair(void *to, const char *flag, const char *text) {
+    Pairs *pairs = to;
+    List pair = {0};
+    append_list(&pair, flag, text, 1, MOST_TOKENS);
+    if (pair.n != 2) die(2, "%s: expected P,N, two integers, found '%s'", flag, text);
+    add_to_list(&pairs->prompt, pair.v[0], flag);
+    add_to_list(&pairs->gen, pair.v[1], flag);
+}
+
+static void take_model(void *to, const char *flag, const char *text) {
+    Models *models = to;
+    if (models->n == MAX_LIST) die(2, "%s: expected up to %d models, found more", flag, MAX_LIST);
+    models->v[models->n++] = text;
+}
+
+static void take_kv(void *to, const char *flag, const char *text) {
+    BenchOptions *o = to;
+    cli_take_kv(&o->session.kv, flag, text);
+    o->kv_given = true;
+}
+
+// The ending is looked at before anything is measured.
+static void check_plot(const char *path) {
+    size_t n = strlen(path);
+    bool named = n > 4 && !strcmp(path + n - 4, ".svg");
+    if (!named && outfile_replaces(path)) die(2, "--plot: expected a file that ends in .svg, found %s", path);
+    if (!strcmp(path, "-")) die(2, "--plot: expected a file, found -; stdout has the table");
+}
+
+static const char *instead_of_rows(const BenchOptions *o) {
+    return o->attention ? "--attention" : o->sweep ? "--sweep" : NULL;
+}
+
+static void check(const BenchOptions *o) {
+    const char *other = instead_of_rows(o);
+    const struct {
+        const char *flag;
+        bool given;
+    } rows_only[] = {{"-p", o->prompt.n}, {"-n", o->gen.n}, {"-d", o->depth.n}, {"-pg", o->pairs.prompt.n}};
+    if (!o->models.n && !o->attention) die(2, "no model: expected build/bench MODEL, or --attention N");
+    if (o->attention && o->sweep) die(2, "--attention and --sweep: expected one, found both");
+    if (o->profile && other) die(2, "--profile: expected with -p and -n, found --sweep or --attention");
+    if (o->profile && o->format != OUT_MD && o->format != OUT_JSON)
+        die(2, "--profile: expected -o md or json, found %s", o->format == OUT_CSV ? "csv" : "jsonl");
+    if (o->plot && !o->sweep) die(2, "--plot: needs --sweep N");
+    if (o->plot) check_plot(o->plot);
+    cli_check_session(&o->session);
+    for (size_t i = 0; other && i < sizeof rows_only / sizeof *rows_only; i++) {
+        if (rows_only[i].given) die(2, "%s: expected without %s", rows_only[i].flag, other);
+    }
+    if (other && o->format == OUT_JSONL) die(2, "-o jsonl: expected without %s", other);
+    if (other && o->threads.n > 1) die(2, "-t: expected one number of threads with %s, found %d", other, o->threads.n);
+    if (o->sweep && o->models.n > 1) die(2, "--sweep: expected one model, found %d", o->models.n);
+    if (o->attention && o->models.n) die(2, "--attention: expected no model, found %s", o->models.v[0]);
+    if (o->attention && o->session.n_ctx) die(2, "-c: expected without --attention");
+    if (o->attention && o->tokenizer) die(2, "-z: expected without --attention");
+}
+
+static void set_default(List *list, int v) {
+    if (!list->n) *list = (List){1, {v}};
+}
+
+BenchOptions bench_options(int argc, char **argv) {
+    static BenchOptions o = {.repeats = 5};
+    const Flag flags[] = {
+        {"-m --model", "MODEL", "the model (or without a flag); several are measured in turn",
+         TAKES_CALL(&o.models, take_model)},
+        {"-p --n-prompt", "N,..", "prompt lengths of the prefill tests, 0 for none (default: 512)",
+         TAKES_CALL(&o.prompt, take_list)},
+        {"-n --n-gen", "N,..", "tokens to generate in the decode tests, 0 for none (default: 128)",
+         TAKES_CALL(&o.gen, take_list)},
+        {"-pg", "P,N", "a test of both: a prompt of P, then N tokens; may be repeated",
+         TAKES_CALL(&o.pairs, take_pair)},
+        {"-d --n-depth", "N,..", "depths: tokens already in the context (default: 0)", TAKES_CALL(&o.depth, take_list)},
+        {"-r --repetitions", "N", "repetitions (default: 5)", TAKES_INT(&o.repeats, 1, MAX_REPEATS)},
+        {"-o --output", "FORMAT", "md, csv, json, or jsonl: llama-bench's fields, one row a line (default: md)",
+         TAKES_CHOICE(&o.format, "md csv json jsonl")},
+        {"--profile", NULL, "the time of each operation (with -o md or json)", SETS(&o.profile)},
+        {"--sweep", "N", "instead: speed as the context grows to N tokens", TAKES_INT(&o.sweep, 2, MOST_TOKENS)},
+        {"--plot", "FILE.svg", "with --sweep: write a chart", TAKES_STRING(&o.plot)},
+        {"--attention", "N", "instead: attention over N tokens, fused against unfused (needs no model)",
+         TAKES_INT(&o.attention, 1, 32768)}, // a 4 GiB matrix
+        {"-t --threads", "N,..", "threads, a test for each number (default: the cores this process may use)",
+         TAKES_CALL(&o.threads, take_threads)},
+        {"-c --ctx-size", "N", "context limit (default: what the tests need)",
+         TAKES_INT(&o.session.n_ctx, 1, MOST_CONTEXT)},
+        SPAN_FLAGS(&o.session),
+        {"--kv", "TYPE", KV_HELP, TAKES_CALL(&o, take_kv)},
+        TOKENIZER_FLAG(&o.tokenizer),
+        {"-ngl --n-gpu-layers", "N", NULL, FLAG_NOTE, .words = "all layers run on the CPU"},
+        {"-fa --flash-attn", "[0|1|on|off|auto]", NULL, FLAG_NOTE, .words = "attention is always fused"},
+        {"-b --batch-size -ub --ubatch-size", "N", NULL, FLAG_NOTE,
+         .words = "prompts are read in blocks of a fixed size"},
+        {"-mmp --mmap", "N", NULL, FLAG_NOTE, .words = "weights are always mapped"},
+        {"-ctk --cache-type-k -ctv --cache-type-v", "TYPE", NULL, FLAG_REFUSED,
+         .words = "keys and values are stored as one type; use --kv bf16, f32 or q8"},
+    };
+    const Program program = {"build/bench", "MODEL... [options]",
+                             "  Lists are 1,2,4 or ranges: 1-4, 0-1024+256, 64-512*2\n", flags,
+                             sizeof flags / sizeof *flags};
+    int n = cli_parse(&program, argc, argv);
+    for (int i = 0; i < n; i++) take_model(&o.models, argv[i], argv[i]);
+    check(&o);
+    set_default(&o.prompt, 512);
+    set_default(&o.gen, 128);
+    set_default(&o.depth, 0);
+    set_default(&o.threads, cpu_count() < MAX_THREADS ? cpu_count() : MAX_THREADS);
+    return o;
+}

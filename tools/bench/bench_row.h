@@ -1,0 +1,20 @@
+// bench_row: a test of bench and its measurements, and one row of them in the format asked for: Markdown, CSV, JSON, or
+// a line with llama-bench's fields.
+//
+// Owns the columns. The names of -o jsonl are those of llama-bench (github.com/ggml-org/llama.cpp, tools/llama-bench),
+// so that its scripts read them.
+#pragma once
+#include "measure.h"
+
+typedef struct {
+    char test[64];
+    int n_prompt, n_gen, n_depth; // n_prompt or n_gen may be 0
+    int n;                        // repetitions
+    double seconds[MAX_REPEATS], speed[MAX_REPEATS];
+    double gb; // GB/s of decode; 0 for prefill
+    Profile profile;
+} Row;
+
+// What stands above the rows, for report_start.
+extern const char row_csv_header[], row_md_header[];
+void row_print(Bench *b, const Row *r);
