@@ -1,7 +1,8 @@
 // Chat templates run as programs: every construct against what Jinja2 renders (fixtures/jinja.py), which bytes the
 // template wrote, lines of errors, and limits that hostile templates meet.
-#include "jinja.h"
 #include "chat.h"
+#include "jinja.h"
+#include "jinja_json.h"
 #include "make_marked.h"
 #include "test.h"
 
@@ -152,7 +153,7 @@ static void test_typed_marks(void) {
         "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}",
         "{% for m in messages %}{{ '<|im_start|>' + m['content'] | trim + '<|im_end|>' }}{% endfor %}",
         ("{% set t %}{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}{% endset %}{{ t | string "
-        "}}"),
+         "}}"),
         "{% macro say(x) %}<|im_start|>{{ x }}<|im_end|>{% endmacro %}{{ say(messages[0].content.split('q') | join) }}",
         "{{ '<|im_start|>%s<|im_end|>' | format(messages[0].content[0:]) }}",
         "<|im_start|>{{ messages[0].content | replace('q', '') | list | join }}<|im_end|>",

@@ -7,6 +7,7 @@
 
 #include "file.h"
 #include "jinja.h"
+#include "jinja_json.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -380,6 +380,8 @@ static void add_several(JinjaRun *r, ArgumentList *l, const char *star, JinjaVal
 // Those without names come first, whatever their order.
 static JinjaArguments eval_arguments(JinjaRun *r, const JinjaNode *n) {
     ArgumentList l = {0};
+    l.args.values = jinja_grow(r->heap, NULL, 0, &l.room, sizeof *l.args.values); // no NULL when there are none
+    l.args.names = jinja_grow(r->heap, NULL, 0, &l.names_room, sizeof *l.args.names);
     for (size_t i = 0; i < 2 * n->n; i++) {
         const char *name = n->names[i % n->n];
         bool star = name && *name == '*', named = name && strcmp(name, "*");

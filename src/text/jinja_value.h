@@ -1,8 +1,8 @@
 // jinja_value: the values of chat templates, and the bounded memory that they live in.
 //
 // Owns strings that know for each byte whether the template or its input wrote it, lists, dictionaries, their order,
-// equality, spelling as Python spells them, and JSON in and out. Refuses, by a long jump to the program's entry, more
-// memory or steps than the limits, and values nested too deep. Called by the other jinja files.
+// equality, and spelling as Python spells them. Refuses, by a long jump to the program's entry, more memory or steps
+// than the limits, and values nested too deep. Called by the other jinja files.
 #pragma once
 #include <setjmp.h>
 #include <stdbool.h>
@@ -93,6 +93,8 @@ void jinja_put_word(JinjaHeap *h, JinjaDict *d, const char *key, JinjaValue v);
 JinjaValue *jinja_find(JinjaHeap *h, const JinjaDict *d, JinjaValue key); // NULL: not there
 JinjaValue *jinja_find_word(JinjaHeap *h, const JinjaDict *d, const char *key);
 
+enum { JINJA_VALUE_DEPTH = 200 }; // of lists and mappings in one another
+
 void jinja_step_over(JinjaHeap *h, JinjaValue v); // the steps of one pass over it
 bool jinja_is_space(uint32_t code);               // as Python's str.isspace()
 bool jinja_is_word(JinjaValue v, const char *word);
@@ -114,12 +116,4 @@ void jinja_append(JinjaHeap *h, JinjaBuffer *b, JinjaText t);
 void jinja_append_word(JinjaHeap *h, JinjaBuffer *b, const char *word);
 JinjaValue jinja_take(const JinjaBuffer *b);
 
-typedef struct {
-    int indent; // -1: on one line
-    bool sort_keys, ascii;
-    JinjaText item_separator, key_separator;
-} JinjaJson;
-
 void jinja_print(JinjaHeap *h, JinjaBuffer *b, JinjaValue v); // as Python's str()
-void jinja_print_json(JinjaHeap *h, JinjaBuffer *b, JinjaValue v, const JinjaJson *how, int level);
-JinjaValue jinja_read_json(JinjaHeap *h, const char *text, size_t n); // strings are the input's, roles the template's

@@ -3,6 +3,7 @@
 // Aborts when an error is not one line, when a letter of the input's is called the template's, or when the output is
 // not the same twice.
 #include "jinja.h"
+#include "jinja_json.h"
 
 #include "fuzz.h"
 
