@@ -1020,7 +1020,9 @@ static void alignment_as_svg_and_png(void) {
     static const float weights[12] = {1, 0, 0, 0, 0, 0.5f, 0.5f, 0, 0.25f, 0.25f, 0.25f, 0.25f};
     const AlignmentMap maps[] = {{"all & sundry", weights}, {"head 1", weights}, {"head 2", weights}};
     char err[512] = "";
-    CHECK(!alignment_write(in_folder("a.svg"), &(Alignment){out, 3, in, 4, maps, 3}, err, sizeof err), "%s", err);
+    CHECK(!alignment_write(in_folder("a.svg"), &(Alignment){"in & out", "a < b", out, 3, in, 4, maps, 3}, err,
+                           sizeof err),
+          "%s", err);
     char *svg = read_file(in_folder("a.svg"), NULL);
     CHECK(xml_valid(svg), "the SVG is not well-formed");
     CHECK(!strncmp(svg, "<svg xmlns=\"http://www.w3.org/2000/svg\"", 39), "the SVG's first element");
@@ -1028,9 +1030,14 @@ static void alignment_as_svg_and_png(void) {
     CHECK(strstr(svg, "all &amp; sundry") && strstr(svg, ">\xc9\x99</text>"), "UTF-8 stays");
     CHECK(strstr(svg, ">\xf0\x9f\x99\x82</text>"), "beyond the first plane as well");
     CHECK(strstr(svg, ">\xef\xbf\xbd\xef\xbf\xbdx</text>"), "what XML cannot hold is replaced");
-    CHECK(count_of(svg, "#08285c") >= 3, "weight 1 is the deepest shade in every map");
+    CHECK(count_of(svg, "class=\"h63\"") == 4, "weight 1 has the last colour in every map and in the scale");
+    const char *dark = strstr(svg, "@media (prefers-color-scheme: dark){");
+    CHECK(strstr(svg, ".h63{fill:#08285c}") && dark && strstr(dark, ".h63{fill:#d6ecff}"), "its colour by page");
+    CHECK(strstr(svg, "<title>in &amp; out</title>") && strstr(svg, ">a &lt; b</text>"), "it has a title");
     free(svg);
-    CHECK(!alignment_write(in_folder("a.png"), &(Alignment){out, 3, in, 4, maps, 3}, err, sizeof err), "%s", err);
+    CHECK(!alignment_write(in_folder("a.png"), &(Alignment){"in & out", "a < b", out, 3, in, 4, maps, 3}, err,
+                           sizeof err),
+          "%s", err);
     Picture p;
     CHECK(!picture_read(&p, in_folder("a.png"), 3, err, sizeof err), "%s", err);
     CHECK(p.width >= 400 && p.width <= 910 && p.height >= 200 && p.height <= 600, "%d x %d", p.width, p.height);
@@ -1053,15 +1060,17 @@ static void alignment_of_any_size(void) {
         const int *c = cases[k];
         char err[512] = "";
         Picture p;
-        CHECK(
-            !alignment_write(in_folder("b.svg"), &(Alignment){labels, c[0], labels, c[1], maps, c[2]}, err, sizeof err),
-            "%s", err);
+        CHECK(!alignment_write(in_folder("b.svg"),
+                               &(Alignment){"a title", "of two lines", labels, c[0], labels, c[1], maps, c[2]}, err,
+                               sizeof err),
+              "%s", err);
         char *svg = read_file(in_folder("b.svg"), NULL);
         CHECK(xml_valid(svg), "case %zu", k);
         free(svg);
-        CHECK(
-            !alignment_write(in_folder("b.png"), &(Alignment){labels, c[0], labels, c[1], maps, c[2]}, err, sizeof err),
-            "%s", err);
+        CHECK(!alignment_write(in_folder("b.png"),
+                               &(Alignment){"a title", "of two lines", labels, c[0], labels, c[1], maps, c[2]}, err,
+                               sizeof err),
+              "%s", err);
         CHECK(!picture_read(&p, in_folder("b.png"), 3, err, sizeof err), "%s", err);
         CHECK(p.width >= 100 && p.width < 2000 && p.height < 2000, "case %zu: %d x %d", k, p.width, p.height);
         picture_free(&p);
@@ -1073,22 +1082,38 @@ static void alignment_refuses(void) {
     char err[512] = "";
     float weight = 1.5f;
     const AlignmentMap map = {"m", &weight};
-    EXPECT_LINE(alignment_write(in_folder("a.pdf"), &(Alignment){labels, 1, labels, 1, &map, 1}, err, sizeof err),
+    EXPECT_LINE(alignment_write(in_folder("a.pdf"),
+                                &(Alignment){"a title", "of two lines", labels, 1, labels, 1, &map, 1}, err,
+                                sizeof err),
                 ".svg or .png");
-    EXPECT_LINE(alignment_write("png", &(Alignment){labels, 1, labels, 1, &map, 1}, err, sizeof err), ".svg or .png");
-    EXPECT_LINE(alignment_write(in_folder("a.svg"), &(Alignment){labels, 1, labels, 1, &map, 1}, err, sizeof err),
+    EXPECT_LINE(
+        alignment_write("png", &(Alignment){"a title", "of two lines", labels, 1, labels, 1, &map, 1}, err, sizeof err),
+        ".svg or .png");
+    EXPECT_LINE(alignment_write(in_folder("a.svg"),
+                                &(Alignment){"a title", "of two lines", labels, 1, labels, 1, &map, 1}, err,
+                                sizeof err),
                 "found 1.5");
     weight = NAN;
-    EXPECT_LINE(alignment_write(in_folder("a.svg"), &(Alignment){labels, 1, labels, 1, &map, 1}, err, sizeof err),
+    EXPECT_LINE(alignment_write(in_folder("a.svg"),
+                                &(Alignment){"a title", "of two lines", labels, 1, labels, 1, &map, 1}, err,
+                                sizeof err),
                 "expected 0 to 1");
     weight = 1;
-    EXPECT_LINE(alignment_write(in_folder("a.svg"), &(Alignment){labels, 0, labels, 1, &map, 1}, err, sizeof err),
+    EXPECT_LINE(alignment_write(in_folder("a.svg"),
+                                &(Alignment){"a title", "of two lines", labels, 0, labels, 1, &map, 1}, err,
+                                sizeof err),
                 "found 1 of 0 x 1");
-    EXPECT_LINE(alignment_write(in_folder("a.svg"), &(Alignment){labels, 1, labels, 1, &map, 0}, err, sizeof err),
+    EXPECT_LINE(alignment_write(in_folder("a.svg"),
+                                &(Alignment){"a title", "of two lines", labels, 1, labels, 1, &map, 0}, err,
+                                sizeof err),
                 "found 0 of 1 x 1");
-    EXPECT_LINE(alignment_write(in_folder("no/a.svg"), &(Alignment){labels, 1, labels, 1, &map, 1}, err, sizeof err),
+    EXPECT_LINE(alignment_write(in_folder("no/a.svg"),
+                                &(Alignment){"a title", "of two lines", labels, 1, labels, 1, &map, 1}, err,
+                                sizeof err),
                 "No such file");
-    EXPECT_LINE(alignment_write(in_folder("no/a.png"), &(Alignment){labels, 1, labels, 1, &map, 1}, err, sizeof err),
+    EXPECT_LINE(alignment_write(in_folder("no/a.png"),
+                                &(Alignment){"a title", "of two lines", labels, 1, labels, 1, &map, 1}, err,
+                                sizeof err),
                 "No such file");
 }
 

@@ -79,7 +79,7 @@ static void test_bench_json(void) {
     CHECK(r.status == 0 && json_valid(r.out), "status %d, JSON expected: %s%s", r.status, r.out, r.err);
     const char *fields[] = {"test",      "n_prompt",      "n_gen",      "n_depth",  "n_threads", "avg_ts",
                             "stddev_ts", "avg_ns",        "samples_ns", "gb_per_s", "kv_bytes",  "model_bytes",
-                            "cpu_level",  "read_gb_per_s", "cores",      "peak_rss"};
+                            "cpu_level", "read_gb_per_s", "cores",      "peak_rss"};
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         char quoted[64];
         snprintf(quoted, sizeof quoted, "\"%s\": ", fields[i]);
@@ -198,13 +198,16 @@ static void test_bench_lists(void) {
 static void test_bench_sweep(void) {
     Result r = CALL("bench", MODEL, "--sweep", "600", "-r", "2", "--plot", in_folder("tools.svg"));
     CHECK(r.status == 0, "status %d: %s", r.status, r.err);
-    CHECK(strstr(r.out, "| PP | TG | N_KV | T_PP s | S_PP t/s | T_TG s | S_TG t/s | GB/s | KV MiB |"), "%s", r.out);
+    CHECK(strstr(r.out, "| PP | TG | N_KV | T_PP s | S_PP t/s | T_TG s | S_TG t/s | GB/s | memory MiB |"), "%s", r.out);
     const char *rows[] = {"| 128 | 32 | 128 |", "| 256 | 32 | 256 |", "| 512 | 32 | 512 |", "| 512 | 32 | 600 |"};
     for (int i = 0; i < 4; i++) CHECK(strstr(r.out, rows[i]), "no row %s in:\n%s", rows[i], r.out);
     char *svg = read_file(in_folder("tools.svg"), NULL);
     CHECK(xml_valid(svg) && !strncmp(svg, "<svg ", 5), "not well formed: %s", svg);
     CHECK(!strstr(svg, "nan") && !strstr(svg, "inf"), "a number is missing in %s", svg);
-    CHECK(strstr(svg, "llama 0.11M F32 (random weights), bf16 KV cache, "), "no name: %s", svg);
+    CHECK(strstr(svg, "<title>f32.bin: speed and memory as the context grows</title>"), "no title: %s", svg);
+    CHECK(strstr(svg, "llama 0.11M F32 (random weights), bf16 KV cache; 2 layers of width "), "no shape: %s", svg);
+    CHECK(strstr(svg, "Memory of the session, KiB") && strstr(svg, ">KV cache<"), "no memory: %s", svg);
+    CHECK(strstr(svg, "@media (prefers-color-scheme: dark){"), "no dark colours: %s", svg);
     CHECK(!strncmp(r.out, "llama 0.11M F32 (random weights), bf16 KV cache\n", 48), "no name: %s", r.out);
     free(svg);
     release(&r);

@@ -1,52 +1,41 @@
 // growth_plot: see growth_plot.h.
 #include "growth_plot.h"
 
-#include "outfile.h"
+#include "svg.h"
 
 #include <math.h>
-#include <stdbool.h>
 #include <stdio.h>
-#include <string.h>
 
 enum {
-    WIDTH = 1040,
-    HEIGHT = 480,
-    TOP = 148,
-    BOTTOM = 408,
-    PANEL_WIDTH = 396,
-    LEFT = 72,
-    RIGHT_PANEL = 582,
-    LABEL_GAP = 15
+    LEFT = 64,
+    PANEL_WIDTH = 276,
+    PANEL_GAP = 88, // to the next: for the last values and its axis
+    N_PANELS = 3,
+    RIGHT = 44,
+    WIDTH = LEFT + N_PANELS * PANEL_WIDTH + (N_PANELS - 1) * PANEL_GAP + RIGHT,
+    HEIGHT = 492,
+    TOP = 172,
+    BOTTOM = 424,
+    LABEL_GAP = 15,
+    TITLE_SIZE = 19,
+    PANEL_TITLE_SIZE = 14,
+    TEXT_SIZE = 13,
+    MAX_POINTS = 64
 };
 
-#define BLUE "#0b62a4"
-#define ORANGE "#c8500a"
-#define GREY "#5f6b76"
-#define INK "#1f2933"
-
 typedef struct {
-    const char *label, *colour, *dash; // dash "": a solid line with points
+    const char *label, *dash; // dash NULL: a solid line with points
+    SvgColour colour;
     const double *y;
 } Series;
 
 typedef struct {
-    FILE *f;
+    const Svg *svg;
     const GrowthPlot *plot;
     double x0;     // left edge
     double lo, hi; // y axis
     bool log;
 } Panel;
-
-static void put_text(FILE *f, const char *text) {
-    for (; *text; text++) {
-        unsigned char c = (unsigned char)*text;
-        if (c == '&') fputs("&amp;", f);
-        else if (c == '<') fputs("&lt;", f);
-        else if (c == '>') fputs("&gt;", f);
-        else if (c == '"') fputs("&quot;", f);
-        else fputc(c >= ' ' && c < 0x7f ? c : '?', f); // neither control characters nor bytes that may not be UTF-8
-    }
-}
 
 static double x_at(const Panel *p, int i) {
     const double *c = p->plot->context;
@@ -105,13 +94,15 @@ static void choose_axis(Panel *p, const Series *series, int n_series) {
     }
 }
 
+static void put_label(const Panel *p, double x, double y, SvgAnchor anchor, SvgColour c, const char *text) {
+    svg_text(p->svg, &(SvgText){.x = x, .y = y, .size = TEXT_SIZE, .anchor = anchor, .colour = c}, text);
+}
+
 static void put_y_tick(const Panel *p, double v) {
     char number[32];
     double y = y_at(p, v);
-    fprintf(p->f, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\"/>\n", p->x0, y,
-            p->x0 + PANEL_WIDTH, y, v > p->lo ? "#e4e8ec" : INK);
-    fprintf(p->f, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\" fill=\"" GREY "\">%s</text>\n", p->x0 - 8, y + 4,
-            short_number(number, sizeof number, v, p->hi));
+    svg_line(p->svg, p->x0, y, p->x0 + PANEL_WIDTH, y, v > p->lo ? SVG_RULE : SVG_INK);
+    put_label(p, p->x0 - 8, y + 4, SVG_END, SVG_GREY, short_number(number, sizeof number, v, p->hi));
 }
 
 static void put_axes(const Panel *p) {
@@ -121,34 +112,30 @@ static void put_axes(const Panel *p) {
     } else {
         for (int i = 0; i * step < p->hi * 1.001; i++) put_y_tick(p, i * step);
     }
-    int every = (p->plot->n + 9) / 10;
+    int every = (p->plot->n + 6) / 7;
     for (int i = 0; i < p->plot->n; i++) {
         char number[32];
         double x = x_at(p, i);
-        fprintf(p->f, "<line x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" y2=\"%d\" stroke=\"" INK "\"/>\n", x, BOTTOM, x,
-                BOTTOM + 5);
-        bool crowded = i < p->plot->n - 1 && x_at(p, p->plot->n - 1) - x < 38;
+        svg_line(p->svg, x, BOTTOM, x, BOTTOM + 5, SVG_INK);
+        bool crowded = i < p->plot->n - 1 && x_at(p, p->plot->n - 1) - x < 34;
         if (crowded || (p->plot->n - 1 - i) % every) continue;
-        fprintf(p->f, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\" fill=\"" GREY "\">%s</text>\n", x, BOTTOM + 20,
-                short_context(number, sizeof number, p->plot->context[i]));
+        put_label(p, x, BOTTOM + 20, SVG_MIDDLE, SVG_GREY, short_context(number, sizeof number, p->plot->context[i]));
     }
-    fprintf(p->f, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\" fill=\"" INK "\">context, tokens</text>\n",
-            p->x0 + PANEL_WIDTH / 2.0, BOTTOM + 42);
+    put_label(p, p->x0 + PANEL_WIDTH / 2.0, BOTTOM + 42, SVG_MIDDLE, SVG_INK, "context, tokens");
 }
 
 static void put_value(const Panel *p, const Series *s, int i, double x, double y) {
     char number[32];
-    fprintf(p->f,
-            "<text x=\"%.1f\" y=\"%.1f\" fill=\"%s\" font-weight=\"600\" stroke=\"#fff\" stroke-width=\"4\" "
-            "paint-order=\"stroke\">%s</text>\n",
-            x, y, s->colour, short_number(number, sizeof number, s->y[i], s->y[i]));
+    SvgText how = {.x = x, .y = y, .size = TEXT_SIZE, .colour = s->colour, .bold = true, .halo = true};
+    svg_text(p->svg, &how, short_number(number, sizeof number, s->y[i], s->y[i]));
 }
 
 // The first value beside its point, away from the line; the last values in the margin, without overlap.
 static void put_values(const Panel *p, const Series *series, int n_series) {
     int last = p->plot->n - 1;
     const double *y = series[0].y;
-    if (last > 0) put_value(p, &series[0], 0, x_at(p, 0) - 6, y_at(p, y[0]) + (y[1] > y[0] ? 22 : -11));
+    double first = y_at(p, y[0]), below = first + 32 < BOTTOM ? 22 : -11;
+    if (last > 0) put_value(p, &series[0], 0, x_at(p, 0) - 6, first + (y[1] > y[0] ? below : -11));
     double own = y_at(p, y[last]) + 4, x = x_at(p, last) + 11;
     put_value(p, &series[0], last, x, own);
     if (n_series < 2) return;
@@ -158,60 +145,62 @@ static void put_values(const Panel *p, const Series *series, int n_series) {
 }
 
 static void put_series(const Panel *p, const Series *s) {
+    SvgPoint points[MAX_POINTS] = {0};
     int n = p->plot->n;
-    fprintf(p->f, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2.5\" stroke-linejoin=\"round\" %s points=\"",
-            s->colour, s->dash);
-    for (int i = 0; i < n; i++) fprintf(p->f, "%s%.1f,%.1f", i ? " " : "", x_at(p, i), y_at(p, s->y[i]));
-    fputs("\"/>\n", p->f);
-    if (*s->dash) return;
-    for (int i = 0; i < n; i++) {
-        fprintf(p->f, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\" fill=\"%s\" stroke=\"#fff\" stroke-width=\"1.5\"/>\n",
-                x_at(p, i), y_at(p, s->y[i]), s->colour);
-    }
+    for (int i = 0; i < n; i++) points[i] = (SvgPoint){x_at(p, i), y_at(p, s->y[i])};
+    svg_curve(p->svg, points, n, s->colour, s->dash);
+    for (int i = 0; i < n && !s->dash; i++) svg_point(p->svg, points[i].x, points[i].y, s->colour);
 }
 
 static void put_legend(const Panel *p, const Series *series, int n_series) {
     double x = p->x0;
     for (int s = 0; s < n_series; s++) {
-        fprintf(p->f, "<line x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" y2=\"%d\" stroke=\"%s\" stroke-width=\"2.5\" %s/>\n", x,
-                TOP - 22, x + 26, TOP - 22, series[s].colour, series[s].dash);
-        fprintf(p->f, "<text x=\"%.1f\" y=\"%d\" fill=\"" INK "\">%s</text>\n", x + 33, TOP - 18, series[s].label);
-        x += 33 + 7.4 * (double)strlen(series[s].label) + 22;
+        const SvgPoint stroke[2] = {{x, TOP - 22}, {x + 26, TOP - 22}};
+        svg_curve(p->svg, stroke, 2, series[s].colour, series[s].dash);
+        put_label(p, x + 33, TOP - 18, SVG_START, SVG_INK, series[s].label);
+        x += 33 + svg_text_width(series[s].label, TEXT_SIZE) + 14;
     }
 }
 
-static void put_panel(FILE *f, const GrowthPlot *plot, double x0, const char *title, const Series *series,
+static void put_panel(const Svg *svg, const GrowthPlot *plot, int place, const char *title, const Series *series,
                       int n_series) {
-    Panel p = {.f = f, .plot = plot, .x0 = x0};
+    Panel p = {.svg = svg, .plot = plot, .x0 = LEFT + place * (PANEL_WIDTH + PANEL_GAP)};
     choose_axis(&p, series, n_series);
-    fprintf(f, "<text x=\"%.1f\" y=\"%d\" font-size=\"14\" font-weight=\"600\" fill=\"" INK "\">%s</text>\n", x0,
-            TOP - 44, title);
+    SvgText how = {.x = p.x0, .y = TOP - 44, .size = PANEL_TITLE_SIZE, .colour = SVG_INK, .bold = true};
+    svg_text(svg, &how, title);
     put_axes(&p);
     put_legend(&p, series, n_series);
     for (int s = n_series - 1; s >= 0; s--) put_series(&p, &series[s]); // the measured one on top
     put_values(&p, series, n_series);
 }
 
-int growth_plot_write(const char *path, const GrowthPlot *p, char *err, size_t errlen) {
-    OutFile out;
-    if (outfile_open(&out, path, err, errlen)) return -1;
-    FILE *f = out.file;
-    fprintf(f,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\" "
-            "font-family=\"system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif\" font-size=\"13\">\n",
-            WIDTH, HEIGHT, WIDTH, HEIGHT);
-    fprintf(f, "<rect width=\"%d\" height=\"%d\" fill=\"#ffffff\"/>\n", WIDTH, HEIGHT);
-    fprintf(f, "<text x=\"%d\" y=\"36\" font-size=\"19\" font-weight=\"600\" fill=\"" INK "\">", LEFT);
-    put_text(f, p->title);
-    fprintf(f, "</text>\n<text x=\"%d\" y=\"60\" fill=\"" GREY "\">", LEFT);
-    put_text(f, p->subtitle);
-    fputs("</text>\n", f);
+// Bytes in the largest unit of which there is one. Returns its name.
+static const char *scale_bytes(const double *bytes, int n, double *scaled) {
+    static const char *const units[] = {"KiB", "MiB", "GiB", "TiB"};
+    double most = 0, unit = 0x1p10;
+    int u = 0;
+    for (int i = 0; i < n; i++) most = fmax(most, bytes[i]);
+    for (; u < 3 && most >= unit * 0x1p10; u++) unit *= 0x1p10;
+    for (int i = 0; i < n; i++) scaled[i] = bytes[i] / unit;
+    return units[u];
+}
 
-    const Series prefill[] = {{"measured", BLUE, "", p->prefill}};
-    const Series decode[] = {{"measured", ORANGE, "", p->decode},
-                             {"bound by memory bandwidth", GREY, "stroke-dasharray=\"7 5\"", p->bound}};
-    put_panel(f, p, LEFT, "Prefill, tokens per second", prefill, 1);
-    put_panel(f, p, RIGHT_PANEL, "Decode, tokens per second", decode, p->bound ? 2 : 1);
-    fputs("</svg>\n", f);
-    return outfile_finish(&out, err, errlen);
+int growth_plot_write(const char *path, const GrowthPlot *p, char *err, size_t errlen) {
+    Svg svg;
+    double held[MAX_POINTS];
+    char held_title[64];
+    if (svg_open(&svg, path, WIDTH, HEIGHT, false, p->title, err, errlen)) return -1;
+    svg_text(&svg, &(SvgText){.x = LEFT, .y = 36, .size = TITLE_SIZE, .colour = SVG_INK, .bold = true}, p->title);
+    svg_text(&svg, &(SvgText){.x = LEFT, .y = 58, .size = TEXT_SIZE, .colour = SVG_GREY}, p->shape);
+    svg_text(&svg, &(SvgText){.x = LEFT, .y = 77, .size = TEXT_SIZE, .colour = SVG_GREY}, p->machine);
+    const char *unit = scale_bytes(p->held, p->n, held);
+    snprintf(held_title, sizeof held_title, "Memory of the session, %s", unit);
+    const Series prefill[] = {{"measured", NULL, SVG_BLUE, p->prefill}};
+    const Series decode[] = {{"measured", NULL, SVG_ORANGE, p->decode},
+                             {"bound by bandwidth", "7 5", SVG_GREY, p->bound}};
+    const Series memory[] = {{p->held_by, NULL, SVG_GREEN, held}};
+    put_panel(&svg, p, 0, "Prefill, tokens per second", prefill, 1);
+    put_panel(&svg, p, 1, "Decode, tokens per second", decode, p->bound ? 2 : 1);
+    put_panel(&svg, p, 2, held_title, memory, 1);
+    return svg_finish(&svg, err, errlen);
 }

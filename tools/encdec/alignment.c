@@ -5,11 +5,9 @@
 #include "alignment.h"
 
 #include "file.h"
-#include "outfile.h"
 #include "picture.h"
-#include "utf8.h"
+#include "svg.h"
 
-#include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -17,11 +15,15 @@
 
 enum {
     WIDTH = 900, // of the drawing, about; pixels
+    HEIGHT = 900,
     MARGIN = 24,
-    LABEL_GAP = 7,   // between labels and cells
-    PANEL_GAP = 26,  // between panels
-    TITLE_GAP = 12,  // below a title
-    TITLE_SIZE = 15, // font sizes
+    LABEL_GAP = 7,  // between labels and cells
+    PANEL_GAP = 26, // between panels
+    LINE_GAP = 8,   // between the lines above them
+    TITLE_GAP = 12, // below a panel's title
+    HEAD_SIZE = 19, // font sizes
+    SUBTITLE_SIZE = 13,
+    TITLE_SIZE = 15,
     SMALL_TITLE_SIZE = 13,
     LABEL_SIZE = 16,
     LEGEND_SIZE = 12,
@@ -29,60 +31,35 @@ enum {
     MAX_CELL = 46,
     MIN_CELL = 15, // of the large panel
     MIN_SMALL_CELL = 4,
-    ENOUGH_SMALL_CELL = 8, // the drawing grows downward to reach it
+    ENOUGH_SMALL_CELL = 6, // the drawing grows downward to reach it
     LABELLED_CELL = 12,    // a smaller cell has no label
+    MOST_GROWTHS = 6,      // by a quarter
     MAX_ACROSS = 16,       // small panels in a row
-    LEGEND_STEPS = 60,
-    LEGEND_STEP = 2, // pixels
+    LEGEND_STEP = 2,       // pixels for a step of the colours
     LEGEND_HEIGHT = 10,
-    LABEL_BYTES = 64
+    LABEL_BYTES = 64,
+    HEAD_BYTES = 192
 };
 
-typedef uint8_t Colour[3];
-
-static const Colour paper = {255, 255, 255}, ink = {31, 41, 51}, grey = {95, 107, 118}, line = {222, 227, 232};
-
 typedef struct {
-    FILE *svg; // one of the two, the other is NULL
+    const Svg *svg; // one of the two, the other is NULL
     Picture *png;
 } Surface;
 
-static void draw_box(const Surface *s, int x, int y, int width, int height, const Colour c) {
-    if (s->png) picture_fill(s->png, x, y, width, height, c);
-    else {
-        fprintf(s->svg, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"#%02x%02x%02x\"/>\n", x, y, width,
-                height, c[0], c[1], c[2]);
-    }
-}
-
-// The next code point; U+FFFD for a byte that begins no valid character.
-static uint32_t next_point(const char **text) {
-    uint32_t point;
-    *text += utf8_decode(*text, strnlen(*text, 4), &point);
-    return point;
-}
-
-// What XML 1.0 (section 2.2) cannot hold becomes U+FFFD.
-static void put_text(FILE *f, const char *text) {
-    while (*text) {
-        const char *start = text;
-        uint32_t c = next_point(&text);
-        if (c == '&') fputs("&amp;", f);
-        else if (c == '<') fputs("&lt;", f);
-        else if (c == '>') fputs("&gt;", f);
-        else if (c == '"') fputs("&quot;", f);
-        else if (c < ' ' || c == 0x7f || (c >= 0xfffd && c <= 0xffff)) fputs("\xef\xbf\xbd", f);
-        else fwrite(start, 1, (size_t)(text - start), f);
-    }
+static void draw_box(const Surface *s, int x, int y, int width, int height, SvgColour c) {
+    uint8_t rgb[3];
+    svg_rgb(c, rgb);
+    if (s->png) picture_fill(s->png, x, y, width, height, rgb);
+    else svg_box(s->svg, x, y, width, height, c);
 }
 
 // What a PNG shows: each character outside ASCII as its code point, "U+0259".
-static const char *ascii_text(char *to, const char *text) { // to: LABEL_BYTES
+static const char *ascii_text(char *to, int room, const char *text) {
     int n = 0;
-    while (*text && n < LABEL_BYTES - 1) {
-        uint32_t c = next_point(&text);
+    while (*text && n < room - 1) {
+        uint32_t c = svg_next_point(&text);
         bool ascii = c >= ' ' && c < 0x7f;
-        n += snprintf(to + n, (size_t)(LABEL_BYTES - n), ascii ? "%c" : "U+%04X", (int)c);
+        n += snprintf(to + n, (size_t)(room - n), ascii ? "%c" : "U+%04X", (int)c);
     }
     if (n == 0) to[0] = 0;
     return to;
@@ -93,36 +70,33 @@ static int font_scale(int size) {
 }
 
 static int text_width(const Surface *s, const char *text, int size) {
-    char ascii[LABEL_BYTES];
-    if (s->png) return picture_text_width(ascii_text(ascii, text), font_scale(size));
-    int n = 0;
-    while (*text) n += next_point(&text) > 0;
-    return n * size * 6 / 10; // of a common font
+    char ascii[HEAD_BYTES];
+    if (s->png) return picture_text_width(ascii_text(ascii, sizeof ascii, text), font_scale(size));
+    return svg_text_width(text, size);
 }
 
-typedef enum { START, MIDDLE, END } Anchor;
-
 // y: the middle of the letters. upward: the line runs upward from (x, y), x being its middle.
-static void draw_text(const Surface *s, int x, int y, int size, Anchor anchor, bool upward, const Colour c,
+static void draw_text(const Surface *s, int x, int y, int size, SvgAnchor anchor, bool upward, SvgColour c,
                       const char *text) {
-    char ascii[LABEL_BYTES];
     if (s->png) {
+        char ascii[HEAD_BYTES];
+        uint8_t rgb[3];
         int scale = font_scale(size), half = (7 * scale + 1) / 2, width = text_width(s, text, size);
-        int left = anchor == MIDDLE ? x - width / 2 : x;
-        if (anchor == END) left = x - width + scale;
-        ascii_text(ascii, text);
-        if (upward) picture_text(s->png, x - half, y, scale, true, c, ascii);
-        else picture_text(s->png, left, y - half, scale, false, c, ascii);
+        int left = anchor == SVG_MIDDLE ? x - width / 2 : x;
+        if (anchor == SVG_END) left = x - width + scale;
+        ascii_text(ascii, sizeof ascii, text);
+        svg_rgb(c, rgb);
+        if (upward) picture_text(s->png, x - half, y, scale, true, rgb, ascii);
+        else picture_text(s->png, left, y - half, scale, false, rgb, ascii);
         return;
     }
-    static const char *const anchors[] = {"start", "middle", "end"};
     int down = (size * 35 + 50) / 100; // from the middle to the base line
-    fprintf(s->svg, "<text x=\"%d\" y=\"%d\" font-size=\"%d\" text-anchor=\"%s\" fill=\"#%02x%02x%02x\"",
-            upward ? x + down : x, upward ? y : y + down, size, anchors[anchor], c[0], c[1], c[2]);
-    if (upward) fprintf(s->svg, " transform=\"rotate(-90 %d %d)\"", x + down, y);
-    fputs(">", s->svg);
-    put_text(s->svg, text);
-    fputs("</text>\n", s->svg);
+    SvgText how = {.x = upward ? x + down : x, .y = upward ? y : y + down, .size = size};
+    how.anchor = anchor;
+    how.colour = c;
+    how.bold = size == HEAD_SIZE;
+    how.upward = upward;
+    svg_text(s->svg, &how, text);
 }
 
 // How one kind of panel is drawn; all lengths in pixels.
@@ -134,10 +108,14 @@ typedef struct {
     int width, height;
 } Panel;
 
+// A grid of equal tiles, each of a small panel; the large one takes the first `span` of each of the first `span` rows,
+// the small ones follow beside and below it.
 typedef struct {
     Panel large, small;
-    int across;        // small panels in a row
-    int width, height; // of the drawing
+    int across, down, span;      // tiles
+    int tile_width, tile_height; // with the gap to the next
+    int top;                     // of the grid
+    int width, height;           // of the drawing
 } Layout;
 
 static int widest(const Surface *s, const char *const *labels, int n, int size) {
@@ -176,115 +154,135 @@ static Panel panel_of(const Surface *s, const Alignment *a, int cell, bool large
     return p;
 }
 
-// The largest cells of small panels, `across` in a row, that leave all of them within width x height; 0: none.
-static int fit_cells(const Surface *s, const Alignment *a, int across, int most, int width, int height) {
-    int down = (a->n_maps - 2 + across) / across;
-    for (int cell = most; cell >= MIN_SMALL_CELL; cell--) {
-        Panel p = panel_of(s, a, cell, false);
-        if (across * (p.width + PANEL_GAP) <= width && down * (p.height + PANEL_GAP) - PANEL_GAP <= height) return cell;
+// The panel with the largest cells, up to `most`, that fits; false: none does.
+static bool fit_panel(Panel *p, const Surface *s, const Alignment *a, bool large, int most, int width, int height) {
+    for (int cell = most; cell >= (large ? MIN_CELL : MIN_SMALL_CELL); cell--) {
+        *p = panel_of(s, a, cell, large);
+        if (p->width <= width && p->height <= height) return true;
     }
-    return 0;
+    return false;
 }
 
-// Chooses the number of small panels in a row for the largest cells beside the large panel; with many maps, the grid
-// may extend below it.
-static void choose_grid(Layout *l, const Surface *s, const Alignment *a) {
-    int n = a->n_maps - 1, room = WIDTH - 2 * MARGIN - l->large.width, best = 0;
-    int most = clamp(l->large.cell * 2 / 3, MIN_SMALL_CELL, MAX_CELL);
-    for (int height = l->large.height, k = 0; best < ENOUGH_SMALL_CELL && k < 10; height += height / 4, k++) {
-        for (int across = 1; across <= n && across <= MAX_ACROSS; across++) {
-            int cell = fit_cells(s, a, across, most, room, height);
-            if (cell <= best) continue;
-            best = cell;
-            l->across = across;
+// Whether the panels fit into width x height when the large one spans `span` tiles each way.
+static bool try_grid(Layout *l, const Surface *s, const Alignment *a, int across, int span, int width, int height) {
+    int n = a->n_maps - 1, tiles = n + span * span, most = span > 1 ? MAX_CELL * 2 / 3 : MAX_CELL;
+    *l = (Layout){.across = across, .down = (tiles + across - 1) / across, .span = span};
+    int room_x = (width + PANEL_GAP) / across - PANEL_GAP, room_y = (height + PANEL_GAP) / l->down - PANEL_GAP;
+    if (n && !fit_panel(&l->small, s, a, false, most, room_x, room_y)) return false;
+    int tile_x = n ? l->small.width + PANEL_GAP : width, tile_y = n ? l->small.height + PANEL_GAP : height;
+    if (!fit_panel(&l->large, s, a, true, MAX_CELL, span * tile_x - PANEL_GAP, span * tile_y - PANEL_GAP)) return false;
+    l->tile_width = n ? tile_x : l->large.width + PANEL_GAP;
+    l->tile_height = n ? tile_y : l->large.height + PANEL_GAP;
+    return true;
+}
+
+// The grid in width x height with the best product of the cells' sides, the small ones' squared, and of the share of
+// its tiles that are used; false: none fits.
+static bool best_grid(Layout *best, const Surface *s, const Alignment *a, int width, int height) {
+    int n = a->n_maps - 1, least = n > 1 ? 2 : 1;
+    double most = 0;
+    for (int across = least; across <= MAX_ACROSS && across <= n + least; across++) {
+        for (int span = least; span <= across; span++) {
+            Layout l;
+            if (!try_grid(&l, s, a, across, span, width, height)) continue;
+            double cells = (double)l.large.cell * (n ? l.small.cell * l.small.cell : 1);
+            double value = cells * (n + span * span) / (l.across * l.down);
+            if (value <= most) continue;
+            most = value;
+            *best = l;
         }
     }
-    l->small = panel_of(s, a, best ? best : MIN_SMALL_CELL, false);
-    if (!best) l->across = clamp(room / (l->small.width + PANEL_GAP), 1, n);
+    return most > 0;
+}
+
+// With many maps the drawing grows downward until the cells of the small panels can be told apart; with many symbols
+// then to the right as well, until there is room at all.
+static void choose_grid(Layout *l, const Surface *s, const Alignment *a) {
+    int width = WIDTH - 2 * MARGIN, height = HEIGHT;
+    for (int k = 0;; k++) {
+        bool fits = best_grid(l, s, a, width, height);
+        if (fits && (a->n_maps == 1 || l->small.cell >= ENOUGH_SMALL_CELL || k >= MOST_GROWTHS)) return;
+        height += height / 4;
+        if (k >= MOST_GROWTHS) width += width / 4;
+    }
+}
+
+static int legend_width(const Surface *s) {
+    return text_width(s, "attention weight", LEGEND_SIZE) + 2 * text_width(s, "0", LEGEND_SIZE) + 24 +
+           SVG_HEATS * LEGEND_STEP;
 }
 
 static Layout layout_of(const Surface *s, const Alignment *a) {
-    Layout l = {0};
-    int large = a->n_maps > 1 ? WIDTH * 9 / 20 : WIDTH * 3 / 4; // for the large panel's cells
-    int cell = clamp(large / (a->n_in > a->n_out ? a->n_in : a->n_out), MIN_CELL, MAX_CELL);
-    l.large = panel_of(s, a, cell, true);
-    int width = l.large.width, height = l.large.height + PANEL_GAP + LEGEND_HEIGHT;
-    if (a->n_maps > 1) {
-        choose_grid(&l, s, a);
-        int down = (a->n_maps - 2 + l.across) / l.across;
-        int beside = down * (l.small.height + PANEL_GAP) - PANEL_GAP;
-        width += l.across * (l.small.width + PANEL_GAP);
-        if (beside > height) height = beside;
-    }
-    int legend = 180 + 2 * text_width(s, "0", LEGEND_SIZE) + text_width(s, "attention weight", LEGEND_SIZE);
-    l.width = 2 * MARGIN + (width > legend ? width : legend);
-    l.height = 2 * MARGIN + height;
+    Layout l;
+    choose_grid(&l, s, a);
+    const int lines[] = {text_width(s, a->title, HEAD_SIZE), text_width(s, a->subtitle, SUBTITLE_SIZE),
+                         legend_width(s)};
+    int width = l.across * l.tile_width - PANEL_GAP;
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) width = lines[i] > width ? lines[i] : width;
+    l.top = MARGIN + HEAD_SIZE + LINE_GAP + SUBTITLE_SIZE + 2 * LINE_GAP + LEGEND_SIZE + PANEL_GAP;
+    l.width = 2 * MARGIN + width;
+    l.height = l.top + l.down * l.tile_height - PANEL_GAP + MARGIN;
     return l;
-}
-
-// White to dark blue, in even steps of lightness.
-static void shade(Colour c, float v) {
-    static const Colour stops[] = {{255, 255, 255}, {163, 200, 229}, {72, 136, 193}, {24, 85, 147}, {8, 40, 92}};
-    int last = (int)(sizeof stops / sizeof *stops) - 1;
-    float at = fminf(fmaxf(v, 0), 1) * (float)last;
-    int i = at >= (float)last ? last - 1 : (int)at;
-    for (int k = 0; k < 3; k++) {
-        c[k] = (uint8_t)((float)stops[i][k] + (at - (float)i) * (float)(stops[i + 1][k] - stops[i][k]) + 0.5f);
-    }
 }
 
 static void draw_labels(const Surface *s, const Alignment *a, const Panel *p, int x, int y) { // the first cell's corner
     for (int i = 0; i < a->n_in; i++) {
         int middle = x + i * p->cell + p->cell / 2, up = p->upward ? 0 : (p->label_size + 1) / 2;
-        draw_text(s, middle, y - LABEL_GAP - up, p->label_size, p->upward ? START : MIDDLE, p->upward, ink, a->in[i]);
+        draw_text(s, middle, y - LABEL_GAP - up, p->label_size, p->upward ? SVG_START : SVG_MIDDLE, p->upward, SVG_INK,
+                  a->in[i]);
     }
     for (int o = 0; o < a->n_out; o++) {
-        draw_text(s, x - LABEL_GAP, y + o * p->cell + p->cell / 2, p->label_size, END, false, ink, a->out[o]);
+        draw_text(s, x - LABEL_GAP, y + o * p->cell + p->cell / 2, p->label_size, SVG_END, false, SVG_INK, a->out[o]);
     }
 }
 
 static void draw_panel(const Surface *s, const Alignment *a, const Panel *p, const AlignmentMap *map, int x, int y) {
     int width = a->n_in * p->cell, height = a->n_out * p->cell;
-    draw_text(s, x + p->left, y + p->title_size / 2, p->title_size, START, false, ink, map->title);
+    draw_text(s, x + p->left, y + p->title_size / 2, p->title_size, SVG_START, false, SVG_INK, map->title);
     x += p->left;
     y += p->top;
     if (p->label_size) draw_labels(s, a, p, x, y);
     for (int i = 0; i < a->n_out * a->n_in; i++) {
-        Colour c;
-        shade(c, map->weights[i]);
-        if (!memcmp(c, paper, sizeof c)) continue;
-        draw_box(s, x + i % a->n_in * p->cell, y + i / a->n_in * p->cell, p->cell, p->cell, c);
+        int step = svg_heat(map->weights[i]);
+        if (!step) continue; // paper
+        draw_box(s, x + i % a->n_in * p->cell, y + i / a->n_in * p->cell, p->cell, p->cell, SVG_HEAT + step);
     }
-    for (int i = 0; i <= a->n_in; i++) draw_box(s, x + i * p->cell, y, 1, height + 1, line);
-    for (int o = 0; o <= a->n_out; o++) draw_box(s, x, y + o * p->cell, width + 1, 1, line);
+    for (int i = 0; i <= a->n_in; i++) draw_box(s, x + i * p->cell, y, 1, height + 1, SVG_RULE);
+    for (int o = 0; o <= a->n_out; o++) draw_box(s, x, y + o * p->cell, width + 1, 1, SVG_RULE);
 }
 
 static void draw_legend(const Surface *s, int x, int y) {
     int middle = y + LEGEND_HEIGHT / 2, digit = text_width(s, "0", LEGEND_SIZE);
-    draw_text(s, x, middle, LEGEND_SIZE, START, false, grey, "attention weight");
+    draw_text(s, x, middle, LEGEND_SIZE, SVG_START, false, SVG_GREY, "attention weight");
     x += text_width(s, "attention weight", LEGEND_SIZE) + 12;
-    draw_text(s, x, middle, LEGEND_SIZE, START, false, grey, "0");
+    draw_text(s, x, middle, LEGEND_SIZE, SVG_START, false, SVG_GREY, "0");
     x += digit + 6;
-    for (int i = 0; i < LEGEND_STEPS; i++) {
-        Colour c;
-        shade(c, (float)i / (LEGEND_STEPS - 1));
-        draw_box(s, x + i * LEGEND_STEP, y, LEGEND_STEP, LEGEND_HEIGHT, c);
-    }
-    draw_box(s, x, y, LEGEND_STEPS * LEGEND_STEP, 1, line);
-    draw_box(s, x, y + LEGEND_HEIGHT - 1, LEGEND_STEPS * LEGEND_STEP, 1, line);
-    draw_box(s, x, y, 1, LEGEND_HEIGHT, line);
-    draw_text(s, x + LEGEND_STEPS * LEGEND_STEP + 6, middle, LEGEND_SIZE, START, false, grey, "1");
+    for (int i = 0; i < SVG_HEATS; i++) draw_box(s, x + i * LEGEND_STEP, y, LEGEND_STEP, LEGEND_HEIGHT, SVG_HEAT + i);
+    draw_box(s, x, y, SVG_HEATS * LEGEND_STEP, 1, SVG_RULE);
+    draw_box(s, x, y + LEGEND_HEIGHT - 1, SVG_HEATS * LEGEND_STEP, 1, SVG_RULE);
+    draw_box(s, x, y, 1, LEGEND_HEIGHT, SVG_RULE);
+    draw_text(s, x + SVG_HEATS * LEGEND_STEP + 6, middle, LEGEND_SIZE, SVG_START, false, SVG_GREY, "1");
+}
+
+// The tile of small panel i: rows from the top, left to right, without the large panel's.
+static int tile_of(const Layout *l, int i) {
+    int beside = l->across - l->span;
+    if (i < beside * l->span) return i / beside * l->across + l->span + i % beside;
+    return i - beside * l->span + l->across * l->span;
 }
 
 static void draw(const Surface *s, const Alignment *a, const Layout *l) {
-    draw_box(s, 0, 0, l->width, l->height, paper);
-    draw_panel(s, a, &l->large, &a->maps[0], MARGIN, MARGIN);
-    for (int m = 1; m < a->n_maps; m++) {
-        int col = (m - 1) % l->across, row = (m - 1) / l->across;
-        int x = MARGIN + l->large.width + PANEL_GAP + col * (l->small.width + PANEL_GAP);
-        draw_panel(s, a, &l->small, &a->maps[m], x, MARGIN + row * (l->small.height + PANEL_GAP));
+    int y = MARGIN;
+    draw_text(s, MARGIN, y + HEAD_SIZE / 2, HEAD_SIZE, SVG_START, false, SVG_INK, a->title);
+    y += HEAD_SIZE + LINE_GAP;
+    draw_text(s, MARGIN, y + SUBTITLE_SIZE / 2, SUBTITLE_SIZE, SVG_START, false, SVG_GREY, a->subtitle);
+    y += SUBTITLE_SIZE + 2 * LINE_GAP;
+    draw_legend(s, MARGIN, y);
+    draw_panel(s, a, &l->large, &a->maps[0], MARGIN, l->top);
+    for (int i = 0; i < a->n_maps - 1; i++) {
+        int tile = tile_of(l, i), col = tile % l->across, row = tile / l->across;
+        draw_panel(s, a, &l->small, &a->maps[i + 1], MARGIN + col * l->tile_width, l->top + row * l->tile_height);
     }
-    draw_legend(s, MARGIN + l->large.left, MARGIN + l->large.height + PANEL_GAP);
 }
 
 static int write_png(const char *path, const Alignment *a, char *err, size_t errlen) {
@@ -292,6 +290,7 @@ static int write_png(const char *path, const Alignment *a, char *err, size_t err
     Surface s = {.png = &picture};
     Layout l = layout_of(&s, a);
     if (picture_new(&picture, l.width, l.height, 3, err, errlen)) return -1;
+    draw_box(&s, 0, 0, l.width, l.height, SVG_PAPER);
     draw(&s, a, &l);
     int rc = picture_write_png(&picture, path, err, errlen);
     picture_free(&picture);
@@ -299,18 +298,12 @@ static int write_png(const char *path, const Alignment *a, char *err, size_t err
 }
 
 static int write_svg(const char *path, const Alignment *a, char *err, size_t errlen) {
-    OutFile out;
-    if (outfile_open(&out, path, err, errlen)) return -1;
-    Surface s = {.svg = out.file};
+    Svg svg;
+    Surface s = {.svg = &svg};
     Layout l = layout_of(&s, a);
-    fprintf(s.svg,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\" "
-            "font-family=\"system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif\" "
-            "shape-rendering=\"crispEdges\">\n",
-            l.width, l.height, l.width, l.height);
+    if (svg_open(&svg, path, l.width, l.height, true, a->title, err, errlen)) return -1;
     draw(&s, a, &l);
-    fputs("</svg>\n", s.svg);
-    return outfile_finish(&out, err, errlen);
+    return svg_finish(&svg, err, errlen);
 }
 
 static int check(const char *path, const Alignment *a, char *err, size_t errlen) {

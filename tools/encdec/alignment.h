@@ -1,7 +1,7 @@
 // alignment: draws attention maps between output and input symbols, as an SVG or a PNG. Called by encdec.
 //
-// Owns one layout for both: the first map large at the left, the others as smaller panels in a grid beside it, and a
-// colour scale. Refuses weights outside 0 to 1, more than MAX_SYMBOLS symbols a side, and other file extensions.
+// Owns one layout for both: a title and a colour scale, below them a grid of small panels in which the first map takes
+// several places. Refuses weights outside 0 to 1, more than MAX_SYMBOLS symbols a side, and other file extensions.
 #pragma once
 #include <stddef.h>
 
@@ -13,7 +13,8 @@ typedef struct {
 } AlignmentMap;
 
 typedef struct {
-    const char *const *out; // [n_out] labels of the rows: UTF-8, one symbol or a few letters each
+    const char *title, *subtitle; // UTF-8, a line each
+    const char *const *out;       // [n_out] labels of the rows: UTF-8, one symbol or a few letters each
     int n_out;
     const char *const *in; // [n_in] labels of the columns
     int n_in;

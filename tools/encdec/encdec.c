@@ -8,6 +8,7 @@
 #include "trace.h"
 
 #include <errno.h>
+#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -166,6 +167,20 @@ static void pronounce_stream(const Options *o, Pronouncer *p, FILE *in, const ch
     free(line);
 }
 
+// "g2p: where each symbol of "word" looked", and the model's shape.
+static void name_picture(const Options *o, const G2p *m, const Word *w, char *title, size_t title_size, char *shape,
+                         size_t shape_size) {
+    const Config *encoder = &m->model.encoder.stack.config, *decoder = &m->model.decoder.config;
+    char *path = strdup(o->model);
+    if (!path) die(1, "out of memory");
+    snprintf(title, title_size, "%s: where each symbol for \"%.60s\" looks", basename(path), w->text);
+    snprintf(shape, shape_size,
+             "%.2f M parameters, %d + %d layers of width %d, %d heads; rows are output, columns input",
+             (double)weights_params(&m->weights) * 1e-6, encoder->n_layers, decoder->n_layers, decoder->dim,
+             decoder->kinds[0].n_heads);
+    free(path);
+}
+
 static void draw(const Options *o, const G2p *m, const Word *w, const Decoded *d) {
     char err[512];
     Seq2seqState state;
@@ -193,7 +208,9 @@ static void draw(const Options *o, const G2p *m, const Word *w, const Decoded *d
         snprintf(titles[i], sizeof titles[i], "layer %d, head %d", i / t.n_heads + 1, i % t.n_heads + 1);
         maps[i + 1] = (AlignmentMap){titles[i], t.weights + (int64_t)i * t.n_out * t.n_in};
     }
-    Alignment alignment = {out, t.n_out, in, t.n_in, maps, t.n_maps + 1};
+    char title[160], subtitle[160];
+    name_picture(o, m, w, title, sizeof title, subtitle, sizeof subtitle);
+    Alignment alignment = {title, subtitle, out, t.n_out, in, t.n_in, maps, t.n_maps + 1};
     if (alignment_write(o->picture, &alignment, err, sizeof err)) die(1, "%s", err);
     free(in);
     free(out);
