@@ -1,8 +1,9 @@
 // States of recurrent layers against the recurrence in double, token by token: the gated delta rule, a scalar decay, no
-// decay, the causal convolution; the same bits however a text is cut into calls and on any number of threads; going
-// back within the open chunk and to a saved border.
+// decay, decays for each key channel (GLA, RWKV-6, RWKV-7), the causal convolution; the same bits however a text is cut
+// into calls and on any number of threads; going back within the open chunk and to a saved border.
 #include "convolution.h"
 #include "recurrence.h"
+#include "recurrence_channels.h"
 #include "test.h"
 
 #include <math.h>
@@ -217,6 +218,230 @@ static void two_timelines(void) {
     free_rows(&b);
 }
 
+// ---- decays for each key channel
+
+typedef enum { GLA, RWKV6, RWKV7, N_CHANNEL_RULES } ChannelRule;
+
+typedef struct {
+    StateShape shape;
+    ChannelRule rule;
+} ChannelCase;
+
+typedef struct {
+    int k_ld, v_ld;
+    float *q, *k, *v, *decay, *remove, *add, *bonus;
+} ChannelRows;
+
+// What RWKV-7 removes is a unit vector of each head, and what it adds that vector times rates from 0 to 1.
+static void make_removal(const StateShape *s, ChannelRows *r) {
+    for (int row = 0; row < TOKENS; row++) {
+        for (int h = 0; h < s->n_heads; h++) {
+            float *remove = r->remove + (int64_t)row * r->k_ld + h * s->k_dim, sum = 0;
+            float *add = r->add + (int64_t)row * r->k_ld + h * s->k_dim;
+            for (int d = 0; d < s->k_dim; d++) sum += remove[d] * remove[d];
+            for (int d = 0; d < s->k_dim; d++) remove[d] /= sqrtf(sum);
+            for (int d = 0; d < s->k_dim; d++) add[d] *= remove[d];
+        }
+    }
+}
+
+static ChannelRows make_channel_rows(const ChannelCase *c) {
+    const StateShape *s = &c->shape;
+    int heads = s->n_heads, kd = s->k_dim;
+    ChannelRows r = {.k_ld = heads * kd + 3, .v_ld = heads * s->v_dim + 5};
+    int64_t n = (int64_t)TOKENS * r.k_ld;
+    float width = 1.7f / sqrtf((float)kd);
+    r.q = random_floats(n, width, 0);
+    r.k = random_floats(n, width, 0);
+    r.v = random_floats((int64_t)TOKENS * r.v_ld, 1, 0);
+    r.decay = random_floats(n, 0.2f, 0.8f);
+    r.remove = random_floats(n, 1, 0);
+    r.add = random_floats(n, 0.5f, 0.5f);
+    r.bonus = random_floats((int64_t)heads * kd, 1, 0);
+    make_removal(s, &r);
+    for (int64_t i = 0; i < n && c->rule != RWKV7; i += 11) r.decay[i] = i % 2 ? 0 : 1e-9f; // forgets all or nearly all
+    return r;
+}
+
+static void free_channel_rows(ChannelRows *r) {
+    free(r->q);
+    free(r->k);
+    free(r->v);
+    free(r->decay);
+    free(r->remove);
+    free(r->add);
+    free(r->bonus);
+}
+
+static ChannelRecurrence channel_rows_from(const ChannelCase *c, const ChannelRows *r, State *state, int row, int n,
+                                           float *out) {
+    int64_t at = (int64_t)row * r->k_ld;
+    return (ChannelRecurrence){.state = state,
+                               .n = n,
+                               .q = r->q + at,
+                               .k = r->k + at,
+                               .v = r->v + (int64_t)row * r->v_ld,
+                               .decay = r->decay + at,
+                               .q_ld = r->k_ld,
+                               .k_ld = r->k_ld,
+                               .v_ld = r->v_ld,
+                               .decay_ld = r->k_ld,
+                               .remove = c->rule == RWKV7 ? r->remove + at : NULL,
+                               .add = c->rule == RWKV7 ? r->add + at : NULL,
+                               .bonus = c->rule == RWKV6 ? r->bonus : NULL,
+                               .out = out + (int64_t)row * c->shape.n_heads * c->shape.v_dim};
+}
+
+static void run_channels(const Compute *compute, const ChannelCase *c, const ChannelRows *r, State *state, int n,
+                         float *out) {
+    ChannelRecurrence rows = channel_rows_from(c, r, state, state_length(state), n, out);
+    recurrence_channels(compute, &rows, 1);
+    state_advance(state, n);
+}
+
+// One head, token by token: column d of the matrix, which no other column enters.
+static void reference_column(const ChannelCase *c, const ChannelRows *r, int head, int d, double *out) {
+    const StateShape *s = &c->shape;
+    double column[MOST_DIM] = {0};
+    for (int t = 0; t < TOKENS; t++) {
+        int64_t at = (int64_t)t * r->k_ld + head * s->k_dim;
+        const float *q = r->q + at, *k = r->k + at, *w = r->decay + at, *remove = r->remove + at, *add = r->add + at;
+        double v = (double)r->v[(int64_t)t * r->v_ld + head * s->v_dim + d], removed = 0, sum = 0;
+        for (int i = 0; i < s->k_dim; i++) removed += column[i] * (double)remove[i];
+        for (int i = 0; i < s->k_dim; i++) {
+            double bonus = (double)r->bonus[head * s->k_dim + i] * (double)k[i] * v;
+            if (c->rule == RWKV6) sum += (column[i] + bonus) * (double)q[i];
+            column[i] = column[i] * (double)w[i] + (double)k[i] * v;
+            if (c->rule == RWKV7) column[i] -= removed * (double)add[i];
+            if (c->rule != RWKV6) sum += column[i] * (double)q[i];
+        }
+        out[((int64_t)t * s->n_heads + head) * s->v_dim + d] = sum;
+    }
+}
+
+static void check_channel_reference(const ChannelCase *c, const ChannelRows *r, const float *out, const char *what) {
+    int64_t n = (int64_t)TOKENS * c->shape.n_heads * c->shape.v_dim;
+    double *want = malloc(sizeof *want * (size_t)n), error = 0, power = 0;
+    if (!want) abort();
+    for (int h = 0; h < c->shape.n_heads; h++) {
+        for (int d = 0; d < c->shape.v_dim; d++) reference_column(c, r, h, d, want);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        error += ((double)out[i] - want[i]) * ((double)out[i] - want[i]);
+        power += want[i] * want[i];
+    }
+    CHECK(error <= 1e-12 * power, "%s: NMSE %.3g", what, error / power);
+    free(want);
+}
+
+static void check_channel_calls(const ChannelCase *c, const ChannelRows *r, const float *out, float *again,
+                                const char *what) {
+    static const int sizes[] = {1, 2, 5, STATE_CHUNK - 1, STATE_CHUNK, STATE_CHUNK + 1, 50};
+    int64_t n = (int64_t)TOKENS * c->shape.n_heads * c->shape.v_dim;
+    for (int i = 0; i < (int)(sizeof sizes / sizeof *sizes); i++) {
+        State *s = open_state(&c->shape);
+        for (int left = TOKENS; left > 0; left -= sizes[i]) {
+            run_channels(&computes[i % N_THREADS], c, r, s, left < sizes[i] ? left : sizes[i], again);
+        }
+        char how[40];
+        snprintf(how, sizeof how, "%d tokens at a time", sizes[i]);
+        check_same(out, again, n, what, how);
+        state_close(s);
+    }
+}
+
+// Within the open chunk, twice, and to a saved border.
+static void check_channels_back(const ChannelCase *c, const ChannelRows *r, const float *out, float *again,
+                                const char *what) {
+    int64_t row = (int64_t)c->shape.n_heads * c->shape.v_dim;
+    State *s = open_state(&c->shape);
+    run_channels(&computes[0], c, r, s, STATE_CHUNK + 19, again);
+    state_save(s, 1);
+    state_truncate(s, STATE_CHUNK + 11);
+    state_truncate(s, STATE_CHUNK + 7);
+    memset(again, 0, sizeof *again * (size_t)(TOKENS * row));
+    run_channels(&computes[0], c, r, s, 1, again);
+    run_channels(&computes[0], c, r, s, TOKENS - STATE_CHUNK - 8, again);
+    check_same(out + (STATE_CHUNK + 7) * row, again + (STATE_CHUNK + 7) * row, (TOKENS - STATE_CHUNK - 7) * row, what,
+               "going back in the open chunk");
+    state_restore(s, 1, STATE_CHUNK);
+    memset(again, 0, sizeof *again * (size_t)(TOKENS * row));
+    run_channels(&computes[0], c, r, s, TOKENS - STATE_CHUNK, again);
+    check_same(out + STATE_CHUNK * row, again + STATE_CHUNK * row, (TOKENS - STATE_CHUNK) * row, what,
+               "a saved border");
+    state_restart(s);
+    run_channels(&computes[0], c, r, s, TOKENS, again);
+    check_same(out, again, TOKENS * row, what, "a restart");
+    state_close(s);
+}
+
+static void run_channel_case(const ChannelCase *c) {
+    static const char *const rules[] = {"GLA", "RWKV-6", "RWKV-7"};
+    const StateShape *s = &c->shape;
+    char what[120], err[200];
+    snprintf(what, sizeof what, "%s, %d heads of %d x %d", rules[c->rule], s->n_heads, s->k_dim, s->v_dim);
+    for (int i = 0; i < N_THREADS; i++) {
+        if (recurrence_channels_reserve(&computes[i], s, err, sizeof err)) abort();
+    }
+    ChannelRows r = make_channel_rows(c);
+    size_t n = (size_t)TOKENS * (size_t)s->n_heads * (size_t)s->v_dim;
+    float *out = malloc(sizeof *out * n), *again = malloc(sizeof *again * n);
+    State *state = open_state(s);
+    if (!out || !again) abort();
+    run_channels(&computes[0], c, &r, state, TOKENS, out);
+    check_channel_reference(c, &r, out, what);
+    check_channel_calls(c, &r, out, again, what);
+    check_channels_back(c, &r, out, again, what);
+    state_close(state);
+    free(out);
+    free(again);
+    free_channel_rows(&r);
+}
+
+static void channel_decays(void) {
+    static const StateShape shapes[] = {{.n_heads = 1, .n_key_heads = 1, .k_dim = 16, .v_dim = 16},
+                                        {.n_heads = 3, .n_key_heads = 3, .k_dim = 64, .v_dim = 64},
+                                        {.n_heads = 4, .n_key_heads = 4, .k_dim = 20, .v_dim = 12},
+                                        {.n_heads = 2, .n_key_heads = 2, .k_dim = 64, .v_dim = 128},
+                                        {.n_heads = 3, .n_key_heads = 3, .k_dim = 7, .v_dim = 33}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        for (ChannelRule rule = GLA; rule < N_CHANNEL_RULES; rule++) {
+            ChannelCase c = {.shape = shapes[i], .rule = rule};
+            c.shape.pairs = rule == RWKV7 ? 2 : 1;
+            run_channel_case(&c);
+        }
+    }
+}
+
+// Two timelines, one of which went back, as each alone.
+static void two_channel_timelines(void) {
+    ChannelCase c = {.shape = {.n_heads = 3, .n_key_heads = 3, .k_dim = 32, .v_dim = 32, .pairs = 2}, .rule = RWKV7};
+    ChannelRows a = make_channel_rows(&c), b = make_channel_rows(&c);
+    size_t n = (size_t)TOKENS * 3 * 32;
+    float *alone[2] = {malloc(sizeof(float) * n), malloc(sizeof(float) * n)};
+    float *both[2] = {calloc(n, sizeof(float)), calloc(n, sizeof(float))};
+    State *s[4] = {open_state(&c.shape), open_state(&c.shape), open_state(&c.shape), open_state(&c.shape)};
+    run_channels(&computes[0], &c, &a, s[0], 60, alone[0]);
+    run_channels(&computes[0], &c, &b, s[1], 70, alone[1]);
+    run_channels(&computes[0], &c, &a, s[2], 50, both[0]);
+    state_truncate(s[2], 40);
+    run_channels(&computes[0], &c, &b, s[3], 30, both[1]);
+    ChannelRecurrence list[] = {channel_rows_from(&c, &a, s[2], 40, 20, both[0]),
+                                channel_rows_from(&c, &b, s[3], 30, 40, both[1])};
+    recurrence_channels(&computes[1], list, 2);
+    check_same(alone[0], both[0], 60 * 3 * 32, "two timelines", "the first beside another");
+    check_same(alone[1], both[1], 70 * 3 * 32, "two timelines", "the second beside another");
+    for (int i = 0; i < 4; i++) state_close(s[i]);
+    for (int i = 0; i < 2; i++) {
+        free(alone[i]);
+        free(both[i]);
+    }
+    free_channel_rows(&a);
+    free_channel_rows(&b);
+}
+
+// ---- convolutions
+
 static void convolve(const Compute *c, State *s, const float *x, const float *taps, const float *bias, int n,
                      float *y) {
     int dim = state_shape(s)->conv_dim, row = state_length(s);
@@ -283,6 +508,8 @@ int main(void) {
     }
     RUN(rules_and_shapes);
     RUN(two_timelines);
+    RUN(channel_decays);
+    RUN(two_channel_timelines);
     RUN(convolutions);
     for (int i = 0; i < N_THREADS; i++) compute_close(&computes[i]);
     return test_report();

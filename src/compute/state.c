@@ -13,12 +13,13 @@ enum { DECAY_FLOATS = STATE_CHUNK * sizeof(double) / sizeof(float) };
 struct State {
     StateShape shape;
     int length, border, n_slots;
-    size_t matrix, chunk_keys, chunk_updates; // floats from head to head
+    int decayed;                                            // rows of the open chunk, as state_decayed
+    size_t matrix, chunk_keys, chunk_updates, chunk_decays; // floats from head to head
     size_t border_floats, total_floats;
     float *memory;                   // [total_floats]
     float *history, *keys, *updates; // in memory, behind the matrices
-    double *decays;
-    float *slots; // [n_slots][border_floats]; pages are taken as they are written
+    float *decays;                   // doubles, or with pairs factors and decayed keys
+    float *slots;                    // [n_slots][border_floats]; pages are taken as they are written
 };
 
 static size_t whole_lines(size_t n) {
@@ -43,14 +44,16 @@ uint64_t state_copy_bytes(const StateShape *shape) {
 
 static void lay_out(State *s) {
     const StateShape *shape = &s->shape;
-    size_t heads = (size_t)shape->n_heads, key_heads = (size_t)shape->n_key_heads;
+    size_t heads = (size_t)shape->n_heads, key_heads = (size_t)shape->n_key_heads, k_dim = (size_t)shape->k_dim;
+    size_t pairs = STATE_CHUNK * (size_t)(shape->pairs ? shape->pairs : 1);
     s->matrix = matrix_floats(shape);
-    s->chunk_keys = whole_lines(STATE_CHUNK * (size_t)shape->k_dim);
-    s->chunk_updates = whole_lines(STATE_CHUNK * (size_t)shape->v_dim + SLACK);
+    s->chunk_keys = whole_lines(pairs * k_dim);
+    s->chunk_updates = whole_lines(pairs * (size_t)shape->v_dim + SLACK);
+    s->chunk_decays = shape->pairs ? whole_lines((STATE_CHUNK + 1 + pairs) * k_dim) : DECAY_FLOATS;
     s->border_floats = border_floats(shape);
     size_t rows = shape->conv_width ? STATE_CHUNK * (size_t)shape->conv_dim : 0;
     s->total_floats = whole_lines(heads * s->matrix + history_floats(shape) + rows) + key_heads * s->chunk_keys +
-                      heads * (s->chunk_updates + DECAY_FLOATS);
+                      heads * (s->chunk_updates + s->chunk_decays);
 }
 
 State *state_open(const StateShape *shape, int n_slots, char *err, size_t errlen) {
@@ -72,7 +75,7 @@ State *state_open(const StateShape *shape, int n_slots, char *err, size_t errlen
     s->history = s->memory + (size_t)shape->n_heads * s->matrix;
     s->keys = s->memory + whole_lines((size_t)shape->n_heads * s->matrix + history_floats(shape) + rows);
     s->updates = s->keys + (size_t)shape->n_key_heads * s->chunk_keys;
-    s->decays = (double *)(void *)(s->updates + (size_t)shape->n_heads * s->chunk_updates);
+    s->decays = s->updates + (size_t)shape->n_heads * s->chunk_updates;
     return s;
 }
 
@@ -118,7 +121,19 @@ float *state_updates(State *s, int head) {
 }
 
 double *state_decays(State *s, int head) {
-    return s->decays + (size_t)head * STATE_CHUNK;
+    return (double *)(void *)(s->decays + (size_t)head * s->chunk_decays);
+}
+
+float *state_factors(State *s, int head) {
+    return s->decays + (size_t)head * s->chunk_decays;
+}
+
+float *state_decayed_keys(State *s, int head) {
+    return state_factors(s, head) + STATE_CHUNK * (size_t)s->shape.k_dim;
+}
+
+int state_decayed(const State *s) {
+    return s->decayed;
 }
 
 float *state_inputs(State *s) {
@@ -128,15 +143,17 @@ float *state_inputs(State *s) {
 void state_advance(State *s, int n) {
     s->length += n;
     s->border = s->length / STATE_CHUNK * STATE_CHUNK;
+    s->decayed = s->length - s->border;
 }
 
 void state_truncate(State *s, int n) {
+    if (n < s->length) s->decayed = 0;
     s->length = n;
 }
 
 void state_restart(State *s) {
     memset(s->memory, 0, sizeof *s->memory * s->border_floats);
-    s->length = s->border = 0;
+    s->length = s->border = s->decayed = 0;
 }
 
 void state_save(State *s, int slot) {
@@ -146,4 +163,5 @@ void state_save(State *s, int slot) {
 void state_restore(State *s, int slot, int border) {
     memcpy(s->memory, s->slots + (size_t)slot * s->border_floats, sizeof *s->memory * s->border_floats);
     s->length = s->border = border;
+    s->decayed = 0;
 }
