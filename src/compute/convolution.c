@@ -62,3 +62,27 @@ void convolution(const Compute *c, const Convolution *list, int n) {
     for (int i = 0; i < n; i++) store_inputs(&list[i]);
     profile_end(c->profile, 2.0 * rows * shape->conv_dim * shape->conv_width, 0);
 }
+
+// ---- token shift
+
+// The state's row of the last input before a position: the first row is that before the border.
+static float *shifted_input(const TokenShift *s, int pos, int border) {
+    return state_inputs(s->state) + (int64_t)(pos - border) * state_shape(s->state)->conv_dim + s->first;
+}
+
+static void shift_rows(const TokenShift *s) {
+    int length = state_length(s->state), end = length + s->n, border = end / STATE_CHUNK * STATE_CHUNK;
+    size_t row = sizeof(float) * (size_t)s->dim;
+    memcpy(s->previous, shifted_input(s, length, state_border(s->state)), row);
+    memcpy(s->previous + s->dim, s->x, row * (size_t)(s->n - 1));
+    int from = border == state_border(s->state) ? length : border - 1;
+    for (int pos = from; pos < end; pos++) {
+        memcpy(shifted_input(s, pos + 1, border), s->x + (int64_t)(pos - length) * s->dim, row);
+    }
+}
+
+void token_shift(const Compute *c, const TokenShift *list, int n) {
+    profile_begin(c->profile, PROFILE_RECURRENCE);
+    for (int i = 0; i < n; i++) shift_rows(&list[i]);
+    profile_end(c->profile, 0, 0);
+}

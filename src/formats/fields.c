@@ -14,15 +14,15 @@ int fields_of_shape(Config *c, const Family *f, Field list[MAX_FIELDS]) {
     const Field all[] = {
         {"embedding_length", {"hidden_size", "n_embd", "n_embed", "d_model"}, &c->dim, 1, FIELD_REQUIRED},
         {"block_count", {"num_hidden_layers", "n_layer", "n_layers"}, &c->n_layers, 1, FIELD_REQUIRED},
-        {"attention.head_count", {"num_attention_heads", "n_head", "n_heads"}, &c->kinds[0].n_heads, 1, FIELD_REQUIRED},
         {"context_length",
          {"max_position_embeddings", "n_positions", "max_seq_len", "seq_length"},
          &c->max_seq_len,
          1,
          f->default_context ? f->default_context : FIELD_REQUIRED},
         {"expert_count", {"num_local_experts", "num_experts"}, &c->n_experts, 0, 0},
+        {"attention.head_count", {"num_attention_heads", "n_head", "n_heads"}, &c->kinds[0].n_heads, 1, FIELD_REQUIRED},
     };
-    return copy(list, all, sizeof all / sizeof *all);
+    return copy(list, all, sizeof all / sizeof *all - f->no_attention);
 }
 
 int fields_of_heads(Config *c, Field list[MAX_FIELDS]) {
@@ -41,7 +41,7 @@ int fields_of_feed_forward(Config *c, const Family *f, Field list[MAX_FIELDS]) {
          {"intermediate_size", "n_inner", "ffn_hidden_size"},
          &c->hidden_dim,
          1,
-         usual > 0 || c->n_experts ? usual : FIELD_REQUIRED},
+         usual > 0 || f->hidden_step || c->n_experts ? usual : FIELD_REQUIRED},
         {"expert_used_count", {"num_experts_per_tok", "experts_per_token"}, &c->n_experts_used, 1, FIELD_REQUIRED},
         {"expert_shared_feed_forward_length", {"shared_expert_intermediate_size"}, &c->shared_dim, 0, 0},
         {"expert_feed_forward_length", {"moe_intermediate_size"}, &c->hidden_dim, 1, FIELD_KEEP},
@@ -56,6 +56,8 @@ int fields_of_state(StateShape *state, MixerKind mixer, Field list[MAX_FIELDS]) 
         {"ssm.group_count", {"linear_num_key_heads"}, &state->n_key_heads, 1, FIELD_REQUIRED},
         {"ssm.time_step_rank", {"linear_num_value_heads"}, &state->n_heads, 1, FIELD_REQUIRED},
     };
+    const Field rwkv[] = {{"wkv.head_size", {"head_dim", "head_size"}, &state->k_dim, 1, FIELD_REQUIRED}};
+    if (mixer == MIX_RWKV7) return copy(list, rwkv, 1);
     return mixer == MIX_DELTA ? copy(list, delta, sizeof delta / sizeof *delta) : 0;
 }
 
@@ -63,6 +65,16 @@ void state_set_channels(StateShape *s, MixerKind mixer) {
     double values = (double)s->n_heads * s->v_dim, keys = (double)s->n_key_heads * s->k_dim, n = 0;
     if (mixer == MIX_DELTA) n = 2 * keys + values;
     s->conv_dim = n < INT_MAX ? (int)n : INT_MAX; // refused by config_check
+}
+
+bool state_set_heads(StateShape *s, MixerKind mixer, int dim) {
+    if (dim % s->k_dim) return false;
+    s->n_heads = s->n_key_heads = dim / s->k_dim;
+    s->v_dim = s->k_dim;
+    s->conv_width = 2; // of the time mixing, and behind it the channel mixing
+    s->conv_dim = dim < INT_MAX / 2 ? 2 * dim : INT_MAX;
+    s->pairs = mixer == MIX_RWKV7 ? 2 : 1;
+    return true;
 }
 
 bool field_by_layer(const Field *f, const Config *c) {

@@ -73,11 +73,9 @@ static void read_fields(Keys *k, const Field *list, int n, const Config *c, Laye
     }
 }
 
-static void read_sizes(Keys *k, Config *c, const Family *f, LayerRules *rules) {
+static void read_heads(Keys *k, Config *c, LayerRules *rules) {
     Gguf *g = k->g;
     Field list[MAX_FIELDS];
-    read_fields(k, list, fields_of_shape(c, f, list), c, rules);
-    if (f->extra_layers) c->n_layers -= (int)gguf_get_whole(g, key(k, "nextn_predict_layers"), 0, c->n_layers - 1, 0);
     if (!gguf_get_value(g, key(k, "attention.head_count_kv"), false)) {
         memcpy(rules->n_kv_heads, rules->n_heads, sizeof rules->n_heads);
     }
@@ -92,6 +90,14 @@ static void read_sizes(Keys *k, Config *c, const Family *f, LayerRules *rules) {
     static const char *const same[] = {"attention.value_length", "attention.key_length_swa",
                                        "attention.value_length_swa"};
     for (int i = 0; i < 3; i++) gguf_get_whole(g, key(k, same[i]), width, width, width);
+}
+
+static void read_sizes(Keys *k, Config *c, const Family *f, LayerRules *rules) {
+    Field list[MAX_FIELDS];
+    read_fields(k, list, fields_of_shape(c, f, list), c, rules);
+    if (f->extra_layers)
+        c->n_layers -= (int)gguf_get_whole(k->g, key(k, "nextn_predict_layers"), 0, c->n_layers - 1, 0);
+    if (!f->no_attention) read_heads(k, c, rules);
     c->norm_eps =
         get_real(k, c->layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon", GGUF_NEEDED);
 }
@@ -122,12 +128,27 @@ static void read_recurrent_layers(Keys *k, const Config *c, const Family *f, Lay
     }
 }
 
+// Of RWKV: every layer is recurrent.
+static void read_wkv(Keys *k, const Config *c, StateShape *s, LayerRules *rules) {
+    const char *name = key(k, "wkv.head_size");
+    if (!state_set_heads(s, rules->mixer, c->dim)) {
+        cursor_fail(&k->g->in, gguf_get_value(k->g, name, true)->at,
+                    "%s: expected a divisor of %s.embedding_length = %d, found %d", name, k->arch, c->dim, s->k_dim);
+    }
+    gguf_get_whole(k->g, key(k, "token_shift_count"), 2, 2, 2);
+    layers_add_every(&rules->recurrent, 1);
+}
+
 static void read_recurrence(Keys *k, const Config *c, const Family *f, LayerRules *rules) {
     StateShape *s = &rules->state;
     Field list[MAX_FIELDS];
     rules->mixer = f->mixer;
     read_fields(k, list, fields_of_state(s, f->mixer, list), c, rules);
     if (k->g->in.failed) return;
+    if (f->no_attention) {
+        read_wkv(k, c, s, rules);
+        return;
+    }
     int inner = get_int(k, "ssm.inner_size", 1, GGUF_NEEDED);
     s->v_dim = inner / s->n_heads;
     if (inner % s->n_heads && !k->g->in.failed) {
@@ -278,8 +299,10 @@ static const Family *read_config(Gguf *g, Config *c) {
     read_sizes(&k, c, f, &rules);
     read_feed_forward(&k, c, f, &rules);
     if (f->mixer) read_recurrence(&k, c, f, &rules);
-    read_positions(&k, c, f, &rules);
-    read_attention(&k, c, f, &rules);
+    if (!f->no_attention) {
+        read_positions(&k, c, f, &rules);
+        read_attention(&k, c, f, &rules);
+    }
     refuse_others(&k, f);
     int layer = config_set_layers(c, &rules);
     if (layer >= 0) {

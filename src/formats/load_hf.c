@@ -85,27 +85,40 @@ static void read_multi_query(Settings *s, Model *m) {
     m->config.shared_norm = false;
 }
 
+static void read_head_sizes(Settings *s, Model *m, LayerRules *rules) {
+    Config *c = &m->config;
+    Field list[MAX_FIELDS];
+    if (!settings_has(s, "num_key_value_heads")) memcpy(rules->n_kv_heads, rules->n_heads, sizeof rules->n_heads);
+    read_fields(s, list, fields_of_heads(c, list), c, rules);
+    if (m->family->multi_query) read_multi_query(s, m);
+    if (fields_default_width(c)) return;
+    settings_fail(s, "num_attention_heads", "expected a divisor of hidden_size = %d, found %d", c->dim,
+                  c->kinds[0].n_heads);
+}
+
 static void read_sizes(Settings *s, Model *m, LayerRules *rules) {
     Config *c = &m->config;
     const Family *f = m->family;
     Field list[MAX_FIELDS];
     read_fields(s, list, fields_of_shape(c, f, list), c, rules);
     if (settings_failed(s)) return;
-    if (!settings_has(s, "num_key_value_heads")) memcpy(rules->n_kv_heads, rules->n_heads, sizeof rules->n_heads);
-    read_fields(s, list, fields_of_heads(c, list), c, rules);
-    if (f->multi_query) read_multi_query(s, m);
-    if (!fields_default_width(c)) {
-        settings_fail(s, "num_attention_heads", "expected a divisor of hidden_size = %d, found %d", c->dim,
-                      c->kinds[0].n_heads);
-    }
+    if (!f->no_attention) read_head_sizes(s, m, rules);
     c->vocab_size = settings_int(s, "vocab_size", 1, INT_MAX, 0);
     const char *eps = ANY(s, "rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps");
     c->norm_eps = (float)settings_number(s, eps, 0, 1, f->default_eps > 0 ? (double)f->default_eps : -1);
 }
 
+// The width of the feed-forward layers where only their ratio to the model's is given.
+static int hidden_of_ratio(Settings *s, const Config *c, const Family *f) {
+    double ratio = settings_number(s, "hidden_ratio", 1e-3, MAX_WIDTH, 4);
+    double width = floor(c->dim * ratio * (c->plain_ffn ? 1 : 2.0 / 3)), step = f->hidden_step;
+    return (int)fmin(ceil(width / step) * step, INT_MAX); // refused by config_check
+}
+
 static void read_feed_forward(Settings *s, Config *c, const Family *f, LayerRules *rules) {
     Field list[MAX_FIELDS];
     read_fields(s, list, fields_of_feed_forward(c, f, list), c, rules);
+    if (f->hidden_step && !settings_has(s, "intermediate_size")) c->hidden_dim = hidden_of_ratio(s, c, f);
     const char *act = f->activation_key ? f->activation_key : ANY(s, "hidden_act", "activation_function");
     if (settings_has(s, act) && !f->fixed_activation) c->activation = load_activation(s, act);
     if (c->xielu && strcmp(settings_string(s, act, "xielu"), "xielu") != 0)
@@ -292,11 +305,31 @@ static void read_pattern(Settings *s, const Family *f, LayerRules *rules) {
     }
 }
 
+// Of RWKV: every layer is recurrent. Its length is not limited, whatever the settings say about training.
+static void read_rwkv(Settings *s, Config *c, LayerRules *rules) {
+    const char *size = ANY(s, "head_dim", "head_size");
+    if (!state_set_heads(&rules->state, rules->mixer, c->dim))
+        settings_fail(s, size, "expected a divisor of hidden_size = %d, found %d", c->dim, rules->state.k_dim);
+    json_t *values = json_object_get(s->object, "value_dim"), *width = json_integer(c->dim);
+    LayerSet as_wide;
+    if (json_is_array(values)) read_layers(s, "value_dim", width, width, c->n_layers, &as_wide);
+    else settings_int(s, "value_dim", c->dim, c->dim, c->dim);
+    json_decref(width);
+    c->embedding_norm = settings_bool(s, "norm_first", true);
+    c->no_norm_bias = !settings_bool(s, "norm_bias", true);
+    c->max_seq_len = 1 << 20; // as GGUF files have it
+    layers_add_every(&rules->recurrent, 1);
+}
+
 // Which layers are recurrent, and what they keep.
-static void read_recurrence(Settings *s, const Config *c, const Family *f, LayerRules *rules) {
+static void read_recurrence(Settings *s, Config *c, const Family *f, LayerRules *rules) {
     Field list[MAX_FIELDS];
     rules->mixer = f->mixer;
     read_fields(s, list, fields_of_state(&rules->state, f->mixer, list), c, rules);
+    if (f->no_attention) {
+        if (!settings_failed(s)) read_rwkv(s, c, rules);
+        return;
+    }
     rules->state.v_dim = settings_int(s, "linear_value_head_dim", 1, MAX_WIDTH, -1);
     if (settings_failed(s)) return;
     state_set_channels(&rules->state, f->mixer);
@@ -311,7 +344,7 @@ static void read_recurrence(Settings *s, const Config *c, const Family *f, Layer
     json_decref(full);
 }
 
-static void read_layer_rules(Settings *s, const Config *c, const Family *f, LayerRules *rules) {
+static void read_layer_rules(Settings *s, Config *c, const Family *f, LayerRules *rules) {
     json_t *full = json_string("full_attention"), *slides = json_string("sliding_attention");
     json_t *zero = json_integer(0), *one = json_integer(1);
     bool counts = !f->window_if_asked || settings_bool(s, "use_sliding_window", false);
@@ -384,6 +417,7 @@ static void refuse_others(Settings *s) {
                                          "scale_attn_by_inverse_layer_idx",
                                          "add_cross_attention",
                                          "alibi",
+                                         "attn",
                                          "apply_residual_connection_post_layernorm",
                                          "use_bidirectional_attention",
                                          "quantization", // MLX
@@ -461,7 +495,7 @@ static void read_config(Settings *s, Model *m) {
     if (settings_failed(s)) return;
     read_feed_forward(s, c, f, &rules);
     read_biases(s, c, f);
-    read_positions(s, m, &rules);
+    if (!f->no_attention) read_positions(s, m, &rules);
     read_layer_rules(s, c, f, &rules);
     read_scores(s, c, f);
     refuse_others(s);

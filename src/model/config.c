@@ -89,6 +89,7 @@ int config_set_layers(Config *c, const LayerRules *rules) {
         LayerKind k = layers_have(&rules->recurrent, i) ? (LayerKind){.mixer = rules->mixer, .state = rules->state}
                                                         : attention_kind(&base, rules, i);
         k.ffn = c->n_experts > 0 && !layers_have(&rules->dense, i) ? FFN_EXPERTS : FFN_DENSE;
+        if (c->channel_mix) k.ffn = FFN_CHANNEL_MIX;
         int kind = find_kind(c, &k);
         if (kind < 0) return i;
         c->kind_of[i] = (uint8_t)kind;
@@ -225,9 +226,16 @@ Activation activation_named(const char *name) {
     static const struct {
         const char *name;
         Activation activation;
-    } known[] = {{"gelu", ACT_GELU},  {"gelu_new", ACT_GELU_TANH},    {"gelu_fast", ACT_GELU_TANH},
-                 {"relu", ACT_RELU},  {"relu2", ACT_RELU_SQUARED},    {"silu", ACT_SILU},
-                 {"swish", ACT_SILU}, {"quick_gelu", ACT_QUICK_GELU}, {"gelu_pytorch_tanh", ACT_GELU_TANH}};
+    } known[] = {{"gelu", ACT_GELU},
+                 {"gelu_new", ACT_GELU_TANH},
+                 {"gelu_fast", ACT_GELU_TANH},
+                 {"relu", ACT_RELU},
+                 {"relu2", ACT_RELU_SQUARED},
+                 {"silu", ACT_SILU},
+                 {"sqrelu", ACT_RELU_SQUARED},
+                 {"swish", ACT_SILU},
+                 {"quick_gelu", ACT_QUICK_GELU},
+                 {"gelu_pytorch_tanh", ACT_GELU_TANH}};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         if (!strcmp(name, known[i].name)) return known[i].activation;
     }

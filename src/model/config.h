@@ -31,10 +31,10 @@ enum {
 };
 
 // How a layer mixes information between positions: one file of mixers/ for each value.
-typedef enum { MIX_ATTENTION, MIX_DELTA, N_MIXERS } MixerKind;
+typedef enum { MIX_ATTENTION, MIX_DELTA, MIX_RWKV7, N_MIXERS } MixerKind;
 
 // What follows the mixer.
-typedef enum { FFN_DENSE, FFN_EXPERTS } FfnKind;
+typedef enum { FFN_DENSE, FFN_EXPERTS, FFN_CHANNEL_MIX } FfnKind;
 
 // What layers may differ in. Most models have one kind; those that mix windows, position schemes or mixers have more.
 typedef struct {
@@ -95,6 +95,7 @@ typedef struct {
     // feed-forward
     Activation activation;     // ACT_NONE: silu
     bool plain_ffn;            // down(act(up x)); else down(act(gate x) * up x) (arXiv:2002.05202)
+    bool channel_mix;          // layers are RWKV's, which also read the row before (channel_mix.h)
     bool xielu;                // its activation is xIELU (arXiv:2411.13010), with numbers of each layer (Apertus)
     float ffn_clamp;           // gate <= clamp, |up| <= clamp, and up + 1 in place of up (gpt-oss); 0: off
     int n_experts;             // 0: none

@@ -104,7 +104,9 @@ static const PartName mpt_names[] = {
 
 #define DELTA_NAMES                                                                                                    \
     {"ssm_conv1d", "linear_attn.conv1d"}, {"ssm_a", "linear_attn.A_log"}, {"ssm_dt", "linear_attn.dt_bias"},           \
-        {"ssm_norm", "linear_attn.norm"}, {"ssm_out", "linear_attn.out_proj"}
+        {"ssm_norm", "linear_attn.norm"}, {                                                                            \
+        "ssm_out", "linear_attn.out_proj"                                                                              \
+    }
 static const PartName qwen3next_names[] = {
     DELTA_NAMES, {"ssm_in", "linear_attn.in_proj_qkvz"}, {"ssm_ba", "linear_attn.in_proj_ba"}, {0}};
 static const PartName qwen35_names[] = {DELTA_NAMES,
@@ -114,6 +116,40 @@ static const PartName qwen35_names[] = {DELTA_NAMES,
                                         {"ssm_alpha", "linear_attn.in_proj_a"},
                                         {0}};
 static const PartName delta_gguf_names[] = {{"ffn_norm", "post_attention_norm"}, {0}};
+
+// Of flash-linear-attention.
+static const PartName rwkv7_names[] = {{"token_embd", "embeddings"},
+                                       {"token_embd_norm", "layers.0.pre_norm"},
+                                       {"attn_norm", "attn_norm"},
+                                       {"ffn_norm", "ffn_norm"},
+                                       {"time_mix_lerp_fused", "attn.x_x"},
+                                       {"time_mix_lerp_r", "attn.x_r"},
+                                       {"time_mix_lerp_w", "attn.x_w"},
+                                       {"time_mix_lerp_k", "attn.x_k"},
+                                       {"time_mix_lerp_v", "attn.x_v"},
+                                       {"time_mix_lerp_a", "attn.x_a"},
+                                       {"time_mix_lerp_g", "attn.x_g"},
+                                       {"time_mix_w1", "attn.w_lora.lora.0"},
+                                       {"time_mix_w2", "attn.w_lora.lora.2"},
+                                       {"time_mix_a1", "attn.a_lora.lora.0"},
+                                       {"time_mix_a2", "attn.a_lora.lora.2"},
+                                       {"time_mix_v1", "attn.v_lora.lora.0"},
+                                       {"time_mix_v2", "attn.v_lora.lora.2"},
+                                       {"time_mix_g1", "attn.g_lora.lora.0"},
+                                       {"time_mix_g2", "attn.g_lora.lora.2"},
+                                       {"time_mix_k_k", "attn.k_k"},
+                                       {"time_mix_k_a", "attn.k_a"},
+                                       {"time_mix_r_k", "attn.r_k"},
+                                       {"time_mix_receptance", "attn.r_proj"},
+                                       {"time_mix_key", "attn.k_proj"},
+                                       {"time_mix_value", "attn.v_proj"},
+                                       {"time_mix_output", "attn.o_proj"},
+                                       {"time_mix_ln", "attn.g_norm"},
+                                       {"channel_mix_lerp_k", "ffn.x_k"},
+                                       {"channel_mix_key", "ffn.key"},
+                                       {"channel_mix_value", "ffn.value"},
+                                       {0}};
+static const PartName rwkv_gguf_names[] = {{"ffn_norm", "attn_norm_2"}, {0}};
 
 static const PartName phi3_names[] = {{"ffn_up", "mlp.gate_up_proj"}, {0}};
 static const PartName starcoder2_names[] = {{"ffn_up", "mlp.c_fc"}, {"ffn_down", "mlp.c_proj"}, {0}};
@@ -200,6 +236,14 @@ static const Family falcon_40b = {
     .default_rotary = 0.25f, .mixer = MIX_DELTA, .attention_period = 4, .extra_layers = true,                          \
     .gguf_names = delta_gguf_names
 
+#define RWKV                                                                                                           \
+    .base = {.layer_norm = true,                                                                                       \
+             .embedding_norm = true,                                                                                   \
+             .plain_ffn = true,                                                                                        \
+             .activation = ACT_RELU_SQUARED,                                                                           \
+             .channel_mix = true},                                                                                     \
+    .no_attention = true, .hidden_step = 32, .gguf_names = rwkv_gguf_names
+
 static const Family families[] = {
     {.arch = "llama"},
     {.arch = "llama", .model_type = "mistral"},
@@ -218,7 +262,13 @@ static const Family families[] = {
      .window_if_asked = true},
     {.arch = "qwen3next", .model_type = "qwen3_next", QWEN_DELTA, .names = qwen3next_names},
     {.arch = "qwen35", .model_type = "qwen3_5_text", QWEN_DELTA, .gguf_tiled_heads = true, .names = qwen35_names},
-    {.arch = "qwen35moe", .model_type = "qwen3_5_moe_text", QWEN_DELTA, .gguf_tiled_heads = true, .names = qwen35_names},
+    {.arch = "qwen35moe",
+     .model_type = "qwen3_5_moe_text",
+     QWEN_DELTA,
+     .gguf_tiled_heads = true,
+     .names = qwen35_names},
+    {.arch = "rwkv7", RWKV, .mixer = MIX_RWKV7, .names = rwkv7_names},
+    {.arch = "rwkv7", .model_type = "rwkv7_fla", RWKV, .mixer = MIX_RWKV7, .names = rwkv7_names}, // its older name
     {.arch = "gemma",
      .activation_key = "hidden_activation",
      .base = {GEMMA},

@@ -54,12 +54,15 @@ typedef struct Family {
     bool gguf_fused_ffn;            // and gate and up, in this order, in ffn_up
     int big_layers; // number of layers of the one model size that scales scores by 1 / sqrt(dim / n_heads): GGUF has no
                     // key
-    MixerKind mixer;            // of its recurrent layers; MIX_ATTENTION: it has none
-    int attention_period;       // the last layer of every so many has attention where a file does not say which do
-    bool gguf_tiled_heads;      // GGUF has value head h beside key head h % n_key_heads; else n consecutive share one
-    bool extra_layers;          // files have more layers behind the last, which predict further tokens: never run
-    const char *layers;         // "layers" when NULL
-    const PartName *names;      // what differs from Llama's, ended by {0}
+    MixerKind mixer;       // of its recurrent layers; MIX_ATTENTION: it has none
+    bool no_attention;     // all layers are recurrent, without heads or positions in the files' settings
+    int hidden_step;       // hidden_dim is hidden_ratio times dim, times 2/3 with a gate, up to a multiple of this,
+                           // where config.json does not give it (flash-linear-attention); 0: it must
+    int attention_period;  // the last layer of every so many has attention where a file does not say which do
+    bool gguf_tiled_heads; // GGUF has value head h beside key head h % n_key_heads; else n consecutive share one
+    bool extra_layers;     // files have more layers behind the last, which predict further tokens: never run
+    const char *layers;    // "layers" when NULL
+    const PartName *names; // what differs from Llama's, ended by {0}
     const PartName *gguf_names; // the parts whose names in GGUF are others for this family
 } Family;
 

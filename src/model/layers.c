@@ -41,6 +41,7 @@ static void bind_layer(LayerStack *s, Binder *b, int layer) {
     if (c->cross) cross_bind(b, &l->cross, kind);
     if (!c->parallel || !c->shared_norm) bind_norms(b, &l->ffn_norms, "ffn_norm", "post_ffw_norm");
     if (routed) experts_bind(b, &l->experts, experts);
+    else if (kind->ffn == FFN_CHANNEL_MIX) channel_mix_bind(b, &l->channel_mix);
     else ffn_bind(b, &l->ffn, &names, c->hidden_dim);
 }
 
@@ -70,7 +71,9 @@ uint64_t layers_token_bytes(const LayerStack *s) {
         const LayerKind *kind = config_kind(c, i);
         bytes += norms_bytes(&l->mixer_norms, c->dim) + norms_bytes(&l->ffn_norms, c->dim);
         bytes += mixer_of(kind->mixer)->token_bytes(l->mixer);
-        bytes += kind->ffn == FFN_EXPERTS ? experts_token_bytes(&l->experts, c->n_experts_used) : ffn_token_bytes(&l->ffn);
+        bytes += kind->ffn == FFN_EXPERTS       ? experts_token_bytes(&l->experts, c->n_experts_used)
+                 : kind->ffn == FFN_CHANNEL_MIX ? channel_mix_token_bytes(&l->channel_mix)
+                                                : ffn_token_bytes(&l->ffn);
     }
     return bytes;
 }
@@ -83,7 +86,8 @@ static size_t max_size(size_t a, size_t b) {
 
 // The widths that the kinds of layers ask for, in floats a row.
 typedef struct {
-    size_t mixer, gate, up, input; // scratch of a mixer; gate and up of a feed-forward; the widest product's input
+    size_t mixer, carried, gate, up, input; // scratch of a mixer; gate and up of a feed-forward; the widest product's
+                                            // input
     bool experts;
 } Widths;
 
@@ -94,6 +98,7 @@ static Widths widths_of(const Config *c) {
         const LayerKind *kind = &c->kinds[i];
         const Mixer *mixer = mixer_of(kind->mixer);
         w.mixer = max_size(w.mixer, mixer->scratch(kind));
+        if (mixer->carried) w.carried = max_size(w.carried, mixer->carried(kind));
         w.input = max_size(w.input, (size_t)mixer->widest_input(kind));
         bool routed = kind->ffn == FFN_EXPERTS;
         w.experts |= routed;
@@ -126,18 +131,20 @@ static int reserve_compute(Workspace *w, const Config *c, const Widths *widths, 
 int workspace_reserve(Workspace *w, const Config *c, int n, char *err, size_t errlen) {
     Widths widths = widths_of(c);
     size_t dim = (size_t)c->dim, picked = widths.experts ? dim : 0, used = (size_t)c->n_experts_used;
-    Buffer list[11 + MAX_LAYER_KINDS] = {{&w->x, dim},
+    Buffer list[13 + MAX_LAYER_KINDS] = {{&w->x, dim},
                                          {&w->norm, dim},
                                          {&w->ffn_norm, c->parallel ? dim : 0},
                                          {&w->out, c->post_norm || c->residual_scale > 0 ? dim : 0},
                                          {&w->mixer, widths.mixer},
+                                         {&w->carried, widths.carried},
+                                         {&w->channel_mix, c->channel_mix ? CHANNEL_MIX_ROWS * dim : 0},
                                          {&w->ffn.ffn.gate, c->plain_ffn ? 0 : widths.gate},
                                          {&w->ffn.ffn.up, widths.up},
                                          {&w->ffn.picked_x, picked},
                                          {&w->ffn.picked_y, picked},
                                          {&w->ffn.routes, (size_t)c->n_experts},
                                          {&w->ffn.weights, used > 1 ? used : 1}};
-    size_t count = 11;
+    size_t count = 13;
     for (int i = 0; i < c->n_kinds; i++) {
         size_t width = config_rope_kind(c, i) == i ? (size_t)c->kinds[i].rope.rotary_dim : 0;
         if (width) list[count++] = (Buffer){&w->tables[i], width};
@@ -212,6 +219,8 @@ static void run_ffn(const Run *r, int layer, const float *in) {
     float *y = output_of(r, &l->ffn_norms);
     if (config_kind(c, layer)->ffn == FFN_EXPERTS) {
         experts_forward(w->compute, c, &l->experts, &w->ffn, in, y, r->pass.n, y == w->x);
+    } else if (config_kind(c, layer)->ffn == FFN_CHANNEL_MIX) {
+        channel_mix_forward(&l->channel_mix, &r->pass, layer, &w->ffn.ffn, w->channel_mix, in, y, y == w->x);
     } else {
         ffn_forward(w->compute, c, &l->ffn, &w->ffn.ffn, in, y, r->pass.n, y == w->x);
     }
@@ -259,6 +268,7 @@ static Run start(const LayerStack *s, Workspace *w, const LayerPass *pass) {
                     .segments = pass->segments,
                     .n_segments = pass->n_segments,
                     .scratch = w->mixer,
+                    .carried = w->carried,
                     .visit_context = pass->visit_context};
     for (int i = 0; i < pass->n_segments; i++) r.pass.n += pass->segments[i].n;
     return r;

@@ -4,6 +4,7 @@
 // cross-attention, residual; norm, feed-forward, residual), and the buffers of a pass. What precedes and follows the
 // stack is the caller's. Refuses a model whose tensors do not fit its Config.
 #pragma once
+#include "channel_mix.h"
 #include "experts.h"
 #include "mix_attention.h"
 
@@ -18,6 +19,7 @@ typedef struct {
     AttentionWeights cross; // where the config has cross-attention
     FeedForward ffn;        // of kinds with FFN_DENSE
     Experts experts;        // of kinds with FFN_EXPERTS
+    ChannelMix channel_mix; // of kinds with FFN_CHANNEL_MIX
 } Layer;
 
 typedef struct {
@@ -38,7 +40,8 @@ typedef struct {
     int room;                       // rows
     float *x;                       // [room][dim] the residual stream
     float *norm, *ffn_norm, *out;   // [room][dim]; ffn_norm: of parallel sublayers
-    float *mixer;                   // scratch of the mixers
+    float *mixer, *carried;         // scratch of the mixers, and what they leave to later layers
+    float *channel_mix;             // [room][CHANNEL_MIX_ROWS][dim]
     float *tables[MAX_LAYER_KINDS]; // [room][rotary_dim]; NULL where a kind has no table of its own
     ExpertBuffers ffn;              // of feed-forward networks, with or without experts
     int32_t *positions;             // [room]

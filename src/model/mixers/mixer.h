@@ -31,6 +31,7 @@ typedef struct {
     int n_segments;
     int n;                                     // rows of all segments
     float *scratch;                            // [rows][the largest Mixer.scratch]
+    float *carried;                            // [rows][the largest Mixer.carried] from layer to layer
     const float *rope_tables[MAX_LAYER_KINDS]; // by kind: [n][rotary_dim] cos and sin; NULL: no rotary positions
     AttentionVisitor visit;                    // NULL: nobody
     void *visit_context;
@@ -52,13 +53,14 @@ typedef struct {
     void (*bind)(Binder *b, void *weights, const LayerKind *kind); // tensors of b->layer; b->failed on failure
     uint64_t (*token_bytes)(const void *weights);                  // weight bytes that a decoded token reads
     size_t (*scratch)(const LayerKind *kind);                      // floats a row
+    size_t (*carried)(const LayerKind *kind); // floats a row that later layers of the pass read; NULL: none
     int (*reserve)(Compute *c, const LayerKind *kind, char *err, size_t errlen); // scratch of the workers
     int (*widest_input)(const LayerKind *kind);                                  // columns of its widest matrix
     void (*forward)(const void *weights, const MixerCall *call);                 // cannot fail
 } Mixer;
 
 const Mixer *mixer_of(MixerKind kind);
-extern const Mixer mixer_attention, mixer_delta;
+extern const Mixer mixer_attention, mixer_delta, mixer_rwkv7;
 
 // Elementwise work, split over threads by rows of the pass: called for rows row..row + n - 1. width: values of a row
 // that it works on, to judge what is small.

@@ -4,7 +4,8 @@
 enum { ROWS_PER_ITEM = 16, SMALL_ROWS = 8192, LINE_FLOATS = 16 };
 
 const Mixer *mixer_of(MixerKind kind) {
-    static const Mixer *const mixers[N_MIXERS] = {[MIX_ATTENTION] = &mixer_attention, [MIX_DELTA] = &mixer_delta};
+    static const Mixer *const mixers[N_MIXERS] = {
+        [MIX_ATTENTION] = &mixer_attention, [MIX_DELTA] = &mixer_delta, [MIX_RWKV7] = &mixer_rwkv7};
     return mixers[kind];
 }
 

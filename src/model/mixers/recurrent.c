@@ -51,3 +51,38 @@ void mixer_recur(const MixerCall *call, const Recurrence *all) {
     }
     recurrence(pass->compute, list, pass->n_segments);
 }
+
+void mixer_recur_channels(const MixerCall *call, const ChannelRecurrence *all) {
+    const Pass *pass = call->pass;
+    const StateShape *shape = &call->kind->state;
+    ChannelRecurrence list[MAX_SEGMENTS];
+    int64_t row = 0;
+    for (int i = 0; i < pass->n_segments; row += pass->segments[i++].n) {
+        ChannelRecurrence *r = &list[i];
+        *r = *all;
+        r->state = memory_state(pass->segments[i].memory, call->layer);
+        r->n = pass->segments[i].n;
+        r->q += row * r->q_ld;
+        r->k += row * r->k_ld;
+        r->v += row * r->v_ld;
+        r->decay += row * r->decay_ld;
+        r->out += row * shape->n_heads * shape->v_dim;
+        if (r->remove) r->remove += row * r->decay_ld;
+        if (r->add) r->add += row * r->decay_ld;
+    }
+    recurrence_channels(pass->compute, list, pass->n_segments);
+}
+
+void mixer_shift(const Pass *pass, int layer, int first, int dim, const float *x, float *previous) {
+    TokenShift list[MAX_SEGMENTS];
+    int64_t at = 0;
+    for (int i = 0; i < pass->n_segments; at += (int64_t)pass->segments[i++].n * dim) {
+        list[i] = (TokenShift){.state = memory_state(pass->segments[i].memory, layer),
+                               .n = pass->segments[i].n,
+                               .first = first,
+                               .dim = dim,
+                               .x = x + at,
+                               .previous = previous + at};
+    }
+    token_shift(pass->compute, list, pass->n_segments);
+}

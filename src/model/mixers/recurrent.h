@@ -1,11 +1,12 @@
 // recurrent: what the mixers with a recurrent state have in common.
 //
-// Owns the binding of a convolution's taps and the lists of timelines that convolution() and recurrence() take. Refuses
+// Owns the binding of a convolution's taps and the lists of timelines that convolutions and recurrences take. Refuses
 // nothing.
 #pragma once
 #include "convolution.h"
 #include "mixer.h"
 #include "recurrence.h"
+#include "recurrence_channels.h"
 
 // Taps [width][channels] of a causal convolution, whose file has [channels][width], or [channels][1][width] outside
 // GGUF. NULL after a failure.
@@ -17,3 +18,7 @@ void mixer_convolve(const MixerCall *call, const float *x, int64_t ld, const flo
 
 // `all` describes rows of the whole pass: the first segment's pointers, each the first row's. Runs every segment's.
 void mixer_recur(const MixerCall *call, const Recurrence *all);
+void mixer_recur_channels(const MixerCall *call, const ChannelRecurrence *all);
+
+// previous[n][dim]: the row before each row of x[n][dim], by the layer's state and its channels from `first` on.
+void mixer_shift(const Pass *pass, int layer, int first, int dim, const float *x, float *previous);
