@@ -1271,6 +1271,50 @@ static void softcap(void) {
     }
 }
 
+static void scan_row_case(int n, int k, int gap) {
+    DOING("scan_row n %d, k %d, ld n + %d", n, k, gap);
+    int ld = n + gap, size = (k - 1) * ld + n;
+    float *y = fence_floats(0, n), *h = fence_floats(1, size), *a = fence_floats(2, size), *rows = fence_floats(3, 2 * n),
+          *bq = fence_floats(4, 2 * k), *before = fence_floats(5, size), *step = rows, *u = rows + n;
+    for (int i = 0; i < size; i++) {
+        before[i] = i % ld < n ? test_uniform() : NAN;
+        a[i] = i % ld < n ? (pick(9) ? -8 * (1 + test_uniform()) : -1e30f) : NAN;
+    }
+    for (int i = 0; i < n; i++) {
+        step[i] = pick(9) ? 1 + test_uniform() : 0;
+        u[i] = test_uniform();
+    }
+    for (int i = 0; i < 2 * k; i++) bq[i] = test_uniform();
+    memcpy(h, before, sizeof(float) * (size_t)size);
+    K->scan_row(y, h, a, ld, step, u, bq, bq + k, n, k);
+    CHECK(floats_kept(0, n) && floats_kept(1, size), "%s: wrote before y or h", doing);
+    for (int c = 0; c < n; c++) {
+        double sum = 0;
+        for (int i = 0; i < k; i++) {
+            double want = exp((double)step[c] * (double)a[i * ld + c]) * (double)before[i * ld + c] +
+                          (double)u[c] * (double)bq[i];
+            CHECK(near(h[i * ld + c], want, 1e-6), "%s: state %d of channel %d = %.9g, expected %.9g", doing, i, c,
+                  h[i * ld + c], want);
+            sum += want * (double)bq[k + i];
+        }
+        CHECK(near(y[c], sum, 1e-6 * k), "%s: channel %d = %.9g, expected %.9g", doing, c, y[c], sum);
+    }
+    for (int c = 0; c < n; c++) { // alone
+        float one, *column = before + c;
+        K->scan_row(&one, column, a + c, ld, step + c, u + c, bq, bq + k, 1, k);
+        bool same = !memcmp(&one, &y[c], sizeof one);
+        for (int i = 0; i < k; i++) same &= !memcmp(&column[i * ld], &h[i * ld + c], sizeof one);
+        CHECK(same, "%s: channel %d alone differs", doing, c);
+    }
+}
+
+static void scan_row(void) {
+    static const int channels[] = {1, 3, 4, 7, 8, 15, 16, 17, 31, 32, 33, 64, 65}, states[] = {1, 2, 16, 19};
+    for (int a = 0; a < N_OF(channels); a++) {
+        for (int b = 0; b < N_OF(states); b++) scan_row_case(channels[a], states[b], 5 * (a % 2));
+    }
+}
+
 // ---- all
 
 static void tables_are_complete(void) {
@@ -1278,7 +1322,8 @@ static void tables_are_complete(void) {
     CHECK(K->panel >= 1 && MAX_PANEL % K->panel == 0, "%s: panel %d", K->name, K->panel);
     CHECK(K->matvec_f32 && K->matvec_f16 && K->matvec_bf16 && K->matvec_i8g && K->unpack_i8g && K->pack &&
               K->gemm_f32 && K->gemm_bf16 && K->gemm_i8 && K->softmax_row && K->scale && K->f32_from_f16 &&
-              K->f32_from_bf16 && K->rmsnorm && K->layernorm && K->activate && K->softcap && K->swiglu,
+              K->f32_from_bf16 && K->rmsnorm && K->layernorm && K->activate && K->softcap && K->swiglu &&
+              K->scan_row,
           "%s: a kernel is missing", K->name);
     CHECK(!K->bf16 || (K->bf16->round && K->bf16->from_i8 && K->bf16->softmax_row && K->bf16->gemm),
           "%s: a kernel of bfloat16 is missing", K->name);
@@ -1320,6 +1365,7 @@ int main(void) {
         RUN(activate);
         RUN(softcap);
         RUN(swiglu);
+        RUN(scan_row);
         printf("  %d cases\n", n_cases);
     }
     run_tiles();

@@ -18,7 +18,7 @@ struct State {
     size_t border_floats, total_floats;
     float *memory;                   // [total_floats]
     float *history, *keys, *updates; // in memory, behind the matrices
-    float *decays;                   // doubles, or with pairs factors and decayed keys
+    float *decays;                   // doubles; with pairs factors and decayed keys; with scan the running state and steps
     float *slots;                    // [n_slots][border_floats]; pages are taken as they are written
 };
 
@@ -49,7 +49,9 @@ static void lay_out(State *s) {
     s->matrix = matrix_floats(shape);
     s->chunk_keys = whole_lines(pairs * k_dim);
     s->chunk_updates = whole_lines(pairs * (size_t)shape->v_dim + SLACK);
-    s->chunk_decays = shape->pairs ? whole_lines((STATE_CHUNK + 1 + pairs) * k_dim) : DECAY_FLOATS;
+    s->chunk_decays = shape->scan    ? whole_lines((k_dim + STATE_CHUNK) * (size_t)shape->v_dim)
+                      : shape->pairs ? whole_lines((STATE_CHUNK + 1 + pairs) * k_dim)
+                                     : DECAY_FLOATS;
     s->border_floats = border_floats(shape);
     size_t rows = shape->conv_width ? STATE_CHUNK * (size_t)shape->conv_dim : 0;
     s->total_floats = whole_lines(heads * s->matrix + history_floats(shape) + rows) + key_heads * s->chunk_keys +
@@ -134,6 +136,14 @@ float *state_decayed_keys(State *s, int head) {
 
 int state_decayed(const State *s) {
     return s->decayed;
+}
+
+float *state_running(State *s) {
+    return s->decays;
+}
+
+float *state_steps(State *s) {
+    return s->decays + (size_t)s->shape.k_dim * (size_t)s->shape.v_dim;
 }
 
 float *state_inputs(State *s) {

@@ -5,8 +5,8 @@
 // inputs of the causal convolution, and copies of older borders. A row of the open chunk is computed from the
 // border's state and the rows before it (recurrence.h), so that a token decoded alone, a few and a whole prompt give
 // the same bits, a token reads the matrix states and writes none, and going back within the open chunk costs nothing.
-// Refuses only what does not fit into memory. Written by recurrence.c, recurrence_channels.c and
-// convolution.c, kept by the model's Memory.
+// Refuses only what does not fit into memory. Written by recurrence.c, recurrence_channels.c, scan.c and convolution.c,
+// kept by the model's Memory.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -21,6 +21,7 @@ typedef struct {
     int conv_dim;     // channels
     int pairs;        // decays for each key channel (recurrence_channels.h): pairs of a key and an update that a token
                       // adds, 1 or 2; 0: a decay for each head (recurrence.h). With pairs, n_key_heads = n_heads
+    int scan;         // 1: a selective scan (scan.h): one head, k_dim values of state for each of v_dim channels
 } StateShape;
 
 typedef struct State State;
@@ -39,12 +40,16 @@ uint64_t state_copy_bytes(const StateShape *shape); // of a copy of a border
 float *state_matrix(State *s, int head);   // [k_dim][v_dim] at the border, then 32 floats that may be read
 float *state_keys(State *s, int key_head); // [STATE_CHUNK][k_dim] of the open chunk; with pairs, [STATE_CHUNK][pairs]
 float *state_updates(State *s, int head);  // [STATE_CHUNK][v_dim], the same, then 32 floats that may be read
-double *state_decays(State *s, int head);  // [STATE_CHUNK] sums of log decays since the border; not with pairs
+double *state_decays(State *s, int head);  // [STATE_CHUNK] sums of log decays since the border; not with pairs or scan
 // With pairs: each row's decays, factors, and the decayed keys: the product of all decays since the border, then each
 // key times the decays that followed it. The decayed keys are those after state_decayed(s) rows of the open chunk.
 float *state_factors(State *s, int head);      // [STATE_CHUNK][k_dim]
 float *state_decayed_keys(State *s, int head); // [1 + STATE_CHUNK pairs][k_dim]
 int state_decayed(const State *s);
+// With scan: the state after state_decayed(s) rows of the open chunk (0: that of the border counts), and each row's
+// step sizes. The updates are the step sizes times the inputs.
+float *state_running(State *s); // [k_dim][v_dim]
+float *state_steps(State *s);   // [STATE_CHUNK][v_dim]
 // The convolution's inputs: row r is that of position border - (conv_width - 1) + r; zeros before the text.
 float *state_inputs(State *s); // [conv_width - 1 + STATE_CHUNK][conv_dim]
 

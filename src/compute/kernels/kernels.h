@@ -114,6 +114,11 @@ typedef struct {
     void (*activate)(float *x, int n, Activation a);
     void (*softcap)(float *x, int n, float in, float out); // x = out tanh(in x)
     void (*swiglu)(float *gate, const float *up, int n);   // gate = silu(gate) * up, arXiv:2002.05202
+    // One position of the selective scan (scan.h) of n channels, k states each: h[i * ld + c] = exp(step[c]
+    // a[i * ld + c]) h[i * ld + c] + u[c] b[i], then y[c] = sum_i h[i * ld + c] q[i]; exponents from -inf to 88. A
+    // channel's bits do not depend on n.
+    void (*scan_row)(float *y, float *h, const float *a, int64_t ld, const float *step, const float *u, const float *b,
+                     const float *q, int n, int k);
 } Kernels;
 
 // The table of a level; NULL where this build has none.

@@ -582,4 +582,30 @@ static void swiglu(float *gate, const float *up, int n) {
     }
 }
 
+// ---- selective scan
+
+// LANES floats, or the first n and then zeros.
+INNER V load_up_to(const float *p, int n) {
+    return n >= LANES ? v_load(p) : v_load_first(p, n, v_zero());
+}
+
+static void scan_row(float *y, float *h, const float *a, int64_t ld, const float *step, const float *u, const float *b,
+                     const float *q, int n, int k) {
+    V log2e = v_set1(1.44269504088896340736f), most = v_set1(128.0f);
+    for (int c = 0; c < n; c += LANES) {
+        int left = n - c;
+        V t = v_mul(load_up_to(step + c, left), log2e), update = load_up_to(u + c, left), sum = v_zero();
+        for (int64_t i = 0; i < k; i++) {
+            float *state = h + i * ld + c;
+            V decay = v_exp2(v_min(v_mul(t, load_up_to(a + i * ld + c, left)), most));
+            V next = v_fma(decay, load_up_to(state, left), v_mul(update, v_set1(b[i])));
+            if (left >= LANES) v_store(state, next);
+            else v_store_first(state, left, next);
+            sum = v_fma(next, v_set1(q[i]), sum);
+        }
+        if (left >= LANES) v_store(y + c, sum);
+        else v_store_first(y + c, left, sum);
+    }
+}
+
 const Kernels TABLE = {.name = LEVEL_NAME, SHARED_KERNELS, .quantize = quantize, .blocks = block_kernels};

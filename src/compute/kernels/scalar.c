@@ -158,4 +158,17 @@ static void swiglu(float *gate, const float *up, int n) {
     for (int i = 0; i < n; i++) gate[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
 }
 
+static void scan_row(float *y, float *h, const float *a, int64_t ld, const float *step, const float *u, const float *b,
+                     const float *q, int n, int k) {
+    for (int c = 0; c < n; c++) {
+        float sum = 0;
+        for (int64_t i = 0; i < k; i++) {
+            float *state = h + i * ld + c;
+            *state = expf(step[c] * a[i * ld + c]) * *state + u[c] * b[i];
+            sum += *state * q[i];
+        }
+        y[c] = sum;
+    }
+}
+
 const Kernels kernels_scalar = {.name = "scalar", SHARED_KERNELS};
