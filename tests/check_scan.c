@@ -1,5 +1,5 @@
-// The selective scan against the recurrence in double, token by token: other calls, threads and timelines beside it give
-// the same bits, and so does going back to every position of the text.
+// The selective scan against the recurrence in double, token by token: other calls, threads and timelines beside it
+// give the same bits, and so does going back to every position of the text.
 #include "reference.h"
 #include "scan.h"
 
@@ -38,7 +38,8 @@ static Rows make_rows(int states, int channels) {
         r.u[i] = r.step[i] * test_uniform();
     }
     for (int64_t i = 0; i < (int64_t)TOKENS * r.ld; i++) r.bq[i] = test_uniform();
-    for (int64_t i = 0; i < (int64_t)states * channels; i++) r.a[i] = -(float)(1 + i / channels) * (1 + test_uniform() / 2);
+    for (int64_t i = 0; i < (int64_t)states * channels; i++)
+        r.a[i] = -(float)(1 + i / channels) * (1 + test_uniform() / 2);
     return r;
 }
 

@@ -18,7 +18,7 @@ struct State {
     size_t border_floats, total_floats;
     float *memory;                   // [total_floats]
     float *history, *keys, *updates; // in memory, behind the matrices
-    float *decays;                   // doubles; with pairs factors and decayed keys; with scan the running state and steps
+    float *decays;                   // doubles; with pairs factors, decayed keys; with scan the running state, steps
     float *slots;                    // [n_slots][border_floats]; pages are taken as they are written
 };
 
