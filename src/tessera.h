@@ -171,7 +171,7 @@ void sampler_close(Sampler *s); // accepts NULL
 // How a model formats conversations: its chat template, in Jinja, is run on the messages. A model without a template
 // gets plain "User:" and "Assistant:" lines.
 typedef struct Chat Chat;
-typedef enum { CHAT_SYSTEM, CHAT_USER, CHAT_ASSISTANT } ChatRole;
+typedef enum { CHAT_SYSTEM, CHAT_USER, CHAT_ASSISTANT, CHAT_TOOL } ChatRole;
 
 typedef struct {
     ChatRole role;
@@ -179,6 +179,9 @@ typedef struct {
     size_t n;
     const int32_t *ids; // for an answer: the n_ids tokens that were generated, used instead of the text; else NULL
     int n_ids;
+    // A JSON object with what else the template is to see of the message: tool_calls (arguments as an object or as JSON
+    // in a string), tool_call_id, name, reasoning_content, content as a list of parts; or NULL.
+    const char *fields;
 } ChatMessage;
 
 typedef struct {
@@ -191,8 +194,8 @@ typedef struct {
 Chat *engine_chat(const Engine *e, char *err, size_t errlen);
 // The same with this template instead of the model's own.
 Chat *engine_chat_with(const Engine *e, const char *chat_template, char *err, size_t errlen);
-// Sets a variable of the template (tools, enable_thinking, documents, ...) to a JSON value. Returns 0, or -1 with a line
-// in err and the variable as it was.
+// Sets a variable of the template (tools, enable_thinking, documents, ...) to a JSON value. Returns 0, or -1 with a
+// line in err and the variable as it was.
 int chat_set(Chat *c, const char *name, const char *json, char *err, size_t errlen);
 void chat_close(Chat *c);
 ChatInfo chat_info(const Chat *c);

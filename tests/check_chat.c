@@ -309,6 +309,155 @@ static void test_real_vocabularies(void) {
     check_vocab(starcoder, CHATML, "ChatML"); // its marks are no tokens there
 }
 
+// ---- what messages carry besides text
+
+typedef struct {
+    const char *what, *chat_template;
+    ChatMessage m[4];
+    int n;
+    const char *want; // NULL: refused
+} FieldCase;
+
+#define EACH "{% for m in messages %}[{{ m.role }}]"
+#define END "{% endfor %}"
+#define PARTS(a, b)                                                                                                    \
+    "{\"content\": [{\"type\": \"text\", \"text\": \"" a "\"}, {\"type\": \"" b "\", \"text\": \"two\"}]}"
+#define TOOL_CALL(arguments)                                                                                           \
+    "{\"content\": null, \"tool_calls\": [{\"id\": \"c1\", \"type\": \"function\", \"function\": {\"name\": \"f\", "   \
+    "\"arguments\": " arguments "}}]}"
+#define TAKES_MAPPINGS                                                                                                 \
+    EACH "{{ m.content or '' }}{% for c in m.tool_calls %}{{ c.function.name }}{{ c.function.arguments | tojson }}"    \
+         "{% endfor %}" END
+#define TAKES_TEXT                                                                                                     \
+    EACH "{{ m.content or '' }}{% for c in m.tool_calls %}{{ c.function.name + c.function.arguments }}{% endfor "      \
+         "%}" END
+#define TAKES_BOTH                                                                                                     \
+    EACH "{% for c in m.tool_calls %}{% set a = c.function.arguments %}{{ a if a is string else a | tojson }}"         \
+         "{% endfor %}" END
+
+static const FieldCase field_cases[] = {
+    {"text to a template of texts",
+     EACH "{{ m.content + '.' }}" END,
+     {{.role = CHAT_USER, .text = "a", .n = 1}},
+     1,
+     "[user]a."},
+    {"text to a template of parts",
+     EACH "{% for p in m['content'] %}{% if p['type'] == 'text' %}{{ p['text'] }}{% endif %}{% endfor %}" END,
+     {{.role = CHAT_USER, .text = "a", .n = 1}},
+     1,
+     "[user]a"},
+    {"parts to a template of texts",
+     EACH "{{ m.content + '.' }}" END,
+     {{.fields = PARTS("one", "text")}},
+     1,
+     "[system]one\ntwo."},
+    {"parts to a template that prints what it gets",
+     EACH "{{ m.content }}" END,
+     {{.fields = PARTS("one", "text")}},
+     1,
+     "[system]one\ntwo"},
+    {"parts to a template of both",
+     EACH "{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}<{{ p.type }}>{% endfor %}{{ "
+          "m.content[0].text }}{% endif %}" END,
+     {{.fields = PARTS("one", "image")}, {.role = CHAT_USER, .text = "a", .n = 1}},
+     2,
+     "[system]<text><image>one[user]a"},
+    {"a picture to a template of texts",
+     EACH "{{ m.content + '.' }}" END,
+     {{.fields = PARTS("one", "image")}},
+     1,
+     NULL},
+    {"mappings where they are expected",
+     TAKES_MAPPINGS,
+     {{.role = CHAT_ASSISTANT, .fields = TOOL_CALL("{\"x\": [1, \"a\"]}")}},
+     1,
+     "[assistant]f{\"x\": [1, \"a\"]}"},
+    {"JSON where mappings are expected",
+     TAKES_MAPPINGS,
+     {{.role = CHAT_ASSISTANT, .fields = TOOL_CALL("\"{\\\"x\\\":1}\"")}},
+     1,
+     "[assistant]f{\"x\": 1}"},
+    {"JSON where it is expected",
+     TAKES_TEXT,
+     {{.role = CHAT_ASSISTANT, .fields = TOOL_CALL("\"{\\\"x\\\":1}\"")}},
+     1,
+     "[assistant]f{\"x\":1}"},
+    {"mappings where JSON is expected",
+     TAKES_TEXT,
+     {{.role = CHAT_ASSISTANT, .fields = TOOL_CALL("{\"x\": 1}")}},
+     1,
+     "[assistant]f{\"x\": 1}"},
+    {"JSON to a template of both",
+     TAKES_BOTH,
+     {{.role = CHAT_ASSISTANT, .fields = TOOL_CALL("\"{\\\"x\\\":1}\"")}},
+     1,
+     "[assistant]{\"x\":1}"},
+    {"no JSON where mappings are expected",
+     TAKES_MAPPINGS,
+     {{.role = CHAT_ASSISTANT, .fields = TOOL_CALL("\"x\"")}},
+     1,
+     "[assistant]f\"x\""},
+    {"half JSON where mappings are expected",
+     TAKES_MAPPINGS,
+     {{.role = CHAT_ASSISTANT, .fields = TOOL_CALL("\"{\\\"x\"")}},
+     1,
+     NULL},
+    {"a tool's result",
+     EACH "{{ m.content }}{{ '(' + m.tool_call_id + ')' if m.tool_call_id }}" END,
+     {{.role = CHAT_USER, .text = "a", .n = 1},
+      {.role = CHAT_TOOL, .text = "21", .n = 2, .fields = "{\"tool_call_id\": \"c1\"}"}},
+     2,
+     "[user]a[tool]21(c1)"},
+    {"thinking and another role",
+     EACH "{{ m.content }}{{ m.reasoning_content }}" END,
+     {{.role = CHAT_ASSISTANT, .text = "a", .n = 1, .fields = "{\"reasoning_content\": \"b\", \"role\": \"ipython\"}"}},
+     1,
+     "[ipython]ab"},
+    {"a list of fields", EACH END, {{.fields = "[1]"}}, 1, NULL},
+    {"fields that are no JSON", EACH END, {{.fields = "{"}}, 1, NULL},
+};
+
+static void check_fields(const FieldCase *f) {
+    Tokenizer *t = make_tokenizer(TOKEN_CONTROL, false);
+    Chat *c = open_chat(t, f->chat_template, 0);
+    char err[500] = "";
+    int32_t *ids;
+    char *text = chat_text(c, f->m, f->n, true);
+    int n = chat_encode(c, f->m, f->n, true, &ids, err, sizeof err);
+    if (f->want) CHECK(text && !strcmp(text, f->want), "%s: expected [%s], found [%s] %s", f->what, f->want, text, err);
+    else
+        CHECK(!text && n < 0 && !strncmp(err, "chat template", 13) && !strpbrk(err, "\r\n"), "%s: [%s] %s", f->what,
+              text, err);
+    if (n >= 0) free(ids);
+    free(text);
+    chat_close(c);
+    tokenizer_free(t);
+}
+
+static void test_fields(void) {
+    for (int i = 0; i < N_OF(field_cases); i++) check_fields(&field_cases[i]);
+}
+
+// What stands in fields is the input's: it gives no token.
+static void test_marks_in_fields(void) {
+    Tokenizer *t = make_tokenizer(TOKEN_CONTROL, false);
+    Chat *c = open_chat(
+        t, EACH "{% for x in m.tool_calls %}<|im_end|>{{ x.arguments }}{% endfor %}{{ m.content[0].text }}" END, 0);
+    ChatMessage m = {
+        .role = CHAT_ASSISTANT,
+        .fields = "{\"tool_calls\": [{\"arguments\": \"<|im_end|>\"}], \"content\": [{\"type\": \"text\", \"text\": "
+                  "\"<|im_end|>\"}]}"};
+    char err[500];
+    int32_t *ids, end = id_of(t, "<|im_end|>");
+    int n = chat_encode(c, &m, 1, true, &ids, err, sizeof err), count = 0;
+    CHECK(n > 0, "%s", err);
+    for (int i = 0; i < n; i++) count += ids[i] == end;
+    CHECK(count == 1, "%d end tokens", count);
+    if (n >= 0) free(ids);
+    chat_close(c);
+    tokenizer_free(t);
+}
+
 // ---- answers
 
 // Pushes pieces by their texts; what is said and what is thought, up to the end.
@@ -842,6 +991,8 @@ int main(void) {
     RUN(test_typed_marks);
     RUN(test_answer_ids);
     RUN(test_real_vocabularies);
+    RUN(test_fields);
+    RUN(test_marks_in_fields);
     RUN(test_answers);
     need_program("run");
     RUN(test_loop);

@@ -5,8 +5,8 @@
 // The table of families only names them, and says which text ends an answer where the vocabulary does not.
 #include "chat.h"
 
+#include "chat_messages.h"
 #include "file.h"
-#include "jinja.h"
 #include "jinja_json.h"
 
 #include <stdio.h>
@@ -66,6 +66,7 @@ struct Chat {
     const ChatFormat *format;
     Jinja *program;
     bool has_template, starts_thinking;
+    MessageForm form;
     char *stop; // NULL: none
     struct tm now;
     ChatVariable *variables; // stb_ds array
@@ -104,31 +105,8 @@ typedef struct {
     const ChatMessage *messages;
     int n;
     bool answer;
+    MessageForm form;
 } Conversation;
-
-// The text that ids stand for, in a stb_ds array.
-static char *text_of_ids(const Tokenizer *t, const int32_t *ids, int n) {
-    char *text = NULL, *room = malloc(textstream_room(t) + 16);
-    TextStream s = textstream_start(t, false);
-    for (int i = 0; room && i < n; i++) {
-        size_t got = textstream_push(&s, ids[i], room);
-        if (got) memcpy(arraddnptr(text, got), room, got);
-    }
-    size_t got = room ? textstream_finish(&s, room) : 0;
-    if (got) memcpy(arraddnptr(text, got), room, got);
-    free(room);
-    return text;
-}
-
-static JinjaValue message_content(JinjaHeap *h, const Chat *c, const ChatMessage *m) {
-    if (m->n || !m->ids) return jinja_input(h, m->text, m->n);
-    char *text = text_of_ids(c->tokenizer, m->ids, m->n_ids);
-    char *copy = jinja_alloc(h, 2 * arrlenu(text) + 1);
-    size_t n = arrlenu(text);
-    if (n) memcpy(copy, text, n);
-    arrfree(text);
-    return jinja_input(h, copy, n);
-}
 
 static void put_token(JinjaHeap *h, JinjaDict *variables, const char *name, const Tokenizer *t, int id) {
     const Piece *p = tokenizer_piece(t, id);
@@ -136,17 +114,9 @@ static void put_token(JinjaHeap *h, JinjaDict *variables, const char *name, cons
 }
 
 static void fill_variables(JinjaHeap *h, JinjaDict *variables, const void *from) {
-    static const char *const roles[] = {[CHAT_SYSTEM] = "system", [CHAT_USER] = "user", [CHAT_ASSISTANT] = "assistant"};
     const Conversation *v = from;
     const Chat *c = v->chat;
-    JinjaValue messages = jinja_list(h);
-    for (int i = 0; i < v->n; i++) {
-        JinjaValue m = jinja_dict(h);
-        jinja_put_word(h, m.dict, "role", jinja_word(roles[v->messages[i].role]));
-        jinja_put_word(h, m.dict, "content", message_content(h, c, &v->messages[i]));
-        jinja_push(h, messages.list, m);
-    }
-    jinja_put_word(h, variables, "messages", messages);
+    jinja_put_word(h, variables, "messages", messages_value(h, c->tokenizer, v->messages, v->n, v->form));
     jinja_put_word(h, variables, "add_generation_prompt", jinja_bool(v->answer));
     put_token(h, variables, "bos_token", c->tokenizer, tokenizer_bos(c->tokenizer));
     put_token(h, variables, "eos_token", c->tokenizer, tokenizer_eos(c->tokenizer));
@@ -156,11 +126,20 @@ static void fill_variables(JinjaHeap *h, JinjaDict *variables, const void *from)
     }
 }
 
+static int render_in_form(const Conversation *v, JinjaOutput *out, char *err, size_t errlen) {
+    JinjaInput in = {.fill = fill_variables, .from = v, .now = v->chat->now};
+    return jinja_render(v->chat->program, &in, out, err, errlen);
+}
+
 static int render(const Chat *c, const ChatMessage *messages, int n, bool answer, JinjaOutput *out, char *err,
                   size_t errlen) {
-    Conversation v = {c, messages, n, answer};
-    JinjaInput in = {.fill = fill_variables, .from = &v, .now = c->now};
-    return jinja_render(c->program, &in, out, err, errlen);
+    return render_in_form(&(Conversation){c, messages, n, answer, c->form}, out, err, errlen);
+}
+
+// A MessageTrial.
+static char *try_form(const void *context, const ChatMessage *messages, int n, MessageForm form) {
+    JinjaOutput out;
+    return render_in_form(&(Conversation){context, messages, n, true, form}, &out, NULL, 0) ? NULL : out.text;
 }
 
 char *chat_text(const Chat *c, const ChatMessage *messages, int n, bool answer) {
@@ -240,6 +219,7 @@ static void learn(Chat *c, const char *template) {
     const ChatMessage m[] = {example_message(CHAT_SYSTEM, "sys\u1E9Etem"), example_message(CHAT_USER, "fi\u1E9Erst"),
                              example_message(CHAT_ASSISTANT, answer), example_message(CHAT_USER, question)};
     JinjaOutput example = {0};
+    c->form = messages_form(try_form, c);
     if (render(c, m, 4, true, &example, NULL, 0)) render(c, m + 1, 3, true, &example, NULL, 0);
     c->stop = c->format->stop ? strdup(c->format->stop) : NULL;
     if (c->format == &own_format) c->stop = find_stop(&example, answer, question);

@@ -38,8 +38,9 @@ static Tokenizer *make_tokenizer(unsigned kind) {
 // The control tokens of a conversation that says this text three times, and ChatML's marks of any type.
 static int count_marks(const Chat *c, const char *text, size_t n, bool chatml) {
     int32_t *ids;
-    ChatMessage m[] = {
-        {CHAT_SYSTEM, text, n, NULL, 0}, {CHAT_USER, text, n, NULL, 0}, {CHAT_ASSISTANT, text, n, NULL, 0}};
+    ChatMessage m[] = {{CHAT_SYSTEM, text, n, NULL, 0, NULL},
+                       {CHAT_USER, text, n, NULL, 0, NULL},
+                       {CHAT_ASSISTANT, text, n, NULL, 0, NULL}};
     int n_ids = chat_encode(c, m, 3, true, &ids, NULL, 0), count = 0;
     if (n_ids < 0) return -1;
     for (int i = 0; i < n_ids; i++) {
