@@ -62,7 +62,9 @@ typedef struct {
     float temperature;
     int top_k;
     float top_p, min_p;
-    const char *source; // where they say it; NULL: nowhere
+    float repeat_penalty; // 1: off
+    int penalty_last_n;   // as in SamplerOptions, but 0: they do not say
+    const char *source;   // where they say it; NULL: nowhere
 } SamplingDefaults;
 SamplingDefaults engine_sampling(const Engine *e);
 

@@ -187,14 +187,56 @@ static void sampling(void) {
     path = write_made(&m, "m.gguf");
     TELLS(0, "",
           "| temp 0 (general.sampling), top-k 1 (general.sampling), top-p 0.5 (general.sampling), min-p 0.25 "
-          "(general.sampling)\n",
+          "(general.sampling), repeat-penalty 1.5 (general.sampling)\n",
           "run", path, "-p", "a", "-n", "2");
     TELLS(0, "", "temp 0.75 (flag), top-k 1 (general.sampling), top-p 1 (flag)", "run", path, "-p", "a", "-n", "2",
           "--temp", "0.75", "--top-p", "1");
-    TELLS(0, "", "note: general.sampling.penalty_repeat = 1.5 is not applied", "run", path, "-p", "a", "-n", "2");
+    TELLS(0, "", ", repeat-penalty 2 (flag)\n", "run", path, "-p", "a", "-n", "2", "--repeat-penalty", "2");
     Result one = CALL("run", path, "-p", "a", "-n", "9", "-s", "1", "-q");
     prints(CALL("run", path, "-p", "a", "-n", "9", "-s", "2", "-q"), 0, one.out, "greedy, whatever the seed");
     release(&one);
+}
+
+// What a penalty of the files does: what the flags do that say the same. The text is longer than 64 tokens, which is as
+// far as the flag's looks back unless told.
+static void penalties_of_files(void) {
+    static const struct {
+        double penalty;
+        int last_n; // -9: not said
+        const char *flags[4];
+    } cases[] = {{1, -9, {"--repeat-penalty", "1", "--repeat-last-n", "64"}},
+                 {1.3, -9, {"--repeat-penalty", "1.3", "--repeat-last-n", "64"}},
+                 {1.3, -1, {"--repeat-penalty", "1.3", "--repeat-last-n", "-1"}},
+                 {1.3, 5, {"--repeat-penalty", "1.3", "--repeat-last-n", "5"}},
+                 {1.3, 0, {"--repeat-penalty", "1", "--repeat-last-n", "64"}}};
+    char *texts[N_OF(cases)];
+    folder_empty();
+    BinSpec s = {32, 24, 2, 4, 2, 200, 300, .tied = true, .seed = 5};
+    Maker plain = maker_new();
+    maker_llama(&plain, &s);
+    const char *without = strdup(write_made(&plain, "plain.gguf"));
+    for (int i = 0; i < N_OF(cases); i++) {
+        Maker m = maker_new();
+        maker_llama(&m, &s);
+        maker_f32(&m, "general.sampling.penalty_repeat", (float)cases[i].penalty);
+        if (cases[i].last_n != -9)
+            maker_put(&m, "general.sampling.penalty_last_n", G_I32, &(int32_t){cases[i].last_n}, 4);
+        const char *path = write_made(&m, "m.gguf"), *const *f = cases[i].flags;
+        Result said = CALL("run", without, "-p", "a", "-n", "200", "-q", "--temp", "2", "-s", "1", "--ignore-eos", f[0],
+                           f[1], f[2], f[3]);
+        prints(CALL("run", path, "-p", "a", "-n", "200", "-q", "--temp", "2", "-s", "1", "--ignore-eos"), 0, said.out,
+               f[3]);
+        Result over =
+            CALL("run", path, "-p", "a", "-n", "200", "-q", "--temp", "2", "-s", "1", "--ignore-eos", f[0], "1");
+        if (i) CHECK(!strcmp(over.out, texts[0]), "a flag goes before the file: %s", over.out);
+        texts[i] = strdup(said.out);
+        release(&over);
+        release(&said);
+    }
+    for (int i = 1; i < 4; i++) CHECK(strcmp(texts[i], texts[0]) != 0, "penalty %d changes nothing: %s", i, texts[i]);
+    CHECK(strcmp(texts[1], texts[2]) != 0 && strcmp(texts[1], texts[3]) != 0, "what it looks back on changes nothing");
+    for (int i = 0; i < N_OF(cases); i++) free(texts[i]);
+    free((char *)without);
 }
 
 static void sampling_of_folders(void) {
@@ -208,7 +250,8 @@ static void sampling_of_folders(void) {
          "min-p 0.125 (generation_config.json)\n"},
         {"{'temperature':null,'top_k':0}", "| temp 0.8, top-k 0 (generation_config.json), top-p 0.95, min-p 0.05\n"},
         {"{'do_sample':false,'temperature':0.5}", "| temp 0 (generation_config.json), top-k 40"},
-        {"{'repetition_penalty':1.5}", "note: generation_config.json: repetition_penalty = 1.5 is not applied"},
+        {"{'repetition_penalty':1.5}", ", min-p 0.05, repeat-penalty 1.5 (generation_config.json)\n"},
+        {"{'typical_p':0.5}", "note: generation_config.json: typical_p = 0.5 is not applied"},
     };
     Fixture f;
     family_read(&f, FIXTURES "llama.json");
@@ -219,6 +262,8 @@ static void sampling_of_folders(void) {
         if (cases[i].json) write_json("generation_config.json", cases[i].json);
         TELLS(0, "", cases[i].said, "run", folder, "-p", "a", "-n", "2");
     }
+    write_json("generation_config.json", "{'repetition_penalty':0}");
+    REFUSES(1, "generation_config.json: repetition_penalty: expected 0.01 to 100, found 0", "run", folder, "-p", "a");
     write_json("generation_config.json", "{'top_p':2}");
     REFUSES(1, "generation_config.json: top_p: expected 0 to 1, found 2", "run", folder, "-p", "a");
     family_free(&f);
@@ -280,6 +325,7 @@ int main(void) {
     RUN(notes);
     RUN(damaged_weights);
     RUN(sampling);
+    RUN(penalties_of_files);
     RUN(sampling_of_folders);
     RUN(texts);
     RUN(tokenizer_beside);

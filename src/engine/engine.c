@@ -92,8 +92,9 @@ const char *engine_notes(const Engine *e) {
 
 SamplingDefaults engine_sampling(const Engine *e) {
     const Sampling *s = &e->model.sampling;
-    if (!s->source) return (SamplingDefaults){-1, -1, -1, -1, NULL};
-    return (SamplingDefaults){s->temperature, s->top_k, s->top_p, s->min_p, s->source};
+    if (!s->source) return (SamplingDefaults){-1, -1, -1, -1, -1, 0, NULL};
+    return (SamplingDefaults){s->temperature,    s->top_k,          s->top_p, s->min_p,
+                              s->repeat_penalty, s->penalty_last_n, s->source};
 }
 
 int engine_encode(const Engine *e, const char *text, size_t n, bool bos, bool special, int32_t **ids, char *err,

@@ -9,7 +9,9 @@ typedef struct {
     float temperature;
     int top_k;
     float top_p, min_p;
-    const char *source; // where it is said; NULL: nowhere
+    float repeat_penalty; // 1: off
+    int penalty_last_n;   // tokens that it looks back, -1: all, 0: not said
+    const char *source;   // where it is said; NULL: nowhere
 } Sampling;
 
 typedef struct {

@@ -123,7 +123,8 @@ static int parse_flags(Raw *raw, int argc, char **argv) {
         {"--logit-bias", "ID+BIAS", "add BIAS to the logit of a token, such as 15043+1 or 2-inf; may be repeated",
          TAKES_CALL(o, take_bias)},
         {"--ignore-eos", NULL, "never sample an end token", SETS(&o->ignore_eos)},
-        {"--repeat-penalty", "X", "divide the logits of repeated tokens by X, multiply negative ones (default: 1, off)",
+        {"--repeat-penalty", "X",
+         "divide the logits of repeated tokens by X, multiply negative ones (default: as the model says, or 1, off)",
          TAKES_FLOAT(&s->repeat_penalty, 0.01, 100)},
         {"--frequency-penalty", "X", "subtract X for each time that a token is there (default: 0)",
          TAKES_FLOAT(&s->frequency_penalty, -100, 100)},
@@ -237,8 +238,8 @@ static void unescape_others(Options *o) {
 
 Options options_parse(int argc, char **argv) {
     Options o = {.n_new = UNSET,
-                 .sampler = {.temperature = -1, .top_k = -1, .top_p = -1, .min_p = -1, .repeat_penalty = 1}};
-    Raw raw = {.o = &o, .last_n = 64};
+                 .sampler = {.temperature = -1, .top_k = -1, .top_p = -1, .min_p = -1, .repeat_penalty = -1}};
+    Raw raw = {.o = &o, .last_n = UNSET};
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     o.sampler.seed = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
@@ -248,7 +249,7 @@ Options options_parse(int argc, char **argv) {
     read_prompt(&raw);
     if (o.n_new == UNSET) o.n_new = o.chat ? -1 : DEFAULT_NEW;
     if (o.sampler.top_p == 0) o.sampler.top_p = FLT_MIN; // the most likely token alone; 0 is the library's "off"
-    o.sampler.penalty_last_n = raw.last_n;
+    o.sampler.penalty_last_n = raw.last_n == UNSET ? 0 : raw.last_n;
     if (!raw.last_n) o.sampler.repeat_penalty = 1;
     if (!raw.last_n) o.sampler.frequency_penalty = o.sampler.presence_penalty = 0;
     return o;

@@ -16,7 +16,7 @@ typedef struct {
     bool quiet, chat, ignore_eos, special, hide_prompt;
     SessionOptions session;
     SamplerOptions sampler; // negative: not given
-    char sampling[160];     // what its values are, and whence
+    char sampling[256];     // what its values are, and whence
 } Options;
 
 Options options_parse(int argc, char **argv);

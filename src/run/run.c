@@ -19,7 +19,8 @@
 
 enum { STATUS_INTERRUPTED = 130 };
 
-// What the command line did not give: as the model's files say, or else built in. `said` tells the values and whence.
+// What the command line did not give: as the model's files say, or else built in. `said` tells the values and whence;
+// a penalty is told where one is given.
 static void choose_sampling(SamplerOptions *o, SamplingDefaults model, char *said, size_t size) {
     const struct {
         const char *name;
@@ -27,13 +28,16 @@ static void choose_sampling(SamplerOptions *o, SamplingDefaults model, char *sai
     } list[] = {{"temp", o->temperature, model.temperature, 0.8f},
                 {"top-k", (float)o->top_k, (float)model.top_k, 40},
                 {"top-p", o->top_p, model.top_p, 0.95f},
-                {"min-p", o->min_p, model.min_p, 0.05f}};
-    float chosen[4];
+                {"min-p", o->min_p, model.min_p, 0.05f},
+                {"repeat-penalty", o->repeat_penalty, model.repeat_penalty, 1}};
+    enum { PENALTY = 4, N = 5 };
+    float chosen[N];
     *said = 0;
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < N; i++) {
         const char *from = list[i].given >= 0 ? "flag" : list[i].model >= 0 ? model.source : NULL;
         size_t n = strlen(said);
         chosen[i] = list[i].given >= 0 ? list[i].given : list[i].model >= 0 ? list[i].model : list[i].built_in;
+        if (i == PENALTY && !from) continue;
         snprintf(said + n, size - n, from ? "%s%s %g (%s)" : "%s%s %g", i ? ", " : "", list[i].name, (double)chosen[i],
                  from);
     }
@@ -41,6 +45,9 @@ static void choose_sampling(SamplerOptions *o, SamplingDefaults model, char *sai
     o->top_k = (int)chosen[1];
     o->top_p = chosen[2];
     o->min_p = chosen[3];
+    bool of_model = o->repeat_penalty < 0; // then so is what it looks back on
+    if (of_model && !o->penalty_last_n) o->penalty_last_n = model.penalty_last_n;
+    o->repeat_penalty = chosen[PENALTY];
 }
 
 static volatile sig_atomic_t interrupted;
