@@ -121,6 +121,148 @@ static void words_of_text(void) {
     g2p_close(&m);
 }
 
+// ---- numbers
+
+static const struct {
+    const char *text, *words;
+} spelled[] = {
+    {"0", "zero"},
+    {"7", "seven"},
+    {"10", "ten"},
+    {"12", "twelve"},
+    {"19", "nineteen"},
+    {"20", "twenty"},
+    {"21", "twenty one"},
+    {"40", "forty"},
+    {"100", "one hundred"},
+    {"101", "one hundred one"},
+    {"999", "nine hundred ninety nine"},
+    {"1000", "one thousand"},
+    {"1,234", "one thousand two hundred thirty four"},
+    {"1001000", "one million one thousand"},
+    {"1,000,000,007", "one billion seven"},
+    {"1,2", "one two"},
+    {"1234,567", "one thousand two hundred thirty four five hundred sixty seven"},
+    {"3,1415", "three one thousand four hundred fifteen"},
+    {"-5 -- 5", "minus five five"},
+    {"\u221212", "minus twelve"},
+    {"3-5", "three five"},
+    {"3.14", "three point one four"},
+    {"0.05.", "zero point zero five"},
+    {"1.2.3", "one point two point three"},
+    {"5.", "five"},
+    {"007", "zero zero seven"},
+    {"1st 2nd 3rd 4th", "first second third fourth"},
+    {"5TH 8th 9th 12th", "fifth eighth ninth twelfth"},
+    {"20th 21st 30th 100th", "twentieth twenty first thirtieth one hundredth"},
+    {"0th 1000th", "zeroth one thousandth"},
+    {"90s 1990s, 20's 6s", "nineties one thousand nine hundred nineties twenties sixes"},
+    {"5th-grade 3rds", "fifth grade three rds"},
+    {"10:30 24/7", "ten thirty twenty four seven"},
+    {"mp3 2x4 x86-64", "mp three two x four x eighty six sixty four"},
+    {"(42) $5, 50%", "forty two five fifty"},
+    {"123456789012345678",
+     "one hundred twenty three quadrillion four hundred fifty six trillion seven hundred eighty nine "
+     "billion twelve million three hundred forty five thousand six hundred seventy eight"},
+    {"1000000000000000000",
+     "one zero zero zero zero zero zero zero zero zero zero zero zero zero zero zero zero zero zero"},
+    {"no digits, it's so", "no digits it's so"},
+};
+
+// The value of a cardinal's words: each adds to what is before it, hundred and the thousands multiply.
+static uint64_t value_of(const char *words) {
+    static const struct {
+        const char *word;
+        uint64_t value;
+    } names[] = {{"zero", 0},
+                 {"one", 1},
+                 {"two", 2},
+                 {"three", 3},
+                 {"four", 4},
+                 {"five", 5},
+                 {"six", 6},
+                 {"seven", 7},
+                 {"eight", 8},
+                 {"nine", 9},
+                 {"ten", 10},
+                 {"eleven", 11},
+                 {"twelve", 12},
+                 {"thirteen", 13},
+                 {"fourteen", 14},
+                 {"fifteen", 15},
+                 {"sixteen", 16},
+                 {"seventeen", 17},
+                 {"eighteen", 18},
+                 {"nineteen", 19},
+                 {"twenty", 20},
+                 {"thirty", 30},
+                 {"forty", 40},
+                 {"fifty", 50},
+                 {"sixty", 60},
+                 {"seventy", 70},
+                 {"eighty", 80},
+                 {"ninety", 90},
+                 {"hundred", 100},
+                 {"thousand", 1000},
+                 {"million", 1000000},
+                 {"billion", 1000000000},
+                 {"trillion", 1000000000000},
+                 {"quadrillion", 1000000000000000}};
+    uint64_t sum = 0, part = 0;
+    char copy[512];
+    snprintf(copy, sizeof copy, "%s", words);
+    for (char *saved, *t = strtok_r(copy, " ", &saved); t; t = strtok_r(NULL, " ", &saved)) {
+        int i = 0;
+        while (i < N_OF(names) && strcmp(names[i].word, t) != 0) i++;
+        if (i == N_OF(names)) return UINT64_MAX;
+        if (names[i].value < 100) part += names[i].value;
+        else if (names[i].value == 100) part *= 100;
+        else sum += part * names[i].value;
+        if (names[i].value > 100) part = 0;
+    }
+    return sum + part;
+}
+
+static char *words_as_text(const G2p *m, const char *text) {
+    char err[512] = "", *shown;
+    Word *words = NULL;
+    CHECK(!words_split(&words, m, text, strlen(text), err, sizeof err), "%s", err);
+    size_t n;
+    FILE *f = open_memstream(&shown, &n);
+    for (ptrdiff_t i = 0; i < arrlen(words); i++) fprintf(f, "%s%s", i ? " " : "", words[i].text);
+    fclose(f);
+    words_free(&words);
+    return shown;
+}
+
+static void numbers_in_words(void) {
+    G2p m;
+    if (!open_model(&m, &lettered)) return;
+    CHECK(!m.english, "a model that names no language");
+    m.english = true;
+    for (int i = 0; i < N_OF(spelled); i++) {
+        char *shown = words_as_text(&m, spelled[i].text);
+        CHECK(!strcmp(shown, spelled[i].words), "[%s]: expected [%s], found [%s]", spelled[i].text, spelled[i].words,
+              shown);
+        free(shown);
+    }
+    uint64_t random = 88172645463325252u;
+    for (int i = 0; i < 3000; i++) { // of every length, and back
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        uint64_t most = 10;
+        for (int d = i % 18; d > 0; d--) most *= 10;
+        uint64_t v = random % most;
+        char digits[32];
+        snprintf(digits, sizeof digits, "%llu", (unsigned long long)v);
+        char *shown = words_as_text(&m, digits);
+        CHECK(value_of(shown) == v, "%s: %s", digits, shown);
+        free(shown);
+    }
+    g2p_close(&m);
+}
+
 // ---- symbols
 
 static int load_symbols(Symbols *y, const char *json, int vocab_size, char *err, size_t errlen) {
@@ -340,6 +482,7 @@ static void hostile_dictionaries(void) {
 int main(void) {
     folder_make();
     RUN(words_of_text);
+    RUN(numbers_in_words);
     RUN(symbol_tables);
     RUN(utf8_lengths);
     RUN(rates_by_hand);

@@ -95,7 +95,11 @@ static void print_json(const G2p *m, const Word *w, const Decoded *d) {
 // Notes on stderr about unknown letters, words that are too long and outputs that do not end.
 static void print_note(const G2p *m, const Word *w, const Decoded *d) {
     if (w->has_digit) {
-        fprintf(stderr, "note: %s: the model does not know digits; write numbers as words\n", w->text);
+        fprintf(
+            stderr,
+            "note: %s: the model does not know digits, and its config.json does not say \"language\": \"en\", whose "
+            "numbers are spelled out here; write numbers as words\n",
+            w->text);
     } else if (w->n_unknown) {
         bool valid;
         unsigned char first = (unsigned char)w->unknown[0];

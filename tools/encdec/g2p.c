@@ -51,6 +51,8 @@ static int open_model(G2p *g, Settings *s, const char *path) {
         settings_fail(s, "model_type", "expected bart or mbart, found '%.40s'", type);
     }
     read_ids(&g->model, s);
+    const char *language = json_string_value(json_object_get(s->object, "language"));
+    g->english = language && !strncmp(language, "en", 2) && (!language[2] || language[2] == '-' || language[2] == '_');
     Config encoder = read_side(s, mbart, "encoder_layers", "encoder_attention_heads", "encoder_ffn_dim");
     Config decoder = read_side(s, mbart, "decoder_layers", "decoder_attention_heads", "decoder_ffn_dim");
     encoder.bidirectional = true;

@@ -11,6 +11,7 @@ typedef struct {
     Weights weights;
     Seq2seq model;
     Symbols graphemes, phonemes;
+    bool english; // what config.json's "language" says: "en", or a variety of it such as "en-us"
 } G2p;
 
 // A Hugging Face folder, or the .safetensors file of one. -1 with a line in err.

@@ -1,6 +1,8 @@
 // words: see words.h.
 #include "words.h"
 
+#include "numbers.h"
+
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
@@ -123,18 +125,49 @@ static void strip(const char **begin, const char **end) {
     *end = b;
 }
 
-int words_split(Word **list, const G2p *m, const char *text, size_t n, char *err, size_t errlen) {
+// A digit in ASCII that the model has no letter for.
+static bool has_unknown_digit(const G2p *m, const char *begin, const char *end) {
+    for (const char *p = begin; p < end; p++) {
+        if (isdigit((unsigned char)*p) && symbols_find(&m->graphemes, p, 1) < 0) return true;
+    }
+    return false;
+}
+
+static int split_copy(Word **list, const G2p *m, char *text, bool spell, char *err, size_t errlen);
+
+// A word with its numbers as words.
+static int add_spelled(Word **list, const G2p *m, const char *begin, const char *end, bool negative, char *err,
+                       size_t errlen) {
+    char *spelled = numbers_spell(begin, (size_t)(end - begin), negative);
+    if (!spelled) return fail(err, errlen, "out of memory for a word of %zu bytes", (size_t)(end - begin));
+    int rc = split_copy(list, m, spelled, false, err, errlen);
+    free(spelled);
+    return rc;
+}
+
+// The words of a terminated text, which is cut up. spell: numbers that the model cannot read become words.
+static int split_copy(Word **list, const G2p *m, char *text, bool spell, char *err, size_t errlen) {
     static const char blanks[] = " \t\r\n\f\v";
-    char *copy = malloc(n + 1), *saved;
+    int rc = 0;
+    char *saved;
+    for (char *t = strtok_r(text, blanks, &saved); t && !rc; t = strtok_r(NULL, blanks, &saved)) {
+        const char *begin = t, *end = t + strlen(t);
+        strip(&begin, &end);
+        if (begin == end) continue;
+        if (spell && has_unknown_digit(m, begin, end)) {
+            bool negative = begin - t == 1 && *t == '-' && isdigit((unsigned char)*begin);
+            rc = add_spelled(list, m, begin, end, negative, err, errlen);
+        } else rc = words_add(list, m, begin, (size_t)(end - begin), err, errlen);
+    }
+    return rc;
+}
+
+int words_split(Word **list, const G2p *m, const char *text, size_t n, char *err, size_t errlen) {
+    char *copy = malloc(n + 1);
     if (!copy) return fail(err, errlen, "out of memory for %zu bytes of text", n);
     for (size_t i = 0; i < n; i++) copy[i] = text[i] ? text[i] : ' ';
     copy[n] = 0;
-    int rc = 0;
-    for (char *t = strtok_r(copy, blanks, &saved); t && !rc; t = strtok_r(NULL, blanks, &saved)) {
-        const char *begin = t, *end = t + strlen(t);
-        strip(&begin, &end);
-        if (begin < end) rc = words_add(list, m, begin, (size_t)(end - begin), err, errlen);
-    }
+    int rc = split_copy(list, m, copy, m->english, err, errlen);
     free(copy);
     return rc;
 }

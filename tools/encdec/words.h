@@ -2,8 +2,8 @@
 //
 // Owns the definition of a word: the text between blanks, without the punctuation around it. Refuses nothing: unknown
 // letters are tried in lower case (ASCII), then without their accents and taken apart (utf8proc), then read as the
-// unknown token and counted for a note to the user. A digit that the model does not know makes the word a number, which
-// is not pronounced.
+// unknown token and counted for a note to the user. Numbers in digits that the model does not know become words where
+// it speaks English (numbers); elsewhere they are not pronounced.
 #pragma once
 #include "g2p.h"
 

@@ -425,7 +425,8 @@ def train(args, config, symbols, parts):
 
 def hugging_face_config(c, symbols):
     return dict(
-        architectures=["MBartForConditionalGeneration"], model_type="mbart", vocab_size=c.vocab_size, d_model=c.d_model,
+        architectures=["MBartForConditionalGeneration"], model_type="mbart", language="en-us", vocab_size=c.vocab_size,
+        d_model=c.d_model,
         encoder_layers=c.encoder_layers, decoder_layers=c.decoder_layers, encoder_attention_heads=c.heads,
         decoder_attention_heads=c.heads, encoder_ffn_dim=c.ffn_dim, decoder_ffn_dim=c.ffn_dim,
         activation_function="gelu", max_position_embeddings=c.max_positions, scale_embedding=False, bos_token_id=BOS,
