@@ -60,7 +60,7 @@ static void change_gguf(const Fixture *f) {
 }
 
 static void change_config(const Fixture *f) {
-    const char *tokenizer = BIN_DIR "family.tokenizer.bin", *key;
+    const char *tokenizer = in_folder("made.tokenizer.bin"), *key;
     json_t *config = family_part(f, "config"), *copy = json_deep_copy(config), *before;
     make_tokenizer_bin(tokenizer, f->vocab_size, 1);
     write_family(f);
