@@ -14,13 +14,10 @@ static const float *input_at(const Convolution *v, int pos) {
 static void run_row(const Compute *c, const Convolution *v, int row) {
     const StateShape *shape = state_shape(v->state);
     int pos = state_length(v->state) + row, n = shape->conv_dim;
-    float *restrict y = v->y + (int64_t)row * n;
-    if (v->bias) memcpy(y, v->bias, sizeof *y * (size_t)n);
-    else memset(y, 0, sizeof *y * (size_t)n);
-    for (int j = 0; j < shape->conv_width; j++) {
-        const float *x = input_at(v, pos - shape->conv_width + 1 + j), *tap = v->taps + (int64_t)j * n;
-        for (int i = 0; i < n; i++) y[i] += tap[i] * x[i];
-    }
+    float *y = v->y + (int64_t)row * n;
+    const float *x[MAX_TAPS];
+    for (int j = 0; j < shape->conv_width; j++) x[j] = input_at(v, pos - shape->conv_width + 1 + j);
+    c->kernels->convolve(y, x, v->taps, v->bias, shape->conv_width, n);
     if (v->act) c->kernels->activate(y, n, v->act);
 }
 

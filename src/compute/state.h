@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { STATE_CHUNK = 32 };
+enum { STATE_CHUNK = 32, MAX_TAPS = 64 };
 
 typedef struct {
     int n_heads;      // matrix states; 0: none, as in a layer of convolutions alone

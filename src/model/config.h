@@ -26,7 +26,6 @@ enum {
     MAX_VOCAB = 1 << 24,
     MAX_POSITIONS = 1 << 28,
     MAX_EXPERTS = 4096,
-    MAX_TAPS = 64,       // of a causal convolution
     MAX_STATE = 1 << 28, // values of a layer's recurrent state
 };
 

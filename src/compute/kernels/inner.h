@@ -12,7 +12,7 @@
     .matvec_i8g = matvec_i8g, .unpack_i8g = unpack_i8g, .pack = pack, .gemm_f32 = gemm_f32, .gemm_bf16 = gemm_bf16,    \
     .gemm_i8 = gemm_i8, .softmax_row = softmax_row, .scale = scale, .f32_from_f16 = unpack_f16,                        \
     .f32_from_bf16 = unpack_bf16, .rmsnorm = rmsnorm, .layernorm = layernorm, .activate = activate,                    \
-    .softcap = softcap, .swiglu = swiglu, .scan_row = scan_row
+    .softcap = softcap, .swiglu = swiglu, .convolve = convolve, .scan_row = scan_row
 
 enum { LINE_BYTES = 64, AHEAD_BYTES = 4096 }; // a cache line; how far ahead a long row is prefetched
 

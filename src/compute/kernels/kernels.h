@@ -114,6 +114,8 @@ typedef struct {
     void (*activate)(float *x, int n, Activation a);
     void (*softcap)(float *x, int n, float in, float out); // x = out tanh(in x)
     void (*swiglu)(float *gate, const float *up, int n);   // gate = silu(gate) * up, arXiv:2002.05202
+    // y[c] = bias[c] + sum_j taps[j * n + c] x[j][c] for c < n, j < width in order; bias NULL: 0
+    void (*convolve)(float *y, const float *const *x, const float *taps, const float *bias, int width, int n);
     // One position of the selective scan (scan.h) of n channels, k states each: h[i * ld + c] = exp(step[c]
     // a[i * ld + c]) h[i * ld + c] + u[c] b[i], then y[c] = sum_i h[i * ld + c] q[i]; exponents from -inf to 88. A
     // channel's bits do not depend on n.

@@ -589,6 +589,18 @@ INNER V load_up_to(const float *p, int n) {
     return n >= LANES ? v_load(p) : v_load_first(p, n, v_zero());
 }
 
+static void convolve(float *y, const float *const *x, const float *taps, const float *bias, int width, int n) {
+    for (int c = 0; c < n; c += LANES) {
+        int left = n - c;
+        V sum = bias ? load_up_to(bias + c, left) : v_zero();
+        for (int64_t j = 0; j < width; j++) {
+            sum = v_fma(load_up_to(taps + j * n + c, left), load_up_to(x[j] + c, left), sum);
+        }
+        if (left >= LANES) v_store(y + c, sum);
+        else v_store_first(y + c, left, sum);
+    }
+}
+
 static void scan_row(float *y, float *h, const float *a, int64_t ld, const float *step, const float *u, const float *b,
                      const float *q, int n, int k) {
     V log2e = v_set1(1.44269504088896340736f), most = v_set1(128.0f);

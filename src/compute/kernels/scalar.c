@@ -158,6 +158,14 @@ static void swiglu(float *gate, const float *up, int n) {
     for (int i = 0; i < n; i++) gate[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
 }
 
+static void convolve(float *y, const float *const *x, const float *taps, const float *bias, int width, int n) {
+    for (int c = 0; c < n; c++) {
+        float sum = bias ? bias[c] : 0;
+        for (int64_t j = 0; j < width; j++) sum += taps[j * n + c] * x[j][c];
+        y[c] = sum;
+    }
+}
+
 static void scan_row(float *y, float *h, const float *a, int64_t ld, const float *step, const float *u, const float *b,
                      const float *q, int n, int k) {
     for (int c = 0; c < n; c++) {

@@ -18,6 +18,7 @@ typedef struct {
     const float *a;       // [heads] -exp(A)
     const float *dt;      // [heads]
     const float *norm;    // [v_dim]
+    const float *q_unit, *k_unit; // [k_dim] weights that make an RMSNorm of what normalizes queries and keys
     Dense out;            // [dim][heads v_dim]
     KeyHeadOrder key_heads;
 } DeltaWeights;
@@ -59,6 +60,14 @@ static void bind_inputs(Binder *b, DeltaWeights *w, const StateShape *s) {
     }
 }
 
+// x / sqrt(|x|^2 + 1e-6) by = rms_norm(x, eps 1e-6 / n) by / sqrt(n)
+static const float *make_unit(Binder *b, int n, double by) {
+    float *unit = weights_own(b->weights, sizeof *unit * (size_t)n);
+    if (!unit) binder_fail(b, "out of memory for a norm of %d values", n);
+    for (int i = 0; unit && i < n; i++) unit[i] = (float)(by / sqrt(n));
+    return unit;
+}
+
 static void delta_bind(Binder *b, void *weights, const LayerKind *kind) {
     DeltaWeights *w = weights;
     const StateShape *s = &kind->state;
@@ -68,6 +77,8 @@ static void delta_bind(Binder *b, void *weights, const LayerKind *kind) {
     w->a = bind_decays(b, s->n_heads);
     w->dt = bind_vector(b, "ssm_dt", bare ? "" : ".bias", s->n_heads);
     w->norm = bind_vector(b, "ssm_norm", ".weight", s->v_dim);
+    w->q_unit = make_unit(b, s->k_dim, 1 / sqrt(s->k_dim));
+    w->k_unit = make_unit(b, s->k_dim, 1);
     bind_dense(b, &w->out, "ssm_out", b->config->dim, value_width(s), false);
     w->key_heads = b->family && b->family->gguf_tiled_heads && !b->hf_names ? KEY_HEADS_TILED : KEY_HEADS_REPEATED;
 }
@@ -180,23 +191,17 @@ static float softplus(float x) {
     return x > 20 ? x : log1pf(expf(x));
 }
 
-// x[n] / sqrt(|x|^2 + 1e-6), times `by`.
-static void normalize(float *x, int n, float by) {
-    float sum = 0;
-    for (int i = 0; i < n; i++) sum += x[i] * x[i];
-    float scale = by / sqrtf(sum + 1e-6f);
-    for (int i = 0; i < n; i++) x[i] *= scale;
-}
-
 static void prepare_rows(void *context, int row, int n) {
     const Delta *d = context;
     const StateShape *s = d->shape;
-    float by = 1 / sqrtf((float)s->k_dim);
+    const Kernels *kernels = d->call->pass->compute->kernels;
+    float eps = 1e-6f / (float)s->k_dim;
     for (int64_t t = row; t < row + n; t++) {
         float *q = d->b.qkv + t * s->conv_dim, *k = q + key_width(s);
         for (int64_t h = 0; h < s->n_key_heads; h++) {
-            normalize(q + h * s->k_dim, s->k_dim, by);
-            normalize(k + h * s->k_dim, s->k_dim, 1);
+            float *q_head = q + h * s->k_dim, *k_head = k + h * s->k_dim;
+            kernels->rmsnorm(q_head, q_head, d->weights->q_unit, s->k_dim, eps);
+            kernels->rmsnorm(k_head, k_head, d->weights->k_unit, s->k_dim, eps);
         }
         float *beta = d->b.beta + t * s->n_heads, *decay = d->b.decay + t * s->n_heads;
         for (int h = 0; h < s->n_heads; h++) {
