@@ -1,7 +1,6 @@
 // jinja_parse: the syntax of chat templates.
 //
-// Owns the lexer with Jinja's control of white space (trim_blocks and lstrip_blocks, as Hugging Face sets them) and
-// the parser of the part of Jinja that chat templates use. Refuses everything else with the line of the template.
+// Owns the parser of the part of Jinja that chat templates use. Refuses everything else with the line of the template.
 // Called by jinja.c.
 #pragma once
 #include "jinja_value.h"
