@@ -938,6 +938,33 @@ static void test_refused_messages(void) {
           CALL_IN("one\n", "run", model, "--chat", "--system", "a", "--temp", "0"));
 }
 
+// Variables of the template come from the command line.
+static void test_variables(void) {
+    static const char says_them[] =
+        "{% if messages[0].content == 'say' %}{{ raise_exception(think ~ tools) }}{% endif %}a";
+    const char *model = write_model("variables.gguf", says_them, "x");
+    static const struct {
+        const char *json, *want;
+        int status;
+    } rows[] = {
+        {"{\"think\": false, \"tools\": [{\"name\": \"f, }\"}]}", "line 1: False[{'name': 'f, }'}]", 1},
+        {" { \"think\" : \"x\" } ", "line 1: x", 1},
+        {"{}", "line 1: ", 1},
+        {"{\"think\": tru}", "--chat-template-kwargs: think: ", 1},
+        {"{\"think\" 1}", "--chat-template-kwargs: JSON at byte 9: ", 2},
+        {"[1]", "--chat-template-kwargs: JSON at byte 0: ", 2},
+        {"{} x", "--chat-template-kwargs: JSON at byte 2: expected the end, found ' x'", 2},
+        {"", "--chat-template-kwargs: JSON at byte 0: ", 2},
+    };
+    for (int i = 0; i < N_OF(rows); i++) {
+        Result r =
+            CALL_IN("say\n", "run", model, "--chat", "-q", "--temp", "0", "--chat-template-kwargs", rows[i].json);
+        CHECK(r.status == rows[i].status && strstr(r.err, rows[i].want), "%s: status %d %s", rows[i].json, r.status,
+              r.err);
+        release(&r);
+    }
+}
+
 // An answer ends before a stop string, and the next turn does not see it.
 static void test_chat_stops(void) {
     const char *model = write_model("says.gguf", CHATML, "x");
@@ -1007,6 +1034,7 @@ int main(void) {
     RUN(test_commands);
     RUN(test_load_refuses);
     RUN(test_refused_messages);
+    RUN(test_variables);
     RUN(test_chat_stops);
     RUN(test_interrupted_prompt);
     RUN(test_progress);

@@ -2,6 +2,7 @@
 #include "dialogue.h"
 
 #include "cli.h"
+#include "json.h"
 #include "lines.h"
 #include "progress.h"
 #include "stops.h"
@@ -466,6 +467,31 @@ static void print_template(const Dialogue *d) {
     } else if (!d->options->quiet) fprintf(stderr, "[%s; /help lists the commands]\n", info.family);
 }
 
+static void set_variable(Chat *chat, const char *name, size_t n_name, const char *json, size_t n_json) {
+    char err[512], *name_copy = strndup(name, n_name), *json_copy = strndup(json, n_json);
+    if (!name_copy || !json_copy) die(1, "out of memory");
+    if (chat_set(chat, name_copy, json_copy, err, sizeof err)) die(1, "--chat-template-kwargs: %s: %s", name_copy, err);
+    free(name_copy);
+    free(json_copy);
+}
+
+static void set_variables(Chat *chat, const char *json) {
+    char err[512];
+    JsonReader r = {.path = "--chat-template-kwargs", .what = "JSON", .begin = json, .at = json, .err = err};
+    const char *name;
+    size_t n_name;
+    r.end = json + strlen(json);
+    r.errlen = sizeof err;
+    json_expect(&r, '{');
+    for (bool first = true; json_member(&r, first, &name, &n_name); first = false) {
+        const char *value = r.at;
+        json_skip(&r);
+        if (!r.failed) set_variable(chat, name, n_name, value, (size_t)(r.at - value));
+    }
+    if (!r.failed && r.at[strspn(r.at, " \t\n")]) json_fail(&r, "expected the end, found '%.20s'", r.at);
+    if (r.failed) die(2, "%s", err);
+}
+
 static Chat *open_chat(const Engine *e, const char *path) {
     char err[512], *text = NULL;
     Chat *chat;
@@ -486,6 +512,7 @@ int dialogue_run(const Engine *e, Session *s, Sampler *sampler, const DialogueOp
     Message m = {0};
     Dialogue d = {.engine = e, .session = s, .sampler = sampler, .options = o, .interrupted = interrupted};
     d.chat = open_chat(e, o->chat_template);
+    if (o->chat_variables) set_variables(d.chat, o->chat_variables);
     if (!(d.lines = lines_open(interrupted))) die(1, "out of memory");
     char err[512];
     if (o->system && try_system(&d, o->system, err, sizeof err)) die(1, "--system: %s", err);

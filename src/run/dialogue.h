@@ -8,11 +8,12 @@
 #include <signal.h>
 
 typedef struct {
-    const char *system;        // NULL: the template's own, if it has one
-    const char *chat_template; // a file; NULL: the model's own
-    const char *first;         // first user message; NULL: read from stdin
-    const char *const *stops;  // stb_ds array of strings that end an answer; NULL: none
-    int n_new;                 // maximum tokens of an answer; -1: as many as the context holds
+    const char *system;         // NULL: the template's own, if it has one
+    const char *chat_template;  // a file; NULL: the model's own
+    const char *chat_variables; // JSON, an object: chat_set's; NULL: none
+    const char *first;          // first user message; NULL: read from stdin
+    const char *const *stops;   // stb_ds array of strings that end an answer; NULL: none
+    int n_new;                  // maximum tokens of an answer; -1: as many as the context holds
     bool quiet;
 } DialogueOptions;
 

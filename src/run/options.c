@@ -118,7 +118,10 @@ static int parse_flags(Raw *raw, int argc, char **argv) {
          SETS(&o->chat)},
         {"--system -sys | --system-prompt", "TEXT", "system message of the chat (default: the template's own, if any)",
          TAKES_STRING(&o->system)},
-        {"--chat-template", "FILE", "a Jinja template instead of the model's own", TAKES_STRING(&o->chat_template)},
+        {"--chat-template | --chat-template-file", "FILE", "a Jinja template instead of the model's own",
+         TAKES_STRING(&o->chat_template)},
+        {"--chat-template-kwargs", "JSON", "variables of the template, such as '{\"enable_thinking\": false}'",
+         TAKES_STRING(&o->chat_variables)},
         {.help = "sampling, in this order", .kind = FLAG_HEADING},
         {"--logit-bias", "ID+BIAS", "add BIAS to the logit of a token, such as 15043+1 or 2-inf; may be repeated",
          TAKES_CALL(o, take_bias)},
@@ -165,7 +168,7 @@ static int parse_flags(Raw *raw, int argc, char **argv) {
         {"--no-context-shift --context-shift", NULL, NULL, FLAG_NOTE, .words = "the context is never shifted"},
         {"--no-warmup --warmup", NULL, NULL, FLAG_NOTE, .words = "there is no warm-up run"},
         {"--simple-io", NULL, NULL, FLAG_NOTE, .words = "output is always plain"},
-        {"--jinja --no-jinja", NULL, NULL, FLAG_NOTE, .words = "the chat template is found by the model"},
+        {"--jinja --no-jinja", NULL, NULL, FLAG_NOTE, .words = "the model's chat template is always run"},
         {"-nkvo --no-kv-offload -kvu --kv-unified", NULL, NULL, FLAG_NOTE, .words = "the cache is in main memory"},
         {"-mg --main-gpu -ts --tensor-split -sm --split-mode -dev --device", "X", NULL, FLAG_NOTE,
          .words = "all layers run on the CPU"},
@@ -202,6 +205,7 @@ static void check(const Raw *raw) {
     cli_check_session(&o->session);
     if (o->system && !o->chat) die(2, "--system: needs --chat");
     if (o->chat_template && !o->chat) die(2, "--chat-template: needs --chat");
+    if (o->chat_variables && !o->chat) die(2, "--chat-template-kwargs: needs --chat");
     if (o->chat && raw->file) die(2, "--chat and -f: expected one, found both");
     if (o->chat && o->json) die(2, "-o json: expected without --chat");
     double number;

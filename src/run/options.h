@@ -6,7 +6,7 @@
 #include "tessera.h"
 
 typedef struct {
-    const char *model, *tokenizer, *system, *chat_template;
+    const char *model, *tokenizer, *system, *chat_template, *chat_variables;
     char *prompt; // [n_prompt], terminated; NULL: none
     size_t n_prompt;
     const char **stops; // stb_ds array

@@ -238,9 +238,13 @@ int main(int argc, char **argv) {
     if (!sampler) die(2, "--logit-bias: %s", err); // the other options have their ranges
     st.load = seconds() - start;
     catch_interrupts(o.chat);
-    DialogueOptions dialogue = {
-        .system = o.system, .chat_template = o.chat_template, .first = o.prompt, .stops = o.stops, .n_new = o.n_new};
-    dialogue.quiet = o.quiet;
+    DialogueOptions dialogue = {.system = o.system,
+                                .chat_template = o.chat_template,
+                                .chat_variables = o.chat_variables,
+                                .first = o.prompt,
+                                .stops = o.stops,
+                                .n_new = o.n_new,
+                                .quiet = o.quiet};
     int status = o.chat ? dialogue_run(e, s, sampler, &dialogue, &interrupted) : run_text(e, s, sampler, &o, &st);
     sampler_close(sampler);
     session_close(s);

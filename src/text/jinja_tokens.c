@@ -219,7 +219,6 @@ const char *jinja_expect_name(JinjaTokens *p) {
 
 // ---- text between tags
 
-// The end of the text before a tag at p->at, without the white space that the tag removes.
 size_t jinja_text_end(const JinjaTokens *p, size_t begin, bool variable) {
     size_t end = p->at, line = p->at;
     char sign = p->at + 2 < p->n ? p->source[p->at + 2] : 0;
