@@ -234,6 +234,19 @@ static void files_of_a_folder(void) {
     expect(t, "", TOKENIZE_BOS, "10");
     tokenizer_free(t);
 
+    write_json("chat_template.json", "{'chat_template':'{{ P }}'}");
+    t = open_folder(0, err, sizeof err);
+    CHECK(t && !strcmp(tokenizer_chat_template(t), "{{ D }}"), "the tokenizer's template counts");
+    tokenizer_free(t);
+    write_json("tokenizer_config.json", "{'eos_token':'[x]'}");
+    t = open_folder(0, err, sizeof err);
+    CHECK(t && !strcmp(tokenizer_chat_template(t), "{{ P }}"), "the processor's template counts");
+    tokenizer_free(t);
+    write_json("chat_template.json", "{'chat_template':3}");
+    CHECK(!open_folder(0, err, sizeof err) && strstr(err, "chat_template.json: chat_template: expected a string"), "%s",
+          err);
+    write_json("chat_template.json", "{'chat_template':'{{ P }}'}");
+
     write_text("chat_template.jinja", "{# from the file #}");
     write_json("tokenizer_config.json", "{'chat_template':'{{ x }}'}");
     write_json("special_tokens_map.json", "{'bos_token':'<s>','eos_token':{'content':'<s>','lstrip':false}}");

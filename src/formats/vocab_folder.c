@@ -254,6 +254,8 @@ static int read_folder(Folder *f, int vocab_size) {
     if (read_beside(f, "special_tokens_map.json", read_special_tokens)) return -1;
     if (read_beside(f, "generation_config.json", read_generation_config)) return -1;
     if (read_beside(f, "config.json", read_model_config)) return -1;
+    // Processors of pictures keep the template apart.
+    if (!f->v->chat_template && read_beside(f, "chat_template.json", read_template)) return -1;
     if (read_template_file(f)) return -1;
     if (vocab_size) vocab_truncate(f->v, vocab_size);
     return 0;
