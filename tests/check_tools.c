@@ -637,6 +637,63 @@ static void test_run_command_lines(void) {
     }
 }
 
+// Lines of llama.cpp's documentation, with our files: they run, and say what is without effect. %NAME: a file.
+static void test_pasted_command_lines(void) {
+    static const struct {
+        const char *line, *err;
+    } rows[] = {
+        {"run -m %f32.bin -p ab -n 2 -sm layer -mg 0 -ts 1,1 -dev none -ot x=CPU -ncmoe 3 -cmoe", "-sm (all layers"},
+        {"run -m %f32.bin -p ab -n 2 --prio 2 --poll 50 --cpu-mask 0x3 --cpu-strict 1 --numa isolate",
+         "--prio (threads"},
+        {"run -m %f32.bin -p ab -n 2 -lv 1 --log-file x --log-prefix --log-timestamps -v", "-lv (there is no log)"},
+        {"run -m %f32.bin -p ab -n 2 --xtc-probability 0.0 --xtc-threshold 0.1 --dry-multiplier 0 --dry-base 2",
+         "--xtc-"},
+        {"run -m %f32.bin -p ab -n 2 --top-nsigma -1 --dynatemp-range 0 --dynatemp-exp 1 --mirostat-lr 1",
+         "--dynatemp-"},
+        {"run -m %f32.bin -p ab -n 2 -md %f32.bin --draft-max 4 --prompt-cache x --prompt-cache-all", "-md (nothing"},
+        {"run -m %f32.bin -p ab -n 2 --offline --swa-full --no-op-offload --check-tensors --no-repack", "--offline ("},
+        {"run -m %f32.bin -p ab -n -2 -c 16", "the context of 16 tokens is full"},
+        {"run -m %f32.bin -bf %line.txt -n 2 --reasoning-format none", "--reasoning-format ("},
+        {"run -m %f32.bin -p ab -n 2 -ctk f16 -ctv f16", "stored as bf16"},
+        {"run -m %f32.bin -p ab -sys cd -st -n 2", "User: "},
+        {"run -m %f32.bin -cnv -f %line.txt --single-turn -n 2", "User: "},
+        {"run -m %f32.bin -p ab -st -n 2 --chat-template {{messages[0].content}}", "stopped after -n 2"},
+        {"run -m %f32.bin -p ab -st -n 2 --chat-template-kwargs {\"x\":1} --reasoning-budget 0", "stopped after -n 2"},
+        {"bench -m %f32.bin -p 8 -n 2 -r 1 -fa 0,1 -mmp 0 -nkvo 0 -embd 0 -nopo 0 --delay 1 --progress", "-fa ("},
+        {"bench -m %f32.bin -p 8 -n 2 -r 1 -ctk q8_0 -ctv q8_0 --prio 1 -C 0x3 --no-warmup -v", "--prio ("},
+        {"quantize --allow-requantize %f32.bin %q.gguf q8_0 2", "--allow-requantize ("},
+        {"quantize %f32.bin F16", "ggml-model-F16.gguf: F16"},
+        {"quantize %f32.bin BF16 1", "ggml-model-BF16.gguf: BF16"},
+        {"perplexity -m %f32.bin -f %text.txt -c 16 -b 512 -ub 128 -t 2 -ngl 0 -fa on --chunks 2 --ppl-stride 0",
+         "[2]"},
+        {"perplexity -m %f32.bin -f %text.txt -c 16 --perplexity -s 1 --kl-divergence-base %x.kld", "--perplexity ("},
+        {"perplexity -m %f32.bin -f %text.txt -c 16 --kl-divergence-base %x.kld --kl-divergence -ctk f32 -ctv f32",
+         "[1]"},
+    };
+    write_text("line.txt", "a b\n");
+    for (int i = 0; i < N_OF(rows); i++) {
+        char line[512], *rest = line;
+        const char *args[MAX_ARGS + 1] = {NULL};
+        snprintf(line, sizeof line, "%s", rows[i].line);
+        for (int n = 0; n < MAX_ARGS && (args[n] = command_word(&rest)); n++) {}
+        Result r = call("more\nand more\n", args);
+        CHECK(r.status == 0 && *r.out + (i > 15) && strstr(r.err, rows[i].err),
+              "%s: expected '%s', found %d: [%s] [%s]", rows[i].line, rows[i].err, r.status, r.out, r.err);
+        CHECK(count_of(r.err, "without effect") <= 1, "%s: one note at most: %s", rows[i].line, r.err);
+        release(&r);
+    }
+    struct stat st;
+    CHECK(!stat(in_folder("ggml-model-F16.gguf"), &st), "the output beside the input");
+    Result own = CALL("run", MODEL, "-p", "abc", "-n", "60", "-s", "7", "--kv", "q8");
+    prints(CALL("run", MODEL, "-p", "abc", "-n", "60", "-s", "7", "-ctk", "q8_0", "-ctv", "q8_0"), 0, own.out,
+           "-ctk q8_0");
+    release(&own);
+    own = CALL_IN("ab\n", "run", MODEL, "--chat", "-n", "4", "-s", "7", "-q");
+    prints(CALL_IN("ab\ncd\n", "run", MODEL, "-st", "-n", "4", "-s", "7", "-q"), 0, own.out, "one turn of stdin's two");
+    prints(CALL_IN("cd\n", "run", MODEL, "-st", "-p", "ab", "-n", "4", "-s", "7", "-q"), 0, own.out, "one turn of -p");
+    release(&own);
+}
+
 // Every program answers -h, --help and --version anywhere on the line, and names the nearest flag.
 static void test_every_program(void) {
     const char *programs[] = {"run",     "bench", "quantize", "perplexity", "tokenize",
@@ -729,6 +786,7 @@ int main(void) {
     RUN(test_run_seed);
     RUN(test_run_hint);
     RUN(test_run_command_lines);
+    RUN(test_pasted_command_lines);
     RUN(test_every_program);
     RUN(test_run_stops);
     RUN(test_run_any_bytes);

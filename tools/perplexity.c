@@ -5,6 +5,7 @@
 // compares models with different vocabularies. --kl computes the KL divergence from the distributions that another
 // model saved for the same chunks, e.g. before quantization. Refuses to overwrite a file that it reads.
 #include "cli.h"
+#include "habits.h"
 #include "logits_file.h"
 
 #include <math.h>
@@ -17,7 +18,7 @@ enum { DEFAULT_CONTEXT = 512, SHORTEST = 3 };
 typedef struct {
     const char *model, *tokenizer, *file, *save, *kl;
     bool documents;
-    int json;
+    int json, most_chunks; // 0: all
     SessionOptions session;
 } Options;
 
@@ -47,6 +48,10 @@ typedef struct {
 
 static Options parse(int argc, char **argv) {
     static Options o;
+    static CacheTypes cache;
+    static const char *base;
+    static bool compares;
+    static int zero;
     const Flag flags[] = {
         MODEL_FLAG(&o.model),
         {"-f --file", "FILE", "the text, - for stdin", TAKES_STRING(&o.file)},
@@ -57,15 +62,32 @@ static Options parse(int argc, char **argv) {
         {"--save-logits", "FILE",
          "save the predicted distributions: 2 bytes for each scored token and vocabulary entry", TAKES_STRING(&o.save)},
         {"--kl", "FILE", "KL divergence from saved distributions of the same text and -c", TAKES_STRING(&o.kl)},
+        {"--kl-divergence-base", "FILE", "with --kl-divergence as --kl FILE, without it as --save-logits FILE",
+         TAKES_STRING(&base)},
+        {"--kl-divergence", NULL, NULL, SETS(&compares)},
+        {"--chunks", "N", "score the first N chunks only", TAKES_INT(&o.most_chunks, 1, MOST_CONTEXT)},
         FORMAT_FLAG(&o.json, "md json", "md or json (default: md)"),
         THREADS_FLAG(&o.session.n_threads),
         WINDOW_FLAGS(&o.session),
         TOKENIZER_FLAG(&o.tokenizer),
+        {"--perplexity", NULL, NULL, FLAG_NOTE, .words = "it is what this program computes"},
+        {"-s --seed", "N", NULL, FLAG_NOTE, .words = "nothing is sampled"},
+        {"--ppl-stride --ppl-output-type", "0", NULL, TAKES_INT(&zero, 0, 0)}, // chunks do not overlap here
+        {"--hellaswag --winogrande --multiple-choice", NULL, NULL, FLAG_REFUSED,
+         .words = "only perplexity and KL divergence are computed here"},
+        MACHINE_HABITS,
+        CACHE_TYPE_FLAGS(&cache),
+        MODEL_HABITS,
     };
     const Program program = {"build/perplexity", "MODEL -f FILE [options]", NULL, flags, sizeof flags / sizeof *flags};
     cli_one_model(&program, argc, argv, &o.model);
+    if (compares && !base) die(2, "--kl-divergence: needs --kl-divergence-base FILE");
+    if (base) *(compares ? &o.kl : &o.save) = base;
+    cli_cache_types(&cache, &o.session.kv);
+    if (!o.file && o.kl) die(2, "no text: --kl compares over the text that was scored then; expected it as -f FILE");
     if (!o.file) die(2, "no text: expected build/perplexity MODEL -f FILE");
     cli_check_session(&o.session);
+    if (o.documents && o.most_chunks) die(2, "--chunks: expected without --documents");
     if (o.documents && (o.save || o.kl)) die(2, "%s: expected without --documents", o.kl ? "--kl" : "--save-logits");
     return o;
 }
@@ -184,6 +206,7 @@ static int score_chunks(const Engine *e, Session *s, Score *score, Options *o, c
     int n_chunks;
     int32_t *chunks = split_chunks(e, text, length, &o->session.n_ctx, &n_chunks);
     int n_ctx = o->session.n_ctx, first = n_ctx / 2;
+    if (o->most_chunks && o->most_chunks < n_chunks) n_chunks = o->most_chunks;
     if (score->compare) open_base(score->compare, o->kl, chunks, score->vocab_size, n_ctx, n_chunks);
     LogitsWriter save;
     if (o->save) {

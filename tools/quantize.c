@@ -46,6 +46,31 @@ typedef struct {
     uint64_t n_done, n_total; // values
 } ErrorStats;
 
+// As llama-quantize names the output that is not given: "ggml-model-Q4_K_M.gguf" beside the input.
+static const char *default_out(const char *in, GgufMix mix) {
+    const char *slash = strrchr(in, '/');
+    char *out;
+    if (asprintf(&out, "%.*sggml-model-%s.gguf", slash ? (int)(slash - in) + 1 : 0, in, gguf_mix_name(mix)) < 0)
+        die(1, "out of memory");
+    return out; // for the life of the program
+}
+
+// IN [OUT] TYPE [THREADS]
+static void take_names(Options *o, const Program *program, int argc, char **argv) {
+    int n = cli_parse(program, argc, argv);
+    long long n_threads;
+    if (n >= 3 && n <= 4 && gguf_mix_named(argv[n - 2], o->pure).rules && cli_integer(argv[n - 1], &n_threads)) {
+        if (n_threads < 1 || n_threads > MAX_THREADS) die(2, "%s: expected 1 to %d threads", argv[n - 1], MAX_THREADS);
+        o->n_threads = (int)n_threads;
+        n--;
+    }
+    if (n < 2 || n > 3) die(2, "expected %s, found %d argument%s", program->usage, n, n == 1 ? "" : "s");
+    o->in = argv[0];
+    o->mix = gguf_mix_named(argv[n - 1], o->pure);
+    if (!o->mix.rules) die(2, "%s: expected " GGUF_TYPES, argv[n - 1]);
+    o->out = n == 3 ? argv[1] : default_out(o->in, o->mix);
+}
+
 static Options parse(int argc, char **argv) {
     static Options o;
     const Flag flags[] = {
@@ -54,21 +79,25 @@ static Options parse(int argc, char **argv) {
         {"--pure", NULL, "every matrix of one type", SETS(&o.pure)},
         {"--no-vocab", NULL, "omit the vocabulary", SETS(&o.no_vocab)},
         THREADS_FLAG(&o.n_threads),
+        {"--allow-requantize", NULL, NULL, FLAG_NOTE, .words = "any type is read"},
+        {"--keep-split", NULL, NULL, FLAG_NOTE, .words = "one file is written"},
+        {"--leave-output-tensor --dry-run", NULL, NULL, FLAG_REFUSED,
+         .words = "not here; build/inspect OUT.gguf lists the types of its tensors"},
+        {"--imatrix --include-weights --exclude-weights", "X", NULL, FLAG_REFUSED,
+         .words = "weights are rounded alike, without an importance matrix"},
+        {"--output-tensor-type --token-embedding-type --tensor-type --tensor-type-file --prune-layers", "X", NULL,
+         FLAG_REFUSED, .words = "the types of single tensors are those of the mix; --pure has one for all"},
+        {"--override-kv", "X", NULL, FLAG_REFUSED, .words = "settings are as the model's files say"},
     };
     const Program program = {
-        "build/quantize", "IN OUT.gguf TYPE [options]",
+        "build/quantize", "IN [OUT.gguf] TYPE [options]",
         "  IN:   a model: a Hugging Face folder or .safetensors, .gguf of any type, or llama2.c's .bin\n"
         "  TYPE: of the matrices: " GGUF_PLAIN_TYPES ",\n"
         "        " GGUF_SIZED_TYPES ", as llama.cpp\n"
         "        means them: some matrices get more bits; norms and biases are F32\n",
         flags, sizeof flags / sizeof *flags};
-    const char *names[3];
-    cli_exactly(&program, argc, argv, names, 3);
+    take_names(&o, &program, argc, argv);
     if (o.tokenizer && o.no_vocab) die(2, "-z and --no-vocab: expected one, found both");
-    o.in = names[0];
-    o.out = names[1];
-    o.mix = gguf_mix_named(names[2], o.pure);
-    if (!o.mix.rules) die(2, "%s: expected " GGUF_TYPES, names[2]);
     return o;
 }
 

@@ -16,6 +16,7 @@
 typedef struct {
     Tokenizer *tokenizer;
     unsigned flags;
+    bool as_list, count;
 } Job;
 
 static void print_ids(const Job *j, const char *text, size_t n) {
@@ -23,8 +24,10 @@ static void print_ids(const Job *j, const char *text, size_t n) {
     int32_t *ids;
     int n_ids = tokenizer_encode(j->tokenizer, text, n, j->flags, &ids, err, sizeof err);
     if (n_ids < 0) die(1, "%s", err);
-    for (int i = 0; i < n_ids; i++) printf(i ? " %d" : "%d", ids[i]);
-    putchar('\n');
+    if (j->as_list) putchar('[');
+    for (int i = 0; i < n_ids; i++) printf("%s%d", !i ? "" : j->as_list ? ", " : " ", ids[i]);
+    puts(j->as_list ? "]" : "");
+    if (j->count) printf("Total number of tokens: %d\n", n_ids);
     free(ids);
 }
 
@@ -62,7 +65,7 @@ static void print_decoded(const Job *j, const char *text) {
 
 int main(int argc, char **argv) {
     static const char *path, *text, *file, *separator;
-    static bool decode, no_special, no_bos;
+    static bool decode, no_special, no_bos, as_list, count, ignored;
     char err[512];
     const Flag flags[] = {
         MODEL_FLAG(&path),
@@ -70,15 +73,21 @@ int main(int argc, char **argv) {
         {"-f --file", "FILE", "read the text from a file, - for stdin (default: stdin)", TAKES_STRING(&file)},
         {"--separator", "TEXT", "split the input at this string and print a line of ids for each part",
          TAKES_STRING(&separator)},
-        {"--no-special", NULL, "do not parse special tokens such as \"<s>\" in the text", SETS(&no_special)},
+        {"--no-special | --no-parse-special", NULL, "do not parse special tokens such as \"<s>\" in the text",
+         SETS(&no_special)},
         {"--no-bos", NULL, "do not add BOS, EOS and other special tokens", SETS(&no_bos)},
         {"--decode", NULL, "convert ids to text", SETS(&decode)},
+        {"--ids", NULL, "ids as a list of Python: [1, 2]", SETS(&as_list)},
+        {"--show-count", NULL, "their number too", SETS(&count)},
+        {"--stdin --log-disable --no-escape", NULL, NULL, SETS(&ignored)}, // what holds here anyway
     };
     const Program program = {"build/tokenize", "MODEL [options]",
                              "  MODEL: a .gguf, a Hugging Face folder, tokenizer.json or tokenizer.bin\n", flags,
                              sizeof flags / sizeof *flags};
     cli_one_model(&program, argc, argv, &path);
     Job j = {.flags = (no_bos ? 0 : TOKENIZE_BOS) | (no_special ? 0 : TOKENIZE_SPECIAL)};
+    j.as_list = as_list;
+    j.count = count;
     if (text && file) die(2, "-p and -f: expected one, found both");
     file_guard_shrinking();
     Vocab vocab;

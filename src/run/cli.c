@@ -256,6 +256,29 @@ void cli_take_kv(void *to, const char *flag, const char *value) {
     die(2, "%s: expected bf16, f32 or q8, found '%s'", flag, value);
 }
 
+static KvType cache_type(const char *flag, const char *name) {
+    static const struct {
+        const char *name;
+        KvType type;
+    } types[] = {{"f16", KV_BF16}, {"bf16", KV_BF16}, {"f32", KV_F32}, {"q8_0", KV_Q8}};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        if (!strcmp(name, types[i].name)) return types[i].type;
+    }
+    die(2, "%s: expected f16, bf16, f32 or q8_0, found '%s'", flag, name);
+}
+
+bool cli_cache_types(const CacheTypes *c, KvType *kv) {
+    if (!c->keys && !c->values) return false;
+    const char *keys = c->keys ? c->keys : "f16", *values = c->values ? c->values : "f16";
+    *kv = cache_type("-ctk", keys);
+    if (*kv != cache_type("-ctv", values)) {
+        die(2, "%s: keys are %s and values %s, but both are stored as one type; use --kv bf16, f32 or q8",
+            c->keys ? "-ctk" : "-ctv", keys, values);
+    }
+    if (!strcmp(keys, "f16")) fputs("note: -ctk f16: values of 16 bits are stored as bf16\n", stderr);
+    return true;
+}
+
 void cli_check_session(const SessionOptions *o) {
     if (o->n_sinks && !o->window) die(2, "--sinks: needs --window");
 }

@@ -86,6 +86,16 @@ enum { MOST_CONTEXT = 1 << 28 };
         "--kv", "TYPE", KV_HELP, TAKES_CALL(&(o)->kv, cli_take_kv)                                                     \
     }
 void cli_take_kv(void *to, const char *flag, const char *value);
+// llama.cpp's flags for the same: one type for keys and one for values, which must be equal here.
+typedef struct {
+    const char *keys, *values; // NULL: not given
+} CacheTypes;
+#define CACHE_TYPE_FLAGS(c)                                                                                            \
+    {"-ctk --cache-type-k", "TYPE", NULL, TAKES_STRING(&(c)->keys)}, {                                                 \
+        "-ctv --cache-type-v", "TYPE", NULL, TAKES_STRING(&(c)->values)                                                \
+    }
+// Leaves *kv where none is given; returns whether one is.
+bool cli_cache_types(const CacheTypes *c, KvType *kv);
 void cli_check_session(const SessionOptions *o); // --sinks without --window is a wrong line
 
 // For a FLAG_CALL: a whole decimal number, false where `text` is none.

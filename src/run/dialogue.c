@@ -2,7 +2,6 @@
 #include "dialogue.h"
 
 #include "cli.h"
-#include "json.h"
 #include "lines.h"
 #include "progress.h"
 #include "stops.h"
@@ -467,43 +466,32 @@ static void print_template(const Dialogue *d) {
     } else if (!d->options->quiet) fprintf(stderr, "[%s; /help lists the commands]\n", info.family);
 }
 
-static void set_variable(Chat *chat, const char *name, size_t n_name, const char *json, size_t n_json) {
-    char err[512], *name_copy = strndup(name, n_name), *json_copy = strndup(json, n_json);
-    if (!name_copy || !json_copy) die(1, "out of memory");
-    if (chat_set(chat, name_copy, json_copy, err, sizeof err)) die(1, "--chat-template-kwargs: %s: %s", name_copy, err);
-    free(name_copy);
-    free(json_copy);
-}
-
-static void set_variables(Chat *chat, const char *json) {
+static void set_variables(Chat *chat, const DialogueOptions *o) {
     char err[512];
-    JsonReader r = {.path = "--chat-template-kwargs", .what = "JSON", .begin = json, .at = json, .err = err};
+    json_t *value;
     const char *name;
-    size_t n_name;
-    r.end = json + strlen(json);
-    r.errlen = sizeof err;
-    json_expect(&r, '{');
-    for (bool first = true; json_member(&r, first, &name, &n_name); first = false) {
-        const char *value = r.at;
-        json_skip(&r);
-        if (!r.failed) set_variable(chat, name, n_name, value, (size_t)(r.at - value));
+    json_object_foreach(o->variables, name, value) {
+        char *text = json_dumps(value, JSON_ENCODE_ANY);
+        if (!text) die(1, "out of memory");
+        if (chat_set(chat, name, text, err, sizeof err)) die(2, "--chat-template-kwargs: %s", err);
+        free(text);
     }
-    if (!r.failed && r.at[strspn(r.at, " \t\n")]) json_fail(&r, "expected the end, found '%.20s'", r.at);
-    if (r.failed) die(2, "%s", err);
+    if (o->no_thinking && chat_set(chat, "enable_thinking", "false", err, sizeof err)) die(1, "%s", err);
 }
 
-static Chat *open_chat(const Engine *e, const char *path) {
+static Chat *open_chat(const Engine *e, const DialogueOptions *o) {
     char err[512], *text = NULL;
-    Chat *chat;
-    if (path) {
+    const char *given = o->chat_template;
+    if (given && !o->template_is_text) {
         size_t n;
-        text = read_text(path, &n);
-        if (memchr(text, 0, n)) die(1, "%s: expected text, found a zero byte", path);
-        chat = engine_chat_with(e, text, err, sizeof err);
-    } else chat = engine_chat(e, err, sizeof err);
-    if (!chat && path) die(1, "%s: %s", path, err);
+        text = read_text(given, &n);
+        if (memchr(text, 0, n)) die(1, "%s: expected text, found a zero byte", given);
+    }
+    Chat *chat = given ? engine_chat_with(e, text ? text : given, err, sizeof err) : engine_chat(e, err, sizeof err);
+    if (!chat && given) die(1, "%s: %s", text ? given : "--chat-template", err);
     if (!chat) die(1, "%s; --chat-template FILE gives another", err);
     free(text);
+    set_variables(chat, o);
     return chat;
 }
 
@@ -511,8 +499,7 @@ int dialogue_run(const Engine *e, Session *s, Sampler *sampler, const DialogueOp
                  volatile sig_atomic_t *interrupted) {
     Message m = {0};
     Dialogue d = {.engine = e, .session = s, .sampler = sampler, .options = o, .interrupted = interrupted};
-    d.chat = open_chat(e, o->chat_template);
-    if (o->chat_variables) set_variables(d.chat, o->chat_variables);
+    d.chat = open_chat(e, o);
     if (!(d.lines = lines_open(interrupted))) die(1, "out of memory");
     char err[512];
     if (o->system && try_system(&d, o->system, err, sizeof err)) die(1, "--system: %s", err);
@@ -520,10 +507,14 @@ int dialogue_run(const Engine *e, Session *s, Sampler *sampler, const DialogueOp
     reset(&d);
     print_template(&d);
     if (o->first) turn(&d, o->first);
-    while (read_message(&d, &m)) {
+    bool done = o->first && o->single_turn;
+    while (!done && read_message(&d, &m)) {
         if (!m.quoted && (m.text[0] == '/' || !strcmp(m.text, "?"))) {
             if (command(&d, m.text)) break;
-        } else if (m.text[strspn(m.text, " \t\n")]) turn(&d, m.text);
+        } else if (m.text[strspn(m.text, " \t\n")]) {
+            turn(&d, m.text);
+            done = o->single_turn;
+        }
     }
     if (lines_edited(d.lines)) fputc('\n', stderr);
     transcript_free(d.messages);

@@ -5,16 +5,19 @@
 #pragma once
 #include "tessera.h"
 
+#include <jansson.h>
 #include <signal.h>
 
 typedef struct {
-    const char *system;         // NULL: the template's own, if it has one
-    const char *chat_template;  // a file; NULL: the model's own
-    const char *chat_variables; // JSON, an object: chat_set's; NULL: none
-    const char *first;          // first user message; NULL: read from stdin
-    const char *const *stops;   // stb_ds array of strings that end an answer; NULL: none
-    int n_new;                  // maximum tokens of an answer; -1: as many as the context holds
-    bool quiet;
+    const char *system;        // NULL: the template's own, if it has one
+    const char *chat_template; // a file; NULL: the model's own
+    bool template_is_text;     // it is the template itself
+    json_t *variables;         // of the template: a JSON object; NULL: none
+    const char *first;         // first user message; NULL: read from stdin
+    const char *const *stops;  // stb_ds array of strings that end an answer; NULL: none
+    int n_new;                 // maximum tokens of an answer; -1: as many as the context holds
+    bool quiet, no_thinking;
+    bool single_turn; // end after the first answer
 } DialogueOptions;
 
 // Runs until end of input, /quit, or Ctrl-C twice. interrupted: set by the SIGINT handler, which must not restart

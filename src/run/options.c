@@ -2,6 +2,7 @@
 #include "options.h"
 
 #include "cli.h"
+#include "habits.h"
 
 #include <float.h>
 #include <limits.h>
@@ -14,7 +15,7 @@
 
 #include <stb/stb_ds.h>
 
-enum { DEFAULT_NEW = 256, UNSET = INT_MIN };
+enum { DEFAULT_NEW = 256, UNTIL_FULL = -2, UNSET = INT_MIN };
 
 // What the flags write to before it is put together.
 typedef struct {
@@ -22,6 +23,7 @@ typedef struct {
     const char *text, *file; // of the prompt
     int last_n;
     bool escapes;
+    CacheTypes cache;
 } Raw;
 
 // ---- values of their own kinds
@@ -43,6 +45,23 @@ static void take_bias(void *to, const char *flag, const char *value) {
     if (!sound) die(2, "%s: expected an id, a sign and a number, such as 15043+1 or 2-inf, found '%s'", flag, value);
     LogitBias b = {.id = (int32_t)id, .bias = (float)(*end == '-' ? -bias : bias)};
     arrput(o->bias, b);
+}
+
+static void take_variables(void *to, const char *flag, const char *value) {
+    json_t **variables = to, *object = json_loads(value, 0, NULL);
+    if (!json_is_object(object))
+        die(2, "%s: expected a JSON object such as {\"enable_thinking\": false}, found '%s'", flag, value);
+    json_decref(*variables);
+    *variables = object;
+}
+
+// A file, or Jinja; llama.cpp also knows templates by their names.
+static void take_template(void *to, const char *flag, const char *value) {
+    Options *o = to;
+    o->chat_template = value;
+    o->template_is_text = strstr(value, "{%") || strstr(value, "{{");
+    if (!o->template_is_text && access(value, F_OK) && !strpbrk(value, "./"))
+        die(2, "%s: there are no templates by name here, such as '%s'; expected a file, or Jinja", flag, value);
 }
 
 static void take_neutral(void *to, const char *flag, const char *value) {
@@ -91,7 +110,7 @@ static size_t unescape(char *text, size_t n) {
 // ---- the table
 
 static int parse_flags(Raw *raw, int argc, char **argv) {
-    static const double zero = 0, one = 1;
+    static const double zero = 0, one = 1, minus_one = -1;
     Options *o = raw->o;
     SamplerOptions *s = &o->sampler;
     bool ignored = false;
@@ -99,13 +118,13 @@ static int parse_flags(Raw *raw, int argc, char **argv) {
         MODEL_FLAG(&o->model),
         {"-p --prompt -i", "TEXT", "prompt (default: stdin if it is no terminal, else start from BOS)",
          TAKES_STRING(&raw->text)},
-        {"-f --file", "FILE", "read the prompt from a file, - for stdin; one newline at its end is dropped",
-         TAKES_STRING(&raw->file)},
+        {"-f --file | -bf --binary-file", "FILE",
+         "read the prompt from a file, - for stdin; one newline at its end is dropped", TAKES_STRING(&raw->file)},
         {"-e --escape | --escapes", NULL, "\\n \\r \\t \\' \\\" \\\\ \\xHH in the prompt stand for those characters",
          SETS(&raw->escapes)},
         {"-n --n-predict --predict | --max-tokens", "N",
          "tokens to generate, -1 until the end or a full context (default: 256); in a chat, per answer (default: -1)",
-         TAKES_INT(&o->n_new, -1, MOST_CONTEXT)},
+         TAKES_INT(&o->n_new, UNTIL_FULL, MOST_CONTEXT)},
         {"-c --ctx-size | --n-ctx --context", "N",
          "context limit; the KV cache grows up to it (default or 0: the model's own)",
          TAKES_INT(&o->session.n_ctx, 0, MOST_CONTEXT)},
@@ -114,14 +133,17 @@ static int parse_flags(Raw *raw, int argc, char **argv) {
         WINDOW_FLAGS(&o->session),
         TOKENIZER_FLAG(&o->tokenizer),
         {.help = "chat", .kind = FLAG_HEADING},
-        {"--chat -cnv --conversation", NULL, "interactive chat with the model's chat template; -p is the first message",
-         SETS(&o->chat)},
+        {"--chat -cnv --conversation", NULL,
+         "interactive chat with the model's chat template; -p or -f is the first message", SETS(&o->chat)},
         {"--system -sys | --system-prompt", "TEXT", "system message of the chat (default: the template's own, if any)",
          TAKES_STRING(&o->system)},
-        {"--chat-template | --chat-template-file", "FILE", "a Jinja template instead of the model's own",
-         TAKES_STRING(&o->chat_template)},
-        {"--chat-template-kwargs", "JSON", "variables of the template, such as '{\"enable_thinking\": false}'",
-         TAKES_STRING(&o->chat_variables)},
+        {"-st --single-turn", NULL, "end after the first answer", SETS(&o->single_turn)},
+        {"--chat-template --chat-template-file", "FILE",
+         "a Jinja template instead of the model's own: a file, or the template itself", TAKES_CALL(o, take_template)},
+        {"--chat-template-kwargs", "JSON", "variables of the template, such as {\"enable_thinking\": false}",
+         TAKES_CALL(&o->template_variables, take_variables)},
+        {"--reasoning-budget", "N", "0: as {\"enable_thinking\": false}, -1: as the template has it",
+         TAKES_INT(&o->reasoning_budget, -1, 0)},
         {.help = "sampling, in this order", .kind = FLAG_HEADING},
         {"--logit-bias", "ID+BIAS", "add BIAS to the logit of a token, such as 15043+1 or 2-inf; may be repeated",
          TAKES_CALL(o, take_bias)},
@@ -154,38 +176,35 @@ static int parse_flags(Raw *raw, int argc, char **argv) {
         FORMAT_FLAG(&o->json, "text json", "text, or json: one object at the end (default: text)"),
         {"-q --quiet | --no-perf --log-disable", NULL, "no statistics", SETS(&o->quiet)},
         {"--no-escape | --display-prompt --perf", NULL, NULL, SETS(&ignored)}, // what holds here anyway
-        {"-ngl --n-gpu-layers --gpu-layers", "N", NULL, FLAG_NOTE, .words = "all layers run on the CPU"},
-        {"-fa --flash-attn", "[on|off|auto|1|0]", NULL, FLAG_NOTE, .words = "attention is always fused"},
-        {"--no-mmap --mmap", NULL, NULL, FLAG_NOTE, .words = "weights are always mapped"},
-        {"--mlock", NULL, NULL, FLAG_NOTE, .words = "nothing is locked in memory"},
-        {"-b --batch-size", "N", NULL, FLAG_NOTE, .words = "prompts are read in blocks of a fixed size"},
-        {"-ub --ubatch-size", "N", NULL, FLAG_NOTE, .words = "prompts are read in blocks of a fixed size"},
-        {"-tb --threads-batch", "N", NULL, FLAG_NOTE, .words = "-t is for prompts too"},
-        {"--numa", "TYPE", NULL, FLAG_NOTE, .words = "memory is placed by the system"},
         {"-co --color --colors", "[on|off|auto]", NULL, FLAG_NOTE, .words = "text has no colors"},
         {"-no-cnv --no-conversation", NULL, NULL, FLAG_NOTE, .words = "text is continued unless --chat"},
         {"--keep", "N", NULL, FLAG_NOTE, .words = "a full context ends the text; see --sinks"},
         {"--no-context-shift --context-shift", NULL, NULL, FLAG_NOTE, .words = "the context is never shifted"},
-        {"--no-warmup --warmup", NULL, NULL, FLAG_NOTE, .words = "there is no warm-up run"},
         {"--simple-io", NULL, NULL, FLAG_NOTE, .words = "output is always plain"},
-        {"--jinja --no-jinja", NULL, NULL, FLAG_NOTE, .words = "the model's chat template is always run"},
-        {"-nkvo --no-kv-offload -kvu --kv-unified", NULL, NULL, FLAG_NOTE, .words = "the cache is in main memory"},
-        {"-mg --main-gpu -ts --tensor-split -sm --split-mode -dev --device", "X", NULL, FLAG_NOTE,
-         .words = "all layers run on the CPU"},
-        {"--prio --poll -C --cpu-mask", "X", NULL, FLAG_NOTE, .words = "threads have the system's priority"},
-        {"-v --verbose --verbose-prompt --log-colors --log-timestamps", NULL, NULL, FLAG_NOTE,
-         .words = "there is no log"},
+        {"--jinja --no-jinja", NULL, NULL, FLAG_NOTE, .words = "the chat template is found by the model"},
+        {"-mli --multiline-input", NULL, NULL, FLAG_NOTE, .words = "text between \"\"\" has several lines"},
+        {"--reasoning-format", "X", NULL, FLAG_NOTE, .words = "thinking is shown apart from the answer"},
+        {"--prompt-cache", "FILE", NULL, FLAG_NOTE, .words = "nothing is kept between runs"},
+        {"--prompt-cache-all --prompt-cache-ro", NULL, NULL, FLAG_NOTE, .words = "nothing is kept between runs"},
+        {"-md --model-draft --draft --draft-n --draft-max --draft-min --draft-p-min -cd -ngld -devd", "X", NULL,
+         FLAG_NOTE, .words = "nothing is drafted"},
+        {"--mirostat-ent --mirostat-lr --xtc-threshold --dry-base --dry-allowed-length --dry-penalty-last-n "
+         "--dry-sequence-breaker --dynatemp-exp",
+         "X", NULL, FLAG_NOTE, .words = "of samplers that are not here"},
         {"--mirostat --xtc-probability --dry-multiplier --dynatemp-range", "N", NULL,
          TAKES_CALL((double *)(uintptr_t)&zero, take_neutral)},
         {"--typical --typical-p", "N", NULL, TAKES_CALL((double *)(uintptr_t)&one, take_neutral)},
-        {"-ctk --cache-type-k -ctv --cache-type-v", "TYPE", NULL, FLAG_REFUSED,
-         .words = "keys and values are stored as one type; use --kv bf16, f32 or q8"},
-        {"-hf -hfr --hf-repo -hff --hf-file -mu --model-url", "X", NULL, FLAG_REFUSED,
-         .words = "nothing is downloaded here; give the file or folder as MODEL"},
-        {"--grammar --grammar-file -j --json-schema", "X", NULL, FLAG_REFUSED,
-         .words = "sampling cannot be constrained to a grammar here"},
-        {"--lora --lora-scaled --control-vector", "X", NULL, FLAG_REFUSED, .words = "there are no adapters here"},
-        {"--mmproj --image", "X", NULL, FLAG_REFUSED, .words = "text only; for pictures see build/vit"},
+        {"--top-nsigma --top-n-sigma", "N", NULL, TAKES_CALL((double *)(uintptr_t)&minus_one, take_neutral)},
+        MACHINE_HABITS,
+        CACHE_TYPE_FLAGS(&raw->cache),
+        MODEL_HABITS,
+        HABIT_REFUSED("--samplers --sampler-seq --sampling-seq", "X",
+                      "the samplers and their order are fixed; --top-k 0, --top-p 1, --min-p 0 turn one off"),
+        HABIT_REFUSED("--grammar --grammar-file -j --json-schema -jf --json-schema-file", "X",
+                      "sampling cannot be constrained to a grammar here"),
+        HABIT_REFUSED("--mmproj --image --audio", "X", "text only; for pictures see build/vit"),
+        HABIT_REFUSED("--interactive --interactive-first -if", NULL, "a conversation is --chat"),
+        HABIT_REFUSED("--in-prefix --in-suffix", "X", "turns are framed by the chat template; see --chat-template"),
     };
     const Program program = {"./run", "MODEL [-p \"prompt\"] [options]", NULL, flags, sizeof flags / sizeof *flags};
     int n = cli_parse(&program, argc, argv), at = 0;
@@ -203,10 +222,6 @@ static void check(const Raw *raw) {
     const Options *o = raw->o;
     if (raw->text && raw->file) die(2, "-p and -f: expected one prompt, found both");
     cli_check_session(&o->session);
-    if (o->system && !o->chat) die(2, "--system: needs --chat");
-    if (o->chat_template && !o->chat) die(2, "--chat-template: needs --chat");
-    if (o->chat_variables && !o->chat) die(2, "--chat-template-kwargs: needs --chat");
-    if (o->chat && raw->file) die(2, "--chat and -f: expected one, found both");
     if (o->chat && o->json) die(2, "-o json: expected without --chat");
     double number;
     if (raw->text && *raw->text && cli_number(raw->text, &number))
@@ -242,15 +257,19 @@ static void unescape_others(Options *o) {
 
 Options options_parse(int argc, char **argv) {
     Options o = {.n_new = UNSET,
+                 .reasoning_budget = -1,
                  .sampler = {.temperature = -1, .top_k = -1, .top_p = -1, .min_p = -1, .repeat_penalty = -1}};
     Raw raw = {.o = &o, .last_n = UNSET};
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     o.sampler.seed = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
     parse_flags(&raw, argc, argv);
+    o.chat |= o.system || o.chat_template || o.template_variables || o.single_turn; // they mean nothing else
+    cli_cache_types(&raw.cache, &o.session.kv);
     check(&raw);
     if (raw.escapes) unescape_others(&o);
     read_prompt(&raw);
+    if (o.n_new == UNTIL_FULL) o.n_new = -1; // the context is never shifted, so both end with it
     if (o.n_new == UNSET) o.n_new = o.chat ? -1 : DEFAULT_NEW;
     if (o.sampler.top_p == 0) o.sampler.top_p = FLT_MIN; // the most likely token alone; 0 is the library's "off"
     o.sampler.penalty_last_n = raw.last_n == UNSET ? 0 : raw.last_n;
@@ -272,5 +291,6 @@ void options_bind(Options *o, const Engine *e) {
 void options_free(Options *o) {
     free(o->prompt);
     arrfree(o->stops);
+    json_decref(o->template_variables);
     arrfree(o->bias);
 }

@@ -5,15 +5,19 @@
 #pragma once
 #include "tessera.h"
 
+#include <jansson.h>
+
 typedef struct {
-    const char *model, *tokenizer, *system, *chat_template, *chat_variables;
+    const char *model, *tokenizer, *system, *chat_template;
     char *prompt; // [n_prompt], terminated; NULL: none
     size_t n_prompt;
-    const char **stops; // stb_ds array
-    LogitBias *bias;    // stb_ds array
-    int n_new;          // -1: no limit but the context
+    json_t *template_variables; // NULL: none
+    const char **stops;         // stb_ds array
+    LogitBias *bias;            // stb_ds array
+    int n_new;                  // -1: no limit but the context
     int json;
-    bool quiet, chat, ignore_eos, special, hide_prompt;
+    int reasoning_budget;
+    bool quiet, chat, single_turn, template_is_text, ignore_eos, special, hide_prompt;
     SessionOptions session;
     SamplerOptions sampler; // negative: not given
     char sampling[256];     // what its values are, and whence

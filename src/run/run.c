@@ -240,11 +240,14 @@ int main(int argc, char **argv) {
     catch_interrupts(o.chat);
     DialogueOptions dialogue = {.system = o.system,
                                 .chat_template = o.chat_template,
-                                .chat_variables = o.chat_variables,
+                                .variables = o.template_variables,
                                 .first = o.prompt,
                                 .stops = o.stops,
-                                .n_new = o.n_new,
-                                .quiet = o.quiet};
+                                .n_new = o.n_new};
+    dialogue.quiet = o.quiet;
+    dialogue.template_is_text = o.template_is_text;
+    dialogue.no_thinking = o.reasoning_budget == 0;
+    dialogue.single_turn = o.single_turn;
     int status = o.chat ? dialogue_run(e, s, sampler, &dialogue, &interrupted) : run_text(e, s, sampler, &o, &st);
     sampler_close(sampler);
     session_close(s);

@@ -3,6 +3,7 @@
 
 #include "cli.h"
 #include "cpu.h"
+#include "habits.h"
 #include "outfile.h"
 #include "threads.h"
 
@@ -122,6 +123,7 @@ static void set_default(List *list, int v) {
 
 BenchOptions bench_options(int argc, char **argv) {
     static BenchOptions o = {.repeats = 5};
+    static CacheTypes cache;
     const Flag flags[] = {
         {"-m --model", "MODEL", "the model (or without a flag); several are measured in turn",
          TAKES_CALL(&o.models, take_model)},
@@ -147,19 +149,25 @@ BenchOptions bench_options(int argc, char **argv) {
         SPAN_FLAGS(&o.session),
         {"--kv", "TYPE", KV_HELP, TAKES_CALL(&o, take_kv)},
         TOKENIZER_FLAG(&o.tokenizer),
-        {"-ngl --n-gpu-layers", "N", NULL, FLAG_NOTE, .words = "all layers run on the CPU"},
-        {"-fa --flash-attn", "[0|1|on|off|auto]", NULL, FLAG_NOTE, .words = "attention is always fused"},
-        {"-b --batch-size -ub --ubatch-size", "N", NULL, FLAG_NOTE,
-         .words = "prompts are read in blocks of a fixed size"},
-        {"-mmp --mmap", "N", NULL, FLAG_NOTE, .words = "weights are always mapped"},
-        {"-ctk --cache-type-k -ctv --cache-type-v", "TYPE", NULL, FLAG_REFUSED,
-         .words = "keys and values are stored as one type; use --kv bf16, f32 or q8"},
+        {"-fa --flash-attn", "N,..", NULL, FLAG_NOTE, .words = "attention is always fused"},
+        {"-mmp --mmap -dio --direct-io", "N,..", NULL, FLAG_NOTE, .words = "weights are always mapped"},
+        {"-nkvo --no-kv-offload -nopo --no-op-offload", "N,..", NULL, FLAG_NOTE,
+         .words = "the cache is in main memory"},
+        {"-embd --embeddings", "N,..", NULL, FLAG_NOTE, .words = "logits are computed, as of a text"},
+        {"-rpc --rpc", "X", NULL, FLAG_NOTE, .words = "all layers run on the CPU"},
+        {"--delay", "N", NULL, FLAG_NOTE, .words = "tests follow each other"},
+        {"--progress", NULL, NULL, FLAG_NOTE, .words = "each row is printed when it is measured"},
+        {"-oe --output-err", "FORMAT", NULL, FLAG_REFUSED, .words = "rows are printed once; use -o"},
+        MACHINE_HABITS,
+        CACHE_TYPE_FLAGS(&cache),
+        MODEL_HABITS,
     };
     const Program program = {"build/bench", "MODEL... [options]",
                              "  Lists are 1,2,4 or ranges: 1-4, 0-1024+256, 64-512*2\n", flags,
                              sizeof flags / sizeof *flags};
     int n = cli_parse(&program, argc, argv);
     for (int i = 0; i < n; i++) take_model(&o.models, argv[i], argv[i]);
+    o.kv_given |= cli_cache_types(&cache, &o.session.kv);
     check(&o);
     set_default(&o.prompt, 512);
     set_default(&o.gen, 128);
