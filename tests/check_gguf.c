@@ -380,6 +380,33 @@ static void vocabulary_rules(void) {
     maker_free(&m);
 }
 
+// RWKV's: bytes as Python prints them; no token begins a text.
+static void escaped_bytes(void) {
+    static const char *const rwkv[] = {"\\x00", "a", "\\n", "a\\n\\t", "\\\\", "\\'\"", "\\xe4\\xbd", "\\xff", "\u00e9"};
+    Maker m = maker_kind("rwkv", 9, rwkv);
+    Tokenizer *w = words_made(&m);
+    if (w) {
+        text_ids(w, "aa\n\t\\'\"", TOKENIZE_BOS, IDS(4, 6, 7, 8));
+        text_ids(w, "\xE4\xBD\xFF\n\xC3\xA9", 0, IDS(9, 10, 5, 11));
+        text_ids(w, "a\nz", 0, IDS(4, 5, 0)); // z begins no token: unknown
+        const Piece *p = tokenizer_piece(w, 3);
+        CHECK(p->len == 1 && !*p->text, "a byte 0: found %d bytes", p->len);
+    }
+    tokenizer_free(w);
+    maker_free(&m);
+    static const char *const half[] = {"a", "\\x4"};
+    m = maker_kind("rwkv", 2, half);
+    size_t n;
+    uint8_t *bytes = maker_bytes(&m, &n);
+    char err[512] = "", path[] = "memory.gguf";
+    Vocab v;
+    File f = {.path = path, .data = bytes, .size = n, .borrowed = true};
+    CHECK(load_gguf_vocab(&v, &f, 0, err, sizeof err) && strstr(err, "token 4: expected two digits of a byte behind \\x"),
+          "%s", err);
+    free(bytes);
+    maker_free(&m);
+}
+
 static void other_kinds(void) {
     static const char *const bpe[] = {"a", "b", "\u0120", "ab", "\u0120ab"};
     static const char *const t5[] = {"\u2581", "a", "\u2581x", "b"};
@@ -675,7 +702,7 @@ static void engine_chooses(void) {
     CHECK(e && !strcmp(engine_info(e).kind, "llama2.c v0"), "%s", err);
     engine_close(e);
 
-    maker_text(&m, "tokenizer.ggml.model", "rwkv");
+    maker_text(&m, "tokenizer.ggml.model", "plamo2");
     maker_write(&m, MODEL);
     CHECK(!engine_open(MODEL, NULL, err, sizeof err) && strstr(err, "tokenizer.ggml.model: expected llama"), "'%s'",
           err);
@@ -1035,6 +1062,7 @@ int main(void) {
     RUN(plain_model);
     RUN(settings_of_every_type);
     RUN(vocabulary_rules);
+    RUN(escaped_bytes);
     RUN(other_kinds);
     RUN(split_files);
     RUN(bad_split_files);

@@ -267,6 +267,42 @@ static void wordpieces_equal_naive(void) {
     }
 }
 
+// ---- the longest match
+
+static int naive_greedy(const Vocab *v, const char *text, size_t n, int *ids) {
+    int n_ids = 0;
+    for (size_t i = 0, len; i < n; i += len) {
+        int found = -1;
+        for (len = n - i; found < 0 && len; len--) {
+            found = find(v, text + i, (int)len);
+            if (found >= 0) break;
+        }
+        if (found < 0) len = 1;
+        if (found < 0) found = v->unk_id;
+        if (found >= 0) ids[n_ids++] = found;
+    }
+    return n_ids;
+}
+
+// With and without a piece for every byte; texts are any bytes.
+static void longest_matches_equal_naive(void) {
+    for (int k = 0; k < 400; k++) {
+        Maker m = maker_new(VOCAB_GREEDY);
+        m.v.byte_level = true;
+        m.v.unk_id = k % 3 ? put_text(&m, "<unk>", TOKEN_UNKNOWN, 0) : -1;
+        for (int b = 0; k % 2 && b < 256; b++) put(&m, (char[]){(char)b}, 1, TOKEN_NORMAL, 0);
+        put_random_pieces(&m, 5 + (int)(test_u32() % 60), "", "a\xC3");
+        Tokenizer *t = open_copy(&m.v);
+        for (int i = 0; i < 40; i++) {
+            char text[80];
+            int want[80];
+            size_t n = random_text(text, true);
+            same_ids(t, text, n, 0, want, naive_greedy(&m.v, text, n, want));
+        }
+        close_both(&m, t);
+    }
+}
+
 static void long_words_are_unknown(void) {
     Maker m = maker_new(VOCAB_WORDPIECE);
     m.v.unk_id = put_text(&m, "[UNK]", TOKEN_UNKNOWN, 0);
@@ -485,6 +521,7 @@ int main(void) {
     RUN(ranks_equal_naive);
     RUN(unigrams_equal_naive);
     RUN(wordpieces_equal_naive);
+    RUN(longest_matches_equal_naive);
     RUN(long_words_are_unknown);
     RUN(flags_of_special_tokens);
     RUN(normalized_special_tokens);

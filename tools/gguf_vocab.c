@@ -181,6 +181,7 @@ void gguf_vocab(GgufWriter *w, Vocab *v, int n, const char *path) {
     char err[512];
     bool ranked = v->kind == VOCAB_RANK_BPE, unigram = v->kind == VOCAB_UNIGRAM, as_is = v->kind == VOCAB_SCORE_BPE;
     if (v->kind == VOCAB_WORDPIECE) die(1, "%s: expected a vocabulary of BPE or unigram, found WordPiece", path);
+    if (v->kind == VOCAB_GREEDY) die(1, "%s: expected a vocabulary of BPE or unigram, found RWKV's", path);
     add_unused(v, n);
     gguf_text(w, "tokenizer.ggml.model", unigram ? "t5" : v->byte_level ? "gpt2" : "llama");
     put_pieces(w, v);

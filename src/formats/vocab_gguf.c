@@ -1,6 +1,6 @@
 // vocab_gguf: the vocabulary inside a GGUF file.
 //
-// Owns the meaning of the tokenizer.* keys. Refuses models other than the four in read_kind, and merges whose parts or
+// Owns the meaning of the tokenizer.* keys. Refuses models other than those in read_kind, and merges whose parts or
 // result are not tokens. Called by load_vocab.
 #include "gguf.h"
 #include "load.h"
@@ -87,6 +87,47 @@ static void guess_token_types(Vocab *v) {
     note(&v->notes, "tokenizer.ggml.token_type is absent: control tokens are those that other keys name");
 }
 
+static int hex_digit(char c) {
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+// Bytes as Python prints them: \t, \n, \r, \xHH, and a backslash before other characters. Returns how many they are,
+// written over the text; -1: two digits are missing.
+static int unescape_bytes(char *text, int n) {
+    static const char letters[] = "tnr", bytes[] = "\t\n\r";
+    int len = 0;
+    for (int i = 0; i < n; i++) {
+        char c = text[i];
+        if (c == '\\' && i + 1 < n) {
+            c = text[++i];
+            const char *letter = c ? strchr(letters, c) : NULL;
+            if (letter) c = bytes[letter - letters];
+            else if (c == 'x') {
+                int high = i + 2 < n ? hex_digit(text[i + 1]) : -1, low = high < 0 ? -1 : hex_digit(text[i + 2]);
+                if (low < 0) return -1;
+                c = (char)(16 * high + low);
+                i += 2;
+            }
+        }
+        text[len++] = c;
+    }
+    return len;
+}
+
+// Of a vocabulary of RWKV.
+static void unescape_texts(Gguf *g, Vocab *v) {
+    for (ptrdiff_t id = 0; id < arrlen(v->pieces); id++) {
+        Piece *p = &v->pieces[id];
+        int len = unescape_bytes(v->text + (p->text - v->text), p->len);
+        if (len < 0) {
+            cursor_fail(&g->in, g->in.pos, "token %d: expected two digits of a byte behind \\x, found '%.*s'", (int)id,
+                        p->len < 40 ? p->len : 40, p->text);
+            return;
+        }
+        p->len = len;
+    }
+}
+
 // Decodes the texts of pieces in place: spaces, and bytes in the byte-level alphabet. They never grow.
 static void decode_texts(Vocab *v) {
     for (ptrdiff_t id = 0; id < arrlen(v->pieces); id++) {
@@ -171,19 +212,22 @@ static void read_kind(Gguf *g, Vocab *v) {
         const char *name;
         VocabKind kind;
     } kinds[] = {
-        {"llama", VOCAB_SCORE_BPE}, {"gpt2", VOCAB_RANK_BPE}, {"t5", VOCAB_UNIGRAM}, {"bert", VOCAB_WORDPIECE}};
+        {"llama", VOCAB_SCORE_BPE}, {"gpt2", VOCAB_RANK_BPE}, {"t5", VOCAB_UNIGRAM},
+        {"bert", VOCAB_WORDPIECE},  {"rwkv", VOCAB_GREEDY},
+    };
     uint64_t n = 0;
     const char *name = gguf_get_text(g, "tokenizer.ggml.model", true, &n);
-    for (size_t i = 0; i < 4 && name; i++) {
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds && name; i++) {
         if (strlen(kinds[i].name) != n || memcmp(kinds[i].name, name, n) != 0) continue;
         v->kind = kinds[i].kind;
-        v->byte_level = v->kind == VOCAB_RANK_BPE;
+        v->byte_level = v->kind == VOCAB_RANK_BPE || v->kind == VOCAB_GREEDY;
         v->metaspace = v->fuse_unk = v->kind == VOCAB_SCORE_BPE || v->kind == VOCAB_UNIGRAM; // as SentencePiece does
         return;
     }
     if (name) {
         cursor_fail(&g->in, gguf_get_value(g, "tokenizer.ggml.model", true)->at,
-                    "tokenizer.ggml.model: expected llama, gpt2, t5 or bert, found '%.*s'", n < 40 ? (int)n : 40, name);
+                    "tokenizer.ggml.model: expected llama, gpt2, t5, bert or rwkv, found '%.*s'", n < 40 ? (int)n : 40,
+                    name);
     }
 }
 
@@ -202,14 +246,16 @@ static void read_pieces(Gguf *g, Vocab *v) {
     if (scored && !scores) note(&v->notes, "tokenizer.ggml.scores is absent: all scores are 0");
     if (!g->in.failed && token_types) read_token_types(g, v, token_types);
     if (!token_types) guess_token_types(v);
-    if (!g->in.failed) decode_texts(v);
+    if (!g->in.failed && v->kind == VOCAB_GREEDY) unescape_texts(g, v);
+    else if (!g->in.failed) decode_texts(v);
 }
 
 // Defaults of the ids: <unk>, <s>, </s> are 0, 1, 2 in SentencePiece's models; </s> and <unk> are 1 and 2 in T5's.
 static void read_specials(Gguf *g, Vocab *v) {
-    static const int bos[] = {1, -1, -1, -1}, eos[] = {2, -1, 1, -1}, unk[] = {0, -1, 2, -1}; // [VocabKind]
+    static const int bos[] = {1, -1, -1, -1, -1}, eos[] = {2, -1, 1, -1, -1}, unk[] = {0, -1, 2, -1, -1}; // [VocabKind]
     int n = (int)arrlen(v->pieces);
-    bool spm = v->kind == VOCAB_SCORE_BPE, t5 = v->kind == VOCAB_UNIGRAM, bert = v->kind == VOCAB_WORDPIECE;
+    bool spm = v->kind == VOCAB_SCORE_BPE, t5 = v->kind == VOCAB_UNIGRAM, bert = v->kind == VOCAB_WORDPIECE,
+         rwkv = v->kind == VOCAB_GREEDY;
     Notes *notes = &v->notes;
     v->bos_id = get_token(g, notes, "tokenizer.ggml.bos_token_id", bos[v->kind], n);
     v->eos_id = get_token(g, notes, "tokenizer.ggml.eos_token_id", eos[v->kind], n);
@@ -218,7 +264,8 @@ static void read_specials(Gguf *g, Vocab *v) {
         v->bos_id = get_token(g, notes, "tokenizer.ggml.cls_token_id", v->bos_id, n);
         v->eos_id = get_token(g, notes, "tokenizer.ggml.seperator_token_id", v->eos_id, n);
     }
-    v->no_bos = !gguf_get_bool(g, "tokenizer.ggml.add_bos_token", v->kind == VOCAB_RANK_BPE ? !v->no_bos : !t5);
+    v->no_bos =
+        !gguf_get_bool(g, "tokenizer.ggml.add_bos_token", v->kind == VOCAB_RANK_BPE ? !v->no_bos : !t5 && !rwkv);
     bool add_eos = gguf_get_bool(g, "tokenizer.ggml.add_eos_token", t5 || bert);
     if (add_eos && v->eos_id >= 0) arrput(v->suffix_ids, v->eos_id);
     v->add_space_prefix = gguf_get_bool(g, "tokenizer.ggml.add_space_prefix", spm || t5) && !bert;

@@ -1,8 +1,8 @@
-// subword: the models that encode one pre-token: BPE, unigram, WordPiece.
+// subword: the models that encode one pre-token: BPE, unigram, WordPiece, the longest match.
 //
-// Owns the lookup tables of a vocabulary and the working memory of one encoding; bpe.c, unigram.c and wordpiece.c own
-// one algorithm each. The tables hold ordinary pieces only, so ordinary text never becomes a special token. Called by
-// tokenizer.c.
+// Owns the lookup tables of a vocabulary and the working memory of one encoding; bpe.c, unigram.c, wordpiece.c and
+// greedy.c own one algorithm each. The tables hold ordinary pieces only, so ordinary text never becomes a special
+// token. Called by tokenizer.c.
 #pragma once
 #include "pieces.h"
 
@@ -21,7 +21,7 @@ typedef struct {
     MergeSlot *merges;     // VOCAB_RANK_BPE: [merge_mask + 1], hash table by left and right
     uint32_t merge_mask;   //
     uint64_t *neighbors;   // BPE over characters: set of hashed pairs that are adjacent in some piece
-    uint64_t *prefixes;    // VOCAB_UNIGRAM: set of hashed prefixes of pieces
+    uint64_t *prefixes;    // VOCAB_UNIGRAM, VOCAB_GREEDY: set of hashed prefixes of pieces
     uint64_t prefix_mask;  //
     double unknown_score;  // of a character that is no piece
 } Subwords;
@@ -61,6 +61,12 @@ void encoding_emit_bytes(Encoding *e, const char *text, int len);
 // Encodes one pre-token with the vocabulary's model. -1: out of memory, or longer than INT_MAX.
 int subwords_encode(Encoding *e, const char *text, size_t n);
 
+// The set of all prefixes of pieces: the hash of one is that of the prefix before (0: the empty one) and a byte. A
+// false positive only costs a lookup.
+bool prefixes_index(Subwords *s); // false: out of memory
+uint64_t prefix_hash(uint64_t before, char c);
+bool prefix_known(const Subwords *s, uint64_t hash);
+
 // Builds the model's own tables; `table` and byte_ids are already filled. false: out of memory.
 bool bpe_index(Subwords *s);
 bool unigram_index(Subwords *s);
@@ -75,3 +81,5 @@ int unigram_encode(Encoding *e, const char *text, int n);
 // WordPiece (arXiv:1609.08144): the longest piece that begins the word, then the longest that continues it; a word
 // that this does not cover is unknown. O(n * longest piece).
 int wordpiece_encode(Encoding *e, const char *text, int n);
+// The longest piece, again and again (RWKV's); a byte that begins none is unknown. O(n * longest match).
+int greedy_encode(Encoding *e, const char *text, int n);

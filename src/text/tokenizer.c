@@ -144,6 +144,7 @@ static bool vocab_index(Tokenizer *t) {
     end_tokens_add(t);
     if (!specials_index(t)) return false;
     if (v->kind == VOCAB_UNIGRAM) return unigram_index(s);
+    if (v->kind == VOCAB_GREEDY) return prefixes_index(s);
     return v->kind == VOCAB_WORDPIECE || bpe_index(s);
 }
 

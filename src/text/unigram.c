@@ -12,47 +12,15 @@
 // SentencePiece's: a character that is no piece scores this much less than the worst piece.
 static const double UNKNOWN_PENALTY = 10.0;
 
-static uint64_t hash_byte(uint64_t h, char c) {
-    return (h ^ (unsigned char)c) * 0x100000001B3u; // FNV-1a
-}
-
-static uint64_t hash_bit(const Subwords *s, uint64_t h) {
-    return (h ^ h >> 29) * 0x9E3779B97F4A7C15u >> 20 & s->prefix_mask;
-}
-
-// Whether some piece has this prefix. A false positive only costs a lookup.
-static bool is_prefix(const Subwords *s, uint64_t h) {
-    uint64_t bit = hash_bit(s, h);
-    return s->prefixes[bit >> 6] >> (bit & 63) & 1;
-}
-
-static void prefixes_add(Subwords *s, const Piece *p) {
-    uint64_t h = 0;
-    for (int i = 0; i < p->len; i++) {
-        h = hash_byte(h, p->text[i]);
-        uint64_t bit = hash_bit(s, h);
-        s->prefixes[bit >> 6] |= (uint64_t)1 << (bit & 63);
-    }
-}
-
 bool unigram_index(Subwords *s) {
-    size_t bytes = 0, n_bits = 64;
     double least = 0;
     const Piece *pieces = s->vocab->pieces;
     for (ptrdiff_t id = 0; id < arrlen(pieces); id++) {
         if (!piece_is_ordinary(&pieces[id])) continue;
-        bytes += (size_t)pieces[id].len;
         if ((double)pieces[id].score < least) least = (double)pieces[id].score;
     }
     s->unknown_score = least - UNKNOWN_PENALTY;
-    while (n_bits < 8 * bytes) n_bits *= 2;
-    s->prefix_mask = n_bits - 1;
-    s->prefixes = calloc(n_bits / 64, sizeof *s->prefixes);
-    if (!s->prefixes) return false;
-    for (ptrdiff_t id = 0; id < arrlen(pieces); id++) {
-        if (piece_is_ordinary(&pieces[id])) prefixes_add(s, &pieces[id]);
-    }
-    return true;
+    return prefixes_index(s);
 }
 
 static bool lattice_reserve(Encoding *e, size_t n) {
@@ -81,8 +49,8 @@ int unigram_encode(Encoding *e, const char *text, int n) {
         bool single = false;
         uint64_t h = 0;
         for (int end = i + 1; end <= n && end - i <= s->table.max_len; end++) {
-            h = hash_byte(h, text[end - 1]);
-            if (!is_prefix(s, h)) break;
+            h = prefix_hash(h, text[end - 1]);
+            if (!prefix_known(s, h)) break;
             int32_t id = pieces_find(&s->table, text + i, end - i);
             if (id == NO_PIECE) continue;
             single |= end == i + len;

@@ -23,8 +23,8 @@ bool piece_is_ordinary(const Piece *p) {
 }
 
 const char *vocab_kind_name(const Vocab *v) {
-    static const char *const names[] = {"SentencePiece BPE", "BPE", "unigram", "WordPiece"};
-    return v->byte_level ? "byte-level BPE" : names[v->kind];
+    static const char *const names[] = {"SentencePiece BPE", "BPE", "unigram", "WordPiece", "longest match"};
+    return v->byte_level && v->kind == VOCAB_RANK_BPE ? "byte-level BPE" : names[v->kind];
 }
 
 static void ids_truncate(int **ids, int n) {

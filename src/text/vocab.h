@@ -41,6 +41,7 @@ typedef enum {
     VOCAB_RANK_BPE,  // merge the pair that comes first in `merges`
     VOCAB_UNIGRAM,   // the segmentation with the greatest sum of scores
     VOCAB_WORDPIECE, // longest match first; pieces that begin a word are stored with a leading space
+    VOCAB_GREEDY,    // longest match first, of bytes (RWKV)
 } VocabKind;
 
 typedef struct {
