@@ -313,7 +313,7 @@ static int is_fixture(const struct dirent *e) {
     return !n_chosen;
 }
 
-// Those chosen, or all; gguf: of them those that are told in GGUF too.
+// Those chosen, or all; gguf: of them those that are told in GGUF too; else those that are as folders.
 UNUSED static void each_family(void (*check)(const Fixture *f), bool gguf) {
     struct dirent **list;
     int n = scandir(FIXTURES, &list, is_fixture, alphasort);
@@ -323,7 +323,7 @@ UNUSED static void each_family(void (*check)(const Fixture *f), bool gguf) {
         Fixture f;
         snprintf(path, sizeof path, FIXTURES "%s", list[i]->d_name);
         family_read(&f, path);
-        if (!gguf || family_has_gguf(&f)) check(&f);
+        if (gguf ? family_has_gguf(&f) : !json_object_get(f.json, "no_folder")) check(&f);
         family_free(&f);
         free(list[i]);
     }

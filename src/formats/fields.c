@@ -57,7 +57,7 @@ int fields_of_state(StateShape *state, MixerKind mixer, Field list[MAX_FIELDS]) 
         {"ssm.time_step_rank", {"linear_num_value_heads"}, &state->n_heads, 1, FIELD_REQUIRED},
     };
     const Field rwkv[] = {{"wkv.head_size", {"head_dim", "head_size"}, &state->k_dim, 1, FIELD_REQUIRED}};
-    if (mixer == MIX_RWKV7) return copy(list, rwkv, 1);
+    if (mixer == MIX_RWKV6 || mixer == MIX_RWKV7) return copy(list, rwkv, 1);
     return mixer == MIX_DELTA ? copy(list, delta, sizeof delta / sizeof *delta) : 0;
 }
 
@@ -67,13 +67,18 @@ void state_set_channels(StateShape *s, MixerKind mixer) {
     s->conv_dim = n < INT_MAX ? (int)n : INT_MAX; // refused by config_check
 }
 
+void state_set_shifts(StateShape *s, MixerKind mixer, int dim) {
+    s->n_key_heads = s->n_heads;
+    s->conv_width = 2;                                   // of the time mixing, and behind it the channel mixing
+    s->conv_dim = dim < INT_MAX / 2 ? 2 * dim : INT_MAX; // refused by config_check
+    s->pairs = mixer == MIX_RWKV7 ? 2 : 1;
+}
+
 bool state_set_heads(StateShape *s, MixerKind mixer, int dim) {
     if (dim % s->k_dim) return false;
-    s->n_heads = s->n_key_heads = dim / s->k_dim;
+    s->n_heads = dim / s->k_dim;
     s->v_dim = s->k_dim;
-    s->conv_width = 2; // of the time mixing, and behind it the channel mixing
-    s->conv_dim = dim < INT_MAX / 2 ? 2 * dim : INT_MAX;
-    s->pairs = mixer == MIX_RWKV7 ? 2 : 1;
+    state_set_shifts(s, mixer, dim);
     return true;
 }
 

@@ -32,7 +32,9 @@ int fields_of_heads(Config *c, Field list[MAX_FIELDS]);
 int fields_of_state(StateShape *state, MixerKind mixer, Field list[MAX_FIELDS]);
 // Then the channels of the mixer's convolution.
 void state_set_channels(StateShape *state, MixerKind mixer);
-// Of mixers whose heads fill the model's width: all from the width of a head. False when it does not divide dim.
+// Of RWKV's mixers, once heads and widths are known: the rows before, and the pairs of a token.
+void state_set_shifts(StateShape *state, MixerKind mixer, int dim);
+// Of RWKV's mixers whose heads fill the model's width: all from the width of a head. False when it does not divide dim.
 bool state_set_heads(StateShape *state, MixerKind mixer, int dim);
 int fields_of_feed_forward(Config *c, const Family *f, Field list[MAX_FIELDS]);
 // Sets an absent head width to dim / n_heads. False when n_heads does not divide dim.

@@ -129,17 +129,18 @@ static void read_recurrent_layers(Keys *k, const Config *c, const Family *f, Lay
 }
 
 // Of RWKV: every layer is recurrent.
-static void read_wkv(Keys *k, const Config *c, StateShape *s, LayerRules *rules) {
+static void read_wkv(Keys *k, Config *c, StateShape *s, LayerRules *rules) {
     const char *name = key(k, "wkv.head_size");
     if (!state_set_heads(s, rules->mixer, c->dim)) {
         cursor_fail(&k->g->in, gguf_get_value(k->g, name, true)->at,
                     "%s: expected a divisor of %s.embedding_length = %d, found %d", name, k->arch, c->dim, s->k_dim);
     }
     gguf_get_whole(k->g, key(k, "token_shift_count"), 2, 2, 2);
+    if (rules->mixer == MIX_RWKV6) c->rescale_every = get_int(k, "rescale_every_n_layers", 0, 0);
     layers_add_every(&rules->recurrent, 1);
 }
 
-static void read_recurrence(Keys *k, const Config *c, const Family *f, LayerRules *rules) {
+static void read_recurrence(Keys *k, Config *c, const Family *f, LayerRules *rules) {
     StateShape *s = &rules->state;
     Field list[MAX_FIELDS];
     rules->mixer = f->mixer;

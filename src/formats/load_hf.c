@@ -110,7 +110,7 @@ static void read_sizes(Settings *s, Model *m, LayerRules *rules) {
 
 // The width of the feed-forward layers where only their ratio to the model's is given.
 static int hidden_of_ratio(Settings *s, const Config *c, const Family *f) {
-    double ratio = settings_number(s, "hidden_ratio", 1e-3, MAX_WIDTH, 4);
+    double ratio = settings_number(s, "hidden_ratio", 1e-3, MAX_WIDTH, (double)f->hidden_ratio);
     double width = floor(c->dim * ratio * (c->plain_ffn ? 1 : 2.0 / 3)), step = f->hidden_step;
     return (int)fmin(ceil(width / step) * step, INT_MAX); // refused by config_check
 }
@@ -305,16 +305,38 @@ static void read_pattern(Settings *s, const Family *f, LayerRules *rules) {
     }
 }
 
-// Of RWKV: every layer is recurrent. Its length is not limited, whatever the settings say about training.
-static void read_rwkv(Settings *s, Config *c, LayerRules *rules) {
-    const char *size = ANY(s, "head_dim", "head_size");
-    if (!state_set_heads(&rules->state, rules->mixer, c->dim))
-        settings_fail(s, size, "expected a divisor of hidden_size = %d, found %d", c->dim, rules->state.k_dim);
+// The heads of RWKV-7, whose width is the setting, and of RWKV-6, whose number is.
+static void read_rwkv7_heads(Settings *s, const Config *c, LayerRules *rules) {
     json_t *values = json_object_get(s->object, "value_dim"), *width = json_integer(c->dim);
     LayerSet as_wide;
+    if (!state_set_heads(&rules->state, rules->mixer, c->dim)) {
+        settings_fail(s, ANY(s, "head_dim", "head_size"), "expected a divisor of hidden_size = %d, found %d", c->dim,
+                      rules->state.k_dim);
+    }
     if (json_is_array(values)) read_layers(s, "value_dim", width, width, c->n_layers, &as_wide);
     else settings_int(s, "value_dim", c->dim, c->dim, c->dim);
     json_decref(width);
+}
+
+// The width of a head, of a multiple of the model's width.
+static int expanded_head(Settings *s, const char *key, double usual, int dim, int n_heads) {
+    double width = dim * settings_number(s, key, 1e-3, MAX_WIDTH, usual);
+    if (width >= 1 && width <= MAX_WIDTH && (int)width % n_heads == 0) return (int)width / n_heads;
+    settings_fail(s, key, "expected a multiple of %d heads, found %g times %d", n_heads, width / dim, dim);
+    return 0;
+}
+
+// Every layer is recurrent. The length is not limited, whatever the settings say about training.
+static void read_rwkv(Settings *s, Config *c, LayerRules *rules) {
+    StateShape *state = &rules->state;
+    if (rules->mixer == MIX_RWKV7) {
+        read_rwkv7_heads(s, c, rules);
+    } else {
+        state->n_heads = settings_int(s, "num_heads", 1, MAX_WIDTH, 4);
+        state->k_dim = expanded_head(s, "expand_k", 0.5, c->dim, state->n_heads);
+        state->v_dim = expanded_head(s, "expand_v", 1, c->dim, state->n_heads);
+        state_set_shifts(state, rules->mixer, c->dim);
+    }
     c->embedding_norm = settings_bool(s, "norm_first", true);
     c->no_norm_bias = !settings_bool(s, "norm_bias", true);
     c->max_seq_len = 1 << 20; // as GGUF files have it
@@ -325,7 +347,7 @@ static void read_rwkv(Settings *s, Config *c, LayerRules *rules) {
 static void read_recurrence(Settings *s, Config *c, const Family *f, LayerRules *rules) {
     Field list[MAX_FIELDS];
     rules->mixer = f->mixer;
-    read_fields(s, list, fields_of_state(&rules->state, f->mixer, list), c, rules);
+    if (f->mixer != MIX_RWKV6) read_fields(s, list, fields_of_state(&rules->state, f->mixer, list), c, rules);
     if (f->no_attention) {
         if (!settings_failed(s)) read_rwkv(s, c, rules);
         return;

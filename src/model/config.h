@@ -30,7 +30,7 @@ enum {
 };
 
 // How a layer mixes information between positions: one file of mixers/ for each value.
-typedef enum { MIX_ATTENTION, MIX_DELTA, MIX_RWKV7, N_MIXERS } MixerKind;
+typedef enum { MIX_ATTENTION, MIX_DELTA, MIX_RWKV6, MIX_RWKV7, N_MIXERS } MixerKind;
 
 // What follows the mixer.
 typedef enum { FFN_DENSE, FFN_EXPERTS, FFN_CHANNEL_MIX } FfnKind;
@@ -89,6 +89,7 @@ typedef struct {
     bool residual_norm; // the stream is normed after the residual sum (arXiv:1706.03762; BART)
     bool parallel;      // mixer and feed-forward read the same stream: x + attention(norm x) + ffn(norm' x) (GPT-NeoX)
     bool shared_norm;   // where parallel, norm' is norm (Phi-2, Falcon, Command R)
+    int rescale_every;  // the stream is halved behind every so many layers (RWKV-6); 0: never
     float residual_scale; // sublayers' outputs are times this before the sum (Granite); 0: 1
 
     // feed-forward
@@ -147,7 +148,7 @@ typedef struct {
     LayerSet nope;      // layers without rotary positions (SmolLM 3)
     float window_theta; // RoPE's theta of layers with a window, which are then never scaled; 0: as the others
     int n_heads[MAX_LAYERS], n_kv_heads[MAX_LAYERS]; // of each layer; 0: as kinds[0]
-    LayerSet recurrent; // layers whose mixer and state are these, in place of attention
+    LayerSet recurrent;                              // layers whose mixer and state are these, in place of attention
     MixerKind mixer;
     StateShape state;
     LayerSet dense; // layers without experts in a model that has them

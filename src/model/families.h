@@ -58,6 +58,7 @@ typedef struct Family {
     bool no_attention;     // all layers are recurrent, without heads or positions in the files' settings
     int hidden_step;       // hidden_dim is hidden_ratio times dim, times 2/3 with a gate, up to a multiple of this,
                            // where config.json does not give it (flash-linear-attention); 0: it must
+    float hidden_ratio;         // where config.json does not give that either
     int attention_period;  // the last layer of every so many has attention where a file does not say which do
     bool gguf_tiled_heads; // GGUF has value head h beside key head h % n_key_heads; else n consecutive share one
     bool extra_layers;     // files have more layers behind the last, which predict further tokens: never run

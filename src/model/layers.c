@@ -240,6 +240,12 @@ static void run_layer(Run *r, int layer) {
     run_ffn(r, layer, parallel ? ffn_in : read_stream(r, &l->ffn_norms, r->work->norm));
 }
 
+static void halve_stream(const Run *r) {
+    float *x = r->work->x;
+    int64_t n = (int64_t)r->pass.n * r->stack->config.dim;
+    for (int64_t i = 0; i < n; i++) x[i] *= 0.5f;
+}
+
 // Tables of cos and sin for every row; kinds with the same rotary positions share one.
 static void make_tables(Run *r) {
     const Config *c = &r->stack->config;
@@ -277,7 +283,10 @@ static Run start(const LayerStack *s, Workspace *w, const LayerPass *pass) {
 void layers_forward(const LayerStack *s, Workspace *w, const LayerPass *pass) {
     Run r = start(s, w, pass);
     make_tables(&r);
-    for (int i = 0; i < s->config.n_layers; i++) run_layer(&r, i);
+    for (int i = 0; i < s->config.n_layers; i++) {
+        run_layer(&r, i);
+        if (s->config.rescale_every && (i + 1) % s->config.rescale_every == 0) halve_stream(&r);
+    }
 }
 
 void layers_store_cross(const LayerStack *s, Workspace *w, const LayerPass *pass, const float *x) {

@@ -46,10 +46,10 @@ static void rwkv7_bind(Binder *b, void *weights, const LayerKind *kind) {
     bind_dense(b, &w->k, "time_mix_key", dim, dim, false);
     bind_dense(b, &w->v, "time_mix_value", dim, dim, false);
     bind_dense(b, &w->out, "time_mix_output", dim, dim, false);
-    bind_low_rank(b, &w->decay, "time_mix_w1", "time_mix_w2", "time_mix_w0", dim);
-    bind_low_rank(b, &w->rate, "time_mix_a1", "time_mix_a2", "time_mix_a0", dim);
-    bind_low_rank(b, &w->gate, "time_mix_g1", "time_mix_g2", NULL, dim);
-    if (b->layer) bind_low_rank(b, &w->residual, "time_mix_v1", "time_mix_v2", "time_mix_v0", dim);
+    bind_low_rank(b, &w->decay, "time_mix_w1", "time_mix_w2", "time_mix_w0", dim, dim);
+    bind_low_rank(b, &w->rate, "time_mix_a1", "time_mix_a2", "time_mix_a0", dim, dim);
+    bind_low_rank(b, &w->gate, "time_mix_g1", "time_mix_g2", NULL, dim, dim);
+    if (b->layer) bind_low_rank(b, &w->residual, "time_mix_v1", "time_mix_v2", "time_mix_v0", dim, dim);
     else pass_over_residual(b);
     w->k_k = bind_values(b, "time_mix_k_k", dim);
     w->k_a = bind_values(b, "time_mix_k_a", dim);

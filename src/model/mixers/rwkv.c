@@ -23,15 +23,16 @@ const float *bind_mixes(Binder *b, const char *fused, const char *const *parts, 
     return b->failed ? NULL : all;
 }
 
-void bind_low_rank(Binder *b, LowRank *map, const char *down, const char *up, const char *bias, int64_t dim) {
+void bind_low_rank(Binder *b, LowRank *map, const char *down, const char *up, const char *bias, int64_t dim,
+                   int64_t n) {
     const Tensor *t = bind_find(b, down, -1, ".weight");
     int64_t rank = t ? t->shape[0] : dim;
     if (rank < 1 || rank > dim) {
         binder_fail(b, "tensor %s: expected 1 to %lld rows, found %lld", down, (long long)dim, (long long)rank);
     }
     bind_dense(b, &map->down, down, rank, dim, false);
-    bind_dense(b, &map->up, up, dim, rank, bias && b->hf_names);
-    if (bias && !b->hf_names) map->up.bias = bind_values(b, bias, dim);
+    bind_dense(b, &map->up, up, n, rank, bias && b->hf_names);
+    if (bias && !b->hf_names) map->up.bias = bind_values(b, bias, n);
 }
 
 uint64_t low_rank_bytes(const LowRank *map) {

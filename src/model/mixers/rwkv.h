@@ -7,7 +7,7 @@
 
 // up(act(down x)) + bias
 typedef struct {
-    Dense down, up; // [rank][dim], [dim][rank]
+    Dense down, up; // [rank][dim], [n][rank]
 } LowRank;
 
 typedef enum { SQUASH_NONE, SQUASH_TANH, SQUASH_SIGMOID } Squash;
@@ -17,12 +17,12 @@ const float *bind_values(Binder *b, const char *part, int64_t n);
 // n parameters of `width` values, each with its part, or all of them in one. [n][width]
 const float *bind_mixes(Binder *b, const char *fused, const char *const *parts, int n, int64_t width);
 // bias NULL: there is none. In a folder it is the second matrix's.
-void bind_low_rank(Binder *b, LowRank *map, const char *down, const char *up, const char *bias, int64_t dim);
+void bind_low_rank(Binder *b, LowRank *map, const char *down, const char *up, const char *bias, int64_t dim, int64_t n);
 uint64_t low_rank_bytes(const LowRank *map);
 
 // x[n][width] = act(x).
 void squash_rows(const Pass *pass, float *x, int width, Squash act);
-// y[n][dim] = up(act(down x)) + bias of all rows of the pass; hidden: [n][dim].
+// y[rows][n] = up(act(down x)) + bias of all rows of the pass; hidden: [rows][dim].
 void low_rank_forward(const Pass *pass, const LowRank *map, Squash act, const float *x, float *hidden, float *y);
 // y[i][n][dim] = x + (previous - x) mix[i]
 void mix_rows(const Pass *pass, const float *x, const float *previous, const float *mix, int n_mixes, int dim,
