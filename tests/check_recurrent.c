@@ -5,7 +5,7 @@
 #include "make_family.h"
 #include "reference.h"
 
-static const char *const fixtures[] = {"qwen3_next", "qwen35", "rwkv7"};
+static const char *const fixtures[] = {"qwen3_next", "qwen35", "rwkv6", "rwkv7"};
 
 enum { TEXT = 700, MOST_VOCAB = FAMILY_VOCAB };
 static const double MOST_ERROR = 1e-10; // of logits whose products had other shapes
