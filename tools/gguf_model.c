@@ -395,7 +395,7 @@ static void add_expert_matrix(List *l, const char *part, const FeedForward *list
 
 static void add_experts(List *l, const Experts *e) {
     const Config *c = decoder_config(l->d);
-    int64_t dim = c->dim, hidden = c->hidden_dim;
+    int64_t dim = c->dim, hidden = config_expert_dim(c);
     bool mixed = e->list[0].interleaved;
     Slice router = slice(&e->router, c->n_experts), gate = slice(&e->shared_gate, 1);
     add_matrix(

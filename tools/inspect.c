@@ -206,7 +206,7 @@ static void print_layers(const Config *c) {
            c->no_pre_norm ? ", none before" : "", c->post_norm ? ", after each sublayer" : "",
            c->parallel ? ", both sublayers read the same" : "");
     printf("%-14s %s, %s", "feed-forward", c->plain_ffn ? "plain" : "gated", activation_name(c));
-    if (c->n_experts) printf(", %d experts of %d, %d a token", c->n_experts, c->hidden_dim, c->n_experts_used);
+    if (c->n_experts) printf(", %d experts of %d, %d a token", c->n_experts, config_expert_dim(c), c->n_experts_used);
     if (c->shared_dim) printf(", one of %d for all", c->shared_dim);
     putchar('\n');
 }

@@ -246,6 +246,59 @@ void ops_linear(const Compute *c, const Linear *list, int count, const float *x,
     profile_end(c->profile, 2 * values * n, (double)bytes);
 }
 
+// ---- a matrix for each head
+
+typedef struct {
+    const Compute *c;
+    const HeadsLinear *l;
+    int n, panels; // tokens; items of a head
+    bool few, bf16;
+} HeadsJob;
+
+static void heads_matvec(const HeadsJob *job, int head, int worker) {
+    const HeadsLinear *l = job->l;
+    for (int t = 0; t < job->n; t++) {
+        matvec(job->c->kernels, l->y + t * l->y_ld + head * l->y_head, l->w, l->first + head * l->pitch, l->n_rows,
+               l->x + t * l->x_ld + head * l->x_head, compute_scratch(job->c, worker));
+    }
+}
+
+static void heads_gemm(const HeadsJob *job, int head, int row0, int n_rows, int worker) {
+    const HeadsLinear *l = job->l;
+    const Kernels *k = job->c->kernels;
+    float *panel = compute_scratch(job->c, worker), *y = l->y + head * l->y_head + row0;
+    int cols = (int)l->w->shape[1], step = job->bf16 ? BF16_K : GEMM_K;
+    for (int k0 = 0, kn; k0 < cols; k0 += kn) {
+        kn = cols - k0 < step ? cols - k0 : step;
+        int64_t at = head * l->x_head + k0;
+        make_panel(k, job->bf16, panel, l->w, l->first + head * l->pitch + row0, n_rows, k0, kn);
+        PackedMatrix w = {.data = panel, .row_stride = k->panel};
+        if (job->bf16) k->bf16->gemm(y, (int)l->y_ld, &w, job->c->rounded + at, (int)l->x_ld, job->n, kn, n_rows, k0 > 0);
+        else k->gemm_f32(y, (int)l->y_ld, &w, l->x + at, (int)l->x_ld, job->n, kn, n_rows, k0 > 0);
+    }
+}
+
+static void heads_item(void *context, int item, int worker) {
+    const HeadsJob *job = context;
+    int head = item / job->panels, row0 = item % job->panels * job->c->kernels->panel, left = job->l->n_rows - row0;
+    if (job->few) heads_matvec(job, head, worker);
+    else heads_gemm(job, head, row0, left < job->c->kernels->panel ? left : job->c->kernels->panel, worker);
+}
+
+void ops_linear_heads(const Compute *c, const HeadsLinear *l, int n) {
+    HeadsJob job = {.c = c, .l = l, .n = n, .panels = 1};
+    int64_t cols = l->w->shape[1], values = n * l->x_ld;
+    job.few = n <= (dtype_info(l->w->dtype)->block > 1 ? 1 : MATVEC_TOKENS);
+    job.bf16 = !job.few && uses_bf16(c, l->w, n) && values <= c->max_rounded;
+    if (!job.few) job.panels = (l->n_rows + c->kernels->panel - 1) / c->kernels->panel;
+    profile_begin(c->profile, (job.few ? PROFILE_MATVEC : PROFILE_GEMM) + (int)l->w->dtype);
+    if (job.bf16) c->kernels->bf16->round(c->rounded, l->x, values);
+    double bytes = (double)tensor_bytes(l->w) / (double)l->w->shape[0] * l->heads * l->n_rows;
+    bool small = bytes * n < SMALL_BYTES;
+    threads_for_if(!small, c->pool, l->heads * job.panels, heads_item, &job);
+    profile_end(c->profile, 2.0 * l->heads * l->n_rows * (double)cols * n, bytes);
+}
+
 // ---- operations on rows
 
 typedef struct { // each operation sets the fields that it needs

@@ -37,6 +37,17 @@ typedef struct {
 // for one token only). More tokens: each panel of rows is unpacked once for all of them; products are in bfloat16 where
 // the instruction-set level has them and the weights are not fp32.
 void ops_linear(const Compute *c, const Linear *list, int count, const float *x, int n);
+// A matrix for each head: y[t][h] = w[h] x[t][h]. Rows of x are x_ld floats apart, those of y y_ld; heads in them
+// x_head and y_head. w[h] is the n_rows rows of w from first + h pitch on.
+typedef struct {
+    const Tensor *w; // [..][cols]
+    int heads, first, pitch, n_rows;
+    const float *x;
+    int64_t x_ld, x_head;
+    float *y;
+    int64_t y_ld, y_head;
+} HeadsLinear;
+void ops_linear_heads(const Compute *c, const HeadsLinear *l, int n);
 void ops_embed(const Compute *c, float *y, const Tensor *table, const int32_t *tokens, int n); // y[n][cols]
 // Learned positions: x[t] += table[positions[t]], rows of dim.
 void ops_positions(const Compute *c, float *x, const float *table, const int32_t *positions, int n, int dim);

@@ -19,7 +19,7 @@ int fields_of_shape(Config *c, const Family *f, Field list[MAX_FIELDS]) {
          &c->max_seq_len,
          1,
          f->default_context ? f->default_context : FIELD_REQUIRED},
-        {"expert_count", {"num_local_experts", "num_experts"}, &c->n_experts, 0, 0},
+        {"expert_count", {"num_local_experts", "num_experts", "n_routed_experts"}, &c->n_experts, 0, 0},
         {"attention.head_count", {"num_attention_heads", "n_head", "n_heads"}, &c->kinds[0].n_heads, 1, FIELD_REQUIRED},
     };
     return copy(list, all, sizeof all / sizeof *all - f->no_attention);
@@ -34,6 +34,31 @@ int fields_of_heads(Config *c, Field list[MAX_FIELDS]) {
     return copy(list, all, sizeof all / sizeof *all);
 }
 
+int fields_of_latent(Config *c, Field list[MAX_FIELDS]) {
+    LayerKind *k = &c->kinds[0];
+    const Field all[] = {
+        {"attention.q_lora_rank", {"q_lora_rank"}, &k->latent.q_rank, 1, 0},
+        {"attention.kv_lora_rank", {"kv_lora_rank"}, &k->v_dim, 1, FIELD_REQUIRED},
+        {"rope.dimension_count", {"qk_rope_head_dim"}, &k->rope.rotary_dim, 2, FIELD_REQUIRED},
+    };
+    return copy(list, all, sizeof all / sizeof *all);
+}
+
+void latent_set_cache(LayerKind *k) {
+    double width = (double)k->v_dim + k->rope.rotary_dim;
+    k->n_kv_heads = 1;
+    k->k_dim = width < INT_MAX ? (int)width : INT_MAX; // refused by config_check
+}
+
+void router_set_shared(Config *c, int n) {
+    double width = (double)n * config_expert_dim(c);
+    c->shared_dim = width < INT_MAX ? (int)width : INT_MAX; // the same
+}
+
+void router_set_dense(LayerRules *rules, int n) {
+    for (int i = 0; i < n && i < MAX_LAYERS; i++) layers_add(&rules->dense, i);
+}
+
 int fields_of_feed_forward(Config *c, const Family *f, Field list[MAX_FIELDS]) {
     int usual = c->dim <= INT_MAX / 4 ? f->default_hidden * c->dim : 0;
     const Field all[] = {
@@ -44,7 +69,7 @@ int fields_of_feed_forward(Config *c, const Family *f, Field list[MAX_FIELDS]) {
          usual > 0 || f->hidden_step || c->n_experts ? usual : FIELD_REQUIRED},
         {"expert_used_count", {"num_experts_per_tok", "experts_per_token"}, &c->n_experts_used, 1, FIELD_REQUIRED},
         {"expert_shared_feed_forward_length", {"shared_expert_intermediate_size"}, &c->shared_dim, 0, 0},
-        {"expert_feed_forward_length", {"moe_intermediate_size"}, &c->hidden_dim, 1, FIELD_KEEP},
+        {"expert_feed_forward_length", {"moe_intermediate_size"}, &c->expert_dim, 1, 0},
     };
     return copy(list, all, c->n_experts ? sizeof all / sizeof *all : 1);
 }

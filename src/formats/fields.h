@@ -28,6 +28,12 @@ int field_set_layers(const Field *f, const Config *c, const int *numbers, LayerR
 int fields_of_shape(Config *c, const Family *f, Field list[MAX_FIELDS]);
 // Then of the heads, whose defaults depend on those, and of the feed-forward layers.
 int fields_of_heads(Config *c, Field list[MAX_FIELDS]);
+// Of latent attention in place of those: the heads' own widths the containers count differently. Then what its cache has.
+int fields_of_latent(Config *c, Field list[MAX_FIELDS]);
+void latent_set_cache(LayerKind *k);
+// Of DeepSeek's router: n experts' width that every token uses; the first n layers have no experts.
+void router_set_shared(Config *c, int n);
+void router_set_dense(LayerRules *rules, int n);
 // Of the state of recurrent layers, as far as both containers count the same.
 int fields_of_state(StateShape *state, MixerKind mixer, Field list[MAX_FIELDS]);
 // Then the channels of the mixer's convolution.

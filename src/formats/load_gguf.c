@@ -92,14 +92,42 @@ static void read_heads(Keys *k, Config *c, LayerRules *rules) {
     for (int i = 0; i < 3; i++) gguf_get_whole(g, key(k, same[i]), width, width, width);
 }
 
+// Files since llama.cpp caches the latent give the heads' own widths under these keys, and under the usual ones what is
+// cached; older files, and those of MiniCPM 3, give them under the usual ones.
+static void read_latent(Keys *k, Config *c, LayerRules *rules) {
+    LayerKind *kind = &c->kinds[0];
+    Field list[MAX_FIELDS];
+    read_fields(k, list, fields_of_latent(c, list), c, rules);
+    if (k->g->in.failed) return;
+    bool apart = gguf_get_value(k->g, key(k, "attention.key_length_mla"), false);
+    int width = get_int(k, apart ? "attention.key_length_mla" : "attention.key_length", 1, GGUF_NEEDED);
+    const char *value = apart ? "attention.value_length_mla" : "attention.value_length";
+    kind->latent.nope_dim = width - kind->rope.rotary_dim;
+    kind->latent.value_dim = get_int(k, value, 1, apart ? GGUF_NEEDED : c->dim / kind->n_heads);
+    latent_set_cache(kind);
+}
+
 static void read_sizes(Keys *k, Config *c, const Family *f, LayerRules *rules) {
     Field list[MAX_FIELDS];
     read_fields(k, list, fields_of_shape(c, f, list), c, rules);
     if (f->extra_layers)
         c->n_layers -= (int)gguf_get_whole(k->g, key(k, "nextn_predict_layers"), 0, c->n_layers - 1, 0);
-    if (!f->no_attention) read_heads(k, c, rules);
+    if (c->kinds[0].mixer == MIX_LATENT) read_latent(k, c, rules);
+    else if (!f->no_attention) read_heads(k, c, rules);
     c->norm_eps =
         get_real(k, c->layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon", GGUF_NEEDED);
+}
+
+// As DeepSeek's models have it.
+static void read_router(Keys *k, Config *c, LayerRules *rules) {
+    enum { SOFTMAX = 1, SIGMOID = 2 };
+    if (!c->shared_dim) router_set_shared(c, get_int(k, "expert_shared_count", 0, 0));
+    router_set_dense(rules, get_int(k, "leading_dense_block_count", 0, 0));
+    c->experts_scale = get_real(k, "expert_weights_scale", 0);
+    int scores = (int)gguf_get_whole(k->g, key(k, "expert_gating_func"), 0, SIGMOID, 0);
+    if (scores) c->router_sigmoid = scores == SIGMOID;
+    c->n_expert_groups = get_int(k, "expert_group_count", 0, 0);
+    c->n_groups_used = get_int(k, "expert_group_used_count", 0, 0);
 }
 
 static void read_feed_forward(Keys *k, Config *c, const Family *f, LayerRules *rules) {
@@ -107,6 +135,7 @@ static void read_feed_forward(Keys *k, Config *c, const Family *f, LayerRules *r
     read_fields(k, list, fields_of_feed_forward(c, f, list), c, rules);
     if (!c->n_experts) return;
     c->experts_keep_softmax = !gguf_get_bool(k->g, key(k, "expert_weights_norm"), !c->experts_keep_softmax);
+    if (f->router) read_router(k, c, rules);
 }
 
 // ---- recurrent layers
@@ -198,6 +227,18 @@ static void read_scaling(Keys *k, const Config *c, const Family *f, RopeScaling 
     s->whole_dims = !f->exact_yarn_borders;
 }
 
+// The multiplier is a tenth of DeepSeek's mscale_all_dim: scores are times the square of YaRN's magnitude with it, and
+// cos and sin stay, as in models whose mscale is the same.
+static void read_latent_scale(Keys *k, Config *c) {
+    LayerKind *kind = &c->kinds[0];
+    RopeScaling *s = &kind->rope.scaling;
+    float multiplier = get_real(k, "rope.scaling.yarn_log_multiplier", 0);
+    if (s->kind != ROPE_YARN || !(multiplier > 0)) return;
+    float magnitude = 1 + multiplier * logf(s->factor);
+    c->attn_scale = magnitude * magnitude / sqrtf((float)kind->latent.nope_dim + (float)kind->rope.rotary_dim);
+    if (!gguf_get_value(k->g, key(k, "rope.scaling.attn_factor"), false)) s->attention_factor = 1;
+}
+
 static void read_positions(Keys *k, Config *c, const Family *f, LayerRules *rules) {
     LayerKind *kind = &c->kinds[0];
     if (c->learned_positions || c->alibi_max > 0) return;
@@ -207,6 +248,7 @@ static void read_positions(Keys *k, Config *c, const Family *f, LayerRules *rule
     float theta = get_real(k, "rope.freq_base_swa", (double)f->window_theta);
     if (f->window_theta > 0 || theta != kind->rope.theta) rules->window_theta = theta;
     read_scaling(k, c, f, &kind->rope.scaling);
+    if (kind->mixer == MIX_LATENT) read_latent_scale(k, c);
     bool scaled = kind->rope.scaling.kind != ROPE_UNSCALED;
     if (f->window_theta > 0 || rules->window_theta == 0 || !scaled || k->g->in.failed) return;
     const char *name = key(k, "rope.freq_base_swa");
@@ -239,6 +281,11 @@ static void read_scales(Keys *k, Config *c, const Family *f) {
         c->logit_scale = divisor > 0 ? 1 / divisor : -1; // refused by config_check
     }
     if (f->logit_scale) c->logit_scale = get_real(k, "logit_scale", 0);
+    if (f->depth_scales) { // MiniCPM 3's, for which GGUF has no keys
+        c->embedding_scale = 12;
+        c->residual_scale = 1.4f / sqrtf((float)c->n_layers);
+        c->logit_scale = 256 / (float)c->dim;
+    }
     if (f->attn_config) {
         c->qkv_clamp = get_real(k, "attention.clamp_kqv", 0);
         c->alibi_max = get_real(k, "attention.max_alibi_bias", 0);
@@ -274,7 +321,7 @@ static void refuse_others(Keys *k, const Family *f) {
     } numbers[] = {{"attention.clamp_kqv", 0, f->attn_config}, {"attention.max_alibi_bias", 0, f->attn_config},
                    {"attention.shared_kv_layers", 0, false},   {"embedding_scale", 1, f->multipliers},
                    {"residual_scale", 1, f->multipliers},      {"logit_scale", 1, f->multipliers || f->logit_scale},
-                   {"expert_weights_scale", 1, false},         {"leading_dense_block_count", 0, false},
+                   {"expert_weights_scale", 1, f->router},     {"leading_dense_block_count", 0, f->router},
                    {"interleave_moe_layer_step", 1, false},    {"nextn_predict_layers", 0, f->extra_layers}};
     Gguf *g = k->g;
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
@@ -287,7 +334,7 @@ static void refuse_others(Keys *k, const Family *f) {
     if (!gguf_get_bool(g, key(k, "attention.causal"), true)) {
         cursor_fail(&g->in, gguf_get_value(g, k->key, true)->at, "%s: expected true: this is no decoder", k->key);
     }
-    gguf_get_whole(g, key(k, "expert_gating_func"), 0, 1, 1); // 1: softmax
+    if (!f->router) gguf_get_whole(g, key(k, "expert_gating_func"), 0, 1, 1); // 1: softmax
 }
 
 static const Family *read_config(Gguf *g, Config *c) {
@@ -314,6 +361,26 @@ static const Family *read_config(Gguf *g, Config *c) {
     return f;
 }
 
+// The first layer with experts tells whether the router has numbers to choose by.
+static bool has_choice_bias(const Model *m) {
+    const Config *c = &m->config;
+    char name[40];
+    int layer = 0;
+    while (layer < c->n_layers && layer < MAX_LAYERS && config_kind(c, layer)->ffn != FFN_EXPERTS) layer++;
+    snprintf(name, sizeof name, "blk.%d.exp_probs_b.bias", layer);
+    return weights_find(&m->weights, name) != NULL;
+}
+
+// Factors of frequencies for two contexts, without settings that name them (MiniCPM 3).
+static void set_long_rope(Config *c) {
+    for (int i = 0; i < c->n_kinds; i++) {
+        RopeConfig *rope = &c->kinds[i].rope;
+        if (rope->scaling.kind != ROPE_UNSCALED) continue;
+        rope->scaling = (RopeScaling){
+            .kind = ROPE_LONG, .factor = 1, .original_ctx = c->max_seq_len, .attention_factor = 1};
+    }
+}
+
 // What only the tensors tell, once all are in the table.
 static int finish_config(Model *m, char *err, size_t errlen) {
     Config *c = &m->config;
@@ -329,6 +396,8 @@ static int finish_config(Model *m, char *err, size_t errlen) {
     c->out_bias |= weights_find(&m->weights, "blk.0.attn_output.bias") != NULL;
     c->ffn_bias |= weights_find(&m->weights, "blk.0.ffn_down.bias") != NULL;
     c->no_norm_bias &= !weights_find(&m->weights, "output_norm.bias");
+    if (c->n_experts && m->family->router) c->router_choice_bias = has_choice_bias(m);
+    if (weights_find(&m->weights, "rope_factors_long.weight")) set_long_rope(c);
     if (m->family->optional_qk_norm && weights_find(&m->weights, "blk.0.attn_q_norm.weight"))
         c->qk_norm = m->family->optional_qk_norm;
     if (c->shared_norm) c->parallel = !weights_find(&m->weights, "blk.0.ffn_norm.weight");

@@ -96,13 +96,27 @@ static void read_head_sizes(Settings *s, Model *m, LayerRules *rules) {
                   c->kinds[0].n_heads);
 }
 
+// The classes of all these models have norms of latents with an eps of their own.
+static void read_latent(Settings *s, Config *c, LayerRules *rules) {
+    static const float eps = 1e-6f;
+    LayerKind *k = &c->kinds[0];
+    Field list[MAX_FIELDS];
+    read_fields(s, list, fields_of_latent(c, list), c, rules);
+    if (settings_failed(s)) return;
+    k->latent.nope_dim = settings_int(s, "qk_nope_head_dim", 1, MAX_WIDTH, 0);
+    k->latent.value_dim = settings_int(s, "v_head_dim", 1, MAX_WIDTH, c->dim / k->n_heads);
+    c->latent_eps = eps;
+    latent_set_cache(k);
+}
+
 static void read_sizes(Settings *s, Model *m, LayerRules *rules) {
     Config *c = &m->config;
     const Family *f = m->family;
     Field list[MAX_FIELDS];
     read_fields(s, list, fields_of_shape(c, f, list), c, rules);
     if (settings_failed(s)) return;
-    if (!f->no_attention) read_head_sizes(s, m, rules);
+    if (c->kinds[0].mixer == MIX_LATENT) read_latent(s, c, rules);
+    else if (!f->no_attention) read_head_sizes(s, m, rules);
     c->vocab_size = settings_int(s, "vocab_size", 1, INT_MAX, 0);
     const char *eps = ANY(s, "rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps");
     c->norm_eps = (float)settings_number(s, eps, 0, 1, f->default_eps > 0 ? (double)f->default_eps : -1);
@@ -113,6 +127,30 @@ static int hidden_of_ratio(Settings *s, const Config *c, const Family *f) {
     double ratio = settings_number(s, "hidden_ratio", 1e-3, MAX_WIDTH, (double)f->hidden_ratio);
     double width = floor(c->dim * ratio * (c->plain_ffn ? 1 : 2.0 / 3)), step = f->hidden_step;
     return (int)fmin(ceil(width / step) * step, INT_MAX); // refused by config_check
+}
+
+// DeepSeek's: how experts are scored and chosen, and which layers have none.
+static void read_router(Settings *s, Config *c, LayerRules *rules) {
+    static const char *const methods[] = {"greedy", "group_limited_greedy", "noaux_tc"};
+    const char *scores = settings_string(s, "scoring_func", c->router_sigmoid ? "sigmoid" : "softmax");
+    c->router_sigmoid = !strcmp(scores, "sigmoid");
+    if (!c->router_sigmoid && strcmp(scores, "softmax") != 0)
+        settings_fail(s, "scoring_func", "expected softmax or sigmoid, found '%.40s'", scores);
+    const char *method = settings_string(s, "topk_method", methods[c->router_sigmoid ? 2 : 0]);
+    c->router_choice_bias = !strcmp(method, methods[2]);
+    bool known = c->router_choice_bias || !strcmp(method, methods[0]) || !strcmp(method, methods[1]);
+    if (!known || c->router_choice_bias != c->router_sigmoid) {
+        settings_fail(s, "topk_method", "expected %s, found '%.40s'",
+                      c->router_sigmoid ? "noaux_tc" : "greedy or group_limited_greedy", method);
+    }
+    if (strcmp(method, methods[0]) != 0) {
+        c->n_expert_groups = settings_int(s, "n_group", 1, MAX_EXPERTS, 1);
+        c->n_groups_used = settings_int(s, "topk_group", 1, MAX_EXPERTS, 1);
+    }
+    if (!c->shared_dim) router_set_shared(c, settings_int(s, "n_shared_experts", 0, MAX_EXPERTS, 0));
+    c->experts_scale = (float)settings_number(s, "routed_scaling_factor", 0, LARGE, 1);
+    settings_int(s, "moe_layer_freq", 1, 1, 1);
+    router_set_dense(rules, settings_int(s, "first_k_dense_replace", 0, MAX_LAYERS, 0));
 }
 
 static void read_feed_forward(Settings *s, Config *c, const Family *f, LayerRules *rules) {
@@ -130,6 +168,7 @@ static void read_feed_forward(Settings *s, Config *c, const Family *f, LayerRule
     if (json_array_size(json_object_get(s->object, "mlp_only_layers"))) {
         settings_fail(s, "mlp_only_layers", "expected none: layers without experts among others are not supported");
     }
+    if (f->router) read_router(s, c, rules);
 }
 
 static void read_biases(Settings *s, Config *c, const Family *f) {
@@ -170,6 +209,15 @@ static float read_magnitude(Settings *rope, double factor) {
            below = settings_number(rope, "mscale_all_dim", 0, LARGE, 0);
     if (!(above > 0 && below > 0 && factor > 1)) return 0;
     return (float)((0.1 * above * log(factor) + 1) / (0.1 * below * log(factor) + 1));
+}
+
+// DeepSeek's: scores are times the square of YaRN's magnitude with mscale_all_dim.
+static void read_latent_scale(Settings *rope, Config *c) {
+    const LayerKind *k = &c->kinds[0];
+    double below = settings_number(rope, "mscale_all_dim", 0, LARGE, 0), factor = (double)k->rope.scaling.factor;
+    if (k->rope.scaling.kind != ROPE_YARN || !(below > 0 && factor > 1)) return;
+    double magnitude = 0.1 * below * log(factor) + 1;
+    c->attn_scale = (float)(magnitude * magnitude / sqrt((double)k->latent.nope_dim + k->rope.rotary_dim));
 }
 
 static void read_scaling(Settings *s, Settings *rope, Model *m) {
@@ -237,7 +285,7 @@ static void read_positions(Settings *s, Model *m, LayerRules *rules) {
     LayerKind *k = &m->config.kinds[0];
     const Family *f = m->family;
     if (m->config.learned_positions || m->config.alibi_max > 0) return;
-    k->rope.pairing = f->hf_interleaved ? ROPE_INTERLEAVED : ROPE_HALF;
+    k->rope.pairing = settings_bool(s, "rope_interleave", f->hf_interleaved) ? ROPE_INTERLEAVED : ROPE_HALF;
     Settings all = settings_object(s, ANY(s, "rope_parameters", "rope_scaling")), rope = all, local = {0};
     double local_theta = (double)f->window_theta;
     if (settings_has(&all, "full_attention")) { // by the layers' kind, since transformers 5
@@ -248,13 +296,14 @@ static void read_positions(Settings *s, Model *m, LayerRules *rules) {
         if (strcmp(settings_string(&local, "rope_type", "default"), "default") != 0)
             settings_fail(&local, "rope_type", "expected default: layers with a window are not scaled");
     }
-    read_rotary_dim(s, &rope, k, f->default_rotary);
+    if (k->mixer != MIX_LATENT) read_rotary_dim(s, &rope, k, f->default_rotary);
     double theta = settings_number(&rope, "rope_theta", 0, LARGE, 10000);
     k->rope.theta = (float)settings_number(s, ANY(s, "rope_theta", "rotary_emb_base"), 0, LARGE, theta);
     if (f->window_theta > 0) {
         rules->window_theta = (float)settings_number(s, "rope_local_base_freq", 0, LARGE, local_theta);
     }
     if (rope.object) read_scaling(s, &rope, m);
+    if (k->mixer == MIX_LATENT) read_latent_scale(&rope, &m->config);
     m->config.temperature = (float)settings_number(&rope, "llama_4_scaling_beta", 0, LARGE, 0);
     if (m->config.temperature > 0) m->config.temperature_ctx = k->rope.scaling.original_ctx;
 }
@@ -403,6 +452,12 @@ static void read_scales(Settings *s, Config *c, const Family *f) {
         c->logit_scale = (float)(1 / settings_number(s, "logits_scaling", 1e-6, LARGE, 1));
     }
     if (f->logit_scale) c->logit_scale = (float)settings_number(s, "logit_scale", 0, LARGE, 0.0625);
+    if (f->depth_scales) {
+        double depth = settings_number(s, "scale_depth", 0, LARGE, 1.4);
+        c->embedding_scale = (float)settings_number(s, "scale_emb", 0, LARGE, 12);
+        c->residual_scale = (float)(depth / sqrt(c->n_layers));
+        c->logit_scale = (float)(settings_number(s, "dim_model_base", 0, LARGE, 256) / c->dim);
+    }
     const char *qk_norm = ANY(s, "use_qk_norm", "qk_layernorm");
     if (f->optional_qk_norm && settings_bool(s, qk_norm, false)) c->qk_norm = f->optional_qk_norm;
     else if (settings_bool(s, "qk_layernorm", false))
@@ -472,6 +527,10 @@ static const struct {
     {"gemma2", "{\"sliding_window\":4096}"},
     {"mistral", "{\"sliding_window\":4096}"},
     {"gpt_oss", "{\"sliding_window\":128}"},
+    {"deepseek_v2", "{\"n_shared_experts\":2}"},
+    {"deepseek_v3",
+     "{\"n_shared_experts\":1,\"routed_scaling_factor\":2.5,\"n_group\":8,\"topk_group\":4,"
+     "\"first_k_dense_replace\":3}"},
 };
 
 // Keys that the settings leave out, from the class. rope_theta: unless it lies among the parameters of RoPE.

@@ -28,6 +28,10 @@ int config_rope_kind(const Config *c, int kind) {
     return first;
 }
 
+int config_expert_dim(const Config *c) {
+    return c->expert_dim ? c->expert_dim : c->hidden_dim;
+}
+
 int64_t kind_q_dim(const LayerKind *k) {
     return (int64_t)k->n_heads * k->k_dim;
 }
@@ -38,6 +42,10 @@ int64_t kind_k_dim(const LayerKind *k) {
 
 int64_t kind_v_dim(const LayerKind *k) {
     return (int64_t)k->n_kv_heads * k->v_dim;
+}
+
+int kind_head_dim(const LayerKind *k) {
+    return k->mixer == MIX_LATENT ? k->latent.nope_dim + k->rope.rotary_dim : k->k_dim;
 }
 
 void config_set_heads(Config *c, int n_heads) {
@@ -57,7 +65,8 @@ bool kind_has_state(const LayerKind *k) {
 static bool same_kind(const LayerKind *a, const LayerKind *b) {
     return a->mixer == b->mixer && a->ffn == b->ffn && a->n_heads == b->n_heads && a->n_kv_heads == b->n_kv_heads &&
            a->k_dim == b->k_dim && a->v_dim == b->v_dim && a->window == b->window && a->gated == b->gated &&
-           rope_config_equal(&a->rope, &b->rope) && !memcmp(&a->state, &b->state, sizeof a->state);
+           rope_config_equal(&a->rope, &b->rope) && !memcmp(&a->latent, &b->latent, sizeof a->latent) &&
+           !memcmp(&a->state, &b->state, sizeof a->state);
 }
 
 // Its place in the table, -1: there is no room.
@@ -84,6 +93,7 @@ static LayerKind attention_kind(const LayerKind *base, const LayerRules *rules, 
 
 int config_set_layers(Config *c, const LayerRules *rules) {
     const LayerKind base = c->kinds[0];
+    bool dense = false;
     c->n_kinds = 0;
     for (int i = 0; i < c->n_layers && i < MAX_LAYERS; i++) {
         LayerKind k = layers_have(&rules->recurrent, i) ? (LayerKind){.mixer = rules->mixer, .state = rules->state}
@@ -93,7 +103,9 @@ int config_set_layers(Config *c, const LayerRules *rules) {
         int kind = find_kind(c, &k);
         if (kind < 0) return i;
         c->kind_of[i] = (uint8_t)kind;
+        dense |= k.ffn == FFN_DENSE;
     }
+    if (!dense) c->hidden_dim = config_expert_dim(c);
     return -1;
 }
 
@@ -193,11 +205,28 @@ static int check_state(const StateShape *s, const char *path, char *err, size_t 
                 s->n_heads, s->k_dim, s->v_dim);
 }
 
+static int check_latent(const LayerKind *k, const char *path, char *err, size_t errlen) {
+    const LatentShape *l = &k->latent;
+    const Count counts[] = {{"qk_nope_head_dim", l->nope_dim}, {"v_head_dim", l->value_dim}};
+    if (check_counts(counts, 2, MAX_WIDTH, path, err, errlen)) return -1;
+    if (l->q_rank < 0 || l->q_rank > MAX_WIDTH) {
+        return fail(err, errlen, "%s: q_lora_rank: expected at most %d, found %d", path, MAX_WIDTH, l->q_rank);
+    }
+    if (k->n_kv_heads != 1 || !k->rope.rotary_dim || k->k_dim - k->v_dim != k->rope.rotary_dim) {
+        return fail(err, errlen, "%s: latent attention: expected a latent and rotary dimensions, found %d and %d", path,
+                    k->v_dim, k->rope.rotary_dim);
+    }
+    int64_t width = kind_head_dim(k) > l->value_dim ? kind_head_dim(k) : l->value_dim;
+    if (k->n_heads * width <= MAX_WIDTH) return 0;
+    return fail(err, errlen, "%s: n_heads x head_dim: expected at most %d, found %lld", path, MAX_WIDTH,
+                (long long)(k->n_heads * width));
+}
+
 static int check_kind(const LayerKind *k, const char *path, char *err, size_t errlen) {
     const Count counts[] = {
         {"n_heads", k->n_heads}, {"n_kv_heads", k->n_kv_heads}, {"head_dim", k->k_dim}, {"value head_dim", k->v_dim}};
     if (check_state(&k->state, path, err, errlen)) return -1;
-    if (k->mixer != MIX_ATTENTION && !k->n_heads) return 0;
+    if (k->mixer != MIX_ATTENTION && k->mixer != MIX_LATENT && !k->n_heads) return 0;
     if (check_counts(counts, 4, MAX_WIDTH, path, err, errlen)) return -1;
     if (k->n_heads % k->n_kv_heads) {
         return fail(err, errlen, "%s: n_kv_heads: expected a divisor of n_heads = %d, found %d", path, k->n_heads,
@@ -209,6 +238,7 @@ static int check_kind(const LayerKind *k, const char *path, char *err, size_t er
                     (long long)width);
     }
     if (k->window < 0) return fail(err, errlen, "%s: window: expected >= 0, found %d", path, k->window);
+    if (k->mixer == MIX_LATENT && check_latent(k, path, err, errlen)) return -1;
     return check_rope(k, path, err, errlen);
 }
 
@@ -217,9 +247,23 @@ static int check_experts(const Config *c, const char *path, char *err, size_t er
         return fail(err, errlen, "%s: experts: expected 0 to %d, a shared one of at most %d, found %d and %d", path,
                     MAX_EXPERTS, MAX_WIDTH, c->n_experts, c->shared_dim);
     }
-    if (!c->n_experts || (c->n_experts_used >= 1 && c->n_experts_used <= c->n_experts)) return 0;
-    return fail(err, errlen, "%s: experts of a token: expected 1 to %d, found %d", path, c->n_experts,
-                c->n_experts_used);
+    if (!c->n_experts) return 0;
+    if (c->n_experts_used < 1 || c->n_experts_used > c->n_experts) {
+        return fail(err, errlen, "%s: experts of a token: expected 1 to %d, found %d", path, c->n_experts,
+                    c->n_experts_used);
+    }
+    if (c->expert_dim < 0 || c->expert_dim > MAX_WIDTH) {
+        return fail(err, errlen, "%s: width of an expert: expected 1 to %d, found %d", path, MAX_WIDTH, c->expert_dim);
+    }
+    int groups = c->n_expert_groups, used = c->n_groups_used;
+    if (!groups) return 0;
+    if (groups < 1 || groups > c->n_experts || c->n_experts % groups) {
+        return fail(err, errlen, "%s: groups of experts: expected a divisor of %d, found %d", path, c->n_experts,
+                    groups);
+    }
+    if (used >= 1 && used <= groups && used * (c->n_experts / groups) >= c->n_experts_used) return 0;
+    return fail(err, errlen, "%s: groups of a token: expected 1 to %d, with %d experts or more in them, found %d", path,
+                groups, c->n_experts_used, used);
 }
 
 Activation activation_named(const char *name) {
@@ -276,7 +320,8 @@ int config_check(const Config *c, const char *path, char *err, size_t errlen) {
         {"ffn_clamp", c->ffn_clamp, 0, 0},       {"embedding_scale", c->embedding_scale, 0, 0},
         {"qkv_clamp", c->qkv_clamp, 0, 0},       {"alibi_max", c->alibi_max, 0, 0},
         {"temperature", c->temperature, 0, 0},   {"residual_scale", c->residual_scale, 0, 0},
-        {"logit_scale", c->logit_scale, 0, 0},
+        {"logit_scale", c->logit_scale, 0, 0},   {"experts_scale", c->experts_scale, 0, 0},
+        {"latent_eps", c->latent_eps, 0, 0},
     };
     for (size_t i = 0; i < sizeof reals / sizeof *reals; i++) {
         float v = reals[i].value;

@@ -30,10 +30,18 @@ enum {
 };
 
 // How a layer mixes information between positions: one file of mixers/ for each value.
-typedef enum { MIX_ATTENTION, MIX_DELTA, MIX_RWKV6, MIX_RWKV7, N_MIXERS } MixerKind;
+typedef enum { MIX_ATTENTION, MIX_LATENT, MIX_DELTA, MIX_RWKV6, MIX_RWKV7, N_MIXERS } MixerKind;
 
 // What follows the mixer.
 typedef enum { FFN_DENSE, FFN_EXPERTS, FFN_CHANNEL_MIX } FfnKind;
+
+// Latent attention (arXiv:2405.04434, section 2.1): the cache has one KV head. Its value is the latent, whose width is
+// the kind's v_dim; its key is the latent and behind it the part with rotary positions. Zeros: the kind has none.
+typedef struct {
+    int q_rank;    // width of the queries' own latent; 0: they are projected at once
+    int nope_dim;  // dimensions of a query and key head without positions
+    int value_dim; // of a head's output
+} LatentShape;
 
 // What layers may differ in. Most models have one kind; those that mix windows, position schemes or mixers have more.
 typedef struct {
@@ -47,6 +55,7 @@ typedef struct {
     int window;       // a query sees the last `window` positions, itself included; 0: all
     RopeConfig rope;
     bool gated; // the output is times the sigmoid of gates that are projected with the queries (Qwen3-Next)
+    LatentShape latent;
 
     // what a recurrent mixer keeps of the text; zeros: nothing
     StateShape state;
@@ -54,7 +63,7 @@ typedef struct {
 
 typedef struct {
     int dim;        // width of the residual stream
-    int hidden_dim; // width of the feed-forward layer, also of an expert
+    int hidden_dim; // width of the feed-forward layer; config_set_layers: of an expert, where all layers have them
     int n_layers;
     int vocab_size;
     int max_seq_len; // positions the model was made for
@@ -64,7 +73,8 @@ typedef struct {
     uint8_t kind_of[MAX_LAYERS];      // of each layer, an index into kinds
 
     // attention
-    float attn_scale;   // multiplies q k; 0: 1 / sqrt(k_dim)
+    float attn_scale;   // multiplies q k; 0: 1 / sqrt(the width of a query head)
+    float latent_eps;   // of the norms of latents; 0: norm_eps
     float attn_softcap; // scores become cap tanh(score / cap) (Gemma 2, arXiv:2408.00118); 0: off
     QkNorm qk_norm;
     bool qk_norm_last;   // after RoPE (Hunyuan)
@@ -100,8 +110,16 @@ typedef struct {
     float ffn_clamp;           // gate <= clamp, |up| <= clamp, and up + 1 in place of up (gpt-oss); 0: off
     int n_experts;             // 0: none
     int n_experts_used;        // experts for each token, the router's top k (arXiv:2101.03961)
-    bool experts_keep_softmax; // router weights keep the softmax over all experts; else renormalized over those used
-    int shared_dim;            // width of one more expert that every token uses, behind a sigmoid gate; 0: none
+    int expert_dim;            // width of an expert; 0: hidden_dim
+    bool experts_keep_softmax; // weights are the scores themselves; else their sum over the experts used is 1
+    bool router_sigmoid;       // a score is the sigmoid of a logit; else of a softmax (arXiv:2412.19437, eq. 15)
+    bool router_choice_bias;   // each expert has a number that joins its score in choosing, not in weighing (eq. 16)
+    int n_expert_groups;       // experts are chosen from the n_groups_used best of so many groups, equally large and
+    int n_groups_used;         // in order: by the best logit (arXiv:2405.04434, section 2.2.2) or, with sigmoids, by
+                               // the sum of the two best scores; 0: no groups
+    float experts_scale;       // of the weights; 0: 1
+    int shared_dim;            // width of one more expert that every token uses; 0: none
+    bool shared_ungated;       // it counts in full; else as much as a sigmoid gate says
 
     // biases of linear layers
     bool qkv_bias, out_bias, ffn_bias, router_bias;
@@ -121,10 +139,13 @@ typedef struct {
 const LayerKind *config_kind(const Config *c, int layer);
 // The first kind with the same rotary positions, so that kinds can share a table.
 int config_rope_kind(const Config *c, int kind);
+int config_expert_dim(const Config *c);
 // Width of the queries, of the keys and of the values of all heads.
 int64_t kind_q_dim(const LayerKind *k);
 int64_t kind_k_dim(const LayerKind *k);
 int64_t kind_v_dim(const LayerKind *k);
+// Width of a query head as it is projected.
+int kind_head_dim(const LayerKind *k);
 // The layer has a KV cache; it has a recurrent state. Every mixer has one of them or both.
 bool kind_has_cache(const LayerKind *k);
 bool kind_has_state(const LayerKind *k);

@@ -54,7 +54,7 @@ static void view_stacked(FeedForward *list, const ExpertPart *p, const Tensor *a
 
 // As folders have them since transformers 5: rows of the gate, then of up, of all experts in one tensor.
 static void bind_halves(Binder *b, FeedForward *list) {
-    int64_t n = b->config->n_experts, dim = b->config->dim, hidden = b->config->hidden_dim;
+    int64_t n = b->config->n_experts, dim = b->config->dim, hidden = config_expert_dim(b->config);
     const int64_t both[] = {n, 2 * hidden, dim}, down[] = {n, dim, hidden};
     const Tensor *up = bind_shape(b, "ffn_gate_up_exps", "", DTYPE_ANY, both, 3);
     if (up) view_stacked(list, &(ExpertPart){EXPERT_GATE, NULL, NULL, hidden, dim}, up, 0);
@@ -90,11 +90,12 @@ static void bind_blocks(Binder *b, FeedForward *list, const ExpertPart *p) {
 
 static void bind_interleaved(Binder *b, FeedForward *list) {
     const Config *c = b->config;
-    if (c->hidden_dim % BLOCK || c->dim % BLOCK) {
-        binder_fail(b, "experts: expected widths of whole blocks of %d, found %d and %d", BLOCK, c->dim, c->hidden_dim);
+    int hidden = config_expert_dim(c);
+    if (hidden % BLOCK || c->dim % BLOCK) {
+        binder_fail(b, "experts: expected widths of whole blocks of %d, found %d and %d", BLOCK, c->dim, hidden);
     }
-    bind_blocks(b, list, &(ExpertPart){EXPERT_UP, "ffn_gate_up_exps", NULL, 2 * (int64_t)c->hidden_dim, c->dim});
-    bind_blocks(b, list, &(ExpertPart){EXPERT_DOWN, "ffn_down_exps", NULL, c->dim, c->hidden_dim});
+    bind_blocks(b, list, &(ExpertPart){EXPERT_UP, "ffn_gate_up_exps", NULL, 2 * (int64_t)hidden, c->dim});
+    bind_blocks(b, list, &(ExpertPart){EXPERT_DOWN, "ffn_down_exps", NULL, c->dim, hidden});
     for (int i = 0; i < c->n_experts; i++) list[i].interleaved = true;
 }
 
@@ -102,6 +103,7 @@ static void bind_shared(Binder *b, Experts *e) {
     static const FeedForwardNames names = {"ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp"};
     int64_t dim = b->config->dim, rows[] = {1, dim};
     ffn_bind(b, &e->shared, &names, b->config->shared_dim);
+    if (b->config->shared_ungated) return;
     const Tensor *found = bind_find(b, "ffn_gate_inp_shexp", -1, ".weight");
     bool flat = found && found->n_dims == 1; // [dim] in GGUF, [1][dim] elsewhere
     const Tensor *gate = bind_shape(b, "ffn_gate_inp_shexp", ".weight", DTYPE_ANY, flat ? &dim : rows, flat ? 1 : 2);
@@ -114,9 +116,10 @@ static void bind_shared(Binder *b, Experts *e) {
 
 void experts_bind(Binder *b, Experts *e, FeedForward *list) {
     const Config *c = b->config;
-    int64_t dim = c->dim, hidden = c->hidden_dim;
+    int64_t dim = c->dim, hidden = config_expert_dim(c);
     e->list = list;
     bind_dense(b, &e->router, "ffn_gate_inp", c->n_experts, dim, c->router_bias);
+    if (c->router_choice_bias) e->choice_bias = bind_vector(b, "exp_probs_b", b->hf_names ? "" : ".bias", c->n_experts);
     if (bind_find(b, "ffn_gate_up_exps", -1, "_blocks")) {
         bind_interleaved(b, list);
         if (c->shared_dim) bind_shared(b, e);
@@ -140,25 +143,88 @@ uint64_t experts_token_bytes(const Experts *e, int n_used) {
 
 // ---- forward
 
-// The best experts of one token, in descending order, the first of equals first; and their weights.
-static void pick(const Config *c, const float *routes, int32_t *picks, float *weights) {
-    int n = c->n_experts, used = c->n_experts_used;
+// What the experts of one token are chosen by.
+typedef struct {
+    const float *scores; // [n_experts]: logits of a softmax, or sigmoids
+    const float *bias;   // [n_experts]; NULL: none
+    const bool *closed;  // [n_expert_groups] of which no expert is chosen; NULL: no groups
+    int group;           // experts in one
+} Choice;
+
+static float value_of(const Choice *c, int expert) {
+    return c->scores[expert] + (c->bias ? c->bias[expert] : 0);
+}
+
+// How good a group is: its best logit, or the sum of its two best scores.
+static float judge_group(const Choice *c, int group, bool two) {
+    float best = -INFINITY, second = -INFINITY;
+    for (int e = group * c->group; e < (group + 1) * c->group; e++) {
+        float value = value_of(c, e);
+        if (value > best) {
+            second = best;
+            best = value;
+        } else if (value > second) second = value;
+    }
+    return two && c->group > 1 ? best + second : best;
+}
+
+static void close_groups(const Config *config, const Choice *c, bool closed[MAX_EXPERTS]) {
+    float worth[MAX_EXPERTS];
+    for (int g = 0; g < config->n_expert_groups; g++) {
+        worth[g] = judge_group(c, g, config->router_sigmoid);
+        closed[g] = true;
+    }
+    for (int k = 0; k < config->n_groups_used; k++) {
+        int best = -1;
+        for (int g = 0; g < config->n_expert_groups; g++) {
+            if (closed[g] && (best < 0 || worth[g] > worth[best])) best = g;
+        }
+        closed[best] = false;
+    }
+}
+
+// In descending order, the first of equals first.
+static void choose(const Choice *c, int n, int used, int32_t *picks) {
     for (int k = 0; k < used; k++) {
         int best = -1;
         for (int e = 0; e < n; e++) {
-            bool taken = false;
+            bool taken = c->closed && c->closed[e / c->group];
             for (int j = 0; j < k; j++) taken |= picks[j] == e;
-            if (!taken && (best < 0 || routes[e] > routes[best])) best = e;
+            if (!taken && (best < 0 || value_of(c, e) > value_of(c, best))) best = e;
         }
         picks[k] = best;
     }
-    float top = routes[picks[0]], sum = 0;
-    for (int k = 0; k < used; k++) sum += weights[k] = expf(routes[picks[k]] - top);
-    if (c->experts_keep_softmax) {
-        sum = 0;
-        for (int e = 0; e < n; e++) sum += expf(routes[e] - top);
+}
+
+// The weights of the experts used: parts of a softmax, or sigmoids.
+static void weigh(const Config *c, const float *scores, const int32_t *picks, float *weights) {
+    int used = c->n_experts_used;
+    float top = scores[picks[0]], sum = 0;
+    for (int k = 0; k < used; k++) {
+        float score = scores[picks[k]];
+        sum += weights[k] = c->router_sigmoid ? score : expf(score - top);
     }
-    for (int k = 0; k < used; k++) weights[k] /= sum;
+    if (c->router_sigmoid) sum = c->experts_keep_softmax ? 1 : sum + 1e-20f;
+    else if (c->experts_keep_softmax) {
+        sum = 0;
+        for (int e = 0; e < c->n_experts; e++) sum += expf(scores[e] - top);
+    }
+    float scale = c->experts_scale > 0 ? c->experts_scale : 1;
+    for (int k = 0; k < used; k++) weights[k] = weights[k] / sum * scale;
+}
+
+// The best experts of one token and their weights; routes: the router's logits, which sigmoids overwrite.
+static void pick(const Config *c, const Experts *e, float *routes, int32_t *picks, float *weights) {
+    bool closed[MAX_EXPERTS];
+    Choice choice = {.scores = routes, .bias = e->choice_bias};
+    for (int i = 0; c->router_sigmoid && i < c->n_experts; i++) routes[i] = 1 / (1 + expf(-routes[i]));
+    if (c->n_expert_groups > 1) {
+        choice.group = c->n_experts / c->n_expert_groups;
+        close_groups(c, &choice, closed);
+        choice.closed = closed;
+    }
+    choose(&choice, c->n_experts, c->n_experts_used, picks);
+    weigh(c, routes, picks, weights);
 }
 
 // The tokens of one expert, gathered, computed, and added to where they came from.
@@ -209,7 +275,7 @@ void experts_forward(const Compute *compute, const Config *c, const Experts *e, 
     profile_begin(compute->profile, PROFILE_ROUTE);
     ops_linear(compute, &router, 1, x, n);
     for (int t = 0; t < n; t++) {
-        pick(c, b->routes + (int64_t)t * c->n_experts, b->picks + t * used, b->weights + t * used);
+        pick(c, e, b->routes + (int64_t)t * c->n_experts, b->picks + t * used, b->weights + t * used);
     }
     profile_end(compute->profile, 0, 0);
     for (int i = 0; i < c->n_experts; i++) expert_forward(compute, c, e, i, b, x, y, n);

@@ -9,6 +9,7 @@
 typedef struct {
     FeedForward *list;  // [n_experts], the owner's memory
     Dense router;       // [n_experts][dim]
+    const float *choice_bias; // [n_experts] with router_choice_bias; else NULL
     FeedForward shared; // with shared_dim: one that every token uses
     Dense shared_gate;  // [1][dim]: how much it counts; absent: in full
 } Experts;

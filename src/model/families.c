@@ -22,6 +22,12 @@ static const PartName llama_names[] = {
     {"attn_q_norm", "self_attn.q_norm"},
     {"attn_k_norm", "self_attn.k_norm"},
     {"attn_sinks", "self_attn.sinks"},
+    {"attn_q_a", "self_attn.q_a_proj"},
+    {"attn_q_a_norm", "self_attn.q_a_layernorm"},
+    {"attn_q_b", "self_attn.q_b_proj"},
+    {"attn_kv_a_mqa", "self_attn.kv_a_proj_with_mqa"},
+    {"attn_kv_a_norm", "self_attn.kv_a_layernorm"},
+    {"attn_kv_b", "self_attn.kv_b_proj"},
     {"ffn_norm", "post_attention_layernorm"},
     {"ffn_gate", "mlp.gate_proj"},
     {"ffn_up", "mlp.up_proj"},
@@ -174,6 +180,14 @@ static const PartName rwkv6_names[] = {{"token_embd", "embeddings"},
                                        {0}};
 static const PartName rwkv_gguf_names[] = {{"ffn_norm", "attn_norm_2"}, {0}};
 
+// DeepSeek's experts.
+static const PartName router_names[] = {{"exp_probs_b", "mlp.gate.e_score_correction_bias"},
+                                        {"ffn_gate_shexp", "mlp.shared_experts.gate_proj"},
+                                        {"ffn_up_shexp", "mlp.shared_experts.up_proj"},
+                                        {"ffn_down_shexp", "mlp.shared_experts.down_proj"},
+                                        {0}};
+static const PartName glm4_moe_gguf_names[] = {{"ffn_norm", "post_attention_norm"}, {0}};
+
 static const PartName phi3_names[] = {{"ffn_up", "mlp.gate_up_proj"}, {0}};
 static const PartName starcoder2_names[] = {{"ffn_up", "mlp.c_fc"}, {"ffn_down", "mlp.c_proj"}, {0}};
 static const PartName gpt_oss_names[] = {{"ffn_gate_inp", "mlp.router"}, {0}};
@@ -266,6 +280,9 @@ static const Family falcon_40b = {
              .activation = ACT_RELU_SQUARED,                                                                           \
              .channel_mix = true},                                                                                     \
     .no_attention = true, .hidden_step = 32, .gguf_names = rwkv_gguf_names
+
+// Latent attention with DeepSeek's experts: V2, whose GGUF files are also V3's, and V3.
+#define DEEPSEEK .arch = "deepseek2", .hf_interleaved = true, .extra_layers = true, .router = true, .names = router_names
 
 static const Family families[] = {
     {.arch = "llama"},
@@ -407,6 +424,28 @@ static const Family families[] = {
      .out_bias_apart = true,
      .gguf_fused_ffn = true,
      .names = glm4_names},
+    {.arch = "glm4moe",
+     .model_type = "glm4_moe",
+     .base = {.router_sigmoid = true, .shared_ungated = true},
+     .default_rotary = 0.5f,
+     .gguf_pairing = ROPE_HALF,
+     .out_bias_apart = true,
+     .optional_qk_norm = QK_NORM_HEAD,
+     .extra_layers = true,
+     .router = true,
+     .names = router_names,
+     .gguf_names = glm4_moe_gguf_names},
+    {DEEPSEEK,
+     .model_type = "deepseek_v2",
+     .base = {.kinds = {{.mixer = MIX_LATENT}}, .experts_keep_softmax = true, .shared_ungated = true}},
+    {DEEPSEEK,
+     .model_type = "deepseek_v3",
+     .base = {.kinds = {{.mixer = MIX_LATENT}}, .router_sigmoid = true, .shared_ungated = true}},
+    {.arch = "minicpm3",
+     .base = {.kinds = {{.mixer = MIX_LATENT}}},
+     .gguf_pairing = ROPE_HALF,
+     .tied = true,
+     .depth_scales = true},
     {.arch = "stablelm",
      .base = {.layer_norm = true, .shared_norm = true},
      .default_rotary = 0.25f,

@@ -5,7 +5,8 @@
 //
 // Tensors are known inside by GGUF's names without ".weight" (a part): token_embd, output_norm, output, position_embd,
 // rope_freqs, and of a layer attn_norm, attn_q, attn_k, attn_v, attn_qkv, attn_output, attn_q_norm, attn_k_norm,
-// attn_sinks, post_attention_norm, ffn_norm, ffn_gate, ffn_up, ffn_down, post_ffw_norm, ffn_gate_inp, ffn_gate_exps,
+// attn_sinks, attn_q_a, attn_q_a_norm, attn_q_b, attn_kv_a_mqa, attn_kv_a_norm, attn_k_b, attn_v_b, attn_kv_b,
+// exp_probs_b, post_attention_norm, ffn_norm, ffn_gate, ffn_up, ffn_down, post_ffw_norm, ffn_gate_inp, ffn_gate_exps,
 // ffn_up_exps, ffn_down_exps, ffn_gate_inp_shexp, ffn_gate_shexp, ffn_up_shexp, ffn_down_shexp.
 #pragma once
 #include "config.h"
@@ -62,6 +63,8 @@ typedef struct Family {
     int attention_period;  // the last layer of every so many has attention where a file does not say which do
     bool gguf_tiled_heads; // GGUF has value head h beside key head h % n_key_heads; else n consecutive share one
     bool extra_layers;     // files have more layers behind the last, which predict further tokens: never run
+    bool router;           // experts are scored, chosen and shared as DeepSeek's are, and the first layers have none
+    bool depth_scales;     // MiniCPM 3's factors of embedding, residual connections and logits
     const char *layers;    // "layers" when NULL
     const PartName *names; // what differs from Llama's, ended by {0}
     const PartName *gguf_names; // the parts whose names in GGUF are others for this family

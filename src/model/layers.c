@@ -93,7 +93,7 @@ typedef struct {
 
 static Widths widths_of(const Config *c) {
     Widths w = {.input = (size_t)c->dim};
-    size_t hidden = (size_t)c->hidden_dim, shared = (size_t)c->shared_dim;
+    size_t hidden = (size_t)c->hidden_dim, expert = (size_t)config_expert_dim(c), shared = (size_t)c->shared_dim;
     for (int i = 0; i < c->n_kinds; i++) {
         const LayerKind *kind = &c->kinds[i];
         const Mixer *mixer = mixer_of(kind->mixer);
@@ -102,8 +102,8 @@ static Widths widths_of(const Config *c) {
         w.input = max_size(w.input, (size_t)mixer->widest_input(kind));
         bool routed = kind->ffn == FFN_EXPERTS;
         w.experts |= routed;
-        w.up = max_size(w.up, routed ? max_size(2 * hidden, shared) : hidden);
-        w.gate = max_size(w.gate, max_size(hidden, shared));
+        w.up = max_size(w.up, routed ? max_size(2 * expert, shared) : hidden);
+        w.gate = max_size(w.gate, routed ? max_size(expert, shared) : hidden);
     }
     w.input = max_size(w.input, w.gate);
     return w;

@@ -4,10 +4,13 @@
 enum { ROWS_PER_ITEM = 16, SMALL_ROWS = 8192, LINE_FLOATS = 16 };
 
 const Mixer *mixer_of(MixerKind kind) {
-    static const Mixer *const mixers[N_MIXERS] = {[MIX_ATTENTION] = &mixer_attention,
-                                                  [MIX_DELTA] = &mixer_delta,
-                                                  [MIX_RWKV6] = &mixer_rwkv6,
-                                                  [MIX_RWKV7] = &mixer_rwkv7};
+    static const Mixer *const mixers[N_MIXERS] = {
+        [MIX_ATTENTION] = &mixer_attention,
+        [MIX_LATENT] = &mixer_latent,
+        [MIX_DELTA] = &mixer_delta,
+        [MIX_RWKV6] = &mixer_rwkv6,
+        [MIX_RWKV7] = &mixer_rwkv7,
+    };
     return mixers[kind];
 }
 
