@@ -20,6 +20,8 @@ static const struct {
     const char *name, *what;
 } beyond[] = {{"gemma2_scalar", "the scale of the attention scores"},
               {"gemma3_types", "which layers have a window"},
+              {"deepseek_v3_plain", "YaRN's magnitude and the scale"},
+              {"minicpm3_scales", "scales of embedding, depth and logits"},
               {"llama_dynamic", "dynamic RoPE scaling"},
               {"llama_yarn_factor", "the rounding of YaRN's range"},
               {"smollm3_interval", "which layers have rotary positions"},
@@ -35,7 +37,7 @@ static const char *refusal(const Fixture *f) {
 // ---- the shape
 
 static float score_scale(const Config *c) {
-    return c->attn_scale > 0 ? c->attn_scale : 1 / sqrtf((float)c->kinds[0].k_dim);
+    return c->attn_scale > 0 ? c->attn_scale : 1 / sqrtf((float)kind_head_dim(&c->kinds[0]));
 }
 
 static Activation activation(const Config *c) {
@@ -48,6 +50,7 @@ static void same_layers(const Config *a, const Config *b, const char *what) {
         CHECK(k->mixer == l->mixer && k->ffn == l->ffn, "%s: layer %d: mixer, experts", what, i);
         CHECK(k->n_heads == l->n_heads && k->n_kv_heads == l->n_kv_heads, "%s: layer %d: heads", what, i);
         CHECK(k->k_dim == l->k_dim && k->v_dim == l->v_dim, "%s: layer %d: widths of heads", what, i);
+        CHECK(!memcmp(&k->latent, &l->latent, sizeof k->latent), "%s: layer %d: latent attention", what, i);
         CHECK(k->window == l->window, "%s: layer %d: window", what, i);
         CHECK(k->rope.rotary_dim == l->rope.rotary_dim, "%s: layer %d: rotary dimension", what, i);
         CHECK(k->rope.theta == l->rope.theta, "%s: layer %d: theta", what, i);
@@ -88,7 +91,14 @@ static void same_numbers(const Config *a, const Config *b, const char *what) {
                         a->n_experts,
                         a->n_experts_used,
                         a->experts_keep_softmax,
+                        config_expert_dim(a),
+                        a->router_sigmoid,
+                        a->router_choice_bias,
+                        a->n_expert_groups > 1 ? a->n_expert_groups : 0,
+                        a->n_expert_groups > 1 ? a->n_groups_used : 0,
+                        a->experts_scale,
                         a->shared_dim,
+                        a->shared_ungated,
                         a->qkv_bias,
                         a->out_bias,
                         a->ffn_bias,
@@ -115,7 +125,14 @@ static void same_numbers(const Config *a, const Config *b, const char *what) {
                         b->n_experts,
                         b->n_experts_used,
                         b->experts_keep_softmax,
+                        config_expert_dim(b),
+                        b->router_sigmoid,
+                        b->router_choice_bias,
+                        b->n_expert_groups > 1 ? b->n_expert_groups : 0,
+                        b->n_expert_groups > 1 ? b->n_groups_used : 0,
+                        b->experts_scale,
                         b->shared_dim,
+                        b->shared_ungated,
                         b->qkv_bias,
                         b->out_bias,
                         b->ffn_bias,
@@ -167,7 +184,8 @@ static void check_types(const Fixture *f, const FamilyLogits *before, const char
         {"F32", 1e-10}, {"F16", 1e-5},  {"BF16", 1e-3}, {"Q8_0", 5e-3},
         {"Q4_0", 0.5},  {"Q4_K", 5e-2}, {"Q6_K", 5e-3}}; // rows are too short for the last two: Q5_0, Q8_0, F16
     const json_t *config = family_part(f, "config");
-    bool routed = json_object_get(config, "num_experts") || json_object_get(config, "num_local_experts");
+    bool routed = json_object_get(config, "num_experts") || json_object_get(config, "num_local_experts") ||
+                  json_object_get(config, "n_routed_experts");
     static FamilyLogits after;
     char err[512] = "";
     for (int i = N_OF(types) - 1; i >= 0; i--) { // F32 stays
@@ -237,6 +255,7 @@ static void test_beyond(void) {
         const char *fixture, *key, *value, *what;
     } cases[] = {{"llama", "hidden_act", "\"gelu\"", "an activation that differs"},
                  {"gpt_oss", "swiglu_limit", "5.0", "a feed-forward clamp"},
+                 {"deepseek_v3", "rope_interleave", "false", "half rotation with this latent attention"},
                  {"starcoder2", "use_bias", "false", "linear layers without biases"},
                  {"gemma3_text", "query_pre_attn_scalar", "17", "the scale of the attention scores"}};
     for (int i = 0; i < N_OF(cases); i++) {

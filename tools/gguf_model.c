@@ -4,8 +4,10 @@
 
 #include "cli.h"
 #include "fields.h"
+#include "mix_latent.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,6 +32,20 @@ static bool same_scale(const Family *f, const Config *c) {
     return c->attn_scale <= 0 || fabsf(c->attn_scale / standard - 1) < 1e-6f;
 }
 
+// Latent attention's scores and YaRN: both follow from one number, or from none.
+static bool sound_latent(const LayerKind *k, const Config *c) {
+    const RopeScaling *s = &k->rope.scaling;
+    bool scaled = c->attn_scale > 0, yarn = s->kind == ROPE_YARN;
+    return yarn ? (scaled ? s->attention_factor == 1 : !(s->attention_factor > 0)) : !scaled;
+}
+
+// GGUF has no keys for these.
+static bool usual_depth_scales(const Config *c) {
+    float depth = 1.4f / sqrtf((float)c->n_layers), logits = 256 / (float)c->dim;
+    return c->embedding_scale == 12 && fabsf(c->residual_scale / depth - 1) < 1e-6f &&
+           fabsf(c->logit_scale / logits - 1) < 1e-6f;
+}
+
 static Activation activation(const Config *c) {
     return c->activation ? c->activation : ACT_SILU;
 }
@@ -47,6 +63,7 @@ const char *gguf_model_unsupported(const Family *f, const Config *c) {
     LayerRules rules = config_rules(c, &base);
     const RopeScaling *scaling = &base.rope.scaling;
     bool positions = !c->learned_positions && !(c->alibi_max > 0), full = f->global_nope && rules.window;
+    bool latent = base.mixer == MIX_LATENT;
     bool unbiased = (b->qkv_bias && !c->qkv_bias) || (b->out_bias && !c->out_bias) || (b->ffn_bias && !c->ffn_bias);
     const struct {
         bool differs;
@@ -60,7 +77,10 @@ const char *gguf_model_unsupported(const Family *f, const Config *c) {
         {scaling->kind == ROPE_DYNAMIC, "dynamic RoPE scaling"},
         {scaling->kind == ROPE_YARN && scaling->whole_dims == f->exact_yarn_borders,
          "the rounding of YaRN's range (truncate)"},
-        {!f->multipliers && !same_scale(f, c), "the scale of the attention scores"},
+        {!f->multipliers && !latent && !same_scale(f, c), "the scale of the attention scores"},
+        {latent && !sound_latent(&base, c), "YaRN's magnitude and the scale of the attention scores"},
+        {latent && base.rope.pairing != f->gguf_pairing, "half rotation with this latent attention"},
+        {f->depth_scales && !usual_depth_scales(c), "scales of embedding, depth and logits other than MiniCPM 3's"},
         {activation(c) != activation(b), "an activation that differs from the family's"},
         {c->ffn_clamp != b->ffn_clamp, "a feed-forward clamp that differs from the family's"},
         {c->temperature > 0 && c->temperature_ctx != scaling->original_ctx, "an attention temperature without YaRN"},
@@ -111,6 +131,12 @@ static void put_scaling(GgufWriter *w, const Family *f, const Config *c, const R
     set_real(w, f, "rope.scaling.yarn_beta_fast", s->beta_fast);
     set_real(w, f, "rope.scaling.yarn_beta_slow", s->beta_slow);
     if (c->temperature > 0) set_real(w, f, "attention.temperature_scale", c->temperature);
+    const LayerKind *k = &c->kinds[0];
+    if (k->mixer == MIX_LATENT) {
+        float square = c->attn_scale * sqrtf((float)kind_head_dim(k));
+        if (square > 0) set_real(w, f, "rope.scaling.yarn_log_multiplier", (sqrtf(square) - 1) / logf(s->factor));
+        return;
+    }
     float paper = 0.1f * logf(s->factor) + 1; // readers multiply it with the setting
     if (s->attention_factor > 0) set_real(w, f, "rope.scaling.attn_factor", s->attention_factor / paper);
 }
@@ -155,15 +181,46 @@ static void put_fields(GgufWriter *w, const Family *f, const Field *list, int n)
     }
 }
 
+static void put_latent(GgufWriter *w, const Family *f, const LayerKind *k) {
+    bool joint = f->gguf_joint_latent;
+    if (k->latent.q_rank) set_int(w, f, "attention.q_lora_rank", k->latent.q_rank);
+    set_int(w, f, "attention.kv_lora_rank", k->v_dim);
+    set_int(w, f, "attention.head_count_kv", joint ? k->n_heads : 1);
+    set_int(w, f, "attention.key_length", joint ? kind_head_dim(k) : k->k_dim);
+    set_int(w, f, "attention.value_length", joint ? k->latent.value_dim : k->v_dim);
+    if (joint) return;
+    set_int(w, f, "attention.key_length_mla", kind_head_dim(k));
+    set_int(w, f, "attention.value_length_mla", k->latent.value_dim);
+}
+
+static void put_router(GgufWriter *w, const Family *f, const Config *c) {
+    enum { SOFTMAX = 1, SIGMOID = 2 };
+    int dense = 0;
+    while (dense < c->n_layers && config_kind(c, dense)->ffn == FFN_DENSE) dense++;
+    set_int(w, f, "leading_dense_block_count", dense);
+    set_int(w, f, "expert_shared_count", c->shared_dim / config_expert_dim(c));
+    set_real(w, f, "expert_weights_scale", c->experts_scale);
+    set_int(w, f, "expert_gating_func", c->router_sigmoid ? SIGMOID : SOFTMAX);
+    if (c->n_expert_groups < 2) return;
+    set_int(w, f, "expert_group_count", c->n_expert_groups);
+    set_int(w, f, "expert_group_used_count", c->n_groups_used);
+}
+
 static void put_sizes(GgufWriter *w, const Family *f, const Config *config) {
     Config c = *config; // the table points into it
     Field list[MAX_FIELDS];
     put_fields(w, f, list, fields_of_shape(&c, f, list));
-    set_int(w, f, "attention.head_count_kv", c.kinds[0].n_kv_heads);
-    set_int(w, f, "attention.key_length", c.kinds[0].k_dim);
-    set_int(w, f, "attention.value_length", c.kinds[0].v_dim);
+    if (c.kinds[0].mixer == MIX_LATENT) {
+        put_latent(w, f, &c.kinds[0]);
+    } else {
+        set_int(w, f, "attention.head_count_kv", c.kinds[0].n_kv_heads);
+        set_int(w, f, "attention.key_length", c.kinds[0].k_dim);
+        set_int(w, f, "attention.value_length", c.kinds[0].v_dim);
+    }
+    if (c.n_experts) c.expert_dim = config_expert_dim(&c);
     put_fields(w, f, list, fields_of_feed_forward(&c, f, list));
     if (c.n_experts) gguf_bool(w, key(f, "expert_weights_norm"), !c.experts_keep_softmax);
+    if (c.n_experts && f->router) put_router(w, f, &c);
 }
 
 // xIELU's numbers of every layer, as files have them: bind_xielu backwards.
@@ -191,6 +248,10 @@ void gguf_model_settings(GgufWriter *w, const Family *f, const Decoder *d) {
     if (f->base.logit_softcap > 0) set_real(w, f, "final_logit_softcapping", c->logit_softcap);
     if (f->base.parallel || c->parallel) gguf_bool(w, key(f, "use_parallel_residual"), c->parallel);
     put_scales(w, f, c);
+    if (c->latent_eps > 0 && c->latent_eps != c->norm_eps) {
+        fprintf(stderr, "note: GGUF has no key for the eps of the latents' norms: %g becomes %g\n",
+                (double)c->latent_eps, (double)c->norm_eps);
+    }
     if (c->xielu) put_xielu(w, d);
     put_positions(w, f, c);
 }
@@ -361,6 +422,43 @@ static void add_attention(List *l, const LayerKind *kind, const AttentionWeights
     if (c->learned_sinks) add_vector(l, "attn_sinks", ".weight", a->sinks, slice(NULL, kind->n_heads).rows);
 }
 
+// The matrices of all heads, W_k of each transposed, or both of a head in turn.
+static void add_up_projections(List *l, const LayerKind *kind, const LatentWeights *w) {
+    int64_t rank = kind->v_dim, nope = kind->latent.nope_dim, value = kind->latent.value_dim;
+    if (l->f->gguf_joint_latent || w->gguf_joint) {
+        add_dense(l, "attn_kv_b", slice(&w->v_b, kind->n_heads * (nope + value)), rank, false);
+        return;
+    }
+    Slice *keys = NULL, *values = NULL;
+    for (int h = 0; h < kind->n_heads; h++) {
+        Slice k = slice(&w->k_b, rank), v = slice(&w->v_b, value);
+        k.rows.first = h * rank;
+        v.rows.first = w->v_first + (int64_t)h * w->v_pitch;
+        arrput(keys, k);
+        arrput(values, v);
+    }
+    add_matrix(l, (Matrix){.part = "attn_k_b", .cols = nope, .n = kind->n_heads, .slices = keys, .stacked = true});
+    add_matrix(l, (Matrix){.part = "attn_v_b", .cols = rank, .n = kind->n_heads, .slices = values, .stacked = true});
+    arrfree(keys);
+    arrfree(values);
+}
+
+static void add_latent(List *l, const LayerKind *kind, const LatentWeights *w) {
+    const Config *c = decoder_config(l->d);
+    int64_t q_rank = kind->latent.q_rank, queries = (int64_t)kind->n_heads * kind_head_dim(kind);
+    if (q_rank) {
+        add_dense(l, "attn_q_a", slice(&w->q_a, q_rank), c->dim, c->qkv_bias);
+        add_norm(l, "attn_q_a_norm", &w->q_norm, slice(NULL, q_rank).rows, false);
+        add_dense(l, "attn_q_b", slice(&w->q, queries), q_rank, false);
+    } else {
+        add_dense(l, "attn_q", slice(&w->q, queries), c->dim, false);
+    }
+    add_dense(l, "attn_kv_a_mqa", slice(&w->kv_a, kind->k_dim), c->dim, c->qkv_bias);
+    add_norm(l, "attn_kv_a_norm", &w->kv_norm, slice(NULL, kind->v_dim).rows, false);
+    add_up_projections(l, kind, w);
+    add_dense(l, "attn_output", slice(&w->out, c->dim), (int64_t)kind->n_heads * kind->latent.value_dim, c->out_bias);
+}
+
 static void add_network(List *l, const FeedForward *n, const char *gate, const char *up, const char *down,
                         int64_t hidden) {
     const Config *c = decoder_config(l->d);
@@ -405,8 +503,10 @@ static void add_experts(List *l, const Experts *e) {
     add_expert_matrix(l, "ffn_gate_exps", e->list, from, hidden, dim, mixed, false);
     add_expert_matrix(l, "ffn_up_exps", e->list, offsetof(FeedForward, up), hidden, dim, mixed, true);
     add_expert_matrix(l, "ffn_down_exps", e->list, offsetof(FeedForward, down), dim, hidden, false, false);
+    if (c->router_choice_bias) add_vector(l, "exp_probs_b", ".bias", e->choice_bias, router.rows);
     if (!c->shared_dim) return;
     add_network(l, &e->shared, "ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp", c->shared_dim);
+    if (c->shared_ungated) return;
     Part p = {.as = {.dtype = DTYPE_F32, .n_dims = 1, .shape = {dim}}};
     gate.rows.from = e->shared_gate.w;
     arrput(p.rows, gate.rows);
@@ -419,7 +519,8 @@ static void add_layer(List *l, int i) {
     const LayerKind *kind = config_kind(c, i);
     l->layer = i;
     if (!c->no_pre_norm) add_dim_norm(l, "attn_norm", &layer->mixer_norms.input);
-    add_attention(l, kind, layer->mixer);
+    if (kind->mixer == MIX_LATENT) add_latent(l, kind, layer->mixer);
+    else add_attention(l, kind, layer->mixer);
     if (c->post_norm) add_dim_norm(l, "post_attention_norm", &layer->mixer_norms.output);
     bool shared = c->parallel && c->shared_norm;
     if (!c->no_pre_norm && !shared) add_dim_norm(l, "ffn_norm", &layer->ffn_norms.input);

@@ -79,6 +79,7 @@ static void bind_up_projections(Binder *b, LatentWeights *w, const LayerKind *ki
         w->v_b.w = *both;
         w->v_first = nope;
         w->v_pitch = nope + value;
+        w->gguf_joint = !b->hf_names;
     }
 }
 

@@ -20,5 +20,6 @@ typedef struct {
     Dense k_b;          // [n_heads rank][nope_dim]: of each head W_k^T
     Dense v_b;          // W_v of head h is value_dim rows from v_first + h v_pitch on, of rank columns
     int v_first, v_pitch;
+    bool gguf_joint;    // from a GGUF file with W_k and W_v in one tensor
     Dense out;          // [dim][n_heads value_dim]
 } LatentWeights;
