@@ -1274,8 +1274,9 @@ static void softcap(void) {
 static void scan_row_case(int n, int k, int gap) {
     DOING("scan_row n %d, k %d, ld n + %d", n, k, gap);
     int ld = n + gap, size = (k - 1) * ld + n;
-    float *y = fence_floats(0, n), *h = fence_floats(1, size), *a = fence_floats(2, size), *rows = fence_floats(3, 2 * n),
-          *bq = fence_floats(4, 2 * k), *before = fence_floats(5, size), *step = rows, *u = rows + n;
+    float *y = fence_floats(0, n), *h = fence_floats(1, size), *a = fence_floats(2, size);
+    float *rows = fence_floats(3, 2 * n), *bq = fence_floats(4, 2 * k), *before = fence_floats(5, size), *step = rows,
+          *u = rows + n;
     for (int i = 0; i < size; i++) {
         before[i] = i % ld < n ? test_uniform() : NAN;
         a[i] = i % ld < n ? (pick(9) ? -8 * (1 + test_uniform()) : -1e30f) : NAN;
@@ -1322,8 +1323,7 @@ static void tables_are_complete(void) {
     CHECK(K->panel >= 1 && MAX_PANEL % K->panel == 0, "%s: panel %d", K->name, K->panel);
     CHECK(K->matvec_f32 && K->matvec_f16 && K->matvec_bf16 && K->matvec_i8g && K->unpack_i8g && K->pack &&
               K->gemm_f32 && K->gemm_bf16 && K->gemm_i8 && K->softmax_row && K->scale && K->f32_from_f16 &&
-              K->f32_from_bf16 && K->rmsnorm && K->layernorm && K->activate && K->softcap && K->swiglu &&
-              K->scan_row,
+              K->f32_from_bf16 && K->rmsnorm && K->layernorm && K->activate && K->softcap && K->swiglu && K->scan_row,
           "%s: a kernel is missing", K->name);
     CHECK(!K->bf16 || (K->bf16->round && K->bf16->from_i8 && K->bf16->softmax_row && K->bf16->gemm),
           "%s: a kernel of bfloat16 is missing", K->name);

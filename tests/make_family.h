@@ -159,6 +159,12 @@ static void put_f32s(MakePair *array, const json_t *list) {
     }
 }
 
+static void put_i32s(MakePair *array, const json_t *list) {
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        array_put(array, &(int32_t){(int32_t)json_integer_value(json_array_get(list, i))}, 4);
+    }
+}
+
 static void put_setting(Maker *m, const json_t *setting) {
     const char *key = spec_text(setting, 0), *type = spec_text(setting, 1);
     const json_t *value = json_array_get(setting, 2);
@@ -167,6 +173,7 @@ static void put_setting(Maker *m, const json_t *setting) {
     if (!strcmp(type, "bool")) maker_bool(m, key, json_is_true(value));
     if (!strcmp(type, "str")) maker_text(m, key, json_string_value(value));
     if (!strcmp(type, "bools")) put_bools(maker_array(m, key, G_BOOL), value);
+    if (!strcmp(type, "i32s")) put_i32s(maker_array(m, key, G_I32), value);
     if (!strcmp(type, "f32s")) put_f32s(maker_array(m, key, G_F32), value);
 }
 
@@ -233,7 +240,15 @@ static int64_t source_at(const json_t *tensor, int64_t i) {
     return view_at(json_array_get(p, 2), json_integer_value(json_array_get(p, 1)), i);
 }
 
-// [name, type, shape, from, add, offset, view].
+// What value i of a tensor is multiplied by: [[n, factor], ...] of n values one after the other.
+static double factor_at(const json_t *factors, int64_t i) {
+    size_t part = 0;
+    if (!factors) return 1;
+    for (int64_t n; i >= (n = json_integer_value(json_array_get(json_array_get(factors, part), 0))); i -= n) part++;
+    return json_number_value(json_array_get(json_array_get(factors, part), 1));
+}
+
+// [name, type, shape, from, add, offset, view, factors]; the last may be absent.
 static void put_gguf_tensor(Maker *m, const Fixture *family, const json_t *tensor) {
     const json_t *shape = json_array_get(tensor, 2), *from = json_array_get(tensor, 3),
                  *view = json_array_get(tensor, 6);
@@ -250,7 +265,7 @@ static void put_gguf_tensor(Maker *m, const Fixture *family, const json_t *tenso
     for (int64_t i = 0; i < n; i++) {
         int64_t at = s.n_specs ? source_at(tensor, i) : 0;
         double value = s.n_specs ? 0 : json_number_value(json_array_get(view, (size_t)i));
-        if (s.n_specs && !mxfp4) value = source_value(&s, at) + add;
+        if (s.n_specs && !mxfp4) value = (source_value(&s, at) + add) * factor_at(json_array_get(tensor, 7), i);
         if (mxfp4) put_mxfp4(&t->data, &s, at);
         else bytes_put(&t->data, &(float){(float)value}, 4);
     }

@@ -176,6 +176,13 @@ bool settings_has(const Settings *s, const char *key) {
     return find(s, key) != NULL;
 }
 
+const char *settings_any(const Settings *s, const char *const *keys) {
+    for (const char *const *k = keys; *k; k++) {
+        if (settings_has(s, *k)) return *k;
+    }
+    return keys[0];
+}
+
 bool settings_whole(const json_t *v, int64_t *n) {
     double x = json_number_value(v);
     *n = json_is_integer(v) ? json_integer_value(v) : 0;

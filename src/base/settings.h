@@ -44,6 +44,9 @@ bool settings_numbers(Settings *s, const char *key, int n, double *values);
 // A nested object; its `object` is NULL when the key is absent.
 Settings settings_object(Settings *s, const char *key);
 bool settings_has(const Settings *s, const char *key); // present and not null
+// The first of several names of a setting that is there, or the first. Ended by NULL.
+const char *settings_any(const Settings *s, const char *const *keys);
+#define SETTINGS_ANY(s, ...) settings_any(s, (const char *const[]){__VA_ARGS__, NULL})
 // An integer, or a real number that is one: 512.0. False: another value, or beyond 2^53.
 bool settings_whole(const json_t *v, int64_t *n);
 

@@ -441,6 +441,19 @@ static void clamp_item(void *context, int item, int worker) {
     }
 }
 
+static void scale_item(void *context, int item, int worker) {
+    (void)worker;
+    const RowJob *job = context;
+    int64_t at;
+    int n = item_values(job, item, &at);
+    for (float *x = job->y + at; n > 0; n--) *x++ *= job->limit;
+}
+
+void ops_scale(const Compute *c, float *x, int n, int dim, float by) {
+    RowJob job = {.y = x, .n = n, .dim = dim, .limit = by};
+    for_rows(c, &job, scale_item, PROFILE_ADD, 8);
+}
+
 void ops_clamp(const Compute *c, float *x, int n, int dim, float limit) {
     RowJob job = {.y = x, .n = n, .dim = dim, .limit = limit};
     for_rows(c, &job, clamp_item, PROFILE_ADD, 8);

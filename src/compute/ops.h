@@ -56,6 +56,7 @@ void ops_add(const Compute *c, float *y, const float *x, int n, int dim);       
 void ops_add_scaled(const Compute *c, float *y, const float *x, int n, int dim, float scale);           // y += scale x
 // xIELU (arXiv:2411.13010): p x^2 + b x above 0, n (exp(min(x, e)) - 1 - x) + b x below, of {p, n, b, e}.
 void ops_xielu(const Compute *c, float *x, int n, int dim, const float numbers[4]);
+void ops_scale(const Compute *c, float *x, int n, int dim, float by);    // x *= by
 void ops_clamp(const Compute *c, float *x, int n, int dim, float limit); // to -limit..limit
 void ops_softcap(const Compute *c, float *x, int n, int dim, float cap); // cap tanh(x / cap)
 // Gated feed-forward network: gate = activation(gate) * up. clamp: Config.ffn_clamp, or 0.

@@ -29,7 +29,7 @@ int fields_of_heads(Config *c, Field list[MAX_FIELDS]) {
     LayerKind *k = &c->kinds[0];
     const Field all[] = {
         {"attention.head_count_kv", {"num_key_value_heads"}, &k->n_kv_heads, 1, k->n_heads},
-        {"attention.key_length", {"head_dim"}, &k->k_dim, 1, 0},
+        {"attention.key_length", {"head_dim", "attention_head_dim"}, &k->k_dim, 1, 0},
     };
     return copy(list, all, sizeof all / sizeof *all);
 }
@@ -81,14 +81,21 @@ int fields_of_state(StateShape *state, MixerKind mixer, Field list[MAX_FIELDS]) 
         {"ssm.group_count", {"linear_num_key_heads"}, &state->n_key_heads, 1, FIELD_REQUIRED},
         {"ssm.time_step_rank", {"linear_num_value_heads"}, &state->n_heads, 1, FIELD_REQUIRED},
     };
+    const Field ssm[] = {
+        {"ssm.conv_kernel", {"mamba_d_conv", "conv_kernel"}, &state->conv_width, 1, FIELD_REQUIRED},
+        {"ssm.state_size", {"mamba_d_state", "ssm_state_size", "state_size"}, &state->k_dim, 1, FIELD_REQUIRED},
+        {"ssm.group_count", {"mamba_n_groups", "n_groups"}, &state->n_key_heads, 1, FIELD_REQUIRED},
+        {"ssm.time_step_rank", {"mamba_n_heads", "mamba_num_heads", "num_heads"}, &state->n_heads, 1, FIELD_REQUIRED},
+    };
     const Field rwkv[] = {{"wkv.head_size", {"head_dim", "head_size"}, &state->k_dim, 1, FIELD_REQUIRED}};
+    if (mixer == MIX_SSM || mixer == MIX_SSM_ATTENTION) return copy(list, ssm, sizeof ssm / sizeof *ssm);
     if (mixer == MIX_RWKV6 || mixer == MIX_RWKV7) return copy(list, rwkv, 1);
     return mixer == MIX_DELTA ? copy(list, delta, sizeof delta / sizeof *delta) : 0;
 }
 
 void state_set_channels(StateShape *s, MixerKind mixer) {
     double values = (double)s->n_heads * s->v_dim, keys = (double)s->n_key_heads * s->k_dim, n = 0;
-    if (mixer == MIX_DELTA) n = 2 * keys + values;
+    if (mixer != MIX_RWKV7) n = 2 * keys + values;
     s->conv_dim = n < INT_MAX ? (int)n : INT_MAX; // refused by config_check
 }
 
@@ -110,6 +117,21 @@ bool state_set_heads(StateShape *s, MixerKind mixer, int dim) {
 bool field_by_layer(const Field *f, const Config *c) {
     const LayerKind *k = &c->kinds[0];
     return f->value == &k->n_heads || f->value == &k->n_kv_heads || f->value == &c->hidden_dim;
+}
+
+LayerSet *field_zeros(const Field *f, const Config *c, const Family *family, LayerRules *rules) {
+    if (family->zeros_by_layer && f->value == &c->kinds[0].n_kv_heads) return &rules->recurrent;
+    return family->one_sublayer && f->value == &c->hidden_dim ? &rules->bare : NULL;
+}
+
+void field_take_zeros(int *numbers, int n, LayerSet *without) {
+    int first = 0;
+    while (first < n && !numbers[first]) first++;
+    for (int i = 0; i < n; i++) {
+        if (numbers[i]) continue;
+        layers_add(without, i);
+        numbers[i] = first < n ? numbers[first] : 1;
+    }
 }
 
 int field_set_layers(const Field *f, const Config *c, const int *numbers, LayerRules *rules) {

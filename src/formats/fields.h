@@ -24,6 +24,11 @@ bool field_by_layer(const Field *f, const Config *c);
 // otherwise the first layer that differs from layer 0, which this field cannot.
 int field_set_layers(const Field *f, const Config *c, const int *numbers, LayerRules *rules);
 
+// The set of layers for which a family's array may have zeros, since they have nothing of the kind; NULL: none may.
+LayerSet *field_zeros(const Field *f, const Config *c, const Family *family, LayerRules *rules);
+// Puts the layers with zeros into the set, and the number of another layer (1: of none) in their place.
+void field_take_zeros(int *numbers, int n, LayerSet *without);
+
 // Of every model: `list` in the order in which they are to be read. Returns how many.
 int fields_of_shape(Config *c, const Family *f, Field list[MAX_FIELDS]);
 // Then of the heads, whose defaults depend on those, and of the feed-forward layers.

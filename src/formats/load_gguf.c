@@ -22,6 +22,7 @@ enum { SPLIT_NAME = sizeof "-00001-of-00001.gguf" - 1 };
 // The keys of an architecture: "<arch>.<key>".
 typedef struct {
     Gguf *g;
+    const Family *family;
     char arch[40], key[120];
 } Keys;
 
@@ -42,6 +43,7 @@ static const Family *read_family(Gguf *g, Keys *k) {
     uint64_t n;
     const char *arch = gguf_get_text(g, "general.architecture", true, &n);
     const Family *f = arch ? family_of_arch(arch, n) : NULL;
+    k->family = f;
     if (f) snprintf(k->arch, sizeof k->arch, "%s", f->arch);
     if (f || !arch) return f;
     char list[FAMILY_LIST_ROOM];
@@ -56,7 +58,9 @@ static const Family *read_family(Gguf *g, Keys *k) {
 static void read_by_layer(Keys *k, const Field *f, const Config *c, LayerRules *rules) {
     int numbers[MAX_LAYERS], n = c->n_layers <= MAX_LAYERS ? c->n_layers : 0;
     const char *name = key(k, f->gguf);
-    gguf_get_wholes(k->g, name, f->least, INT_MAX, n, numbers);
+    LayerSet *zeros = field_zeros(f, c, k->family, rules);
+    gguf_get_wholes(k->g, name, zeros ? 0 : f->least, INT_MAX, n, numbers);
+    if (zeros && !k->g->in.failed) field_take_zeros(numbers, n, zeros);
     int differs = k->g->in.failed ? -1 : field_set_layers(f, c, numbers, rules);
     if (differs < 0) return;
     cursor_fail(&k->g->in, gguf_get_value(k->g, name, true)->at,
@@ -130,9 +134,21 @@ static void read_router(Keys *k, Config *c, LayerRules *rules) {
     c->n_groups_used = get_int(k, "expert_group_used_count", 0, 0);
 }
 
+// Layers that have one sublayer: a feed-forward network, unless they are bare, and then no mixer.
+static void read_sublayers(const Config *c, LayerRules *rules) {
+    for (int i = 0; i < c->n_layers && i < MAX_LAYERS; i++) {
+        if (!layers_have(&rules->bare, i)) layers_add(&rules->idle, i);
+    }
+}
+
 static void read_feed_forward(Keys *k, Config *c, const Family *f, LayerRules *rules) {
     Field list[MAX_FIELDS];
+    if (f->no_feed_forward) {
+        layers_add_every(&rules->bare, 1);
+        return;
+    }
     read_fields(k, list, fields_of_feed_forward(c, f, list), c, rules);
+    if (f->one_sublayer) read_sublayers(c, rules);
     if (!c->n_experts) return;
     c->experts_keep_softmax = !gguf_get_bool(k->g, key(k, "expert_weights_norm"), !c->experts_keep_softmax);
     if (f->router) read_router(k, c, rules);
@@ -144,6 +160,9 @@ static void read_feed_forward(Keys *k, Config *c, const Family *f, LayerRules *r
 static void read_recurrent_layers(Keys *k, const Config *c, const Family *f, LayerRules *rules) {
     const char *name = key(k, "attention.recurrent_layers");
     int recurrent[MAX_LAYERS], n = c->n_layers <= MAX_LAYERS ? c->n_layers : 0;
+    bool all = f->no_attention || f->mixer == MIX_SSM_ATTENTION;
+    if (all) layers_add_every(&rules->recurrent, 1);
+    if (all || f->zeros_by_layer) return;
     if (gguf_get_value(k->g, name, false)) {
         gguf_get_wholes(k->g, name, 0, 1, n, recurrent);
         for (int i = 0; i < n; i++) {
@@ -175,7 +194,7 @@ static void read_recurrence(Keys *k, Config *c, const Family *f, LayerRules *rul
     rules->mixer = f->mixer;
     read_fields(k, list, fields_of_state(s, f->mixer, list), c, rules);
     if (k->g->in.failed) return;
-    if (f->no_attention) {
+    if (c->channel_mix) {
         read_wkv(k, c, s, rules);
         return;
     }
@@ -241,7 +260,8 @@ static void read_latent_scale(Keys *k, Config *c) {
 
 static void read_positions(Keys *k, Config *c, const Family *f, LayerRules *rules) {
     LayerKind *kind = &c->kinds[0];
-    if (c->learned_positions || c->alibi_max > 0) return;
+    if (c->learned_positions || c->alibi_max > 0 || f->no_rope) return;
+    if (f->rope_if_asked && !gguf_get_bool(k->g, key(k, "rope.scaling.finetuned"), false)) return;
     kind->rope.pairing = f->gguf_pairing;
     kind->rope.rotary_dim = get_int(k, "rope.dimension_count", 1, kind->k_dim);
     kind->rope.theta = get_real(k, "rope.freq_base", 10000);
@@ -277,8 +297,8 @@ static void read_scales(Keys *k, Config *c, const Family *f) {
         c->attn_scale = get_real(k, "attention.scale", 0);
         c->embedding_scale = get_real(k, "embedding_scale", 0);
         c->residual_scale = get_real(k, "residual_scale", 0);
-        float divisor = get_real(k, "logit_scale", GGUF_NEEDED);
-        c->logit_scale = divisor > 0 ? 1 / divisor : -1; // refused by config_check
+        float divisor = get_real(k, "logit_scale", f->mixer ? 1 : GGUF_NEEDED); // Bamba's files have none
+        c->logit_scale = divisor > 0 ? 1 / divisor : -1;                        // refused by config_check
     }
     if (f->logit_scale) c->logit_scale = get_real(k, "logit_scale", 0);
     if (f->depth_scales) { // MiniCPM 3's, for which GGUF has no keys
@@ -381,6 +401,15 @@ static void set_long_rope(Config *c) {
     }
 }
 
+static bool some_layer_has(const Model *m, const char *name) {
+    for (int i = 0; i < m->config.n_layers && i < MAX_LAYERS; i++) {
+        char whole[80];
+        snprintf(whole, sizeof whole, "blk.%d.%s", i, name);
+        if (weights_find(&m->weights, whole)) return true;
+    }
+    return false;
+}
+
 // What only the tensors tell, once all are in the table.
 static int finish_config(Model *m, char *err, size_t errlen) {
     Config *c = &m->config;
@@ -392,9 +421,9 @@ static int finish_config(Model *m, char *err, size_t errlen) {
     if (!tokens) return fail(err, errlen, "%s: tensor token_embd.weight: expected, not found", path);
     c->vocab_size = tokens->shape[0] > INT_MAX ? INT_MAX : (int)tokens->shape[0];
     c->tied = head_alone || !head;
-    c->qkv_bias |= weights_find(&m->weights, "blk.0.attn_q.bias") || weights_find(&m->weights, "blk.0.attn_qkv.bias");
-    c->out_bias |= weights_find(&m->weights, "blk.0.attn_output.bias") != NULL;
-    c->ffn_bias |= weights_find(&m->weights, "blk.0.ffn_down.bias") != NULL;
+    c->qkv_bias |= some_layer_has(m, "attn_q.bias") || some_layer_has(m, "attn_qkv.bias");
+    c->out_bias |= some_layer_has(m, "attn_output.bias");
+    c->ffn_bias |= some_layer_has(m, "ffn_down.bias");
     c->no_norm_bias &= !weights_find(&m->weights, "output_norm.bias");
     if (c->n_experts && m->family->router) c->router_choice_bias = has_choice_bias(m);
     if (weights_find(&m->weights, "rope_factors_long.weight")) set_long_rope(c);

@@ -4,6 +4,7 @@
 // setting that would change the computation and that nothing here computes. Called by load_model. The keys are those of
 // the models' config.json and of huggingface.co/docs/transformers, "model_doc".
 #include "fields.h"
+#include "hybrid_hf.h"
 #include "load.h"
 #include "sampling.h"
 
@@ -13,15 +14,6 @@
 #include <string.h>
 
 static const double LARGE = 1e30;
-
-// The first of several names of a setting that is there, or the first. Ended by NULL.
-static const char *any_of(const Settings *s, const char *const *keys) {
-    for (const char *const *k = keys; *k; k++) {
-        if (settings_has(s, *k)) return *k;
-    }
-    return keys[0];
-}
-#define ANY(s, ...) any_of(s, (const char *const[]){__VA_ARGS__, NULL})
 
 Activation load_activation(Settings *s, const char *key) {
     const char *name = settings_string(s, key, "gelu");
@@ -65,7 +57,7 @@ static void read_by_layer(Settings *s, const char *key, const Field *f, const Co
 static void read_fields(Settings *s, const Field *list, int n, const Config *c, LayerRules *rules) {
     for (int i = 0; i < n; i++) {
         const Field *f = &list[i];
-        const char *key = any_of(s, f->hf);
+        const char *key = settings_any(s, f->hf);
         if (field_by_layer(f, c) && json_is_array(json_object_get(s->object, key))) read_by_layer(s, key, f, c, rules);
         else if (settings_has(s, key) || f->absent == FIELD_REQUIRED)
             *f->value = settings_int(s, key, f->least, INT_MAX, -1);
@@ -78,7 +70,7 @@ static void read_multi_query(Settings *s, Model *m) {
     LayerKind *k = &m->config.kinds[0];
     bool newer = settings_bool(s, "new_decoder_architecture", false);
     bool one = !newer && settings_bool(s, "multi_query", true);
-    int named = settings_int(s, ANY(s, "num_kv_heads", "n_head_kv"), 1, MAX_WIDTH, k->n_heads);
+    int named = settings_int(s, SETTINGS_ANY(s, "num_kv_heads", "n_head_kv"), 1, MAX_WIDTH, k->n_heads);
     k->n_kv_heads = one ? 1 : newer ? named : k->n_heads;
     if (!newer || settings_int(s, "num_ln_in_parallel_attn", 1, 2, 2) == 1) return;
     m->family = m->family->two_norms;
@@ -118,7 +110,8 @@ static void read_sizes(Settings *s, Model *m, LayerRules *rules) {
     if (c->kinds[0].mixer == MIX_LATENT) read_latent(s, c, rules);
     else if (!f->no_attention) read_head_sizes(s, m, rules);
     c->vocab_size = settings_int(s, "vocab_size", 1, INT_MAX, 0);
-    const char *eps = ANY(s, "rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps");
+    const char *eps =
+        SETTINGS_ANY(s, "rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps");
     c->norm_eps = (float)settings_number(s, eps, 0, 1, f->default_eps > 0 ? (double)f->default_eps : -1);
 }
 
@@ -155,13 +148,21 @@ static void read_router(Settings *s, Config *c, LayerRules *rules) {
 
 static void read_feed_forward(Settings *s, Config *c, const Family *f, LayerRules *rules) {
     Field list[MAX_FIELDS];
+    if (f->no_feed_forward) {
+        layers_add_every(&rules->bare, 1);
+        return;
+    }
     read_fields(s, list, fields_of_feed_forward(c, f, list), c, rules);
     if (f->hidden_step && !settings_has(s, "intermediate_size")) c->hidden_dim = hidden_of_ratio(s, c, f);
-    const char *act = f->activation_key ? f->activation_key : ANY(s, "hidden_act", "activation_function");
+    const char *act = f->activation_key ? f->activation_key : SETTINGS_ANY(s, "hidden_act", "activation_function");
     if (settings_has(s, act) && !f->fixed_activation) c->activation = load_activation(s, act);
     if (c->xielu && strcmp(settings_string(s, act, "xielu"), "xielu") != 0)
         settings_fail(s, act, "expected xielu (no other is supported), found '%.40s'", settings_string(s, act, ""));
     if (c->ffn_clamp > 0) c->ffn_clamp = (float)settings_number(s, "swiglu_limit", 1e-3, LARGE, (double)c->ffn_clamp);
+    if (f->shared_mlp) {
+        int shared = settings_int(s, "shared_intermediate_size", 1, MAX_WIDTH, 1024);
+        *(c->n_experts ? &c->shared_dim : &c->hidden_dim) = shared;
+    }
     if (!c->n_experts) return;
     c->experts_keep_softmax = !settings_bool(s, "norm_topk_prob", !c->experts_keep_softmax);
     settings_int(s, "decoder_sparse_step", 1, 1, 1); // experts in every layer
@@ -227,7 +228,7 @@ static void read_scaling(Settings *s, Settings *rope, Model *m) {
     } kinds[] = {{"default", ROPE_UNSCALED}, {"linear", ROPE_LINEAR}, {"dynamic", ROPE_DYNAMIC}, {"yarn", ROPE_YARN},
                  {"llama3", ROPE_LLAMA3},    {"longrope", ROPE_LONG}, {"su", ROPE_LONG}};
     Config *c = &m->config;
-    const char *key = ANY(rope, "rope_type", "type"), *name = settings_string(rope, key, "default");
+    const char *key = SETTINGS_ANY(rope, "rope_type", "type"), *name = settings_string(rope, key, "default");
     bool known = false;
     RopeScaling scaling = {0};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
@@ -273,10 +274,10 @@ static void read_scaling(Settings *s, Settings *rope, Model *m) {
 
 // The rotary dimensions: a fraction of a head, under either key.
 static void read_rotary_dim(Settings *s, Settings *rope, LayerKind *k, float usual) {
-    const char *key = ANY(s, "partial_rotary_factor", "rotary_pct");
+    const char *key = SETTINGS_ANY(s, "partial_rotary_factor", "rotary_pct");
     double part = settings_number(rope, "partial_rotary_factor", 0, 1,
                                   settings_number(s, key, 0, 1, usual > 0 ? (double)usual : 1));
-    k->rope.rotary_dim = (int)(k->k_dim * part);
+    k->rope.rotary_dim = settings_int(s, "attn_rotary_emb", 2, k->k_dim, (int)(k->k_dim * part));
     if (k->rope.rotary_dim >= 2) return;
     settings_fail(s, key, "expected 2 or more of head_dim = %d to rotate, found %g", k->k_dim, part);
 }
@@ -284,9 +285,10 @@ static void read_rotary_dim(Settings *s, Settings *rope, LayerKind *k, float usu
 static void read_positions(Settings *s, Model *m, LayerRules *rules) {
     LayerKind *k = &m->config.kinds[0];
     const Family *f = m->family;
-    if (m->config.learned_positions || m->config.alibi_max > 0) return;
+    if (m->config.learned_positions || m->config.alibi_max > 0 || f->no_rope) return;
+    if (f->rope_if_asked && strcmp(settings_string(s, "position_embedding_type", "nope"), "rope") != 0) return;
     k->rope.pairing = settings_bool(s, "rope_interleave", f->hf_interleaved) ? ROPE_INTERLEAVED : ROPE_HALF;
-    Settings all = settings_object(s, ANY(s, "rope_parameters", "rope_scaling")), rope = all, local = {0};
+    Settings all = settings_object(s, SETTINGS_ANY(s, "rope_parameters", "rope_scaling")), rope = all, local = {0};
     double local_theta = (double)f->window_theta;
     if (settings_has(&all, "full_attention")) { // by the layers' kind, since transformers 5
         rope = settings_object(&all, "full_attention");
@@ -298,7 +300,7 @@ static void read_positions(Settings *s, Model *m, LayerRules *rules) {
     }
     if (k->mixer != MIX_LATENT) read_rotary_dim(s, &rope, k, f->default_rotary);
     double theta = settings_number(&rope, "rope_theta", 0, LARGE, 10000);
-    k->rope.theta = (float)settings_number(s, ANY(s, "rope_theta", "rotary_emb_base"), 0, LARGE, theta);
+    k->rope.theta = (float)settings_number(s, SETTINGS_ANY(s, "rope_theta", "rotary_emb_base"), 0, LARGE, theta);
     if (f->window_theta > 0) {
         rules->window_theta = (float)settings_number(s, "rope_local_base_freq", 0, LARGE, local_theta);
     }
@@ -340,7 +342,7 @@ static bool read_layers(Settings *s, const char *key, const json_t *want, const 
 
 // Every so many layers one sees everything: a number, or a text of L (with a window) and G (without), repeated.
 static void read_pattern(Settings *s, const Family *f, LayerRules *rules) {
-    const char *key = ANY(s, "sliding_window_pattern", "_sliding_window_pattern"),
+    const char *key = SETTINGS_ANY(s, "sliding_window_pattern", "_sliding_window_pattern"),
                *text = f->global_nope ? json_string_value(json_object_get(s->object, key)) : NULL;
     size_t n = text ? strlen(text) : 0;
     if (!text) {
@@ -359,7 +361,7 @@ static void read_rwkv7_heads(Settings *s, const Config *c, LayerRules *rules) {
     json_t *values = json_object_get(s->object, "value_dim"), *width = json_integer(c->dim);
     LayerSet as_wide;
     if (!state_set_heads(&rules->state, rules->mixer, c->dim)) {
-        settings_fail(s, ANY(s, "head_dim", "head_size"), "expected a divisor of hidden_size = %d, found %d", c->dim,
+        settings_fail(s, SETTINGS_ANY(s, "head_dim", "head_size"), "expected a divisor of hidden_size = %d, found %d", c->dim,
                       rules->state.k_dim);
     }
     if (json_is_array(values)) read_layers(s, "value_dim", width, width, c->n_layers, &as_wide);
@@ -397,13 +399,18 @@ static void read_recurrence(Settings *s, Config *c, const Family *f, LayerRules 
     Field list[MAX_FIELDS];
     rules->mixer = f->mixer;
     if (f->mixer != MIX_RWKV6) read_fields(s, list, fields_of_state(&rules->state, f->mixer, list), c, rules);
-    if (f->no_attention) {
-        if (!settings_failed(s)) read_rwkv(s, c, rules);
+    if (settings_failed(s)) return;
+    if (c->channel_mix) {
+        read_rwkv(s, c, rules);
         return;
     }
-    rules->state.v_dim = settings_int(s, "linear_value_head_dim", 1, MAX_WIDTH, -1);
+    if (f->mixer == MIX_SSM || f->mixer == MIX_SSM_ATTENTION) hybrid_read_state(s, c, &rules->state);
+    else rules->state.v_dim = settings_int(s, "linear_value_head_dim", 1, MAX_WIDTH, -1);
     if (settings_failed(s)) return;
     state_set_channels(&rules->state, f->mixer);
+    if (f->no_attention || f->mixer == MIX_SSM_ATTENTION) layers_add_every(&rules->recurrent, 1);
+    else if (f->mixer == MIX_SSM) hybrid_read_layers(s, c, f, rules);
+    if (f->mixer != MIX_DELTA) return;
     json_t *linear = json_string("linear_attention"), *full = json_string("full_attention");
     int period = settings_int(s, "full_attention_interval", 1, MAX_LAYERS, f->attention_period);
     if (!read_layers(s, "layer_types", linear, full, c->n_layers, &rules->recurrent)) {
@@ -458,7 +465,8 @@ static void read_scales(Settings *s, Config *c, const Family *f) {
         c->residual_scale = (float)(depth / sqrt(c->n_layers));
         c->logit_scale = (float)(settings_number(s, "dim_model_base", 0, LARGE, 256) / c->dim);
     }
-    const char *qk_norm = ANY(s, "use_qk_norm", "qk_layernorm");
+    if (f->ssm_multipliers) hybrid_read_multipliers(s, c);
+    const char *qk_norm = SETTINGS_ANY(s, "use_qk_norm", "qk_layernorm");
     if (f->optional_qk_norm && settings_bool(s, qk_norm, false)) c->qk_norm = f->optional_qk_norm;
     else if (settings_bool(s, "qk_layernorm", false))
         settings_fail(s, "qk_layernorm", "expected false: true is not supported");
@@ -572,6 +580,7 @@ static void read_config(Settings *s, Model *m) {
     *c = f->base;
     add_class_defaults(s, f->model_type ? f->model_type : f->arch);
     LayerRules rules = {0};
+    if (f->one_sublayer) hybrid_count_layers(s);
     read_sizes(s, m, &rules);
     if (settings_failed(s)) return;
     read_feed_forward(s, c, f, &rules);
@@ -597,8 +606,15 @@ static bool has_part(const Model *m, const char *part) {
 // What the names of this file's tensors begin with: a model saved with or without its head around it, alone or as the
 // language model of a larger one.
 static void find_prefix(Model *m) {
-    static const char *const prefixes[] = {
-        "model.", "", "transformer.", "gpt_neox.", "language_model.model.", "model.language_model.", "language_model."};
+    static const char *const prefixes[] = {"model.",
+                                           "",
+                                           "backbone.",
+                                           "model.backbone.",
+                                           "transformer.",
+                                           "gpt_neox.",
+                                           "language_model.model.",
+                                           "model.language_model.",
+                                           "language_model."};
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
         snprintf(m->prefix, sizeof m->prefix, "%s", prefixes[i]);
         if (has_part(m, "token_embd") || has_part(m, "output_norm")) return;

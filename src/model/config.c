@@ -91,15 +91,33 @@ static LayerKind attention_kind(const LayerKind *base, const LayerRules *rules, 
     return k;
 }
 
+static LayerKind mixing_kind(const LayerKind *base, const LayerRules *rules, int layer) {
+    if (layers_have(&rules->idle, layer)) return (LayerKind){.mixer = MIX_NONE};
+    bool recurrent = layers_have(&rules->recurrent, layer);
+    if (recurrent && rules->mixer != MIX_SSM_ATTENTION) {
+        return (LayerKind){.mixer = rules->mixer, .state = rules->state};
+    }
+    LayerKind k = attention_kind(base, rules, layer);
+    if (recurrent) {
+        k.mixer = rules->mixer;
+        k.state = rules->state;
+    }
+    return k;
+}
+
+static FfnKind feed_forward_kind(const Config *c, const LayerRules *rules, int layer) {
+    if (layers_have(&rules->bare, layer)) return FFN_NONE;
+    if (c->channel_mix) return FFN_CHANNEL_MIX;
+    return c->n_experts > 0 && !layers_have(&rules->dense, layer) ? FFN_EXPERTS : FFN_DENSE;
+}
+
 int config_set_layers(Config *c, const LayerRules *rules) {
     const LayerKind base = c->kinds[0];
     bool dense = false;
     c->n_kinds = 0;
     for (int i = 0; i < c->n_layers && i < MAX_LAYERS; i++) {
-        LayerKind k = layers_have(&rules->recurrent, i) ? (LayerKind){.mixer = rules->mixer, .state = rules->state}
-                                                        : attention_kind(&base, rules, i);
-        k.ffn = c->n_experts > 0 && !layers_have(&rules->dense, i) ? FFN_EXPERTS : FFN_DENSE;
-        if (c->channel_mix) k.ffn = FFN_CHANNEL_MIX;
+        LayerKind k = mixing_kind(&base, rules, i);
+        k.ffn = feed_forward_kind(c, rules, i);
         int kind = find_kind(c, &k);
         if (kind < 0) return i;
         c->kind_of[i] = (uint8_t)kind;
@@ -127,12 +145,14 @@ LayerRules config_rules(const Config *c, LayerKind *base) {
     for (int i = 0; i < c->n_layers; i++) {
         const LayerKind *k = config_kind(c, i);
         if (c->n_experts && k->ffn == FFN_DENSE) layers_add(&rules.dense, i);
+        if (k->ffn == FFN_NONE) layers_add(&rules.bare, i);
+        if (k->mixer == MIX_NONE) layers_add(&rules.idle, i);
         if (kind_has_state(k)) {
             layers_add(&rules.recurrent, i);
             rules.mixer = k->mixer;
             rules.state = k->state;
-            continue;
         }
+        if (!kind_has_cache(k)) continue;
         if (k->window) rules.window = k->window;
         if (!k->window) layers_add(&rules.full, i);
         if (!k->rope.rotary_dim) layers_add(&rules.nope, i);
@@ -286,13 +306,19 @@ Activation activation_named(const char *name) {
     return ACT_NONE;
 }
 
+static bool has_feed_forward(const Config *c) {
+    int i = 0;
+    while (i < c->n_kinds && c->kinds[i].ffn == FFN_NONE) i++;
+    return !c->n_kinds || i < c->n_kinds;
+}
+
 int config_check(const Config *c, const char *path, char *err, size_t errlen) {
     const struct {
         const char *name;
         int value, max;
     } counts[] = {
         {"dim", c->dim, MAX_WIDTH},
-        {"hidden_dim", c->hidden_dim, MAX_WIDTH},
+        {"hidden_dim", has_feed_forward(c) ? c->hidden_dim : 1, MAX_WIDTH},
         {"n_layers", c->n_layers, MAX_LAYERS},
         {"vocab_size", c->vocab_size, MAX_VOCAB},
         {"seq_len", c->max_seq_len, MAX_POSITIONS},
@@ -315,13 +341,16 @@ int config_check(const Config *c, const char *path, char *err, size_t errlen) {
         const char *name;
         float value, least, most; // most 0: any
     } reals[] = {
-        {"norm_eps", c->norm_eps, 1e-30f, 1},    {"attn_scale", c->attn_scale, 0, 0},
-        {"attn_softcap", c->attn_softcap, 0, 0}, {"logit_softcap", c->logit_softcap, 0, 0},
-        {"ffn_clamp", c->ffn_clamp, 0, 0},       {"embedding_scale", c->embedding_scale, 0, 0},
-        {"qkv_clamp", c->qkv_clamp, 0, 0},       {"alibi_max", c->alibi_max, 0, 0},
-        {"temperature", c->temperature, 0, 0},   {"residual_scale", c->residual_scale, 0, 0},
-        {"logit_scale", c->logit_scale, 0, 0},   {"experts_scale", c->experts_scale, 0, 0},
-        {"latent_eps", c->latent_eps, 0, 0},
+        {"norm_eps", c->norm_eps, 1e-30f, 1},      {"attn_scale", c->attn_scale, 0, 0},
+        {"attn_softcap", c->attn_softcap, 0, 0},   {"logit_softcap", c->logit_softcap, 0, 0},
+        {"ffn_clamp", c->ffn_clamp, 0, 0},         {"embedding_scale", c->embedding_scale, 0, 0},
+        {"qkv_clamp", c->qkv_clamp, 0, 0},         {"alibi_max", c->alibi_max, 0, 0},
+        {"temperature", c->temperature, 0, 0},     {"residual_scale", c->residual_scale, 0, 0},
+        {"logit_scale", c->logit_scale, 0, 0},     {"step_min", c->step_min, 0, 0},
+        {"step_max", c->step_max, 0, 0},           {"attn_out_scale", c->attn_out_scale, 0, 0},
+        {"gate_scale", c->gate_scale, 0, 0},       {"ffn_out_scale", c->ffn_out_scale, 0, 0},
+        {"ssm_out_scale", c->ssm_out_scale, 0, 0},
+        {"experts_scale", c->experts_scale, 0, 0}, {"latent_eps", c->latent_eps, 0, 0},
     };
     for (size_t i = 0; i < sizeof reals / sizeof *reals; i++) {
         float v = reals[i].value;

@@ -30,10 +30,21 @@ enum {
 };
 
 // How a layer mixes information between positions: one file of mixers/ for each value.
-typedef enum { MIX_ATTENTION, MIX_LATENT, MIX_DELTA, MIX_RWKV6, MIX_RWKV7, N_MIXERS } MixerKind;
+// MIX_NONE: the layer has a feed-forward network alone.
+typedef enum {
+    MIX_ATTENTION,
+    MIX_LATENT,
+    MIX_DELTA,
+    MIX_RWKV6,
+    MIX_RWKV7,
+    MIX_SSM,
+    MIX_SSM_ATTENTION,
+    MIX_NONE,
+    N_MIXERS
+} MixerKind;
 
 // What follows the mixer.
-typedef enum { FFN_DENSE, FFN_EXPERTS, FFN_CHANNEL_MIX } FfnKind;
+typedef enum { FFN_DENSE, FFN_EXPERTS, FFN_CHANNEL_MIX, FFN_NONE } FfnKind;
 
 // Latent attention (arXiv:2405.04434, section 2.1): the cache has one KV head. Its value is the latent, whose width is
 // the kind's v_dim; its key is the latent and behind it the part with rotary positions. Zeros: the kind has none.
@@ -63,7 +74,8 @@ typedef struct {
 
 typedef struct {
     int dim;        // width of the residual stream
-    int hidden_dim; // width of the feed-forward layer; config_set_layers: of an expert, where all layers have them
+    int hidden_dim; // width of the feed-forward layer; 0: no layer has one; config_set_layers: of an expert, where all
+                    // layers have them
     int n_layers;
     int vocab_size;
     int max_seq_len; // positions the model was made for
@@ -121,6 +133,10 @@ typedef struct {
     int shared_dim;            // width of one more expert that every token uses; 0: none
     bool shared_ungated;       // it counts in full; else as much as a sigmoid gate says
 
+    // state spaces
+    bool ssm_norm_first;      // the norm precedes the gate (Falcon-H1)
+    float step_min, step_max; // their step sizes are clamped to these (Mamba-2's time_step_limit); step_max 0: not
+
     // biases of linear layers
     bool qkv_bias, out_bias, ffn_bias, router_bias;
 
@@ -131,6 +147,11 @@ typedef struct {
     float logit_softcap;   // as attn_softcap; 0: off
     bool output_bias;      // of the classifier (Phi-2)
     bool tied;             // the classifier is the embedding table
+
+    // Falcon-H1's multipliers, where a file has not multiplied them into the weights; all 0: none
+    float attn_out_scale;               // of attention's outputs, before their projection
+    float ssm_scales[5], ssm_out_scale; // of z, x, B, C and d; of the outputs, before their projection
+    float gate_scale, ffn_out_scale;    // of the feed-forward's gate, before its activation; of what down reads
 
     bool fp32_products; // activations are never rounded for a product (the small models of tools/)
 } Config;
@@ -173,6 +194,8 @@ typedef struct {
     MixerKind mixer;
     StateShape state;
     LayerSet dense; // layers without experts in a model that has them
+    LayerSet bare;  // layers without a feed-forward network
+    LayerSet idle;  // layers without a mixer
 } LayerRules;
 
 // Make the table of kinds out of kinds[0], whose window is 0, and the rules. -1, or the first layer of a kind that the

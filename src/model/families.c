@@ -273,6 +273,41 @@ static const Family falcon_40b = {
     .default_rotary = 0.25f, .mixer = MIX_DELTA, .attention_period = 4, .extra_layers = true,                          \
     .gguf_names = delta_gguf_names
 
+#define SSM_NAMES(mixer)                                                                                               \
+    {"ssm_in", mixer "in_proj"}, {"ssm_conv1d", mixer "conv1d"}, {"ssm_dt", mixer "dt_bias"},                          \
+        {"ssm_a", mixer "A_log"}, {"ssm_d", mixer "D"}, {"ssm_norm", mixer "norm"}, {                                  \
+        "ssm_out", mixer "out_proj"                                                                                    \
+    }
+static const PartName mamba2_names[] = {
+    SSM_NAMES("mixer."), {"token_embd", "embeddings"}, {"output_norm", "norm_f"}, {"attn_norm", "norm"}, {0}};
+
+#define HYBRID_NAMES                                                                                                   \
+    SSM_NAMES("mamba."), {"output_norm", "final_layernorm"}, {"ffn_norm", "pre_ff_layernorm"},                         \
+        {"ffn_gate", "feed_forward.gate_proj"}, {"ffn_up", "feed_forward.up_proj"}, {                                  \
+        "ffn_down", "feed_forward.down_proj"                                                                           \
+    }
+static const PartName bamba_names[] = {HYBRID_NAMES, {0}};
+static const PartName granite_hybrid_names[] = {SSM_NAMES("mamba."),
+                                                {"ffn_up", "shared_mlp.input_linear"},
+                                                {"ffn_down", "shared_mlp.output_linear"},
+                                                {"ffn_up_shexp", "shared_mlp.input_linear"},
+                                                {"ffn_down_shexp", "shared_mlp.output_linear"},
+                                                {"ffn_gate_inp", "block_sparse_moe.router.layer"},
+                                                {"ffn_gate_up_exps", "block_sparse_moe.input_linear.weight"},
+                                                {"ffn_down_exps", "block_sparse_moe.output_linear.weight"},
+                                                {0}};
+static const PartName nemotron_h_names[] = {SSM_NAMES("mixer."),
+                                            {"token_embd", "embeddings"},
+                                            {"output_norm", "norm_f"},
+                                            {"attn_norm", "norm"},
+                                            {"attn_q", "mixer.q_proj"},
+                                            {"attn_k", "mixer.k_proj"},
+                                            {"attn_v", "mixer.v_proj"},
+                                            {"attn_output", "mixer.o_proj"},
+                                            {"ffn_up", "mixer.up_proj"},
+                                            {"ffn_down", "mixer.down_proj"},
+                                            {0}};
+
 #define RWKV                                                                                                           \
     .base = {.layer_norm = true,                                                                                       \
              .embedding_norm = true,                                                                                   \
@@ -315,6 +350,37 @@ static const Family families[] = {
      .hidden_ratio = 4,
      .mixer = MIX_RWKV7,
      .names = rwkv7_names}, // its older name
+    {.arch = "mamba2",
+     .default_context = 1 << 20,
+     .default_eps = 1e-5f,
+     .mixer = MIX_SSM,
+     .no_attention = true,
+     .no_feed_forward = true,
+     .names = mamba2_names},
+    {.arch = "granitehybrid",
+     .model_type = "granitemoehybrid",
+     .base = {.shared_ungated = true},
+     .mixer = MIX_SSM,
+     .multipliers = true,
+     .zeros_by_layer = true,
+     .shared_mlp = true,
+     .rope_if_asked = true,
+     .names = granite_hybrid_names},
+    {.arch = "granitehybrid", .model_type = "bamba", .mixer = MIX_SSM, .default_rotary = 0.5f, .names = bamba_names},
+    {.arch = "falcon-h1",
+     .model_type = "falcon_h1",
+     .gguf_pairing = ROPE_HALF,
+     .mixer = MIX_SSM_ATTENTION,
+     .ssm_multipliers = true,
+     .names = bamba_names},
+    {.arch = "nemotron_h",
+     .base = {.plain_ffn = true, .activation = ACT_RELU_SQUARED},
+     .activation_key = "mlp_hidden_act",
+     .mixer = MIX_SSM,
+     .zeros_by_layer = true,
+     .one_sublayer = true,
+     .no_rope = true,
+     .names = nemotron_h_names},
     {.arch = "gemma",
      .activation_key = "hidden_activation",
      .base = {GEMMA},

@@ -57,6 +57,15 @@ typedef struct Family {
                     // key
     MixerKind mixer;       // of its recurrent layers; MIX_ATTENTION: it has none
     bool no_attention;     // all layers are recurrent, without heads or positions in the files' settings
+    bool no_feed_forward;  // layers are a mixer and nothing else
+    bool zeros_by_layer;   // GGUF: layers whose attention.head_count_kv is 0 are recurrent
+    bool one_sublayer;     // with zeros_by_layer: a layer has a feed-forward network, where its feed_forward_length
+                           // is not 0, or a mixer
+    bool shared_mlp;       // config.json's shared_intermediate_size is the width of the feed-forward network that every
+                           // token uses, alone or beside experts (Granite 4)
+    bool ssm_multipliers;  // config.json has Falcon-H1's multipliers
+    bool no_rope;          // no rotary positions
+    bool rope_if_asked;    // none unless rope.scaling.finetuned is true, or position_embedding_type is "rope"
     int hidden_step;       // hidden_dim is hidden_ratio times dim, times 2/3 with a gate, up to a multiple of this,
                            // where config.json does not give it (flash-linear-attention); 0: it must
     float hidden_ratio;         // where config.json does not give that either

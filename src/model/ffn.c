@@ -52,12 +52,14 @@ void ffn_forward(const Compute *compute, const Config *c, const FeedForward *f, 
                       {.w = &f->gate.w, .y = b->gate, .bias = f->gate.bias}};
     ops_linear(compute, first, has_gate ? 2 : 1, x, n);
     if (f->xielu) ops_xielu(compute, b->up, n, hidden, f->xielu);
+    if (has_gate && c->gate_scale > 0) ops_scale(compute, b->gate, n, hidden, c->gate_scale);
     if (gated) {
         profile_begin(compute->profile, PROFILE_GATE);
         if (f->interleaved) separate(b->gate, b->up, (int64_t)n * hidden);
         ops_gate(compute, b->gate, b->up, n, hidden, act, c->ffn_clamp);
         profile_end(compute->profile, 0, 0);
     }
+    if (c->ffn_out_scale > 0) ops_scale(compute, gated ? b->gate : b->up, n, hidden, c->ffn_out_scale);
     Linear down = {.w = &f->down.w, .y = y, .add = add, .bias = f->down.bias};
     ops_linear(compute, &down, 1, gated ? b->gate : b->up, n);
 }

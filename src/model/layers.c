@@ -35,11 +35,13 @@ static void bind_layer(LayerStack *s, Binder *b, int layer) {
     bool routed = kind->ffn == FFN_EXPERTS;
     FeedForward *experts = routed ? own(s, b, (size_t)c->n_experts, sizeof *experts) : NULL;
     if (b->failed) return;
-    bind_norms(b, &l->mixer_norms, "attn_norm", "post_attention_norm");
+    bool only = kind->mixer == MIX_NONE; // the feed-forward network, behind the layer's one norm
+    if (!only) bind_norms(b, &l->mixer_norms, "attn_norm", "post_attention_norm");
     mixer->bind(b, l->mixer, kind);
+    if (kind->ffn == FFN_NONE) return;
     if (c->cross) bind_norms(b, &l->cross_norms, "cross_attn_norm", "post_cross_attn_norm");
     if (c->cross) cross_bind(b, &l->cross, kind);
-    if (!c->parallel || !c->shared_norm) bind_norms(b, &l->ffn_norms, "ffn_norm", "post_ffw_norm");
+    if (!c->parallel || !c->shared_norm) bind_norms(b, &l->ffn_norms, only ? "attn_norm" : "ffn_norm", "post_ffw_norm");
     if (routed) experts_bind(b, &l->experts, experts);
     else if (kind->ffn == FFN_CHANNEL_MIX) channel_mix_bind(b, &l->channel_mix);
     else ffn_bind(b, &l->ffn, &names, c->hidden_dim);
@@ -71,6 +73,7 @@ uint64_t layers_token_bytes(const LayerStack *s) {
         const LayerKind *kind = config_kind(c, i);
         bytes += norms_bytes(&l->mixer_norms, c->dim) + norms_bytes(&l->ffn_norms, c->dim);
         bytes += mixer_of(kind->mixer)->token_bytes(l->mixer);
+        if (kind->ffn == FFN_NONE) continue;
         bytes += kind->ffn == FFN_EXPERTS       ? experts_token_bytes(&l->experts, c->n_experts_used)
                  : kind->ffn == FFN_CHANNEL_MIX ? channel_mix_token_bytes(&l->channel_mix)
                                                 : ffn_token_bytes(&l->ffn);
@@ -230,13 +233,19 @@ static void run_ffn(const Run *r, int layer, const float *in) {
 static void run_layer(Run *r, int layer) {
     const Layer *l = &r->stack->layers[layer];
     bool parallel = r->stack->config.parallel, shared = r->stack->config.shared_norm;
+    const LayerKind *kind = config_kind(&r->stack->config, layer);
     const float *ffn_in = parallel && !shared ? read_stream(r, &l->ffn_norms, r->work->ffn_norm) : NULL;
+    if (kind->mixer == MIX_NONE) {
+        run_ffn(r, layer, read_stream(r, &l->ffn_norms, r->work->norm));
+        return;
+    }
     MixerCall call = call_of(r, layer, &l->mixer_norms, read_stream(r, &l->mixer_norms, r->work->norm));
     if (parallel && shared) ffn_in = call.x;
     r->pass.visit = r->request->visit;
-    mixer_of(call.kind->mixer)->forward(l->mixer, &call);
+    mixer_of(kind->mixer)->forward(l->mixer, &call);
     join_stream(r, &l->mixer_norms);
     if (r->stack->config.cross) run_cross(r, layer);
+    if (kind->ffn == FFN_NONE) return;
     run_ffn(r, layer, parallel ? ffn_in : read_stream(r, &l->ffn_norms, r->work->norm));
 }
 

@@ -330,6 +330,8 @@ static void attention_forward(const void *weights, const MixerCall *call) {
         Gates gates = {.att = b.att, .gate = b.gate, .width = kind_out_dim(call->kind)};
         mixer_rows(pass, (int)gates.width, apply_gates, &gates);
     }
+    float scale = pass->config->attn_out_scale;
+    if (scale > 0) ops_scale(pass->compute, b.att, pass->n, (int)kind_out_dim(call->kind), scale);
     project_out(w, call, b.att);
 }
 

@@ -33,16 +33,6 @@ static int64_t value_width(const StateShape *s) {
     return (int64_t)s->n_heads * s->v_dim;
 }
 
-// -exp(A) of what a folder has as A_log; GGUF has it so.
-static const float *bind_decays(Binder *b, int n) {
-    const float *a = bind_vector(b, "ssm_a", "", n);
-    if (!a || !b->hf_names) return a;
-    float *decays = weights_own(b->weights, sizeof *decays * (size_t)n);
-    if (!decays) binder_fail(b, "out of memory for the decays of %d heads", n);
-    for (int i = 0; decays && i < n; i++) decays[i] = -expf(a[i]);
-    return decays;
-}
-
 static void bind_inputs(Binder *b, DeltaWeights *w, const StateShape *s) {
     int dim = b->config->dim;
     int64_t keys = key_width(s), values = value_width(s);
@@ -74,7 +64,7 @@ static void delta_bind(Binder *b, void *weights, const LayerKind *kind) {
     bool bare = b->hf_names || bind_find(b, "ssm_dt", -1, ""); // GGUF has both names
     bind_inputs(b, w, s);
     w->taps = bind_taps(b, "ssm_conv1d", s->conv_width, s->conv_dim);
-    w->a = bind_decays(b, s->n_heads);
+    w->a = bind_decays(b, s->n_heads, 1);
     w->dt = bind_vector(b, "ssm_dt", bare ? "" : ".bias", s->n_heads);
     w->norm = bind_vector(b, "ssm_norm", ".weight", s->v_dim);
     w->q_unit = make_unit(b, s->k_dim, 1 / sqrt(s->k_dim));
@@ -185,10 +175,6 @@ static void project(const Delta *d) {
     }
     ops_linear(pass->compute, list, n, d->call->x, pass->n);
     if (dense_exists(&w->qkvz) || dense_exists(&w->ba)) mixer_rows(pass, (int)qkvz, split_rows, (void *)d);
-}
-
-static float softplus(float x) {
-    return x > 20 ? x : log1pf(expf(x));
 }
 
 static void prepare_rows(void *context, int row, int n) {

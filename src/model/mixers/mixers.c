@@ -3,6 +3,46 @@
 
 enum { ROWS_PER_ITEM = 16, SMALL_ROWS = 8192, LINE_FLOATS = 16 };
 
+// ---- layers without a mixer: only asked what they need
+
+static void bind_nothing(Binder *b, void *weights, const LayerKind *kind) {
+    (void)b;
+    (void)weights;
+    (void)kind;
+}
+
+static uint64_t no_bytes(const void *weights) {
+    (void)weights;
+    return 0;
+}
+
+static size_t no_floats(const LayerKind *kind) {
+    (void)kind;
+    return 0;
+}
+
+static int reserve_nothing(Compute *c, const LayerKind *kind, char *err, size_t errlen) {
+    (void)c;
+    (void)kind;
+    (void)err;
+    (void)errlen;
+    return 0;
+}
+
+static int no_columns(const LayerKind *kind) {
+    (void)kind;
+    return 0;
+}
+
+static const Mixer mixer_none = {.weights_size = 1,
+                                 .bind = bind_nothing,
+                                 .token_bytes = no_bytes,
+                                 .scratch = no_floats,
+                                 .reserve = reserve_nothing,
+                                 .widest_input = no_columns};
+
+// ---- all
+
 const Mixer *mixer_of(MixerKind kind) {
     static const Mixer *const mixers[N_MIXERS] = {
         [MIX_ATTENTION] = &mixer_attention,
@@ -10,6 +50,9 @@ const Mixer *mixer_of(MixerKind kind) {
         [MIX_DELTA] = &mixer_delta,
         [MIX_RWKV6] = &mixer_rwkv6,
         [MIX_RWKV7] = &mixer_rwkv7,
+        [MIX_SSM] = &mixer_ssm,
+        [MIX_SSM_ATTENTION] = &mixer_ssm_attention,
+        [MIX_NONE] = &mixer_none,
     };
     return mixers[kind];
 }

@@ -1,6 +1,8 @@
 // recurrent: see recurrent.h.
 #include "recurrent.h"
 
+#include <math.h>
+
 const float *bind_taps(Binder *b, const char *part, int width, int channels) {
     const int64_t gguf[] = {channels, width}, folder[] = {channels, 1, width};
     const float *from = bind_floats(b, part, ".weight", b->hf_names ? folder : gguf, b->hf_names ? 3 : 2);
@@ -11,6 +13,26 @@ const float *bind_taps(Binder *b, const char *part, int width, int channels) {
         for (int j = 0; j < width; j++) to[j * (int64_t)channels + i] = from[i * width + j];
     }
     return to;
+}
+
+const float *bind_table(Binder *b, const char *part, const char *suffix, int64_t rows, int64_t cols) {
+    const Tensor *found = bind_find(b, part, -1, suffix);
+    bool flat = found && found->n_dims == 1;
+    const int64_t whole[] = {rows * cols}, table[] = {rows, cols};
+    return bind_floats(b, part, suffix, flat ? whole : table, flat ? 1 : 2);
+}
+
+const float *bind_decays(Binder *b, int64_t rows, int64_t cols) {
+    const float *a = bind_table(b, "ssm_a", "", rows, cols);
+    if (!a || !b->hf_names) return a;
+    float *decays = weights_own(b->weights, sizeof *decays * (size_t)(rows * cols));
+    if (!decays) binder_fail(b, "out of memory for %lld decays", (long long)(rows * cols));
+    for (int64_t i = 0; decays && i < rows * cols; i++) decays[i] = -expf(a[i]);
+    return decays;
+}
+
+float softplus(float x) {
+    return x > 20 ? x : log1pf(expf(x));
 }
 
 void mixer_convolve(const MixerCall *call, const float *x, int64_t ld, const float *taps, const float *bias,

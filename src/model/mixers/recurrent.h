@@ -11,6 +11,12 @@
 // Taps [width][channels] of a causal convolution, whose file has [channels][width], or [channels][1][width] outside
 // GGUF. NULL after a failure.
 const float *bind_taps(Binder *b, const char *part, int width, int channels);
+// Values [rows][cols], which a file may have as one vector. NULL after a failure.
+const float *bind_table(Binder *b, const char *part, const char *suffix, int64_t rows, int64_t cols);
+// ssm_a, values [rows][cols] below 0: -exp(A_log) of what a folder has. NULL after a failure.
+const float *bind_decays(Binder *b, int64_t rows, int64_t cols);
+// log(1 + exp(x)), with ggml's border beyond which it is x.
+float softplus(float x);
 
 // Convolve rows x[n][ld] of all segments into y[n][conv_dim].
 void mixer_convolve(const MixerCall *call, const float *x, int64_t ld, const float *taps, const float *bias,

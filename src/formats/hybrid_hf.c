@@ -1,0 +1,145 @@
+// hybrid_hf: see hybrid_hf.h. Sources: huggingface.co/docs/transformers, "model_doc": mamba2, bamba, granitemoehybrid,
+// falcon_h1, nemotron_h; the models' config.json.
+#include "hybrid_hf.h"
+
+#include <math.h>
+#include <string.h>
+
+static const double LARGE = 1e30;
+
+// ---- the state
+
+// A number, or how transformers writes one without limit: Infinity, since 4.57 {"__float__": "Infinity"}. -1: another.
+static double limit_of(const json_t *v) {
+    if (json_is_number(v)) return fmin(json_number_value(v), LARGE);
+    const char *text = json_string_value(json_is_object(v) ? json_object_get(v, "__float__") : v);
+    return text && !strcmp(text, "Infinity") ? LARGE : -1;
+}
+
+static void read_step_limits(Settings *s, Config *c) {
+    const json_t *list = json_object_get(s->object, "time_step_limit");
+    double least = limit_of(json_array_get(list, 0)), most = limit_of(json_array_get(list, 1));
+    if (json_array_size(list) != 2 || least < 0 || most <= 0 || least > most)
+        settings_fail(s, "time_step_limit", "expected two numbers, the lower one first");
+    if (least <= 0 && most >= LARGE) return;
+    c->step_min = (float)least;
+    c->step_max = (float)most;
+}
+
+void hybrid_read_state(Settings *s, Config *c, StateShape *state) {
+    const char *key = SETTINGS_ANY(s, "mamba_d_head", "mamba_head_dim", "head_dim");
+    const char *text = json_string_value(json_object_get(s->object, key));
+    int64_t inner = (int64_t)settings_int(s, SETTINGS_ANY(s, "mamba_expand", "expand"), 1, MAX_WIDTH, 2) * c->dim;
+    bool automatic = !settings_has(s, key) || (text && !strcmp(text, "auto"));
+    state->v_dim = automatic ? (int)(inner / state->n_heads) : settings_int(s, key, 1, MAX_WIDTH, -1);
+    if (settings_has(s, "time_step_limit")) read_step_limits(s, c);
+}
+
+// ---- which layers are what
+
+typedef enum { BLOCK_MAMBA, BLOCK_ATTENTION, BLOCK_MLP, BLOCK_UNKNOWN } BlockType;
+
+static BlockType block_type(const char *name, size_t n) {
+    static const struct {
+        const char *name;
+        BlockType type;
+    } known[] = {{"mamba", BLOCK_MAMBA},
+                 {"linear_attention", BLOCK_MAMBA},
+                 {"M", BLOCK_MAMBA},
+                 {"attention", BLOCK_ATTENTION},
+                 {"full_attention", BLOCK_ATTENTION},
+                 {"*", BLOCK_ATTENTION},
+                 {"mlp", BLOCK_MLP},
+                 {"-", BLOCK_MLP}};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        if (strlen(known[i].name) == n && !memcmp(known[i].name, name, n)) return known[i].type;
+    }
+    return BLOCK_UNKNOWN;
+}
+
+// The setting that names each layer's type: a list of names, or a text of letters. NULL: there is none.
+static const char *block_types_key(const Settings *s) {
+    const char *key = SETTINGS_ANY(s, "layers_block_type", "layer_types", "hybrid_override_pattern");
+    return settings_has(s, key) ? key : NULL;
+}
+
+static size_t block_types_count(const Settings *s, const char *key) {
+    const json_t *list = json_object_get(s->object, key);
+    return json_is_string(list) ? json_string_length(list) : json_array_size(list);
+}
+
+static void read_block_list(Settings *s, const char *key, const Config *c, const Family *f, LayerRules *rules) {
+    const json_t *list = json_object_get(s->object, key);
+    size_t n = block_types_count(s, key);
+    if (n != (size_t)c->n_layers || n > MAX_LAYERS) {
+        settings_fail(s, key, "expected a type for each of %d layers, at most %d, found %zu", c->n_layers, MAX_LAYERS,
+                      n);
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const char *text =
+            json_is_string(list) ? json_string_value(list) + i : json_string_value(json_array_get(list, i));
+        size_t length = json_is_string(list) ? 1 : text ? strlen(text) : 0;
+        BlockType type = text ? block_type(text, length) : BLOCK_UNKNOWN;
+        if (type == BLOCK_UNKNOWN || (type == BLOCK_MLP && !f->one_sublayer)) {
+            settings_fail(s, key, "layer %zu: expected %s (no other is supported), found '%.*s'", i,
+                          f->one_sublayer ? "mamba, attention or mlp" : "mamba or attention",
+                          (int)(length < 40 ? length : 40), text ? text : "");
+        }
+        if (type == BLOCK_MAMBA) layers_add(&rules->recurrent, (int)i);
+        if (f->one_sublayer) layers_add(type == BLOCK_MLP ? &rules->idle : &rules->bare, (int)i);
+    }
+}
+
+// Bamba's list of the layers with attention.
+static void read_attention_layers(Settings *s, const Config *c, LayerRules *rules) {
+    const char *key = "attn_layer_indices";
+    const json_t *list = json_object_get(s->object, key);
+    LayerSet attention = {0};
+    if (list && !json_is_null(list) && !json_is_array(list)) settings_fail(s, key, "expected a list of layers");
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        int64_t layer;
+        if (settings_whole(json_array_get(list, i), &layer) && layer >= 0 && layer < c->n_layers && layer < MAX_LAYERS)
+            layers_add(&attention, (int)layer);
+        else settings_fail(s, key, "expected layers from 0 to %d", c->n_layers - 1);
+    }
+    for (int i = 0; i < c->n_layers && i < MAX_LAYERS; i++) {
+        if (!layers_have(&attention, i)) layers_add(&rules->recurrent, i);
+    }
+}
+
+void hybrid_count_layers(Settings *s) {
+    const char *key = block_types_key(s);
+    if (key) json_object_set_new(s->object, "num_hidden_layers", json_integer((json_int_t)block_types_count(s, key)));
+}
+
+void hybrid_read_layers(Settings *s, const Config *c, const Family *f, LayerRules *rules) {
+    const char *key = block_types_key(s);
+    if (key) read_block_list(s, key, c, f, rules);
+    else if (f->one_sublayer) settings_fail(s, "layers_block_type", "expected a type for each layer");
+    else read_attention_layers(s, c, rules);
+}
+
+// ---- multipliers
+
+void hybrid_read_multipliers(Settings *s, Config *c) {
+    const double least = 1e-30;
+    double in = settings_number(s, "attention_in_multiplier", least, LARGE, 1), ssm[5] = {1, 1, 1, 1, 1},
+           mlp[2] = {1, 1}, ssm_in = settings_number(s, "ssm_in_multiplier", least, LARGE, 1);
+    settings_numbers(s, "ssm_multipliers", 5, ssm);
+    settings_numbers(s, "mlp_multipliers", 2, mlp);
+    for (int i = 0; i < 5; i++) {
+        c->ssm_scales[i] = (float)(ssm[i] * ssm_in);
+        if (!(ssm[i] >= least && ssm[i] < LARGE)) settings_fail(s, "ssm_multipliers", "expected numbers above 0");
+    }
+    if (!(mlp[0] >= least && mlp[1] >= least)) settings_fail(s, "mlp_multipliers", "expected numbers above 0");
+    double scores = in * in * settings_number(s, "key_multiplier", least, LARGE, 1);
+    c->attn_scale = (float)(scores / sqrt(c->kinds[0].k_dim));
+    c->attn_out_scale = (float)(in * settings_number(s, "attention_out_multiplier", least, LARGE, 1));
+    c->ssm_out_scale = (float)settings_number(s, "ssm_out_multiplier", least, LARGE, 1);
+    c->gate_scale = (float)mlp[0];
+    c->ffn_out_scale = (float)mlp[1];
+    c->embedding_scale = (float)settings_number(s, "embedding_multiplier", least, LARGE, 1);
+    c->logit_scale = (float)settings_number(s, "lm_head_multiplier", least, LARGE, 1);
+    c->ssm_norm_first = settings_bool(s, "mamba_norm_before_gate", true);
+}
