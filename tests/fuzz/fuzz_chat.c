@@ -1,8 +1,9 @@
 // fuzz_chat: any text in templates of several kinds, any text as a template, any ids as an answer.
 //
 // Byte 0 chooses the template (the last choice: the bytes themselves, up to a zero), byte 1 the type of the marks and
-// whether there is a prefix space. The rest is what is said, and the ids of an answer. Aborts when a text brings a
-// special token into the conversation, or when an answer's text is not terminated whole characters.
+// whether there is a prefix space. The rest is what is said, a message's fields, and the ids of an answer. Aborts when
+// a text brings a special token into the conversation, when fields are refused by more than a line, or when an answer's
+// text is not terminated whole characters.
 #include "chat.h"
 #include "utf8.h"
 
@@ -53,6 +54,14 @@ static int count_marks(const Chat *c, const char *text, size_t n, bool chatml) {
     return count;
 }
 
+static void try_fields(const Chat *c, const char *json) {
+    char err[500] = "";
+    int32_t *ids;
+    ChatMessage m = {.role = CHAT_ASSISTANT, .text = "x", .n = 1, .fields = json};
+    if (chat_encode(c, &m, 1, true, &ids, err, sizeof err) >= 0) free(ids);
+    else REQUIRE(*err && !strpbrk(err, "\r\n"));
+}
+
 static void check_text(const char *text) {
     for (int n = (int)strlen(text), len; n; text += len, n -= len) {
         len = utf8_unit(text, n);
@@ -87,6 +96,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         REQUIRE(c && marked >= 0);
         REQUIRE(count_marks(c, "x", 1, !choice) == marked);
     }
+    if (c) try_fields(c, text);
     if (c) answer_with(c, data + 2, size - 2);
     chat_close(c);
     tokenizer_free(t);
