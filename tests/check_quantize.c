@@ -595,6 +595,37 @@ static void test_fallback(void) {
     }
 }
 
+// The embedding and the output with types of their own; where the output is the embedding, it has the embedding's.
+static void test_types_of_the_ends(void) {
+    static const struct {
+        bool tied;
+        const char *pure;
+        DType embedding, output, other;
+    } cases[] = {{false, "--pure", DTYPE_Q8_0, DTYPE_F16, DTYPE_Q4_0},
+                 {false, "-t=1", DTYPE_Q8_0, DTYPE_F16, DTYPE_Q4_0},
+                 {true, "-t=1", DTYPE_Q8_0, DTYPE_Q8_0, DTYPE_Q4_0}};
+    for (int i = 0; i < N_OF(cases); i++) {
+        BinSpec spec = wide;
+        spec.tied = cases[i].tied;
+        make_bin(IN_BIN, &spec);
+        make_tokenizer_bin(in_folder("in.tokenizer.bin"), spec.vocab_size, 3);
+        Opened o;
+        Result r = CALL("quantize", cases[i].pure, "--output-tensor-type", "f16", "--token-embedding-type", "q8_0",
+                        IN_BIN, OUT, "q4_0", "2");
+        CHECK(r.status == 0, "%s", r.err);
+        release(&r);
+        if (!opened(&o, OUT, NULL)) return;
+        const Weights *w = &o.model.weights;
+        const Tensor *output = weights_find(w, "output.weight");
+        CHECK(!output == cases[i].tied, "case %d: the output matrix", i);
+        CHECK(!output || output->dtype == cases[i].output, "case %d: output", i);
+        CHECK(weights_find(w, "token_embd.weight")->dtype == cases[i].embedding, "case %d: embedding", i);
+        CHECK(weights_find(w, "blk.0.attn_v.weight")->dtype == cases[i].other, "case %d: attn_v", i);
+        closed(&o);
+    }
+    REFUSES(2, "--output-tensor-type: expected F32, F16", "quantize", IN_BIN, OUT, "F32", "--output-tensor-type", "Q9");
+}
+
 // What llama.cpp gives the tensors of a model of 16 layers: the types of attn_v and ffn_down by layer, a letter each
 // (digits: Q2_K to Q6_K, 8: Q8_0), of attn_output, of the others, of the embedding, which is the output too.
 static void test_mixes(void) {
@@ -788,6 +819,7 @@ int main(void) {
     RUN(test_other_vocabulary);
     RUN(test_tokenizer_json);
     RUN(test_fallback);
+    RUN(test_types_of_the_ends);
     RUN(test_mixes);
     RUN(test_values_it_refuses);
     RUN(test_quantize_refuses);

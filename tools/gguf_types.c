@@ -73,7 +73,7 @@ enum { N_MIXES = sizeof mixes / sizeof *mixes, MANY = 4, EIGHT = 8, LAYERS_OF_70
 GgufMix gguf_mix_named(const char *name, bool pure) {
     for (int i = 0; i < N_MIXES; i++) {
         bool alias = mixes[i].alias && !strcasecmp(name, mixes[i].alias);
-        if (alias || !strcasecmp(name, mixes[i].name)) return (GgufMix){&mixes[i], pure};
+        if (alias || !strcasecmp(name, mixes[i].name)) return (GgufMix){.rules = &mixes[i], .pure = pure};
     }
     return (GgufMix){0};
 }
@@ -147,9 +147,15 @@ static DType fallback(DType type, int64_t cols) {
     return divides(type, cols) ? type : DTYPE_F16;
 }
 
+static DType type_wanted(GgufMix mix, const MixModel *m, const MixMatrix *x) {
+    if (mix.output && !strcmp(x->part, "output")) return mix.output->base;
+    if (mix.embedding && !strcmp(x->part, "token_embd")) return mix.embedding->base;
+    return mix.pure ? mix.rules->base : type_in_mix(mix.rules, m, x);
+}
+
 DType gguf_mix_type(GgufMix mix, const MixModel *m, const MixMatrix *x, TypeCount *count) {
     bool mxfp4 = x->from == DTYPE_MXFP4 || x->from == DTYPE_MXFP4_SPLIT;
-    DType base = mix.rules->base, wanted = mix.pure ? base : type_in_mix(mix.rules, m, x);
+    DType base = mix.rules->base, wanted = type_wanted(mix, m, x);
     DType type = fallback(wanted, x->cols);
     if (mxfp4 && dtype_info(base)->block > 1) type = DTYPE_MXFP4;
     count->n_matrices++;

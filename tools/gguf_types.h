@@ -11,6 +11,9 @@
 typedef struct {
     const struct MixRules *rules;
     bool pure; // every matrix of the type that most of them have
+    // Of output.weight and token_embd.weight, whatever the rules say; NULL: as they say. As llama-quantize's
+    // --output-tensor-type and --token-embedding-type: of an output that is the embedding, the latter.
+    const struct MixRules *output, *embedding;
 } GgufMix;
 
 // Of a name, in any case; rules are NULL if it is not one of these, or Q3_K, Q4_K, Q5_K: their mixes of size M.

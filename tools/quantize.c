@@ -25,6 +25,7 @@ enum { CHUNK = 1 << 20, BAR = 30 }; // values written at a time; width of the pr
 typedef struct {
     const char *in, *out, *tokenizer;
     GgufMix mix;
+    GgufMix output, embedding; // rules NULL: as the mix says
     bool pure, no_vocab;
     int n_threads;
 } Options;
@@ -45,6 +46,12 @@ typedef struct {
     const char *worst_name;
     uint64_t n_done, n_total; // values
 } ErrorStats;
+
+static void take_type(void *to, const char *flag, const char *value) {
+    GgufMix *mix = to;
+    *mix = gguf_mix_named(value, true);
+    if (!mix->rules) die(2, "%s: expected " GGUF_TYPES ", found '%s'", flag, value);
+}
 
 // As llama-quantize names the output that is not given: "ggml-model-Q4_K_M.gguf" beside the input.
 static const char *default_out(const char *in, GgufMix mix) {
@@ -68,6 +75,8 @@ static void take_names(Options *o, const Program *program, int argc, char **argv
     o->in = argv[0];
     o->mix = gguf_mix_named(argv[n - 1], o->pure);
     if (!o->mix.rules) die(2, "%s: expected " GGUF_TYPES, argv[n - 1]);
+    o->mix.output = o->output.rules;
+    o->mix.embedding = o->embedding.rules;
     o->out = n == 3 ? argv[1] : default_out(o->in, o->mix);
 }
 
@@ -77,16 +86,19 @@ static Options parse(int argc, char **argv) {
         {"-z --tokenizer", "FILE", "use another tokenizer: a .gguf, a folder, tokenizer.bin or .json",
          TAKES_STRING(&o.tokenizer)},
         {"--pure", NULL, "every matrix of one type", SETS(&o.pure)},
+        {"--output-tensor-type", "TYPE", "the type of the output matrix", TAKES_CALL(&o.output, take_type)},
+        {"--token-embedding-type", "TYPE", "the type of the embedding", TAKES_CALL(&o.embedding, take_type)},
         {"--no-vocab", NULL, "omit the vocabulary", SETS(&o.no_vocab)},
         THREADS_FLAG(&o.n_threads),
         {"--allow-requantize", NULL, NULL, FLAG_NOTE, .words = "any type is read"},
         {"--keep-split", NULL, NULL, FLAG_NOTE, .words = "one file is written"},
-        {"--leave-output-tensor --dry-run", NULL, NULL, FLAG_REFUSED,
-         .words = "not here; build/inspect OUT.gguf lists the types of its tensors"},
+        {"--dry-run", NULL, NULL, FLAG_REFUSED, .words = "the file is always written"},
+        {"--leave-output-tensor", NULL, NULL, FLAG_REFUSED,
+         .words = "not here; --output-tensor-type gives the output matrix a type of its own"},
         {"--imatrix --include-weights --exclude-weights", "X", NULL, FLAG_REFUSED,
          .words = "weights are rounded alike, without an importance matrix"},
-        {"--output-tensor-type --token-embedding-type --tensor-type --tensor-type-file --prune-layers", "X", NULL,
-         FLAG_REFUSED, .words = "the types of single tensors are those of the mix; --pure has one for all"},
+        {"--tensor-type --tensor-type-file --prune-layers", "X", NULL, FLAG_REFUSED,
+         .words = "the types of other tensors are those of the mix; --pure has one for all"},
         {"--override-kv", "X", NULL, FLAG_REFUSED, .words = "settings are as the model's files say"},
     };
     const Program program = {

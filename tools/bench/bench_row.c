@@ -11,9 +11,9 @@
 #include <time.h>
 
 const char row_csv_header[] = "model,test,n_prompt,n_gen,n_depth,n_threads,avg_ts,stddev_ts,avg_ns,gb_per_s,kv_bytes,"
-                              "peak_rss,model_bytes,cpu_level";
+                              "state_bytes,peak_rss,model_bytes,cpu_level";
 const char row_md_header[] =
-    "| model | params | size | threads | test | t/s | GB/s | % of read | KV MiB | peak RSS MiB |\n"
+    "| model | params | size | threads | test | t/s | GB/s | % of read | memory MiB | peak RSS MiB |\n"
     "|---|--:|--:|--:|---|--:|--:|--:|--:|--:|\n";
 
 static ProfileTable profile_of(const Bench *b, const Row *r) {
@@ -39,8 +39,8 @@ static void print_row_md(Bench *b, const Row *r) {
     }
     printf("| %s | %.2f M | %.1f MiB | %d | %s | %.2f ± %.2f | %s | %s | %.2f | %.1f |\n", b->model->label,
            (double)b->info.n_params * 1e-6, (double)b->info.model_bytes / 0x1p20, b->n_threads, r->test,
-           samples_mean(r->speed, r->n), samples_deviation(r->speed, r->n), gb, share,
-           (double)session_info(b->session).kv_bytes / 0x1p20, (double)peak_rss_bytes() / 0x1p20);
+           samples_mean(r->speed, r->n), samples_deviation(r->speed, r->n), gb, share, (double)measure_held(b) / 0x1p20,
+           (double)peak_rss_bytes() / 0x1p20);
 }
 
 static json_t *real_array(const double *v, int n, double scale, bool whole) {
@@ -97,13 +97,15 @@ void row_print(Bench *b, const Row *r) {
     }
     double speed = samples_mean(r->speed, r->n), spread = samples_deviation(r->speed, r->n),
            ns = samples_mean(r->seconds, r->n) * 1e9;
-    unsigned long long kv = session_info(b->session).kv_bytes, rss = peak_rss_bytes(), bytes = b->info.model_bytes;
+    SessionInfo held = session_info(b->session);
+    unsigned long long kv = held.kv_bytes, state = held.state_bytes, rss = peak_rss_bytes(),
+                       bytes = b->info.model_bytes;
     const char *level = cpu_level_name(cpu_level());
     if (b->o.format == OUT_CSV) {
         printf("%s,%s,%d,%d,%d,%d,%.6g,%.6g,%.0f,", b->model->label, r->test, r->n_prompt, r->n_gen, r->n_depth,
                b->n_threads, speed, spread, ns);
         if (r->gb > 0) printf("%.6g", r->gb);
-        printf(",%llu,%llu,%llu,%s\n", kv, rss, bytes, level);
+        printf(",%llu,%llu,%llu,%llu,%s\n", kv, state, rss, bytes, level);
         return;
     }
     printf("{\"model\": \"%s\", \"test\": \"%s\", \"n_prompt\": %d, \"n_gen\": %d, \"n_depth\": %d, \"n_threads\": %d, "
@@ -114,8 +116,9 @@ void row_print(Bench *b, const Row *r) {
     printf("], ");
     report_number("gb_per_s", r->gb);
     printf(", \"in_cache\": %s", b->machine->read_gb > 0 && r->gb > b->machine->read_gb ? "true" : "false");
-    printf(", \"kv_bytes\": %llu, \"peak_rss\": %llu, \"model_bytes\": %llu, \"cpu_level\": \"%s\"", kv, rss, bytes,
-           level);
+    printf(
+        ", \"kv_bytes\": %llu, \"state_bytes\": %llu, \"peak_rss\": %llu, \"model_bytes\": %llu, \"cpu_level\": \"%s\"",
+        kv, state, rss, bytes, level);
     if (b->o.profile) {
         ProfileTable table = profile_of(b, r);
         fputs(", \"profile\": ", stdout);

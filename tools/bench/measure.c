@@ -65,6 +65,11 @@ static void rewind_text(Bench *b, int depth) {
     else if (session_sync(b->session, &other, 1, err, sizeof err)) die(1, "%s", err);
 }
 
+uint64_t measure_held(const Bench *b) {
+    SessionInfo info = session_info(b->session);
+    return info.kv_bytes + info.state_bytes;
+}
+
 double measure_prefill(Bench *b, int depth, int n) {
     rewind_text(b, depth);
     session_profile(b->session, b->profile);

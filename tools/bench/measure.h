@@ -49,6 +49,9 @@ void measure_use_threads(Bench *b, int i);
 void measure_open(Bench *b, int n, const char *who);
 void measure_close(Bench *b);
 
+// Bytes that the session holds: its KV cache and its recurrent states.
+uint64_t measure_held(const Bench *b);
+
 // Seconds to read n tokens behind the first `depth`.
 double measure_prefill(Bench *b, int depth, int n);
 // Seconds for n tokens, one at a time, behind the first `depth`. *bytes: read for each of them, on average.

@@ -43,10 +43,6 @@ static Step measure_step(Bench *b, int n_kv) {
     return s;
 }
 
-static double held_bytes(const Step *s) {
-    return (double)(s->kv_bytes + s->state_bytes);
-}
-
 static void print_step(Bench *b, const Step *s) {
     unsigned long long kv = s->kv_bytes, state = s->state_bytes;
     report_row(b);
@@ -54,7 +50,7 @@ static void print_step(Bench *b, const Step *s) {
         bool over = b->machine->read_gb > 0 && s->gb > b->machine->read_gb;
         b->over |= over;
         printf("| %d | %d | %d | %.4f | %.2f | %.4f | %.2f | %.2f%s | %.2f | %.2f |\n", s->chunk, NEW_TOKENS, s->n_kv,
-               s->t_pp, s->s_pp, s->t_tg, s->s_tg, s->gb, over ? " *" : "", held_bytes(s) / 0x1p20, s->bound);
+               s->t_pp, s->s_pp, s->t_tg, s->s_tg, s->gb, over ? " *" : "", (double)measure_held(b) / 0x1p20, s->bound);
         fflush(stdout);
     } else if (b->o.format == OUT_CSV) {
         printf("%d,%d,%d,%.6g,%.6g,%.6g,%.6g,%.6g,%llu,%llu,%.6g\n", s->chunk, NEW_TOKENS, s->n_kv, s->t_pp, s->s_pp,
@@ -75,7 +71,7 @@ static void sweep_step(Bench *b, int n_kv, Growth *g) {
     g->prefill[at] = s.s_pp;
     g->decode[at] = s.s_tg;
     g->bound[at] = s.bound;
-    g->held[at] = held_bytes(&s);
+    g->held[at] = (double)measure_held(b);
     print_step(b, &s);
 }
 
