@@ -52,6 +52,12 @@ static int count_windows(const Config *c) {
     return n;
 }
 
+static int count_dense(const Config *c) {
+    int n = 0;
+    for (int i = 0; i < c->n_layers; i++) n += config_kind(c, i)->ffn == FFN_DENSE;
+    return n;
+}
+
 // Of the layers with, or without, a window.
 static uint64_t some_kv_token_bytes(const Config *c, KvDType kv, bool window) {
     uint64_t bytes = 0;
@@ -159,12 +165,20 @@ static const char *layer_pattern(const Config *c) {
     return pattern;
 }
 
+static void print_latent(const LayerKind *k) {
+    const LatentShape *l = &k->latent;
+    printf("%-14s latent: %d heads of %d, values of %d; a latent of %d and %d rotary dimensions are cached", "attention",
+           k->n_heads, kind_head_dim(k), l->value_dim, k->v_dim, k->rope.rotary_dim);
+    if (l->q_rank) printf(", a latent of %d for queries", l->q_rank);
+}
+
 static void print_attention(const Config *c) {
     LayerKind k;
     int window = config_rules(c, &k).window;
     const char *kind = k.n_kv_heads == 1 ? "multi-query" : "grouped";
     if (k.n_kv_heads == k.n_heads) kind = "multi-head";
-    printf("%-14s %s: %d query, %d key/value, of %d", "attention", kind, k.n_heads, k.n_kv_heads, k.k_dim);
+    if (k.mixer == MIX_LATENT) print_latent(&k);
+    else printf("%-14s %s: %d query, %d key/value, of %d", "attention", kind, k.n_heads, k.n_kv_heads, k.k_dim);
     if (c->qk_norm) printf(", q and k normed%s", c->qk_norm == QK_NORM_FULL ? "" : " by head");
     if (c->attn_softcap > 0) printf(", scores capped at %g", (double)c->attn_softcap);
     if (c->attn_scale > 0) printf(", scores times %g", (double)c->attn_scale);
@@ -194,7 +208,9 @@ static void print_positions(const Inspection *x) {
     printf("%-14s theta %g", "RoPE", (double)rope->theta);
     if (rules.window_theta > 0) printf(" (with a window %g)", (double)rules.window_theta);
     printf(", %s", rope->pairing == ROPE_INTERLEAVED ? "interleaved" : "half rotation");
-    if (rope->rotary_dim < base.k_dim) printf(", the first %d of %d", rope->rotary_dim, base.k_dim);
+    int head = kind_head_dim(&base);
+    const char *where = base.mixer == MIX_LATENT ? "last" : "first";
+    if (rope->rotary_dim < head) printf(", the %s %d of %d", where, rope->rotary_dim, head);
     if (n_nope) printf(", not in %d of %d layers", n_nope, c->n_layers);
     if (s->kind) printf(", %s scaling by %g from %d", scaling_name(x), (double)s->factor, s->original_ctx);
     else if (x->decoder.rope_factors.all) printf(", scaled by the file's factors");
@@ -207,7 +223,11 @@ static void print_layers(const Config *c) {
            c->parallel ? ", both sublayers read the same" : "");
     printf("%-14s %s, %s", "feed-forward", c->plain_ffn ? "plain" : "gated", activation_name(c));
     if (c->n_experts) printf(", %d experts of %d, %d a token", c->n_experts, config_expert_dim(c), c->n_experts_used);
+    if (c->n_expert_groups > 1) printf(" in %d of %d groups", c->n_groups_used, c->n_expert_groups);
+    if (c->router_sigmoid) printf(" by sigmoids");
     if (c->shared_dim) printf(", one of %d for all", c->shared_dim);
+    int dense = count_dense(c);
+    if (c->n_experts && dense) printf(", none in %d of %d layers", dense, c->n_layers);
     putchar('\n');
 }
 

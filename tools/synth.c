@@ -26,8 +26,17 @@ typedef struct {
     float theta, eps;      // eps 0: 1e-5
     int window, n_rot;     // 0: no window, all dimensions
     int n_experts, n_used; // 0: dense
+    int expert_dim, shared_dim, n_dense; // width of an expert, of what all tokens use; first layers without experts
+    int latent_rank;                     // 0: the attention is not latent
+    LatentShape latent;
     RopeScaling scaling;
+    float mscale; // of YaRN with latent attention, for cos, sin and scores
 } Shape;
+
+#define DEEPSEEK_YARN                                                                                                  \
+    .scaling = {.kind = ROPE_YARN, .factor = 40, .original_ctx = 4096, .beta_fast = 32, .beta_slow = 1,                \
+                .whole_dims = true, .attention_factor = 1},                                                            \
+    .mscale = 0.707f
 
 // From the models' config.json. mistral-7b is v0.3, phi-3-mini 4k, olmo2-1b 0425, gemma-3-4b its text model.
 static const Shape shapes[] = {
@@ -64,6 +73,14 @@ static const Shape shapes[] = {
     {"gpt-oss-tiny", "gpt-oss", 256, 256, 4, 8, 2, 512, 131072, .head_dim = 64, .theta = 1.5e5f, .window = 128,
      .n_experts = 8, .n_used = 4,
      .scaling = {.kind = ROPE_YARN, .factor = 32, .original_ctx = 4096, .beta_fast = 32, .beta_slow = 1}},
+    {"minicpm3-4b", "minicpm3", 2560, 6400, 62, 40, 40, 73448, 32768, .tied = true, .theta = 1e4f, .n_rot = 32,
+     .latent_rank = 256, .latent = {.q_rank = 768, .nope_dim = 64, .value_dim = 64}},
+    {"deepseek-v2-lite", "deepseek2", 2048, 10944, 27, 16, 16, 102400, 163840, .theta = 1e4f, .eps = 1e-6f, .n_rot = 64,
+     .n_experts = 64, .n_used = 6, .expert_dim = 1408, .shared_dim = 2 * 1408, .n_dense = 1, .latent_rank = 512,
+     .latent = {.nope_dim = 128, .value_dim = 128}, DEEPSEEK_YARN},
+    {"deepseek-v2-tiny", "deepseek2", 256, 512, 4, 8, 8, 512, 163840, .theta = 1e4f, .eps = 1e-6f, .n_rot = 32,
+     .n_experts = 16, .n_used = 4, .expert_dim = 256, .shared_dim = 2 * 256, .n_dense = 1, .latent_rank = 128,
+     .latent = {.nope_dim = 64, .value_dim = 64}, DEEPSEEK_YARN},
 };
 
 enum { GROUP = 64, MAGIC = 0x616b3432, HEADER_BYTES = 256 };
@@ -291,6 +308,17 @@ static void put_vocab(GgufWriter *w, const Shape *s) {
     gguf_vocab(w, &v, s->vocab_size, s->name);
 }
 
+static void set_latent(Config *c, const Shape *s) {
+    LayerKind *k = &c->kinds[0];
+    k->n_kv_heads = 1;
+    k->v_dim = s->latent_rank;
+    k->k_dim = s->latent_rank + s->n_rot;
+    k->latent = s->latent;
+    c->experts_scale = 1;
+    float magnitude = s->mscale > 0 ? 0.1f * s->mscale * logf(s->scaling.factor) + 1 : 0;
+    c->attn_scale = magnitude * magnitude / sqrtf((float)(s->latent.nope_dim + s->n_rot));
+}
+
 static Config config_of(const Shape *s, const Family *f) {
     Config c = f->base;
     c.norm_plus_one = false;
@@ -303,16 +331,20 @@ static Config config_of(const Shape *s, const Family *f) {
     c.norm_eps = s->eps > 0 ? s->eps : 1e-5f;
     c.n_experts = s->n_experts;
     c.n_experts_used = s->n_used;
+    c.expert_dim = s->expert_dim;
+    c.shared_dim = s->shared_dim;
     LayerKind *k = &c.kinds[0];
     k->n_heads = s->n_heads;
     k->n_kv_heads = s->n_kv_heads;
     k->k_dim = k->v_dim = s->head_dim ? s->head_dim : s->dim / s->n_heads;
+    if (s->latent_rank) set_latent(&c, s);
     if (!c.learned_positions) {
         k->rope = (RopeConfig){s->n_rot ? s->n_rot : k->k_dim, s->theta, f->gguf_pairing, s->scaling};
     }
     LayerRules rules = {.window = s->window, .window_theta = f->window_theta};
     layers_add_every(&rules.full, f->global_period);
     layers_add_every(&rules.nope, f->nope_period);
+    for (int i = 0; i < s->n_dense; i++) layers_add(&rules.dense, i);
     config_set_layers(&c, &rules);
     return c;
 }
@@ -323,13 +355,14 @@ static Decoder decoder_without_weights(const Shape *s, const Family *f) {
     size_t n_layers = (size_t)s->n_layers, n_experts = (size_t)s->n_experts;
     DType dtype = d.stack.config.learned_sinks ? DTYPE_MXFP4 : DTYPE_F32;
     Layer *layers = d.stack.layers = calloc(n_layers, sizeof *layers);
-    AttentionWeights *attention = calloc(n_layers, sizeof *attention);
+    size_t mixer_bytes = mixer_of(d.stack.config.kinds[0].mixer)->weights_size;
+    char *mixers = calloc(n_layers, mixer_bytes);
     FeedForward *experts = calloc(n_layers * n_experts + 1, sizeof *experts);
-    if (!layers || !attention || !experts) die(1, "out of memory for %d layers", s->n_layers);
-    void *all[] = {layers, attention, experts};
+    if (!layers || !mixers || !experts) die(1, "out of memory for %d layers", s->n_layers);
+    void *all[] = {layers, mixers, experts};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) arrput(d.stack.allocations, all[i]);
     for (size_t i = 0; i < n_layers; i++) {
-        layers[i].mixer = &attention[i];
+        layers[i].mixer = mixers + i * mixer_bytes;
         layers[i].experts.list = experts + i * n_experts;
     }
     for (size_t i = 0; i < n_layers * n_experts; i++) {
@@ -388,7 +421,9 @@ int main(int argc, char **argv) {
         "  SHAPE: tiny | 134m | smollm2-135m | tinyllama-1.1b | llama-3.2-1b | llama-3.1-8b | mistral-7b |\n"
         "         qwen2.5-0.5b | qwen3-0.6b | qwen3-4b | gemma-2-2b | gemma-3-1b | gemma-3-4b | phi-3-mini |\n"
         "         smollm3-3b | olmo2-1b | starcoder2-3b | gpt2 | pythia-160m |\n"
-        "         mixtral-tiny | qwen3-moe-tiny | gpt-oss-tiny (the structure of the large ones, small)\n"
+        "         minicpm3-4b | deepseek-v2-lite |\n"
+        "         mixtral-tiny | qwen3-moe-tiny | gpt-oss-tiny | deepseek-v2-tiny (the structure of the large ones,\n"
+        "         small)\n"
         "  TYPE:  of a .bin, for llama shapes: f32 (llama2.c v0) or int8 (llama2.c v2);\n"
         "         of a .gguf: " GGUF_PLAIN_TYPES ",\n"
         "         " GGUF_SIZED_TYPES ";\n"
