@@ -32,7 +32,7 @@ static bool has_value(const char *type, const json_t *v) {
     if (!v) return true;
     if (!strcmp(type, "u32")) return json_is_integer(v);
     if (!strcmp(type, "f32")) return json_is_number(v);
-    return json_is_array(v) && (!strcmp(type, "bools") || !strcmp(type, "f32s"));
+    return json_is_array(v) && (!strcmp(type, "bools") || !strcmp(type, "f32s") || !strcmp(type, "i32s"));
 }
 
 static void change_gguf(const Fixture *f) {

@@ -1,11 +1,13 @@
 // check_recurrent: what models with recurrent layers remember: going back to any position and every edit give the
-// logits of a fresh session, a token alone or many at once too, threads change nothing, and what they hold does not grow.
+// logits of a fresh session, a token alone or many at once too, threads change nothing, and what they hold does not
+// grow.
 //
 // The models are the fixtures of check_families; there their logits are compared with references.
 #include "make_family.h"
 #include "reference.h"
 
-static const char *const fixtures[] = {"qwen3_next", "qwen35", "rwkv6", "rwkv7", "mamba2", "falcon_h1", "granite_hybrid"};
+static const char *const fixtures[] = {"qwen3_next", "qwen35",    "rwkv6",          "rwkv7",
+                                       "mamba2",     "falcon_h1", "granite_hybrid", "lfm2"};
 
 enum { TEXT = 700, MOST_VOCAB = FAMILY_VOCAB };
 static const double MOST_ERROR = 1e-10; // of logits whose products had other shapes

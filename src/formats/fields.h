@@ -42,7 +42,7 @@ void router_set_dense(LayerRules *rules, int n);
 // Of the state of recurrent layers, as far as both containers count the same.
 int fields_of_state(StateShape *state, MixerKind mixer, Field list[MAX_FIELDS]);
 // Then the channels of the mixer's convolution.
-void state_set_channels(StateShape *state, MixerKind mixer);
+void state_set_channels(StateShape *state, MixerKind mixer, int dim);
 // Of RWKV's mixers, once heads and widths are known: the rows before, and the pairs of a token.
 void state_set_shifts(StateShape *state, MixerKind mixer, int dim);
 // Of RWKV's mixers whose heads fill the model's width: all from the width of a head. False when it does not divide dim.

@@ -188,6 +188,16 @@ static void read_wkv(Keys *k, Config *c, StateShape *s, LayerRules *rules) {
     layers_add_every(&rules->recurrent, 1);
 }
 
+// The width of a value head.
+static void read_inner_size(Keys *k, StateShape *s) {
+    int inner = get_int(k, "ssm.inner_size", 1, GGUF_NEEDED);
+    s->v_dim = inner / s->n_heads;
+    if (inner % s->n_heads == 0 || k->g->in.failed) return;
+    const char *name = key(k, "ssm.inner_size");
+    cursor_fail(&k->g->in, gguf_get_value(k->g, name, true)->at, "%s: expected a multiple of %d heads, found %d", name,
+                s->n_heads, inner);
+}
+
 static void read_recurrence(Keys *k, Config *c, const Family *f, LayerRules *rules) {
     StateShape *s = &rules->state;
     Field list[MAX_FIELDS];
@@ -198,14 +208,8 @@ static void read_recurrence(Keys *k, Config *c, const Family *f, LayerRules *rul
         read_wkv(k, c, s, rules);
         return;
     }
-    int inner = get_int(k, "ssm.inner_size", 1, GGUF_NEEDED);
-    s->v_dim = inner / s->n_heads;
-    if (inner % s->n_heads && !k->g->in.failed) {
-        const char *name = key(k, "ssm.inner_size");
-        cursor_fail(&k->g->in, gguf_get_value(k->g, name, true)->at, "%s: expected a multiple of %d heads, found %d",
-                    name, s->n_heads, inner);
-    }
-    state_set_channels(s, f->mixer);
+    if (f->mixer != MIX_CONV) read_inner_size(k, s);
+    state_set_channels(s, f->mixer, c->dim);
     read_recurrent_layers(k, c, f, rules);
 }
 

@@ -146,6 +146,17 @@ static void read_router(Settings *s, Config *c, LayerRules *rules) {
     router_set_dense(rules, settings_int(s, "first_k_dense_replace", 0, MAX_LAYERS, 0));
 }
 
+// LFM2 says a width that a gate makes smaller: 2/3 of it, times a factor, up to a multiple.
+static void adjust_hidden(Settings *s, Config *c) {
+    double width = floor(2 * (double)c->hidden_dim / 3);
+    if (settings_has(s, "block_ffn_dim_multiplier")) {
+        double step = settings_int(s, "block_multiple_of", 1, MAX_WIDTH, -1);
+        width = floor(settings_number(s, "block_ffn_dim_multiplier", 1e-3, MAX_WIDTH, -1) * width);
+        width = ceil(width / step) * step;
+    }
+    c->hidden_dim = (int)fmin(width, INT_MAX); // refused by config_check
+}
+
 static void read_feed_forward(Settings *s, Config *c, const Family *f, LayerRules *rules) {
     Field list[MAX_FIELDS];
     if (f->no_feed_forward) {
@@ -154,6 +165,8 @@ static void read_feed_forward(Settings *s, Config *c, const Family *f, LayerRule
     }
     read_fields(s, list, fields_of_feed_forward(c, f, list), c, rules);
     if (f->hidden_step && !settings_has(s, "intermediate_size")) c->hidden_dim = hidden_of_ratio(s, c, f);
+    if (settings_has(s, "block_ff_dim")) c->hidden_dim = settings_int(s, "block_ff_dim", 1, INT_MAX, -1);
+    if (settings_bool(s, "block_auto_adjust_ff_dim", false)) adjust_hidden(s, c);
     const char *act = f->activation_key ? f->activation_key : SETTINGS_ANY(s, "hidden_act", "activation_function");
     if (settings_has(s, act) && !f->fixed_activation) c->activation = load_activation(s, act);
     if (c->xielu && strcmp(settings_string(s, act, "xielu"), "xielu") != 0)
@@ -183,6 +196,7 @@ static void read_biases(Settings *s, Config *c, const Family *f) {
     }
     c->out_bias = settings_bool(s, "attention_out_bias", c->out_bias);
     c->ffn_bias = settings_bool(s, "mlp_bias", c->ffn_bias);
+    c->conv_bias = f->mixer == MIX_CONV && settings_bool(s, "conv_bias", false);
 }
 
 // ---- positions
@@ -300,7 +314,8 @@ static void read_positions(Settings *s, Model *m, LayerRules *rules) {
     }
     if (k->mixer != MIX_LATENT) read_rotary_dim(s, &rope, k, f->default_rotary);
     double theta = settings_number(&rope, "rope_theta", 0, LARGE, 10000);
-    k->rope.theta = (float)settings_number(s, SETTINGS_ANY(s, "rope_theta", "rotary_emb_base"), 0, LARGE, theta);
+    k->rope.theta =
+        (float)settings_number(s, SETTINGS_ANY(s, "theta", "rope_theta", "rotary_emb_base"), 0, LARGE, theta);
     if (f->window_theta > 0) {
         rules->window_theta = (float)settings_number(s, "rope_local_base_freq", 0, LARGE, local_theta);
     }
@@ -331,9 +346,8 @@ static bool read_layers(Settings *s, const char *key, const json_t *want, const 
         const json_t *v = json_array_get(list, (size_t)i);
         if (same_value(v, want)) layers_add(set, i);
         else if (!same_value(v, other)) {
-            const char *text = json_string_value(v);
-            settings_fail(s, key, "layer %d: expected %s, found '%.40s'", i,
-                          json_is_string(want) ? "full_attention or sliding_attention" : "0 or 1",
+            const char *text = json_string_value(v), *one = json_string_value(want), *two = json_string_value(other);
+            settings_fail(s, key, "layer %d: expected %s or %s, found '%.40s'", i, one ? one : "0", two ? two : "1",
                           text ? text : "another value");
         }
     }
@@ -361,8 +375,8 @@ static void read_rwkv7_heads(Settings *s, const Config *c, LayerRules *rules) {
     json_t *values = json_object_get(s->object, "value_dim"), *width = json_integer(c->dim);
     LayerSet as_wide;
     if (!state_set_heads(&rules->state, rules->mixer, c->dim)) {
-        settings_fail(s, SETTINGS_ANY(s, "head_dim", "head_size"), "expected a divisor of hidden_size = %d, found %d", c->dim,
-                      rules->state.k_dim);
+        settings_fail(s, SETTINGS_ANY(s, "head_dim", "head_size"), "expected a divisor of hidden_size = %d, found %d",
+                      c->dim, rules->state.k_dim);
     }
     if (json_is_array(values)) read_layers(s, "value_dim", width, width, c->n_layers, &as_wide);
     else settings_int(s, "value_dim", c->dim, c->dim, c->dim);
@@ -394,6 +408,25 @@ static void read_rwkv(Settings *s, Config *c, LayerRules *rules) {
     layers_add_every(&rules->recurrent, 1);
 }
 
+// Those of LFM2: by the layers' kinds, or those that full_attn_idxs does not list; without either none.
+static void read_conv_layers(Settings *s, const Config *c, LayerRules *rules) {
+    json_t *conv = json_string("conv"), *full = json_string("full_attention");
+    const char *key = "full_attn_idxs";
+    const json_t *list = json_object_get(s->object, key);
+    bool told = read_layers(s, "layer_types", conv, full, c->n_layers, &rules->recurrent);
+    json_decref(conv);
+    json_decref(full);
+    if (told || !settings_has(s, key)) return;
+    layers_add_every(&rules->recurrent, 1);
+    for (size_t i = 0; i < json_array_size(list) && !settings_failed(s); i++) {
+        int64_t layer;
+        if (settings_whole(json_array_get(list, i), &layer) && layer >= 0 && layer < c->n_layers && layer < MAX_LAYERS)
+            layers_remove(&rules->recurrent, (int)layer);
+        else settings_fail(s, key, "expected numbers of layers, 0 to %d", c->n_layers - 1);
+    }
+    if (!json_is_array(list)) settings_fail(s, key, "expected an array of numbers of layers");
+}
+
 // Which layers are recurrent, and what they keep.
 static void read_recurrence(Settings *s, Config *c, const Family *f, LayerRules *rules) {
     Field list[MAX_FIELDS];
@@ -405,11 +438,12 @@ static void read_recurrence(Settings *s, Config *c, const Family *f, LayerRules 
         return;
     }
     if (f->mixer == MIX_SSM || f->mixer == MIX_SSM_ATTENTION) hybrid_read_state(s, c, &rules->state);
-    else rules->state.v_dim = settings_int(s, "linear_value_head_dim", 1, MAX_WIDTH, -1);
+    if (f->mixer == MIX_DELTA) rules->state.v_dim = settings_int(s, "linear_value_head_dim", 1, MAX_WIDTH, -1);
     if (settings_failed(s)) return;
-    state_set_channels(&rules->state, f->mixer);
+    state_set_channels(&rules->state, f->mixer, c->dim);
     if (f->no_attention || f->mixer == MIX_SSM_ATTENTION) layers_add_every(&rules->recurrent, 1);
     else if (f->mixer == MIX_SSM) hybrid_read_layers(s, c, f, rules);
+    else if (f->mixer == MIX_CONV) read_conv_layers(s, c, rules);
     if (f->mixer != MIX_DELTA) return;
     json_t *linear = json_string("linear_attention"), *full = json_string("full_attention");
     int period = settings_int(s, "full_attention_interval", 1, MAX_LAYERS, f->attention_period);
@@ -532,13 +566,15 @@ static const struct {
      "{\"vocab_size\":262208,\"num_attention_heads\":8,\"num_key_value_heads\":4,\"head_dim\":256,"
      "\"max_position_embeddings\":131072,\"rms_norm_eps\":1e-6,\"query_pre_attn_scalar\":256,\"rope_theta\":1e6,"
      "\"sliding_window\":4096}"},
+    {"lfm2", "{\"vocab_size\":65536,\"num_attention_heads\":32,\"num_key_value_heads\":8,"
+             "\"max_position_embeddings\":128000,\"norm_eps\":1e-5,\"rope_theta\":1e6,\"conv_L_cache\":3,"
+             "\"block_multiple_of\":256,\"block_ffn_dim_multiplier\":1.0,\"block_auto_adjust_ff_dim\":true}"},
     {"gemma2", "{\"sliding_window\":4096}"},
     {"mistral", "{\"sliding_window\":4096}"},
     {"gpt_oss", "{\"sliding_window\":128}"},
     {"deepseek_v2", "{\"n_shared_experts\":2}"},
-    {"deepseek_v3",
-     "{\"n_shared_experts\":1,\"routed_scaling_factor\":2.5,\"n_group\":8,\"topk_group\":4,"
-     "\"first_k_dense_replace\":3}"},
+    {"deepseek_v3", "{\"n_shared_experts\":1,\"routed_scaling_factor\":2.5,\"n_group\":8,\"topk_group\":4,"
+                    "\"first_k_dense_replace\":3}"},
 };
 
 // Keys that the settings leave out, from the class. rope_theta: unless it lies among the parameters of RoPE.
@@ -625,7 +661,7 @@ static void find_prefix(Model *m) {
 // The classifier that is in the file counts, whatever the settings say; where one table is there alone, it is both.
 static void read_head(Settings *s, Model *m) {
     bool embedding = has_part(m, "token_embd"), head = has_part(m, "output");
-    bool said = settings_bool(s, "tie_word_embeddings", m->family->tied);
+    bool said = settings_bool(s, SETTINGS_ANY(s, "tie_embedding", "tie_word_embeddings"), m->family->tied);
     m->config.tied = embedding != head || (said && !head);
     if (embedding == head || said) return;
     note(&m->notes, "tie_word_embeddings is %s, but the file has one table of tokens: it is embedding and classifier",

@@ -10,6 +10,10 @@ void layers_add(LayerSet *set, int layer) {
     set->bits[layer / 64] |= (uint64_t)1 << layer % 64;
 }
 
+void layers_remove(LayerSet *set, int layer) {
+    set->bits[layer / 64] &= ~((uint64_t)1 << layer % 64);
+}
+
 void layers_add_every(LayerSet *set, int period) {
     for (int i = period; period && i <= MAX_LAYERS; i += period) layers_add(set, i - 1);
 }

@@ -39,6 +39,7 @@ typedef enum {
     MIX_RWKV7,
     MIX_SSM,
     MIX_SSM_ATTENTION,
+    MIX_CONV,
     MIX_NONE,
     N_MIXERS
 } MixerKind;
@@ -139,6 +140,7 @@ typedef struct {
 
     // biases of linear layers
     bool qkv_bias, out_bias, ffn_bias, router_bias;
+    bool conv_bias; // of short convolutions and the matrices around them (LFM2)
 
     // vocabulary
     float embedding_scale; // of the embedding; 0: 1
@@ -182,6 +184,7 @@ typedef struct {
 // Add layers period - 1, 2 period - 1, ...; period 0: none.
 void layers_add_every(LayerSet *set, int period);
 void layers_add(LayerSet *set, int layer);
+void layers_remove(LayerSet *set, int layer);
 bool layers_have(const LayerSet *set, int layer);
 
 typedef struct {

@@ -31,7 +31,8 @@ static void bind_outside(Decoder *d, Binder *b) {
     }
     if (c->embedding_norm) bind_norm(b, &d->embedding.norm, "token_embd_norm", c->dim, c->layer_norm);
     d->embedding.norm_eps = c->norm_eps;
-    bind_norm(b, &d->output_norm, "output_norm", c->dim, c->layer_norm);
+    bool other_name = bind_find(b, "output_norm_other", -1, ".weight") != NULL;
+    bind_norm(b, &d->output_norm, other_name ? "output_norm_other" : "output_norm", c->dim, c->layer_norm);
     d->output = c->tied ? d->embedding.table : bind_matrix(b, "output", -1, c->vocab_size, c->dim);
     if (c->output_bias) d->output_bias = bind_vector(b, "output", ".bias", c->vocab_size);
     bool two = c->kinds[0].rope.scaling.kind == ROPE_LONG;

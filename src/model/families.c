@@ -178,6 +178,22 @@ static const PartName rwkv6_names[] = {{"token_embd", "embeddings"},
                                        {"channel_mix_receptance", "ffn.receptance.linear"},
                                        {"channel_mix_value", "ffn.value"},
                                        {0}};
+// LFM2. The norm behind the last layer has the name of one behind the embedding, in GGUF also of what it is.
+static const PartName lfm2_names[] = {{"output_norm", "embedding_norm"},
+                                      {"attn_norm", "operator_norm"},
+                                      {"attn_output", "self_attn.out_proj"},
+                                      {"attn_q_norm", "self_attn.q_layernorm"},
+                                      {"attn_k_norm", "self_attn.k_layernorm"},
+                                      {"shortconv.in_proj", "conv.in_proj"},
+                                      {"shortconv.conv", "conv.conv"},
+                                      {"shortconv.out_proj", "conv.out_proj"},
+                                      {"ffn_norm", "ffn_norm"},
+                                      {"ffn_gate", "feed_forward.w1"},
+                                      {"ffn_up", "feed_forward.w3"},
+                                      {"ffn_down", "feed_forward.w2"},
+                                      {0}};
+static const PartName lfm2_gguf_names[] = {
+    {"output_norm", "token_embd_norm"}, {"output_norm_other", "output_norm"}, {0}};
 static const PartName rwkv_gguf_names[] = {{"ffn_norm", "attn_norm_2"}, {0}};
 
 // DeepSeek's experts.
@@ -317,7 +333,8 @@ static const PartName nemotron_h_names[] = {SSM_NAMES("mixer."),
     .no_attention = true, .hidden_step = 32, .gguf_names = rwkv_gguf_names
 
 // Latent attention with DeepSeek's experts: V2, whose GGUF files are also V3's, and V3.
-#define DEEPSEEK .arch = "deepseek2", .hf_interleaved = true, .extra_layers = true, .router = true, .names = router_names
+#define DEEPSEEK                                                                                                       \
+    .arch = "deepseek2", .hf_interleaved = true, .extra_layers = true, .router = true, .names = router_names
 
 static const Family families[] = {
     {.arch = "llama"},
@@ -381,6 +398,14 @@ static const Family families[] = {
      .one_sublayer = true,
      .no_rope = true,
      .names = nemotron_h_names},
+    {.arch = "lfm2",
+     .base = {.qk_norm = QK_NORM_HEAD},
+     .gguf_pairing = ROPE_HALF,
+     .tied = true,
+     .mixer = MIX_CONV,
+     .zeros_by_layer = true,
+     .names = lfm2_names,
+     .gguf_names = lfm2_gguf_names},
     {.arch = "gemma",
      .activation_key = "hidden_activation",
      .base = {GEMMA},
@@ -501,11 +526,9 @@ static const Family families[] = {
      .router = true,
      .names = router_names,
      .gguf_names = glm4_moe_gguf_names},
-    {DEEPSEEK,
-     .model_type = "deepseek_v2",
+    {DEEPSEEK, .model_type = "deepseek_v2",
      .base = {.kinds = {{.mixer = MIX_LATENT}}, .experts_keep_softmax = true, .shared_ungated = true}},
-    {DEEPSEEK,
-     .model_type = "deepseek_v3",
+    {DEEPSEEK, .model_type = "deepseek_v3",
      .base = {.kinds = {{.mixer = MIX_LATENT}}, .router_sigmoid = true, .shared_ungated = true}},
     {.arch = "minicpm3",
      .base = {.kinds = {{.mixer = MIX_LATENT}}},

@@ -126,7 +126,8 @@ static int reserve_integers(Workspace *w, const Config *c, int n, char *err, siz
 static int reserve_compute(Workspace *w, const Config *c, const Widths *widths, int n, char *err, size_t errlen) {
     for (int i = 0; i < c->n_kinds; i++) {
         const LayerKind *kind = &c->kinds[i];
-        if (mixer_of(kind->mixer)->reserve(w->compute, kind, err, errlen)) return -1;
+        const Mixer *mixer = mixer_of(kind->mixer);
+        if (mixer->reserve && mixer->reserve(w->compute, kind, err, errlen)) return -1;
     }
     return c->fp32_products ? 0 : compute_reserve(w->compute, (int)widths->input, n, err, errlen);
 }

@@ -54,13 +54,14 @@ typedef struct {
     uint64_t (*token_bytes)(const void *weights);                  // weight bytes that a decoded token reads
     size_t (*scratch)(const LayerKind *kind);                      // floats a row
     size_t (*carried)(const LayerKind *kind); // floats a row that later layers of the pass read; NULL: none
-    int (*reserve)(Compute *c, const LayerKind *kind, char *err, size_t errlen); // scratch of the workers
+    int (*reserve)(Compute *c, const LayerKind *kind, char *err, size_t errlen); // scratch of the workers; NULL: none
     int (*widest_input)(const LayerKind *kind);                                  // columns of its widest matrix
     void (*forward)(const void *weights, const MixerCall *call);                 // cannot fail
 } Mixer;
 
 const Mixer *mixer_of(MixerKind kind);
-extern const Mixer mixer_attention, mixer_latent, mixer_delta, mixer_rwkv6, mixer_rwkv7, mixer_ssm, mixer_ssm_attention;
+extern const Mixer mixer_attention, mixer_latent, mixer_delta, mixer_rwkv6, mixer_rwkv7, mixer_ssm, mixer_ssm_attention,
+    mixer_conv;
 
 // Elementwise work, split over threads by rows of the pass: called for rows row..row + n - 1. width: values of a row
 // that it works on, to judge what is small.

@@ -21,25 +21,13 @@ static size_t no_floats(const LayerKind *kind) {
     return 0;
 }
 
-static int reserve_nothing(Compute *c, const LayerKind *kind, char *err, size_t errlen) {
-    (void)c;
-    (void)kind;
-    (void)err;
-    (void)errlen;
-    return 0;
-}
-
 static int no_columns(const LayerKind *kind) {
     (void)kind;
     return 0;
 }
 
-static const Mixer mixer_none = {.weights_size = 1,
-                                 .bind = bind_nothing,
-                                 .token_bytes = no_bytes,
-                                 .scratch = no_floats,
-                                 .reserve = reserve_nothing,
-                                 .widest_input = no_columns};
+static const Mixer mixer_none = {
+    .weights_size = 1, .bind = bind_nothing, .token_bytes = no_bytes, .scratch = no_floats, .widest_input = no_columns};
 
 // ---- all
 
@@ -52,6 +40,7 @@ const Mixer *mixer_of(MixerKind kind) {
         [MIX_RWKV7] = &mixer_rwkv7,
         [MIX_SSM] = &mixer_ssm,
         [MIX_SSM_ATTENTION] = &mixer_ssm_attention,
+        [MIX_CONV] = &mixer_conv,
         [MIX_NONE] = &mixer_none,
     };
     return mixers[kind];
