@@ -23,6 +23,20 @@ static const struct {
               {"deepseek_v3_plain", "YaRN's magnitude and the scale"},
               {"minicpm3_scales", "scales of embedding, depth and logits"},
               {"llama_dynamic", "dynamic RoPE scaling"},
+              {"mamba2", "layers of kind Mamba-2"},
+              {"mamba2_limits", "layers of kind Mamba-2"},
+              {"granite_hybrid", "layers of kind Mamba-2"},
+              {"granite_hybrid_moe", "layers of kind Mamba-2"},
+              {"bamba", "layers of kind Mamba-2"},
+              {"falcon_h1", "layers of kind Mamba-2"},
+              {"falcon_h1_norm", "layers of kind Mamba-2"},
+              {"falcon_h1_gate", "layers of kind Mamba-2"},
+              {"nemotron_h", "layers of kind"},
+              {"rwkv6", "layers of kind RWKV-6"},
+              {"rwkv6_narrow", "layers of kind RWKV-6"},
+              {"rwkv6_rescaled", "layers of kind RWKV-6"},
+              {"rwkv7", "layers of kind RWKV-7"},
+              {"rwkv7_old", "layers of kind RWKV-7"},
               {"llama_yarn_factor", "the rounding of YaRN's range"},
               {"smollm3_interval", "which layers have rotary positions"},
               {"smollm3_list", "which layers have rotary positions"}};
@@ -37,7 +51,9 @@ static const char *refusal(const Fixture *f) {
 // ---- the shape
 
 static float score_scale(const Config *c) {
-    return c->attn_scale > 0 ? c->attn_scale : 1 / sqrtf((float)kind_head_dim(&c->kinds[0]));
+    LayerKind base;
+    config_rules(c, &base);
+    return c->attn_scale > 0 ? c->attn_scale : 1 / sqrtf((float)kind_head_dim(&base));
 }
 
 static Activation activation(const Config *c) {
@@ -52,6 +68,7 @@ static void same_layers(const Config *a, const Config *b, const char *what) {
         CHECK(k->k_dim == l->k_dim && k->v_dim == l->v_dim, "%s: layer %d: widths of heads", what, i);
         CHECK(!memcmp(&k->latent, &l->latent, sizeof k->latent), "%s: layer %d: latent attention", what, i);
         CHECK(k->window == l->window, "%s: layer %d: window", what, i);
+        CHECK(!memcmp(&k->state, &l->state, sizeof k->state), "%s: layer %d: state", what, i);
         CHECK(k->rope.rotary_dim == l->rope.rotary_dim, "%s: layer %d: rotary dimension", what, i);
         CHECK(k->rope.theta == l->rope.theta, "%s: layer %d: theta", what, i);
     }

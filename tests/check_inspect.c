@@ -130,7 +130,8 @@ static void test_window(void) {
         const json_t *row = json_array_get(json_object_get(o, "memory"), 0);
         uint64_t foretold = (uint64_t)whole(json_object_get(row, "bf16"), "kv_bytes"), all = N * 64;
         const char *family = json_string_value(json_object_get(json_object_get(o, "tokenizer"), "chat_family"));
-        CHECK(family && !strcmp(family, i ? "ChatML" : "the model's own template"), "chat template of %s", family ? family : "none");
+        CHECK(family && !strcmp(family, i ? "ChatML" : "the model's own template"), "chat template of %s",
+              family ? family : "none");
         Engine *e = engine_open(IN_GGUF, NULL, err, sizeof err);
         Session *s = e ? session_open(e, &(SessionOptions){.n_threads = 1}, err, sizeof err) : NULL;
         NEED(s, "%s", err);
@@ -218,6 +219,51 @@ static void test_families(void) {
     json_decref(o);
 }
 
+// Recurrent layers: which they are, and that a session's states take what was foretold, before and behind a text.
+static void test_states(void) {
+    enum { N = 300 };
+    static const struct {
+        const char *shape, *layers, *words[3];
+    } cases[] = {
+        {"lfm2-350m",
+         "rrfr",
+         {"short convolution in 3 of 4 layers: rrfr", "3 taps over 1024 channels", "MiB at any length"}},
+        {"qwen3.5-tiny",
+         "rrrf",
+         {"gated delta net in 3 of 4 layers: rrrf", "8 states of 32 x 32, 4 heads of keys, 4 taps over 512",
+          "the first 16 of 64"}},
+        {"qwen3-next-tiny",
+         "rrrf",
+         {"gated delta net in 3 of 4 layers", "16 experts of 128, 4 a token, one of 128", "4 query, 2 key/value"}},
+    };
+    for (int i = 0; i < N_OF(cases); i++) {
+        char err[512] = "";
+        TELLS(0, "", "", "synth", cases[i].shape, "Q4_0", IN_GGUF, "--layers", "4", "--vocab", "512");
+        Result r = CALL("inspect", IN_GGUF);
+        for (int k = 0; k < 3; k++) CHECK(strstr(r.out, cases[i].words[k]), "no '%s': %s", cases[i].words[k], r.out);
+        release(&r);
+        json_t *o = inspected(IN_GGUF), *family = json_object_get(o, "family");
+        CHECK(!strcmp(json_string_value(json_object_get(family, "layers")), cases[i].layers), "which layers");
+        CHECK(whole(json_object_get(family, "recurrent"), "layers") == 3, "how many");
+        const json_t *bf16 = json_object_get(json_array_get(json_object_get(o, "memory"), 0), "bf16");
+        json_int_t states = whole(o, "state_bytes");
+        CHECK(whole(bf16, "total_bytes") == whole(o, "model_bytes") + states + whole(bf16, "kv_bytes"), "total");
+        Engine *e = engine_open(IN_GGUF, NULL, err, sizeof err);
+        Session *s = e ? session_open(e, &(SessionOptions){.n_threads = 1}, err, sizeof err) : NULL;
+        NEED(s, "%s", err);
+        static int32_t tokens[N];
+        for (int n = 0; n <= N; n += N) {
+            if (n) CHECK(!session_sync(s, tokens, n, err, sizeof err), "%s", err);
+            json_int_t held = (json_int_t)session_info(s).state_bytes;
+            CHECK(states > 0 && held == states, "%s, %d tokens: %lld, foretold %lld", cases[i].shape, n,
+                  (long long)held, (long long)states);
+        }
+        session_close(s);
+        engine_close(e);
+        json_decref(o);
+    }
+}
+
 static void test_text(void) {
     Result r = CALL("inspect", IN_GGUF);
     // clang-format off
@@ -245,6 +291,7 @@ int main(void) {
     RUN(test_window);
     RUN(test_folder);
     RUN(test_families);
+    RUN(test_states);
     RUN(test_mixed_windows);
     folder_remove();
     return test_report();

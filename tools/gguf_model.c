@@ -4,6 +4,8 @@
 
 #include "cli.h"
 #include "fields.h"
+#include "mix_conv.h"
+#include "mix_delta.h"
 #include "mix_latent.h"
 
 #include <math.h>
@@ -26,9 +28,9 @@ static bool is_period(const LayerSet *set, int period, int n_layers) {
     return true;
 }
 
-static bool same_scale(const Family *f, const Config *c) {
+static bool same_scale(const Family *f, const Config *c, const LayerKind *base) {
     bool big = f->big_layers && c->n_layers == f->big_layers;
-    float standard = 1 / sqrtf(big ? (float)c->dim / (float)c->kinds[0].n_heads : (float)c->kinds[0].k_dim);
+    float standard = 1 / sqrtf(big ? (float)c->dim / (float)base->n_heads : (float)base->k_dim);
     return c->attn_scale <= 0 || fabsf(c->attn_scale / standard - 1) < 1e-6f;
 }
 
@@ -57,6 +59,18 @@ static bool same_heads(const LayerRules *rules) {
     return true;
 }
 
+// The kinds of layers for which add_mixer has a function.
+static bool is_written(MixerKind mixer) {
+    return mixer == MIX_ATTENTION || mixer == MIX_LATENT || mixer == MIX_DELTA || mixer == MIX_CONV;
+}
+
+const char *gguf_model_unwritten(const Config *c) {
+    for (int i = 0; i < c->n_kinds; i++) {
+        if (!is_written(c->kinds[i].mixer)) return mixer_of(c->kinds[i].mixer)->name;
+    }
+    return NULL;
+}
+
 const char *gguf_model_unsupported(const Family *f, const Config *c) {
     const Config *b = &f->base;
     LayerKind base;
@@ -77,7 +91,7 @@ const char *gguf_model_unsupported(const Family *f, const Config *c) {
         {scaling->kind == ROPE_DYNAMIC, "dynamic RoPE scaling"},
         {scaling->kind == ROPE_YARN && scaling->whole_dims == f->exact_yarn_borders,
          "the rounding of YaRN's range (truncate)"},
-        {!f->multipliers && !latent && !same_scale(f, c), "the scale of the attention scores"},
+        {!f->multipliers && !latent && !same_scale(f, c, &base), "the scale of the attention scores"},
         {latent && !sound_latent(&base, c), "YaRN's magnitude and the scale of the attention scores"},
         {latent && base.rope.pairing != f->gguf_pairing, "half rotation with this latent attention"},
         {f->depth_scales && !usual_depth_scales(c), "scales of embedding, depth and logits other than MiniCPM 3's"},
@@ -161,6 +175,14 @@ static void put_scales(GgufWriter *w, const Family *f, const Config *c) {
     if (c->qkv_clamp > 0) set_real(w, f, "attention.clamp_kqv", c->qkv_clamp);
 }
 
+// How many pairs of dimensions rotate by the time, the height and the width of a picture's part, which are all the
+// position of a text's token. Other readers need it.
+static void put_sections(GgufWriter *w, const Family *f, int n_pairs) {
+    const int32_t sections[] = {(n_pairs + 2) / 3, (n_pairs + 1) / 3, n_pairs / 3, 0};
+    gguf_array(w, key(f, "rope.dimension_sections"), GGUF_I32, 4);
+    for (int i = 0; i < 4; i++) gguf_array_bytes(w, &sections[i], sizeof sections[i]);
+}
+
 static void put_positions(GgufWriter *w, const Family *f, const Config *c) {
     LayerKind base;
     LayerRules rules = config_rules(c, &base);
@@ -172,6 +194,7 @@ static void put_positions(GgufWriter *w, const Family *f, const Config *c) {
     if (f->window_theta > 0) {
         set_real(w, f, "rope.freq_base_swa", rules.window_theta > 0 ? rules.window_theta : base.rope.theta);
     }
+    if (f->gguf_tiled_heads) put_sections(w, f, base.rope.rotary_dim / 2);
     put_scaling(w, f, c, &base.rope);
 }
 
@@ -206,14 +229,53 @@ static void put_router(GgufWriter *w, const Family *f, const Config *c) {
     set_int(w, f, "expert_group_used_count", c->n_groups_used);
 }
 
+// Key heads of each layer: 0 of those without attention.
+static void put_key_heads(GgufWriter *w, const Family *f, const Config *c) {
+    gguf_array(w, key(f, "attention.head_count_kv"), GGUF_U32, (uint64_t)c->n_layers);
+    for (int i = 0; i < c->n_layers; i++) {
+        uint32_t n = (uint32_t)config_kind(c, i)->n_kv_heads;
+        gguf_array_bytes(w, &n, sizeof n);
+    }
+}
+
+// Which layers are recurrent: all but the last of every so many, or a list.
+static void put_recurrent_layers(GgufWriter *w, const Family *f, const Config *c, const LayerRules *rules) {
+    LayerSet attention = {0};
+    int period = 0;
+    for (int i = c->n_layers; i-- > 0;) {
+        if (layers_have(&rules->recurrent, i)) continue;
+        layers_add(&attention, i);
+        period = i + 1; // of the first
+    }
+    if (period && is_period(&attention, period, c->n_layers)) {
+        set_int(w, f, "full_attention_interval", period);
+        return;
+    }
+    gguf_array(w, key(f, "attention.recurrent_layers"), GGUF_BOOL, (uint64_t)c->n_layers);
+    for (int i = 0; i < c->n_layers; i++) gguf_array_bytes(w, &(uint8_t){layers_have(&rules->recurrent, i)}, 1);
+}
+
+// What recurrent layers keep.
+static void put_state(GgufWriter *w, const Family *f, const Config *c) {
+    LayerKind base;
+    LayerRules rules = config_rules(c, &base);
+    Field list[MAX_FIELDS];
+    put_fields(w, f, list, fields_of_state(&rules.state, f->mixer, list));
+    if (f->mixer != MIX_DELTA) return;
+    set_int(w, f, "ssm.inner_size", rules.state.n_heads * rules.state.v_dim);
+    put_recurrent_layers(w, f, c, &rules);
+}
+
 static void put_sizes(GgufWriter *w, const Family *f, const Config *config) {
     Config c = *config; // the table points into it
     Field list[MAX_FIELDS];
+    config_rules(config, &c.kinds[0]);
     put_fields(w, f, list, fields_of_shape(&c, f, list));
     if (c.kinds[0].mixer == MIX_LATENT) {
         put_latent(w, f, &c.kinds[0]);
     } else {
-        set_int(w, f, "attention.head_count_kv", c.kinds[0].n_kv_heads);
+        if (f->zeros_by_layer) put_key_heads(w, f, config);
+        else set_int(w, f, "attention.head_count_kv", c.kinds[0].n_kv_heads);
         set_int(w, f, "attention.key_length", c.kinds[0].k_dim);
         set_int(w, f, "attention.value_length", c.kinds[0].v_dim);
     }
@@ -253,6 +315,7 @@ void gguf_model_settings(GgufWriter *w, const Family *f, const Decoder *d) {
                 (double)c->latent_eps, (double)c->norm_eps);
     }
     if (c->xielu) put_xielu(w, d);
+    if (f->mixer) put_state(w, f, c);
     put_positions(w, f, c);
 }
 
@@ -378,7 +441,7 @@ static Rows head_rows(const List *l, int64_t n) {
 static void add_heads(List *l, const LayerKind *kind, const AttentionWeights *a) {
     const Config *c = decoder_config(l->d);
     int64_t hd = kind->k_dim;
-    Slice heads[] = {{&a->q, head_rows(l, kind_q_dim(kind))},
+    Slice heads[] = {{&a->q, head_rows(l, (kind->gated ? 2 : 1) * kind_q_dim(kind))},
                      {&a->k, head_rows(l, kind_k_dim(kind))},
                      slice(&a->v, kind_v_dim(kind))};
     if (dense_exists(&a->qkv)) { // [n_kv_heads][queries, k, v][k_dim]
@@ -459,6 +522,169 @@ static void add_latent(List *l, const LayerKind *kind, const LatentWeights *w) {
     add_dense(l, "attn_output", slice(&w->out, c->dim), (int64_t)kind->n_heads * kind->latent.value_dim, c->out_bias);
 }
 
+// A matrix that was made for the file, of its type or F32.
+static void add_made(List *l, const char *part, const char *suffix, float *made, int64_t rows, int64_t cols,
+                     DType dtype) {
+    Part p = {.as = {.dtype = dtype, .n_dims = 2, .shape = {rows, cols}}, .matrix = dtype != DTYPE_F32, .made = made};
+    Rows all = slice(NULL, rows).rows;
+    all.from = (Tensor){.dtype = DTYPE_F32, .n_dims = 2, .shape = {rows, cols}, .data = made};
+    arrput(p.rows, all);
+    add(l, part, suffix, p);
+}
+
+static float *need_values(int64_t n) {
+    float *values = malloc(sizeof *values * (size_t)n);
+    if (!values) die(1, "out of memory for %lld values", (long long)n);
+    return values;
+}
+
+// ---- short convolutions
+
+// Taps [width][channels] as [channels][width]; order[c] is the channel that stands at c, NULL: they stay.
+static void add_taps(List *l, const char *part, const float *taps, int width, int channels, const int *order) {
+    float *made = taps ? need_values((int64_t)width * channels) : NULL;
+    for (int64_t c = 0; made && c < channels; c++) {
+        for (int j = 0; j < width; j++) made[c * width + j] = taps[j * (int64_t)channels + (order ? order[c] : c)];
+    }
+    add_made(l, part, ".weight", made, channels, width, DTYPE_F32);
+}
+
+static void add_short_convolution(List *l, const LayerKind *kind, const ConvWeights *w) {
+    int dim = kind->state.conv_dim;
+    bool bias = w->bias != NULL;
+    add_dense(l, "shortconv.in_proj", slice(&w->in, 3 * (int64_t)dim), dim, bias);
+    add_taps(l, "shortconv.conv", w->taps, kind->state.conv_width, dim, NULL);
+    if (bias) add_vector(l, "shortconv.conv", ".bias", w->bias, slice(NULL, dim).rows);
+    add_dense(l, "shortconv.out_proj", slice(&w->out, dim), dim, bias);
+}
+
+// ---- gated delta nets
+
+// The value head that stands at place i of the file.
+static int value_head(const List *l, const StateShape *s, const DeltaWeights *w, int i) {
+    bool reorder = l->f->gguf_tiled_heads && w->key_heads == KEY_HEADS_REPEATED;
+    return reorder ? i % s->n_key_heads * (s->n_heads / s->n_key_heads) + i / s->n_key_heads : i;
+}
+
+// Rows of all value heads from row `first` on, `width` of each, onto the stb_ds array.
+static Slice *put_value_rows(const List *l, Slice *slices, const StateShape *s, const DeltaWeights *w,
+                             const Dense *dense, int64_t first, int64_t width) {
+    for (int i = 0; i < s->n_heads; i++) {
+        Slice one = slice(dense, width);
+        one.rows.first = first + value_head(l, s, w, i) * width;
+        arrput(slices, one);
+    }
+    return slices;
+}
+
+static void add_value_rows(List *l, const char *part, const StateShape *s, const DeltaWeights *w, const Dense *dense,
+                           int64_t width) {
+    Slice *slices = put_value_rows(l, NULL, s, w, dense, 0, width);
+    add_matrix(l, (Matrix){.part = part, .cols = decoder_config(l->d)->dim, .n = s->n_heads, .slices = slices});
+    arrfree(slices);
+}
+
+// `width` rows at `first` of each key head's group.
+static Slice group_rows(const StateShape *s, const Dense *dense, int64_t first, int64_t width) {
+    int64_t per = s->n_heads / s->n_key_heads;
+    Slice rows = slice(dense, width * s->n_key_heads);
+    rows.rows.first = first;
+    rows.rows.group = width;
+    rows.rows.pitch = 2 * s->k_dim + 2 * per * s->v_dim;
+    return rows;
+}
+
+static void add_delta_inputs(List *l, const StateShape *s, const DeltaWeights *w) {
+    int64_t keys = (int64_t)s->n_key_heads * s->k_dim, k_dim = s->k_dim,
+            values = (int64_t)(s->n_heads / s->n_key_heads) * s->v_dim;
+    int dim = decoder_config(l->d)->dim;
+    Slice *qkv = NULL;
+    if (dense_exists(&w->qkvz)) {
+        arrput(qkv, group_rows(s, &w->qkvz, 0, k_dim));
+        arrput(qkv, group_rows(s, &w->qkvz, k_dim, k_dim));
+        arrput(qkv, group_rows(s, &w->qkvz, 2 * k_dim, values));
+        Slice z = group_rows(s, &w->qkvz, 2 * k_dim + values, values);
+        add_matrix(l, (Matrix){.part = "attn_qkv", .cols = dim, .n = 3, .slices = qkv});
+        add_matrix(l, (Matrix){.part = "attn_gate", .cols = dim, .n = 1, .slices = &z});
+    } else {
+        arrput(qkv, slice(&w->qkv, 2 * keys));
+        qkv = put_value_rows(l, qkv, s, w, &w->qkv, 2 * keys, s->v_dim);
+        add_matrix(l, (Matrix){.part = "attn_qkv", .cols = dim, .n = 1 + s->n_heads, .slices = qkv});
+        add_value_rows(l, "attn_gate", s, w, &w->z, s->v_dim);
+    }
+    arrfree(qkv);
+    if (l->f->gguf_tiled_heads) {
+        add_value_rows(l, "ssm_beta", s, w, &w->beta, 1);
+        add_value_rows(l, "ssm_alpha", s, w, &w->alpha, 1);
+    } else {
+        add_dense(l, "ssm_ba", slice(&w->ba, 2 * (int64_t)s->n_heads), dim, false);
+    }
+}
+
+// A number of each value head.
+static void add_head_numbers(List *l, const char *part, const char *suffix, const StateShape *s, const DeltaWeights *w,
+                             const float *values) {
+    Part p = {.as = {.dtype = DTYPE_F32, .n_dims = 1, .shape = {s->n_heads}}};
+    for (int i = 0; i < s->n_heads; i++) {
+        Rows one = slice(NULL, 1).rows;
+        one.first = value_head(l, s, w, i);
+        one.from = column(values, s->n_heads);
+        arrput(p.rows, one);
+    }
+    add(l, part, suffix, p);
+}
+
+static void add_delta_taps(List *l, const StateShape *s, const DeltaWeights *w) {
+    int keys = 2 * s->n_key_heads * s->k_dim, *order = malloc(sizeof *order * (size_t)s->conv_dim);
+    if (!order) die(1, "out of memory for %d channels", s->conv_dim);
+    for (int c = 0; c < s->conv_dim; c++) {
+        int v = c - keys;
+        order[c] = v < 0 ? c : keys + value_head(l, s, w, v / s->v_dim) * s->v_dim + v % s->v_dim;
+    }
+    add_taps(l, "ssm_conv1d", w->taps, s->conv_width, s->conv_dim, order);
+    free(order);
+}
+
+// The columns of the last matrix belong to value heads.
+static void add_delta_out(List *l, const StateShape *s, const DeltaWeights *w) {
+    int64_t dim = decoder_config(l->d)->dim, values = (int64_t)s->n_heads * s->v_dim;
+    if (!dense_exists(&w->out) || value_head(l, s, w, 1 % s->n_heads) == 1 % s->n_heads) {
+        add_dense(l, "ssm_out", slice(&w->out, dim), values, false);
+        return;
+    }
+    MixMatrix matrix = {"ssm_out", l->layer, DTYPE_F32, values};
+    DType dtype = gguf_mix_type(l->mix, &l->model, &matrix, l->count);
+    float *row = need_values(values), *made = need_values(dim * values);
+    for (int64_t r = 0; r < dim; r++) {
+        row_unpack(row, &w->out.w, r);
+        for (int i = 0; i < s->n_heads; i++) {
+            const float *from = row + (int64_t)value_head(l, s, w, i) * s->v_dim;
+            memcpy(made + r * values + (int64_t)i * s->v_dim, from, sizeof *made * (size_t)s->v_dim);
+        }
+    }
+    free(row);
+    add_made(l, "ssm_out", ".weight", made, dim, values, dtype);
+}
+
+static void add_delta(List *l, const LayerKind *kind, const DeltaWeights *w) {
+    const StateShape *s = &kind->state;
+    add_delta_inputs(l, s, w);
+    add_delta_taps(l, s, w);
+    add_head_numbers(l, "ssm_a", "", s, w, w->a);
+    add_head_numbers(l, "ssm_dt", ".bias", s, w, w->dt);
+    add_vector(l, "ssm_norm", ".weight", w->norm, slice(NULL, s->v_dim).rows);
+    add_delta_out(l, s, w);
+}
+
+// ---- layers
+
+static void add_mixer(List *l, const LayerKind *kind, const void *weights) {
+    if (kind->mixer == MIX_DELTA) add_delta(l, kind, weights);
+    else if (kind->mixer == MIX_CONV) add_short_convolution(l, kind, weights);
+    else if (kind->mixer == MIX_LATENT) add_latent(l, kind, weights);
+    else add_attention(l, kind, weights);
+}
+
 static void add_network(List *l, const FeedForward *n, const char *gate, const char *up, const char *down,
                         int64_t hidden) {
     const Config *c = decoder_config(l->d);
@@ -519,8 +745,7 @@ static void add_layer(List *l, int i) {
     const LayerKind *kind = config_kind(c, i);
     l->layer = i;
     if (!c->no_pre_norm) add_dim_norm(l, "attn_norm", &layer->mixer_norms.input);
-    if (kind->mixer == MIX_LATENT) add_latent(l, kind, layer->mixer);
-    else add_attention(l, kind, layer->mixer);
+    add_mixer(l, kind, layer->mixer);
     if (c->post_norm) add_dim_norm(l, "post_attention_norm", &layer->mixer_norms.output);
     bool shared = c->parallel && c->shared_norm;
     if (!c->no_pre_norm && !shared) add_dim_norm(l, "ffn_norm", &layer->ffn_norms.input);
@@ -563,9 +788,10 @@ static void add_table(List *l, const char *part, const Tensor *t) {
 
 Part *gguf_model_parts(GgufWriter *w, const Family *f, const Decoder *d, GgufMix mix, TypeCount *count) {
     const Config *c = decoder_config(d);
-    const LayerKind *k = &c->kinds[0];
+    LayerKind k;
+    config_rules(c, &k);
     List l = {.w = w, .f = f, .d = d, .mix = mix, .count = count, .layer = -1};
-    l.model = (MixModel){c->n_layers, c->n_experts, k->n_kv_heads ? k->n_heads / k->n_kv_heads : 1, c->tied};
+    l.model = (MixModel){c->n_layers, c->n_experts, k.n_kv_heads ? k.n_heads / k.n_kv_heads : 1, c->tied};
     add_table(&l, "token_embd", d->embedding.table);
     if (c->learned_positions) {
         Dense table = {.w = {.n_dims = 2, .shape = {c->max_seq_len, c->dim}, .data = d->embedding.positions}};

@@ -26,6 +26,8 @@ typedef struct {
     float *made; // owned values that no tensor of the decoder holds; else NULL
 } Part;
 
+// What layers of this model cannot be written yet, whatever file they come from; NULL: all can.
+const char *gguf_model_unwritten(const Config *c);
 // The family by which load_gguf will read it.
 const Family *gguf_model_family(const Model *m);
 // What of this model GGUF cannot represent; NULL: nothing.

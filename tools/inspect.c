@@ -157,24 +157,54 @@ static const char *activation_name(const Config *c) {
     }
 }
 
-// "wwf": of each layer, window or full.
+// "wwf": of each layer, window or full attention; r: recurrent, b: beside attention; -: a feed-forward network alone.
 static const char *layer_pattern(const Config *c) {
     static char pattern[MAX_LAYERS + 1];
-    for (int i = 0; i < c->n_layers; i++) pattern[i] = config_kind(c, i)->window ? 'w' : 'f';
+    for (int i = 0; i < c->n_layers; i++) {
+        const LayerKind *k = config_kind(c, i);
+        if (kind_has_state(k)) pattern[i] = kind_has_cache(k) ? 'b' : 'r';
+        else pattern[i] = !kind_has_cache(k) ? '-' : k->window ? 'w' : 'f';
+    }
     pattern[c->n_layers] = 0;
     return pattern;
 }
 
 static void print_latent(const LayerKind *k) {
     const LatentShape *l = &k->latent;
-    printf("%-14s latent: %d heads of %d, values of %d; a latent of %d and %d rotary dimensions are cached", "attention",
-           k->n_heads, kind_head_dim(k), l->value_dim, k->v_dim, k->rope.rotary_dim);
+    printf("%-14s latent: %d heads of %d, values of %d; a latent of %d and %d rotary dimensions are cached",
+           "attention", k->n_heads, kind_head_dim(k), l->value_dim, k->v_dim, k->rope.rotary_dim);
     if (l->q_rank) printf(", a latent of %d for queries", l->q_rank);
+}
+
+static const char *mixer_name(const LayerRules *rules) {
+    return mixer_of(rules->mixer)->name;
+}
+
+static int count_recurrent(const Config *c) {
+    int n = 0;
+    for (int i = 0; i < c->n_layers; i++) n += kind_has_state(config_kind(c, i));
+    return n;
+}
+
+static void print_recurrent(const Config *c) {
+    LayerKind base;
+    LayerRules rules = config_rules(c, &base);
+    const StateShape *s = &rules.state;
+    int n = count_recurrent(c);
+    if (!n) return;
+    printf("%-14s %s in %d of %d layers: %s\n", "recurrent", mixer_name(&rules), n, c->n_layers, layer_pattern(c));
+    printf("%-14s ", "");
+    if (s->n_heads) printf("%d states of %d x %d", s->n_heads, s->k_dim, s->v_dim);
+    if (s->n_key_heads && s->n_key_heads < s->n_heads) printf(", %d heads of keys", s->n_key_heads);
+    if (s->conv_width) printf("%s%d taps over %d channels", s->n_heads ? ", " : "", s->conv_width, s->conv_dim);
+    putchar('\n');
 }
 
 static void print_attention(const Config *c) {
     LayerKind k;
     int window = config_rules(c, &k).window;
+    print_recurrent(c);
+    if (!kind_has_cache(&k)) return;
     const char *kind = k.n_kv_heads == 1 ? "multi-query" : "grouped";
     if (k.n_kv_heads == k.n_heads) kind = "multi-head";
     if (k.mixer == MIX_LATENT) print_latent(&k);
@@ -202,6 +232,10 @@ static void print_positions(const Inspection *x) {
     }
     if (c->alibi_max > 0) {
         printf("%-14s ALiBi, slopes down to 2^-%g\n", "positions", (double)c->alibi_max);
+        return;
+    }
+    if (!kind_has_cache(&base)) {
+        printf("%-14s none\n", "positions");
         return;
     }
     for (int i = 0; i < c->n_layers; i++) n_nope += layers_have(&rules.nope, i);
@@ -276,14 +310,19 @@ static void print_memory(const Inspection *x) {
            (unsigned long long)all_kv_token_bytes(c, KV_DTYPE_BF16),
            (unsigned long long)all_kv_token_bytes(c, KV_DTYPE_F32),
            (unsigned long long)all_kv_token_bytes(c, KV_DTYPE_Q8));
+    if (count_recurrent(c)) {
+        printf("%-14s %.2f MiB at any length, checkpoints included\n", "states",
+               (double)config_state_bytes(c) / 0x1p20);
+    }
     if (count_windows(c)) {
         printf("%-14s as bf16: %llu in full layers, %llu in those with a window\n", "",
                (unsigned long long)some_kv_token_bytes(c, KV_DTYPE_BF16, false),
                (unsigned long long)some_kv_token_bytes(c, KV_DTYPE_BF16, true));
     }
     for (int i = 0; i < n; i++) {
+        uint64_t fixed = x->file_bytes + config_state_bytes(c);
         printf("%-14s %.1f MiB at %d tokens (KV %.1f as bf16; as f32 %.1f, as q8 %.1f)\n", i ? "" : "memory",
-               (double)(x->file_bytes + kv_bytes(c, KV_DTYPE_BF16, list[i])) / 0x1p20, list[i],
+               (double)(fixed + kv_bytes(c, KV_DTYPE_BF16, list[i])) / 0x1p20, list[i],
                (double)kv_bytes(c, KV_DTYPE_BF16, list[i]) / 0x1p20,
                (double)kv_bytes(c, KV_DTYPE_F32, list[i]) / 0x1p20, (double)kv_bytes(c, KV_DTYPE_Q8, list[i]) / 0x1p20);
     }
@@ -328,7 +367,21 @@ static json_t *shape_json(const Config *c) {
 }
 
 static const char *positions_name(const Config *c) {
+    LayerKind base;
+    config_rules(c, &base);
+    if (!kind_has_cache(&base)) return "none";
     return c->learned_positions ? "learned" : c->alibi_max > 0 ? "ALiBi" : "RoPE";
+}
+
+// Null: no layer is recurrent.
+static json_t *recurrent_json(const Config *c) {
+    LayerKind base;
+    LayerRules rules = config_rules(c, &base);
+    const StateShape *s = &rules.state;
+    if (!count_recurrent(c)) return json_null();
+    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i}", "mixer", mixer_name(&rules), "layers",
+                     count_recurrent(c), "n_heads", s->n_heads, "n_key_heads", s->n_key_heads, "k_dim", s->k_dim,
+                     "v_dim", s->v_dim, "conv_width", s->conv_width, "conv_dim", s->conv_dim);
 }
 
 // What families differ in.
@@ -341,8 +394,9 @@ static json_t *family_json(const Inspection *x) {
                           qk_norms[c->qk_norm], "learned_sinks", c->learned_sinks, "positions", positions_name(c),
                           "activation", activation_name(c), "gated", !c->plain_ffn, "layer_norm", c->layer_norm,
                           "post_norm", c->post_norm, "parallel", c->parallel);
+    json_object_set_new(o, "recurrent", recurrent_json(c));
     json_object_set_new(o, "n_rot",
-                        c->learned_positions || c->alibi_max > 0 ? json_null() : json_integer(base.rope.rotary_dim));
+                        strcmp(positions_name(c), "RoPE") != 0 ? json_null() : json_integer(base.rope.rotary_dim));
     json_object_set_new(o, "rope_scaling", json_string(scaling_name(x)));
     json_object_set_new(o, "rope_factor", json_real((double)base.rope.scaling.factor));
     json_object_set_new(o, "attn_softcap", json_real((double)c->attn_softcap));
@@ -400,7 +454,7 @@ static json_t *memory_json(const Inspection *x) {
         json_t *o = json_pack("{s:i}", "context", at[i]);
         for (KvDType kv = KV_DTYPE_BF16; kv_dtype_name(kv); kv++) {
             json_t *sizes = json_pack("{s:I, s:I}", "kv_bytes", (json_int_t)kv_bytes(c, kv, at[i]), "total_bytes",
-                                      (json_int_t)(x->file_bytes + kv_bytes(c, kv, at[i])));
+                                      (json_int_t)(x->file_bytes + config_state_bytes(c) + kv_bytes(c, kv, at[i])));
             json_object_set_new(o, kv_dtype_name(kv), sizes);
         }
         json_array_append_new(list, o);
@@ -422,6 +476,7 @@ static void print_json(const Inspection *x) {
     json_object_set_new(o, "kv_token_bytes_bf16", json_integer((json_int_t)all_kv_token_bytes(c, KV_DTYPE_BF16)));
     json_object_set_new(o, "kv_token_bytes_f32", json_integer((json_int_t)all_kv_token_bytes(c, KV_DTYPE_F32)));
     json_object_set_new(o, "kv_token_bytes_q8", json_integer((json_int_t)all_kv_token_bytes(c, KV_DTYPE_Q8)));
+    json_object_set_new(o, "state_bytes", json_integer((json_int_t)config_state_bytes(c)));
     json_object_set_new(o, "n_window_layers", json_integer(count_windows(c)));
     json_object_set_new(o, "memory", memory_json(x));
     json_object_set_new(o, "tokenizer", tokenizer_json(x));

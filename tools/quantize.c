@@ -219,14 +219,23 @@ static bool is_layout_key(const char *key) {
            !strcmp(key, "general.alignment") || begins(key, "split.");
 }
 
-// Copies the settings of a GGUF: the model's, the tokenizer's.
-static void copy_settings(GgufWriter *w, const File *file, bool model, bool tokenizer) {
+static bool ends(const char *key, const char *with) {
+    size_t n = strlen(key), m = strlen(with);
+    return n >= m && !strcmp(key + n - m, with);
+}
+
+// Copies the settings of a GGUF: the model's, whose layers are these (0: none is wanted), and the tokenizer's. Layers
+// that predict further tokens are not written.
+static void copy_settings(GgufWriter *w, const File *file, int n_layers, bool tokenizer) {
     char err[512];
     Gguf g;
     if (gguf_read(&g, file, err, sizeof err)) die(1, "%s", err);
     for (ptrdiff_t i = 0; i < shlen(g.pairs); i++) {
         const char *key = g.pairs[i].key;
-        if (!is_layout_key(key) && (begins(key, "tokenizer.") ? tokenizer : model)) gguf_pair(w, &g, &g.pairs[i]);
+        bool wanted = begins(key, "tokenizer.") ? tokenizer : n_layers > 0;
+        if (!wanted || is_layout_key(key) || ends(key, ".nextn_predict_layers")) continue;
+        if (ends(key, ".block_count")) gguf_u32(w, key, (uint32_t)n_layers);
+        else gguf_pair(w, &g, &g.pairs[i]);
     }
     gguf_free(&g);
 }
@@ -256,7 +265,7 @@ static void put_tokenizer(GgufWriter *w, const Options *o, const Model *m, File 
     if (o->tokenizer && !stat(o->tokenizer, &st) && S_ISREG(st.st_mode)) {
         if (file_map(file, o->tokenizer, err, sizeof err)) die(1, "%s", err);
         if (file_is_gguf(file)) {
-            copy_settings(w, file, false, true);
+            copy_settings(w, file, 0, true);
             return;
         }
         file_unmap(file);
@@ -269,9 +278,11 @@ static void put_tokenizer(GgufWriter *w, const Options *o, const Model *m, File 
 static void put_settings(GgufWriter *w, const Options *o, const Model *m, const Decoder *d, File *tokenizer) {
     const Family *f = gguf_model_family(m);
     const File *file = &m->weights.files[0];
+    const char *unwritten = gguf_model_unwritten(&m->config);
+    if (unwritten) die(1, "%s: cannot be written: layers of kind %s", o->in, unwritten);
     bool own = !o->tokenizer && !o->no_vocab;
     if (file_is_gguf(file)) {
-        copy_settings(w, file, true, own);
+        copy_settings(w, file, m->config.n_layers, own);
         if (!own) put_tokenizer(w, o, m, tokenizer);
     } else {
         char name[256];

@@ -6,6 +6,7 @@
 // quantizing all of them takes minutes. Refuses a .bin of other than llama shapes; theta is 10000 in a .bin.
 #include "cli.h"
 
+#include "fields.h"
 #include "gguf_model.h"
 #include "gguf_vocab.h"
 #include "synth_vocab.h"
@@ -21,21 +22,28 @@
 typedef struct {
     const char *name, *arch; // arch NULL: llama
     int dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size, seq_len;
-    int head_dim;          // 0: dim / n_heads
-    bool tied;             // the output matrix is the embedding
-    float theta, eps;      // eps 0: 1e-5
-    int window, n_rot;     // 0: no window, all dimensions
-    int n_experts, n_used; // 0: dense
+    int head_dim;                        // 0: dim / n_heads
+    bool tied;                           // the output matrix is the embedding
+    float theta, eps;                    // eps 0: 1e-5
+    int window, n_rot;                   // 0: no window, all dimensions
+    int n_experts, n_used;               // 0: dense
     int expert_dim, shared_dim, n_dense; // width of an expert, of what all tokens use; first layers without experts
     int latent_rank;                     // 0: the attention is not latent
     LatentShape latent;
     RopeScaling scaling;
-    float mscale; // of YaRN with latent attention, for cos, sin and scores
+    float mscale;          // of YaRN with latent attention, for cos, sin and scores
+    StateShape state;      // of recurrent layers, which are
+    const char *recurrent; // those with an r of this pattern, repeated; NULL: none
 } Shape;
 
 #define DEEPSEEK_YARN                                                                                                  \
-    .scaling = {.kind = ROPE_YARN, .factor = 40, .original_ctx = 4096, .beta_fast = 32, .beta_slow = 1,                \
-                .whole_dims = true, .attention_factor = 1},                                                            \
+    .scaling = {.kind = ROPE_YARN,                                                                                     \
+                .factor = 40,                                                                                          \
+                .original_ctx = 4096,                                                                                  \
+                .beta_fast = 32,                                                                                       \
+                .beta_slow = 1,                                                                                        \
+                .whole_dims = true,                                                                                    \
+                .attention_factor = 1},                                                                                \
     .mscale = 0.707f
 
 // From the models' config.json. mistral-7b is v0.3, phi-3-mini 4k, olmo2-1b 0425, gemma-3-4b its text model.
@@ -70,17 +78,62 @@ static const Shape shapes[] = {
     {"mixtral-tiny", NULL, 256, 512, 4, 8, 2, 512, 32768, .theta = 1e6f, .n_experts = 8, .n_used = 2},
     {"qwen3-moe-tiny", "qwen3moe", 256, 256, 4, 8, 2, 512, 40960, .head_dim = 64, .theta = 1e6f, .eps = 1e-6f,
      .n_experts = 16, .n_used = 4},
+    {"lfm2-350m", "lfm2", 1024, 4608, 16, 16, 8, 65536, 128000, .tied = true, .theta = 1e6f, .state = {.conv_width = 3},
+     .recurrent = "rrfrrfrrfrfrfrfr"},
+    {"qwen3.5-0.8b", "qwen35", 1024, 3584, 24, 8, 2, 248320, 262144, .head_dim = 256, .tied = true, .theta = 1e7f,
+     .eps = 1e-6f, .n_rot = 64, .recurrent = "rrrf",
+     .state = {.n_heads = 16, .n_key_heads = 16, .k_dim = 128, .v_dim = 128, .conv_width = 4}},
+    {"qwen3.5-tiny", "qwen35", 256, 512, 8, 4, 2, 512, 262144, .head_dim = 64, .tied = true, .theta = 1e7f,
+     .eps = 1e-6f, .n_rot = 16, .recurrent = "rrrf",
+     .state = {.n_heads = 8, .n_key_heads = 4, .k_dim = 32, .v_dim = 32, .conv_width = 4}},
+    {"qwen3-next-tiny", "qwen3next", 256, 128, 8, 4, 2, 512, 262144, .head_dim = 64, .theta = 1e7f, .eps = 1e-6f,
+     .n_rot = 16, .n_experts = 16, .n_used = 4, .shared_dim = 128, .recurrent = "rrrf",
+     .state = {.n_heads = 8, .n_key_heads = 4, .k_dim = 32, .v_dim = 32, .conv_width = 4}},
     {"gpt-oss-tiny", "gpt-oss", 256, 256, 4, 8, 2, 512, 131072, .head_dim = 64, .theta = 1.5e5f, .window = 128,
      .n_experts = 8, .n_used = 4,
      .scaling = {.kind = ROPE_YARN, .factor = 32, .original_ctx = 4096, .beta_fast = 32, .beta_slow = 1}},
     {"minicpm3-4b", "minicpm3", 2560, 6400, 62, 40, 40, 73448, 32768, .tied = true, .theta = 1e4f, .n_rot = 32,
      .latent_rank = 256, .latent = {.q_rank = 768, .nope_dim = 64, .value_dim = 64}},
-    {"deepseek-v2-lite", "deepseek2", 2048, 10944, 27, 16, 16, 102400, 163840, .theta = 1e4f, .eps = 1e-6f, .n_rot = 64,
-     .n_experts = 64, .n_used = 6, .expert_dim = 1408, .shared_dim = 2 * 1408, .n_dense = 1, .latent_rank = 512,
-     .latent = {.nope_dim = 128, .value_dim = 128}, DEEPSEEK_YARN},
-    {"deepseek-v2-tiny", "deepseek2", 256, 512, 4, 8, 8, 512, 163840, .theta = 1e4f, .eps = 1e-6f, .n_rot = 32,
-     .n_experts = 16, .n_used = 4, .expert_dim = 256, .shared_dim = 2 * 256, .n_dense = 1, .latent_rank = 128,
-     .latent = {.nope_dim = 64, .value_dim = 64}, DEEPSEEK_YARN},
+    {"deepseek-v2-lite",
+     "deepseek2",
+     2048,
+     10944,
+     27,
+     16,
+     16,
+     102400,
+     163840,
+     .theta = 1e4f,
+     .eps = 1e-6f,
+     .n_rot = 64,
+     .n_experts = 64,
+     .n_used = 6,
+     .expert_dim = 1408,
+     .shared_dim = 2 * 1408,
+     .n_dense = 1,
+     .latent_rank = 512,
+     .latent = {.nope_dim = 128, .value_dim = 128},
+     DEEPSEEK_YARN},
+    {"deepseek-v2-tiny",
+     "deepseek2",
+     256,
+     512,
+     4,
+     8,
+     8,
+     512,
+     163840,
+     .theta = 1e4f,
+     .eps = 1e-6f,
+     .n_rot = 32,
+     .n_experts = 16,
+     .n_used = 4,
+     .expert_dim = 256,
+     .shared_dim = 2 * 256,
+     .n_dense = 1,
+     .latent_rank = 128,
+     .latent = {.nope_dim = 64, .value_dim = 64},
+     DEEPSEEK_YARN},
 };
 
 enum { GROUP = 64, MAGIC = 0x616b3432, HEADER_BYTES = 256 };
@@ -264,6 +317,10 @@ static void draw_unit(const Part *p, void *to) {
         return;
     }
     if (strstr(p->name, "norm.weight")) mean = 1;
+    if (strlen(p->name) > 6 && !strcmp(p->name + strlen(p->name) - 6, ".ssm_a")) { // decays: below 0
+        mean = -1;
+        reach = 0.9f;
+    }
     if (strstr(p->name, "norm") || strstr(p->name, ".bias") || strstr(p->name, "sinks")) reach = 0.1f;
     for (int i = 0; i < UNIT; i++) x[i] = mean + reach * uniform();
     values_pack(p->as.dtype, to, x, UNIT);
@@ -341,7 +398,11 @@ static Config config_of(const Shape *s, const Family *f) {
     if (!c.learned_positions) {
         k->rope = (RopeConfig){s->n_rot ? s->n_rot : k->k_dim, s->theta, f->gguf_pairing, s->scaling};
     }
-    LayerRules rules = {.window = s->window, .window_theta = f->window_theta};
+    LayerRules rules = {.window = s->window, .window_theta = f->window_theta, .mixer = f->mixer, .state = s->state};
+    state_set_channels(&rules.state, f->mixer, c.dim);
+    for (int i = 0; s->recurrent && i < c.n_layers; i++) {
+        if (s->recurrent[(size_t)i % strlen(s->recurrent)] == 'r') layers_add(&rules.recurrent, i);
+    }
     layers_add_every(&rules.full, f->global_period);
     layers_add_every(&rules.nope, f->nope_period);
     for (int i = 0; i < s->n_dense; i++) layers_add(&rules.dense, i);
@@ -355,7 +416,11 @@ static Decoder decoder_without_weights(const Shape *s, const Family *f) {
     size_t n_layers = (size_t)s->n_layers, n_experts = (size_t)s->n_experts;
     DType dtype = d.stack.config.learned_sinks ? DTYPE_MXFP4 : DTYPE_F32;
     Layer *layers = d.stack.layers = calloc(n_layers, sizeof *layers);
-    size_t mixer_bytes = mixer_of(d.stack.config.kinds[0].mixer)->weights_size;
+    size_t mixer_bytes = 0; // of the largest
+    for (int i = 0; i < d.stack.config.n_kinds; i++) {
+        size_t bytes = mixer_of(d.stack.config.kinds[i].mixer)->weights_size;
+        mixer_bytes = bytes > mixer_bytes ? bytes : mixer_bytes;
+    }
     char *mixers = calloc(n_layers, mixer_bytes);
     FeedForward *experts = calloc(n_layers * n_experts + 1, sizeof *experts);
     if (!layers || !mixers || !experts) die(1, "out of memory for %d layers", s->n_layers);
@@ -401,7 +466,7 @@ static bool names_mix(const char *type) {
 }
 
 static Shape find_shape(const char *name) {
-    char list[512];
+    char list[640];
     size_t n = 0;
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         if (!strcmp(shapes[i].name, name)) return shapes[i];
@@ -420,10 +485,10 @@ int main(int argc, char **argv) {
         "build/synth", "SHAPE TYPE OUT.bin|OUT.gguf [--layers N] [--vocab N]",
         "  SHAPE: tiny | 134m | smollm2-135m | tinyllama-1.1b | llama-3.2-1b | llama-3.1-8b | mistral-7b |\n"
         "         qwen2.5-0.5b | qwen3-0.6b | qwen3-4b | gemma-2-2b | gemma-3-1b | gemma-3-4b | phi-3-mini |\n"
-        "         smollm3-3b | olmo2-1b | starcoder2-3b | gpt2 | pythia-160m |\n"
+        "         smollm3-3b | olmo2-1b | starcoder2-3b | gpt2 | pythia-160m | lfm2-350m | qwen3.5-0.8b |\n"
         "         minicpm3-4b | deepseek-v2-lite |\n"
-        "         mixtral-tiny | qwen3-moe-tiny | gpt-oss-tiny | deepseek-v2-tiny (the structure of the large ones,\n"
-        "         small)\n"
+        "         mixtral-tiny | qwen3-moe-tiny | gpt-oss-tiny | deepseek-v2-tiny | qwen3.5-tiny |\n"
+        "         qwen3-next-tiny (the structure of the large ones, small)\n"
         "  TYPE:  of a .bin, for llama shapes: f32 (llama2.c v0) or int8 (llama2.c v2);\n"
         "         of a .gguf: " GGUF_PLAIN_TYPES ",\n"
         "         " GGUF_SIZED_TYPES ";\n"
@@ -437,6 +502,9 @@ int main(int argc, char **argv) {
     const char *arch = s.arch ? s.arch : "llama";
     if (n_layers < s.n_layers) s.n_layers = n_layers;
     if (vocab_size) s.vocab_size = vocab_size;
+    if (s.recurrent && strcspn(s.recurrent, "f") >= (size_t)s.n_layers)
+        die(2, "--layers: expected at least %zu, the last with attention, found %d", strcspn(s.recurrent, "f") + 1,
+            n_layers);
     out.rng = 0x9E3779B97F4A7C15u;
     if (dot && !strcmp(dot, ".gguf")) {
         GgufMix mix = gguf_mix_named(type, !names_mix(type));

@@ -104,6 +104,12 @@ uint64_t state_bytes(const State *s) {
     return sizeof(float) * (s->total_floats + (size_t)s->n_slots * s->border_floats);
 }
 
+uint64_t state_shape_bytes(const StateShape *shape, int n_slots) {
+    State s = {.shape = *shape, .n_slots = n_slots};
+    lay_out(&s);
+    return state_bytes(&s);
+}
+
 uint64_t state_token_bytes(const State *s) {
     const StateShape *shape = &s->shape;
     uint64_t matrices = (uint64_t)shape->n_heads * (uint64_t)shape->k_dim * (uint64_t)shape->v_dim;

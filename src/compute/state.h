@@ -31,11 +31,12 @@ State *state_open(const StateShape *shape, int n_slots, char *err, size_t errlen
 void state_close(State *s); // accepts NULL
 
 const StateShape *state_shape(const State *s);
-int state_length(const State *s);                   // tokens
-int state_border(const State *s);                   // where the open chunk begins
-uint64_t state_bytes(const State *s);               // held, copies included
-uint64_t state_token_bytes(const State *s);         // that the next decoded token reads
-uint64_t state_copy_bytes(const StateShape *shape); // of a copy of a border
+int state_length(const State *s);                                 // tokens
+int state_border(const State *s);                                 // where the open chunk begins
+uint64_t state_bytes(const State *s);                             // held, copies included
+uint64_t state_shape_bytes(const StateShape *shape, int n_slots); // what state_bytes will be
+uint64_t state_token_bytes(const State *s);                       // that the next decoded token reads
+uint64_t state_copy_bytes(const StateShape *shape);               // of a copy of a border
 
 float *state_matrix(State *s, int head);   // [k_dim][v_dim] at the border, then 32 floats that may be read
 float *state_keys(State *s, int key_head); // [STATE_CHUNK][k_dim] of the open chunk; with pairs, [STATE_CHUNK][pairs]

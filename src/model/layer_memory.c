@@ -101,6 +101,16 @@ uint64_t memory_state_bytes(const Memory *m) {
     return bytes;
 }
 
+uint64_t config_state_bytes(const Config *c) {
+    uint64_t bytes = 0;
+    int n_slots = count_slots(c);
+    for (int i = 0; i < c->n_layers; i++) {
+        const LayerKind *k = config_kind(c, i);
+        if (kind_has_state(k)) bytes += state_shape_bytes(&k->state, n_slots);
+    }
+    return bytes;
+}
+
 uint64_t memory_token_bytes(const Memory *m) {
     uint64_t bytes = 0;
     for (int i = 0; i < m->n_layers; i++) {

@@ -57,6 +57,7 @@ State *memory_state(const Memory *m, int layer);
 int memory_length(const Memory *m);           // tokens
 uint64_t memory_kv_bytes(const Memory *m);    // held now by the caches
 uint64_t memory_state_bytes(const Memory *m); // held from the start by the states, checkpoints included
+uint64_t config_state_bytes(const Config *c); // what memory_state_bytes will be
 uint64_t memory_token_bytes(const Memory *m); // that the next decoded token reads of both
 // Before a pass: make room for n more tokens in every layer, and a checkpoint where the states will leave a border. -1
 // with a line in err when memory runs out; nothing has changed then.

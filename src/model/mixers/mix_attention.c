@@ -363,6 +363,7 @@ void cross_forward(const AttentionWeights *w, const MixerCall *call) {
 }
 
 const Mixer mixer_attention = {
+    .name = "attention",
     .weights_size = sizeof(AttentionWeights),
     .bind = attention_bind,
     .token_bytes = attention_token_bytes,

@@ -3,14 +3,7 @@
 //     B, C, u = W_in x;  y = W_out (C * conv(B * u)), all by channel; no activation
 // Owns the tensors of such a layer and its forward pass. The biases that a model may have are those of its two matrices
 // and of the convolution, all or none.
-#include "recurrent.h"
-
-typedef struct {
-    Dense in;          // [3 dim][dim] B, C, u
-    const float *taps; // [conv_width][dim]
-    const float *bias; // [dim] of the convolution; NULL: none
-    Dense out;         // [dim][dim]
-} ConvWeights;
+#include "mix_conv.h"
 
 static void conv_bind(Binder *b, void *weights, const LayerKind *kind) {
     ConvWeights *w = weights;
@@ -69,6 +62,7 @@ static void conv_forward(const void *weights, const MixerCall *call) {
 }
 
 const Mixer mixer_conv = {
+    .name = "short convolution",
     .weights_size = sizeof(ConvWeights),
     .bind = conv_bind,
     .token_bytes = conv_token_bytes,

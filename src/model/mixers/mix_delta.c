@@ -4,24 +4,10 @@
 //     q, k = q / sqrt(|q|^2 + 1e-6), the same of k, per head;  q *= k_dim^-1/2
 //     o = the gated delta rule of recurrence.h;  y = W_out (rms(o) w silu(z)), the norm over each value head
 // Owns the tensors of such a layer, in each of the ways that files lay them out, and its forward pass.
-#include "recurrent.h"
+#include "mix_delta.h"
 
 #include <math.h>
 #include <string.h>
-
-typedef struct {
-    Dense qkv, z;         // [2 key heads k_dim + heads v_dim][dim], [heads v_dim][dim]
-    Dense qkvz;           // in place of both: for each key head its q, k, the v and the z of its value heads
-    Dense beta, alpha;    // [heads][dim]
-    Dense ba;             // in place of both: for each key head the beta and the alpha of its value heads
-    const float *taps;    // [conv_width][conv_dim]
-    const float *a;       // [heads] -exp(A)
-    const float *dt;      // [heads]
-    const float *norm;    // [v_dim]
-    const float *q_unit, *k_unit; // [k_dim] weights that make an RMSNorm of what normalizes queries and keys
-    Dense out;            // [dim][heads v_dim]
-    KeyHeadOrder key_heads;
-} DeltaWeights;
 
 // ---- binding
 
@@ -82,12 +68,12 @@ static uint64_t delta_token_bytes(const void *weights) {
 // ---- scratch
 
 typedef struct {
-    float *fused;       // [n][2 keys + 2 values + 2 heads] where q, k, v, z or beta, alpha come in groups
-    float *inputs;      // [n][conv_dim] q, k, v before the convolution
-    float *qkv;         // [n][conv_dim] behind it
-    float *z;           // [n][values]
+    float *fused;        // [n][2 keys + 2 values + 2 heads] where q, k, v, z or beta, alpha come in groups
+    float *inputs;       // [n][conv_dim] q, k, v before the convolution
+    float *qkv;          // [n][conv_dim] behind it
+    float *z;            // [n][values]
     float *beta, *decay; // [n][heads]
-    float *out;         // [n][values]
+    float *out;          // [n][values]
 } DeltaBuffers;
 
 static size_t fused_width(const StateShape *s) {
@@ -96,8 +82,8 @@ static size_t fused_width(const StateShape *s) {
 
 static size_t lay_out(DeltaBuffers *b, float *at, const StateShape *s, int n) {
     float **const slots[] = {&b->fused, &b->inputs, &b->qkv, &b->z, &b->out, &b->beta, &b->decay};
-    const int64_t widths[] = {(int64_t)fused_width(s), s->conv_dim,   s->conv_dim, value_width(s),
-                              value_width(s),          s->n_heads, s->n_heads};
+    const int64_t widths[] = {(int64_t)fused_width(s), s->conv_dim, s->conv_dim, value_width(s),
+                              value_width(s),          s->n_heads,  s->n_heads};
     size_t used = 0;
     for (int i = 0; i < 7; i++) {
         *slots[i] = at + used;
@@ -235,6 +221,7 @@ static void delta_forward(const void *weights, const MixerCall *call) {
 }
 
 const Mixer mixer_delta = {
+    .name = "gated delta net",
     .weights_size = sizeof(DeltaWeights),
     .bind = delta_bind,
     .token_bytes = delta_token_bytes,

@@ -40,15 +40,18 @@ static void read_row(float *y, const Tensor *t, int64_t row) {
     if (t->dtype == DTYPE_F32) memcpy(y, from, sizeof *y * (size_t)cols);
     else if (info->unpack) info->unpack(y, from, cols / info->block);
     else {
-        for (int64_t i = 0; i < cols; i++) y[i] = t->dtype == DTYPE_F16 ? f32_from_f16(half[i]) : f32_from_bf16(half[i]);
+        for (int64_t i = 0; i < cols; i++)
+            y[i] = t->dtype == DTYPE_F16 ? f32_from_f16(half[i]) : f32_from_bf16(half[i]);
     }
 }
 
-// W_k^T of every head from kv_b, whose rows are W_k and W_v of a head in turn: fp32, which every value of the file fits.
+// W_k^T of every head from kv_b, whose rows are W_k and W_v of a head in turn: fp32, which every value of the file
+// fits.
 static void transpose_keys(Binder *b, Dense *to, const Tensor *kv_b, const LayerKind *kind) {
     int64_t rank = rank_of(kind), nope = kind->latent.nope_dim, heads = kind->n_heads;
     size_t values = (size_t)(heads * rank * nope);
-    float *all = weights_own(b->weights, sizeof *all * values), *row = weights_own(b->weights, sizeof *row * (size_t)rank);
+    float *all = weights_own(b->weights, sizeof *all * values),
+          *row = weights_own(b->weights, sizeof *row * (size_t)rank);
     if (!all || !row) {
         binder_fail(b, "out of memory for %zu values of keys", values);
         return;
@@ -119,8 +122,9 @@ typedef struct {
 
 static size_t lay_out(LatentBuffers *b, float *at, const LayerKind *kind, int n) {
     float **const slots[] = {&b->q_latent, &b->q, &b->absorbed, &b->kv, &b->att, &b->out};
-    const int64_t widths[] = {kind->latent.q_rank, query_width(kind), kind_q_dim(kind),
-                              kind->k_dim,         (int64_t)kind->n_heads * kind->v_dim, out_width(kind)};
+    const int64_t widths[] = {
+        kind->latent.q_rank, query_width(kind), kind_q_dim(kind), kind->k_dim, (int64_t)kind->n_heads * kind->v_dim,
+        out_width(kind)};
     size_t used = 0;
     for (int i = 0; i < 6; i++) {
         *slots[i] = at + used;
@@ -270,6 +274,7 @@ static void latent_forward(const void *weights, const MixerCall *call) {
 }
 
 const Mixer mixer_latent = {
+    .name = "latent attention",
     .weights_size = sizeof(LatentWeights),
     .bind = latent_bind,
     .token_bytes = latent_token_bytes,

@@ -225,6 +225,7 @@ static void rwkv6_forward(const void *weights, const MixerCall *call) {
 }
 
 const Mixer mixer_rwkv6 = {
+    .name = "RWKV-6",
     .weights_size = sizeof(Rwkv6Weights),
     .bind = rwkv6_bind,
     .token_bytes = rwkv6_token_bytes,

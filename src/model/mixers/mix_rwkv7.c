@@ -214,6 +214,7 @@ static void rwkv7_forward(const void *weights, const MixerCall *call) {
 }
 
 const Mixer mixer_rwkv7 = {
+    .name = "RWKV-7",
     .weights_size = sizeof(Rwkv7Weights),
     .bind = rwkv7_bind,
     .token_bytes = rwkv7_token_bytes,

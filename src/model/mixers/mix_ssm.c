@@ -186,6 +186,7 @@ static void ssm_forward(const void *weights, const MixerCall *call) {
 }
 
 const Mixer mixer_ssm = {
+    .name = "Mamba-2",
     .weights_size = sizeof(SsmWeights),
     .bind = ssm_bind,
     .token_bytes = ssm_token_bytes,
@@ -236,6 +237,7 @@ static void beside_forward(const void *weights, const MixerCall *call) {
 }
 
 const Mixer mixer_ssm_attention = {
+    .name = "Mamba-2 beside attention",
     .weights_size = sizeof(BesideWeights),
     .bind = beside_bind,
     .token_bytes = beside_token_bytes,

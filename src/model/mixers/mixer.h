@@ -49,6 +49,7 @@ typedef struct {
 } MixerCall;
 
 typedef struct {
+    const char *name;                                              // for people
     size_t weights_size;                                           // sizeof the weights of a layer, which bind fills
     void (*bind)(Binder *b, void *weights, const LayerKind *kind); // tensors of b->layer; b->failed on failure
     uint64_t (*token_bytes)(const void *weights);                  // weight bytes that a decoded token reads

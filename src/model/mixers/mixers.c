@@ -26,8 +26,13 @@ static int no_columns(const LayerKind *kind) {
     return 0;
 }
 
-static const Mixer mixer_none = {
-    .weights_size = 1, .bind = bind_nothing, .token_bytes = no_bytes, .scratch = no_floats, .widest_input = no_columns};
+static const Mixer mixer_none = {.name = "none",
+
+                                 .weights_size = 1,
+                                 .bind = bind_nothing,
+                                 .token_bytes = no_bytes,
+                                 .scratch = no_floats,
+                                 .widest_input = no_columns};
 
 // ---- all
 
