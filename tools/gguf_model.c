@@ -282,7 +282,7 @@ static void put_sizes(GgufWriter *w, const Family *f, const Config *config) {
     if (c.n_experts) c.expert_dim = config_expert_dim(&c);
     put_fields(w, f, list, fields_of_feed_forward(&c, f, list));
     if (c.n_experts) gguf_bool(w, key(f, "expert_weights_norm"), !c.experts_keep_softmax);
-    if (c.n_experts && f->router) put_router(w, f, &c);
+    if (c.n_experts && f->router) put_router(w, f, config);
 }
 
 // xIELU's numbers of every layer, as files have them: bind_xielu backwards.

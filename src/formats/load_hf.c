@@ -122,6 +122,13 @@ static int hidden_of_ratio(Settings *s, const Config *c, const Family *f) {
     return (int)fmin(ceil(width / step) * step, INT_MAX); // refused by config_check
 }
 
+// LFM2's: sigmoids, and a number of each expert to choose by unless the settings say no.
+static void read_lfm2_router(Settings *s, Config *c, LayerRules *rules) {
+    c->router_choice_bias = settings_bool(s, "use_expert_bias", true);
+    c->experts_scale = (float)settings_number(s, "routed_scaling_factor", 0, LARGE, 1);
+    router_set_dense(rules, settings_int(s, "num_dense_layers", 0, MAX_LAYERS, -1));
+}
+
 // DeepSeek's: how experts are scored and chosen, and which layers have none.
 static void read_router(Settings *s, Config *c, LayerRules *rules) {
     static const char *const methods[] = {"greedy", "group_limited_greedy", "noaux_tc"};
@@ -182,7 +189,8 @@ static void read_feed_forward(Settings *s, Config *c, const Family *f, LayerRule
     if (json_array_size(json_object_get(s->object, "mlp_only_layers"))) {
         settings_fail(s, "mlp_only_layers", "expected none: layers without experts among others are not supported");
     }
-    if (f->router) read_router(s, c, rules);
+    if (f->router && f->mixer == MIX_CONV) read_lfm2_router(s, c, rules);
+    else if (f->router) read_router(s, c, rules);
 }
 
 static void read_biases(Settings *s, Config *c, const Family *f) {
@@ -569,6 +577,9 @@ static const struct {
     {"lfm2", "{\"vocab_size\":65536,\"num_attention_heads\":32,\"num_key_value_heads\":8,"
              "\"max_position_embeddings\":128000,\"norm_eps\":1e-5,\"rope_theta\":1e6,\"conv_L_cache\":3,"
              "\"block_multiple_of\":256,\"block_ffn_dim_multiplier\":1.0,\"block_auto_adjust_ff_dim\":true}"},
+    {"lfm2_moe", "{\"vocab_size\":65536,\"num_attention_heads\":32,\"num_key_value_heads\":8,"
+                 "\"max_position_embeddings\":128000,\"norm_eps\":1e-5,\"rope_theta\":1e6,\"conv_L_cache\":3,"
+                 "\"num_dense_layers\":2,\"num_experts\":32,\"num_experts_per_tok\":4,\"norm_topk_prob\":true}"},
     {"gemma2", "{\"sliding_window\":4096}"},
     {"mistral", "{\"sliding_window\":4096}"},
     {"gpt_oss", "{\"sliding_window\":128}"},

@@ -191,6 +191,13 @@ static const PartName lfm2_names[] = {{"output_norm", "embedding_norm"},
                                       {"ffn_gate", "feed_forward.w1"},
                                       {"ffn_up", "feed_forward.w3"},
                                       {"ffn_down", "feed_forward.w2"},
+                                      {"ffn_gate_inp", "feed_forward.gate"},
+                                      {"exp_probs_b", "feed_forward.expert_bias"},
+                                      {"ffn_gate_exp", "feed_forward.experts.#.w1"},
+                                      {"ffn_up_exp", "feed_forward.experts.#.w3"},
+                                      {"ffn_down_exp", "feed_forward.experts.#.w2"},
+                                      {"ffn_gate_up_exps", "feed_forward.experts.gate_up_proj"},
+                                      {"ffn_down_exps", "feed_forward.experts.down_proj"},
                                       {0}};
 static const PartName lfm2_gguf_names[] = {
     {"output_norm", "token_embd_norm"}, {"output_norm_other", "output_norm"}, {0}};
@@ -336,6 +343,10 @@ static const PartName nemotron_h_names[] = {SSM_NAMES("mixer."),
 #define DEEPSEEK                                                                                                       \
     .arch = "deepseek2", .hf_interleaved = true, .extra_layers = true, .router = true, .names = router_names
 
+#define LFM2                                                                                                           \
+    .gguf_pairing = ROPE_HALF, .tied = true, .mixer = MIX_CONV, .zeros_by_layer = true, .names = lfm2_names,           \
+    .gguf_names = lfm2_gguf_names
+
 static const Family families[] = {
     {.arch = "llama"},
     {.arch = "llama", .model_type = "mistral"},
@@ -398,14 +409,12 @@ static const Family families[] = {
      .one_sublayer = true,
      .no_rope = true,
      .names = nemotron_h_names},
-    {.arch = "lfm2",
-     .base = {.qk_norm = QK_NORM_HEAD},
-     .gguf_pairing = ROPE_HALF,
-     .tied = true,
-     .mixer = MIX_CONV,
-     .zeros_by_layer = true,
-     .names = lfm2_names,
-     .gguf_names = lfm2_gguf_names},
+    {.arch = "lfm2", .base = {.qk_norm = QK_NORM_HEAD}, LFM2},
+    {.arch = "lfm2moe",
+     .model_type = "lfm2_moe",
+     .base = {.qk_norm = QK_NORM_HEAD, .router_sigmoid = true},
+     .router = true,
+     LFM2},
     {.arch = "gemma",
      .activation_key = "hidden_activation",
      .base = {GEMMA},
