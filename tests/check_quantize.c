@@ -769,42 +769,41 @@ static void test_synth_types(void) {
     CHECK(access(in_folder("out.tokenizer.bin"), F_OK), "the vocabulary is inside");
 }
 
+// Layers of each kind, of models that have more.
+static void test_synth_hybrids(void) {
+    static const struct {
+        const char *name, *arch, *layers;
+        bool large;
+    } shapes[] = {{"lfm2-350m", "lfm2", "3", true},          {"lfm2-moe-tiny", "lfm2moe", "6", false},
+                  {"qwen3.5-0.8b", "qwen35", "4", true},     {"qwen3.5-tiny", "qwen35", "5", false},
+                  {"qwen3.5-moe-tiny", "qwen35moe", "4", false}, {"qwen3-next-tiny", "qwen3next", "4", false}};
+    for (int i = 0; i < N_OF(shapes); i++) {
+        Opened o;
+        if (shapes[i].large && quick()) continue;
+        check_synth(shapes[i].name, "Q8_0", shapes[i].layers);
+        if (!opened(&o, OUT, NULL)) return;
+        CHECK(!strcmp(o.model.family->arch, shapes[i].arch), "%s: %s", shapes[i].name, o.model.family->arch);
+        closed(&o);
+    }
+}
+
 // A layer of each shape; of the large ones, where the machine is not emulated.
 static void test_synth_shapes(void) {
     static const struct {
         const char *name, *arch;
         bool large;
-    } shapes[] = {{"134m", "llama", false},
-                  {"smollm2-135m", "llama", false},
-                  {"tinyllama-1.1b", "llama", true},
-                  {"llama-3.2-1b", "llama", true},
-                  {"llama-3.1-8b", "llama", true},
-                  {"mistral-7b", "llama", true},
-                  {"qwen2.5-0.5b", "qwen2", true},
-                  {"qwen3-0.6b", "qwen3", true},
-                  {"qwen3-4b", "qwen3", true},
-                  {"gemma-2-2b", "gemma2", true},
-                  {"gemma-3-1b", "gemma3", true},
-                  {"gemma-3-4b", "gemma3", true},
-                  {"phi-3-mini", "phi3", true},
-                  {"smollm3-3b", "smollm3", true},
-                  {"olmo2-1b", "olmo2", true},
-                  {"gpt2", "gpt2", false},
-                  {"pythia-160m", "gptneox", false},
-                  {"starcoder2-3b", "starcoder2", true},
-                  {"mixtral-tiny", "llama", false},
-                  {"qwen3-moe-tiny", "qwen3moe", false},
-                  {"gpt-oss-tiny", "gpt-oss", false},
-                  {"lfm2-350m", "lfm2", true},
-                  {"qwen3.5-0.8b", "qwen35", true},
-                  {"qwen3.5-tiny", "qwen35", false},
-                  {"qwen3-next-tiny", "qwen3next", false}};
+    } shapes[] = {
+        {"134m", "llama", false},         {"smollm2-135m", "llama", false},      {"tinyllama-1.1b", "llama", true},
+        {"llama-3.2-1b", "llama", true},  {"llama-3.1-8b", "llama", true},       {"mistral-7b", "llama", true},
+        {"qwen2.5-0.5b", "qwen2", true},  {"qwen3-0.6b", "qwen3", true},         {"qwen3-4b", "qwen3", true},
+        {"gemma-2-2b", "gemma2", true},   {"gemma-3-1b", "gemma3", true},        {"gemma-3-4b", "gemma3", true},
+        {"phi-3-mini", "phi3", true},     {"smollm3-3b", "smollm3", true},       {"olmo2-1b", "olmo2", true},
+        {"gpt2", "gpt2", false},          {"pythia-160m", "gptneox", false},     {"starcoder2-3b", "starcoder2", true},
+        {"mixtral-tiny", "llama", false}, {"qwen3-moe-tiny", "qwen3moe", false}, {"gpt-oss-tiny", "gpt-oss", false}};
     for (int i = 0; i < N_OF(shapes); i++) {
         Opened o;
         if (shapes[i].large && quick()) continue;
-        bool hybrid =
-            !strncmp(shapes[i].arch, "lfm", 3) || strstr(shapes[i].name, "3.5") || strstr(shapes[i].name, "next");
-        check_synth(shapes[i].name, "Q8_0", hybrid ? "4" : "1");
+        check_synth(shapes[i].name, "Q8_0", "1");
         if (!opened(&o, OUT, NULL)) return;
         CHECK(!strcmp(o.model.family->arch, shapes[i].arch), "%s: %s", shapes[i].name, o.model.family->arch);
         const Tensor *factors = weights_find(&o.model.weights, "rope_freqs.weight");
@@ -846,6 +845,7 @@ int main(void) {
     RUN(test_tinystories);
     RUN(test_synth_types);
     RUN(test_synth_shapes);
+    RUN(test_synth_hybrids);
     folder_remove();
     return test_report();
 }

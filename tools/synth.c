@@ -37,13 +37,8 @@ typedef struct {
 } Shape;
 
 #define DEEPSEEK_YARN                                                                                                  \
-    .scaling = {.kind = ROPE_YARN,                                                                                     \
-                .factor = 40,                                                                                          \
-                .original_ctx = 4096,                                                                                  \
-                .beta_fast = 32,                                                                                       \
-                .beta_slow = 1,                                                                                        \
-                .whole_dims = true,                                                                                    \
-                .attention_factor = 1},                                                                                \
+    .scaling = {.kind = ROPE_YARN, .factor = 40, .original_ctx = 4096, .beta_fast = 32, .beta_slow = 1,                \
+                .whole_dims = true, .attention_factor = 1},                                                            \
     .mscale = 0.707f
 
 // From the models' config.json. mistral-7b is v0.3, phi-3-mini 4k, olmo2-1b 0425, gemma-3-4b its text model.
@@ -75,65 +70,36 @@ static const Shape shapes[] = {
      .window = 4096},
     {"gpt2", "gpt2", 768, 3072, 12, 12, 12, 50257, 1024, .tied = true},
     {"pythia-160m", "gptneox", 768, 3072, 12, 12, 12, 50304, 2048, .theta = 1e4f, .n_rot = 16},
-    {"mixtral-tiny", NULL, 256, 512, 4, 8, 2, 512, 32768, .theta = 1e6f, .n_experts = 8, .n_used = 2},
-    {"qwen3-moe-tiny", "qwen3moe", 256, 256, 4, 8, 2, 512, 40960, .head_dim = 64, .theta = 1e6f, .eps = 1e-6f,
-     .n_experts = 16, .n_used = 4},
-    {"lfm2-350m", "lfm2", 1024, 4608, 16, 16, 8, 65536, 128000, .tied = true, .theta = 1e6f, .state = {.conv_width = 3},
-     .recurrent = "rrfrrfrrfrfrfrfr"},
+    {"lfm2-350m", "lfm2", 1024, 4608, 16, 16, 8, 65536, 128000, .tied = true, .theta = 1e6f,
+     .state = {.conv_width = 3}, .recurrent = "rrfrrfrrfrfrfrfr"},
+    {"lfm2-moe-tiny", "lfm2moe", 256, 512, 6, 8, 2, 512, 128000, .tied = true, .theta = 1e6f, .n_experts = 16,
+     .n_used = 4, .expert_dim = 128, .n_dense = 2, .state = {.conv_width = 3}, .recurrent = "rrfrrf"},
     {"qwen3.5-0.8b", "qwen35", 1024, 3584, 24, 8, 2, 248320, 262144, .head_dim = 256, .tied = true, .theta = 1e7f,
      .eps = 1e-6f, .n_rot = 64, .recurrent = "rrrf",
      .state = {.n_heads = 16, .n_key_heads = 16, .k_dim = 128, .v_dim = 128, .conv_width = 4}},
     {"qwen3.5-tiny", "qwen35", 256, 512, 8, 4, 2, 512, 262144, .head_dim = 64, .tied = true, .theta = 1e7f,
      .eps = 1e-6f, .n_rot = 16, .recurrent = "rrrf",
      .state = {.n_heads = 8, .n_key_heads = 4, .k_dim = 32, .v_dim = 32, .conv_width = 4}},
+    {"qwen3.5-moe-tiny", "qwen35moe", 256, 128, 8, 4, 2, 512, 262144, .head_dim = 64, .theta = 1e7f, .eps = 1e-6f,
+     .n_rot = 16, .n_experts = 16, .n_used = 4, .shared_dim = 128, .recurrent = "rrrf",
+     .state = {.n_heads = 8, .n_key_heads = 4, .k_dim = 32, .v_dim = 32, .conv_width = 4}},
     {"qwen3-next-tiny", "qwen3next", 256, 128, 8, 4, 2, 512, 262144, .head_dim = 64, .theta = 1e7f, .eps = 1e-6f,
      .n_rot = 16, .n_experts = 16, .n_used = 4, .shared_dim = 128, .recurrent = "rrrf",
      .state = {.n_heads = 8, .n_key_heads = 4, .k_dim = 32, .v_dim = 32, .conv_width = 4}},
+    {"mixtral-tiny", NULL, 256, 512, 4, 8, 2, 512, 32768, .theta = 1e6f, .n_experts = 8, .n_used = 2},
+    {"qwen3-moe-tiny", "qwen3moe", 256, 256, 4, 8, 2, 512, 40960, .head_dim = 64, .theta = 1e6f, .eps = 1e-6f,
+     .n_experts = 16, .n_used = 4},
     {"gpt-oss-tiny", "gpt-oss", 256, 256, 4, 8, 2, 512, 131072, .head_dim = 64, .theta = 1.5e5f, .window = 128,
      .n_experts = 8, .n_used = 4,
      .scaling = {.kind = ROPE_YARN, .factor = 32, .original_ctx = 4096, .beta_fast = 32, .beta_slow = 1}},
     {"minicpm3-4b", "minicpm3", 2560, 6400, 62, 40, 40, 73448, 32768, .tied = true, .theta = 1e4f, .n_rot = 32,
      .latent_rank = 256, .latent = {.q_rank = 768, .nope_dim = 64, .value_dim = 64}},
-    {"deepseek-v2-lite",
-     "deepseek2",
-     2048,
-     10944,
-     27,
-     16,
-     16,
-     102400,
-     163840,
-     .theta = 1e4f,
-     .eps = 1e-6f,
-     .n_rot = 64,
-     .n_experts = 64,
-     .n_used = 6,
-     .expert_dim = 1408,
-     .shared_dim = 2 * 1408,
-     .n_dense = 1,
-     .latent_rank = 512,
-     .latent = {.nope_dim = 128, .value_dim = 128},
-     DEEPSEEK_YARN},
-    {"deepseek-v2-tiny",
-     "deepseek2",
-     256,
-     512,
-     4,
-     8,
-     8,
-     512,
-     163840,
-     .theta = 1e4f,
-     .eps = 1e-6f,
-     .n_rot = 32,
-     .n_experts = 16,
-     .n_used = 4,
-     .expert_dim = 256,
-     .shared_dim = 2 * 256,
-     .n_dense = 1,
-     .latent_rank = 128,
-     .latent = {.nope_dim = 64, .value_dim = 64},
-     DEEPSEEK_YARN},
+    {"deepseek-v2-lite", "deepseek2", 2048, 10944, 27, 16, 16, 102400, 163840, .theta = 1e4f, .eps = 1e-6f, .n_rot = 64,
+     .n_experts = 64, .n_used = 6, .expert_dim = 1408, .shared_dim = 2 * 1408, .n_dense = 1, .latent_rank = 512,
+     .latent = {.nope_dim = 128, .value_dim = 128}, DEEPSEEK_YARN},
+    {"deepseek-v2-tiny", "deepseek2", 256, 512, 4, 8, 8, 512, 163840, .theta = 1e4f, .eps = 1e-6f, .n_rot = 32,
+     .n_experts = 16, .n_used = 4, .expert_dim = 256, .shared_dim = 2 * 256, .n_dense = 1, .latent_rank = 128,
+     .latent = {.nope_dim = 64, .value_dim = 64}, DEEPSEEK_YARN},
 };
 
 enum { GROUP = 64, MAGIC = 0x616b3432, HEADER_BYTES = 256 };
@@ -390,6 +356,7 @@ static Config config_of(const Shape *s, const Family *f) {
     c.n_experts_used = s->n_used;
     c.expert_dim = s->expert_dim;
     c.shared_dim = s->shared_dim;
+    c.router_choice_bias = f->router && c.router_sigmoid;
     LayerKind *k = &c.kinds[0];
     k->n_heads = s->n_heads;
     k->n_kv_heads = s->n_kv_heads;
@@ -466,7 +433,7 @@ static bool names_mix(const char *type) {
 }
 
 static Shape find_shape(const char *name) {
-    char list[640];
+    char list[800];
     size_t n = 0;
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         if (!strcmp(shapes[i].name, name)) return shapes[i];
@@ -488,7 +455,7 @@ int main(int argc, char **argv) {
         "         smollm3-3b | olmo2-1b | starcoder2-3b | gpt2 | pythia-160m | lfm2-350m | qwen3.5-0.8b |\n"
         "         minicpm3-4b | deepseek-v2-lite |\n"
         "         mixtral-tiny | qwen3-moe-tiny | gpt-oss-tiny | deepseek-v2-tiny | qwen3.5-tiny |\n"
-        "         qwen3-next-tiny (the structure of the large ones, small)\n"
+        "         qwen3.5-moe-tiny | qwen3-next-tiny | lfm2-moe-tiny (the structure of the large ones, small)\n"
         "  TYPE:  of a .bin, for llama shapes: f32 (llama2.c v0) or int8 (llama2.c v2);\n"
         "         of a .gguf: " GGUF_PLAIN_TYPES ",\n"
         "         " GGUF_SIZED_TYPES ";\n"
