@@ -5,9 +5,10 @@
 //
 // Tensors are known inside by GGUF's names without ".weight" (a part): token_embd, output_norm, output, position_embd,
 // rope_freqs, and of a layer attn_norm, attn_q, attn_k, attn_v, attn_qkv, attn_output, attn_q_norm, attn_k_norm,
-// attn_sinks, shortconv.in_proj, shortconv.conv, shortconv.out_proj, attn_q_a, attn_q_a_norm, attn_q_b, attn_kv_a_mqa, attn_kv_a_norm, attn_k_b, attn_v_b, attn_kv_b,
-// exp_probs_b, post_attention_norm, ffn_norm, ffn_gate, ffn_up, ffn_down, post_ffw_norm, ffn_gate_inp, ffn_gate_exps,
-// ffn_up_exps, ffn_down_exps, ffn_gate_inp_shexp, ffn_gate_shexp, ffn_up_shexp, ffn_down_shexp.
+// attn_sinks, shortconv.in_proj, shortconv.conv, shortconv.out_proj, attn_q_a, attn_q_a_norm, attn_q_b, attn_kv_a_mqa,
+// attn_kv_a_norm, attn_k_b, attn_v_b, attn_kv_b, exp_probs_b, post_attention_norm, ffn_norm, ffn_gate, ffn_up,
+// ffn_down, post_ffw_norm, ffn_gate_inp, ffn_gate_exps, ffn_up_exps, ffn_down_exps, ffn_gate_inp_shexp, ffn_gate_shexp,
+// ffn_up_shexp, ffn_down_shexp.
 #pragma once
 #include "config.h"
 
