@@ -87,9 +87,14 @@ int fields_of_state(StateShape *state, MixerKind mixer, Field list[MAX_FIELDS]) 
         {"ssm.group_count", {"mamba_n_groups", "n_groups"}, &state->n_key_heads, 1, FIELD_REQUIRED},
         {"ssm.time_step_rank", {"mamba_n_heads", "mamba_num_heads", "num_heads"}, &state->n_heads, 1, FIELD_REQUIRED},
     };
+    const Field mamba[] = {
+        {"ssm.conv_kernel", {"mamba_d_conv", "conv_kernel"}, &state->conv_width, 1, FIELD_REQUIRED},
+        {"ssm.state_size", {"mamba_d_state", "state_size"}, &state->k_dim, 1, FIELD_REQUIRED},
+    };
     const Field rwkv[] = {{"wkv.head_size", {"head_dim", "head_size"}, &state->k_dim, 1, FIELD_REQUIRED}};
     const Field conv[] = {{"shortconv.l_cache", {"conv_L_cache"}, &state->conv_width, 1, FIELD_REQUIRED}};
     if (mixer == MIX_SSM || mixer == MIX_SSM_ATTENTION) return copy(list, ssm, sizeof ssm / sizeof *ssm);
+    if (mixer == MIX_MAMBA) return copy(list, mamba, sizeof mamba / sizeof *mamba);
     if (mixer == MIX_RWKV6 || mixer == MIX_RWKV7) return copy(list, rwkv, 1);
     if (mixer == MIX_CONV) return copy(list, conv, 1);
     return mixer == MIX_DELTA ? copy(list, delta, sizeof delta / sizeof *delta) : 0;
@@ -98,6 +103,7 @@ int fields_of_state(StateShape *state, MixerKind mixer, Field list[MAX_FIELDS]) 
 void state_set_channels(StateShape *s, MixerKind mixer, int dim) {
     double values = (double)s->n_heads * s->v_dim, keys = (double)s->n_key_heads * s->k_dim, n = 0;
     if (mixer != MIX_RWKV7) n = 2 * keys + values;
+    if (mixer == MIX_MAMBA) n = values;
     if (mixer == MIX_CONV) n = dim;
     s->conv_dim = n < INT_MAX ? (int)n : INT_MAX; // refused by config_check
 }

@@ -2,6 +2,7 @@
 // falcon_h1, nemotron_h; the models' config.json.
 #include "hybrid_hf.h"
 
+#include <limits.h>
 #include <math.h>
 #include <string.h>
 
@@ -33,6 +34,18 @@ void hybrid_read_state(Settings *s, Config *c, StateShape *state) {
     bool automatic = !settings_has(s, key) || (text && !strcmp(text, "auto"));
     state->v_dim = automatic ? (int)(inner / state->n_heads) : settings_int(s, key, 1, MAX_WIDTH, -1);
     if (settings_has(s, "time_step_limit")) read_step_limits(s, c);
+}
+
+void hybrid_read_mamba(Settings *s, Config *c, const Family *f, StateShape *state) {
+    const char *rank = SETTINGS_ANY(s, "mamba_dt_rank", "time_step_rank");
+    const char *text = json_string_value(json_object_get(s->object, rank));
+    int64_t inner = (int64_t)settings_int(s, SETTINGS_ANY(s, "mamba_expand", "expand"), 1, MAX_WIDTH, 2) * c->dim;
+    bool automatic = !settings_has(s, rank) || (text && !strcmp(text, "auto"));
+    state->n_heads = state->n_key_heads = state->scan = 1;
+    state->v_dim = (int)(inner < INT_MAX ? inner : INT_MAX); // refused by config_check
+    if (f->no_attention) state->v_dim = settings_int(s, "intermediate_size", 1, MAX_WIDTH, state->v_dim);
+    c->step_rank = automatic ? (c->dim + 15) / 16 : settings_int(s, rank, 1, MAX_WIDTH, -1);
+    if (f->step_norm) c->step_norm_eps = (float)settings_number(s, "mixer_rms_eps", 1e-30, 1, 1e-6);
 }
 
 // ---- which layers are what
@@ -108,14 +121,31 @@ static void read_attention_layers(Settings *s, const Config *c, LayerRules *rule
     }
 }
 
+// Jamba's rule: layers `offset`, `offset` + `period`, ... of what a setting is about.
+static void read_period(Settings *s, const char *period_key, const char *offset_key, int period, int offset, int n,
+                        bool have, LayerSet *set) {
+    period = settings_int(s, period_key, 1, MAX_LAYERS, period);
+    offset = settings_int(s, offset_key, 0, MAX_LAYERS, offset);
+    for (int i = 0; i < n && i < MAX_LAYERS; i++) {
+        if ((i >= offset && (i - offset) % period == 0) == have) layers_add(set, i);
+    }
+}
+
+static void read_jamba_layers(Settings *s, Config *c, LayerRules *rules) {
+    read_period(s, "attn_layer_period", "attn_layer_offset", 8, 4, c->n_layers, false, &rules->recurrent);
+    read_period(s, "expert_layer_period", "expert_layer_offset", 2, 1, c->n_layers, false, &rules->dense);
+    if (c->n_experts == 1) c->n_experts = 0; // then none is chosen
+}
+
 void hybrid_count_layers(Settings *s) {
     const char *key = block_types_key(s);
     if (key) json_object_set_new(s->object, "num_hidden_layers", json_integer((json_int_t)block_types_count(s, key)));
 }
 
-void hybrid_read_layers(Settings *s, const Config *c, const Family *f, LayerRules *rules) {
+void hybrid_read_layers(Settings *s, Config *c, const Family *f, LayerRules *rules) {
     const char *key = block_types_key(s);
-    if (key) read_block_list(s, key, c, f, rules);
+    if (f->mixer == MIX_MAMBA) read_jamba_layers(s, c, rules);
+    else if (key) read_block_list(s, key, c, f, rules);
     else if (f->one_sublayer) settings_fail(s, "layers_block_type", "expected a type for each layer");
     else read_attention_layers(s, c, rules);
 }

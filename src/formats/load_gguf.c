@@ -208,6 +208,11 @@ static void read_recurrence(Keys *k, Config *c, const Family *f, LayerRules *rul
         read_wkv(k, c, s, rules);
         return;
     }
+    if (f->mixer == MIX_MAMBA) {
+        s->n_heads = s->n_key_heads = s->scan = 1;
+        c->step_rank = get_int(k, "ssm.time_step_rank", 1, GGUF_NEEDED);
+        c->step_norm_eps = gguf_get_bool(k->g, key(k, "ssm.dt_b_c_rms"), false) ? c->norm_eps : 0;
+    }
     if (f->mixer != MIX_CONV) read_inner_size(k, s);
     state_set_channels(s, f->mixer, c->dim);
     read_recurrent_layers(k, c, f, rules);
@@ -414,6 +419,24 @@ static bool some_layer_has(const Model *m, const char *name) {
     return false;
 }
 
+// Experts are where a router is.
+static void keep_routed(Model *m) {
+    Config *c = &m->config;
+    LayerKind base;
+    LayerRules rules = config_rules(c, &base);
+    bool some = false;
+    for (int i = 0; i < c->n_layers && i < MAX_LAYERS; i++) {
+        char name[80];
+        snprintf(name, sizeof name, "blk.%d.ffn_gate_inp.weight", i);
+        bool routed = weights_find(&m->weights, name);
+        if (!routed) layers_add(&rules.dense, i);
+        some |= routed;
+    }
+    if (!some) c->n_experts = 0;
+    c->kinds[0] = base;
+    config_set_layers(c, &rules);
+}
+
 // What only the tensors tell, once all are in the table.
 static int finish_config(Model *m, char *err, size_t errlen) {
     Config *c = &m->config;
@@ -438,6 +461,7 @@ static int finish_config(Model *m, char *err, size_t errlen) {
         m->family = m->family->two_norms;
         c->shared_norm = false;
     }
+    if (m->family->some_experts) keep_routed(m);
     return config_check(c, path, err, errlen);
 }
 

@@ -445,12 +445,13 @@ static void read_recurrence(Settings *s, Config *c, const Family *f, LayerRules 
         read_rwkv(s, c, rules);
         return;
     }
+    if (f->mixer == MIX_MAMBA) hybrid_read_mamba(s, c, f, &rules->state);
     if (f->mixer == MIX_SSM || f->mixer == MIX_SSM_ATTENTION) hybrid_read_state(s, c, &rules->state);
     if (f->mixer == MIX_DELTA) rules->state.v_dim = settings_int(s, "linear_value_head_dim", 1, MAX_WIDTH, -1);
     if (settings_failed(s)) return;
     state_set_channels(&rules->state, f->mixer, c->dim);
     if (f->no_attention || f->mixer == MIX_SSM_ATTENTION) layers_add_every(&rules->recurrent, 1);
-    else if (f->mixer == MIX_SSM) hybrid_read_layers(s, c, f, rules);
+    else if (f->mixer == MIX_SSM || f->mixer == MIX_MAMBA) hybrid_read_layers(s, c, f, rules);
     else if (f->mixer == MIX_CONV) read_conv_layers(s, c, rules);
     if (f->mixer != MIX_DELTA) return;
     json_t *linear = json_string("linear_attention"), *full = json_string("full_attention");

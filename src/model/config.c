@@ -334,6 +334,8 @@ int config_check(const Config *c, const char *path, char *err, size_t errlen) {
         }
     }
     for (int i = 0; i < c->n_kinds; i++) {
+        const Count rank = {"rank of the step sizes", c->step_rank};
+        if (c->kinds[i].mixer == MIX_MAMBA && check_counts(&rank, 1, c->kinds[i].state.v_dim, path, err, errlen)) return -1;
         if (check_kind(&c->kinds[i], path, err, errlen)) return -1;
     }
     if (check_experts(c, path, err, errlen)) return -1;
@@ -351,6 +353,7 @@ int config_check(const Config *c, const char *path, char *err, size_t errlen) {
         {"qkv_clamp", c->qkv_clamp, 0, 0},         {"alibi_max", c->alibi_max, 0, 0},
         {"temperature", c->temperature, 0, 0},     {"residual_scale", c->residual_scale, 0, 0},
         {"logit_scale", c->logit_scale, 0, 0},     {"step_min", c->step_min, 0, 0},
+        {"step_norm_eps", c->step_norm_eps, 0, 0},
         {"step_max", c->step_max, 0, 0},           {"attn_out_scale", c->attn_out_scale, 0, 0},
         {"gate_scale", c->gate_scale, 0, 0},       {"ffn_out_scale", c->ffn_out_scale, 0, 0},
         {"ssm_out_scale", c->ssm_out_scale, 0, 0},

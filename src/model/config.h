@@ -39,6 +39,7 @@ typedef enum {
     MIX_RWKV7,
     MIX_SSM,
     MIX_SSM_ATTENTION,
+    MIX_MAMBA,
     MIX_CONV,
     MIX_NONE,
     N_MIXERS
@@ -137,6 +138,8 @@ typedef struct {
     // state spaces
     bool ssm_norm_first;      // the norm precedes the gate (Falcon-H1)
     float step_min, step_max; // their step sizes are clamped to these (Mamba-2's time_step_limit); step_max 0: not
+    int step_rank;            // of Mamba-1's step sizes, which come from so many values
+    float step_norm_eps;      // those, B and C are normed, without weights, with this eps (Falcon Mamba); 0: not
 
     // biases of linear layers
     bool qkv_bias, out_bias, ffn_bias, router_bias;

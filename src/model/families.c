@@ -309,6 +309,27 @@ static const PartName mamba2_names[] = {
         {"ffn_gate", "feed_forward.gate_proj"}, {"ffn_up", "feed_forward.up_proj"}, {                                  \
         "ffn_down", "feed_forward.down_proj"                                                                           \
     }
+#define MAMBA_NAMES(mixer)                                                                                             \
+    {"ssm_in", mixer "in_proj"}, {"ssm_conv1d", mixer "conv1d"}, {"ssm_x", mixer "x_proj"},                            \
+        {"ssm_dt", mixer "dt_proj"}, {"ssm_a", mixer "A_log"}, {"ssm_d", mixer "D"}, {                                 \
+        "ssm_out", mixer "out_proj"                                                                                    \
+    }
+static const PartName mamba_names[] = {
+    MAMBA_NAMES("mixer."), {"token_embd", "embeddings"}, {"output_norm", "norm_f"}, {"attn_norm", "norm"}, {0}};
+static const PartName jamba_names[] = {MAMBA_NAMES("mamba."),
+                                       {"ssm_dt_norm", "mamba.dt_layernorm"},
+                                       {"ssm_b_norm", "mamba.b_layernorm"},
+                                       {"ssm_c_norm", "mamba.c_layernorm"},
+                                       {"output_norm", "final_layernorm"},
+                                       {"ffn_norm", "pre_ff_layernorm"},
+                                       {"ffn_gate", "feed_forward.gate_proj"},
+                                       {"ffn_up", "feed_forward.up_proj"},
+                                       {"ffn_down", "feed_forward.down_proj"},
+                                       {"ffn_gate_inp", "feed_forward.router"},
+                                       {"ffn_gate_exp", "feed_forward.experts.#.gate_proj"},
+                                       {"ffn_up_exp", "feed_forward.experts.#.up_proj"},
+                                       {"ffn_down_exp", "feed_forward.experts.#.down_proj"},
+                                       {0}};
 static const PartName bamba_names[] = {HYBRID_NAMES, {0}};
 static const PartName granite_hybrid_names[] = {SSM_NAMES("mamba."),
                                                 {"ffn_up", "shared_mlp.input_linear"},
@@ -385,6 +406,29 @@ static const Family families[] = {
      .no_attention = true,
      .no_feed_forward = true,
      .names = mamba2_names},
+    {.arch = "mamba",
+     .default_context = 1 << 20,
+     .default_eps = 1e-5f,
+     .mixer = MIX_MAMBA,
+     .no_attention = true,
+     .no_feed_forward = true,
+     .names = mamba_names},
+    {.arch = "mamba",
+     .model_type = "falcon_mamba",
+     .default_context = 1 << 20,
+     .default_eps = 1e-5f,
+     .mixer = MIX_MAMBA,
+     .no_attention = true,
+     .no_feed_forward = true,
+     .step_norm = true,
+     .names = mamba_names},
+    {.arch = "jamba",
+     .base = {.experts_keep_softmax = true},
+     .mixer = MIX_MAMBA,
+     .zeros_by_layer = true,
+     .some_experts = true,
+     .no_rope = true,
+     .names = jamba_names},
     {.arch = "granitehybrid",
      .model_type = "granitemoehybrid",
      .base = {.shared_ungated = true},

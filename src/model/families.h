@@ -64,6 +64,8 @@ typedef struct Family {
                            // is not 0, or a mixer
     bool shared_mlp;       // config.json's shared_intermediate_size is the width of the feed-forward network that every
                            // token uses, alone or beside experts (Granite 4)
+    bool step_norm;        // Mamba-1's step sizes, B and C are normed without weights, as config.json says
+    bool some_experts;     // GGUF: layers with a router have experts
     bool ssm_multipliers;  // config.json has Falcon-H1's multipliers
     bool no_rope;          // no rotary positions
     bool rope_if_asked;    // none unless rope.scaling.finetuned is true, or position_embedding_type is "rope"

@@ -46,6 +46,7 @@ const Mixer *mixer_of(MixerKind kind) {
         [MIX_SSM] = &mixer_ssm,
         [MIX_SSM_ATTENTION] = &mixer_ssm_attention,
         [MIX_CONV] = &mixer_conv,
+        [MIX_MAMBA] = &mixer_mamba,
         [MIX_NONE] = &mixer_none,
     };
     return mixers[kind];

@@ -95,6 +95,24 @@ void mixer_recur_channels(const MixerCall *call, const ChannelRecurrence *all) {
     recurrence_channels(pass->compute, list, pass->n_segments);
 }
 
+void mixer_scan(const MixerCall *call, const Scan *all) {
+    const Pass *pass = call->pass;
+    int64_t channels = call->kind->state.v_dim, row = 0;
+    Scan list[MAX_SEGMENTS];
+    for (int i = 0; i < pass->n_segments; row += pass->segments[i++].n) {
+        Scan *s = &list[i];
+        *s = *all;
+        s->state = memory_state(pass->segments[i].memory, call->layer);
+        s->n = pass->segments[i].n;
+        s->step += row * channels;
+        s->u += row * channels;
+        s->y += row * channels;
+        s->b += row * s->ld;
+        s->q += row * s->ld;
+    }
+    scan(pass->compute, list, pass->n_segments);
+}
+
 void mixer_shift(const Pass *pass, int layer, int first, int dim, const float *x, float *previous) {
     TokenShift list[MAX_SEGMENTS];
     int64_t at = 0;

@@ -7,6 +7,7 @@
 #include "mixer.h"
 #include "recurrence.h"
 #include "recurrence_channels.h"
+#include "scan.h"
 
 // Taps [width][channels] of a causal convolution, whose file has [channels][width], or [channels][1][width] outside
 // GGUF. NULL after a failure.
@@ -25,6 +26,7 @@ void mixer_convolve(const MixerCall *call, const float *x, int64_t ld, const flo
 // `all` describes rows of the whole pass: the first segment's pointers, each the first row's. Runs every segment's.
 void mixer_recur(const MixerCall *call, const Recurrence *all);
 void mixer_recur_channels(const MixerCall *call, const ChannelRecurrence *all);
+void mixer_scan(const MixerCall *call, const Scan *all);
 
 // previous[n][dim]: the row before each row of x[n][dim], by the layer's state and its channels from `first` on.
 void mixer_shift(const Pass *pass, int layer, int first, int dim, const float *x, float *previous);
