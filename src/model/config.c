@@ -334,8 +334,9 @@ int config_check(const Config *c, const char *path, char *err, size_t errlen) {
         }
     }
     for (int i = 0; i < c->n_kinds; i++) {
+        const LayerKind *k = &c->kinds[i];
         const Count rank = {"rank of the step sizes", c->step_rank};
-        if (c->kinds[i].mixer == MIX_MAMBA && check_counts(&rank, 1, c->kinds[i].state.v_dim, path, err, errlen)) return -1;
+        if (k->mixer == MIX_MAMBA && check_counts(&rank, 1, k->state.v_dim, path, err, errlen)) return -1;
         if (check_kind(&c->kinds[i], path, err, errlen)) return -1;
     }
     if (check_experts(c, path, err, errlen)) return -1;
