@@ -118,8 +118,9 @@ static void read_sizes(Keys *k, Config *c, const Family *f, LayerRules *rules) {
         c->n_layers -= (int)gguf_get_whole(k->g, key(k, "nextn_predict_layers"), 0, c->n_layers - 1, 0);
     if (c->kinds[0].mixer == MIX_LATENT) read_latent(k, c, rules);
     else if (!f->no_attention) read_heads(k, c, rules);
-    c->norm_eps =
-        get_real(k, c->layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon", GGUF_NEEDED);
+    static const char layer_norm[] = "attention.layer_norm_epsilon";
+    bool other = f->one_sublayer && gguf_get_value(k->g, key(k, layer_norm), false); // Nemotron-H's RMS norms
+    c->norm_eps = get_real(k, c->layer_norm || other ? layer_norm : "attention.layer_norm_rms_epsilon", GGUF_NEEDED);
 }
 
 // As DeepSeek's models have it.

@@ -120,7 +120,8 @@ const float *bind_rows(Binder *b, const char *part, int n, int64_t cols) {
 // ---- norms and linear layers
 
 void bind_norm(Binder *b, Norm *norm, const char *part, int64_t n, bool bias) {
-    norm->weight = bind_vector(b, part, ".weight", n);
+    bool bare = !b->hf_names && bind_find(b, part, -1, ""); // Falcon-H1's ffn_norm
+    norm->weight = bind_vector(b, part, bare ? "" : ".weight", n);
     if (bias) norm->bias = b->config->no_norm_bias ? bind_zeros(b, n) : bind_vector(b, part, ".bias", n);
     if (!b->config->norm_plus_one || b->failed) return;
     float *sum = own(b, sizeof *sum * (size_t)n);
