@@ -117,7 +117,7 @@ static void read_sizes(Settings *s, Model *m, LayerRules *rules) {
 
 // The width of the feed-forward layers where only their ratio to the model's is given.
 static int hidden_of_ratio(Settings *s, const Config *c, const Family *f) {
-    double ratio = settings_number(s, "hidden_ratio", 1e-3, MAX_WIDTH, (double)f->hidden_ratio);
+    double ratio = settings_number(s, "hidden_ratio", 1e-3, MAX_WIDTH, 4);
     double width = floor(c->dim * ratio * (c->plain_ffn ? 1 : 2.0 / 3)), step = f->hidden_step;
     return (int)fmin(ceil(width / step) * step, INT_MAX); // refused by config_check
 }
@@ -392,27 +392,87 @@ static void read_rwkv7_heads(Settings *s, const Config *c, LayerRules *rules) {
 }
 
 // The width of a head, of a multiple of the model's width.
-static int expanded_head(Settings *s, const char *key, double usual, int dim, int n_heads) {
-    double width = dim * settings_number(s, key, 1e-3, MAX_WIDTH, usual);
+static int expanded_head(Settings *s, const char *key, int dim, int n_heads) {
+    double width = dim * settings_number(s, key, 1e-3, MAX_WIDTH, 1);
     if (width >= 1 && width <= MAX_WIDTH && (int)width % n_heads == 0) return (int)width / n_heads;
     settings_fail(s, key, "expected a multiple of %d heads, found %g times %d", n_heads, width / dim, dim);
-    return 0;
+    return 1;
+}
+
+static void read_expanded_heads(Settings *s, const Config *c, StateShape *state) {
+    state->n_heads = state->n_key_heads = settings_int(s, "num_heads", 1, MAX_WIDTH, 4);
+    settings_int(s, "num_kv_heads", state->n_heads, state->n_heads, state->n_heads); // none shares keys
+    state->k_dim = expanded_head(s, "expand_k", c->dim, state->n_heads);
+    state->v_dim = expanded_head(s, "expand_v", c->dim, state->n_heads);
+}
+
+static void read_rwkv(Settings *s, Config *c, LayerRules *rules) {
+    if (rules->mixer == MIX_RWKV7) read_rwkv7_heads(s, c, rules);
+    else read_expanded_heads(s, c, &rules->state);
+    state_set_shifts(&rules->state, rules->mixer, c->dim);
+    c->embedding_norm = settings_bool(s, "norm_first", true);
+    c->no_norm_bias = !settings_bool(s, "norm_bias", true);
+}
+
+static void read_feature_map(Settings *s, Config *c) {
+    static const struct {
+        const char *name;
+        FeatureMap map;
+    } maps[] = {{"identity", FEATURES_IDENTITY}, {"elu", FEATURES_ELU},
+                {"relu", FEATURES_RELU},         {"t2r", FEATURES_T2R},
+                {"hedgehog", FEATURES_HEDGEHOG}, {"elementwise_product", FEATURES_PRODUCT}};
+    enum { N_MAPS = sizeof maps / sizeof *maps };
+    const char *name = settings_string(s, "feature_map", "elementwise_product");
+    int i = 0;
+    while (i < N_MAPS && strcmp(maps[i].name, name) != 0) i++;
+    if (i < N_MAPS) {
+        c->feature_map = maps[i].map;
+    } else {
+        settings_fail(s, "feature_map",
+                      "expected elementwise_product, elu, relu, identity, t2r or hedgehog (no other is supported), "
+                      "found '%.40s'",
+                      name);
+    }
+    c->features_tied = settings_bool(s, "tie_feature_map_qk", false);
+    c->features_q_sum = settings_bool(s, "norm_q", false);
+    c->features_k_sum = settings_bool(s, "norm_k", false);
+    c->features_normed = settings_bool(s, "norm_feature_map", false);
+}
+
+// Settings that this does not compute.
+static void refuse_other_linear(Settings *s, MixerKind mixer) {
+    static const char *const absent[] = {"use_short_conv", "clamp_min", "use_gv", "feature_map"};
+    for (int i = 0; i < (mixer == MIX_LINEAR ? 3 : 4); i++) {
+        if (settings_has(s, absent[i]) && !json_is_false(json_object_get(s->object, absent[i])))
+            settings_fail(s, absent[i], "expected none: it is not supported");
+    }
+    static const char *const usual[] = {"use_output_gate", "elementwise_affine", "use_gk"};
+    for (int i = 0; i < 3; i++) {
+        if (!settings_bool(s, usual[i], true)) settings_fail(s, usual[i], "expected true: false is not supported");
+    }
+}
+
+// Linear attention, RetNet and GLA of flash-linear-attention.
+static void read_linear(Settings *s, Config *c, LayerRules *rules) {
+    StateShape *state = &rules->state;
+    read_expanded_heads(s, c, state);
+    refuse_other_linear(s, rules->mixer);
+    if (rules->mixer == MIX_LINEAR) read_feature_map(s, c);
+    if (rules->mixer == MIX_RETENTION) {
+        rules->rope = (RopeConfig){.rotary_dim = state->k_dim, .theta = 10000, .pairing = ROPE_HALF};
+        if (state->k_dim % 2) settings_fail(s, "expand_k", "expected heads of an even width, found %d", state->k_dim);
+    }
+    if (c->feature_map == FEATURES_HEDGEHOG) state->k_dim *= 2;
+    state->v_dim += c->features_normed;
+    state->pairs = rules->mixer == MIX_GLA;
 }
 
 // Every layer is recurrent. The length is not limited, whatever the settings say about training.
-static void read_rwkv(Settings *s, Config *c, LayerRules *rules) {
-    StateShape *state = &rules->state;
-    if (rules->mixer == MIX_RWKV7) {
-        read_rwkv7_heads(s, c, rules);
-    } else {
-        state->n_heads = settings_int(s, "num_heads", 1, MAX_WIDTH, 4);
-        state->k_dim = expanded_head(s, "expand_k", 0.5, c->dim, state->n_heads);
-        state->v_dim = expanded_head(s, "expand_v", 1, c->dim, state->n_heads);
-        state_set_shifts(state, rules->mixer, c->dim);
-    }
-    c->embedding_norm = settings_bool(s, "norm_first", true);
-    c->no_norm_bias = !settings_bool(s, "norm_bias", true);
-    c->max_seq_len = 1 << 20; // as GGUF files have it
+static void read_all_recurrent(Settings *s, Config *c, LayerRules *rules) {
+    bool rwkv = rules->mixer == MIX_RWKV6 || rules->mixer == MIX_RWKV7;
+    if (rwkv) read_rwkv(s, c, rules);
+    else read_linear(s, c, rules);
+    c->max_seq_len = 1 << 20; // as GGUF files of RWKV have it
     layers_add_every(&rules->recurrent, 1);
 }
 
@@ -438,11 +498,12 @@ static void read_conv_layers(Settings *s, const Config *c, LayerRules *rules) {
 // Which layers are recurrent, and what they keep.
 static void read_recurrence(Settings *s, Config *c, const Family *f, LayerRules *rules) {
     Field list[MAX_FIELDS];
+    bool flash = f->mixer == MIX_LINEAR || f->mixer == MIX_RETENTION || f->mixer == MIX_GLA;
     rules->mixer = f->mixer;
-    if (f->mixer != MIX_RWKV6) read_fields(s, list, fields_of_state(&rules->state, f->mixer, list), c, rules);
+    if (f->mixer != MIX_RWKV6 && !flash) read_fields(s, list, fields_of_state(&rules->state, f->mixer, list), c, rules);
     if (settings_failed(s)) return;
-    if (c->channel_mix) {
-        read_rwkv(s, c, rules);
+    if (c->channel_mix || flash) {
+        read_all_recurrent(s, c, rules);
         return;
     }
     if (f->mixer == MIX_MAMBA) hybrid_read_mamba(s, c, f, &rules->state);
@@ -587,6 +648,12 @@ static const struct {
     {"deepseek_v2", "{\"n_shared_experts\":2}"},
     {"deepseek_v3", "{\"n_shared_experts\":1,\"routed_scaling_factor\":2.5,\"n_group\":8,\"topk_group\":4,"
                     "\"first_k_dense_replace\":3}"},
+    {"rwkv6", "{\"num_heads\":4,\"expand_k\":0.5,\"expand_v\":1,\"hidden_ratio\":3.5,\"norm_eps\":1e-5}"},
+    {"rwkv7", "{\"head_dim\":64,\"norm_eps\":1e-5}"},
+    {"rwkv7_fla", "{\"head_dim\":64,\"norm_eps\":1e-5}"},
+    {"gla", "{\"num_heads\":4,\"expand_k\":0.5,\"expand_v\":1,\"norm_eps\":1e-6}"},
+    {"retnet", "{\"num_heads\":8,\"expand_k\":1,\"expand_v\":2,\"hidden_ratio\":2,\"norm_eps\":1e-6}"},
+    {"linear_attn", "{\"num_heads\":4,\"expand_k\":1,\"expand_v\":1,\"norm_eps\":1e-6}"},
 };
 
 // Keys that the settings leave out, from the class. rope_theta: unless it lies among the parameters of RoPE.

@@ -99,7 +99,7 @@ static LayerKind mixing_kind(const LayerKind *base, const LayerRules *rules, int
     if (layers_have(&rules->idle, layer)) return (LayerKind){.mixer = MIX_NONE};
     bool recurrent = layers_have(&rules->recurrent, layer);
     if (recurrent && rules->mixer != MIX_SSM_ATTENTION) {
-        return (LayerKind){.mixer = rules->mixer, .state = rules->state};
+        return (LayerKind){.mixer = rules->mixer, .state = rules->state, .rope = rules->rope};
     }
     LayerKind k = attention_kind(base, rules, layer);
     if (recurrent) {
@@ -155,6 +155,7 @@ LayerRules config_rules(const Config *c, LayerKind *base) {
             layers_add(&rules.recurrent, i);
             rules.mixer = k->mixer;
             rules.state = k->state;
+            if (!kind_has_cache(k)) rules.rope = k->rope;
         }
         if (!kind_has_cache(k)) continue;
         if (k->window) rules.window = k->window;

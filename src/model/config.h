@@ -29,7 +29,7 @@ enum {
     MAX_STATE = 1 << 28, // values of a layer's recurrent state
 };
 
-// How a layer mixes information between positions: one file of mixers/ for each value.
+// How a layer mixes information between positions: one file of mixers/ for each value; the last three share one.
 // MIX_NONE: the layer has a feed-forward network alone.
 typedef enum {
     MIX_ATTENTION,
@@ -42,8 +42,22 @@ typedef enum {
     MIX_MAMBA,
     MIX_CONV,
     MIX_NONE,
+    MIX_LINEAR,
+    MIX_RETENTION,
+    MIX_GLA,
     N_MIXERS
 } MixerKind;
+
+// What linear attention does to the queries and keys of a head (MIX_LINEAR); from FEATURES_T2R on with learned
+// matrices.
+typedef enum {
+    FEATURES_IDENTITY,
+    FEATURES_ELU,      // elu(x) + 1 (arXiv:2006.16236)
+    FEATURES_RELU,     // max(x, 0)
+    FEATURES_T2R,      // max(W x, 0) (arXiv:2103.13076)
+    FEATURES_PRODUCT,  // (W x + a) * (V x + b)
+    FEATURES_HEDGEHOG, // softmax of (2 y, -2 y), y = W x + b: twice as many (arXiv:2402.04347)
+} FeatureMap;
 
 // What follows the mixer.
 typedef enum { FFN_DENSE, FFN_EXPERTS, FFN_CHANNEL_MIX, FFN_NONE } FfnKind;
@@ -91,14 +105,18 @@ typedef struct {
     float latent_eps;   // of the norms of latents; 0: norm_eps
     float attn_softcap; // scores become cap tanh(score / cap) (Gemma 2, arXiv:2408.00118); 0: off
     QkNorm qk_norm;
-    bool qk_norm_last;   // after RoPE (Hunyuan)
-    float qkv_clamp;     // queries, keys and values are clamped to +-this (MPT); 0: off
-    float alibi_max;     // ALiBi (arXiv:2108.12409): the slopes' largest exponent, usually 8; 0: none
-    float temperature;   // queries at p are times 1 + temperature log(1 + p / temperature_ctx), the quotient
-    int temperature_ctx; // rounded down (Ministral 3); 0: off
-    bool learned_sinks;  // one learned score for each query head enters the softmax's denominator only (gpt-oss)
-    bool bidirectional;  // every position sees every other (encoders)
-    bool cross;          // a second attention sublayer, over an encoder's output
+    bool qk_norm_last;      // after RoPE (Hunyuan)
+    float qkv_clamp;        // queries, keys and values are clamped to +-this (MPT); 0: off
+    float alibi_max;        // ALiBi (arXiv:2108.12409): the slopes' largest exponent, usually 8; 0: none
+    float temperature;      // queries at p are times 1 + temperature log(1 + p / temperature_ctx), the quotient
+    int temperature_ctx;    // rounded down (Ministral 3); 0: off
+    bool learned_sinks;     // one learned score for each query head enters the softmax's denominator only (gpt-oss)
+    bool bidirectional;     // every position sees every other (encoders)
+    FeatureMap feature_map; // of MIX_LINEAR
+    bool features_normed;   // its outputs are over the sum of the weights
+    bool features_q_sum, features_k_sum; // features of a head are over their sum plus 1e-4
+    bool features_tied;                  // queries and keys have one map, which files may have once
+    bool cross;                          // a second attention sublayer, over an encoder's output
 
     // positions
     bool learned_positions; // a table [max_seq_len][dim] added to the embedding, no RoPE (GPT-2)
@@ -196,9 +214,10 @@ typedef struct {
     LayerSet nope;      // layers without rotary positions (SmolLM 3)
     float window_theta; // RoPE's theta of layers with a window, which are then never scaled; 0: as the others
     int n_heads[MAX_LAYERS], n_kv_heads[MAX_LAYERS]; // of each layer; 0: as kinds[0]
-    LayerSet recurrent;                              // layers whose mixer and state are these, in place of attention
+    LayerSet recurrent;                              // layers with these in place of attention
     MixerKind mixer;
     StateShape state;
+    RopeConfig rope;
     LayerSet dense; // layers without experts in a model that has them
     LayerSet bare;  // layers without a feed-forward network
     LayerSet idle;  // layers without a mixer

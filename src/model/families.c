@@ -155,6 +155,35 @@ static const PartName rwkv7_names[] = {{"token_embd", "embeddings"},
                                        {"channel_mix_key", "ffn.key"},
                                        {"channel_mix_value", "ffn.value"},
                                        {0}};
+static const PartName linear_names[] = {{"token_embd", "embeddings"},
+                                        {"attn_norm", "attn_norm"},
+                                        {"ffn_norm", "mlp_norm"},
+                                        {"attn_q", "attn.q_proj"},
+                                        {"attn_k", "attn.k_proj"},
+                                        {"attn_v", "attn.v_proj"},
+                                        {"attn_gate", "attn.g_proj"},
+                                        {"attn_output", "attn.o_proj"},
+                                        {"gated_norm", "attn.g_norm_swish_gate"},
+                                        {"head_norm", "attn.g_norm"},
+                                        {"decay_a", "attn.gk_proj.0"},
+                                        {"decay_b", "attn.gk_proj.1"},
+                                        {0}};
+static const PartName linear_attn_names[] = {{"token_embd", "embeddings"},
+                                             {"attn_norm", "attn_norm"},
+                                             {"ffn_norm", "mlp_norm"},
+                                             {"attn_q", "attn.q_proj"},
+                                             {"attn_k", "attn.k_proj"},
+                                             {"attn_v", "attn.v_proj"},
+                                             {"attn_output", "attn.o_proj"},
+                                             {"gated_norm", "attn.g_norm_swish_gate"},
+                                             {"head_norm", "attn.norm"},
+                                             {"map_q", "attn.feature_map_q.layer"},
+                                             {"map_q1", "attn.feature_map_q.layer1"},
+                                             {"map_q2", "attn.feature_map_q.layer2"},
+                                             {"map_k", "attn.feature_map_k.layer"},
+                                             {"map_k1", "attn.feature_map_k.layer1"},
+                                             {"map_k2", "attn.feature_map_k.layer2"},
+                                             {0}};
 static const PartName rwkv6_names[] = {{"token_embd", "embeddings"},
                                        {"token_embd_norm", "layers.0.pre_norm"},
                                        {"attn_norm", "attn_norm"},
@@ -360,6 +389,9 @@ static const PartName nemotron_h_names[] = {SSM_NAMES("mixer."),
              .channel_mix = true},                                                                                     \
     .no_attention = true, .hidden_step = 32, .gguf_names = rwkv_gguf_names
 
+// Of flash-linear-attention, whose folders have no form in GGUF.
+#define FLA .no_gguf = true, .no_attention = true, .hidden_step = 256
+
 // Latent attention with DeepSeek's experts: V2, whose GGUF files are also V3's, and V3.
 #define DEEPSEEK                                                                                                       \
     .arch = "deepseek2", .hf_interleaved = true, .extra_layers = true, .router = true, .names = router_names
@@ -391,14 +423,9 @@ static const Family families[] = {
      QWEN_DELTA,
      .gguf_tiled_heads = true,
      .names = qwen35_names},
-    {.arch = "rwkv6", RWKV, .hidden_ratio = 3.5f, .mixer = MIX_RWKV6, .names = rwkv6_names},
-    {.arch = "rwkv7", RWKV, .hidden_ratio = 4, .mixer = MIX_RWKV7, .names = rwkv7_names},
-    {.arch = "rwkv7",
-     .model_type = "rwkv7_fla",
-     RWKV,
-     .hidden_ratio = 4,
-     .mixer = MIX_RWKV7,
-     .names = rwkv7_names}, // its older name
+    {.arch = "rwkv6", RWKV, .mixer = MIX_RWKV6, .names = rwkv6_names},
+    {.arch = "rwkv7", RWKV, .mixer = MIX_RWKV7, .names = rwkv7_names},
+    {.arch = "rwkv7", .model_type = "rwkv7_fla", RWKV, .mixer = MIX_RWKV7, .names = rwkv7_names}, // its older name
     {.arch = "mamba2",
      .default_context = 1 << 20,
      .default_eps = 1e-5f,
@@ -459,6 +486,9 @@ static const Family families[] = {
      .base = {.qk_norm = QK_NORM_HEAD, .router_sigmoid = true},
      .router = true,
      LFM2},
+    {.arch = "gla", FLA, .mixer = MIX_GLA, .names = linear_names},
+    {.arch = "retnet", FLA, .mixer = MIX_RETENTION, .names = linear_names},
+    {.arch = "linear_attn", FLA, .mixer = MIX_LINEAR, .names = linear_attn_names},
     {.arch = "gemma",
      .activation_key = "hidden_activation",
      .base = {GEMMA},
@@ -664,6 +694,7 @@ static const char *model_type(const Family *f) {
 
 const Family *family_of_arch(const char *arch, size_t n) {
     for (int i = 0; i < N_FAMILIES; i++) {
+        if (families[i].no_gguf) continue;
         if (strlen(families[i].arch) == n && !memcmp(families[i].arch, arch, n)) return &families[i];
     }
     return NULL;

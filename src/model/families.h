@@ -20,6 +20,7 @@ typedef struct {
 
 typedef struct Family {
     const char *arch;           // general.architecture of GGUF
+    bool no_gguf;               // GGUF has no such architecture: arch is a name for messages
     const char *model_type;     // of config.json; NULL: as arch
     Config base;                // what the family fixes
     RopePairing gguf_pairing;   // of its GGUF files; Hugging Face's are ROPE_HALF
@@ -71,7 +72,6 @@ typedef struct Family {
     bool rope_if_asked;    // none unless rope.scaling.finetuned is true, or position_embedding_type is "rope"
     int hidden_step;       // hidden_dim is hidden_ratio times dim, times 2/3 with a gate, up to a multiple of this,
                            // where config.json does not give it (flash-linear-attention); 0: it must
-    float hidden_ratio;         // where config.json does not give that either
     int attention_period;  // the last layer of every so many has attention where a file does not say which do
     bool gguf_tiled_heads; // GGUF has value head h beside key head h % n_key_heads; else n consecutive share one
     bool extra_layers;     // files have more layers behind the last, which predict further tokens: never run

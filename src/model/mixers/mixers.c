@@ -48,6 +48,9 @@ const Mixer *mixer_of(MixerKind kind) {
         [MIX_CONV] = &mixer_conv,
         [MIX_MAMBA] = &mixer_mamba,
         [MIX_NONE] = &mixer_none,
+        [MIX_LINEAR] = &mixer_linear,
+        [MIX_RETENTION] = &mixer_linear,
+        [MIX_GLA] = &mixer_linear,
     };
     return mixers[kind];
 }
