@@ -194,12 +194,50 @@ static Tokenizer *open_folder(int vocab_size, char *err, size_t errlen) {
     return load_hf_vocab(&v, folder, vocab_size, err, errlen) ? NULL : tokenizer_new(&v, err, errlen);
 }
 
+// RWKV's: Python's literals of texts and of bytes.
+static void rwkv_text_file(void) {
+    static const char lines[] = "1 'a' 1\n2 b'\\xe4\\xbd' 2\n3 '\\t \\n' 3\n4 '\\xe9' 2\n5 \"it's\" 4\r\n6 'a b' 3\n"
+                                "7 '\\u3000\\U0001f600' 7\n8 '\\\\' 1\n9 b'\\xff' 1\n";
+    static const struct {
+        const char *text, *want;
+    } bad[] = {{"2 'a' 1\n", "line 1: expected token 1, its text in quotes and its length in bytes, found '2 'a' 1'"},
+               {"1 'a' 1\n3 'b' 1\n", "line 2: expected token 2"},
+               {"1 'a' 2\n", "line 1: expected"},
+               {"1 '' 0\n", "line 1: expected"},
+               {"1 'a\" 1\n", "line 1: expected"},
+               {"1 b'\\u0041' 1\n", "line 1: expected"},
+               {"1 '\\U00110000' 4\n", "line 1: expected"},
+               {"1 '\\x4' 1\n", "line 1: expected"},
+               {"1 'a'\n", "line 1: expected"},
+               {"\n", "line 1: expected"},
+               {"1 'a' 1", "line 1: expected a line break at the end"}};
+    char err[512];
+    folder_make();
+    write_text("rwkv_vocab_v20230424.txt", lines);
+    write_text("tokenizer_config.json",
+               "{\"added_tokens_decoder\":{\"0\":{\"content\":\"<end>\",\"special\":true}},\"eos_token\":\"<end>\"}");
+    Tokenizer *t = open_folder(12, err, sizeof err);
+    CHECK(t && tokenizer_size(t) == 10 && tokenizer_eos(t) == 0 && tokenizer_bos(t) == -1, "%s", err);
+    expect(t, "a b\t \n\\it's\xC3\xA9", TOKENIZE_BOS, "6 3 8 5 4");
+    expect(t, "\xE3\x80\x80\xF0\x9F\x98\x80\xE4\xBD\xFF<end>", TOKENIZE_SPECIAL, "7 2 9 0");
+    expect(t, "aza", 0, "1 1"); // no token begins with z
+    tokenizer_free(t);
+    for (int i = 0; i < N_OF(bad); i++) {
+        write_text("rwkv_vocab_v20230424.txt", bad[i].text);
+        CHECK(!open_folder(0, err, sizeof err) && strstr(err, bad[i].want), "%d: '%s'", i, err);
+    }
+    folder_remove();
+}
+
 static void files_of_a_folder(void) {
     char err[512];
     folder_make();
-    CHECK(!open_folder(0, err, sizeof err) &&
-              strstr(err, "expected tokenizer.json, tokenizer.model, or vocab.json and merges.txt, found none"),
-          "%s", err);
+    CHECK(
+        !open_folder(0, err, sizeof err) &&
+            strstr(err,
+                   "expected tokenizer.json, tokenizer.model, vocab.json and merges.txt, or rwkv_vocab_v20230424.txt, "
+                   "found none"),
+        "%s", err);
     write_text("tokenizer.model", "x");
     CHECK(!open_folder(0, err, sizeof err) && strstr(err, "/tokenizer.model: at byte "), "%s", err);
     write_json("tokenizer.json", BPE);
@@ -428,6 +466,7 @@ int main(void) {
     RUN(end_tokens);
     RUN(odd_documents);
     RUN(vocab_and_merges);
+    RUN(rwkv_text_file);
     RUN(program);
     return test_report();
 }

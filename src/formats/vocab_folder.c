@@ -1,14 +1,15 @@
 // vocab_folder: the vocabulary of a Hugging Face folder.
 //
-// Owns which file the vocabulary is in (tokenizer.json, tokenizer.model, or vocab.json with merges.txt) and the files
-// beside it, all of them optional: tokens that were added (tokenizer_config.json, added_tokens.json), the BOS, EOS and
-// unknown tokens (tokenizer_config.json, special_tokens_map.json), the tokens that end a generation
-// (generation_config.json, or else config.json), the chat template. Refuses a folder without a vocabulary. Called by
-// load_vocab.
+// Owns which file the vocabulary is in (tokenizer.json, tokenizer.model, vocab.json with merges.txt, or RWKV's text
+// file) and the files beside it, all of them optional: tokens that were added (tokenizer_config.json,
+// added_tokens.json), the BOS, EOS and unknown tokens (tokenizer_config.json, special_tokens_map.json), the tokens that
+// end a generation (generation_config.json, or else config.json), the chat template. Refuses a folder without a
+// vocabulary. Called by load_vocab.
 #include "added.h"
 #include "load.h"
 #include "vocab_json.h"
 #include "vocab_merges.h"
+#include "vocab_rwkv.h"
 #include "vocab_spm.h"
 
 #include <limits.h>
@@ -224,15 +225,33 @@ static int add_tokens(Folder *f) {
     return s.failed ? -1 : 0;
 }
 
+static const char rwkv_name[] = "rwkv_vocab_v20230424.txt";
+
+// Token 0 has the text that tokenizer_config.json gives it.
+static int read_rwkv(Folder *f) {
+    const char *end = "<|rwkv_tokenizer_end_of_text|>";
+    size_t i;
+    json_t *token;
+    File file;
+    json_array_foreach(f->added, i, token) {
+        const char *text = json_string_value(json_object_get(token, "content"));
+        if (text && json_integer_value(json_object_get(token, "id")) == 0) end = text;
+    }
+    if (file_map(&file, f->path, f->err, f->errlen)) return -1;
+    int rc = vocab_rwkv_read(f->v, &file, end, f->err, f->errlen);
+    file_unmap(&file);
+    return rc;
+}
+
 // The first of these that is there, with its reader.
 static int read_tokenizer(Folder *f) {
     File file;
     if (!folder_has(f, "tokenizer.json") && !folder_has(f, "tokenizer.model")) {
+        if (folder_has(f, rwkv_name)) return read_rwkv(f);
         if (!folder_has(f, "vocab.json"))
             return fail(f->err, f->errlen,
-                        "%s: expected tokenizer.json, tokenizer.model, or vocab.json and merges.txt, "
-                        "found none",
-                        f->folder);
+                        "%s: expected tokenizer.json, tokenizer.model, vocab.json and merges.txt, or %s, found none",
+                        f->folder, rwkv_name);
         return vocab_merges_read(f->v, f->folder, f->added, f->err, f->errlen);
     }
     bool json = folder_has(f, "tokenizer.json");
