@@ -321,6 +321,7 @@ static void linear_forward(const void *weights, const MixerCall *call) {
 }
 
 const Mixer mixer_linear = {
+    .name = "linear attention",
     .weights_size = sizeof(LinearWeights),
     .bind = linear_bind,
     .token_bytes = linear_token_bytes,
