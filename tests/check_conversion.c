@@ -32,11 +32,14 @@ static const struct {
               {"falcon_h1_norm", "layers of kind Mamba-2"},
               {"falcon_h1_gate", "layers of kind Mamba-2"},
               {"nemotron_h", "layers of kind"},
-              {"rwkv6", "layers of kind RWKV-6"},
-              {"rwkv6_narrow", "layers of kind RWKV-6"},
-              {"rwkv6_rescaled", "layers of kind RWKV-6"},
-              {"rwkv7", "layers of kind RWKV-7"},
-              {"rwkv7_old", "layers of kind RWKV-7"},
+              {"rwkv6_narrow", "norms or heads of RWKV"},
+              {"gla", "layers of kind linear attention"},
+              {"retnet", "layers of kind linear attention"},
+              {"linear_attn", "layers of kind linear attention"},
+              {"linear_elu", "layers of kind linear attention"},
+              {"linear_hedgehog", "layers of kind linear attention"},
+              {"linear_t2r", "layers of kind linear attention"},
+              {"linear_relu", "layers of kind linear attention"},
               {"llama_yarn_factor", "the rounding of YaRN's range"},
               {"smollm3_interval", "which layers have rotary positions"},
               {"smollm3_list", "which layers have rotary positions"}};
@@ -53,6 +56,7 @@ static const char *refusal(const Fixture *f) {
 static float score_scale(const Config *c) {
     LayerKind base;
     config_rules(c, &base);
+    if (!kind_has_cache(&base)) return 1; // no scores
     return c->attn_scale > 0 ? c->attn_scale : 1 / sqrtf((float)kind_head_dim(&base));
 }
 

@@ -6,6 +6,8 @@
 #include "fields.h"
 #include "mix_conv.h"
 #include "mix_delta.h"
+#include "mix_rwkv6.h"
+#include "mix_rwkv7.h"
 #include "mix_latent.h"
 
 #include <math.h>
@@ -61,7 +63,8 @@ static bool same_heads(const LayerRules *rules) {
 
 // The kinds of layers for which add_mixer has a function.
 static bool is_written(MixerKind mixer) {
-    return mixer == MIX_ATTENTION || mixer == MIX_LATENT || mixer == MIX_DELTA || mixer == MIX_CONV;
+    return mixer == MIX_ATTENTION || mixer == MIX_LATENT || mixer == MIX_DELTA || mixer == MIX_CONV ||
+           mixer == MIX_RWKV6 || mixer == MIX_RWKV7;
 }
 
 const char *gguf_model_unwritten(const Config *c) {
@@ -69,6 +72,13 @@ const char *gguf_model_unwritten(const Config *c) {
         if (!is_written(c->kinds[i].mixer)) return mixer_of(c->kinds[i].mixer)->name;
     }
     return NULL;
+}
+
+// The eps of the norms over heads, which GGUF fixes, and tensors that its files always have.
+static bool sound_rwkv(const Config *c) {
+    const StateShape *s = &c->kinds[0].state;
+    float eps = c->kinds[0].mixer == MIX_RWKV7 ? (float)s->v_dim * c->norm_eps : c->norm_eps;
+    return fabsf(eps - 64e-5f) < 1e-8f && s->k_dim == s->v_dim && c->embedding_norm && !c->no_norm_bias;
 }
 
 const char *gguf_model_unsupported(const Family *f, const Config *c) {
@@ -91,7 +101,8 @@ const char *gguf_model_unsupported(const Family *f, const Config *c) {
         {scaling->kind == ROPE_DYNAMIC, "dynamic RoPE scaling"},
         {scaling->kind == ROPE_YARN && scaling->whole_dims == f->exact_yarn_borders,
          "the rounding of YaRN's range (truncate)"},
-        {!f->multipliers && !latent && !same_scale(f, c, &base), "the scale of the attention scores"},
+        {c->channel_mix && !sound_rwkv(c), "norms or heads of RWKV that differ from the usual"},
+        {!f->no_attention && !f->multipliers && !latent && !same_scale(f, c, &base), "the scale of the attention scores"},
         {latent && !sound_latent(&base, c), "YaRN's magnitude and the scale of the attention scores"},
         {latent && base.rope.pairing != f->gguf_pairing, "half rotation with this latent attention"},
         {f->depth_scales && !usual_depth_scales(c), "scales of embedding, depth and logits other than MiniCPM 3's"},
@@ -273,7 +284,7 @@ static void put_sizes(GgufWriter *w, const Family *f, const Config *config) {
     put_fields(w, f, list, fields_of_shape(&c, f, list));
     if (c.kinds[0].mixer == MIX_LATENT) {
         put_latent(w, f, &c.kinds[0]);
-    } else {
+    } else if (!f->no_attention) {
         if (f->zeros_by_layer) put_key_heads(w, f, config);
         else set_int(w, f, "attention.head_count_kv", c.kinds[0].n_kv_heads);
         set_int(w, f, "attention.key_length", c.kinds[0].k_dim);
@@ -283,6 +294,29 @@ static void put_sizes(GgufWriter *w, const Family *f, const Config *config) {
     put_fields(w, f, list, fields_of_feed_forward(&c, f, list));
     if (c.n_experts) gguf_bool(w, key(f, "expert_weights_norm"), !c.experts_keep_softmax);
     if (c.n_experts && f->router) put_router(w, f, config);
+}
+
+static int rank_of(const LowRank *map) {
+    return (int)map->down.w.shape[0];
+}
+
+// The ranks are those of the second layer, which has all of them.
+static void put_rwkv(GgufWriter *w, const Family *f, const Decoder *d) {
+    const Config *c = decoder_config(d);
+    const Layer *layer = &d->stack.layers[c->n_layers > 1];
+    set_int(w, f, "attention.head_count", 0); // other readers need it
+    if (f->mixer == MIX_RWKV6) {
+        const Rwkv6Weights *m = layer->mixer;
+        set_int(w, f, "rescale_every_n_layers", c->rescale_every);
+        set_int(w, f, "time_mix_extra_dim", rank_of(&m->mixes[0]));
+        set_int(w, f, "time_decay_extra_dim", rank_of(&m->decay));
+        return;
+    }
+    const Rwkv7Weights *m = layer->mixer;
+    set_int(w, f, "attention.decay_lora_rank", rank_of(&m->decay));
+    set_int(w, f, "attention.iclr_lora_rank", rank_of(&m->rate));
+    set_int(w, f, "attention.value_residual_mix_lora_rank", rank_of(c->n_layers > 1 ? &m->residual : &m->rate));
+    set_int(w, f, "attention.gate_lora_rank", rank_of(&m->gate));
 }
 
 // xIELU's numbers of every layer, as files have them: bind_xielu backwards.
@@ -316,7 +350,8 @@ void gguf_model_settings(GgufWriter *w, const Family *f, const Decoder *d) {
     }
     if (c->xielu) put_xielu(w, d);
     if (f->mixer) put_state(w, f, c);
-    put_positions(w, f, c);
+    if (c->channel_mix) put_rwkv(w, f, d);
+    if (!f->no_attention) put_positions(w, f, c);
 }
 
 void gguf_general_settings(GgufWriter *w, const Family *f, const char *name) {
@@ -678,9 +713,97 @@ static void add_delta(List *l, const LayerKind *kind, const DeltaWeights *w) {
 
 // ---- layers
 
+// ---- RWKV
+
+// n vectors of `width` values, in this shape.
+static void add_vectors(List *l, const char *part, const float *const *vectors, int n, int64_t width, Tensor as) {
+    Part p = {.as = as};
+    for (int i = 0; i < n; i++) {
+        Rows rows = slice(NULL, width).rows;
+        rows.from = column(vectors[i], width);
+        arrput(p.rows, rows);
+    }
+    add(l, part, ".weight", p);
+}
+
+// Small matrices, which no type would make much smaller.
+static void add_low_rank(List *l, const LowRank *m, const char *down, const char *up, const char *bias, int64_t n) {
+    int64_t dim = decoder_config(l->d)->dim, rank = rank_of(m);
+    Slice first = slice(&m->down, rank), second = slice(&m->up, n);
+    add_matrix(l, (Matrix){.part = down, .cols = dim, .n = 1, .slices = &first, .exact = true});
+    add_matrix(l, (Matrix){.part = up, .cols = rank, .n = 1, .slices = &second, .exact = true});
+    if (bias) add_vector(l, bias, ".weight", m->up.bias, slice(NULL, n).rows);
+}
+
+// What all mixes of a layer are multiplied with: one tensor.
+static void add_mixes(List *l, const float *const *mixes, int n, int64_t dim) {
+    add_vectors(l, "time_mix_lerp_fused", mixes, n, dim,
+                (Tensor){.dtype = DTYPE_F32, .n_dims = 4, .shape = {n, 1, 1, dim}});
+}
+
+// The first layer's v0, v1 and v2, which no pass uses, are there for other readers: its a0, a1 and a2 once more.
+static void add_rwkv7(List *l, const Rwkv7Weights *w) {
+    int64_t dim = decoder_config(l->d)->dim;
+    const float *mixes[RWKV7_MIXES];
+    for (int i = 0; i < RWKV7_MIXES; i++) mixes[i] = w->mix ? w->mix + i * dim : NULL;
+    Rows all = slice(NULL, dim).rows;
+    add_mixes(l, mixes, RWKV7_MIXES, dim);
+    add_dense(l, "time_mix_receptance", slice(&w->r, dim), dim, false);
+    add_dense(l, "time_mix_key", slice(&w->k, dim), dim, false);
+    add_dense(l, "time_mix_value", slice(&w->v, dim), dim, false);
+    add_low_rank(l, &w->decay, "time_mix_w1", "time_mix_w2", "time_mix_w0", dim);
+    add_low_rank(l, &w->rate, "time_mix_a1", "time_mix_a2", "time_mix_a0", dim);
+    add_low_rank(l, l->layer ? &w->residual : &w->rate, "time_mix_v1", "time_mix_v2", "time_mix_v0", dim);
+    add_low_rank(l, &w->gate, "time_mix_g1", "time_mix_g2", NULL, dim);
+    add_vector(l, "time_mix_k_k", ".weight", w->k_k, all);
+    add_vector(l, "time_mix_k_a", ".weight", w->k_a, all);
+    add_vector(l, "time_mix_r_k", ".weight", w->r_k, all);
+    add_norm(l, "time_mix_ln", &w->norm, all, true);
+    add_dense(l, "time_mix_output", slice(&w->out, dim), dim, false);
+}
+
+static void add_rwkv6(List *l, const LayerKind *kind, const Rwkv6Weights *w) {
+    int64_t dim = decoder_config(l->d)->dim, rank = rank_of(&w->mixes[0]);
+    Slice first[RWKV6_MIXES], second[RWKV6_MIXES];
+    const float *mixes[RWKV6_MIXES];
+    for (int i = 0; i < RWKV6_MIXES; i++) {
+        first[i] = slice(&w->mixes[i].down, rank);
+        second[i] = slice(&w->mixes[i].up, dim);
+        mixes[i] = w->mixes[i].up.bias;
+    }
+    Rows all = slice(NULL, dim).rows;
+    add_vector(l, "time_mix_lerp_x", ".weight", w->mix_x, all);
+    add_mixes(l, mixes, RWKV6_MIXES, dim);
+    add_matrix(l, (Matrix){.part = "time_mix_w1", .cols = dim, .n = RWKV6_MIXES, .slices = first, .exact = true});
+    add_matrix(l, (Matrix){.part = "time_mix_w2", .cols = rank, .n = RWKV6_MIXES, .slices = second, .stacked = true,
+                           .exact = true});
+    add_dense(l, "time_mix_receptance", slice(&w->r, dim), dim, false);
+    add_dense(l, "time_mix_key", slice(&w->k, dim), dim, false);
+    add_dense(l, "time_mix_value", slice(&w->v, dim), dim, false);
+    add_dense(l, "time_mix_gate", slice(&w->g, dim), dim, false);
+    add_low_rank(l, &w->decay, "time_mix_decay_w1", "time_mix_decay_w2", "time_mix_decay", dim);
+    add_vectors(l, "time_mix_first", &w->bonus, 1, dim,
+                (Tensor){.dtype = DTYPE_F32, .n_dims = 2, .shape = {kind->state.n_heads, kind->state.k_dim}});
+    add_norm(l, "time_mix_ln", &w->norm, all, true);
+    add_dense(l, "time_mix_output", slice(&w->out, dim), dim, false);
+}
+
+static void add_channel_mix(List *l, const ChannelMix *m) {
+    const Config *c = decoder_config(l->d);
+    Rows all = slice(NULL, c->dim).rows;
+    add_vector(l, "channel_mix_lerp_k", ".weight", m->mix_k, all);
+    add_dense(l, "channel_mix_key", slice(&m->ffn.up, c->hidden_dim), c->dim, false);
+    add_dense(l, "channel_mix_value", slice(&m->ffn.down, c->dim), c->hidden_dim, false);
+    if (config_kind(c, l->layer)->mixer != MIX_RWKV6) return;
+    add_vector(l, "channel_mix_lerp_r", ".weight", m->mix_r, all);
+    add_dense(l, "channel_mix_receptance", slice(&m->receptance, c->dim), c->dim, false);
+}
+
 static void add_mixer(List *l, const LayerKind *kind, const void *weights) {
     if (kind->mixer == MIX_DELTA) add_delta(l, kind, weights);
     else if (kind->mixer == MIX_CONV) add_short_convolution(l, kind, weights);
+    else if (kind->mixer == MIX_RWKV7) add_rwkv7(l, weights);
+    else if (kind->mixer == MIX_RWKV6) add_rwkv6(l, kind, weights);
     else if (kind->mixer == MIX_LATENT) add_latent(l, kind, weights);
     else add_attention(l, kind, weights);
 }
@@ -750,6 +873,7 @@ static void add_layer(List *l, int i) {
     bool shared = c->parallel && c->shared_norm;
     if (!c->no_pre_norm && !shared) add_dim_norm(l, "ffn_norm", &layer->ffn_norms.input);
     if (kind->ffn == FFN_EXPERTS) add_experts(l, &layer->experts);
+    else if (kind->ffn == FFN_CHANNEL_MIX) add_channel_mix(l, &layer->channel_mix);
     else add_network(l, &layer->ffn, "ffn_gate", "ffn_up", "ffn_down", c->hidden_dim);
     if (c->post_norm) add_dim_norm(l, "post_ffw_norm", &layer->ffn_norms.output);
 }

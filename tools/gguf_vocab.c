@@ -10,13 +10,27 @@
 
 #include <stb/stb_ds.h>
 
-// How token texts are written: with U+2581 for a space, or in the byte-level alphabet.
-typedef enum { WRITE_MARKED, WRITE_BYTES, WRITE_RAW } Spelling;
+// How token texts are written: with U+2581 for a space, in the byte-level alphabet, or as Python prints bytes.
+typedef enum { WRITE_MARKED, WRITE_BYTES, WRITE_ESCAPED, WRITE_RAW } Spelling;
+
+static char *escape(char *to, char c) {
+    static const char bytes[] = "\t\n\r\\", letters[] = "tnr\\";
+    const char *byte = c ? strchr(bytes, c) : NULL;
+    if (!byte && c >= ' ' && c < 0x7F) {
+        *to++ = c;
+        return to;
+    }
+    *to++ = '\\';
+    if (byte) *to++ = letters[byte - bytes];
+    else to += sprintf(to, "x%02x", (unsigned char)c);
+    return to;
+}
 
 static size_t spell(char *to, const char *text, int n, Spelling how) {
     char *begin = to;
     for (int i = 0; i < n; i++) {
         if (how == WRITE_BYTES) to += utf8_encode(byte_character((unsigned char)text[i]), to);
+        else if (how == WRITE_ESCAPED) to = escape(to, text[i]);
         else if (how == WRITE_MARKED && text[i] == ' ') to = mempcpy(to, "\xE2\x96\x81", 3);
         else *to++ = text[i];
     }
@@ -47,6 +61,7 @@ static void put_pieces(GgufWriter *w, const Vocab *v) {
         bool named = p->len || p->type != TOKEN_UNUSED;
         Spelling how = p->type == TOKEN_NORMAL ? WRITE_BYTES : WRITE_RAW;
         if (!v->byte_level) how = WRITE_MARKED;
+        if (v->kind == VOCAB_GREEDY) how = WRITE_ESCAPED;
         size_t n = named ? spell(room, p->text, p->len, how) : (size_t)sprintf(room, "[PAD%td]", i);
         gguf_array_text(w, room, n);
     }
@@ -177,12 +192,24 @@ static void find_steps(GgufWriter *w, const Tokenizer *original, VocabKind kind,
     die(1, "%s: GGUF cannot represent this vocabulary's normalizer or pre-tokenizer; --no-vocab omits it", path);
 }
 
+// RWKV's, which has no other settings.
+static void put_greedy(GgufWriter *w, Vocab *v) {
+    gguf_text(w, "tokenizer.ggml.model", "rwkv");
+    put_pieces(w, v);
+    put_token_types(w, v);
+    put_specials(w, v);
+    vocab_free(v);
+}
+
 void gguf_vocab(GgufWriter *w, Vocab *v, int n, const char *path) {
     char err[512];
     bool ranked = v->kind == VOCAB_RANK_BPE, unigram = v->kind == VOCAB_UNIGRAM, as_is = v->kind == VOCAB_SCORE_BPE;
     if (v->kind == VOCAB_WORDPIECE) die(1, "%s: expected a vocabulary of BPE or unigram, found WordPiece", path);
-    if (v->kind == VOCAB_GREEDY) die(1, "%s: expected a vocabulary of BPE or unigram, found RWKV's", path);
     add_unused(v, n);
+    if (v->kind == VOCAB_GREEDY) {
+        put_greedy(w, v);
+        return;
+    }
     gguf_text(w, "tokenizer.ggml.model", unigram ? "t5" : v->byte_level ? "gpt2" : "llama");
     put_pieces(w, v);
     if (ranked && !v->byte_level) score_merges(v);

@@ -276,10 +276,10 @@ static void put_tokenizer(GgufWriter *w, const Options *o, const Model *m, File 
 }
 
 static void put_settings(GgufWriter *w, const Options *o, const Model *m, const Decoder *d, File *tokenizer) {
-    const Family *f = gguf_model_family(m);
     const File *file = &m->weights.files[0];
     const char *unwritten = gguf_model_unwritten(&m->config);
     if (unwritten) die(1, "%s: cannot be written: layers of kind %s", o->in, unwritten);
+    const Family *f = gguf_model_family(m);
     bool own = !o->tokenizer && !o->no_vocab;
     if (file_is_gguf(file)) {
         copy_settings(w, file, m->config.n_layers, own);

@@ -4,22 +4,10 @@
 //     r = W_r x_r;  k = W_k x_k;  v = W_v x_v;  g = silu(W_g x_g);  w = exp(-exp(w_0 + D_2 tanh(D_1 x_w)))
 //     o = the recurrence of recurrence_channels.h, with its bonus;  y = W_o (norm(o) g), the LayerNorm over each head
 // Owns the tensors of such a layer, as GGUF and flash-linear-attention lay them out, and its forward pass.
-#include "rwkv.h"
+#include "mix_rwkv6.h"
 
 #include <math.h>
 #include <string.h>
-
-enum { MIX_W, MIX_K, MIX_V, MIX_R, MIX_G, N_MIXES };
-
-typedef struct {
-    const float *mix_x;     // [dim]
-    LowRank mixes[N_MIXES]; // B_c tanh(A_c x) + mix_c
-    Dense r, k, v, g, out;
-    LowRank decay;
-    const float *bonus; // [heads][k_dim]
-    Norm norm;
-    float norm_eps;
-} Rwkv6Weights;
 
 // ---- binding
 
@@ -33,46 +21,46 @@ static int64_t value_width(const StateShape *s) {
 
 // Where a folder has a mix: r, w, k, v, g.
 static int place_of(const Binder *b, int mix) {
-    static const int places[N_MIXES] = {[MIX_W] = 1, [MIX_K] = 2, [MIX_V] = 3, [MIX_R] = 0, [MIX_G] = 4};
+    static const int places[RWKV6_MIXES] = {[MIX_W] = 1, [MIX_K] = 2, [MIX_V] = 3, [MIX_R] = 0, [MIX_G] = 4};
     return b->hf_names ? places[mix] : mix;
 }
 
-// B_c of all mixes: [N_MIXES][dim][rank], which a folder has as [dim][N_MIXES][rank].
+// B_c of all mixes: [RWKV6_MIXES][dim][rank], which a folder has as [dim][RWKV6_MIXES][rank].
 static Dense bind_second(Binder *b, int64_t dim, int64_t rank) {
     Dense all = {0};
     if (!b->hf_names) {
-        const Tensor *t = bind_shape(b, "time_mix_w2", ".weight", DTYPE_ANY, (int64_t[]){N_MIXES, dim, rank}, 3);
+        const Tensor *t = bind_shape(b, "time_mix_w2", ".weight", DTYPE_ANY, (int64_t[]){RWKV6_MIXES, dim, rank}, 3);
         if (t) all.w = *t;
     } else {
-        const float *from = bind_floats(b, "time_mix_w2", ".weight", (int64_t[]){dim, N_MIXES * rank}, 2);
-        float *to = from ? weights_own(b->weights, sizeof *to * (size_t)(N_MIXES * dim * rank)) : NULL;
-        if (from && !to) binder_fail(b, "out of memory for %d matrices", N_MIXES);
-        for (int64_t i = 0; to && i < N_MIXES * dim; i++) {
-            memcpy(to + i * rank, from + (i % dim * N_MIXES + i / dim) * rank, sizeof *to * (size_t)rank);
+        const float *from = bind_floats(b, "time_mix_w2", ".weight", (int64_t[]){dim, RWKV6_MIXES * rank}, 2);
+        float *to = from ? weights_own(b->weights, sizeof *to * (size_t)(RWKV6_MIXES * dim * rank)) : NULL;
+        if (from && !to) binder_fail(b, "out of memory for %d matrices", RWKV6_MIXES);
+        for (int64_t i = 0; to && i < RWKV6_MIXES * dim; i++) {
+            memcpy(to + i * rank, from + (i % dim * RWKV6_MIXES + i / dim) * rank, sizeof *to * (size_t)rank);
         }
         all.w = (Tensor){.dtype = DTYPE_F32, .data = to};
     }
     all.w.n_dims = 2;
-    all.w.shape[0] = N_MIXES * dim;
+    all.w.shape[0] = RWKV6_MIXES * dim;
     all.w.shape[1] = rank;
     return all;
 }
 
 static void bind_rwkv6_mixes(Binder *b, Rwkv6Weights *w, int64_t dim) {
-    static const char *const parts[N_MIXES] = {"time_mix_lerp_w", "time_mix_lerp_k", "time_mix_lerp_v",
-                                               "time_mix_lerp_r", "time_mix_lerp_g"};
+    static const char *const parts[RWKV6_MIXES] = {"time_mix_lerp_w", "time_mix_lerp_k", "time_mix_lerp_v",
+                                                   "time_mix_lerp_r", "time_mix_lerp_g"};
     const Tensor *t = bind_find(b, "time_mix_w1", -1, ".weight");
-    int64_t rank = t ? t->shape[0] / N_MIXES : dim;
+    int64_t rank = t ? t->shape[0] / RWKV6_MIXES : dim;
     if (rank < 1 || rank > dim) {
-        binder_fail(b, "tensor time_mix_w1: expected 5 to %lld rows, found %lld", (long long)(N_MIXES * dim),
+        binder_fail(b, "tensor time_mix_w1: expected 5 to %lld rows, found %lld", (long long)(RWKV6_MIXES * dim),
                     (long long)t->shape[0]);
     }
     Dense first = {0}, second = {0};
     w->mix_x = bind_values(b, "time_mix_lerp_x", dim);
-    const float *mix = bind_mixes(b, "time_mix_lerp_fused", parts, N_MIXES, dim);
-    bind_dense(b, &first, "time_mix_w1", N_MIXES * rank, dim, false);
+    const float *mix = bind_mixes(b, "time_mix_lerp_fused", parts, RWKV6_MIXES, dim);
+    bind_dense(b, &first, "time_mix_w1", RWKV6_MIXES * rank, dim, false);
     if (!b->failed) second = bind_second(b, dim, rank);
-    for (int i = 0; i < N_MIXES && !b->failed; i++) {
+    for (int i = 0; i < RWKV6_MIXES && !b->failed; i++) {
         int place = place_of(b, i);
         w->mixes[i].down = dense_rows(&first, place * rank, rank);
         w->mixes[i].up = dense_rows(&second, place * dim, dim);
@@ -101,7 +89,7 @@ static uint64_t rwkv6_token_bytes(const void *weights) {
     const Rwkv6Weights *w = weights;
     uint64_t bytes = dense_bytes(&w->r) + dense_bytes(&w->k) + dense_bytes(&w->v) + dense_bytes(&w->g) +
                      dense_bytes(&w->out) + low_rank_bytes(&w->decay);
-    for (int i = 0; i < N_MIXES; i++) bytes += low_rank_bytes(&w->mixes[i]);
+    for (int i = 0; i < RWKV6_MIXES; i++) bytes += low_rank_bytes(&w->mixes[i]);
     return bytes;
 }
 
@@ -109,7 +97,7 @@ static uint64_t rwkv6_token_bytes(const void *weights) {
 
 typedef struct {
     float *previous, *mixed, *hidden; // [n][dim]
-    float *mix[N_MIXES];              // [n][dim] mix_c of each row, then x_c
+    float *mix[RWKV6_MIXES];          // [n][dim] mix_c of each row, then x_c
     float *r, *k, *decay;             // [n][keys]
     float *v, *gate, *out;            // [n][values]
 } Rwkv6Buffers;
@@ -160,7 +148,7 @@ static void apply_mixes(void *context, int row, int n) {
     int64_t dim = model_width(r->shape);
     for (int64_t i = row * dim; i < (row + n) * dim; i++) {
         float x = r->x[i], difference = r->b.previous[i] - x;
-        for (int m = 0; m < N_MIXES; m++) r->b.mix[m][i] = x + difference * r->b.mix[m][i];
+        for (int m = 0; m < RWKV6_MIXES; m++) r->b.mix[m][i] = x + difference * r->b.mix[m][i];
     }
 }
 
@@ -192,10 +180,10 @@ static void project(const Rwkv6 *r, const MixerCall *call) {
     int dim = (int)model_width(r->shape);
     mixer_shift(pass, call->layer, 0, dim, call->x, b->previous);
     mix_rows(pass, call->x, b->previous, w->mix_x, 1, dim, b->mixed);
-    for (int i = 0; i < N_MIXES; i++) {
+    for (int i = 0; i < RWKV6_MIXES; i++) {
         low_rank_forward(pass, &w->mixes[i], SQUASH_TANH, b->mixed, b->hidden, b->mix[i]);
     }
-    mixer_rows(pass, N_MIXES * dim, apply_mixes, (void *)r);
+    mixer_rows(pass, RWKV6_MIXES * dim, apply_mixes, (void *)r);
     ops_linear(pass->compute, &(Linear){.w = &w->k.w, .y = b->k}, 1, b->mix[MIX_K], pass->n);
     ops_linear(pass->compute, &(Linear){.w = &w->v.w, .y = b->v}, 1, b->mix[MIX_V], pass->n);
     ops_linear(pass->compute, &(Linear){.w = &w->r.w, .y = b->r}, 1, b->mix[MIX_R], pass->n);

@@ -8,22 +8,10 @@
 //     o = the recurrence of recurrence_channels.h, which removes kk and adds kk a
 //     y = W_o ((norm(o) + (sum of r k r_k in the head) v) g), the LayerNorm over each head
 // Owns the tensors of such a layer and its forward pass.
-#include "rwkv.h"
+#include "mix_rwkv7.h"
 
 #include <math.h>
 #include <string.h>
-
-enum { N_MIXES = 6 };
-
-typedef struct {
-    const float *mix; // [N_MIXES][dim] r, w, k, v, a, g
-    Dense r, k, v, out;
-    LowRank decay, rate, gate;
-    LowRank residual;             // not in the first layer
-    const float *k_k, *k_a, *r_k; // [dim]
-    Norm norm;
-    float norm_eps;
-} Rwkv7Weights;
 
 // ---- binding
 
@@ -37,11 +25,11 @@ static void pass_over_residual(Binder *b) {
 }
 
 static void rwkv7_bind(Binder *b, void *weights, const LayerKind *kind) {
-    static const char *const mixes[N_MIXES] = {"time_mix_lerp_r", "time_mix_lerp_w", "time_mix_lerp_k",
-                                               "time_mix_lerp_v", "time_mix_lerp_a", "time_mix_lerp_g"};
+    static const char *const mixes[RWKV7_MIXES] = {"time_mix_lerp_r", "time_mix_lerp_w", "time_mix_lerp_k",
+                                                   "time_mix_lerp_v", "time_mix_lerp_a", "time_mix_lerp_g"};
     Rwkv7Weights *w = weights;
     int64_t dim = b->config->dim;
-    w->mix = bind_mixes(b, "time_mix_lerp_fused", mixes, N_MIXES, dim);
+    w->mix = bind_mixes(b, "time_mix_lerp_fused", mixes, RWKV7_MIXES, dim);
     bind_dense(b, &w->r, "time_mix_receptance", dim, dim, false);
     bind_dense(b, &w->k, "time_mix_key", dim, dim, false);
     bind_dense(b, &w->v, "time_mix_value", dim, dim, false);
@@ -67,7 +55,7 @@ static uint64_t rwkv7_token_bytes(const void *weights) {
 
 // ---- scratch
 
-// [n][dim] each; mixed: [N_MIXES][n][dim].
+// [n][dim] each; mixed: [RWKV7_MIXES][n][dim].
 typedef struct {
     float *previous, *mixed, *r, *k, *v, *decay, *rate, *gate, *residual, *hidden, *remove, *add, *out;
 } Rwkv7Buffers;
@@ -78,7 +66,7 @@ static size_t lay_out(Rwkv7Buffers *b, float *at, int64_t n, int64_t dim) {
     enum { N_SLOTS = sizeof slots / sizeof *slots };
     size_t each = scratch_floats(n * dim);
     for (int i = 0; i < N_SLOTS; i++) *slots[i] = at + (size_t)i * each;
-    return each * (N_SLOTS - 1) + scratch_floats(N_MIXES * n * dim);
+    return each * (N_SLOTS - 1) + scratch_floats(RWKV7_MIXES * n * dim);
 }
 
 static int64_t width_of(const LayerKind *kind) {
@@ -170,10 +158,10 @@ static void project(const Rwkv7 *r, const MixerCall *call) {
     const Rwkv7Weights *w = r->weights;
     const Rwkv7Buffers *b = &r->b;
     const Pass *pass = call->pass;
-    const float *mixed[N_MIXES];
-    for (int i = 0; i < N_MIXES; i++) mixed[i] = b->mixed + (int64_t)i * pass->n * r->dim;
+    const float *mixed[RWKV7_MIXES];
+    for (int i = 0; i < RWKV7_MIXES; i++) mixed[i] = b->mixed + (int64_t)i * pass->n * r->dim;
     mixer_shift(pass, call->layer, 0, r->dim, call->x, b->previous);
-    mix_rows(pass, call->x, b->previous, w->mix, N_MIXES, r->dim, b->mixed);
+    mix_rows(pass, call->x, b->previous, w->mix, RWKV7_MIXES, r->dim, b->mixed);
     ops_linear(pass->compute, &(Linear){.w = &w->r.w, .y = b->r}, 1, mixed[0], pass->n);
     low_rank_forward(pass, &w->decay, SQUASH_TANH, mixed[1], b->hidden, b->decay);
     ops_linear(pass->compute, &(Linear){.w = &w->k.w, .y = b->k}, 1, mixed[2], pass->n);
