@@ -9,6 +9,7 @@
 #include "fields.h"
 #include "gguf_model.h"
 #include "gguf_vocab.h"
+#include "mix_rwkv7.h"
 #include "synth_vocab.h"
 
 #include <errno.h>
@@ -34,6 +35,8 @@ typedef struct {
     float mscale;          // of YaRN with latent attention, for cos, sin and scores
     StateShape state;      // of recurrent layers, which are
     const char *recurrent; // those with an r of this pattern, repeated; NULL: none
+    int head_size;         // of RWKV-7, whose layers are all recurrent; then the ranks of its
+    int decay_rank, rate_rank, value_rank, gate_rank; // decays, rates, values and gates
 } Shape;
 
 #define DEEPSEEK_YARN                                                                                                  \
@@ -86,6 +89,10 @@ static const Shape shapes[] = {
     {"qwen3-next-tiny", "qwen3next", 256, 128, 8, 4, 2, 512, 262144, .head_dim = 64, .theta = 1e7f, .eps = 1e-6f,
      .n_rot = 16, .n_experts = 16, .n_used = 4, .shared_dim = 128, .recurrent = "rrrf",
      .state = {.n_heads = 8, .n_key_heads = 4, .k_dim = 32, .v_dim = 32, .conv_width = 4}},
+    {"rwkv7-0.1b", "rwkv7", 768, 3072, 12, 12, 12, 65536, 1 << 20, .head_size = 64, .decay_rank = 64, .rate_rank = 64,
+     .value_rank = 32, .gate_rank = 128},
+    {"rwkv7-tiny", "rwkv7", 256, 512, 4, 4, 4, 512, 1 << 20, .head_size = 64, .decay_rank = 32, .rate_rank = 32,
+     .value_rank = 32, .gate_rank = 32},
     {"mixtral-tiny", NULL, 256, 512, 4, 8, 2, 512, 32768, .theta = 1e6f, .n_experts = 8, .n_used = 2},
     {"qwen3-moe-tiny", "qwen3moe", 256, 256, 4, 8, 2, 512, 40960, .head_dim = 64, .theta = 1e6f, .eps = 1e-6f,
      .n_experts = 16, .n_used = 4},
@@ -282,7 +289,8 @@ static void draw_unit(const Part *p, void *to) {
         pack_random_mxfp4(to, UNIT / BLOCK, reach / sqrtf(3));
         return;
     }
-    if (strstr(p->name, "norm.weight")) mean = 1;
+    if (strstr(p->name, "norm.weight") || strstr(p->name, "_ln.weight") || strstr(p->name, "attn_norm_2.w")) mean = 1;
+    if (strstr(p->name, "_lerp_") || strstr(p->name, "_k_k") || strstr(p->name, "_k_a")) mean = 0.5f;
     if (strlen(p->name) > 6 && !strcmp(p->name + strlen(p->name) - 6, ".ssm_a")) { // decays: below 0
         mean = -1;
         reach = 0.9f;
@@ -367,6 +375,11 @@ static Config config_of(const Shape *s, const Family *f) {
     }
     LayerRules rules = {.window = s->window, .window_theta = f->window_theta, .mixer = f->mixer, .state = s->state};
     state_set_channels(&rules.state, f->mixer, c.dim);
+    if (s->head_size) {
+        rules.state.k_dim = s->head_size;
+        state_set_heads(&rules.state, f->mixer, c.dim);
+        layers_add_every(&rules.recurrent, 1);
+    }
     for (int i = 0; s->recurrent && i < c.n_layers; i++) {
         if (s->recurrent[(size_t)i % strlen(s->recurrent)] == 'r') layers_add(&rules.recurrent, i);
     }
@@ -375,6 +388,13 @@ static Config config_of(const Shape *s, const Family *f) {
     for (int i = 0; i < s->n_dense; i++) layers_add(&rules.dense, i);
     config_set_layers(&c, &rules);
     return c;
+}
+
+static void set_ranks(const Shape *s, Rwkv7Weights *w) {
+    w->decay.down.w.shape[0] = s->decay_rank;
+    w->rate.down.w.shape[0] = s->rate_rank;
+    w->residual.down.w.shape[0] = s->value_rank;
+    w->gate.down.w.shape[0] = s->gate_rank;
 }
 
 // A decoder of this shape without weights; experts of gpt-oss are MXFP4. layers_free its stack.
@@ -395,6 +415,7 @@ static Decoder decoder_without_weights(const Shape *s, const Family *f) {
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) arrput(d.stack.allocations, all[i]);
     for (size_t i = 0; i < n_layers; i++) {
         layers[i].mixer = mixers + i * mixer_bytes;
+        if (s->head_size) set_ranks(s, layers[i].mixer);
         layers[i].experts.list = experts + i * n_experts;
     }
     for (size_t i = 0; i < n_layers * n_experts; i++) {
@@ -453,9 +474,10 @@ int main(int argc, char **argv) {
         "  SHAPE: tiny | 134m | smollm2-135m | tinyllama-1.1b | llama-3.2-1b | llama-3.1-8b | mistral-7b |\n"
         "         qwen2.5-0.5b | qwen3-0.6b | qwen3-4b | gemma-2-2b | gemma-3-1b | gemma-3-4b | phi-3-mini |\n"
         "         smollm3-3b | olmo2-1b | starcoder2-3b | gpt2 | pythia-160m | lfm2-350m | qwen3.5-0.8b |\n"
-        "         minicpm3-4b | deepseek-v2-lite |\n"
+        "         minicpm3-4b | deepseek-v2-lite | rwkv7-0.1b |\n"
         "         mixtral-tiny | qwen3-moe-tiny | gpt-oss-tiny | deepseek-v2-tiny | qwen3.5-tiny |\n"
-        "         qwen3.5-moe-tiny | qwen3-next-tiny | lfm2-moe-tiny (the structure of the large ones, small)\n"
+        "         qwen3.5-moe-tiny | qwen3-next-tiny | lfm2-moe-tiny | rwkv7-tiny (the structure of the\n"
+        "         large ones, small)\n"
         "  TYPE:  of a .bin, for llama shapes: f32 (llama2.c v0) or int8 (llama2.c v2);\n"
         "         of a .gguf: " GGUF_PLAIN_TYPES ",\n"
         "         " GGUF_SIZED_TYPES ";\n"
