@@ -13,6 +13,8 @@
 
 #include <math.h>
 
+#include <stb/stb_ds.h>
+
 #define TOKENIZER BIN_DIR "conversion.tokenizer.bin"
 
 // What GGUF has no word for, and all the others must pass.
@@ -296,6 +298,43 @@ static void test_beyond(void) {
     }
 }
 
+// The vocabulary of a folder of RWKV, bytes and all, comes back from GGUF.
+static void rwkv_vocabulary(void) {
+    Fixture f;
+    Vocab a, b;
+    File file;
+    char err[512] = "", *text = NULL;
+    size_t n;
+    FILE *lines = open_memstream(&text, &n);
+    family_read(&f, FIXTURES "rwkv7.json");
+    for (int i = 1; i < 56; i++)
+        fprintf(lines, "%d b'\\x%02x%s' %d\n", i, 4 * i + 1, i % 3 ? "" : "'\\\\\"", i % 3 ? 1 : 4);
+    fclose(lines);
+    folder_make();
+    write_family(&f);
+    write_text("rwkv_vocab_v20230424.txt", text);
+    Result r = CALL("quantize", folder, in_folder("out.gguf"), "F32");
+    CHECK(r.status == 0, "%s", r.err);
+    release(&r);
+    bool ok = !load_hf_vocab(&a, folder, 0, err, sizeof err) &&
+              !file_map(&file, in_folder("out.gguf"), err, sizeof err) &&
+              !load_gguf_vocab(&b, &file, 0, err, sizeof err);
+    NEED(ok, "%s", err);
+    CHECK(arrlen(a.pieces) == 56 && arrlen(b.pieces) == f.vocab_size && b.kind == VOCAB_GREEDY, "%td pieces",
+          arrlen(b.pieces));
+    for (int i = 0; i < 56; i++) {
+        const Piece *p = &a.pieces[i], *q = &b.pieces[i];
+        CHECK(p->len == q->len && !memcmp(p->text, q->text, (size_t)p->len) && p->type == q->type, "token %d", i);
+    }
+    CHECK(b.eos_id == 0 && b.no_bos, "bos, eos");
+    vocab_free(&a);
+    vocab_free(&b);
+    file_unmap(&file);
+    folder_remove();
+    family_free(&f);
+    free(text);
+}
+
 int main(int argc, char **argv) {
     without_bf16();
     chosen = argv + 1;
@@ -305,5 +344,6 @@ int main(int argc, char **argv) {
     folder_remove();
     RUN(families);
     if (!n_chosen) RUN(test_beyond);
+    if (!n_chosen) RUN(rwkv_vocabulary);
     return test_report();
 }

@@ -7,6 +7,7 @@
 #include "foreign.h"
 #include "gguf.h"
 #include "vocab_json.h"
+#include "vocab_rwkv.h"
 #include "vocab_spm.h"
 
 #include <glob.h>
@@ -86,7 +87,7 @@ int load_model(Model *m, const char *path, char *err, size_t errlen) {
 
 static bool folder_has_vocab(const char *folder) {
     return folder_has(folder, "tokenizer.json") || folder_has(folder, "tokenizer.model") ||
-           folder_has(folder, "vocab.json");
+           folder_has(folder, "vocab.json") || folder_has(folder, RWKV_VOCAB);
 }
 
 static void folder_of(char out[PATH_ROOM], const char *path) {

@@ -225,8 +225,6 @@ static int add_tokens(Folder *f) {
     return s.failed ? -1 : 0;
 }
 
-static const char rwkv_name[] = "rwkv_vocab_v20230424.txt";
-
 // Token 0 has the text that tokenizer_config.json gives it.
 static int read_rwkv(Folder *f) {
     const char *end = "<|rwkv_tokenizer_end_of_text|>";
@@ -247,11 +245,12 @@ static int read_rwkv(Folder *f) {
 static int read_tokenizer(Folder *f) {
     File file;
     if (!folder_has(f, "tokenizer.json") && !folder_has(f, "tokenizer.model")) {
-        if (folder_has(f, rwkv_name)) return read_rwkv(f);
+        if (folder_has(f, RWKV_VOCAB)) return read_rwkv(f);
         if (!folder_has(f, "vocab.json"))
             return fail(f->err, f->errlen,
-                        "%s: expected tokenizer.json, tokenizer.model, vocab.json and merges.txt, or %s, found none",
-                        f->folder, rwkv_name);
+                        "%s: expected tokenizer.json, tokenizer.model, vocab.json and merges.txt, or " RWKV_VOCAB
+                        ", found none",
+                        f->folder);
         return vocab_merges_read(f->v, f->folder, f->added, f->err, f->errlen);
     }
     bool json = folder_has(f, "tokenizer.json");
