@@ -186,6 +186,7 @@ static void mamba_forward(const void *weights, const MixerCall *call) {
 }
 
 const Mixer mixer_mamba = {
+    .name = "Mamba-1",
     .weights_size = sizeof(MambaWeights),
     .bind = mamba_bind,
     .token_bytes = mamba_token_bytes,
