@@ -12,11 +12,14 @@
 
 #include <stb/stb_ds.h>
 
-enum { INPUT_MAX = 1 << 14, N_NAMES = 12, N_FED = 5 };
+enum { INPUT_MAX = 1 << 14, N_FED = 5 };
 
-static const char *const names[N_NAMES] = {"llama_bias",  "llama_yarn", "llama_dynamic", "gemma2",
-                                           "gemma3_text", "phi3_long",  "qwen2_moe",     "mixtral",
-                                           "gpt_oss",     "smollm3",    "gpt2",          "gpt_neox"};
+static const char *const names[] = {"llama_bias", "llama_yarn", "llama_dynamic", "gemma2",      "gemma3_text",
+                                    "phi3_long",  "qwen2_moe",  "mixtral",       "gpt_oss",     "smollm3",
+                                    "gpt2",       "gpt_neox",   "qwen3_next",    "qwen35",      "qwen35_moe",
+                                    "rwkv6",      "rwkv7",      "mamba2",        "falcon_h1",   "granite_hybrid",
+                                    "nemotron_h", "bamba",      "deepseek_v2",   "deepseek_v3", "minicpm3"};
+enum { N_NAMES = sizeof names / sizeof *names };
 
 static struct {
     Fixture fixture;
