@@ -38,6 +38,9 @@ typedef struct {
     Activation activation;
     float clamp;
     bool plain, bias, keep_softmax, shared_gate, interleaved;
+    bool sigmoid;           // scores, and then a number of each expert to choose by
+    int groups, groups_used; // 0: none
+    float scale;            // of the weights; 0: 1
 } Shape;
 
 static FeedForward network(Mixture *m, const Shape *s, int hidden, bool interleaved) {
@@ -58,12 +61,17 @@ static Mixture *mixture(const Shape *s) {
                          .n_experts = s->n_experts,
                          .n_experts_used = s->n_used,
                          .experts_keep_softmax = s->keep_softmax,
+                         .router_sigmoid = s->sigmoid,
+                         .n_expert_groups = s->groups,
+                         .n_groups_used = s->groups_used,
+                         .experts_scale = s->scale,
                          .shared_dim = s->n_experts ? s->shared : 0};
     if (s->n_experts) {
         m->experts.list = m->list;
         m->experts.router = dense(m, s->n_experts, DIM, s->bias);
         for (int i = 0; i < s->n_experts; i++) m->list[i] = network(m, s, s->hidden, s->interleaved);
     }
+    if (s->sigmoid) m->experts.choice_bias = values(m, s->n_experts, 1);
     if (s->shared) m->experts.shared = network(m, s, s->shared, false);
     if (s->shared_gate) m->experts.shared_gate = dense(m, 1, DIM, false);
     return m;
@@ -145,18 +153,44 @@ static void expect_network(const Mixture *m, const FeedForward *f, const double 
     for (int d = 0; d < DIM; d++) y[d] += share * product(&f->down, d, hidden);
 }
 
-// Weights of all experts, 0 for those that are not used: the best by their logits, the first of equals.
-static void expect_weights(const Config *c, const double *logits, double *weights) {
-    double all = 0, sum = 0, top = -INFINITY;
-    for (int e = 0; e < c->n_experts; e++) top = fmax(top, logits[e]);
-    for (int e = 0; e < c->n_experts; e++) {
-        int better = 0;
-        for (int o = 0; o < c->n_experts; o++) better += logits[o] > logits[e] || (logits[o] == logits[e] && o < e);
-        weights[e] = better < c->n_experts_used ? exp(logits[e] - top) : 0;
-        sum += weights[e];
-        all += exp(logits[e] - top);
+// Is number i among the n_best of n, the first of equals first?
+static bool among_best(const double *numbers, int n, int i, int n_best) {
+    int better = 0;
+    for (int j = 0; j < n; j++) better += numbers[j] > numbers[i] || (numbers[j] == numbers[i] && j < i);
+    return better < n_best;
+}
+
+// What a group of experts is worth: its best, or with sigmoids its two best together.
+static double worth_of(const double *choice, int n, bool two) {
+    double worth = -INFINITY;
+    for (int i = 0; i < n; i++) {
+        if (!two || n < 2) worth = fmax(worth, choice[i]);
+        for (int j = 0; two && j < i; j++) worth = fmax(worth, choice[i] + choice[j]);
     }
-    for (int e = 0; e < c->n_experts; e++) weights[e] /= c->experts_keep_softmax ? all : sum;
+    return worth;
+}
+
+// Weights of all experts, 0 for those that are not used: the best by their logits, or by sigmoid and bias, in the best
+// groups.
+static void expect_weights(const Config *c, const float *bias, const double *logits, double *weights) {
+    double all = 0, sum = 0, top = -INFINITY, choice[MOST_EXPERTS], worth[MOST_EXPERTS];
+    int n = c->n_experts, groups = c->n_expert_groups, group = groups ? n / groups : n;
+    for (int e = 0; e < n; e++) {
+        top = fmax(top, logits[e]);
+        choice[e] = c->router_sigmoid ? 1 / (1 + exp(-logits[e])) + (double)bias[e] : logits[e];
+    }
+    for (int g = 0; g < groups; g++) worth[g] = worth_of(choice + g * group, group, c->router_sigmoid);
+    for (int e = 0; e < n && groups; e++) {
+        if (!among_best(worth, groups, e / group, c->n_groups_used)) choice[e] = -INFINITY;
+    }
+    for (int e = 0; e < n; e++) {
+        double score = c->router_sigmoid ? 1 / (1 + exp(-logits[e])) : exp(logits[e] - top);
+        weights[e] = among_best(choice, n, e, c->n_experts_used) ? score : 0;
+        sum += weights[e];
+        all += score;
+    }
+    if (c->experts_keep_softmax) sum = c->router_sigmoid ? 1 : all;
+    for (int e = 0; e < n; e++) weights[e] *= (c->experts_scale > 0 ? (double)c->experts_scale : 1) / sum;
 }
 
 static void expect_token(const Mixture *m, const float *x, double *y) {
@@ -164,7 +198,7 @@ static void expect_token(const Mixture *m, const float *x, double *y) {
     double in[DIM], logits[MOST_EXPERTS] = {0}, weights[MOST_EXPERTS];
     for (int i = 0; i < DIM; i++) in[i] = (double)x[i];
     for (int e = 0; e < c->n_experts; e++) logits[e] = product(&m->experts.router, e, in);
-    expect_weights(c, logits, weights);
+    expect_weights(c, m->experts.choice_bias, logits, weights);
     for (int e = 0; e < c->n_experts; e++) {
         if (weights[e] > 0) expect_network(m, &m->list[e], in, weights[e], y);
     }
@@ -208,6 +242,26 @@ static const Shape shapes[] = {
      .interleaved = true,
      .clamp = 0.6f,
      .activation = ACT_QUICK_GELU},
+    {.name = "6 of 16 in 2 of 4 groups as DeepSeek-V2",
+     .n_experts = 16,
+     .n_used = 6,
+     .hidden = 20,
+     .shared = 40,
+     .keep_softmax = true,
+     .groups = 4,
+     .groups_used = 2,
+     .scale = 16},
+    {.name = "4 of 32 in 3 of 8 groups as DeepSeek-V3",
+     .n_experts = 32,
+     .n_used = 4,
+     .hidden = 24,
+     .shared = 24,
+     .sigmoid = true,
+     .groups = 8,
+     .groups_used = 3,
+     .scale = 2.5f},
+    {.name = "2 of 6 by sigmoids", .n_experts = 6, .n_used = 2, .hidden = 24, .sigmoid = true, .keep_softmax = true},
+    {.name = "3 of 5 in groups of one", .n_experts = 5, .n_used = 3, .hidden = 8, .sigmoid = true, .groups = 5, .groups_used = 4},
     {.name = "2 of 3 clamped", .n_experts = 3, .n_used = 2, .hidden = 32, .clamp = 0.3f},
 };
 
@@ -334,7 +388,7 @@ static void check_choice(const Shape *s, const float *logits) {
     Config c = {.n_experts = s->n_experts, .n_experts_used = s->n_used, .experts_keep_softmax = s->keep_softmax};
     double want[MOST_EXPERTS], as_double[MOST_EXPERTS], sum = 0, rounding = 1e-6 + 3e-8 * s->n_used;
     for (int e = 0; e < s->n_experts; e++) as_double[e] = (double)logits[e];
-    expect_weights(&c, as_double, want);
+    expect_weights(&c, NULL, as_double, want);
     route(s, logits, &b);
     for (int k = 0; k < s->n_used; k++) {
         int e = b.picks[k];

@@ -31,38 +31,28 @@ static void bind_stacked(Binder *b, Dense *dense, const char *part, int64_t head
     dense->w.shape[1] = cols;
 }
 
-// Row `row` of a matrix as fp32.
-static void read_row(float *y, const Tensor *t, int64_t row) {
-    const DTypeInfo *info = dtype_info(t->dtype);
-    int64_t cols = t->shape[1];
-    const char *from = (const char *)t->data + (uint64_t)row * (tensor_bytes(t) / (uint64_t)t->shape[0]);
-    const uint16_t *half = (const void *)from;
-    if (t->dtype == DTYPE_F32) memcpy(y, from, sizeof *y * (size_t)cols);
-    else if (info->unpack) info->unpack(y, from, cols / info->block);
-    else {
-        for (int64_t i = 0; i < cols; i++)
-            y[i] = t->dtype == DTYPE_F16 ? f32_from_f16(half[i]) : f32_from_bf16(half[i]);
-    }
-}
-
-// W_k^T of every head from kv_b, whose rows are W_k and W_v of a head in turn: fp32, which every value of the file
-// fits.
+// W_k^T of every head from kv_b, whose rows are W_k and W_v of a head in turn. Blocks become fp32, which holds each of
+// their values; other types stay.
 static void transpose_keys(Binder *b, Dense *to, const Tensor *kv_b, const LayerKind *kind) {
-    int64_t rank = rank_of(kind), nope = kind->latent.nope_dim, heads = kind->n_heads;
-    size_t values = (size_t)(heads * rank * nope);
-    float *all = weights_own(b->weights, sizeof *all * values),
-          *row = weights_own(b->weights, sizeof *row * (size_t)rank);
-    if (!all || !row) {
-        binder_fail(b, "out of memory for %zu values of keys", values);
+    const DTypeInfo *info = dtype_info(kv_b->dtype);
+    bool blocks = info->block > 1;
+    DType dtype = blocks ? DTYPE_F32 : kv_b->dtype;
+    size_t size = dtype == DTYPE_F32 ? sizeof(float) : sizeof(uint16_t), row_bytes = tensor_bytes(kv_b) / kv_b->shape[0];
+    int64_t rank = rank_of(kind), nope = kind->latent.nope_dim, step = nope + kind->latent.value_dim;
+    char *all = weights_own(b->weights, size * (size_t)(kind->n_heads * rank * nope));
+    float *unpacked = weights_own(b->weights, sizeof *unpacked * (size_t)rank);
+    if (!all || !unpacked) {
+        binder_fail(b, "out of memory for the keys' matrices of %d heads", kind->n_heads);
         return;
     }
-    for (int64_t h = 0; h < heads; h++) {
-        for (int64_t i = 0; i < nope; i++) {
-            read_row(row, kv_b, h * (nope + kind->latent.value_dim) + i);
-            for (int64_t j = 0; j < rank; j++) all[(h * rank + j) * nope + i] = row[j];
-        }
+    for (int64_t i = 0; i < kind->n_heads * nope; i++) {
+        int64_t head = i / nope, dim = i % nope;
+        const char *row = (const char *)kv_b->data + (size_t)(head * step + dim) * row_bytes;
+        if (blocks) info->unpack(unpacked, row, rank / info->block);
+        const char *values = blocks ? (const char *)unpacked : row;
+        for (int64_t j = 0; j < rank; j++) memcpy(all + ((head * rank + j) * nope + dim) * size, values + j * size, size);
     }
-    to->w = (Tensor){.dtype = DTYPE_F32, .n_dims = 2, .shape = {heads * rank, nope}, .data = all};
+    to->w = (Tensor){.dtype = dtype, .n_dims = 2, .shape = {kind->n_heads * rank, nope}, .data = all};
 }
 
 // Both matrices apart, or W_k and W_v of each head in one tensor; some files have it three times over.
