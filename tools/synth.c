@@ -106,7 +106,7 @@ static const Shape shapes[] = {
      .latent = {.nope_dim = 128, .value_dim = 128}, DEEPSEEK_YARN},
     {"deepseek-v2-tiny", "deepseek2", 256, 512, 4, 8, 8, 512, 163840, .theta = 1e4f, .eps = 1e-6f, .n_rot = 32,
      .n_experts = 16, .n_used = 4, .expert_dim = 256, .shared_dim = 2 * 256, .n_dense = 1, .latent_rank = 128,
-     .latent = {.nope_dim = 64, .value_dim = 64}, DEEPSEEK_YARN},
+     .latent = {.q_rank = 192, .nope_dim = 64, .value_dim = 64}, DEEPSEEK_YARN},
 };
 
 enum { GROUP = 64, MAGIC = 0x616b3432, HEADER_BYTES = 256 };
