@@ -299,7 +299,8 @@ static void read_rotary_dim(Settings *s, Settings *rope, LayerKind *k, float usu
     const char *key = SETTINGS_ANY(s, "partial_rotary_factor", "rotary_pct");
     double part = settings_number(rope, "partial_rotary_factor", 0, 1,
                                   settings_number(s, key, 0, 1, usual > 0 ? (double)usual : 1));
-    k->rope.rotary_dim = settings_int(s, "attn_rotary_emb", 2, k->k_dim, (int)(k->k_dim * part));
+    k->rope.rotary_dim = (int)(k->k_dim * part);
+    if (settings_has(s, "attn_rotary_emb")) k->rope.rotary_dim = settings_int(s, "attn_rotary_emb", 2, k->k_dim, 0);
     if (k->rope.rotary_dim >= 2) return;
     settings_fail(s, key, "expected 2 or more of head_dim = %d to rotate, found %g", k->k_dim, part);
 }
