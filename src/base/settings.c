@@ -139,7 +139,7 @@ void settings_fail(Settings *s, const char *key, const char *fmt, ...) {
     while (root->up) root = root->up;
     if (root->failed) return;
     root->failed = true;
-    char names[128] = "", what[256];
+    char names[128] = "", what[512];
     print_names(names, sizeof names, s);
     va_list args;
     va_start(args, fmt);

@@ -49,8 +49,7 @@ static const Family *read_family(Gguf *g, Keys *k) {
     char list[FAMILY_LIST_ROOM];
     family_list(false, list, sizeof list);
     cursor_fail(&g->in, gguf_get_value(g, "general.architecture", true)->at,
-                "general.architecture: expected %s (no other is supported), found '%.*s'", list, n < 40 ? (int)n : 40,
-                arch);
+                "general.architecture: '%.*s' is not supported: expected %s", n < 40 ? (int)n : 40, arch, list);
     return NULL;
 }
 

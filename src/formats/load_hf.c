@@ -685,7 +685,7 @@ static const Family *read_family(Settings *s) {
     family_list(true, list, sizeof list);
     const char *other = other_program(type);
     if (other) settings_fail(s, "model_type", "'%.40s' is no decoder: build/%s runs it", type, other);
-    else settings_fail(s, "model_type", "expected %s (no other is supported), found '%.40s'", list, type);
+    else settings_fail(s, "model_type", "'%.40s' is not supported: expected %s", type, list);
     return NULL;
 }
 
