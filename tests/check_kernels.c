@@ -1119,8 +1119,8 @@ static void layernorm(void) {
 }
 
 // x from -100 to 100 densely and at random, zeros, tiny and huge.
-static const char *const activation_names[N_ACTIVATIONS] = {"none", "gelu", "gelu_tanh",   "quick_gelu",
-                                                            "relu", "silu", "relu_squared"};
+static const char *const activation_names[N_ACTIVATIONS] = {"none", "gelu", "gelu_tanh",    "quick_gelu",
+                                                            "relu", "silu", "relu_squared", "softplus"};
 
 // By the formula in double; *size is the argument of its exponential, which float rounds relative to its size.
 static double activation_value(double x, Activation a, double *size) {
@@ -1128,6 +1128,7 @@ static double activation_value(double x, Activation a, double *size) {
     *size = a == ACT_GELU ? x * x / 2 : a == ACT_GELU_TANH ? 2 * cubic : a == ACT_QUICK_GELU ? 1.702 * x : x;
     if (a == ACT_NONE || a == ACT_RELU) return *size = 0, a == ACT_NONE || x > 0 ? x : 0;
     if (a == ACT_RELU_SQUARED) return *size = 0, x > 0 ? (double)((float)x * (float)x) : 0; // one rounding
+    if (a == ACT_SOFTPLUS) return fmax(x, 0) + log1p(exp(-fabs(x)));
     if (a == ACT_GELU) return x * erfc(-x / sqrt(2)) / 2; // 1 + erf without its cancellation
     return x / (1 + exp(-*size));                         // (1 + tanh u) / 2 = 1 / (1 + exp(-2 u))
 }

@@ -3,33 +3,43 @@
 
 #include <string.h>
 
-enum { CHANNELS = 64 }; // channels of an item of work: with 16 states, what it works on stays in the first cache
+// Channels of an item of work. Its states and A lie side by side while it runs: in the matrices the rows of so many
+// channels lie apart by what makes them share lines of the first cache.
+enum { CHANNELS = 64 };
+_Static_assert(2 * SCAN_STATES * CHANNELS * sizeof(float) <= COMPUTE_SCRATCH, "a worker's scratch holds h and A");
 
 // One block of channels of one timeline.
 typedef struct {
     const Scan *s;
     const Kernels *kernels;
     int first, n, states, channels;
-    float *border, *running;
+    float *h, *a; // [states][CHANNELS]
 } Block;
 
-static void copy_block(const Block *b, float *to, const float *from) {
+// Columns of a matrix [states][channels], and back.
+static void load_block(const Block *b, float *to, const float *from) {
     for (int64_t i = 0; i < b->states; i++) {
-        memcpy(to + i * b->channels + b->first, from + i * b->channels + b->first, sizeof *to * (size_t)b->n);
+        memcpy(to + i * CHANNELS, from + i * b->channels + b->first, sizeof *to * (size_t)b->n);
+    }
+}
+
+static void store_block(const Block *b, float *to) {
+    for (int64_t i = 0; i < b->states; i++) {
+        memcpy(to + i * b->channels + b->first, b->h + i * CHANNELS, sizeof *to * (size_t)b->n);
     }
 }
 
 static void run_row(const Block *b, float *y, const float *step, const float *u, const float *key, const float *query) {
-    b->kernels->scan_row(y, b->running + b->first, b->s->a + b->first, b->channels, step + b->first, u + b->first, key,
-                         query, b->n, b->states);
+    b->kernels->scan_row(y, b->h, b->a, CHANNELS, step + b->first, u + b->first, key, query, b->n, b->states);
 }
 
-// The running state at the end of the text, where going back or a restart has left another there.
-static void catch_up(const Block *b) {
+// The state at the end of the text: the running one, or the border's and the rows behind it, where going back or a
+// restart has left another there.
+static void load_state(const Block *b) {
     State *s = b->s->state;
     float unused[CHANNELS];
     int row = state_decayed(s);
-    if (!row) copy_block(b, b->running, b->border);
+    load_block(b, b->h, row ? state_running(s) : state_matrix(s, 0));
     for (int n = state_length(s) - state_border(s); row < n; row++) {
         const float *key = state_keys(s, 0) + (int64_t)row * b->states;
         int64_t at = (int64_t)row * b->channels;
@@ -40,12 +50,14 @@ static void catch_up(const Block *b) {
 static void run_block(const Block *b) {
     const Scan *s = b->s;
     int length = state_length(s->state);
-    catch_up(b);
+    load_block(b, b->a, s->a);
+    load_state(b);
     for (int64_t t = 0; t < s->n; t++) {
         int64_t at = t * b->channels;
         run_row(b, s->y + at + b->first, s->step + at, s->u + at, s->b + t * s->ld, s->q + t * s->ld);
-        if ((length + t + 1) % STATE_CHUNK == 0) copy_block(b, b->border, b->running);
+        if ((length + t + 1) % STATE_CHUNK == 0) store_block(b, state_matrix(s->state, 0));
     }
+    store_block(b, state_running(s->state));
 }
 
 typedef struct {
@@ -55,7 +67,6 @@ typedef struct {
 } Job;
 
 static void run_item(void *context, int index, int worker) {
-    (void)worker;
     const Job *job = context;
     const Scan *s = &job->list[index / job->n_blocks];
     const StateShape *shape = state_shape(s->state);
@@ -63,8 +74,8 @@ static void run_item(void *context, int index, int worker) {
     b.states = shape->k_dim;
     b.channels = shape->v_dim;
     b.n = b.channels - b.first < CHANNELS ? b.channels - b.first : CHANNELS;
-    b.border = state_matrix(s->state, 0);
-    b.running = state_running(s->state);
+    b.h = compute_scratch(job->compute, worker);
+    b.a = b.h + SCAN_STATES * CHANNELS;
     run_block(&b);
 }
 

@@ -10,6 +10,8 @@
 #include "compute.h"
 #include "state.h"
 
+enum { SCAN_STATES = 256 }; // of a channel, at most
+
 // n rows of one timeline, of one layer: `channels` = v_dim of the state, `states` = k_dim.
 typedef struct {
     State *state; // its shape has scan

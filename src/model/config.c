@@ -2,6 +2,7 @@
 #include "config.h"
 
 #include "file.h"
+#include "scan.h"
 
 #include <math.h>
 #include <string.h>
@@ -336,8 +337,9 @@ int config_check(const Config *c, const char *path, char *err, size_t errlen) {
     }
     for (int i = 0; i < c->n_kinds; i++) {
         const LayerKind *k = &c->kinds[i];
-        const Count rank = {"rank of the step sizes", c->step_rank};
-        if (k->mixer == MIX_MAMBA && check_counts(&rank, 1, k->state.v_dim, path, err, errlen)) return -1;
+        const Count rank = {"rank of the step sizes", c->step_rank}, states = {"states of a channel", k->state.k_dim};
+        if (k->state.scan && check_counts(&rank, 1, k->state.v_dim, path, err, errlen)) return -1;
+        if (k->state.scan && check_counts(&states, 1, SCAN_STATES, path, err, errlen)) return -1;
         if (check_kind(&c->kinds[i], path, err, errlen)) return -1;
     }
     if (check_experts(c, path, err, errlen)) return -1;

@@ -29,6 +29,7 @@ typedef enum {
     ACT_RELU,
     ACT_SILU,         // x sigmoid(x)
     ACT_RELU_SQUARED, // max(x, 0)^2 (arXiv:2109.08668)
+    ACT_SOFTPLUS,     // log(1 + exp(x))
     N_ACTIVATIONS
 } Activation;
 

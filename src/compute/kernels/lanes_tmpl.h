@@ -521,6 +521,15 @@ static inline V v_gelu(V x) {
     return v_sub(v_max(x, v_zero()), v_mul(size, half_erfc));
 }
 
+// log(1 + e^x) = max(x, 0) + log(1 + t) with t = e^-|x|, and log(1 + t) = 2 artanh(t / (2 + t)) by its series: the
+// argument is at most 1/3, the first term left out 1e-9 of the sum.
+static inline V v_softplus(V x) {
+    V size = v_max(x, v_sub(v_zero(), x)), t = v_exp2(v_mul(size, v_set1(-1.44269504088896340736f)));
+    V s = v_div(t, v_add(v_set1(2.0f), t)), square = v_mul(s, s), p = v_set1(1.0f / 15);
+    for (int i = 13; i > 0; i -= 2) p = v_fma(p, square, v_set1(1.0f / (float)i));
+    return v_fma(v_add(s, s), p, v_max(x, v_zero()));
+}
+
 INNER V v_activate(V x, const Activation a) {
     const float log2e = 1.44269504088896340736f;
     switch (a) {
@@ -535,6 +544,7 @@ INNER V v_activate(V x, const Activation a) {
         V positive = v_max(x, v_zero());
         return v_mul(positive, positive);
     }
+    case ACT_SOFTPLUS: return v_softplus(x);
     default: return v_max(x, v_zero()); // ACT_RELU
     }
 }
@@ -553,6 +563,7 @@ static void activate(float *x, int n, Activation a) {
     case ACT_SILU: activate_all(x, n, ACT_SILU); break;
     case ACT_RELU: activate_all(x, n, ACT_RELU); break;
     case ACT_RELU_SQUARED: activate_all(x, n, ACT_RELU_SQUARED); break;
+    case ACT_SOFTPLUS: activate_all(x, n, ACT_SOFTPLUS); break;
     default: break;
     }
 }

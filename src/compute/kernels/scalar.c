@@ -142,6 +142,7 @@ static float activation(float x, Activation a) {
     case ACT_SILU: return x / (1.0f + expf(-x));
     case ACT_RELU: return x > 0 ? x : 0;
     case ACT_RELU_SQUARED: return x > 0 ? x * x : 0;
+    case ACT_SOFTPLUS: return fmaxf(x, 0) + log1pf(expf(-fabsf(x)));
     default: return x;
     }
 }

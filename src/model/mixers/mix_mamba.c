@@ -142,7 +142,6 @@ static void norm_rows(void *context, int row, int n) {
 static void prepare_rows(void *context, int row, int n) {
     const Mamba *m = context;
     for (int64_t i = (int64_t)row * m->channels; i < (int64_t)(row + n) * m->channels; i++) {
-        m->b.step[i] = softplus(m->b.step[i]);
         m->b.u[i] = m->b.step[i] * m->b.x[i];
     }
 }
@@ -171,7 +170,8 @@ static void mamba_forward(const void *weights, const MixerCall *call) {
     mixer_convolve(call, m.b.projected, 2 * m.channels, w->taps, w->conv_bias, ACT_SILU, m.b.x);
     ops_linear(compute, &(Linear){.w = &w->x.w, .y = m.b.rbc}, 1, m.b.x, pass->n);
     mixer_rows(pass, ld, norm_rows, &m);
-    ops_linear(compute, &(Linear){.w = &w->step.w, .y = m.b.step, .bias = w->step.bias}, 1, m.b.rank, pass->n);
+    Linear step = {.w = &w->step.w, .y = m.b.step, .bias = w->step.bias, .act = ACT_SOFTPLUS};
+    ops_linear(compute, &step, 1, m.b.rank, pass->n);
     mixer_rows(pass, m.channels, prepare_rows, &m);
     mixer_scan(call, &(Scan){.step = m.b.step,
                              .u = m.b.u,

@@ -108,8 +108,10 @@ static void prepare_rows(void *context, int row, int n) {
     for (int64_t t = row; t < row + n; t++) {
         const float *raw = m->b.projected + t * projected + projected - s->n_heads, *x = m->b.xbc + t * s->conv_dim;
         float *v = m->b.v + t * inner, *decay = m->b.decay + t * s->n_heads;
+        for (int h = 0; h < s->n_heads; h++) decay[h] = raw[h] + m->weights->step_bias[h];
+        m->call->pass->compute->kernels->activate(decay, s->n_heads, ACT_SOFTPLUS);
         for (int64_t h = 0; h < s->n_heads; h++) {
-            float step = softplus(raw[h] + m->weights->step_bias[h]);
+            float step = decay[h];
             if (c->step_max > 0) step = fminf(fmaxf(step, c->step_min), c->step_max);
             decay[h] = step * m->weights->a[h];
             for (int64_t i = h * s->v_dim; i < (h + 1) * s->v_dim; i++) v[i] = step * x[i];
