@@ -68,7 +68,11 @@ int fields_of_feed_forward(Config *c, const Family *f, Field list[MAX_FIELDS]) {
          1,
          usual > 0 || f->hidden_step || c->n_experts ? usual : FIELD_REQUIRED},
         {"expert_used_count", {"num_experts_per_tok", "experts_per_token"}, &c->n_experts_used, 1, FIELD_REQUIRED},
-        {"expert_shared_feed_forward_length", {"shared_expert_intermediate_size"}, &c->shared_dim, 0, 0},
+        {"expert_shared_feed_forward_length",
+         {"shared_expert_intermediate_size", "moe_shared_expert_intermediate_size"},
+         &c->shared_dim,
+         0,
+         0},
         {"expert_feed_forward_length", {"moe_intermediate_size"}, &c->expert_dim, 1, 0},
     };
     return copy(list, all, c->n_experts ? sizeof all / sizeof *all : 1);

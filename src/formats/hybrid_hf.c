@@ -50,7 +50,7 @@ void hybrid_read_mamba(Settings *s, Config *c, const Family *f, StateShape *stat
 
 // ---- which layers are what
 
-typedef enum { BLOCK_MAMBA, BLOCK_ATTENTION, BLOCK_MLP, BLOCK_UNKNOWN } BlockType;
+typedef enum { BLOCK_MAMBA, BLOCK_ATTENTION, BLOCK_MLP, BLOCK_EXPERTS, BLOCK_UNKNOWN } BlockType;
 
 static BlockType block_type(const char *name, size_t n) {
     static const struct {
@@ -62,6 +62,8 @@ static BlockType block_type(const char *name, size_t n) {
                  {"attention", BLOCK_ATTENTION},
                  {"full_attention", BLOCK_ATTENTION},
                  {"*", BLOCK_ATTENTION},
+                 {"moe", BLOCK_EXPERTS},
+                 {"E", BLOCK_EXPERTS},
                  {"mlp", BLOCK_MLP},
                  {"-", BLOCK_MLP}};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
@@ -81,9 +83,10 @@ static size_t block_types_count(const Settings *s, const char *key) {
     return json_is_string(list) ? json_string_length(list) : json_array_size(list);
 }
 
-static void read_block_list(Settings *s, const char *key, const Config *c, const Family *f, LayerRules *rules) {
+static void read_block_list(Settings *s, const char *key, Config *c, const Family *f, LayerRules *rules) {
     const json_t *list = json_object_get(s->object, key);
     size_t n = block_types_count(s, key);
+    bool experts = false;
     if (n != (size_t)c->n_layers || n > MAX_LAYERS) {
         settings_fail(s, key, "expected a type for each of %d layers, at most %d, found %zu", c->n_layers, MAX_LAYERS,
                       n);
@@ -94,14 +97,22 @@ static void read_block_list(Settings *s, const char *key, const Config *c, const
             json_is_string(list) ? json_string_value(list) + i : json_string_value(json_array_get(list, i));
         size_t length = json_is_string(list) ? 1 : text ? strlen(text) : 0;
         BlockType type = text ? block_type(text, length) : BLOCK_UNKNOWN;
-        if (type == BLOCK_UNKNOWN || (type == BLOCK_MLP && !f->one_sublayer)) {
+        bool network = type == BLOCK_MLP || type == BLOCK_EXPERTS;
+        if (type == BLOCK_UNKNOWN || (network && !f->one_sublayer)) {
             settings_fail(s, key, "layer %zu: expected %s (no other is supported), found '%.*s'", i,
-                          f->one_sublayer ? "mamba, attention or mlp" : "mamba or attention",
+                          f->one_sublayer ? "mamba, attention, mlp or moe" : "mamba or attention",
                           (int)(length < 40 ? length : 40), text ? text : "");
         }
         if (type == BLOCK_MAMBA) layers_add(&rules->recurrent, (int)i);
-        if (f->one_sublayer) layers_add(type == BLOCK_MLP ? &rules->idle : &rules->bare, (int)i);
+        if (f->one_sublayer) layers_add(network ? &rules->idle : &rules->bare, (int)i);
+        if (type == BLOCK_MLP) layers_add(&rules->dense, (int)i);
+        experts |= type == BLOCK_EXPERTS;
     }
+    if (!f->one_sublayer) return;
+    if (!experts) c->n_experts = 0;
+    else if (!c->n_experts) settings_fail(s, "n_routed_experts", "expected, since some layers have experts");
+    if (settings_has(s, "moe_latent_size"))
+        settings_fail(s, "moe_latent_size", "expected none: experts of a latent are not supported");
 }
 
 // Bamba's list of the layers with attention.

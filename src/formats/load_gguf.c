@@ -131,7 +131,7 @@ static void read_router(Keys *k, Config *c, LayerRules *rules) {
     int scores = (int)gguf_get_whole(k->g, key(k, "expert_gating_func"), 0, SIGMOID, 0);
     if (scores) c->router_sigmoid = scores == SIGMOID;
     c->n_expert_groups = get_int(k, "expert_group_count", 0, 0);
-    c->n_groups_used = get_int(k, "expert_group_used_count", 0, 0);
+    c->n_groups_used = get_int(k, "expert_group_used_count", 0, c->n_expert_groups == 1);
 }
 
 // Layers that have one sublayer: a feed-forward network, unless they are bare, and then no mixer.

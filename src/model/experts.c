@@ -130,7 +130,7 @@ void experts_bind(Binder *b, Experts *e, FeedForward *list) {
         if (c->shared_dim) bind_shared(b, e);
         return;
     }
-    bind_matrices(b, list, &(ExpertPart){EXPERT_GATE, "ffn_gate_exps", "ffn_gate_exp", hidden, dim});
+    if (!c->plain_ffn) bind_matrices(b, list, &(ExpertPart){EXPERT_GATE, "ffn_gate_exps", "ffn_gate_exp", hidden, dim});
     bind_matrices(b, list, &(ExpertPart){EXPERT_UP, "ffn_up_exps", "ffn_up_exp", hidden, dim});
     bind_matrices(b, list, &(ExpertPart){EXPERT_DOWN, "ffn_down_exps", "ffn_down_exp", dim, hidden});
     if (c->shared_dim) bind_shared(b, e);

@@ -379,6 +379,12 @@ static const PartName nemotron_h_names[] = {SSM_NAMES("mixer."),
                                             {"attn_output", "mixer.o_proj"},
                                             {"ffn_up", "mixer.up_proj"},
                                             {"ffn_down", "mixer.down_proj"},
+                                            {"ffn_gate_inp", "mixer.gate"},
+                                            {"exp_probs_b", "mixer.gate.e_score_correction_bias"},
+                                            {"ffn_up_exp", "mixer.experts.#.up_proj"},
+                                            {"ffn_down_exp", "mixer.experts.#.down_proj"},
+                                            {"ffn_up_shexp", "mixer.shared_experts.up_proj"},
+                                            {"ffn_down_shexp", "mixer.shared_experts.down_proj"},
                                             {0}};
 
 #define RWKV                                                                                                           \
@@ -399,6 +405,17 @@ static const PartName nemotron_h_names[] = {SSM_NAMES("mixer."),
 #define LFM2                                                                                                           \
     .gguf_pairing = ROPE_HALF, .tied = true, .mixer = MIX_CONV, .zeros_by_layer = true, .names = lfm2_names,           \
     .gguf_names = lfm2_gguf_names
+
+// Nemotron-H, whose GGUF files have another architecture with experts.
+#define NEMOTRON_H                                                                                                     \
+    .model_type = "nemotron_h",                                                                                        \
+    .base = {.plain_ffn = true,                                                                                        \
+             .activation = ACT_RELU_SQUARED,                                                                           \
+             .router_sigmoid = true,                                                                                   \
+             .router_choice_bias = true,                                                                               \
+             .shared_ungated = true},                                                                                  \
+    .activation_key = "mlp_hidden_act", .mixer = MIX_SSM, .router = true, .zeros_by_layer = true,                      \
+    .one_sublayer = true, .no_rope = true, .names = nemotron_h_names
 
 static const Family families[] = {
     {.arch = "llama"},
@@ -456,6 +473,13 @@ static const Family families[] = {
      .some_experts = true,
      .no_rope = true,
      .names = jamba_names},
+    {.arch = "granitemoe", .base = {.shared_ungated = true}, .multipliers = true, .names = granite_hybrid_names},
+    {.arch = "granitemoe",
+     .model_type = "granitemoeshared",
+     .base = {.shared_ungated = true},
+     .multipliers = true,
+     .shared_mlp = true,
+     .names = granite_hybrid_names},
     {.arch = "granitehybrid",
      .model_type = "granitemoehybrid",
      .base = {.shared_ungated = true},
@@ -472,14 +496,8 @@ static const Family families[] = {
      .mixer = MIX_SSM_ATTENTION,
      .ssm_multipliers = true,
      .names = bamba_names},
-    {.arch = "nemotron_h",
-     .base = {.plain_ffn = true, .activation = ACT_RELU_SQUARED},
-     .activation_key = "mlp_hidden_act",
-     .mixer = MIX_SSM,
-     .zeros_by_layer = true,
-     .one_sublayer = true,
-     .no_rope = true,
-     .names = nemotron_h_names},
+    {.arch = "nemotron_h", NEMOTRON_H},
+    {.arch = "nemotron_h_moe", NEMOTRON_H},
     {.arch = "lfm2", .base = {.qk_norm = QK_NORM_HEAD}, LFM2},
     {.arch = "lfm2moe",
      .model_type = "lfm2_moe",
