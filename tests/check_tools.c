@@ -652,6 +652,7 @@ static void test_pasted_command_lines(void) {
          "--dynatemp-"},
         {"run -m %f32.bin -p ab -n 2 -md %f32.bin --draft-max 4 --prompt-cache x --prompt-cache-all", "-md (nothing"},
         {"run -m %f32.bin -p ab -n 2 --offline --swa-full --no-op-offload --check-tensors --no-repack", "--offline ("},
+        {"run -m %f32.bin -i ab --n_predict 2 --repeat_penalty 1.0 --top_k 40 --n_gpu_layers 9", "--n_gpu_layers (all"},
         {"run -m %f32.bin -p ab -n -2 -c 16", "the context of 16 tokens is full"},
         {"run -m %f32.bin -bf %line.txt -n 2 --reasoning-format none", "--reasoning-format ("},
         {"run -m %f32.bin -p ab -n 2 -ctk f16 -ctv f16", "stored as bf16"},
@@ -661,6 +662,7 @@ static void test_pasted_command_lines(void) {
         {"run -m %f32.bin -p ab -st -n 2 --chat-template-kwargs {\"x\":1} --reasoning-budget 0", "stopped after -n 2"},
         {"bench -m %f32.bin -p 8 -n 2 -r 1 -fa 0,1 -mmp 0 -nkvo 0 -embd 0 -nopo 0 --delay 1 --progress", "-fa ("},
         {"bench -m %f32.bin -p 8 -n 2 -r 1 -ctk q8_0 -ctv q8_0 --prio 1 -C 0x3 --no-warmup -v", "--prio ("},
+        {"bench -m %f32.bin -p 8 -n 0 -r 1 --flash_attn 1", "--flash_attn ("},
         {"quantize --allow-requantize %f32.bin %q.gguf q8_0 2", "--allow-requantize ("},
         {"quantize %f32.bin F16", "ggml-model-F16.gguf: F16"},
         {"quantize %f32.bin BF16 1", "ggml-model-BF16.gguf: BF16"},
@@ -684,7 +686,12 @@ static void test_pasted_command_lines(void) {
     }
     struct stat st;
     CHECK(!stat(in_folder("ggml-model-F16.gguf"), &st), "the output beside the input");
-    Result own = CALL("run", MODEL, "-p", "abc", "-n", "60", "-s", "7", "--kv", "q8");
+    char both[1024];
+    snprintf(both, sizeof both, "%s,%s", MODEL, MODEL_INT8);
+    Result own = CALL("bench", "-m", both, "-p", "8", "-n", "0", "-r", "1", "-o", "csv");
+    CHECK(own.status == 0 && count_of(own.out, ",pp8,") == 2, "two models: %s%s", own.out, own.err);
+    release(&own);
+    own = CALL("run", MODEL, "-p", "abc", "-n", "60", "-s", "7", "--kv", "q8");
     prints(CALL("run", MODEL, "-p", "abc", "-n", "60", "-s", "7", "-ctk", "q8_0", "-ctv", "q8_0"), 0, own.out,
            "-ctk q8_0");
     release(&own);

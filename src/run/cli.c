@@ -48,9 +48,16 @@ static bool has_name(const Flag *f, const char *wanted, size_t n) {
     return false;
 }
 
+// In a long name "_" is "-", as llama.cpp has it.
 static const Flag *find_flag(const Program *p, const char *name, size_t n) {
+    char dashed[MAX_NAME];
+    snprintf(dashed, sizeof dashed, "%.*s", (int)n, name);
+    if (n >= sizeof dashed) return NULL;
+    for (char *c = dashed + 2; name[0] == '-' && name[1] == '-' && c < dashed + n; c++) {
+        if (*c == '_') *c = '-';
+    }
     for (int i = 0; i < p->n_flags; i++) {
-        if (has_name(&p->flags[i], name, n)) return &p->flags[i];
+        if (has_name(&p->flags[i], dashed, n)) return &p->flags[i];
     }
     return NULL;
 }

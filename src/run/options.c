@@ -55,6 +55,12 @@ static void take_variables(void *to, const char *flag, const char *value) {
     *variables = object;
 }
 
+// llama2.c's flag of a prompt, and alone llama.cpp's for a conversation.
+static void take_prompt(void *to, const char *flag, const char *value) {
+    if (!value) die(2, "%s: expected a prompt behind it; a conversation is --chat", flag);
+    *(const char **)to = value;
+}
+
 // A file, or Jinja; llama.cpp also knows templates by their names.
 static void take_template(void *to, const char *flag, const char *value) {
     Options *o = to;
@@ -116,8 +122,9 @@ static int parse_flags(Raw *raw, int argc, char **argv) {
     bool ignored = false;
     const Flag flags[] = {
         MODEL_FLAG(&o->model),
-        {"-p --prompt -i", "TEXT", "prompt (default: stdin if it is no terminal, else start from BOS)",
+        {"-p --prompt", "TEXT", "prompt (default: stdin if it is no terminal, else start from BOS)",
          TAKES_STRING(&raw->text)},
+        {"-i", "[TEXT]", NULL, TAKES_CALL(&raw->text, take_prompt)},
         {"-f --file | -bf --binary-file", "FILE",
          "read the prompt from a file, - for stdin; one newline at its end is dropped", TAKES_STRING(&raw->file)},
         {"-e --escape | --escapes", NULL, "\\n \\r \\t \\' \\\" \\\\ \\xHH in the prompt stand for those characters",
@@ -203,7 +210,8 @@ static int parse_flags(Raw *raw, int argc, char **argv) {
         HABIT_REFUSED("--grammar --grammar-file -j --json-schema -jf --json-schema-file", "X",
                       "sampling cannot be constrained to a grammar here"),
         HABIT_REFUSED("--mmproj --image --audio", "X", "text only; for pictures see build/vit"),
-        HABIT_REFUSED("--interactive --interactive-first -if", NULL, "a conversation is --chat"),
+        HABIT_REFUSED("--interactive --interactive-first -if --instruct -ins -cml --chatml", NULL,
+                      "a conversation is --chat"),
         HABIT_REFUSED("--in-prefix --in-suffix", "X", "turns are framed by the chat template; see --chat-template"),
     };
     const Program program = {"./run", "MODEL [-p \"prompt\"] [options]", NULL, flags, sizeof flags / sizeof *flags};

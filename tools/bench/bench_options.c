@@ -9,6 +9,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MOST_TOKENS = 1 << 24 };
 
@@ -68,10 +69,20 @@ static void take_pair(void *to, const char *flag, const char *text) {
     add_to_list(&pairs->gen, pair.v[1], flag);
 }
 
-static void take_model(void *to, const char *flag, const char *text) {
-    Models *models = to;
+static void add_model(Models *models, const char *flag, const char *path) {
     if (models->n == MAX_LIST) die(2, "%s: expected up to %d models, found more", flag, MAX_LIST);
-    models->v[models->n++] = text;
+    models->v[models->n++] = path;
+}
+
+// A model, or several separated by commas.
+static void take_model(void *to, const char *flag, const char *text) {
+    if (!access(text, F_OK) || !strchr(text, ',')) {
+        add_model(to, flag, text);
+        return;
+    }
+    char *copy = strdup(text), *saved; // for the life of the program
+    if (!copy) die(1, "out of memory");
+    for (char *path = strtok_r(copy, ",", &saved); path; path = strtok_r(NULL, ",", &saved)) add_model(to, flag, path);
 }
 
 static void take_kv(void *to, const char *flag, const char *text) {
