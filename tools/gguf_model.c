@@ -9,6 +9,8 @@
 #include "mix_rwkv6.h"
 #include "mix_rwkv7.h"
 #include "mix_latent.h"
+#include "mix_mamba.h"
+#include "mix_ssm.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -19,6 +21,7 @@
 
 const Family *gguf_model_family(const Model *m) {
     const char *arch = m->family ? m->family->arch : "llama"; // llama2.c's files
+    if (m->family && m->family->expert_arch && m->config.n_experts) arch = m->family->expert_arch;
     const Family *f = family_of_arch(arch, strlen(arch));
     return m->family && m->family == f->two_norms ? m->family : f;
 }
@@ -63,8 +66,7 @@ static bool same_heads(const LayerRules *rules) {
 
 // The kinds of layers for which add_mixer has a function.
 static bool is_written(MixerKind mixer) {
-    return mixer == MIX_ATTENTION || mixer == MIX_LATENT || mixer == MIX_DELTA || mixer == MIX_CONV ||
-           mixer == MIX_RWKV6 || mixer == MIX_RWKV7;
+    return mixer != MIX_GLA && mixer != MIX_RETENTION && mixer != MIX_LINEAR;
 }
 
 const char *gguf_model_unwritten(const Config *c) {
@@ -93,16 +95,18 @@ const char *gguf_model_unsupported(const Family *f, const Config *c) {
         bool differs;
         const char *what;
     } list[] = {
+        {c->ssm_scales[0] > 0, "multipliers that are not part of the weights"},
         {rules.window && !f->global_nope && !is_period(&rules.full, f->global_period, c->n_layers),
          "which layers have a window"},
-        {positions && !full && !is_period(&rules.nope, f->nope_period, c->n_layers),
+        {positions && !full && !f->no_rope && !f->rope_if_asked && !is_period(&rules.nope, f->nope_period, c->n_layers),
          "which layers have rotary positions"},
         {!same_heads(&rules), "heads that differ between layers"},
         {scaling->kind == ROPE_DYNAMIC, "dynamic RoPE scaling"},
         {scaling->kind == ROPE_YARN && scaling->whole_dims == f->exact_yarn_borders,
          "the rounding of YaRN's range (truncate)"},
         {c->channel_mix && !sound_rwkv(c), "norms or heads of RWKV that differ from the usual"},
-        {!f->no_attention && !f->multipliers && !latent && !same_scale(f, c, &base), "the scale of the attention scores"},
+        {!f->no_attention && !f->multipliers && !latent && !same_scale(f, c, &base),
+         "the scale of the attention scores"},
         {latent && !sound_latent(&base, c), "YaRN's magnitude and the scale of the attention scores"},
         {latent && base.rope.pairing != f->gguf_pairing, "half rotation with this latent attention"},
         {f->depth_scales && !usual_depth_scales(c), "scales of embedding, depth and logits other than MiniCPM 3's"},
@@ -110,6 +114,8 @@ const char *gguf_model_unsupported(const Family *f, const Config *c) {
         {c->ffn_clamp != b->ffn_clamp, "a feed-forward clamp that differs from the family's"},
         {c->temperature > 0 && c->temperature_ctx != scaling->original_ctx, "an attention temperature without YaRN"},
         {unbiased, "linear layers without biases"},
+        {c->step_max > 0, "limits of the step sizes"},
+        {c->step_norm_eps > 0 && c->step_norm_eps != c->norm_eps, "an eps of its own of the norms of step sizes"},
     };
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
         if (list[i].differs) return list[i].what;
@@ -178,7 +184,7 @@ static void put_scales(GgufWriter *w, const Family *f, const Config *c) {
         set_real(w, f, "attention.scale", c->attn_scale);
         set_real(w, f, "embedding_scale", c->embedding_scale);
         set_real(w, f, "residual_scale", c->residual_scale);
-        set_real(w, f, "logit_scale", 1 / c->logit_scale);
+        if (c->logit_scale > 0) set_real(w, f, "logit_scale", 1 / c->logit_scale);
     }
     if (f->logit_scale) set_real(w, f, "logit_scale", c->logit_scale);
     if (!f->attn_config) return;
@@ -199,7 +205,8 @@ static void put_positions(GgufWriter *w, const Family *f, const Config *c) {
     LayerRules rules = config_rules(c, &base);
     if (rules.window || f->gguf_window) set_int(w, f, "attention.sliding_window", rules.window);
     if (f->global_nope && rules.window) put_pattern(w, f, c);
-    if (c->learned_positions || c->alibi_max > 0) return;
+    if (f->rope_if_asked) gguf_bool(w, key(f, "rope.scaling.finetuned"), base.rope.rotary_dim > 0);
+    if (c->learned_positions || c->alibi_max > 0 || f->no_rope || !base.rope.rotary_dim) return;
     set_int(w, f, "rope.dimension_count", base.rope.rotary_dim);
     set_real(w, f, "rope.freq_base", base.rope.theta);
     if (f->window_theta > 0) {
@@ -272,9 +279,22 @@ static void put_state(GgufWriter *w, const Family *f, const Config *c) {
     LayerRules rules = config_rules(c, &base);
     Field list[MAX_FIELDS];
     put_fields(w, f, list, fields_of_state(&rules.state, f->mixer, list));
-    if (f->mixer != MIX_DELTA) return;
+    if (f->mixer == MIX_CONV || c->channel_mix) return;
     set_int(w, f, "ssm.inner_size", rules.state.n_heads * rules.state.v_dim);
-    put_recurrent_layers(w, f, c, &rules);
+    if (f->mixer == MIX_DELTA) put_recurrent_layers(w, f, c, &rules);
+    if (f->mixer != MIX_MAMBA) return;
+    set_int(w, f, "ssm.time_step_rank", c->step_rank);
+    if (f->no_attention) gguf_bool(w, key(f, "ssm.dt_b_c_rms"), c->step_norm_eps > 0);
+}
+
+// Widths of the feed-forward networks of each layer: 0 of those without.
+static void put_hidden(GgufWriter *w, const Family *f, const Config *c) {
+    gguf_array(w, key(f, "feed_forward_length"), GGUF_U32, (uint64_t)c->n_layers);
+    for (int i = 0; i < c->n_layers; i++) {
+        FfnKind kind = config_kind(c, i)->ffn;
+        uint32_t n = (uint32_t)(kind == FFN_NONE ? 0 : kind == FFN_EXPERTS ? config_expert_dim(c) : c->hidden_dim);
+        gguf_array_bytes(w, &n, sizeof n);
+    }
 }
 
 static void put_sizes(GgufWriter *w, const Family *f, const Config *config) {
@@ -290,8 +310,15 @@ static void put_sizes(GgufWriter *w, const Family *f, const Config *config) {
         set_int(w, f, "attention.key_length", c.kinds[0].k_dim);
         set_int(w, f, "attention.value_length", c.kinds[0].v_dim);
     }
+    if (f->no_attention && !c.channel_mix) set_int(w, f, "attention.head_count", 0); // other readers need it
     if (c.n_experts) c.expert_dim = config_expert_dim(&c);
-    put_fields(w, f, list, fields_of_feed_forward(&c, f, list));
+    if (f->one_sublayer) put_hidden(w, f, config);
+    if (f->no_feed_forward) {
+        set_int(w, f, "feed_forward_length", 0); // the same
+        return;
+    }
+    const Field *fields = list + f->one_sublayer; // the first is the width of feed-forward layers
+    put_fields(w, f, fields, fields_of_feed_forward(&c, f, list) - f->one_sublayer);
     if (c.n_experts) gguf_bool(w, key(f, "expert_weights_norm"), !c.experts_keep_softmax);
     if (c.n_experts && f->router) put_router(w, f, config);
 }
@@ -336,7 +363,8 @@ static void put_xielu(GgufWriter *w, const Decoder *d) {
 
 void gguf_model_settings(GgufWriter *w, const Family *f, const Decoder *d) {
     const Config *c = decoder_config(d);
-    const char *eps = c->layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon";
+    const char *eps =
+        c->layer_norm || f->one_sublayer ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon";
     set_int(w, f, "vocab_size", c->vocab_size);
     put_sizes(w, f, c);
     set_real(w, f, eps, c->norm_eps);
@@ -711,6 +739,57 @@ static void add_delta(List *l, const LayerKind *kind, const DeltaWeights *w) {
     add_delta_out(l, s, w);
 }
 
+// ---- Mamba
+
+static void add_values(List *l, const char *part, const char *suffix, const float *values, int64_t rows, int64_t cols) {
+    Part p = {.as = {.dtype = DTYPE_F32, .n_dims = 2, .shape = {rows, cols}}};
+    Rows all = slice(NULL, rows).rows;
+    all.from = (Tensor){.dtype = DTYPE_F32, .n_dims = 2, .shape = {rows, cols}, .data = values};
+    arrput(p.rows, all);
+    add(l, part, suffix, p);
+}
+
+// Without weights a layer has all that it may have.
+static void add_ssm(List *l, const StateShape *s, const SsmWeights *w) {
+    int64_t dim = decoder_config(l->d)->dim, inner = (int64_t)s->n_heads * s->v_dim;
+    Rows heads = slice(NULL, s->n_heads).rows;
+    add_dense(l, "ssm_in", slice(&w->in, inner + s->conv_dim + s->n_heads), dim, w->in.bias);
+    add_taps(l, "ssm_conv1d", w->taps, s->conv_width, s->conv_dim, NULL);
+    if (w->conv_bias || !w->taps) add_vector(l, "ssm_conv1d", ".bias", w->conv_bias, slice(NULL, s->conv_dim).rows);
+    add_vector(l, "ssm_dt", ".bias", w->step_bias, heads);
+    add_values(l, "ssm_a", "", w->a, s->n_heads, 1);
+    add_values(l, "ssm_d", "", w->d, s->n_heads, 1);
+    if (w->norm || !w->taps) add_values(l, "ssm_norm", ".weight", w->norm, s->n_key_heads, inner / s->n_key_heads);
+    add_dense(l, "ssm_out", slice(&w->out, dim), inner, w->out.bias);
+}
+
+static void add_mamba(List *l, const StateShape *s, const MambaWeights *w) {
+    const Config *c = decoder_config(l->d);
+    int64_t channels = s->v_dim, states = s->k_dim, rank = c->step_rank;
+    Rows all = slice(NULL, channels).rows;
+    add_dense(l, "ssm_in", slice(&w->in, 2 * channels), c->dim, w->in.bias);
+    add_taps(l, "ssm_conv1d", w->taps, s->conv_width, s->conv_dim, NULL);
+    if (w->conv_bias || !w->taps) add_vector(l, "ssm_conv1d", ".bias", w->conv_bias, all);
+    add_dense(l, "ssm_x", slice(&w->x, rank + 2 * states), channels, false);
+    if (w->step_norm && !(c->step_norm_eps > 0)) {
+        add_vector(l, "ssm_dt_norm", ".weight", w->step_norm, slice(NULL, rank).rows);
+        add_vector(l, "ssm_b_norm", ".weight", w->b_norm, slice(NULL, states).rows);
+        add_vector(l, "ssm_c_norm", ".weight", w->c_norm, slice(NULL, states).rows);
+    }
+    Slice step = slice(&w->step, channels); // small, and its columns no multiple of a block
+    add_matrix(l, (Matrix){.part = "ssm_dt", .cols = rank, .n = 1, .slices = &step, .bias = true, .exact = true});
+    float *a = w->a ? need_values(channels * states) : NULL;
+    for (int64_t i = 0; a && i < channels * states; i++) a[i] = w->a[i % states * channels + i / states];
+    add_made(l, "ssm_a", "", a, channels, states, DTYPE_F32);
+    add_vector(l, "ssm_d", "", w->d, all);
+    add_dense(l, "ssm_out", slice(&w->out, c->dim), channels, w->out.bias);
+}
+
+static void add_beside(List *l, const LayerKind *kind, const BesideWeights *w) {
+    add_attention(l, kind, &w->attention);
+    add_ssm(l, &kind->state, &w->ssm);
+}
+
 // ---- layers
 
 // ---- RWKV
@@ -775,8 +854,10 @@ static void add_rwkv6(List *l, const LayerKind *kind, const Rwkv6Weights *w) {
     add_vector(l, "time_mix_lerp_x", ".weight", w->mix_x, all);
     add_mixes(l, mixes, RWKV6_MIXES, dim);
     add_matrix(l, (Matrix){.part = "time_mix_w1", .cols = dim, .n = RWKV6_MIXES, .slices = first, .exact = true});
-    add_matrix(l, (Matrix){.part = "time_mix_w2", .cols = rank, .n = RWKV6_MIXES, .slices = second, .stacked = true,
-                           .exact = true});
+    add_matrix(
+        l,
+        (Matrix){
+            .part = "time_mix_w2", .cols = rank, .n = RWKV6_MIXES, .slices = second, .stacked = true, .exact = true});
     add_dense(l, "time_mix_receptance", slice(&w->r, dim), dim, false);
     add_dense(l, "time_mix_key", slice(&w->k, dim), dim, false);
     add_dense(l, "time_mix_value", slice(&w->v, dim), dim, false);
@@ -804,6 +885,9 @@ static void add_mixer(List *l, const LayerKind *kind, const void *weights) {
     else if (kind->mixer == MIX_CONV) add_short_convolution(l, kind, weights);
     else if (kind->mixer == MIX_RWKV7) add_rwkv7(l, weights);
     else if (kind->mixer == MIX_RWKV6) add_rwkv6(l, kind, weights);
+    else if (kind->mixer == MIX_SSM) add_ssm(l, &kind->state, weights);
+    else if (kind->mixer == MIX_SSM_ATTENTION) add_beside(l, kind, weights);
+    else if (kind->mixer == MIX_MAMBA) add_mamba(l, &kind->state, weights);
     else if (kind->mixer == MIX_LATENT) add_latent(l, kind, weights);
     else add_attention(l, kind, weights);
 }
@@ -849,7 +933,7 @@ static void add_experts(List *l, const Experts *e) {
         l, (Matrix){
                .part = "ffn_gate_inp", .cols = dim, .n = 1, .slices = &router, .bias = c->router_bias, .exact = true});
     size_t from = mixed ? offsetof(FeedForward, up) : offsetof(FeedForward, gate);
-    add_expert_matrix(l, "ffn_gate_exps", e->list, from, hidden, dim, mixed, false);
+    if (!c->plain_ffn) add_expert_matrix(l, "ffn_gate_exps", e->list, from, hidden, dim, mixed, false);
     add_expert_matrix(l, "ffn_up_exps", e->list, offsetof(FeedForward, up), hidden, dim, mixed, true);
     add_expert_matrix(l, "ffn_down_exps", e->list, offsetof(FeedForward, down), dim, hidden, false, false);
     if (c->router_choice_bias) add_vector(l, "exp_probs_b", ".bias", e->choice_bias, router.rows);
@@ -867,11 +951,15 @@ static void add_layer(List *l, int i) {
     const Layer *layer = &l->d->stack.layers[i];
     const LayerKind *kind = config_kind(c, i);
     l->layer = i;
-    if (!c->no_pre_norm) add_dim_norm(l, "attn_norm", &layer->mixer_norms.input);
-    add_mixer(l, kind, layer->mixer);
+    bool only = kind->mixer == MIX_NONE;
+    if (!c->no_pre_norm) add_dim_norm(l, "attn_norm", only ? &layer->ffn_norms.input : &layer->mixer_norms.input);
+    if (!only) add_mixer(l, kind, layer->mixer);
     if (c->post_norm) add_dim_norm(l, "post_attention_norm", &layer->mixer_norms.output);
-    bool shared = c->parallel && c->shared_norm;
-    if (!c->no_pre_norm && !shared) add_dim_norm(l, "ffn_norm", &layer->ffn_norms.input);
+    if (kind->ffn == FFN_NONE) return;
+    bool shared = only || (c->parallel && c->shared_norm), bare = kind->mixer == MIX_SSM_ATTENTION;
+    if (bare)
+        add_vector(l, "ffn_norm", "", layer->ffn_norms.input.weight, slice(NULL, c->dim).rows); // Falcon-H1's name
+    else if (!c->no_pre_norm && !shared) add_dim_norm(l, "ffn_norm", &layer->ffn_norms.input);
     if (kind->ffn == FFN_EXPERTS) add_experts(l, &layer->experts);
     else if (kind->ffn == FFN_CHANNEL_MIX) add_channel_mix(l, &layer->channel_mix);
     else add_network(l, &layer->ffn, "ffn_gate", "ffn_up", "ffn_down", c->hidden_dim);

@@ -145,7 +145,7 @@ static void read_period(Settings *s, const char *period_key, const char *offset_
 static void read_jamba_layers(Settings *s, Config *c, LayerRules *rules) {
     read_period(s, "attn_layer_period", "attn_layer_offset", 8, 4, c->n_layers, false, &rules->recurrent);
     read_period(s, "expert_layer_period", "expert_layer_offset", 2, 1, c->n_layers, false, &rules->dense);
-    if (c->n_experts == 1) c->n_experts = 0; // then none is chosen
+    if (c->n_experts == 1) c->n_experts = c->n_experts_used = 0; // then none is chosen
 }
 
 void hybrid_count_layers(Settings *s) {

@@ -432,7 +432,7 @@ static void keep_routed(Model *m) {
         if (!routed) layers_add(&rules.dense, i);
         some |= routed;
     }
-    if (!some) c->n_experts = 0;
+    if (!some) c->n_experts = c->n_experts_used = 0;
     c->kinds[0] = base;
     config_set_layers(c, &rules);
 }

@@ -408,7 +408,7 @@ static const PartName nemotron_h_names[] = {SSM_NAMES("mixer."),
 
 // Nemotron-H, whose GGUF files have another architecture with experts.
 #define NEMOTRON_H                                                                                                     \
-    .model_type = "nemotron_h",                                                                                        \
+    .model_type = "nemotron_h", .expert_arch = "nemotron_h_moe",                                                       \
     .base = {.plain_ffn = true,                                                                                        \
              .activation = ACT_RELU_SQUARED,                                                                           \
              .router_sigmoid = true,                                                                                   \
@@ -489,7 +489,12 @@ static const Family families[] = {
      .shared_mlp = true,
      .rope_if_asked = true,
      .names = granite_hybrid_names},
-    {.arch = "granitehybrid", .model_type = "bamba", .mixer = MIX_SSM, .default_rotary = 0.5f, .names = bamba_names},
+    {.arch = "granitehybrid",
+     .model_type = "bamba",
+     .base = {.shared_ungated = true},
+     .mixer = MIX_SSM,
+     .default_rotary = 0.5f,
+     .names = bamba_names},
     {.arch = "falcon-h1",
      .model_type = "falcon_h1",
      .gguf_pairing = ROPE_HALF,

@@ -22,6 +22,7 @@ typedef struct Family {
     const char *arch;           // general.architecture of GGUF
     bool no_gguf;               // GGUF has no such architecture: arch is a name for messages
     const char *model_type;     // of config.json; NULL: as arch
+    const char *expert_arch;    // of GGUF files of models with experts; NULL: as arch
     Config base;                // what the family fixes
     RopePairing gguf_pairing;   // of its GGUF files; Hugging Face's are ROPE_HALF
     bool hf_interleaved;        // or ROPE_INTERLEAVED

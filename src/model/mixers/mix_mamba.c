@@ -3,19 +3,9 @@
 //     x, z = W_in u;  x = silu(conv(x));  r, B, C = W_x x, each normed in some models (Falcon Mamba, Jamba)
 //     d = softplus(W_d r + bias);  h[n] = exp(d A[n]) h[n] + d x B[n];  y = h C + D x;  out = W_out (y silu(z))
 // The recurrence is scan.h's. Owns the tensors of such a layer and its forward pass.
-#include "recurrent.h"
 
+#include "mix_mamba.h"
 #include <string.h>
-
-typedef struct {
-    Dense in;                                 // [2 channels][dim]: x, z
-    const float *taps, *conv_bias;            // [conv_width][channels], [channels]; bias NULL: none
-    Dense x;                                  // [rank + 2 states][channels]: r, B, C
-    const float *step_norm, *b_norm, *c_norm; // [rank], [states] x 2; NULL: not normed
-    Dense step;                               // [channels][rank], with a bias
-    const float *a, *d;                       // [states][channels] below 0, [channels]
-    Dense out;                                // [dim][channels]
-} MambaWeights;
 
 // ---- binding
 

@@ -6,20 +6,10 @@
 // As a mixer of its own, and beside attention that reads the same rows, the outputs added (Falcon-H1).
 // This is the recurrence of recurrence.h with k = B, q = C, v = d x, g = d A. Owns the tensors of such a layer and its
 // forward pass. The norm is mamba_ssm's, by groups (RMSNormGated with group_size), as GGUF files have it, too.
-#include "mix_attention.h"
-#include "recurrent.h"
 
+#include "mix_ssm.h"
 #include <math.h>
 #include <string.h>
-
-typedef struct {
-    Dense in;                       // [2 inner + 2 groups k_dim + heads][dim]: z, x, B, C, d
-    const float *taps;              // [conv_width][conv_dim]
-    const float *conv_bias;         // [conv_dim]; NULL: none
-    const float *a, *d, *step_bias; // [heads]: A below 0, D, the bias of the step sizes
-    const float *norm;              // [groups][inner / groups]; NULL: none
-    Dense out;                      // [dim][inner]
-} SsmWeights;
 
 // ---- binding
 
@@ -199,11 +189,6 @@ const Mixer mixer_ssm = {
 };
 
 // ---- beside attention
-
-typedef struct {
-    SsmWeights ssm;
-    AttentionWeights attention;
-} BesideWeights;
 
 static void beside_bind(Binder *b, void *weights, const LayerKind *kind) {
     BesideWeights *w = weights;
