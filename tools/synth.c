@@ -35,6 +35,7 @@ typedef struct {
     float mscale;          // of YaRN with latent attention, for cos, sin and scores
     StateShape state;      // of recurrent layers, which are
     const char *recurrent; // those with an r of this pattern, repeated; NULL: none
+    int step_rank;         // of Mamba-1's step sizes
     int head_size;         // of RWKV-7, whose layers are all recurrent; then the ranks of its
     int decay_rank, rate_rank, value_rank, gate_rank; // decays, rates, values and gates
 } Shape;
@@ -89,6 +90,13 @@ static const Shape shapes[] = {
     {"qwen3-next-tiny", "qwen3next", 256, 128, 8, 4, 2, 512, 262144, .head_dim = 64, .theta = 1e7f, .eps = 1e-6f,
      .n_rot = 16, .n_experts = 16, .n_used = 4, .shared_dim = 128, .recurrent = "rrrf",
      .state = {.n_heads = 8, .n_key_heads = 4, .k_dim = 32, .v_dim = 32, .conv_width = 4}},
+    {"mamba-130m", "mamba", 768, 0, 24, 1, 1, 50280, 1 << 20, .tied = true, .recurrent = "r", .step_rank = 48,
+     .state = {.n_heads = 1, .n_key_heads = 1, .k_dim = 16, .v_dim = 1536, .conv_width = 4, .scan = 1}},
+    {"mamba2-130m", "mamba2", 768, 0, 24, 1, 1, 50288, 1 << 20, .tied = true, .recurrent = "r",
+     .state = {.n_heads = 24, .n_key_heads = 1, .k_dim = 128, .v_dim = 64, .conv_width = 4}},
+    {"granite-4-h-350m", "granitehybrid", 768, 2048, 32, 12, 4, 100352, 32768, .tied = true,
+     .recurrent = "rrrrrrrrrrfrrfrrrfrrrrrrrrrfrrrr",
+     .state = {.n_heads = 48, .n_key_heads = 1, .k_dim = 128, .v_dim = 32, .conv_width = 4}},
     {"rwkv7-0.1b", "rwkv7", 768, 3072, 12, 12, 12, 65536, 1 << 20, .head_size = 64, .decay_rank = 64, .rate_rank = 64,
      .value_rank = 32, .gate_rank = 128},
     {"rwkv7-tiny", "rwkv7", 256, 512, 4, 4, 4, 512, 1 << 20, .head_size = 64, .decay_rank = 32, .rate_rank = 32,
@@ -370,7 +378,13 @@ static Config config_of(const Shape *s, const Family *f) {
     k->n_kv_heads = s->n_kv_heads;
     k->k_dim = k->v_dim = s->head_dim ? s->head_dim : s->dim / s->n_heads;
     if (s->latent_rank) set_latent(&c, s);
-    if (!c.learned_positions) {
+    if (f->multipliers) { // Granite 4's
+        c.attn_scale = 0.015625f;
+        c.embedding_scale = 12;
+        c.residual_scale = 0.246f;
+        c.logit_scale = 1 / 3.0f;
+    }
+    if (!c.learned_positions && !f->no_rope && !f->rope_if_asked) {
         k->rope = (RopeConfig){s->n_rot ? s->n_rot : k->k_dim, s->theta, f->gguf_pairing, s->scaling};
     }
     LayerRules rules = {.window = s->window, .window_theta = f->window_theta, .mixer = f->mixer, .state = s->state};
@@ -380,6 +394,8 @@ static Config config_of(const Shape *s, const Family *f) {
         state_set_heads(&rules.state, f->mixer, c.dim);
         layers_add_every(&rules.recurrent, 1);
     }
+    c.step_rank = s->step_rank;
+    if (f->no_feed_forward) layers_add_every(&rules.bare, 1);
     for (int i = 0; s->recurrent && i < c.n_layers; i++) {
         if (s->recurrent[(size_t)i % strlen(s->recurrent)] == 'r') layers_add(&rules.recurrent, i);
     }
@@ -475,6 +491,7 @@ int main(int argc, char **argv) {
         "         qwen2.5-0.5b | qwen3-0.6b | qwen3-4b | gemma-2-2b | gemma-3-1b | gemma-3-4b | phi-3-mini |\n"
         "         smollm3-3b | olmo2-1b | starcoder2-3b | gpt2 | pythia-160m | lfm2-350m | qwen3.5-0.8b |\n"
         "         minicpm3-4b | deepseek-v2-lite | rwkv7-0.1b |\n"
+        "         mamba-130m | mamba2-130m | granite-4-h-350m |\n"
         "         mixtral-tiny | qwen3-moe-tiny | gpt-oss-tiny | deepseek-v2-tiny | qwen3.5-tiny |\n"
         "         qwen3.5-moe-tiny | qwen3-next-tiny | lfm2-moe-tiny | rwkv7-tiny (the structure of the\n"
         "         large ones, small)\n"
@@ -491,7 +508,7 @@ int main(int argc, char **argv) {
     const char *arch = s.arch ? s.arch : "llama";
     if (n_layers < s.n_layers) s.n_layers = n_layers;
     if (vocab_size) s.vocab_size = vocab_size;
-    if (s.recurrent && strcspn(s.recurrent, "f") >= (size_t)s.n_layers)
+    if (s.recurrent && strchr(s.recurrent, 'f') && strcspn(s.recurrent, "f") >= (size_t)s.n_layers)
         die(2, "--layers: expected at least %zu, the last with attention, found %d", strcspn(s.recurrent, "f") + 1,
             n_layers);
     out.rng = 0x9E3779B97F4A7C15u;
