@@ -71,7 +71,7 @@ LIB_SRC := $(filter-out src/compute/kernels/%,$(wildcard $(foreach r,base text c
 RUN_SRC := $(wildcard src/run/*.c)
 # Programs of several files: tools/NAME/NAME.c is the program, its neighbours are parts that the checks use too.
 SUITES := bench encdec vit
-TOOL_PARTS := gguf_writer gguf_types gguf_model gguf_vocab logits_file synth_vocab svg
+TOOL_PARTS := gguf_writer gguf_types gguf_model gguf_layers gguf_list gguf_recurrent gguf_vocab logits_file synth_vocab svg
 PART_SRC := src/run/cli.c src/run/outfile.c $(TOOL_PARTS:%=tools/%.c) \
   $(filter-out $(foreach s,$(SUITES),tools/$s/$s.c),$(wildcard $(SUITES:%=tools/%/*.c)))
 TOOLS := $(patsubst tools/%.c,$(B)/%,$(filter-out $(PART_SRC),$(wildcard tools/*.c)))

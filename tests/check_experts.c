@@ -38,9 +38,9 @@ typedef struct {
     Activation activation;
     float clamp;
     bool plain, bias, keep_softmax, shared_gate, interleaved;
-    bool sigmoid;           // scores, and then a number of each expert to choose by
+    bool sigmoid;            // scores, and then a number of each expert to choose by
     int groups, groups_used; // 0: none
-    float scale;            // of the weights; 0: 1
+    float scale;             // of the weights; 0: 1
 } Shape;
 
 static FeedForward network(Mixture *m, const Shape *s, int hidden, bool interleaved) {
@@ -261,7 +261,13 @@ static const Shape shapes[] = {
      .groups_used = 3,
      .scale = 2.5f},
     {.name = "2 of 6 by sigmoids", .n_experts = 6, .n_used = 2, .hidden = 24, .sigmoid = true, .keep_softmax = true},
-    {.name = "3 of 5 in groups of one", .n_experts = 5, .n_used = 3, .hidden = 8, .sigmoid = true, .groups = 5, .groups_used = 4},
+    {.name = "3 of 5 in groups of one",
+     .n_experts = 5,
+     .n_used = 3,
+     .hidden = 8,
+     .sigmoid = true,
+     .groups = 5,
+     .groups_used = 4},
     {.name = "2 of 3 clamped", .n_experts = 3, .n_used = 2, .hidden = 32, .clamp = 0.3f},
 };
 

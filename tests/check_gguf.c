@@ -382,7 +382,8 @@ static void vocabulary_rules(void) {
 
 // RWKV's: bytes as Python prints them; no token begins a text.
 static void escaped_bytes(void) {
-    static const char *const rwkv[] = {"\\x00", "a", "\\n", "a\\n\\t", "\\\\", "\\'\"", "\\xe4\\xbd", "\\xff", "\u00e9"};
+    static const char *const rwkv[] = {"\\x00", "a",          "\\n",   "a\\n\\t", "\\\\",
+                                       "\\'\"", "\\xe4\\xbd", "\\xff", "\u00e9"};
     Maker m = maker_kind("rwkv", 9, rwkv);
     Tokenizer *w = words_made(&m);
     if (w) {
@@ -401,7 +402,8 @@ static void escaped_bytes(void) {
     char err[512] = "", path[] = "memory.gguf";
     Vocab v;
     File f = {.path = path, .data = bytes, .size = n, .borrowed = true};
-    CHECK(load_gguf_vocab(&v, &f, 0, err, sizeof err) && strstr(err, "token 4: expected two digits of a byte behind \\x"),
+    CHECK(load_gguf_vocab(&v, &f, 0, err, sizeof err) &&
+              strstr(err, "token 4: expected two digits of a byte behind \\x"),
           "%s", err);
     free(bytes);
     maker_free(&m);

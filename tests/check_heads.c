@@ -15,8 +15,11 @@ typedef struct {
     int heads, rows, cols, between, x_room, y_room; // between: rows of others before each matrix; room behind each head
 } Shape;
 
-static const Shape shapes[] = {
-    {1, 1, 32, 0, 0, 0}, {3, 40, 32, 0, 0, 8}, {4, 20, 96, 10, 7, 0}, {8, 64, 512, 128, 0, 64}, {2, 130, 1056, 3, 64, 1}};
+static const Shape shapes[] = {{1, 1, 32, 0, 0, 0},
+                               {3, 40, 32, 0, 0, 8},
+                               {4, 20, 96, 10, 7, 0},
+                               {8, 64, 512, 128, 0, 64},
+                               {2, 130, 1056, 3, 64, 1}};
 static const DType dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0};
 static const int counts[] = {1, 2, 7, 8, 9, MOST_TOKENS};
 
@@ -86,8 +89,8 @@ static void check_shape(const Compute computes[2], const Shape *s, DType dtype, 
     for (int i = 0; i < N_OF(counts); i++) {
         for (int which = 0; which < 2; which++) {
             for (int64_t j = 0; j < y_ld * MOST_TOKENS; j++) y[which][j] = 5;
-            c.l = (HeadsLinear){&w, s->heads, s->between, pitch, s->rows, x, x_ld, s->cols + s->x_room, y[which], y_ld,
-                                s->rows + s->y_room};
+            c.l = (HeadsLinear){&w,       s->heads, s->between,         pitch, s->rows, x, x_ld, s->cols + s->x_room,
+                                y[which], y_ld,     s->rows + s->y_room};
             ops_linear_heads(&computes[which], &c.l, counts[i]);
         }
         double error = largest_error(&c, counts[i]);

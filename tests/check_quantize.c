@@ -774,10 +774,14 @@ static void test_synth_hybrids(void) {
     static const struct {
         const char *name, *arch, *layers;
         bool large;
-    } shapes[] = {{"lfm2-350m", "lfm2", "3", true},          {"lfm2-moe-tiny", "lfm2moe", "6", false},
-                  {"qwen3.5-0.8b", "qwen35", "4", true},     {"qwen3.5-tiny", "qwen35", "5", false},
-                  {"qwen3.5-moe-tiny", "qwen35moe", "4", false}, {"qwen3-next-tiny", "qwen3next", "4", false},
-                  {"rwkv7-0.1b", "rwkv7", "2", true},          {"rwkv7-tiny", "rwkv7", "2", false}};
+    } shapes[] = {{"lfm2-350m", "lfm2", "3", true},
+                  {"lfm2-moe-tiny", "lfm2moe", "6", false},
+                  {"qwen3.5-0.8b", "qwen35", "4", true},
+                  {"qwen3.5-tiny", "qwen35", "5", false},
+                  {"qwen3.5-moe-tiny", "qwen35moe", "4", false},
+                  {"qwen3-next-tiny", "qwen3next", "4", false},
+                  {"rwkv7-0.1b", "rwkv7", "2", true},
+                  {"rwkv7-tiny", "rwkv7", "2", false}};
     for (int i = 0; i < N_OF(shapes); i++) {
         Opened o;
         if (shapes[i].large && quick()) continue;

@@ -6,7 +6,7 @@
 #include "make_family.h"
 #include "reference.h"
 
-static const char *const fixtures[] = {"qwen3_next", "qwen35", "rwkv6",     "rwkv7",          "mamba",
+static const char *const fixtures[] = {"qwen3_next", "qwen35", "rwkv6",     "rwkv7",         "mamba",
                                        "mamba2",     "lfm2",   "falcon_h1", "granite_hybrid"};
 
 enum { TEXT = 700, MOST_VOCAB = FAMILY_VOCAB };

@@ -38,3 +38,5 @@ void gguf_type_settings(GgufWriter *w, GgufMix mix); // general.file_type, gener
 // All tensors, an stb_ds array in the order of a forward pass; also added to the writer and counted.
 Part *gguf_model_parts(GgufWriter *w, const Family *f, const Decoder *d, GgufMix mix, TypeCount *count);
 void gguf_parts_free(Part *parts);
+// The frequencies of rotary positions in a context of one token; rope_close frees them. The program ends on failure.
+Rope gguf_rope(const RopeConfig *c);

@@ -41,8 +41,13 @@ typedef struct {
 } Shape;
 
 #define DEEPSEEK_YARN                                                                                                  \
-    .scaling = {.kind = ROPE_YARN, .factor = 40, .original_ctx = 4096, .beta_fast = 32, .beta_slow = 1,                \
-                .whole_dims = true, .attention_factor = 1},                                                            \
+    .scaling = {.kind = ROPE_YARN,                                                                                     \
+                .factor = 40,                                                                                          \
+                .original_ctx = 4096,                                                                                  \
+                .beta_fast = 32,                                                                                       \
+                .beta_slow = 1,                                                                                        \
+                .whole_dims = true,                                                                                    \
+                .attention_factor = 1},                                                                                \
     .mscale = 0.707f
 
 // From the models' config.json. mistral-7b is v0.3, phi-3-mini 4k, olmo2-1b 0425, gemma-3-4b its text model.
@@ -74,8 +79,8 @@ static const Shape shapes[] = {
      .window = 4096},
     {"gpt2", "gpt2", 768, 3072, 12, 12, 12, 50257, 1024, .tied = true},
     {"pythia-160m", "gptneox", 768, 3072, 12, 12, 12, 50304, 2048, .theta = 1e4f, .n_rot = 16},
-    {"lfm2-350m", "lfm2", 1024, 4608, 16, 16, 8, 65536, 128000, .tied = true, .theta = 1e6f,
-     .state = {.conv_width = 3}, .recurrent = "rrfrrfrrfrfrfrfr"},
+    {"lfm2-350m", "lfm2", 1024, 4608, 16, 16, 8, 65536, 128000, .tied = true, .theta = 1e6f, .state = {.conv_width = 3},
+     .recurrent = "rrfrrfrrfrfrfrfr"},
     {"lfm2-moe-tiny", "lfm2moe", 256, 512, 6, 8, 2, 512, 128000, .tied = true, .theta = 1e6f, .n_experts = 16,
      .n_used = 4, .expert_dim = 128, .n_dense = 2, .state = {.conv_width = 3}, .recurrent = "rrfrrf"},
     {"qwen3.5-0.8b", "qwen35", 1024, 3584, 24, 8, 2, 248320, 262144, .head_dim = 256, .tied = true, .theta = 1e7f,
@@ -109,12 +114,46 @@ static const Shape shapes[] = {
      .scaling = {.kind = ROPE_YARN, .factor = 32, .original_ctx = 4096, .beta_fast = 32, .beta_slow = 1}},
     {"minicpm3-4b", "minicpm3", 2560, 6400, 62, 40, 40, 73448, 32768, .tied = true, .theta = 1e4f, .n_rot = 32,
      .latent_rank = 256, .latent = {.q_rank = 768, .nope_dim = 64, .value_dim = 64}},
-    {"deepseek-v2-lite", "deepseek2", 2048, 10944, 27, 16, 16, 102400, 163840, .theta = 1e4f, .eps = 1e-6f, .n_rot = 64,
-     .n_experts = 64, .n_used = 6, .expert_dim = 1408, .shared_dim = 2 * 1408, .n_dense = 1, .latent_rank = 512,
-     .latent = {.nope_dim = 128, .value_dim = 128}, DEEPSEEK_YARN},
-    {"deepseek-v2-tiny", "deepseek2", 256, 512, 4, 8, 8, 512, 163840, .theta = 1e4f, .eps = 1e-6f, .n_rot = 32,
-     .n_experts = 16, .n_used = 4, .expert_dim = 256, .shared_dim = 2 * 256, .n_dense = 1, .latent_rank = 128,
-     .latent = {.q_rank = 192, .nope_dim = 64, .value_dim = 64}, DEEPSEEK_YARN},
+    {"deepseek-v2-lite",
+     "deepseek2",
+     2048,
+     10944,
+     27,
+     16,
+     16,
+     102400,
+     163840,
+     .theta = 1e4f,
+     .eps = 1e-6f,
+     .n_rot = 64,
+     .n_experts = 64,
+     .n_used = 6,
+     .expert_dim = 1408,
+     .shared_dim = 2 * 1408,
+     .n_dense = 1,
+     .latent_rank = 512,
+     .latent = {.nope_dim = 128, .value_dim = 128},
+     DEEPSEEK_YARN},
+    {"deepseek-v2-tiny",
+     "deepseek2",
+     256,
+     512,
+     4,
+     8,
+     8,
+     512,
+     163840,
+     .theta = 1e4f,
+     .eps = 1e-6f,
+     .n_rot = 32,
+     .n_experts = 16,
+     .n_used = 4,
+     .expert_dim = 256,
+     .shared_dim = 2 * 256,
+     .n_dense = 1,
+     .latent_rank = 128,
+     .latent = {.q_rank = 192, .nope_dim = 64, .value_dim = 64},
+     DEEPSEEK_YARN},
 };
 
 enum { GROUP = 64, MAGIC = 0x616b3432, HEADER_BYTES = 256 };

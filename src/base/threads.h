@@ -15,7 +15,8 @@ typedef void (*ThreadTask)(void *context, int item, int worker);
 
 enum { MAX_THREADS = 256, MAX_ITEMS = (1 << 20) - MAX_THREADS - 1 };
 
-// n_threads includes the caller: 1 starts no thread. The others block all signals but faults. NULL with a line in err when a thread cannot be started.
+// n_threads includes the caller: 1 starts no thread. The others block all signals but faults. NULL with a line in err
+// when a thread cannot be started.
 ThreadPool *threads_start(int n_threads, char *err, size_t errlen);
 void threads_stop(ThreadPool *p); // accepts NULL
 int threads_count(const ThreadPool *p);

@@ -76,8 +76,8 @@ typedef struct {
 void kvcache_store_head(KvCache *c, int head, int first, int n, const KvRows *rows);
 // Append n stored tokens, after attention: frees blocks that fell out of the window.
 void kvcache_advance(KvCache *c, int n);
-// How many of the first n tokens could be kept: n (or length, if that is less), or 0 when keys that position n would need fell out of the window
-// (the caller computes again from the start).
+// How many of the first n tokens could be kept: n (or length, if that is less), or 0 when keys that position n would
+// need fell out of the window (the caller computes again from the start).
 int kvcache_keeps(const KvCache *c, int n);
 // Keep the first n tokens, n <= length and kvcache_keeps. Exact: as if the rest had never been stored.
 void kvcache_truncate(KvCache *c, int n);

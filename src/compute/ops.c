@@ -273,7 +273,8 @@ static void heads_gemm(const HeadsJob *job, int head, int row0, int n_rows, int 
         int64_t at = head * l->x_head + k0;
         make_panel(k, job->bf16, panel, l->w, l->first + head * l->pitch + row0, n_rows, k0, kn);
         PackedMatrix w = {.data = panel, .row_stride = k->panel};
-        if (job->bf16) k->bf16->gemm(y, (int)l->y_ld, &w, job->c->rounded + at, (int)l->x_ld, job->n, kn, n_rows, k0 > 0);
+        if (job->bf16)
+            k->bf16->gemm(y, (int)l->y_ld, &w, job->c->rounded + at, (int)l->x_ld, job->n, kn, n_rows, k0 > 0);
         else k->gemm_f32(y, (int)l->y_ld, &w, l->x + at, (int)l->x_ld, job->n, kn, n_rows, k0 > 0);
     }
 }

@@ -2,7 +2,8 @@
 //
 // Owns the sums. ops, attention and the model call profile_begin and profile_end around each operation; profile_region
 // is the thread pool's hook. A Profile belongs to the one caller of a Compute: workers never touch it. With a NULL
-// Profile each call is one comparison. Refuses nothing; averages and rates are the printer's (tools/bench/profile_table).
+// Profile each call is one comparison. Refuses nothing; averages and rates are the printer's
+// (tools/bench/profile_table).
 #pragma once
 #include "tensor.h"
 #include "threads.h"

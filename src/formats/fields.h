@@ -33,7 +33,8 @@ void field_take_zeros(int *numbers, int n, LayerSet *without);
 int fields_of_shape(Config *c, const Family *f, Field list[MAX_FIELDS]);
 // Then of the heads, whose defaults depend on those, and of the feed-forward layers.
 int fields_of_heads(Config *c, Field list[MAX_FIELDS]);
-// Of latent attention in place of those: the heads' own widths the containers count differently. Then what its cache has.
+// Of latent attention in place of those: the heads' own widths the containers count differently. Then what its cache
+// has.
 int fields_of_latent(Config *c, Field list[MAX_FIELDS]);
 void latent_set_cache(LayerKind *k);
 // Of DeepSeek's router: n experts' width that every token uses; the first n layers have no experts.

@@ -405,8 +405,8 @@ static void set_long_rope(Config *c) {
     for (int i = 0; i < c->n_kinds; i++) {
         RopeConfig *rope = &c->kinds[i].rope;
         if (rope->scaling.kind != ROPE_UNSCALED) continue;
-        rope->scaling = (RopeScaling){
-            .kind = ROPE_LONG, .factor = 1, .original_ctx = c->max_seq_len, .attention_factor = 1};
+        rope->scaling =
+            (RopeScaling){.kind = ROPE_LONG, .factor = 1, .original_ctx = c->max_seq_len, .attention_factor = 1};
     }
 }
 

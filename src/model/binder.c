@@ -178,7 +178,8 @@ static bool is_extra(const Binder *b, const char *name) {
     int layer, n = -1;
     if (!b->family || !b->family->extra_layers) return false;
     if (b->hf_names && !strncmp(name, "mtp.", 4)) return true;
-    if (b->hf_names) snprintf(before, sizeof before, "%s%s.", b->prefix, b->family->layers ? b->family->layers : "layers");
+    if (b->hf_names)
+        snprintf(before, sizeof before, "%s%s.", b->prefix, b->family->layers ? b->family->layers : "layers");
     else snprintf(before, sizeof before, "blk.");
     size_t length = strlen(before);
     return !strncmp(name, before, length) && sscanf(name + length, "%d.%n", &layer, &n) == 1 && n > 0 &&

@@ -351,17 +351,16 @@ int config_check(const Config *c, const char *path, char *err, size_t errlen) {
         const char *name;
         float value, least, most; // most 0: any
     } reals[] = {
-        {"norm_eps", c->norm_eps, 1e-30f, 1},      {"attn_scale", c->attn_scale, 0, 0},
-        {"attn_softcap", c->attn_softcap, 0, 0},   {"logit_softcap", c->logit_softcap, 0, 0},
-        {"ffn_clamp", c->ffn_clamp, 0, 0},         {"embedding_scale", c->embedding_scale, 0, 0},
-        {"qkv_clamp", c->qkv_clamp, 0, 0},         {"alibi_max", c->alibi_max, 0, 0},
-        {"temperature", c->temperature, 0, 0},     {"residual_scale", c->residual_scale, 0, 0},
-        {"logit_scale", c->logit_scale, 0, 0},     {"step_min", c->step_min, 0, 0},
-        {"step_norm_eps", c->step_norm_eps, 0, 0},
-        {"step_max", c->step_max, 0, 0},           {"attn_out_scale", c->attn_out_scale, 0, 0},
-        {"gate_scale", c->gate_scale, 0, 0},       {"ffn_out_scale", c->ffn_out_scale, 0, 0},
-        {"ssm_out_scale", c->ssm_out_scale, 0, 0},
-        {"experts_scale", c->experts_scale, 0, 0}, {"latent_eps", c->latent_eps, 0, 0},
+        {"norm_eps", c->norm_eps, 1e-30f, 1},        {"attn_scale", c->attn_scale, 0, 0},
+        {"attn_softcap", c->attn_softcap, 0, 0},     {"logit_softcap", c->logit_softcap, 0, 0},
+        {"ffn_clamp", c->ffn_clamp, 0, 0},           {"embedding_scale", c->embedding_scale, 0, 0},
+        {"qkv_clamp", c->qkv_clamp, 0, 0},           {"alibi_max", c->alibi_max, 0, 0},
+        {"temperature", c->temperature, 0, 0},       {"residual_scale", c->residual_scale, 0, 0},
+        {"logit_scale", c->logit_scale, 0, 0},       {"step_min", c->step_min, 0, 0},
+        {"step_norm_eps", c->step_norm_eps, 0, 0},   {"step_max", c->step_max, 0, 0},
+        {"attn_out_scale", c->attn_out_scale, 0, 0}, {"gate_scale", c->gate_scale, 0, 0},
+        {"ffn_out_scale", c->ffn_out_scale, 0, 0},   {"ssm_out_scale", c->ssm_out_scale, 0, 0},
+        {"experts_scale", c->experts_scale, 0, 0},   {"latent_eps", c->latent_eps, 0, 0},
     };
     for (size_t i = 0; i < sizeof reals / sizeof *reals; i++) {
         float v = reals[i].value;

@@ -7,11 +7,11 @@
 #include "ffn.h"
 
 typedef struct {
-    FeedForward *list;  // [n_experts], the owner's memory
-    Dense router;       // [n_experts][dim]
+    FeedForward *list;        // [n_experts], the owner's memory
+    Dense router;             // [n_experts][dim]
     const float *choice_bias; // [n_experts] with router_choice_bias; else NULL
-    FeedForward shared; // with shared_dim: one that every token uses
-    Dense shared_gate;  // [1][dim]: how much it counts; absent: in full
+    FeedForward shared;       // with shared_dim: one that every token uses
+    Dense shared_gate;        // [1][dim]: how much it counts; absent: in full
 } Experts;
 
 // Buffers for a block of rows.

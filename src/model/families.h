@@ -78,7 +78,8 @@ typedef struct Family {
     bool extra_layers;     // files have more layers behind the last, which predict further tokens: never run
     bool router;           // experts are scored, chosen and shared as DeepSeek's are, and the first layers have none
     bool depth_scales;     // MiniCPM 3's factors of embedding, residual connections and logits
-    bool gguf_joint_latent; // GGUF has latent attention's keys and values in one tensor, and no widths of what is cached
+    bool
+        gguf_joint_latent; // GGUF has latent attention's keys and values in one tensor, and no widths of what is cached
     const char *layers;    // "layers" when NULL
     const PartName *names; // what differs from Llama's, ended by {0}
     const PartName *gguf_names; // the parts whose names in GGUF are others for this family

@@ -1,7 +1,7 @@
 // progress: how far a prompt is read, on a terminal's stderr, and Ctrl-C between its blocks; what a session holds.
 //
-// Owns the one line that it shows and wipes, and the part of the statistics about memory. Shows nothing for a prompt of one block, or where stderr is no terminal.
-// Called by run and dialogue through session_watch.
+// Owns the one line that it shows and wipes, and the part of the statistics about memory. Shows nothing for a prompt of
+// one block, or where stderr is no terminal. Called by run and dialogue through session_watch.
 #pragma once
 #include "tessera.h"
 

@@ -37,7 +37,8 @@ static void transpose_keys(Binder *b, Dense *to, const Tensor *kv_b, const Layer
     const DTypeInfo *info = dtype_info(kv_b->dtype);
     bool blocks = info->block > 1;
     DType dtype = blocks ? DTYPE_F32 : kv_b->dtype;
-    size_t size = dtype == DTYPE_F32 ? sizeof(float) : sizeof(uint16_t), row_bytes = tensor_bytes(kv_b) / kv_b->shape[0];
+    size_t size = dtype == DTYPE_F32 ? sizeof(float) : sizeof(uint16_t),
+           row_bytes = tensor_bytes(kv_b) / kv_b->shape[0];
     int64_t rank = rank_of(kind), nope = kind->latent.nope_dim, step = nope + kind->latent.value_dim;
     char *all = weights_own(b->weights, size * (size_t)(kind->n_heads * rank * nope));
     float *unpacked = weights_own(b->weights, sizeof *unpacked * (size_t)rank);
@@ -50,7 +51,8 @@ static void transpose_keys(Binder *b, Dense *to, const Tensor *kv_b, const Layer
         const char *row = (const char *)kv_b->data + (size_t)(head * step + dim) * row_bytes;
         if (blocks) info->unpack(unpacked, row, rank / info->block);
         const char *values = blocks ? (const char *)unpacked : row;
-        for (int64_t j = 0; j < rank; j++) memcpy(all + ((head * rank + j) * nope + dim) * size, values + j * size, size);
+        for (int64_t j = 0; j < rank; j++)
+            memcpy(all + ((head * rank + j) * nope + dim) * size, values + j * size, size);
     }
     to->w = (Tensor){.dtype = dtype, .n_dims = 2, .shape = {kind->n_heads * rank, nope}, .data = all};
 }

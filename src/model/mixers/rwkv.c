@@ -35,6 +35,10 @@ void bind_low_rank(Binder *b, LowRank *map, const char *down, const char *up, co
     if (bias && !b->hf_names) map->up.bias = bind_values(b, bias, n);
 }
 
+int low_rank_width(const LowRank *map) {
+    return (int)map->down.w.shape[0];
+}
+
 uint64_t low_rank_bytes(const LowRank *map) {
     return dense_bytes(&map->down) + dense_bytes(&map->up);
 }

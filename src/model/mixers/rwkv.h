@@ -18,6 +18,7 @@ const float *bind_values(Binder *b, const char *part, int64_t n);
 const float *bind_mixes(Binder *b, const char *fused, const char *const *parts, int n, int64_t width);
 // bias NULL: there is none. In a folder it is the second matrix's.
 void bind_low_rank(Binder *b, LowRank *map, const char *down, const char *up, const char *bias, int64_t dim, int64_t n);
+int low_rank_width(const LowRank *map); // the rank
 uint64_t low_rank_bytes(const LowRank *map);
 
 // x[n][width] = act(x).
