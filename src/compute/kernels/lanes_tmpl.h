@@ -24,6 +24,7 @@ enum {
     STREAM_K = 256, // rows of at least this length are read one at a time
     STREAM_SUMS = 4,
     UNPACK_CHUNK = 512,
+    MOST_PANELS = 4, // side by side
 };
 
 // ---- stored rows
@@ -284,9 +285,30 @@ INNER void gemm(float *y, int64_t ldy, const PackedMatrix *w, const float *x, in
     gemm_edge(y + i, ldy, panel_at(w, i), w->row_stride, w->prefetch_offset, x, ldx, n, k, n_cols - i, add, type);
 }
 
+// One row of x times panels that lie side by side, so that each row of w is read at once. The same bits as gemm_rows.
+INNER void gemm_wide_row(float *y, const float *w, int64_t stride, const float *x, int k, bool add, const int panels) {
+    V acc[MOST_PANELS * PANEL_V];
+    for (int v = 0; v < panels * PANEL_V; v++) acc[v] = add ? v_load(y + v * LANES) : v_zero();
+    for (int c = 0; c < k; c++, w += stride) {
+        V xc = v_set1(x[c]);
+        for (int v = 0; v < panels * PANEL_V; v++) acc[v] = v_fma(xc, v_load(w + v * LANES), acc[v]);
+    }
+    for (int v = 0; v < panels * PANEL_V; v++) v_store(y + v * LANES, acc[v]);
+}
+
 static void gemm_f32(float *y, int64_t ldy, const PackedMatrix *w, const float *x, int64_t ldx, int n, int k,
                      int n_cols, bool add) {
-    gemm(y, ldy, w, x, ldx, n, k, n_cols, add, WORDS_F32);
+    bool side_by_side = w->panel_stride == MAX_PANEL && !w->prefetch_offset;
+    PackedMatrix rest = *w;
+    int done = 0;
+    for (; n == 1 && side_by_side && done + MOST_PANELS * PANEL <= n_cols; done += MOST_PANELS * PANEL) {
+        gemm_wide_row(y + done, (const float *)w->data + done, w->row_stride, x, k, add, MOST_PANELS);
+    }
+    for (; n == 1 && side_by_side && done + 2 * PANEL <= n_cols; done += 2 * PANEL) {
+        gemm_wide_row(y + done, (const float *)w->data + done, w->row_stride, x, k, add, 2);
+    }
+    rest.data = (const float *)w->data + done;
+    gemm(y + done, ldy, &rest, x, ldx, n, k, n_cols - done, add, WORDS_F32);
 }
 
 static void gemm_bf16(float *y, int64_t ldy, const PackedMatrix *w, const float *x, int64_t ldx, int n, int k,
