@@ -83,12 +83,12 @@ static void go_back(void) {
     Session *s = start(2);
     read_text(s, known.tokens, TEXT);
     Comparison all = {0};
-    int step = quick() ? 29 : 1;
+    int step = quick() ? 97 : 1;
     for (int n = TEXT - 1; n > 0; n -= step) {
         read_text(s, known.tokens, n);
         compare(&all, s, n);
     }
-    for (int i = 0; i < (quick() ? 12 : 150); i++) {
+    for (int i = 0; i < (quick() ? 5 : 150); i++) {
         int n = 1 + pick(TEXT);
         read_text(s, known.tokens, n);
         compare(&all, s, n);
@@ -101,7 +101,7 @@ static void go_back(void) {
 static void edit(void) {
     Session *s = start(1), *fresh = start(1);
     int32_t edited[TEXT];
-    for (int i = 0; i < (quick() ? 4 : 40); i++) {
+    for (int i = 0; i < (quick() ? 2 : 40); i++) {
         int at = pick(TEXT), n = at + 1 + pick(TEXT - at);
         memcpy(edited, known.tokens, sizeof edited);
         edited[at] = (edited[at] + 1) % known.fixture.vocab_size;
@@ -120,7 +120,7 @@ static void edit(void) {
 static void one_at_a_time(void) {
     Session *one = start(1), *two = start(2);
     Comparison all = {0};
-    for (int n = 1; n <= (quick() ? 140 : TEXT); n++) {
+    for (int n = 1; n <= (quick() ? 70 : TEXT); n++) {
         read_text(one, known.tokens, n);
         read_text(two, known.tokens, n);
         CHECK(!memcmp(session_logits(one), session_logits(two), sizeof(float) * (size_t)known.fixture.vocab_size),
