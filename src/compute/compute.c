@@ -116,3 +116,7 @@ int buffers_reserve(float **memory, int *room, int n, const Buffer *list, size_t
     }
     return 0;
 }
+
+size_t scratch_floats(int64_t n) {
+    return whole_lines(sizeof(float) * (size_t)n) / sizeof(float);
+}

@@ -38,6 +38,9 @@ void *compute_scratch(const Compute *c, int worker); // aligned to a cache line
 void *compute_shared(const Compute *c);
 size_t compute_scratch_bytes(const Compute *c); // of all workers, and shared
 
+// n floats rounded up to whole cache lines, for the parts of a block of memory.
+size_t scratch_floats(int64_t n);
+
 // One of several buffers [room][width] of floats in one block of memory, each aligned to a cache line.
 typedef struct {
     float **slot;

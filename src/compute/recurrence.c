@@ -12,14 +12,8 @@ typedef struct {
     float *keys_t;                    // [k_dim][STATE_CHUNK] the chunk's keys, transposed
 } Scratch;
 
-enum { LINE = 16 };
-
-static size_t whole_lines(size_t n) {
-    return (n + LINE - 1) / LINE * LINE;
-}
-
 static size_t lay_out(Scratch *w, float *at, int k_dim, int v_dim) {
-    size_t rows = whole_lines(STATE_CHUNK * (size_t)v_dim), square = STATE_CHUNK * STATE_CHUNK;
+    size_t rows = scratch_floats(STATE_CHUNK * (size_t)v_dim), square = STATE_CHUNK * STATE_CHUNK;
     w->from_keys = at;
     w->from_queries = w->from_keys + rows;
     w->key_dots = w->from_queries + rows;

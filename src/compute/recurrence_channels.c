@@ -16,20 +16,14 @@ typedef struct {
     float *keys_t;      // [k_dim][STATE_CHUNK pairs] decayed keys, transposed
 } HeadScratch;
 
-enum { LINE = 16 };
-
-static size_t whole_lines(size_t n) {
-    return (n + LINE - 1) / LINE * LINE;
-}
-
 static size_t lay_out(HeadScratch *w, float *at, const StateShape *s) {
-    size_t entries = STATE_CHUNK * (size_t)s->pairs, keys = whole_lines(STATE_CHUNK * (size_t)s->k_dim);
+    size_t entries = STATE_CHUNK * (size_t)s->pairs, keys = scratch_floats(STATE_CHUNK * (size_t)s->k_dim);
     w->z.readers = at;
     w->out.readers = w->z.readers + keys;
     w->z.weights = w->out.readers + keys;
     w->out.weights = w->z.weights + STATE_CHUNK * entries;
     w->from_border = w->out.weights + STATE_CHUNK * entries;
-    w->keys_t = w->from_border + whole_lines(STATE_CHUNK * (size_t)s->v_dim);
+    w->keys_t = w->from_border + scratch_floats(STATE_CHUNK * (size_t)s->v_dim);
     return (size_t)(w->keys_t - at) + entries * (size_t)s->k_dim;
 }
 

@@ -2,12 +2,13 @@
 // then the open chunk's rows.
 #include "state.h"
 
+#include "compute.h"
 #include "file.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { SLACK = 32, LINE = 16 }; // floats that kernels may read beyond a matrix; floats of a cache line
+enum { SLACK = 32 }; // floats that kernels may read beyond a matrix
 enum { DECAY_FLOATS = STATE_CHUNK * sizeof(double) / sizeof(float) };
 
 struct State {
@@ -22,12 +23,8 @@ struct State {
     float *slots;                    // [n_slots][border_floats]; pages are taken as they are written
 };
 
-static size_t whole_lines(size_t n) {
-    return (n + LINE - 1) / LINE * LINE;
-}
-
 static size_t matrix_floats(const StateShape *s) {
-    return whole_lines((size_t)s->k_dim * (size_t)s->v_dim + SLACK);
+    return scratch_floats((size_t)s->k_dim * (size_t)s->v_dim + SLACK);
 }
 
 static size_t history_floats(const StateShape *s) {
@@ -35,7 +32,7 @@ static size_t history_floats(const StateShape *s) {
 }
 
 static size_t border_floats(const StateShape *s) {
-    return whole_lines((size_t)s->n_heads * matrix_floats(s) + history_floats(s));
+    return scratch_floats((size_t)s->n_heads * matrix_floats(s) + history_floats(s));
 }
 
 uint64_t state_copy_bytes(const StateShape *shape) {
@@ -47,14 +44,14 @@ static void lay_out(State *s) {
     size_t heads = (size_t)shape->n_heads, key_heads = (size_t)shape->n_key_heads, k_dim = (size_t)shape->k_dim;
     size_t pairs = STATE_CHUNK * (size_t)(shape->pairs ? shape->pairs : 1);
     s->matrix = matrix_floats(shape);
-    s->chunk_keys = whole_lines(pairs * k_dim);
-    s->chunk_updates = whole_lines(pairs * (size_t)shape->v_dim + SLACK);
-    s->chunk_decays = shape->scan    ? whole_lines((k_dim + STATE_CHUNK) * (size_t)shape->v_dim)
-                      : shape->pairs ? whole_lines((STATE_CHUNK + 1 + pairs) * k_dim)
+    s->chunk_keys = scratch_floats(pairs * k_dim);
+    s->chunk_updates = scratch_floats(pairs * (size_t)shape->v_dim + SLACK);
+    s->chunk_decays = shape->scan    ? scratch_floats((k_dim + STATE_CHUNK) * (size_t)shape->v_dim)
+                      : shape->pairs ? scratch_floats((STATE_CHUNK + 1 + pairs) * k_dim)
                                      : DECAY_FLOATS;
     s->border_floats = border_floats(shape);
     size_t rows = shape->conv_width ? STATE_CHUNK * (size_t)shape->conv_dim : 0;
-    s->total_floats = whole_lines(heads * s->matrix + history_floats(shape) + rows) + key_heads * s->chunk_keys +
+    s->total_floats = scratch_floats(heads * s->matrix + history_floats(shape) + rows) + key_heads * s->chunk_keys +
                       heads * (s->chunk_updates + s->chunk_decays);
 }
 
@@ -75,7 +72,7 @@ State *state_open(const StateShape *shape, int n_slots, char *err, size_t errlen
     }
     size_t rows = shape->conv_width ? STATE_CHUNK * (size_t)shape->conv_dim : 0;
     s->history = s->memory + (size_t)shape->n_heads * s->matrix;
-    s->keys = s->memory + whole_lines((size_t)shape->n_heads * s->matrix + history_floats(shape) + rows);
+    s->keys = s->memory + scratch_floats((size_t)shape->n_heads * s->matrix + history_floats(shape) + rows);
     s->updates = s->keys + (size_t)shape->n_key_heads * s->chunk_keys;
     s->decays = s->updates + (size_t)shape->n_heads * s->chunk_updates;
     return s;

@@ -301,11 +301,13 @@ static void gemm_f32(float *y, int64_t ldy, const PackedMatrix *w, const float *
     bool side_by_side = w->panel_stride == MAX_PANEL && !w->prefetch_offset;
     PackedMatrix rest = *w;
     int done = 0;
-    for (; n == 1 && side_by_side && done + MOST_PANELS * PANEL <= n_cols; done += MOST_PANELS * PANEL) {
-        gemm_wide_row(y + done, (const float *)w->data + done, w->row_stride, x, k, add, MOST_PANELS);
-    }
-    for (; n == 1 && side_by_side && done + 2 * PANEL <= n_cols; done += 2 * PANEL) {
-        gemm_wide_row(y + done, (const float *)w->data + done, w->row_stride, x, k, add, 2);
+    if (n == 1 && side_by_side) {
+        for (; done + MOST_PANELS * PANEL <= n_cols; done += MOST_PANELS * PANEL) {
+            gemm_wide_row(y + done, (const float *)w->data + done, w->row_stride, x, k, add, MOST_PANELS);
+        }
+        for (; done + 2 * PANEL <= n_cols; done += 2 * PANEL) {
+            gemm_wide_row(y + done, (const float *)w->data + done, w->row_stride, x, k, add, 2);
+        }
     }
     rest.data = (const float *)w->data + done;
     gemm(y + done, ldy, &rest, x, ldx, n, k, n_cols - done, add, WORDS_F32);

@@ -68,6 +68,3 @@ extern const Mixer mixer_attention, mixer_latent, mixer_delta, mixer_rwkv6, mixe
 // that it works on, to judge what is small.
 typedef void (*RowTask)(void *context, int row, int n);
 void mixer_rows(const Pass *pass, int width, RowTask task, void *context);
-
-// Floats rounded up to a cache line, for the parts of a mixer's scratch.
-size_t scratch_floats(int64_t n);

@@ -1,7 +1,7 @@
 // mixers: the table of mixers, and what they all use.
 #include "mixer.h"
 
-enum { ROWS_PER_ITEM = 16, SMALL_ROWS = 8192, LINE_FLOATS = 16 };
+enum { ROWS_PER_ITEM = 16, SMALL_ROWS = 8192 };
 
 // ---- layers without a mixer: only asked what they need
 
@@ -74,8 +74,4 @@ void mixer_rows(const Pass *pass, int width, RowTask task, void *context) {
     profile_begin(pass->compute->profile, PROFILE_RECURRENCE);
     threads_for_if(!small, pass->compute->pool, (pass->n + ROWS_PER_ITEM - 1) / ROWS_PER_ITEM, run_rows, &job);
     profile_end(pass->compute->profile, 0, 0);
-}
-
-size_t scratch_floats(int64_t n) {
-    return ((size_t)n + LINE_FLOATS - 1) / LINE_FLOATS * LINE_FLOATS;
 }
