@@ -531,17 +531,39 @@ static int count_spans(const Plan *p) {
     return max_int(1, min_int(wanted, most / SPAN_TILES));
 }
 
-// For profiles: both products over every visible key, and the keys and values that some query sees; ignores bitmaps.
-static void add_work(const Attention *a, double *flops, double *bytes) {
+static int overlap(int from, int to, int first, int end) {
+    return max_int(0, min_int(to, end) - max_int(from, first));
+}
+
+// Keys of first..end-1 that query t sees if the bitmap lets it.
+static int count_visible(const Attention *a, int t, int first, int end) {
+    int pos = a->pos0 + t, hi = a->mask.causal ? min_int(pos + 1, a->n_keys) : a->n_keys;
+    int lo = a->mask.window > 0 ? max_int(0, pos - a->mask.window + 1) : 0;
+    return overlap(first, end, lo, hi) + overlap(first, end, 0, min_int(a->mask.n_sinks, min_int(lo, hi)));
+}
+
+double attention_pairs(const Attention *a) {
     double pairs = 0;
-    int lo = 0, n_keys = a->n_keys, n_sinks = a->mask.n_sinks;
-    for (int t = a->n_q - 1; t >= 0; t--) { // the first query comes last: its lo is the lowest
-        int pos = a->pos0 + t, hi = a->mask.causal ? min_int(pos + 1, n_keys) : n_keys;
-        lo = a->mask.window > 0 ? max_int(0, pos - a->mask.window + 1) : 0;
-        pairs += hi - lo + min_int(n_sinks, lo);
+    int block = a->mask.bitmap ? a->mask.block : a->n_keys;
+    for (int t0 = 0; t0 < a->n_q; t0 += a->mask.bitmap ? block : 1) {
+        int n = a->mask.bitmap ? min_int(block, a->n_q - t0) : 1;
+        const uint8_t *bits = a->mask.bitmap ? a->mask.bitmap + (int64_t)(t0 / block) * a->mask.bitmap_stride : NULL;
+        for (int j = 0; j < a->n_keys; j += block) {
+            if (bits && !bits[j / block]) continue;
+            int end = min_int(j + block, a->n_keys), all = end - j;
+            bool whole = count_visible(a, t0, j, end) == all && count_visible(a, t0 + n - 1, j, end) == all;
+            for (int t = t0; t < t0 + n && !whole; t++) pairs += count_visible(a, t, j, end);
+            if (whole) pairs += (double)n * all;
+        }
     }
-    double keys = n_keys - lo + min_int(n_sinks, lo);
-    *flops += 2 * pairs * a->n_heads * (a->kv.k_dim + a->kv.v_dim);
+    return pairs;
+}
+
+// For profiles: both products over every visible key, and the keys and values of all tiles that some query may see.
+static void add_work(const Attention *a, double *flops, double *bytes) {
+    int lo = a->mask.window > 0 ? max_int(0, a->pos0 - a->mask.window + 1) : 0;
+    double keys = a->n_keys - lo + min_int(a->mask.n_sinks, lo);
+    *flops += 2 * attention_pairs(a) * a->n_heads * (a->kv.k_dim + a->kv.v_dim);
     *bytes += (double)kv_token_bytes(a->kv.type, a->kv.k_dim, a->kv.v_dim) * keys * a->kv.n_kv_heads;
 }
 

@@ -44,6 +44,9 @@ int attention_reserve(Compute *c, int n_heads, int n_kv_heads, int k_dim, int v_
 // do not depend on the others in the list.
 void attention(const Compute *c, const Attention *list, int n);
 
+// How many (query, key) pairs of a head the mask leaves visible.
+double attention_pairs(const Attention *a);
+
 // The probability of each key, for pictures: weights[n_q][n_heads][n_keys]. Computed by the same loop with unit vectors
 // as values, v_dim keys at a time. -1 with a line in err when memory runs out.
 int attention_weights(const Compute *c, const Attention *a, float *weights, char *err, size_t errlen);
