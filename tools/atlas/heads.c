@@ -1,0 +1,138 @@
+// heads: who shares keys and values, and which way the rows look.
+//
+// Owns the rows of multi-head, grouped, single-head and latent keys and values, and of self- and cross-attention. All
+// are attention() over a cache of the heads' own shape. The latent form keeps one vector for all heads and is computed
+// in its absorbed form, a single key head that is its own value.
+#include "cli.h"
+#include "file.h"
+#include "soft.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+static int shared_open(Operator *op, char *err, size_t errlen) {
+    Soft *s = op->own = calloc(1, sizeof *s);
+    if (!s) return fail(err, errlen, "out of memory");
+    return soft_open(s, op, 0, 0, err, errlen);
+}
+
+static void shared_step(Operator *op, const Rows *rows) {
+    soft_step(op, op->own, rows->q, rows);
+}
+
+static double shared_bytes(const Operator *op) {
+    const Soft *s = op->own;
+    return (double)kvcache_bytes(s->cache);
+}
+
+static void shared_close(Operator *op) {
+    soft_close(op->own);
+    free(op->own);
+}
+
+// ---- latent: c = W_down x, k_h = W_k,h c, v_h = W_v,h c with x the row of all heads' keys, without the part of the
+// key that RoPE turns. q . (W_k c) = (W_k^T q) . c, so that c is both the key and the value of attention(), whose cache
+// stores it twice.
+
+typedef struct {
+    Soft soft;     // one KV head of width rank
+    float *down;   // [rank][n_heads * head_dim]
+    float *absorb; // [n_heads][rank][head_dim], the W_k^T
+    float *up;     // [n_heads][head_dim][rank], the W_v
+} Latent;
+
+static int latent_open(Operator *op, char *err, size_t errlen) {
+    const Shape *s = &op->shape;
+    int64_t width = (int64_t)s->n_heads * s->head_dim, n = width * s->rank;
+    Latent *l = op->own = calloc(1, sizeof *l);
+    if (!l) return fail(err, errlen, "out of memory");
+    if (soft_open_as(&l->soft, op, s->n_heads, 1, s->rank, s->rank, 0, 0, err, errlen)) return -1;
+    l->down = floats_alloc(n, err, errlen);
+    l->absorb = floats_alloc(n, err, errlen);
+    l->up = floats_alloc(n, err, errlen);
+    if (!l->down || !l->absorb || !l->up) return -1;
+    uint64_t seed = s->seed;
+    draw_normals(&seed, l->down, n, 1 / sqrtf((float)width));
+    draw_normals(&seed, l->absorb, n, 1 / sqrtf((float)s->rank));
+    draw_normals(&seed, l->up, n, 1 / sqrtf((float)s->rank));
+    return 0;
+}
+
+static void latent_step(Operator *op, const Rows *rows) {
+    const Shape *s = &op->shape;
+    Latent *l = op->own;
+    char err[200];
+    int n = rows->n_keys, width = s->n_heads * s->head_dim;
+    float *c = floats_alloc((int64_t)n * s->rank, err, sizeof err);
+    float *q = c ? floats_alloc((int64_t)n * s->n_heads * s->rank, err, sizeof err) : NULL;
+    float *o = q ? floats_alloc((int64_t)n * s->n_heads * s->rank, err, sizeof err) : NULL;
+    if (!o) die(1, "%s", err);
+    map_heads(op->compute, l->down, 1, s->rank, width, rows->k, 1, c, n);
+    map_heads(op->compute, l->absorb, s->n_heads, s->rank, s->head_dim, rows->q, s->n_heads, q, n);
+    Rows latent = {.n_q = n, .n_keys = n, .k = c, .v = c, .out = o};
+    soft_step(op, &l->soft, q, &latent);
+    map_heads(op->compute, l->up, s->n_heads, s->head_dim, s->rank, o, s->n_heads, rows->out, n);
+    op->flops += 6.0 * n * width * s->rank;
+    free(c);
+    free(q);
+    free(o);
+}
+
+static double latent_bytes(const Operator *op) {
+    const Latent *l = op->own;
+    return (double)kvcache_bytes(l->soft.cache);
+}
+
+static void latent_close(Operator *op) {
+    Latent *l = op->own;
+    soft_close(&l->soft);
+    free(l->down);
+    free(l->absorb);
+    free(l->up);
+    free(l);
+}
+
+#define SHARED .family = "heads", .open = shared_open, .step = shared_step, .bytes = shared_bytes, .close = shared_close
+
+const Mechanism heads_rows[] = {
+    {SHARED, .name = "mha", .approximates = true,
+     .title = "multi-head attention: each head has keys and values of its own",
+     .paper = "Vaswani et al. 2017, arXiv:1706.03762, section 3.2.2",
+     .formula = "o_h = softmax(Q_h K_h^T / sqrt(d)) V_h\n", .prefill = "O(n^2 d)", .decode = "O(n d)",
+     .memory = "2 n d", .best_for = "quality without a budget"},
+    {SHARED, .name = "gqa", .kv_heads = 2, .title = "grouped queries: heads of a group share keys and values",
+     .paper = "Ainslie et al. 2023, arXiv:2305.13245, section 2.2",
+     .formula = "o_h = softmax(Q_h K_g^T / sqrt(d)) V_g,   g = h / (heads in a group)\n", .prefill = "O(n^2 d)",
+     .decode = "O(n d)", .memory = "2 n d / (heads in a group)",
+     .best_for = "chat and long prompts; the default of open models"},
+    {SHARED, .name = "mqa", .kv_heads = 1, .title = "multi-query: one head of keys and values for all",
+     .paper = "Shazeer 2019, arXiv:1911.02150, section 3", .formula = "o_h = softmax(Q_h K^T / sqrt(d)) V\n",
+     .prefill = "O(n^2 d)", .decode = "O(n d)", .memory = "2 n d / heads", .best_for = "many streams at once"},
+    {.family = "heads",
+     .name = "mla",
+     .opaque = true,
+     .title = "latent keys and values: one narrow vector a token for all heads",
+     .paper = "DeepSeek-AI 2024, arXiv:2405.04434, section 2.1.2, equations 9 to 11",
+     .formula = "c = W_down x,   o_h = W_v,h sum_j softmax((W_k,h^T q_h) . c_j / sqrt(d)) c_j\n",
+     .prefill = "O(n^2 r)",
+     .decode = "O(n r)",
+     .memory = "n r / heads",
+     .best_for = "long context at full quality",
+     .open = latent_open,
+     .step = latent_step,
+     .bytes = latent_bytes,
+     .close = latent_close},
+    {SHARED, .name = "causal", .approximates = true, .same_as = "mha",
+     .title = "self-attention that sees the past alone",
+     .paper = "Vaswani et al. 2017, arXiv:1706.03762, section 3.2.3",
+     .formula = "o_t = sum_{j <= t} softmax_j(q_t . k_j / sqrt(d)) v_j\n", .prefill = "O(n^2 d), half of it",
+     .decode = "O(n d)", .memory = "2 n d", .best_for = "generation"},
+    {SHARED, .name = "bidirectional", .time = TIME_WHOLE, .title = "self-attention that sees the whole text",
+     .paper = "Devlin et al. 2018, arXiv:1810.04805, section 3",
+     .formula = "o_t = sum_j softmax_j(q_t . k_j / sqrt(d)) v_j\n", .prefill = "O(n^2 d)", .decode = "-",
+     .memory = "2 n d", .best_for = "encoders, pictures"},
+    {SHARED, .name = "cross", .time = TIME_CROSS, .title = "queries of one text over keys and values of another",
+     .paper = "Vaswani et al. 2017, arXiv:1706.03762, section 3.2.3",
+     .formula = "o_t = sum_j softmax_j(q_t . k'_j / sqrt(d)) v'_j\n", .prefill = "O(n m d)", .decode = "O(m d)",
+     .memory = "2 m d", .best_for = "translation, captions, speech"},
+    {0}};

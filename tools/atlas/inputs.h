@@ -1,0 +1,29 @@
+// inputs: the rows that operators are shown, measured and checked on.
+//
+// Owns their memory and how they are drawn: standard normal numbers, or words that come again, for pictures. Owns the
+// comparison with exact attention. Refuses nothing but sizes that do not fit into memory. Called by show, the bench and
+// the checks.
+#pragma once
+#include "mechanism.h"
+
+typedef struct {
+    Shape shape;
+    int n_q, n_keys;
+    float *q, *k, *v, *gates, *out; // as in Rows
+} Inputs;
+
+// Standard normal numbers. -1 with a line in err.
+int inputs_open(Inputs *in, const Shape *shape, int n_q, int n_keys, uint64_t seed, char *err, size_t errlen);
+void inputs_close(Inputs *in); // accepts a zeroed one
+
+// Keys of words out of a vocabulary of n_words, and queries that look for their own word.
+void inputs_of_words(Inputs *in, int n_words, uint64_t seed);
+
+// Rows first..first+n-1 as a step; queries and keys of the same positions.
+Rows inputs_rows(const Inputs *in, int first, int n);
+// All of it as one step: of TIME_CROSS as many queries and keys as there are.
+Rows inputs_all(const Inputs *in);
+
+// ||out - exact|| / ||exact|| over all rows, where exact is softmax attention over the same rows in fp32, causal for
+// TIME_CAUSAL. out: what the mechanism left in in->out. Below 0 with a line in err when memory runs out.
+double inputs_error(const Inputs *in, TimeKind time, Compute *c, char *err, size_t errlen);

@@ -1,0 +1,110 @@
+// mechanism: what the atlas knows of an attention mechanism: its facts, and an operator that runs it.
+//
+// Owns the interface and the list of all rows. A mechanism is a row in the table of its family's file (scores.c,
+// heads.c, ...); a new family is a file, its table here and in mechanism.c. All operators take the same rows of
+// queries, keys, values and gates, so that one bench, one picture and one check serve them all; what a mechanism needs
+// besides (projections, random features, pooling weights) it draws from Shape.seed when it is opened. Refuses nothing
+// itself.
+#pragma once
+#include "compute.h"
+#include "kvcache.h"
+
+// In which order an operator takes its rows.
+typedef enum {
+    TIME_CAUSAL, // n_q = n_keys: rows are appended, row t sees rows 0..t; in steps of any size, with the same result
+    TIME_CROSS,  // keys are stored, queries are answered over all keys stored so far; n_q or n_keys may be 0
+    TIME_WHOLE   // one step, n_q = n_keys: a set whose rows may all see each other
+} TimeKind;
+
+typedef struct {
+    int n_heads, n_kv_heads, head_dim;
+    int n_max;     // rows that the operator will be given at most
+    int window;    // keys of a local neighbourhood, the query's own included
+    int block;     // tokens of a block of block-sparse masks; memory's unit of retrieval
+    int rank;      // random features, rows of a low-rank projection, width of a latent, keys retrieved
+    KvDType type;  // what KV caches store
+    uint64_t seed; // of what the mechanism draws
+} Shape;
+
+// Rows of one timeline. gates: standard normal numbers, from which gated mechanisms compute their decays and strengths
+// as their rows say; the others ignore them.
+typedef struct {
+    int n_q, n_keys;
+    const float *q;     // [n_q][n_heads][head_dim]
+    const float *k, *v; // [n_keys][n_kv_heads][head_dim]
+    const float *gates; // [n_keys][n_heads][head_dim]
+    float *out;         // [n_q][n_heads][head_dim]; not q
+} Rows;
+
+typedef struct Mechanism Mechanism;
+
+// A mechanism at work on one timeline.
+typedef struct {
+    const Mechanism *mechanism;
+    Compute *compute; // borrowed
+    Shape shape;
+    int length;   // keys stored
+    double flops; // of all steps so far: each multiplication, addition and transcendental function counts 1
+    void *own;    // the mechanism's
+} Operator;
+
+struct Mechanism {
+    const char *name, *family, *title; // "bigbird"; "masks"; a line without a period
+    const char *paper;                 // "Zaheer et al. 2020, arXiv:2007.14062, section 2"
+    const char *formula;               // lines of plain text, each with its newline
+    const char *prefill, *decode;      // complexity: "O(n^2 d)"; of one token: "O(n d)", "-" where there is none
+    const char *memory;                // of a head, in values: "2 n d"
+    const char *best_for;
+    const char *same_as; // the row whose operator this is under another name; NULL: its own
+    TimeKind time;
+    int kv_heads;      // of the heads' keys and values; 0: one for each head
+    bool approximates; // softmax attention over the same rows: the error against it means something
+    bool opaque;       // outputs are not sums of values by weights, so that there are no weights to show
+    int most_rows;     // that the bench gives it; 0: any number. For what is O(n^2) in memory or in slow operations
+    int variant;       // what the family's functions tell their rows apart by
+    // Sets op->own, with room for shape.n_max rows. -1 with a line in err.
+    int (*open)(Operator *op, char *err, size_t errlen);
+    // Appends, answers, and adds to op->flops; ends the program when a cache cannot grow. op->length is that before.
+    void (*step)(Operator *op, const Rows *rows);
+    double (*bytes)(const Operator *op); // of cache and state, held now
+    void (*close)(Operator *op);         // frees op->own; NULL: free() does
+};
+
+// A family's table, ended by a row without a name.
+extern const Mechanism scores_rows[], heads_rows[];
+
+// The rows of all families in order; NULL behind the last.
+const Mechanism *mechanism_at(int i);
+// NULL: there is none of this name.
+const Mechanism *mechanism_find(const char *name);
+
+// What the program uses where nothing else is asked for, with the mechanism's heads of keys and values.
+Shape shape_default(const Mechanism *m, int n_max);
+
+// -1 with a line in err.
+int operator_open(Operator *op, const Mechanism *m, const Shape *shape, Compute *c, char *err, size_t errlen);
+void operator_step(Operator *op, const Rows *rows);
+double operator_bytes(const Operator *op);
+void operator_close(Operator *op); // accepts a zeroed one
+
+// What each row gives each row's value: weights[n_heads][n][n] of one mechanism that is not opaque, for n <= n_max rows
+// of q, k and gates. Found by running the operator on unit vectors as values, head_dim keys at a time. -1 with a line
+// in err.
+int mechanism_weights(const Mechanism *m, const Shape *shape, Compute *c, const Rows *rows, float *weights, char *err,
+                      size_t errlen);
+
+// ---- what operators draw and share
+
+// The next 64 bits of a generator (splitmix64), and numbers made of them.
+uint64_t draw_bits(uint64_t *state);
+float draw_uniform(uint64_t *state); // (0, 1)
+float draw_normal(uint64_t *state);
+void draw_normals(uint64_t *state, float *x, int64_t n, float deviation);
+
+// A matrix for each head: y[t][h] = w[h] x[t][h], w [heads][rows][cols]. x_heads: those of x; with fewer than `heads`,
+// each serves heads / x_heads in turn.
+void map_heads(const Compute *c, const float *w, int heads, int rows, int cols, const float *x, int x_heads, float *y,
+               int n);
+
+// A block of zeroed floats on a cache line, for free(); NULL with a line in err.
+float *floats_alloc(int64_t n, char *err, size_t errlen);

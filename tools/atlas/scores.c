@@ -1,0 +1,242 @@
+// scores: how a query and a key become a number, and how numbers become a choice of values.
+//
+// Owns the rows of dot products, of Luong's and Bahdanau's scores, and of hard attention. Dot products of any kind are
+// the engine's attention() with other queries. A tanh for each pair and a choice of one value are not, and have a loop
+// of their own over tiles of keys: one (query, head) an item.
+#include "cli.h"
+#include "file.h"
+#include "soft.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SCALED_DOT, LUONG_DOT, LUONG_GENERAL, ADDITIVE, ARGMAX, SAMPLED };
+enum { TILE = 256, PAIRS = 32 }; // keys scored at a time; keys whose tanh is taken at a time
+
+static const float LOG2_E = 1.44269504088896340736f;
+
+// ---- products
+
+typedef struct {
+    Soft soft;
+    float *w; // [n_heads][head_dim][head_dim] of LUONG_GENERAL, W^T of the formula; else NULL
+} Product;
+
+static int product_open(Operator *op, char *err, size_t errlen) {
+    const Shape *s = &op->shape;
+    Product *p = op->own = calloc(1, sizeof *p);
+    if (!p) return fail(err, errlen, "out of memory");
+    if (soft_open(&p->soft, op, 0, 0, err, errlen)) return -1;
+    if (op->mechanism->variant != SCALED_DOT) p->soft.scale = 1;
+    if (op->mechanism->variant != LUONG_GENERAL) return 0;
+    uint64_t seed = s->seed;
+    int64_t n = (int64_t)s->n_heads * s->head_dim * s->head_dim;
+    if (!(p->w = floats_alloc(n, err, errlen))) return -1;
+    draw_normals(&seed, p->w, n, 1 / sqrtf((float)s->head_dim));
+    return 0;
+}
+
+static void product_step(Operator *op, const Rows *rows) {
+    const Shape *s = &op->shape;
+    Product *p = op->own;
+    if (!p->w) {
+        soft_step(op, &p->soft, rows->q, rows);
+        return;
+    }
+    char err[200];
+    float *q = floats_alloc((int64_t)rows->n_q * s->n_heads * s->head_dim, err, sizeof err);
+    if (!q) die(1, "%s", err);
+    map_heads(op->compute, p->w, s->n_heads, s->head_dim, s->head_dim, rows->q, s->n_heads, q, rows->n_q);
+    op->flops += 2.0 * rows->n_q * s->n_heads * s->head_dim * s->head_dim;
+    soft_step(op, &p->soft, q, rows);
+    free(q);
+}
+
+static double product_bytes(const Operator *op) {
+    const Product *p = op->own;
+    return (double)kvcache_bytes(p->soft.cache);
+}
+
+static void product_close(Operator *op) {
+    Product *p = op->own;
+    soft_close(&p->soft);
+    free(p->w);
+    free(p);
+}
+
+// ---- a loop over pairs: additive and hard attention
+
+typedef struct {
+    float *wq, *wk, *v;   // of ADDITIVE: [heads][head_dim][head_dim], the same, [n_heads][head_dim]; else NULL
+    float *keys, *values; // [n_max][n_kv_heads][head_dim]; keys of ADDITIVE: W_k k
+} Pairs;
+
+typedef struct {
+    const Operator *op;
+    const Rows *rows;
+    const float *q; // of ADDITIVE: W_q q
+} PairsJob;
+
+static int pairs_open(Operator *op, char *err, size_t errlen) {
+    const Shape *s = &op->shape;
+    int d = s->head_dim;
+    Pairs *p = op->own = calloc(1, sizeof *p);
+    if (!p) return fail(err, errlen, "out of memory");
+    p->keys = floats_alloc((int64_t)s->n_max * s->n_kv_heads * d, err, errlen);
+    p->values = floats_alloc((int64_t)s->n_max * s->n_kv_heads * d, err, errlen);
+    if (!p->keys || !p->values) return -1;
+    if (op->mechanism->variant != ADDITIVE) return 0;
+    p->wq = floats_alloc((int64_t)s->n_heads * d * d, err, errlen);
+    p->wk = floats_alloc((int64_t)s->n_kv_heads * d * d, err, errlen);
+    p->v = floats_alloc((int64_t)s->n_heads * d, err, errlen);
+    if (!p->wq || !p->wk || !p->v) return -1;
+    uint64_t seed = s->seed;
+    float deviation = 1 / sqrtf((float)d);
+    draw_normals(&seed, p->wq, (int64_t)s->n_heads * d * d, deviation);
+    draw_normals(&seed, p->wk, (int64_t)s->n_kv_heads * d * d, deviation);
+    draw_normals(&seed, p->v, (int64_t)s->n_heads * d, 1);
+    return 0;
+}
+
+// s[i] of n keys of one head from `first` on: v . tanh(W_q q + W_k k), or q . k / sqrt(d).
+static void score_tile(const PairsJob *job, int head, const float *q, int first, int n, float *s, float *pairs) {
+    const Shape *shape = &job->op->shape;
+    const Pairs *p = job->op->own;
+    const Kernels *kn = job->op->compute->kernels;
+    int d = shape->head_dim, share = shape->n_heads / shape->n_kv_heads;
+    int64_t ld = (int64_t)shape->n_kv_heads * d;
+    const float *k = p->keys + first * ld + head / share * d;
+    if (!p->v) {
+        kn->matvec_f32(s, k, ld, q, n, d);
+        for (int i = 0; i < n; i++) s[i] /= sqrtf((float)d);
+        return;
+    }
+    for (int i = 0; i < n; i += PAIRS) {
+        int some = n - i < PAIRS ? n - i : PAIRS;
+        for (int j = 0; j < some; j++) {
+            for (int c = 0; c < d; c++) pairs[j * d + c] = q[c] + k[(i + j) * ld + c];
+        }
+        kn->softcap(pairs, some * d, 1, 1); // tanh
+        kn->matvec_f32(s + i, pairs, d, p->v + head * d, some, d);
+    }
+}
+
+// Gumbel noise of one pair: the largest score + noise is a sample of the softmax (Gumbel 1954; arXiv:1411.0030).
+static float gumbel(const Operator *op, int row, int head, int key) {
+    uint64_t state =
+        op->shape.seed + ((uint64_t)row * (uint64_t)op->shape.n_heads + (uint64_t)head) * 0x2545f4914f6cdd1du;
+    state += (uint64_t)key * 0x9e6c63d0876a9a35u;
+    return -logf(-logf(draw_uniform(&state)));
+}
+
+static void pairs_item(void *context, int item, int worker) {
+    const PairsJob *job = context;
+    const Operator *op = job->op;
+    const Shape *shape = &op->shape;
+    const Pairs *p = op->own;
+    int d = shape->head_dim, t = item / shape->n_heads, head = item % shape->n_heads, best = 0;
+    int row = op->length + t, n_keys = op->mechanism->time == TIME_CAUSAL ? row + 1 : op->length + job->rows->n_keys;
+    int64_t ld = (int64_t)shape->n_kv_heads * d;
+    const float *q = job->q + (int64_t)item * d, *values = p->values + head / (shape->n_heads / shape->n_kv_heads) * d;
+    float *s = compute_scratch(op->compute, worker), *out = job->rows->out + (int64_t)item * d;
+    float m = SCORE_START, l = 0, most = SCORE_MASKED;
+    memset(out, 0, sizeof *out * (size_t)d);
+    for (int first = 0; first < n_keys; first += TILE) {
+        int n = n_keys - first < TILE ? n_keys - first : TILE;
+        score_tile(job, head, q, first, n, s, s + TILE);
+        if (op->mechanism->variant == ADDITIVE) {
+            for (int i = 0; i < n; i++) s[i] *= LOG2_E;
+            float rescale = op->compute->kernels->softmax_row(s, n, &m, &l);
+            for (int c = 0; c < d; c++) out[c] *= rescale;
+            for (int i = 0; i < n; i++) {
+                for (int c = 0; c < d; c++) out[c] += s[i] * values[(first + i) * ld + c];
+            }
+            continue;
+        }
+        for (int i = 0; i < n; i++) {
+            float score = op->mechanism->variant == SAMPLED ? s[i] + gumbel(op, row, head, first + i) : s[i];
+            if (score <= most) continue;
+            most = score;
+            best = first + i;
+        }
+    }
+    if (op->mechanism->variant != ADDITIVE) memcpy(out, values + best * ld, sizeof *out * (size_t)d);
+    else {
+        for (int c = 0; c < d; c++) out[c] /= l;
+    }
+}
+
+static void pairs_step(Operator *op, const Rows *rows) {
+    const Shape *s = &op->shape;
+    Pairs *p = op->own;
+    int d = s->head_dim, n = rows->n_keys, n_q = rows->n_q;
+    int64_t ld = (int64_t)s->n_kv_heads * d, at = op->length * ld;
+    double pairs =
+        op->mechanism->time == TIME_CAUSAL ? n * (op->length + 0.5 * (n + 1)) : (double)n_q * (op->length + n);
+    PairsJob job = {op, rows, rows->q};
+    float *q = NULL;
+    memcpy(p->values + at, rows->v, sizeof(float) * (size_t)(n * ld));
+    if (p->v) {
+        char err[200];
+        if (!(q = floats_alloc((int64_t)n_q * s->n_heads * d, err, sizeof err))) die(1, "%s", err);
+        map_heads(op->compute, p->wk, s->n_kv_heads, d, d, rows->k, s->n_kv_heads, p->keys + at, n);
+        map_heads(op->compute, p->wq, s->n_heads, d, d, rows->q, s->n_heads, q, n_q);
+        job.q = q;
+        op->flops +=
+            2.0 * d * d * ((double)n * s->n_kv_heads + (double)n_q * s->n_heads) + 4.0 * d * pairs * s->n_heads;
+    } else {
+        memcpy(p->keys + at, rows->k, sizeof(float) * (size_t)(n * ld));
+    }
+    op->flops += (p->v ? 2.0 * d : 2.0 * d) * pairs * s->n_heads;
+    threads_for(op->compute->pool, n_q * s->n_heads, pairs_item, &job);
+    free(q);
+}
+
+static double pairs_bytes(const Operator *op) {
+    return 2.0 * sizeof(float) * op->length * op->shape.n_kv_heads * op->shape.head_dim;
+}
+
+static void pairs_close(Operator *op) {
+    Pairs *p = op->own;
+    free(p->wq);
+    free(p->wk);
+    free(p->v);
+    free(p->keys);
+    free(p->values);
+    free(p);
+}
+
+#define PRODUCT                                                                                                        \
+    .family = "scores", .open = product_open, .step = product_step, .bytes = product_bytes, .close = product_close
+#define PAIRWISE .family = "scores", .open = pairs_open, .step = pairs_step, .bytes = pairs_bytes, .close = pairs_close
+
+const Mechanism scores_rows[] = {
+    {PRODUCT, .name = "scaled-dot", .variant = SCALED_DOT, .approximates = true,
+     .title = "scaled dot products, the scores of the transformer",
+     .paper = "Vaswani et al. 2017, arXiv:1706.03762, equation 1", .formula = "o = softmax(Q K^T / sqrt(d)) V\n",
+     .prefill = "O(n^2 d)", .decode = "O(n d)", .memory = "2 n d", .best_for = "the reference"},
+    {PRODUCT, .name = "luong-dot", .variant = LUONG_DOT, .title = "dot products without a scale",
+     .paper = "Luong et al. 2015, arXiv:1508.04025, section 3.1",
+     .formula = "score(q, k) = q . k,   o = softmax(scores) V\n", .prefill = "O(n^2 d)", .decode = "O(n d)",
+     .memory = "2 n d", .best_for = "narrow heads"},
+    {PRODUCT, .name = "luong-general", .variant = LUONG_GENERAL,
+     .title = "a learned bilinear form: dot products with projected queries",
+     .paper = "Luong et al. 2015, arXiv:1508.04025, section 3.1",
+     .formula = "score(q, k) = q^T W k,   o = softmax(scores) V\n", .prefill = "O(n d^2 + n^2 d)",
+     .decode = "O(d^2 + n d)", .memory = "2 n d", .best_for = "queries and keys of different kinds"},
+    {PAIRWISE, .name = "additive", .variant = ADDITIVE, .most_rows = 8192, .title = "a small network for each pair",
+     .paper = "Bahdanau et al. 2014, arXiv:1409.0473, appendix A.1.2",
+     .formula = "score(q, k) = v . tanh(W_q q + W_k k),   o = softmax(scores) V\n", .prefill = "O(n^2 d), a tanh each",
+     .decode = "O(n d), a tanh each", .memory = "2 n d", .best_for = "short sequences, small data"},
+    {PAIRWISE, .name = "argmax", .variant = ARGMAX, .most_rows = 8192,
+     .title = "hard attention: the value of the best key",
+     .paper = "Xu et al. 2015, arXiv:1502.03044, section 4.1, taken greedily",
+     .formula = "o = v_j,   j = argmax_j q . k_j / sqrt(d)\n", .prefill = "O(n^2 d)", .decode = "O(n d)",
+     .memory = "2 n d", .best_for = "alignments that are one to one"},
+    {PAIRWISE, .name = "sampled", .variant = SAMPLED, .most_rows = 8192,
+     .title = "hard attention: a value drawn by its probability",
+     .paper = "Xu et al. 2015, arXiv:1502.03044, section 4.1; trained by REINFORCE (Williams 1992)",
+     .formula = "o = v_j,   j ~ softmax(q . k_j / sqrt(d))\n", .prefill = "O(n^2 d)", .decode = "O(n d)",
+     .memory = "2 n d", .best_for = "training hard choices"},
+    {0}};

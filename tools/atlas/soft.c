@@ -1,0 +1,71 @@
+// soft: see soft.h.
+#include "soft.h"
+
+#include "cli.h"
+
+#include <math.h>
+
+enum { WINDOW_PIECE = 1024 };
+
+int soft_open_as(Soft *s, const Operator *op, int n_heads, int n_kv_heads, int k_dim, int v_dim, int window,
+                 int n_sinks, char *err, size_t errlen) {
+    KvShape shape = {.n_kv_heads = n_kv_heads, .k_dim = k_dim, .v_dim = v_dim, .type = op->shape.type};
+    shape.window = window;
+    shape.n_sinks = n_sinks;
+    *s = (Soft){.n_heads = n_heads, .n_kv_heads = n_kv_heads, .k_dim = k_dim, .v_dim = v_dim};
+    s->scale = 1 / sqrtf((float)op->shape.head_dim);
+    s->mask = (AttnMask){.causal = op->mechanism->time == TIME_CAUSAL, .window = window, .n_sinks = n_sinks};
+    if (attention_reserve(op->compute, n_heads, n_kv_heads, k_dim, v_dim, err, errlen)) return -1;
+    s->cache = kvcache_open(&shape, NULL, err, errlen);
+    return s->cache ? 0 : -1;
+}
+
+int soft_open(Soft *s, const Operator *op, int window, int n_sinks, char *err, size_t errlen) {
+    const Shape *shape = &op->shape;
+    return soft_open_as(s, op, shape->n_heads, shape->n_kv_heads, shape->head_dim, shape->head_dim, window, n_sinks,
+                        err, errlen);
+}
+
+void soft_close(Soft *s) {
+    kvcache_close(s->cache);
+    s->cache = NULL;
+}
+
+void soft_store(Soft *s, int n, const float *k, const float *v) {
+    if (kvcache_reserve(s->cache, n)) die(1, "out of memory for the keys and values of %d more tokens", n);
+    kvcache_store(s->cache, n, k, v);
+}
+
+void soft_advance(Soft *s, int n) {
+    kvcache_advance(s->cache, n);
+}
+
+Attention soft_problem(const Soft *s, const float *q, float *out, int n_q, int pos0, int n_keys) {
+    Attention a = {.q = q, .out = out, .n_q = n_q, .n_heads = s->n_heads, .pos0 = pos0, .n_keys = n_keys};
+    a.scale = s->scale;
+    a.kv = kvcache_view(s->cache);
+    a.mask = s->mask;
+    return a;
+}
+
+void soft_attend(Operator *op, const Attention *list, int n) {
+    for (int i = 0; i < n; i++) {
+        op->flops += 2 * attention_pairs(&list[i]) * list[i].n_heads * (list[i].kv.k_dim + list[i].kv.v_dim);
+    }
+    attention(op->compute, list, n);
+}
+
+// Where a window frees old blocks, the text is taken in pieces, so that it is never stored whole.
+void soft_step(Operator *op, Soft *s, const float *q, const Rows *rows) {
+    int piece = s->mask.window ? WINDOW_PIECE : rows->n_keys > 0 ? rows->n_keys : 1, length = op->length;
+    bool causal = op->mechanism->time == TIME_CAUSAL;
+    int k_row = s->n_kv_heads * s->k_dim, v_row = s->n_kv_heads * s->v_dim;
+    for (int at = 0; at < rows->n_keys || at == 0; at += piece) {
+        int n = rows->n_keys - at < piece ? rows->n_keys - at : piece, n_q = causal ? n : rows->n_q;
+        soft_store(s, n, rows->k + (int64_t)at * k_row, rows->v + (int64_t)at * v_row);
+        Attention a = soft_problem(s, q + (int64_t)at * s->n_heads * s->k_dim,
+                                   rows->out + (int64_t)at * s->n_heads * s->v_dim, n_q, length + at, length + at + n);
+        if (n_q) soft_attend(op, &a, 1);
+        soft_advance(s, n);
+    }
+}
