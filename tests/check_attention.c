@@ -39,6 +39,7 @@ typedef struct {
     const char *name;
     bool causal;
     int window, n_sinks;
+    int ahead;
     bool learned; // sink logits
     int block;    // bitmap; 0: none
     bool holes;   // bitmap with rows of blocks that see nothing
@@ -56,6 +57,8 @@ static const MaskKind masks[] = {
     {.name = "causal, window 1, 1 sink", .causal = true, .window = 1, .n_sinks = 1},
     {.name = "causal, window 64, 4 sinks", .causal = true, .window = 64, .n_sinks = 4},
     {.name = "causal, window 5, 70 sinks", .causal = true, .window = 5, .n_sinks = 70},
+    {.name = "window 5, 3 ahead", .window = 5, .ahead = 3},
+    {.name = "window 64, 63 ahead, 2 sinks", .window = 64, .ahead = 63, .n_sinks = 2},
     {.name = "learned sinks", .learned = true},
     {.name = "causal, learned sinks", .causal = true, .learned = true},
     {.name = "causal, window 5, 2 sinks, learned sinks", .causal = true, .window = 5, .n_sinks = 2, .learned = true},
@@ -63,6 +66,8 @@ static const MaskKind masks[] = {
     {.name = "bitmap of 32 with holes", .block = 32, .holes = true},
     {.name = "causal, bitmap of 16 with holes", .causal = true, .block = 16, .holes = true},
     {.name = "causal, bitmap of 64", .causal = true, .block = 64},
+    {.name = "bitmap of 5", .block = 5},
+    {.name = "window 300, 200 ahead, bitmap of 64", .window = 300, .ahead = 200, .block = 64},
     {.name = "bitmap of 64 with holes, learned sinks", .block = 64, .holes = true, .learned = true},
     {.name = "causal, window 64, 3 sinks, bitmap of 32, learned sinks",
      .causal = true,
@@ -192,7 +197,8 @@ static Data make_data(const Case *c) {
     if (pick(2)) { // values that do not cancel
         for (int64_t i = 0; i < n_v; i++) d.v[i] = fabsf(d.v[i]);
     }
-    d.mask = (AttnMask){.causal = c->mask->causal, .window = c->mask->window, .n_sinks = c->mask->n_sinks};
+    d.mask = (AttnMask){
+        .causal = c->mask->causal, .window = c->mask->window, .ahead = c->mask->ahead, .n_sinks = c->mask->n_sinks};
     if (c->mask->learned) {
         d.sink_logits = need_floats(H);
         for (int h = 0; h < H; h++)
@@ -222,7 +228,11 @@ static void free_data(Data *d) {
 // ---- the reference
 
 static bool visible(const AttnMask *m, int pos0, int n_keys, int t, int j) {
-    int p = pos0 + t, hi = m->causal ? p + 1 : n_keys, lo = m->window > 0 ? p - m->window + 1 : 0;
+    int p = pos0 + t,
+        hi = m->causal  ? p + 1
+             : m->ahead ? p + m->ahead + 1
+                        : n_keys,
+        lo = m->window > 0 ? p - m->window + 1 : 0;
     if (j >= hi) return false;
     if (j < lo && j >= m->n_sinks) return false;
     return !m->bitmap || m->bitmap[(t / m->block) * m->bitmap_stride + j / m->block] != 0;
@@ -459,6 +469,16 @@ static void run_everywhere(Attention *a, float *out, float *again, const char *w
     a->out = out;
 }
 
+static void check_pairs(const Attention *a, const char *what) {
+    double pairs = 0, computed = attention_computed(&computes[0], a);
+    for (int t = 0; t < a->n_q; t++) {
+        for (int j = 0; j < a->n_keys; j++) pairs += visible(&a->mask, a->pos0, a->n_keys, t, j);
+    }
+    CHECK(attention_pairs(a) == pairs, "%s: %g visible pairs counted, expected %g", what, attention_pairs(a), pairs);
+    CHECK(computed >= pairs && computed <= (double)a->n_q * (a->n_keys + KV_GROUP), "%s: %g pairs computed, %g visible",
+          what, computed, pairs);
+}
+
 static void run_case(const Case *c) {
     test_rng = c->seed * 0x9E3779B97F4A7C15u + 1;
     Data d = make_data(c);
@@ -467,6 +487,7 @@ static void run_case(const Case *c) {
     Attention a = attention_of(c, &d, NULL);
     run_everywhere(&a, out + GUARD, again + GUARD, describe(c));
     check_rows(&a, d.k, d.v, describe(c));
+    check_pairs(&a, describe(c));
     free(out);
     free(again);
     free_data(&d);
@@ -825,7 +846,8 @@ static void check_weights(const Attention *a, const float *k, const float *weigh
                       tolerance);
             }
         }
-        CHECK(fabs(found - expected) <= 1e-5, "%s: query %d head %d: weights sum to %.9g, expected %.9g", what, t, h,
+        double most = a->mask.sink_logits ? tolerance : 1e-5; // without a sink the sum is 1 whatever the scores
+        CHECK(fabs(found - expected) <= most, "%s: query %d head %d: weights sum to %.9g, expected %.9g", what, t, h,
               found, expected);
     }
     free(p);

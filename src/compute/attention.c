@@ -70,6 +70,12 @@ static int max_int(int a, int b) {
     return a > b ? a : b;
 }
 
+// Behind the last key that a position sees.
+static int end_of_view(const Attention *a, int pos) {
+    if (a->mask.causal) return min_int(pos + 1, a->n_keys);
+    return a->mask.ahead > 0 ? min_int(pos + a->mask.ahead + 1, a->n_keys) : a->n_keys;
+}
+
 static Item item_at(const Plan *p, int index) {
     const Attention *a = p->a;
     Item it = {.index = index, .span = index % p->n_spans};
@@ -81,7 +87,7 @@ static Item item_at(const Plan *p, int index) {
     it.n_rows = it.n_q * p->group;
     it.bf16 = p->kernels->bf16 && a->kv.type != KV_DTYPE_F32 && p->width % BF16_STEP == 0 && it.n_rows > FEW_ROWS;
     int last_pos = a->pos0 + it.t0 + it.n_q - 1;
-    it.hi_max = a->mask.causal ? min_int(last_pos + 1, a->n_keys) : a->n_keys;
+    it.hi_max = end_of_view(a, last_pos);
     it.lo_min = a->mask.window > 0 ? max_int(0, a->pos0 + it.t0 - a->mask.window + 1) : 0;
     return it;
 }
@@ -145,7 +151,7 @@ static void set_visible(const Plan *p, const Item *it, AttnWorker *w) {
     const AttnMask *mask = &p->a->mask;
     for (int r = 0; r < it->n_rows; r++) {
         int pos = p->a->pos0 + it->t0 + r % it->n_q;
-        w->hi[r] = mask->causal ? min_int(pos + 1, p->a->n_keys) : p->a->n_keys;
+        w->hi[r] = end_of_view(p->a, pos);
         w->lo[r] = mask->window > 0 ? max_int(0, pos - mask->window + 1) : 0;
     }
 }
@@ -174,6 +180,41 @@ static int first_key(const Plan *p, const Item *it, int tile) {
 // The index of a span's first tile in the list.
 static int span_start(const Plan *p, TileList list, int span) {
     return (int)((int64_t)list.n * span / p->n_spans);
+}
+
+// Whether the bitmap shows some row of the item some key of a group.
+static bool group_visible(const Plan *p, const Item *it, int j0) {
+    const AttnMask *mask = &p->a->mask;
+    int first = it->t0 / mask->block, last = (it->t0 + it->n_q - 1) / mask->block,
+        end = min_int(j0 + KV_GROUP, it->hi_max);
+    for (int t = first; t <= last; t++) {
+        const uint8_t *bits = mask->bitmap + (int64_t)t * mask->bitmap_stride;
+        for (int j = j0 / mask->block; j * mask->block < end; j++) {
+            if (bits[j]) return true;
+        }
+    }
+    return false;
+}
+
+// Keys j0..end-1 of tile i of a list, from the first of a group on: what is computed at a time. A bitmap cuts a tile
+// into the runs of groups that some row may see.
+typedef struct {
+    int i, j0, end;
+} Piece;
+
+// The first piece behind another one, or with end 0 the first of tile i; i = last: none is left.
+static Piece next_piece(const Plan *p, const Item *it, TileList tiles, Piece from, int last) {
+    Piece c = from;
+    for (; c.i < last; c.i++, c.end = 0) {
+        int tile = tile_at(tiles, c.i), end = min_int((tile + 1) * TILE, it->hi_max);
+        c.j0 = c.end ? c.end : first_key(p, it, tile);
+        while (p->a->mask.bitmap && c.j0 < end && !group_visible(p, it, c.j0)) c.j0 += KV_GROUP;
+        c.end = p->a->mask.bitmap ? c.j0 : end;
+        while (c.end < end && group_visible(p, it, c.end)) c.end += KV_GROUP;
+        c.end = min_int(c.end, end);
+        if (c.j0 < end) return c;
+    }
+    return c;
 }
 
 typedef enum { SKIP, EDGE, FULL } Verdict;
@@ -219,8 +260,8 @@ static void apply_mask(const Plan *p, const Item *it, const AttnWorker *w, float
     mask_scores(s, w->hi[r] - j0, n);
     if (!mask->bitmap) return;
     const uint8_t *bits = mask->bitmap + (int64_t)((it->t0 + r % it->n_q) / mask->block) * mask->bitmap_stride;
-    for (int j = 0; j < n; j++) {
-        if (!bits[(j0 + j) / mask->block]) s[j] = SCORE_MASKED;
+    for (int j = j0 / mask->block; j * mask->block < j0 + n; j++) {
+        if (!bits[j]) mask_scores(s, j * mask->block - j0, min_int((j + 1) * mask->block - j0, n));
     }
 }
 
@@ -446,12 +487,14 @@ static Stored stored_next(const Plan *p, const Item *it, Stored t) {
 // Tiles first..last-1 of the list.
 static void run_tiles(const Plan *p, const Item *it, AttnWorker *w, TileList tiles, int first, int last) {
     const KvView *kv = &p->a->kv;
-    for (int i = first; i < last; i++) {
-        int j0 = first_key(p, it, tile_at(tiles, i)), n = min_int(TILE - j0 % TILE, it->hi_max - j0);
+    Piece piece = next_piece(p, it, tiles, (Piece){.i = first}, last);
+    while (piece.i < last) {
+        Piece after = next_piece(p, it, tiles, piece, last);
+        int j0 = piece.j0, n = piece.end - j0;
+        piece = after;
         if (judge(p, it, w, 0, it->n_rows, j0, j0 + n) == SKIP) continue;
         Stored t = stored_at(kv, it->head, j0);
-        Stored next =
-            i + 1 < last ? stored_at(kv, it->head, first_key(p, it, tile_at(tiles, i + 1))) : stored_next(p, it, t);
+        Stored next = after.i < last ? stored_at(kv, it->head, after.j0) : stored_next(p, it, t);
         Tile tile = it->bf16 ? open_bf16(p, w, t, n) : open_stored(p, w, t, next, n);
         tile.j0 = j0;
         tile.n_keys = n;
@@ -537,7 +580,7 @@ static int overlap(int from, int to, int first, int end) {
 
 // Keys of first..end-1 that query t sees if the bitmap lets it.
 static int count_visible(const Attention *a, int t, int first, int end) {
-    int pos = a->pos0 + t, hi = a->mask.causal ? min_int(pos + 1, a->n_keys) : a->n_keys;
+    int pos = a->pos0 + t, hi = end_of_view(a, pos);
     int lo = a->mask.window > 0 ? max_int(0, pos - a->mask.window + 1) : 0;
     return overlap(first, end, lo, hi) + overlap(first, end, 0, min_int(a->mask.n_sinks, min_int(lo, hi)));
 }
@@ -598,6 +641,21 @@ static int plan_region(Region *region, const Compute *c, const Attention *list, 
         region->split |= p.n_spans > 1;
     }
     return region->n_plans;
+}
+
+double attention_computed(const Compute *c, const Attention *a) {
+    double pairs = 0;
+    Plan p = plan_of(c, a);
+    for (int i = 0; i < p.n_items; i++) {
+        Item it = item_at(&p, i);
+        TileList tiles = list_tiles(&p, &it);
+        int last = span_start(&p, tiles, it.span + 1);
+        Piece piece = next_piece(&p, &it, tiles, (Piece){.i = span_start(&p, tiles, it.span)}, last);
+        for (; piece.i < last; piece = next_piece(&p, &it, tiles, piece, last)) {
+            pairs += (double)it.n_rows * ((piece.end - piece.j0 + KV_GROUP - 1) / KV_GROUP * KV_GROUP);
+        }
+    }
+    return pairs / a->n_heads;
 }
 
 static void run_region(const Compute *c, Region *region) {

@@ -11,11 +11,12 @@
 
 // A mask is data. Query t has position p = pos0 + t. Key j is visible when
 //   j < hi  and  (j >= lo  or  j < n_sinks)  and  (no bitmap, or the bit of its block is set)
-// with hi = p + 1 if causal, else n_keys;  lo = p - window + 1 if window > 0, else 0.
-// A query that sees no key gets zeros.
+// with hi = p + 1 if causal, p + ahead + 1 if ahead > 0, at most n_keys, else n_keys;  lo = p - window + 1 if window >
+// 0, else 0. A query that sees no key gets zeros.
 typedef struct {
     bool causal;
     int window;
+    int ahead; // keys behind its own that a query sees; 0: all, unless causal
     int n_sinks;
     const float *sink_logits; // [n_heads] learned sinks: a score with probability but no value; NULL: none
     // Block-sparse masks (strided, Longformer, BigBird): bitmap[(t / block) * bitmap_stride + j / block] != 0 is
@@ -46,6 +47,8 @@ void attention(const Compute *c, const Attention *list, int n);
 
 // How many (query, key) pairs of a head the mask leaves visible.
 double attention_pairs(const Attention *a);
+// How many are computed: those of whole groups of keys that some query of a block sees. The time follows these.
+double attention_computed(const Compute *c, const Attention *a);
 
 // The probability of each key, for pictures: weights[n_q][n_heads][n_keys]. Computed by the same loop with unit vectors
 // as values, v_dim keys at a time. -1 with a line in err when memory runs out.
