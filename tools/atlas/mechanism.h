@@ -71,7 +71,7 @@ struct Mechanism {
 };
 
 // A family's table, ended by a row without a name.
-extern const Mechanism scores_rows[], heads_rows[];
+extern const Mechanism scores_rows[], heads_rows[], masks_rows[];
 
 // The rows of all families in order; NULL behind the last.
 const Mechanism *mechanism_at(int i);

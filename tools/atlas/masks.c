@@ -1,0 +1,211 @@
+// masks: local and sparse attention, as masks of the engine's one attention loop.
+//
+// Owns the rows of windows, sinks, dilation and block-sparse patterns. A window and sinks are spans of keys, whose
+// cache gives back what no later query sees; dilation is exact, each residue of the positions a text of its own with a
+// plain window; the others are bitmaps of blocks, made for the blocks of queries at hand, so that nothing is ever n x
+// n. What a mask hides is never computed: attention() runs over the groups of keys that some query of its block sees.
+#include "cli.h"
+#include "file.h"
+#include "soft.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { WINDOW, SINKS, DILATED, STRIDED, FIXED, LONGFORMER, BIGBIRD };
+enum {
+    N_SINKS = 4,  // StreamingLLM's
+    N_GLOBAL = 2, // Longformer's tokens, BigBird's blocks
+    N_RANDOM = 3, // BigBird's blocks
+    DILATION = 4, // positions from key to key
+    STRIDE = 8,   // blocks
+    N_TEXTS = DILATION,
+    PIECE = 4096, // rows whose bitmap is made at a time
+};
+
+typedef struct {
+    Soft texts[N_TEXTS]; // one for each residue of DILATED; of the others the first
+} Sparse;
+
+static int n_texts(const Operator *op) {
+    return op->mechanism->variant == DILATED ? DILATION : 1;
+}
+
+static int sparse_open(Operator *op, char *err, size_t errlen) {
+    int kind = op->mechanism->variant, window = kind <= DILATED ? op->shape.window : 0;
+    Sparse *s = op->own = calloc(1, sizeof *s);
+    if (!s) return fail(err, errlen, "out of memory");
+    for (int i = 0; i < n_texts(op); i++) {
+        if (soft_open(&s->texts[i], op, window, kind == SINKS ? N_SINKS : 0, err, errlen)) return -1;
+    }
+    return 0;
+}
+
+static double sparse_bytes(const Operator *op) {
+    const Sparse *s = op->own;
+    double bytes = 0;
+    for (int i = 0; i < n_texts(op); i++) bytes += (double)kvcache_bytes(s->texts[i].cache);
+    return bytes;
+}
+
+static void sparse_close(Operator *op) {
+    Sparse *s = op->own;
+    for (int i = 0; i < n_texts(op); i++) soft_close(&s->texts[i]);
+    free(s);
+}
+
+// ---- spans
+
+static void span_step(Operator *op, const Rows *rows) {
+    soft_step(op, ((Sparse *)op->own)->texts, rows->q, rows);
+}
+
+// Rows first, first + DILATION, ... of `from` one behind the other in `to`, or back.
+static void gather(float *to, const float *from, int first, int n, int64_t width, bool back) {
+    for (int i = 0; i < n; i++) {
+        int64_t apart = (int64_t)(first + i * DILATION) * width, together = i * width;
+        memcpy(to + (back ? apart : together), from + (back ? together : apart), sizeof *to * (size_t)width);
+    }
+}
+
+static void dilated_step(Operator *op, const Rows *rows) {
+    Sparse *s = op->own;
+    char err[200];
+    int64_t wide = (int64_t)op->shape.n_heads * op->shape.head_dim,
+            narrow = (int64_t)op->shape.n_kv_heads * op->shape.head_dim;
+    int room = rows->n_keys / DILATION + 1, length = op->length;
+    float *q = floats_alloc(room * 2 * (wide + narrow), err, sizeof err);
+    if (!q) die(1, "%s", err);
+    float *k = q + room * wide, *v = k + room * narrow, *out = v + room * narrow;
+    for (int i = 0; i < DILATION && i < rows->n_keys; i++) {
+        int n = (rows->n_keys - i + DILATION - 1) / DILATION;
+        gather(q, rows->q, i, n, wide, false);
+        gather(k, rows->k, i, n, narrow, false);
+        gather(v, rows->v, i, n, narrow, false);
+        Rows text = {.n_q = n, .n_keys = n, .k = k, .v = v, .out = out};
+        op->length = (length + i) / DILATION; // of this text
+        soft_step(op, &s->texts[(length + i) % DILATION], q, &text);
+        gather(rows->out, out, i, n, wide, true);
+    }
+    op->length = length;
+    free(q);
+}
+
+// Two-sided windows and tokens that see, and are seen by, all.
+static void longformer_step(Operator *op, const Rows *rows) {
+    Soft *s = ((Sparse *)op->own)->texts;
+    int n = rows->n_keys, side = op->shape.window > 2 ? op->shape.window / 2 : 1,
+        n_global = n < N_GLOBAL ? n : N_GLOBAL;
+    int64_t width = (int64_t)op->shape.n_heads * op->shape.head_dim;
+    soft_store(s, n, rows->k, rows->v);
+    Attention list[2] = {
+        soft_problem(s, rows->q, rows->out, n_global, 0, n),
+        soft_problem(s, rows->q + n_global * width, rows->out + n_global * width, n - n_global, n_global, n)};
+    list[1].mask.window = side + 1;
+    list[1].mask.ahead = side;
+    list[1].mask.n_sinks = n_global;
+    soft_attend(op, list, n > n_global ? 2 : 1);
+    soft_advance(s, n);
+}
+
+// ---- bitmaps
+
+// BigBird's random blocks of a row: N_RANDOM of the first n blocks, perhaps one twice.
+static void add_random(uint8_t *row, uint64_t seed, int block, int n) {
+    uint64_t state = seed + (uint64_t)block * 0x9e6c63d0876a9a35u;
+    for (int i = 0; i < N_RANDOM && n > 0; i++) row[draw_bits(&state) % (uint64_t)n] = 1;
+}
+
+// Which of n blocks of keys a block of queries sees; a causal mask cuts what is ahead.
+static void fill_row(const Operator *op, int block, int n, uint8_t *row) {
+    int near = op->shape.window / op->shape.block;
+    bool causal = op->mechanism->time == TIME_CAUSAL;
+    memset(row, 0, (size_t)n);
+    for (int j = 0; j < n; j++) {
+        int distance = block - j;
+        switch (op->mechanism->variant) {
+        case STRIDED: row[j] = distance >= 0 && (distance < near || distance % STRIDE == 0); break;
+        case FIXED: row[j] = j / STRIDE == block / STRIDE || j % STRIDE == STRIDE - 1; break;
+        default:
+            row[j] = j < N_GLOBAL || (!causal && block < N_GLOBAL) || abs(distance) < (causal ? near : near / 2 + 1);
+        }
+    }
+    if (op->mechanism->variant == BIGBIRD) add_random(row, op->shape.seed, block, causal ? block : n);
+}
+
+// n_q queries from `at` of the rows, which are all stored: a part up to a block's end, then whole blocks.
+static void bitmap_piece(Operator *op, const Rows *rows, int at, int n_q) {
+    Soft *s = ((Sparse *)op->own)->texts;
+    int block = op->shape.block, n_keys = op->length + rows->n_keys, pos = op->length + at;
+    int n_blocks = (n_keys + block - 1) / block, first = pos / block, last = (pos + n_q - 1) / block;
+    int head = block - pos % block < n_q ? block - pos % block : n_q;
+    int64_t width = (int64_t)op->shape.n_heads * op->shape.head_dim;
+    uint8_t *bitmap = malloc((size_t)(last - first + 1) * (size_t)n_blocks);
+    if (!bitmap) die(1, "out of memory for a mask of %d blocks", n_blocks);
+    for (int b = first; b <= last; b++) fill_row(op, b, n_blocks, bitmap + (int64_t)(b - first) * n_blocks);
+    const float *q = rows->q + at * width;
+    float *out = rows->out + at * width;
+    Attention list[2] = {soft_problem(s, q, out, head, pos, n_keys),
+                         soft_problem(s, q + head * width, out + head * width, n_q - head, pos + head, n_keys)};
+    for (int i = 0; i < 2; i++) {
+        list[i].mask.bitmap = bitmap + i * n_blocks;
+        list[i].mask.block = block;
+        list[i].mask.bitmap_stride = n_blocks;
+    }
+    soft_attend(op, list, n_q > head ? 2 : 1);
+    free(bitmap);
+}
+
+static void bitmap_step(Operator *op, const Rows *rows) {
+    Soft *s = ((Sparse *)op->own)->texts;
+    soft_store(s, rows->n_keys, rows->k, rows->v);
+    for (int at = 0, n; at < rows->n_q; at += n) {
+        n = rows->n_q - at < PIECE ? rows->n_q - at : PIECE;
+        bitmap_piece(op, rows, at, n);
+    }
+    soft_advance(s, rows->n_keys);
+}
+
+#define SPARSE(kind)                                                                                                   \
+    .family = "masks", .variant = (kind), .approximates = true, .open = sparse_open, .bytes = sparse_bytes,            \
+    .close = sparse_close
+
+const Mechanism masks_rows[] = {
+    {SPARSE(WINDOW), .name = "window", .step = span_step, .title = "a sliding window: the last w keys",
+     .paper = "Beltagy et al. 2020, arXiv:2004.05150, section 3.1; Jiang et al. 2023, arXiv:2310.06825",
+     .formula = "row t sees t - w < j <= t\n", .prefill = "O(n w d)", .decode = "O(w d)", .memory = "2 w d",
+     .best_for = "local structure, endless text"},
+    {SPARSE(SINKS), .name = "sinks", .step = span_step,
+     .title = "a window and the first tokens, which take the attention that is left over",
+     .paper = "Xiao et al. 2023, arXiv:2309.17453, section 3.2", .formula = "row t sees j < 4 and t - w < j <= t\n",
+     .prefill = "O(n w d)", .decode = "O(w d)", .memory = "2 w d",
+     .best_for = "endless text with a model trained on short"},
+    {SPARSE(DILATED), .name = "dilated", .step = dilated_step, .title = "a window of every 4th key",
+     .paper = "Beltagy et al. 2020, arXiv:2004.05150, section 3.1",
+     .formula = "row t sees j with t - j = 4 i, 0 <= i < w\n", .prefill = "O(n w d)", .decode = "O(w d)",
+     .memory = "8 w d", .best_for = "wide reach in few layers"},
+    {SPARSE(STRIDED), .name = "strided", .step = bitmap_step, .title = "a window and every 8th block behind it",
+     .paper = "Child et al. 2019, arXiv:1904.10509, section 4.2, strided, in blocks as in section 5.5",
+     .formula = "block b sees block c: b - c < w / block, or b - c a multiple of 8\n", .prefill = "O(n (w + n / 8) d)",
+     .decode = "O((w + n / 8) d)", .memory = "2 n d", .best_for = "periodic data: pictures, audio"},
+    {SPARSE(FIXED), .name = "fixed", .step = bitmap_step,
+     .title = "the own stretch of 8 blocks, and the last block of each",
+     .paper = "Child et al. 2019, arXiv:1904.10509, section 4.2, fixed, in blocks as in section 5.5",
+     .formula = "block b sees block c: b / 8 = c / 8, or c mod 8 = 7\n", .prefill = "O(n (w + n / 8) d)",
+     .decode = "O((w + n / 8) d)", .memory = "2 n d", .best_for = "text in sparse layers"},
+    {SPARSE(LONGFORMER), .name = "longformer", .time = TIME_WHOLE, .step = longformer_step,
+     .title = "a window to both sides, and global tokens",
+     .paper = "Beltagy et al. 2020, arXiv:2004.05150, section 3.1",
+     .formula = "row t sees |t - j| <= w / 2 and j < 2; rows 0 and 1 see all\n", .prefill = "O(n w d)", .decode = "-",
+     .memory = "2 n d", .best_for = "encoding long documents"},
+    {SPARSE(BIGBIRD), .name = "bigbird", .time = TIME_WHOLE, .step = bitmap_step,
+     .title = "window, global and random blocks under one softmax",
+     .paper = "Zaheer et al. 2020, arXiv:2007.14062, section 2 and appendix D",
+     .formula = "block b sees block c: |b - c| <= w / (2 block), c < 2, b < 2, or c one of 3 drawn for b\n",
+     .prefill = "O(n w d)", .decode = "-", .memory = "2 n d", .best_for = "encoding long documents"},
+    {SPARSE(BIGBIRD), .name = "bigbird-causal", .step = bitmap_step,
+     .title = "BigBird for generation; the paper has none, this form is ours",
+     .paper = "ours, after Zaheer et al. 2020, arXiv:2007.14062",
+     .formula = "block b sees block c <= b: b - c < w / block, c < 2, or c one of 3 drawn from those before b\n",
+     .prefill = "O(n w d)", .decode = "O(w d)", .memory = "2 n d",
+     .best_for = "the comparison with other causal masks"},
+    {0}};
