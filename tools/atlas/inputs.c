@@ -1,6 +1,8 @@
 // inputs: see inputs.h.
 #include "inputs.h"
 
+#include "soft.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,25 +66,25 @@ Rows inputs_all(const Inputs *in) {
     return (Rows){in->n_q, in->n_keys, in->q, in->k, in->v, in->gates, in->out};
 }
 
-double inputs_error(const Inputs *in, TimeKind time, Compute *c, char *err, size_t errlen) {
-    int64_t n = (int64_t)in->n_q * in->shape.n_heads * in->shape.head_dim;
-    float *exact = floats_alloc(n, err, errlen);
-    Mechanism m = *mechanism_find("scaled-dot");
-    Shape shape = in->shape;
-    Operator op;
-    Rows rows = inputs_all(in);
-    m.time = time;
-    shape.type = KV_DTYPE_F32;
-    if (!exact || operator_open(&op, &m, &shape, c, err, errlen)) {
+double inputs_error(const Inputs *in, TimeKind time, int first, Compute *c, char *err, size_t errlen) {
+    int64_t width = (int64_t)in->shape.n_heads * in->shape.head_dim;
+    int n_q = in->n_q - first;
+    float *exact = floats_alloc(n_q * width, err, errlen);
+    Mechanism m = {.time = time};
+    Operator op = {.mechanism = &m, .compute = c, .shape = in->shape};
+    Soft s = {0};
+    op.shape.type = KV_DTYPE_F32;
+    if (!exact || soft_open(&s, &op, 0, 0, err, errlen)) {
         free(exact);
         return -1;
     }
-    rows.out = exact;
-    operator_step(&op, &rows);
-    operator_close(&op);
+    soft_store(&s, in->n_keys, in->k, in->v);
+    Attention a = soft_problem(&s, in->q + first * width, exact, n_q, first, in->n_keys);
+    attention(c, &a, 1);
+    soft_close(&s);
     double error = 0, power = 0;
-    for (int64_t i = 0; i < n; i++) {
-        double d = (double)in->out[i] - (double)exact[i];
+    for (int64_t i = 0; i < n_q * width; i++) {
+        double d = (double)in->out[first * width + i] - (double)exact[i];
         error += d * d;
         power += (double)exact[i] * (double)exact[i];
     }

@@ -24,6 +24,7 @@ Rows inputs_rows(const Inputs *in, int first, int n);
 // All of it as one step: of TIME_CROSS as many queries and keys as there are.
 Rows inputs_all(const Inputs *in);
 
-// ||out - exact|| / ||exact|| over all rows, where exact is softmax attention over the same rows in fp32, causal for
-// TIME_CAUSAL. out: what the mechanism left in in->out. Below 0 with a line in err when memory runs out.
-double inputs_error(const Inputs *in, TimeKind time, Compute *c, char *err, size_t errlen);
+// ||out - exact|| / ||exact|| over the queries from `first` on, where exact is softmax attention over the same rows in
+// fp32, causal for TIME_CAUSAL. out: what the mechanism left in in->out. Below 0 with a line in err when memory runs
+// out.
+double inputs_error(const Inputs *in, TimeKind time, int first, Compute *c, char *err, size_t errlen);

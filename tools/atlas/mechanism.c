@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const Mechanism *const families[] = {scores_rows, heads_rows, masks_rows};
+static const Mechanism *const families[] = {scores_rows, heads_rows, masks_rows, exact_rows};
 
 const Mechanism *mechanism_at(int i) {
     for (size_t f = 0; f < sizeof families / sizeof *families; f++) {

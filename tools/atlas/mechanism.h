@@ -49,12 +49,13 @@ typedef struct {
 } Operator;
 
 struct Mechanism {
-    const char *name, *family, *title; // "bigbird"; "masks"; a line without a period
-    const char *paper;                 // "Zaheer et al. 2020, arXiv:2007.14062, section 2"
-    const char *formula;               // lines of plain text, each with its newline
-    const char *prefill, *decode;      // complexity: "O(n^2 d)"; of one token: "O(n d)", "-" where there is none
-    const char *memory;                // of a head, in values: "2 n d"
+    const char *name, *title;     // "bigbird"; a line without a period
+    const char *paper;            // "Zaheer et al. 2020, arXiv:2007.14062, section 2"
+    const char *formula;          // lines of plain text, each with its newline
+    const char *prefill, *decode; // complexity: "O(n^2 d)"; of one token: "O(n d)", "-" where there is none
+    const char *memory;           // of a head, in values: "2 n d"
     const char *best_for;
+    const char *family;  // "masks"
     const char *same_as; // the row whose operator this is under another name; NULL: its own
     TimeKind time;
     int kv_heads;      // of the heads' keys and values; 0: one for each head
@@ -71,7 +72,7 @@ struct Mechanism {
 };
 
 // A family's table, ended by a row without a name.
-extern const Mechanism scores_rows[], heads_rows[], masks_rows[];
+extern const Mechanism scores_rows[], heads_rows[], masks_rows[], exact_rows[];
 
 // The rows of all families in order; NULL behind the last.
 const Mechanism *mechanism_at(int i);

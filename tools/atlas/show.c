@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ERROR_ROWS = 1000 }; // of the comparison with exact attention
+enum { ERROR_ROWS = 1000, N_WORDS = 100 }; // of the comparison with exact attention
 
 static json_t *facts(const Mechanism *m) {
     json_t *o = json_object();
@@ -122,10 +122,11 @@ static double exact_error(const Show *s, const Mechanism *m) {
         operator_open(&op, m, &shape, s->compute, err, sizeof err)) {
         die(1, "%s", err);
     }
+    inputs_of_words(&in, N_WORDS, 5);
     Rows rows = inputs_all(&in);
     operator_step(&op, &rows);
     operator_close(&op);
-    double error = inputs_error(&in, m->time, s->compute, err, sizeof err);
+    double error = inputs_error(&in, m->time, 0, s->compute, err, sizeof err);
     if (error < 0) die(1, "%s", err);
     inputs_close(&in);
     return error;
@@ -169,7 +170,8 @@ void show_mechanism(const Show *s, const Mechanism *m) {
         print_text("best for", m->best_for);
         if (m->same_as) print_text("same as", m->same_as);
         if (error >= 0)
-            printf("%-10s %.2g, relative to exact attention over %d random rows\n", "error", error, ERROR_ROWS);
+            printf("%-10s %.2g, relative to exact attention over %d tokens of %d words\n", "error", error, ERROR_ROWS,
+                   N_WORDS);
         if (w) printf("\nWho looks at whom, in %d tokens of 9 words (rows: queries):\n", s->n);
         if (w) print_weights(w, s->n);
     }

@@ -13,6 +13,7 @@ int soft_open_as(Soft *s, const Operator *op, int n_heads, int n_kv_heads, int k
     shape.window = window;
     shape.n_sinks = n_sinks;
     *s = (Soft){.n_heads = n_heads, .n_kv_heads = n_kv_heads, .k_dim = k_dim, .v_dim = v_dim};
+    s->pool = op->compute->pool;
     s->scale = 1 / sqrtf((float)op->shape.head_dim);
     s->mask = (AttnMask){.causal = op->mechanism->time == TIME_CAUSAL, .window = window, .n_sinks = n_sinks};
     if (attention_reserve(op->compute, n_heads, n_kv_heads, k_dim, v_dim, err, errlen)) return -1;
@@ -31,9 +32,30 @@ void soft_close(Soft *s) {
     s->cache = NULL;
 }
 
+typedef struct {
+    const Soft *s;
+    int n;
+    const float *k, *v;
+} StoreJob;
+
+// A block of tokens of one head.
+static void store_item(void *context, int item, int worker) {
+    const StoreJob *job = context;
+    const Soft *s = job->s;
+    (void)worker;
+    int head = item % s->n_kv_heads, first = item / s->n_kv_heads * KV_BLOCK;
+    int n = job->n - first < KV_BLOCK ? job->n - first : KV_BLOCK;
+    KvRows rows = {.k_ld = (int64_t)s->n_kv_heads * s->k_dim, .v_ld = (int64_t)s->n_kv_heads * s->v_dim};
+    rows.k = job->k + first * rows.k_ld + head * s->k_dim;
+    rows.v = job->v + first * rows.v_ld + head * s->v_dim;
+    kvcache_store_head(s->cache, head, first, n, &rows);
+}
+
 void soft_store(Soft *s, int n, const float *k, const float *v) {
     if (kvcache_reserve(s->cache, n)) die(1, "out of memory for the keys and values of %d more tokens", n);
-    kvcache_store(s->cache, n, k, v);
+    StoreJob job = {s, n, k, v};
+    int n_items = (n + KV_BLOCK - 1) / KV_BLOCK * s->n_kv_heads;
+    threads_for_if(n >= KV_BLOCK, s->pool, n_items, store_item, &job);
 }
 
 void soft_advance(Soft *s, int n) {

@@ -8,6 +8,7 @@
 
 typedef struct {
     KvCache *cache;
+    ThreadPool *pool; // borrowed
     int n_heads, n_kv_heads, k_dim, v_dim;
     float scale;
     AttnMask mask;

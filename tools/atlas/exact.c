@@ -1,0 +1,269 @@
+// exact: softmax attention computed in different ways and precisions: the same formula, other arithmetic.
+//
+// Owns the rows of the n x n matrix, of the engine's tiles over each type of cache, of int8 products with smoothed
+// keys, and of 8-bit floats with and without rotation. The tiles are attention(); 8-bit floats are its inputs, rounded.
+// The matrix and the int8 products have small loops of their own, in C for any machine.
+#include "cli.h"
+#include "file.h"
+#include "soft.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { FLASH, FP8, FP8_ROTATED, INT8, SAGE };
+enum { ROWS = 32, GROUP = MAX_PANEL }; // rows of an item; keys of a panel
+
+static const float LOG2_E = 1.44269504088896340736f;
+
+static int min_int(int a, int b) {
+    return a < b ? a : b;
+}
+
+// The keys that row t of a step sees.
+static int keys_of(const Operator *op, int t) {
+    return op->length + t + 1;
+}
+
+// ---- the matrix: all scores, then all probabilities, then the sums of values
+
+typedef struct {
+    float *k;      // [n_kv_heads][groups of GROUP keys][head_dim][GROUP]
+    float *v;      // [n_kv_heads][n_max][head_dim], then a panel that may be read
+    float *scores; // [n_q][n_keys rounded up to groups] of one head, of the step under way
+    int n_groups;  // of n_max keys
+} Matrix;
+
+typedef struct {
+    const Operator *op;
+    const Rows *rows;
+    int head;
+} MatrixJob;
+
+static int matrix_open(Operator *op, char *err, size_t errlen) {
+    const Shape *s = &op->shape;
+    Matrix *m = op->own = calloc(1, sizeof *m);
+    if (!m) return fail(err, errlen, "out of memory");
+    m->n_groups = (s->n_max + GROUP - 1) / GROUP;
+    m->k = floats_alloc((int64_t)s->n_kv_heads * m->n_groups * GROUP * s->head_dim, err, errlen);
+    m->v = floats_alloc((int64_t)s->n_kv_heads * s->n_max * s->head_dim + GROUP, err, errlen);
+    return m->k && m->v ? 0 : -1;
+}
+
+static int64_t matrix_width(const MatrixJob *job) {
+    return (job->op->length + job->rows->n_keys + GROUP - 1) / GROUP * GROUP;
+}
+
+static void matrix_scores(void *context, int item, int worker) {
+    const MatrixJob *job = context;
+    const Shape *s = &job->op->shape;
+    const Matrix *m = job->op->own;
+    (void)worker;
+    int d = s->head_dim, first = item * ROWS, n = min_int(ROWS, job->rows->n_q - first);
+    int64_t width = matrix_width(job), kv_head = job->head / (s->n_heads / s->n_kv_heads);
+    PackedMatrix k = {.data = m->k + kv_head * m->n_groups * GROUP * d, .row_stride = GROUP, .panel_stride = GROUP * d};
+    job->op->compute->kernels->gemm_f32(m->scores + first * width, width, &k,
+                                        job->rows->q + ((int64_t)first * s->n_heads + job->head) * d,
+                                        (int64_t)s->n_heads * d, n, d, (int)width, false);
+}
+
+static void matrix_softmax(void *context, int t, int worker) {
+    const MatrixJob *job = context;
+    (void)worker;
+    int n = keys_of(job->op, t);
+    int64_t width = matrix_width(job);
+    float *s = ((Matrix *)job->op->own)->scores + t * width, scale = LOG2_E / sqrtf((float)job->op->shape.head_dim);
+    float m = SCORE_START, l = 0;
+    for (int j = 0; j < n; j++) s[j] *= scale;
+    job->op->compute->kernels->softmax_row(s, n, &m, &l);
+    for (int j = 0; j < n; j++) s[j] /= l;
+    memset(s + n, 0, sizeof *s * (size_t)(width - n));
+}
+
+static void matrix_values(void *context, int item, int worker) {
+    const MatrixJob *job = context;
+    const Shape *s = &job->op->shape;
+    const Matrix *m = job->op->own;
+    (void)worker;
+    int d = s->head_dim, first = item * ROWS, n = min_int(ROWS, job->rows->n_q - first);
+    int64_t width = matrix_width(job), kv_head = job->head / (s->n_heads / s->n_kv_heads);
+    PackedMatrix v = {.data = m->v + kv_head * s->n_max * d, .row_stride = d, .panel_stride = GROUP};
+    job->op->compute->kernels->gemm_f32(job->rows->out + ((int64_t)first * s->n_heads + job->head) * d,
+                                        (int64_t)s->n_heads * d, &v, m->scores + first * width, width, n,
+                                        job->op->length + job->rows->n_keys, d, false);
+}
+
+static void matrix_step(Operator *op, const Rows *rows) {
+    const Shape *s = &op->shape;
+    Matrix *m = op->own;
+    char err[200];
+    int d = s->head_dim, n_items = (rows->n_q + ROWS - 1) / ROWS;
+    for (int64_t i = 0; i < (int64_t)rows->n_keys * s->n_kv_heads; i++) {
+        int64_t h = i % s->n_kv_heads, j = op->length + i / s->n_kv_heads;
+        float *k = m->k + ((h * m->n_groups + j / GROUP) * d) * GROUP + j % GROUP;
+        for (int c = 0; c < d; c++) k[c * GROUP] = rows->k[i * d + c];
+        memcpy(m->v + (h * s->n_max + j) * d, rows->v + i * d, sizeof(float) * (size_t)d);
+    }
+    MatrixJob job = {op, rows, 0};
+    if (!(m->scores = floats_alloc(rows->n_q * matrix_width(&job), err, sizeof err))) die(1, "%s", err);
+    for (; job.head < s->n_heads; job.head++) {
+        threads_for(op->compute->pool, n_items, matrix_scores, &job);
+        threads_for(op->compute->pool, rows->n_q, matrix_softmax, &job);
+        threads_for(op->compute->pool, n_items, matrix_values, &job);
+    }
+    free(m->scores);
+    m->scores = NULL;
+    op->flops += 4.0 * rows->n_q * (op->length + rows->n_keys) * s->n_heads * d; // hidden pairs are computed too
+}
+
+static double matrix_bytes(const Operator *op) {
+    return 2.0 * sizeof(float) * op->length * op->shape.n_kv_heads * op->shape.head_dim;
+}
+
+static void matrix_close(Operator *op) {
+    Matrix *m = op->own;
+    free(m->k);
+    free(m->v);
+    free(m);
+}
+
+// ---- tiles, of numbers as they are or rounded before
+
+typedef struct {
+    Soft soft;
+    float *signs; // [head_dim] of FP8_ROTATED: 1 or -1
+    float *mean;  // [n_kv_heads][head_dim] of SAGE: of the first step's keys, taken from every key
+} Tiles;
+
+static int tiles_open_as(Operator *op, KvDType type, char *err, size_t errlen) {
+    const Shape *s = &op->shape;
+    Tiles *t = op->own = calloc(1, sizeof *t);
+    if (!t) return fail(err, errlen, "out of memory");
+    op->shape.type = type;
+    t->signs = floats_alloc(s->head_dim, err, errlen);
+    t->mean = floats_alloc((int64_t)s->n_kv_heads * s->head_dim, err, errlen);
+    if (!t->signs || !t->mean) return -1;
+    uint64_t seed = s->seed;
+    for (int c = 0; c < s->head_dim; c++) t->signs[c] = draw_bits(&seed) >> 63 ? 1 : -1;
+    return soft_open(&t->soft, op, 0, 0, err, errlen);
+}
+
+static int tiles_open_f32(Operator *op, char *err, size_t errlen) {
+    return tiles_open_as(op, KV_DTYPE_F32, err, errlen);
+}
+static int tiles_open_bf16(Operator *op, char *err, size_t errlen) {
+    return tiles_open_as(op, KV_DTYPE_BF16, err, errlen);
+}
+static int tiles_open_q8(Operator *op, char *err, size_t errlen) {
+    return tiles_open_as(op, KV_DTYPE_Q8, err, errlen);
+}
+
+// The nearest number of 4 exponent and 3 mantissa bits up to 448 (e4m3, arXiv:2209.05433).
+static float e4m3(float x) {
+    int exponent;
+    frexpf(x, &exponent);
+    float step = ldexpf(1, (exponent < -5 ? -5 : exponent) - 4); // 3 bits behind the leading one; subnormals below 2^-6
+    return fminf(fmaxf(rintf(x / step) * step, -448), 448);
+}
+
+// x = diag(signs) x, then Hadamard's matrix / sqrt(power) over each `power` of them, the largest power of two in d.
+static void rotate(float *x, const float *signs, int d) {
+    int power = d & -d;
+    for (int c = 0; c < d; c++) x[c] *= signs[c];
+    for (int half = 1; half < power; half *= 2) {
+        for (int c = 0; c < d; c++) {
+            if (c & half) continue;
+            float a = x[c], b = x[c + half];
+            x[c] = (a + b) * 0.70710678f;
+            x[c + half] = (a - b) * 0.70710678f;
+        }
+    }
+}
+
+// Each row of d numbers with a scale of its own that makes the largest `most`: as e4m3, or as whole numbers.
+static void round_rows(float *x, int64_t n_rows, int d, float most, bool whole) {
+    for (int64_t r = 0; r < n_rows; r++, x += d) {
+        float largest = 0;
+        for (int c = 0; c < d; c++) largest = fmaxf(largest, fabsf(x[c]));
+        float scale = largest > 0 ? largest / most : 1;
+        for (int c = 0; c < d; c++) x[c] = (whole ? rintf(x[c] / scale) : e4m3(x[c] / scale)) * scale;
+    }
+}
+
+static void tiles_step(Operator *op, const Rows *rows) {
+    const Shape *s = &op->shape;
+    Tiles *t = op->own;
+    char err[200];
+    int kind = op->mechanism->variant, d = s->head_dim, width = s->n_kv_heads * d;
+    int64_t n_q = (int64_t)rows->n_q * s->n_heads, n_kv = (int64_t)rows->n_keys * s->n_kv_heads;
+    if (kind == FLASH) {
+        soft_step(op, &t->soft, rows->q, rows);
+        return;
+    }
+    float *q = floats_alloc((n_q + 2 * n_kv) * d, err, sizeof err);
+    if (!q) die(1, "%s", err);
+    float *k = q + n_q * d, *v = k + n_kv * d;
+    memcpy(q, rows->q, sizeof *q * (size_t)(n_q * d));
+    memcpy(k, rows->k, sizeof *k * (size_t)(n_kv * d));
+    memcpy(v, rows->v, sizeof *v * (size_t)(n_kv * d));
+    for (int64_t i = 0; kind == FP8_ROTATED && i < n_q; i++) rotate(q + i * d, t->signs, d);
+    for (int64_t i = 0; kind == FP8_ROTATED && i < n_kv; i++) rotate(k + i * d, t->signs, d);
+    for (int64_t i = 0; kind == SAGE && !op->length && i < n_kv * d; i++)
+        t->mean[i % width] += k[i] / (float)rows->n_keys;
+    for (int64_t i = 0; i < n_kv * d; i++) k[i] -= t->mean[i % width];
+    bool whole = kind == INT8 || kind == SAGE;
+    round_rows(q, n_q, d, whole ? 127 : 448, whole);
+    if (!whole) round_rows(k, n_kv, d, 448, false); // the cache makes its own whole numbers
+    if (!whole) round_rows(v, n_kv, d, 448, false);
+    Rows rounded = {.n_q = rows->n_q, .n_keys = rows->n_keys, .k = k, .v = v, .out = rows->out};
+    soft_step(op, &t->soft, q, &rounded);
+    free(q);
+}
+
+static double tiles_bytes(const Operator *op) {
+    const Tiles *t = op->own;
+    return (double)kvcache_bytes(t->soft.cache);
+}
+
+static void tiles_close(Operator *op) {
+    Tiles *t = op->own;
+    soft_close(&t->soft);
+    free(t->signs);
+    free(t->mean);
+    free(t);
+}
+
+#define EXACT .family = "exact", .approximates = true
+#define TILED(kind) EXACT, .variant = (kind), .step = tiles_step, .bytes = tiles_bytes, .close = tiles_close
+
+const Mechanism exact_rows[] = {
+    {"naive", "the n x n matrix, written and read", "Vaswani et al. 2017, arXiv:1706.03762, equation 1, as it stands",
+     "S = Q K^T / sqrt(d),   P = softmax(S),   O = P V; each stored\n", "O(n^2 d)", "O(n d)", "2 n d + n^2",
+     "explaining", EXACT, .most_rows = 8192, .open = matrix_open, .step = matrix_step, .bytes = matrix_bytes,
+     .close = matrix_close},
+    {"flash", "tiles and an online softmax, in fp32: the engine's loop",
+     "Dao et al. 2022, arXiv:2205.14135, algorithm 1; Dao 2023, arXiv:2307.08691",
+     "for each tile of keys: S, m' = max(m, S), P = exp(S - m'), O = O exp(m - m') + P V\n", "O(n^2 d)", "O(n d)",
+     "2 n d of 4 bytes", "everything exact", TILED(FLASH), .open = tiles_open_f32},
+    {"flash-bf16", "the same over keys and values in bfloat16, products too where the processor has them",
+     "Dao 2023, arXiv:2307.08691", "as flash, with bf16(K), bf16(V)\n", "O(n^2 d)", "O(n d)", "2 n d of 2 bytes",
+     "the engine's default", TILED(FLASH), .open = tiles_open_bf16},
+    {"flash-int8", "the same over int8 keys and values, queries and probabilities in 16 bits",
+     "the engine's --kv q8; cf. Hooper et al. 2024, arXiv:2401.18079",
+     "as flash, with int8(K), int8(V), a scale for each vector\n", "O(n^2 d)", "O(n d)", "2 n d of 1 byte",
+     "long context in little memory", TILED(FLASH), .open = tiles_open_q8},
+    {"int8", "queries in int8 too, without smoothing", "Zhang et al. 2024, arXiv:2410.02367, without its section 4.2",
+     "as flash-int8, with int8(Q)\n", "O(n^2 d)", "O(n d)", "2 n d of 1 byte", "seeing what smoothing is for",
+     TILED(INT8), .open = tiles_open_q8},
+    {"sage", "int8 queries and keys, the keys smoothed", "Zhang et al. 2024, arXiv:2410.02367, section 4.2",
+     "as int8, with int8(K - mean K): softmax does not see what all keys have in common\n", "O(n^2 d)", "O(n d)",
+     "2 n d of 1 byte", "processors with int8 products", TILED(SAGE), .open = tiles_open_q8},
+    {"fp8", "8-bit floats (e4m3), emulated",
+     "Shah et al. 2024, arXiv:2407.08608, section 3.3, a scale for each row in place of each block",
+     "as flash, of e4m3(Q), e4m3(K), e4m3(V)\n", "O(n^2 d)", "O(n d)", "2 n d of 1 byte", "GPUs that have them",
+     TILED(FP8), .open = tiles_open_f32},
+    {"fp8-rotated", "the same after a random rotation that spreads outliers",
+     "Shah et al. 2024, arXiv:2407.08608, section 3.3, incoherent processing",
+     "as fp8, of Q M and K M with M = diag(random signs) Hadamard / sqrt(d)\n", "O(n^2 d)", "O(n d)", "2 n d of 1 byte",
+     "GPUs that have them", TILED(FP8_ROTATED), .open = tiles_open_f32},
+    {0}};

@@ -1,0 +1,94 @@
+// trial: see trial.h.
+#include "trial.h"
+
+#include "cli.h"
+#include "inputs.h"
+#include "samples.h"
+
+#include <malloc.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum {
+    TOKENS = 15,      // decoded
+    ERROR_ROWS = 64,  // compared, the last
+    N_WORDS = 1000,   // of the text
+    MOST_REPEATS = 9, // of a short prefill
+};
+
+static const double ENOUGH_SECONDS = 0.15;
+
+// A line of /proc/self/status in bytes; 0 where there is none.
+static double status_bytes(const char *field) {
+    char line[200];
+    double kib = 0;
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f && fgets(line, sizeof line, f)) {
+        if (!strncmp(line, field, strlen(field))) sscanf(line + strlen(field), "%lf", &kib);
+    }
+    if (f) fclose(f);
+    return kib * 1024;
+}
+
+// The peak starts over from what is resident now, which is returned.
+static double restart_peak(void) {
+    malloc_trim(0);
+    FILE *f = fopen("/proc/self/clear_refs", "w");
+    if (f) {
+        fputs("5", f);
+        fclose(f);
+    }
+    return status_bytes("VmRSS:");
+}
+
+static double time_step(Operator *op, const Rows *rows) {
+    double start = seconds();
+    operator_step(op, rows);
+    return seconds() - start;
+}
+
+static Rows next_token(const Inputs *in, TimeKind time, int at) {
+    Rows rows = inputs_rows(in, at, 1);
+    if (time == TIME_CROSS) rows.n_keys = 0; // the text looked at is whole
+    return rows;
+}
+
+Trial trial_run(const Mechanism *m, const Shape *shape, int n, Compute *c) {
+    char err[512];
+    Shape s = *shape;
+    s.n_max = n + TOKENS;
+    bool decodes = m->time != TIME_WHOLE;
+    Inputs in;
+    if (inputs_open(&in, &s, s.n_max, s.n_max, 1, err, sizeof err)) die(1, "%s", err);
+    inputs_of_words(&in, N_WORDS, 2);
+    Trial t = {.n = n, .prefill = INFINITY, .decode = NAN, .error = NAN};
+    Rows prompt = inputs_rows(&in, 0, n);
+    Operator op = {0};
+    double total = 0;
+    for (int i = 0; i < MOST_REPEATS && total < ENOUGH_SECONDS; i++) {
+        operator_close(&op);
+        double before = i ? 0 : restart_peak();
+        if (operator_open(&op, m, &s, c, err, sizeof err)) die(1, "%s: %s", m->name, err);
+        double took = time_step(&op, &prompt);
+        if (i == 0) t.peak = status_bytes("VmHWM:") - before;
+        total += took;
+        t.prefill = fmin(t.prefill, took);
+    }
+    t.flops = op.flops;
+    t.bytes = operator_bytes(&op);
+    double took[TOKENS];
+    for (int i = 0; i < TOKENS && decodes; i++) {
+        Rows token = next_token(&in, m->time, n + i);
+        took[i] = time_step(&op, &token);
+    }
+    if (decodes) t.decode = samples_median(took, TOKENS);
+    operator_close(&op);
+    if (m->approximates) {
+        in.n_q = in.n_keys = n;
+        t.error = inputs_error(&in, m->time, n > ERROR_ROWS ? n - ERROR_ROWS : 0, c, err, sizeof err);
+        if (t.error < 0) die(1, "%s", err);
+    }
+    inputs_close(&in);
+    return t;
+}
