@@ -1,8 +1,10 @@
 // atlas: the command line of build/atlas: attention mechanisms, listed, shown and measured.
 //
 // Owns the flags. Refuses a wrong command line with exit status 2.
+#include "claims.h"
 #include "cli.h"
 #include "lengths.h"
+#include "roles.h"
 #include "show.h"
 
 #include <stdio.h>
@@ -10,10 +12,10 @@
 #include <string.h>
 
 typedef struct {
-    const char *svg;
+    const char *svg, *heads, *prompt;
     int n_shown, n_threads, json, n_heads, head_dim;
     float limit;
-    bool bench;
+    bool bench, claims, table, advise, fast;
     int least, most; // lengths of --bench
 } Options;
 
@@ -66,6 +68,12 @@ int main(int argc, char **argv) {
          TAKES_FLOAT(&o.limit, 0, 1e6)},
         {"--n-heads", "N", "with --bench: heads (default: 4)", TAKES_INT(&o.n_heads, 1, 128)},
         {"--head-dim", "N", "with --bench: width of a head (default: 64)", TAKES_INT(&o.head_dim, 4, 256)},
+        {"--claims", NULL, "put what surveys claim to the test", SETS(&o.claims)},
+        {"--table", NULL, "the comparative table of surveys, measured beside claimed", SETS(&o.table)},
+        {"--advise", NULL, "which mechanism for which need, by measurements", SETS(&o.advise)},
+        {"--fast", NULL, "with --claims, --table, --advise: lengths a 32nd as long, to try it out", SETS(&o.fast)},
+        {"--heads", "MODEL", "with -p: what the heads of a model do", TAKES_STRING(&o.heads)},
+        {"-p --prompt", "TEXT", "with --heads: the text that they look at", TAKES_STRING(&o.prompt)},
         {"-n --rows", "N", "rows of the picture (default: 32)", TAKES_INT(&o.n_shown, 2, MAX_SHOWN)},
         {"--svg", "FILE.svg", "draw the weights, or what --bench measured", TAKES_STRING(&o.svg)},
         FORMAT_FLAG(&o.json, "text json", "text or json (default: text)"),
@@ -75,12 +83,25 @@ int main(int argc, char **argv) {
                              flags, sizeof flags / sizeof *flags};
     int n = argc > 1 ? cli_parse(&program, argc, argv) : 0;
     if (n > 1 && !o.bench) die(2, "expected one mechanism, found '%s' and '%s'", argv[0], argv[1]);
-    if (o.svg && n == 0 && !o.bench) die(2, "--svg: expected with a mechanism or --bench");
+    if (o.bench + o.claims + o.table + o.advise > 1)
+        die(2, "--bench, --claims, --table and --advise: expected one of them");
+    if (n && (o.claims || o.table || o.advise))
+        die(2, "'%s': expected no mechanism with --claims, --table or --advise", argv[0]);
+    if (o.svg && n == 0 && !o.bench && !o.heads) die(2, "--svg: expected with a mechanism or --bench");
+    int n_threads = o.n_threads ? o.n_threads : cpu_count();
+    if (!o.heads != !o.prompt) die(2, "--heads and -p: expected both or neither");
+    if (o.heads) {
+        roles_run(&(Roles){o.heads, o.prompt, n_threads, o.json, o.svg});
+        return fflush(stdout) || ferror(stdout) ? (fprintf(stderr, "error: stdout: could not be written\n"), 1) : 0;
+    }
     Compute compute;
     char err[512];
-    if (compute_open(&compute, o.n_threads ? o.n_threads : cpu_count(), err, sizeof err)) die(1, "%s", err);
+    if (compute_open(&compute, n_threads, err, sizeof err)) die(1, "%s", err);
     Show show = {o.n_shown, o.json, o.svg, &compute};
-    if (o.bench) bench(&o, argv, n, &compute);
+    if (o.claims) claims_run(&compute, o.json, o.fast);
+    else if (o.table) claims_table(&compute, o.json, o.fast);
+    else if (o.advise) claims_advise(&compute, o.json, o.fast);
+    else if (o.bench) bench(&o, argv, n, &compute);
     else if (n) show_mechanism(&show, find(argv[0]));
     else show_list(&show);
     compute_close(&compute);

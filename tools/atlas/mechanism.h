@@ -43,9 +43,10 @@ typedef struct {
     const Mechanism *mechanism;
     Compute *compute; // borrowed
     Shape shape;
-    int length;   // keys stored
-    double flops; // of all steps so far: each multiplication, addition and transcendental function counts 1
-    void *own;    // the mechanism's
+    int length;      // keys stored
+    double flops;    // of all steps so far: each multiplication, addition and transcendental function counts 1
+    double computed; // pairs of a query and a key, of a head, that attention() computed in all steps
+    void *own;       // the mechanism's
 } Operator;
 
 struct Mechanism {
@@ -55,8 +56,9 @@ struct Mechanism {
     const char *prefill, *decode; // complexity: "O(n^2 d)"; of one token: "O(n d)", "-" where there is none
     const char *memory;           // of a head, in values: "2 n d"
     const char *best_for;
-    const char *family;  // "masks"
-    const char *same_as; // the row whose operator this is under another name; NULL: its own
+    const char *published; // a figure of its paper with the place; NULL: none
+    const char *family;    // "masks"
+    const char *same_as;   // the row whose operator this is under another name; NULL: its own
     TimeKind time;
     int kv_heads;      // of the heads' keys and values; 0: one for each head
     bool approximates; // softmax attention over the same rows: the error against it means something

@@ -16,10 +16,10 @@ enum { ERROR_ROWS = 1000, N_WORDS = 100 }; // of the comparison with exact atten
 
 static json_t *facts(const Mechanism *m) {
     json_t *o = json_object();
-    const char *const pairs[][2] = {{"name", m->name},      {"family", m->family},   {"title", m->title},
-                                    {"paper", m->paper},    {"formula", m->formula}, {"prefill", m->prefill},
-                                    {"decode", m->decode},  {"memory", m->memory},   {"best_for", m->best_for},
-                                    {"same_as", m->same_as}};
+    const char *const pairs[][2] = {{"name", m->name},           {"family", m->family},   {"title", m->title},
+                                    {"paper", m->paper},         {"formula", m->formula}, {"prefill", m->prefill},
+                                    {"decode", m->decode},       {"memory", m->memory},   {"best_for", m->best_for},
+                                    {"published", m->published}, {"same_as", m->same_as}};
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         if (pairs[i][1]) json_object_set_new(o, pairs[i][0], json_string(pairs[i][1]));
     }
@@ -168,6 +168,7 @@ void show_mechanism(const Show *s, const Mechanism *m) {
         print_text("decode", m->decode);
         print_text("memory", m->memory);
         print_text("best for", m->best_for);
+        if (m->published) print_text("published", m->published);
         if (m->same_as) print_text("same as", m->same_as);
         if (error >= 0)
             printf("%-10s %.2g, relative to exact attention over %d tokens of %d words\n", "error", error, ERROR_ROWS,

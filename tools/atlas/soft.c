@@ -73,6 +73,7 @@ Attention soft_problem(const Soft *s, const float *q, float *out, int n_q, int p
 void soft_attend(Operator *op, const Attention *list, int n) {
     for (int i = 0; i < n; i++) {
         op->flops += 2 * attention_pairs(&list[i]) * list[i].n_heads * (list[i].kv.k_dim + list[i].kv.v_dim);
+        op->computed += attention_computed(op->compute, &list[i]);
     }
     attention(op->compute, list, n);
 }

@@ -76,6 +76,7 @@ Trial trial_run(const Mechanism *m, const Shape *shape, int n, Compute *c) {
         t.prefill = fmin(t.prefill, took);
     }
     t.flops = op.flops;
+    t.computed = op.computed;
     t.bytes = operator_bytes(&op);
     double took[TOKENS];
     for (int i = 0; i < TOKENS && decodes; i++) {

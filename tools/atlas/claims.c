@@ -1,0 +1,473 @@
+// claims: see claims.h.
+#include "claims.h"
+
+#include "cli.h"
+#include "inputs.h"
+#include "soft.h"
+#include "trial.h"
+
+#include <jansson.h>
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef enum { HOLDS, PARTLY, FAILS } Verdict;
+
+typedef struct {
+    Compute *compute;
+    bool fast; // lengths are divided by FASTER
+    char here[1200];
+    int used; // of here
+} Test;
+
+typedef struct {
+    const char *claim, *source;
+    Verdict (*test)(Test *t); // says in t->here what was measured
+} Claim;
+
+enum { FASTER = 32, HEADS = 4, WIDTH = 64 };
+
+static const char *const verdict_names[] = {"holds", "holds in part", "does not hold"};
+
+__attribute__((format(printf, 2, 3))) static void say(Test *t, const char *fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    int room = (int)sizeof t->here - t->used, n = vsnprintf(t->here + t->used, (size_t)room, fmt, args);
+    va_end(args);
+    t->used += n < room ? n : room - 1;
+}
+
+static int rows_of(const Test *t, int n) {
+    return t->fast ? n / FASTER : n;
+}
+
+// A mechanism with so many heads, of which n_kv of keys and values, behind n rows (fewer where fast).
+static Trial try(const Test *t, const char *name, int n_heads, int n_kv, int n) {
+    const Mechanism *m = mechanism_find(name);
+    Shape s = shape_default(m, n);
+    s.n_heads = n_heads;
+    s.n_kv_heads = n_kv;
+    s.head_dim = WIDTH;
+    return trial_run(m, &s, rows_of(t, n), t->compute);
+}
+
+static Trial try_mha(const Test *t, const char *name, int n) {
+    return try(t, name, HEADS, HEADS, n);
+}
+
+// ---- claims
+
+static Verdict test_cache(Test *t) {
+    double first = 0, last = 0;
+    for (int n = 1024; n <= 8192; n *= 2) {
+        Trial a = try_mha(t, "mha", n);
+        last = a.prefill / a.decode;
+        if (!first) first = last;
+        say(t, "n = %d: %.3g ms a token with a cache of %.3g MiB, %.3g ms without; ", a.n, a.decode * 1e3,
+            a.bytes / 0x1p20, a.prefill * 1e3);
+    }
+    say(t, "the ratio grows from %.0f to %.0f", first, last);
+    return last > 4 * first ? HOLDS : last > first ? PARTLY : FAILS;
+}
+
+static Verdict test_flash(Test *t) {
+    double least = INFINITY, most = 0;
+    for (int n = 1024; n <= 8192; n *= 2) {
+        Trial naive = try_mha(t, "naive", n), flash = try_mha(t, "flash", n);
+        double ratio = naive.prefill / flash.prefill;
+        least = fmin(least, ratio);
+        most = fmax(most, ratio);
+        say(t, "n = %d: %.2g times as fast, %.3g MiB against %.3g; ", naive.n, ratio, flash.peak / 0x1p20,
+            naive.peak / 0x1p20);
+    }
+    say(t, "the naive form computes the hidden half too, which alone is a factor of 2");
+    return least >= 2 ? HOLDS : most >= 2 ? PARTLY : FAILS;
+}
+
+static Verdict test_shared_heads(Test *t) {
+    Trial mha = try(t, "mha", 32, 32, 8192), gqa = try(t, "gqa", 32, 8, 8192), mqa = try(t, "mqa", 32, 1, 8192);
+    double saved = (mha.decode - gqa.decode) / (mha.decode - mqa.decode), times = mha.decode / mqa.decode;
+    say(t,
+        "32 heads behind %d tokens: %.3g ms a token with 32 heads of keys, %.3g with 8, %.3g with 1: MQA %.2g times, "
+        "GQA %.2g "
+        "times as fast, %.0f %% of the time that MQA saves; attention alone, the rest of a model dilutes it",
+        mha.n, mha.decode * 1e3, gqa.decode * 1e3, mqa.decode * 1e3, times, mha.decode / gqa.decode, 100 * saved);
+    return times >= 2 && saved >= 0.7 ? HOLDS : times > 1.2 ? PARTLY : FAILS;
+}
+
+static Verdict test_cache_sizes(Test *t) {
+    Trial mha = try(t, "mha", 32, 32, 4096), gqa = try(t, "gqa", 32, 8, 4096), mqa = try(t, "mqa", 32, 1, 4096);
+    double groups = mha.bytes / gqa.bytes, one = mha.bytes / mqa.bytes;
+    say(t,
+        "32 heads of %d, %d tokens, a layer: %.4g MiB; with 8 groups %.4g (%.3g times smaller), with one %.4g (%.3g "
+        "times)",
+        WIDTH, mha.n, mha.bytes / 0x1p20, gqa.bytes / 0x1p20, groups, mqa.bytes / 0x1p20, one);
+    return groups >= 3.9 && groups <= 8.1 && one > 31 ? HOLDS : FAILS;
+}
+
+static Verdict test_matrix(Test *t) {
+    double n = 100000;
+    char err[200];
+    if (attention_reserve(t->compute, HEADS, HEADS, WIDTH, WIDTH, err, sizeof err)) die(1, "%s", err);
+    say(t,
+        "n^2 = 1e10 scores of one head of one layer: %.0f GB in fp32, %.0f in half precision, %.0f in 8 bits, %.1f a "
+        "bit "
+        "each; the tiles' scratch memory here is %.3g MiB at any n",
+        n * n * 4e-9, n * n * 2e-9, n * n * 1e-9, n * n / 8e9, (double)compute_scratch_bytes(t->compute) / 0x1p20);
+    return FAILS;
+}
+
+// log2 of how prefill grows when n doubles, averaged from n to 4 n.
+static double exponent(Test *t, const char *name, int n, Trial *last) {
+    Trial first = try_mha(t, name, n);
+    *last = try_mha(t, name, 4 * n);
+    return log2(last->prefill / first.prefill) / 2;
+}
+
+static Verdict test_sparse(Test *t) {
+    const char *const names[] = {"window", "dilated", "longformer", "bigbird-causal", "strided", "fixed"};
+    double most = 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        Trial last;
+        double e = exponent(t, names[i], 8192, &last);
+        say(t, "%s n^%.2f; ", names[i], e);
+        if (i < 4) most = fmax(most, e);
+    }
+    say(t, "strided and fixed see a share of n / 8 keys, which is quadratic in the end");
+    return most < 1.2 ? HOLDS : most < 1.5 ? PARTLY : FAILS;
+}
+
+// Time follows what is computed: each mask's time a computed pair against dense causal attention's.
+static Verdict test_tiles(Test *t) {
+    const char *const names[] = {"window", "sinks", "bigbird-causal", "strided", "fixed"};
+    Trial dense = try_mha(t, "mha", 8192);
+    double worst = 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        Trial a = try_mha(t, names[i], 8192);
+        double tiles = a.computed / dense.computed, time = a.prefill / dense.prefill;
+        worst = fmax(worst, fabs(time / tiles - 1));
+        say(t, "%s %.1f %% of the tiles, %.1f %% of the time; ", names[i], 100 * tiles, 100 * time);
+    }
+    say(t, "a tile is a block of 64 queries by 32 keys; at most %.0f %% apart", 100 * worst);
+    return worst <= 0.15 ? HOLDS : worst <= 0.3 ? PARTLY : FAILS;
+}
+
+// The smallest n from which a mechanism is faster than flash-bf16, in prefill and in decode; 0: up to `most` none.
+static Verdict test_linear(Test *t) {
+    const Mechanism *m;
+    int n_faster = 0, n_all = 0, most = rows_of(t, 8192);
+    Trial exact[16];
+    int n_lengths = 0;
+    for (int n = 128 * (t->fast ? FASTER : 1); rows_of(t, n) <= most; n *= 2)
+        exact[n_lengths++] = try_mha(t, "flash-bf16", n);
+    for (int i = 0; (m = mechanism_at(i)); i++) {
+        if (strcmp(m->family, "linear") || m->time != TIME_CAUSAL) continue;
+        int prefill = 0, decode = 0;
+        for (int j = n_lengths - 1; j >= 0; j--) {
+            Trial a = try_mha(t, m->name, exact[j].n * (t->fast ? FASTER : 1));
+            if (a.prefill < exact[j].prefill && (prefill == exact[j].n * 2 || j == n_lengths - 1)) prefill = exact[j].n;
+            if (a.decode < exact[j].decode && (decode == exact[j].n * 2 || j == n_lengths - 1)) decode = exact[j].n;
+        }
+        n_all++;
+        n_faster += prefill > 512;
+        say(t, "%s from %d in prefill, %d in decode; ", m->name, prefill, decode);
+    }
+    say(t, "heads of %d; 0: not up to %d", WIDTH, most);
+    return n_all && n_faster == n_all ? HOLDS : n_faster ? PARTLY : FAILS;
+}
+
+// One softmax over a union of keys against the sum of three, each over its own.
+static Verdict test_union(Test *t) {
+    enum { N = 512, SIZE = 16, BLOCKS = N / SIZE };
+    static uint8_t parts[4][BLOCKS * BLOCKS]; // window, global, random, and their union
+    char err[200];
+    Mechanism m = {.time = TIME_CAUSAL};
+    Shape s = {.n_heads = 1, .n_kv_heads = 1, .head_dim = WIDTH, .n_max = N, .type = KV_DTYPE_F32};
+    Operator op = {.mechanism = &m, .compute = t->compute, .shape = s};
+    Inputs in;
+    Soft soft;
+    uint64_t seed = 1;
+    if (inputs_open(&in, &s, N, N, 1, err, sizeof err) || soft_open(&soft, &op, 0, 0, err, sizeof err))
+        die(1, "%s", err);
+    float *sum = floats_alloc(2 * N * WIDTH, err, sizeof err), *one = sum + N * WIDTH;
+    if (!sum) die(1, "%s", err);
+    soft_store(&soft, N, in.k, in.v);
+    for (int i = 0; i < BLOCKS * BLOCKS; i++) {
+        int b = i / BLOCKS, c = i % BLOCKS;
+        parts[0][i] = b - c < 3;
+        parts[1][i] = c < 1;
+        parts[2][i] = draw_bits(&seed) % BLOCKS < 3;
+        parts[3][i] = parts[0][i] | parts[1][i] | parts[2][i];
+    }
+    double error = 0, power = 0;
+    for (int p = 0; p < 4; p++) {
+        Attention a = soft_problem(&soft, in.q, one, N, 0, N);
+        a.mask.bitmap = parts[p];
+        a.mask.block = SIZE;
+        a.mask.bitmap_stride = BLOCKS;
+        attention(t->compute, &a, 1);
+        for (int i = 0; i < N * WIDTH && p < 3; i++) sum[i] += one[i];
+    }
+    for (int i = 0; i < N * WIDTH; i++) {
+        error += (double)((sum[i] - one[i]) * (sum[i] - one[i]));
+        power += (double)(one[i] * one[i]);
+    }
+    free(sum);
+    soft_close(&soft);
+    inputs_close(&in);
+    say(t,
+        "the sum of window, global and random outputs is %.2g away from the union's (relative), its weights sum to up "
+        "to 3; "
+        "divided by 3 it still gives a key seen twice twice the weight",
+        sqrt(error / power));
+    return FAILS;
+}
+
+static Verdict test_million(Test *t) {
+    const char *const names[] = {"window", "sinks", "retrieval", "infini", "retnet", "gla", "delta", "mamba2", "rwkv7"};
+    int n_run = 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const Mechanism *m = mechanism_find(names[i]);
+        if (!m || (m->most_rows && m->most_rows < 1000000)) continue;
+        Trial a = try(t, names[i], 1, 1, 1000000);
+        say(t, "%s: %.3g s to read, %.3g us a token, %.3g MiB; ", names[i], a.prefill, a.decode * 1e6,
+            a.bytes / 0x1p20);
+        n_run++;
+    }
+    say(t, "one head of %d, %d tokens", WIDTH, rows_of(t, 1000000));
+    return n_run >= 2 ? HOLDS : PARTLY;
+}
+
+static Verdict test_additive(Test *t) {
+    double least = INFINITY;
+    for (int n = 128; n <= 2048; n *= 4) {
+        Trial dot = try_mha(t, "scaled-dot", n * (t->fast ? FASTER : 1)),
+              add = try_mha(t, "additive", n * (t->fast ? FASTER : 1));
+        least = fmin(least, add.prefill / dot.prefill);
+        say(t, "n = %d: %.3g ms against %.3g; ", dot.n, add.prefill * 1e3, dot.prefill * 1e3);
+    }
+    say(t, "at least %.0f times, and %d tanh a pair where dot products have %d multiply-adds", least, WIDTH, WIDTH);
+    return least > 1 ? HOLDS : FAILS;
+}
+
+static Verdict test_recomputation(Test *t) {
+    Trial sinks = try_mha(t, "sinks", 4096), window = try_mha(t, "mha", 256 * (t->fast ? FASTER : 1));
+    double ratio = window.prefill / sinks.decode;
+    say(t,
+        "a token takes %.3g us with sinks and a window of 256, %.3g us when the window's 256 tokens are read again: "
+        "%.1f times, of "
+        "attention alone",
+        sinks.decode * 1e6, window.prefill * 1e6, ratio);
+    return ratio >= 10 ? HOLDS : ratio > 2 ? PARTLY : FAILS;
+}
+
+// FlashAttention-3's test: N(0, 1), and with probability 0.001 N(0, 100) added.
+static Verdict test_precision(Test *t) {
+    enum { N = 1024 };
+    const char *const names[] = {"flash", "flash-bf16", "flash-int8", "int8", "sage", "fp8", "fp8-rotated"};
+    double errors[sizeof names / sizeof *names] = {0};
+    char err[200];
+    uint64_t seed = 8;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const Mechanism *m = mechanism_find(names[i]);
+        Shape s = shape_default(m, N);
+        Inputs in;
+        Operator op;
+        s.n_heads = s.n_kv_heads = 2;
+        if (inputs_open(&in, &s, N, N, 4, err, sizeof err) || operator_open(&op, m, &s, t->compute, err, sizeof err))
+            die(1, "%s", err);
+        float *all[] = {in.q, in.k, in.v};
+        for (int64_t j = 0; j < 3 * N * 2 * 64; j++) {
+            if (draw_uniform(&seed) < 0.001f) all[j % 3][j / 3] += 10 * draw_normal(&seed);
+        }
+        Rows rows = inputs_all(&in);
+        operator_step(&op, &rows);
+        operator_close(&op);
+        errors[i] = inputs_error(&in, TIME_CAUSAL, 0, t->compute, err, sizeof err);
+        inputs_close(&in);
+        say(t, "%s %.2g; ", names[i], errors[i]);
+    }
+    say(t, "relative errors, a scale for each row: a float keeps its relative precision beside an outlier, so that "
+           "rotating "
+           "helps scales for whole blocks or tensors, and here little");
+    return errors[6] < errors[5] / 2 ? HOLDS : errors[6] < errors[5] ? PARTLY : FAILS;
+}
+
+static const Claim list[] = {
+    {"a KV cache makes generation O(n) a token in place of O(n^2), for memory", "surveys", test_cache},
+    {"FlashAttention is 2 to 4 times as fast and needs O(n) memory", "surveys; arXiv:2205.14135", test_flash},
+    {"MQA generates 2 to 3 times as fast, GQA gets 80 % of that",
+     "surveys; 97 % of the time saved in arXiv:2305.13245, table 1", test_shared_heads},
+    {"GQA's cache is 4 to 8 times smaller", "surveys", test_cache_sizes},
+    {"at 100,000 tokens the n x n matrix takes 40 GB in half precision", "surveys", test_matrix},
+    {"window and block-sparse patterns cost near-linear time", "surveys; arXiv:2004.05150, arXiv:2007.14062",
+     test_sparse},
+    {"what a mask hides costs nothing: time follows the visible tiles", "this engine, within 15 %", test_tiles},
+    {"attention is bound by bandwidth: exact fused kernels often beat linear variants", "surveys", test_linear},
+    {"BigBird's output is the sum of window, global and random attention",
+     "surveys; one softmax over the union in arXiv:2007.14062", test_union},
+    {"contexts of 1,000,000 tokens can be run", "surveys", test_million},
+    {"additive scores are slower than dot products", "surveys; arXiv:1706.03762, section 3.2.1", test_additive},
+    {"sinks are up to 22.2 times as fast as a window computed again", "arXiv:2309.17453, abstract", test_recomputation},
+    {"rotation cuts the error of 8-bit floats by 2.6 where there are outliers", "arXiv:2407.08608, abstract",
+     test_precision},
+};
+enum { N_CLAIMS = sizeof list / sizeof *list };
+
+static void print_json(json_t *value) {
+    json_dumpf(value, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
+    putchar('\n');
+    json_decref(value);
+}
+
+void claims_run(Compute *c, bool json, bool fast) {
+    json_t *all = json_array();
+    for (int i = 0; i < N_CLAIMS; i++) {
+        Test t = {.compute = c, .fast = fast};
+        Verdict v = list[i].test(&t);
+        json_t *o = json_pack("{s:s,s:s,s:s,s:s}", "claim", list[i].claim, "source", list[i].source, "here", t.here,
+                              "verdict", verdict_names[v]);
+        if (json) json_array_append(all, o);
+        else
+            printf("%d. %s (%s)\n   here: %s\n   %s\n\n", i + 1, list[i].claim, list[i].source, t.here,
+                   verdict_names[v]);
+        fflush(stdout);
+        json_decref(o);
+    }
+    if (json) print_json(all);
+    else json_decref(all);
+}
+
+// ---- the table
+
+typedef struct {
+    const Mechanism *m;
+    Trial small, large; // at n and 4 n
+} Measured;
+
+enum { MAX_MEASURED = 64, TABLE_ROWS = 2048 };
+
+// Every mechanism that is not another's under a second name; large.n 0 where the bench's limit forbids it.
+static int measure_all(const Test *t, Measured *all) {
+    const Mechanism *m;
+    int n = 0;
+    for (int i = 0; (m = mechanism_at(i)) && n < MAX_MEASURED; i++) {
+        if (m->same_as) continue;
+        int n_kv = m->kv_heads && m->kv_heads < HEADS ? m->kv_heads : HEADS;
+        all[n] = (Measured){.m = m, .small = try(t, m->name, HEADS, n_kv, TABLE_ROWS)};
+        all[n].large = try(t, m->name, HEADS, n_kv, 4 * TABLE_ROWS);
+        n++;
+    }
+    return n;
+}
+
+static const Measured *measured_of(const Measured *all, int n, const char *name) {
+    for (int i = 0; i < n; i++) {
+        if (!strcmp(all[i].m->name, name)) return &all[i];
+    }
+    return NULL;
+}
+
+void claims_table(Compute *c, bool json, bool fast) {
+    static Measured all[MAX_MEASURED];
+    Test t = {.compute = c, .fast = fast};
+    int n = measure_all(&t, all);
+    const Trial *mha = &measured_of(all, n, "mha")->large;
+    json_t *rows = json_array();
+    if (!json) {
+        printf("%d heads of %d; growth of prefill as a power of n from %d to %d tokens; the rest at %d, beside mha's "
+               "%.3g ms, %.3g "
+               "us a token and %.3g MiB\n\n| mechanism | prefill: claimed | grows | of mha's time | decode: claimed | "
+               "of mha's "
+               "time | memory: claimed | of mha's | error | published | best for "
+               "|\n|---|---|--:|--:|---|--:|---|--:|--:|---|---|\n",
+               HEADS, WIDTH, all[0].small.n, mha->n, mha->n, mha->prefill * 1e3, mha->decode * 1e6,
+               mha->bytes / 0x1p20);
+    }
+    for (int i = 0; i < n; i++) {
+        const Mechanism *m = all[i].m;
+        const Trial *a = &all[i].large;
+        double power = log2(a->prefill / all[i].small.prefill) / 2, prefill = a->prefill / mha->prefill;
+        double decode = a->decode / mha->decode, bytes = a->bytes / mha->bytes;
+        char error[32] = "-", slow[32] = "-";
+        if (a->error >= 0) snprintf(error, sizeof error, "%.2g", a->error);
+        if (decode >= 0) snprintf(slow, sizeof slow, "%.2g", decode);
+        if (json) {
+            json_array_append_new(
+                rows, json_pack("{s:s,s:s,s:f,s:f,s:s,s:o?,s:s,s:f,s:o?,s:s?}", "mechanism", m->name, "prefill_claimed",
+                                m->prefill, "prefill_power", power, "prefill_of_mha", prefill, "decode_claimed",
+                                m->decode, "decode_of_mha", decode >= 0 ? json_real(decode) : NULL, "memory_claimed",
+                                m->memory, "bytes_of_mha", bytes, "error", a->error >= 0 ? json_real(a->error) : NULL,
+                                "published", m->published));
+        } else {
+            printf("| %s | %s | n^%.2f | %.2g | %s | %s | %s | %.2g | %s | %s | %s |\n", m->name, m->prefill, power,
+                   prefill, m->decode, slow, m->memory, bytes, error, m->published ? m->published : "-", m->best_for);
+        }
+    }
+    if (json) print_json(rows);
+    else json_decref(rows);
+}
+
+// ---- advice
+
+typedef enum { BY_TURN, BY_PREFILL, BY_BYTES, BY_DECODE, BY_EXACT_BYTES, BY_WHOLE } Measure;
+
+typedef struct {
+    const char *need;
+    Measure by;
+    const char *unit;
+} Need;
+
+static const Need needs[] = {
+    {"short chat: 2,048 tokens read, 200 written, exactly", BY_TURN, "ms"},
+    {"long document: the fastest to read of those that are causal", BY_PREFILL, "ms for 8,192 tokens"},
+    {"endless stream: the fastest token of those whose memory stays", BY_DECODE, "us a token"},
+    {"many users: the smallest memory a user", BY_BYTES, "KiB a user at 8,192 tokens, a layer"},
+    {"recall of any token: exact within 1 %, the smallest memory", BY_EXACT_BYTES, "KiB at 8,192 tokens, a layer"},
+    {"pictures and other sets: all rows at once", BY_WHOLE, "ms for 2,048 patches"}};
+
+// What a need goes by; INFINITY: the mechanism does not serve it.
+static double value_for(Measure by, const Measured *a) {
+    bool causal = a->m->time == TIME_CAUSAL,
+         exact = a->m->approximates && a->small.error < 0.01 && a->large.error < 0.01;
+    bool stays = a->large.bytes < 1.5 * a->small.bytes;
+    switch (by) {
+    case BY_TURN: return causal && exact ? (a->small.prefill + 200 * a->small.decode) * 1e3 : INFINITY;
+    case BY_PREFILL: return causal ? a->large.prefill * 1e3 : INFINITY;
+    case BY_DECODE: return causal && stays ? a->large.decode * 1e6 : INFINITY;
+    case BY_BYTES: return causal ? a->large.bytes / 0x1p10 : INFINITY;
+    case BY_EXACT_BYTES: return causal && exact ? a->large.bytes / 0x1p10 : INFINITY;
+    default: return a->m->time == TIME_WHOLE ? a->small.prefill * 1e3 : INFINITY;
+    }
+}
+
+void claims_advise(Compute *c, bool json, bool fast) {
+    enum { BEST = 3 };
+    static Measured all[MAX_MEASURED];
+    Test t = {.compute = c, .fast = fast};
+    int n = measure_all(&t, all);
+    json_t *advice = json_array();
+    for (size_t i = 0; i < sizeof needs / sizeof *needs; i++) {
+        json_t *best = json_array();
+        double above = -1;
+        if (!json) printf("%s\n", needs[i].need);
+        for (int place = 0; place < BEST; place++) {
+            const Measured *next = NULL;
+            for (int j = 0; j < n; j++) {
+                double v = value_for(needs[i].by, &all[j]);
+                if (v > above && isfinite(v) && (!next || v < value_for(needs[i].by, next))) next = &all[j];
+            }
+            if (!next) break;
+            above = value_for(needs[i].by, next);
+            if (!json) printf("    %-16s %.3g %s\n", next->m->name, above, needs[i].unit);
+            json_array_append_new(best, json_pack("{s:s,s:f}", "mechanism", next->m->name, "value", above));
+        }
+        json_array_append_new(advice,
+                              json_pack("{s:s,s:s,s:o}", "need", needs[i].need, "unit", needs[i].unit, "best", best));
+    }
+    if (json) print_json(advice);
+    else json_decref(advice);
+}
