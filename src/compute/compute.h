@@ -22,6 +22,7 @@ typedef struct {
     uint16_t *rounded; // the input as bfloat16, up to max_rounded values; NULL where the level has no bfloat16 products
     int max_cols;
     int64_t max_rounded;
+    bool exact; // products give each row the bits that it gets alone, however many there are; off by default
 } Compute;
 
 // -1 with a line in err when a thread cannot be started or memory runs out.

@@ -213,7 +213,7 @@ static int matvec_rows(const Tensor *w, int n_threads) {
     return (int)rows;
 }
 
-void ops_linear(const Compute *c, const Linear *list, int count, const float *x, int n) {
+static void linear_rows(const Compute *c, const Linear *list, int count, const float *x, int n) {
     LinearJob job = {.c = c, .list = list, .x = x, .n = n};
     int limit = MATVEC_TOKENS, type = 0;
     bool quantized = false, rounded = false;
@@ -224,7 +224,7 @@ void ops_linear(const Compute *c, const Linear *list, int count, const float *x,
         limit = most < limit ? most : limit;
         type = i && type != (int)list[i].w->dtype ? N_DTYPES : (int)list[i].w->dtype;
     }
-    bool few = n <= limit;
+    bool few = c->exact || n <= limit;
     profile_begin(c->profile, (few ? PROFILE_MATVEC : PROFILE_GEMM) + type);
     int64_t cols = list[0].w->shape[1], n_x = n * cols;
     if (few && quantized) {
@@ -244,6 +244,17 @@ void ops_linear(const Compute *c, const Linear *list, int count, const float *x,
     bool small = bytes * (uint64_t)n < SMALL_BYTES;
     threads_for_if(!small, c->pool, job.first_item[count], few ? matvec_item : gemm_item, &job);
     profile_end(c->profile, 2 * values * n, (double)bytes);
+}
+
+void ops_linear(const Compute *c, const Linear *list, int count, const float *x, int n) {
+    for (int t = 0, rows = c->exact ? MATVEC_TOKENS : n; t < n; t += rows) {
+        Linear part[MAX_LINEARS];
+        for (int i = 0; i < count; i++) {
+            part[i] = list[i];
+            part[i].y += t * list[i].w->shape[0];
+        }
+        linear_rows(c, part, count, x + t * list[0].w->shape[1], n - t < rows ? n - t : rows);
+    }
 }
 
 // ---- a matrix for each head
@@ -289,7 +300,7 @@ static void heads_item(void *context, int item, int worker) {
 void ops_linear_heads(const Compute *c, const HeadsLinear *l, int n) {
     HeadsJob job = {.c = c, .l = l, .n = n, .panels = 1};
     int64_t cols = l->w->shape[1], values = n * l->x_ld;
-    job.few = n <= (dtype_info(l->w->dtype)->block > 1 ? 1 : MATVEC_TOKENS);
+    job.few = c->exact || n <= (dtype_info(l->w->dtype)->block > 1 ? 1 : MATVEC_TOKENS);
     job.bf16 = !job.few && uses_bf16(c, l->w, n) && values <= c->max_rounded;
     if (!job.few) job.panels = (l->n_rows + c->kernels->panel - 1) / c->kernels->panel;
     profile_begin(c->profile, (job.few ? PROFILE_MATVEC : PROFILE_GEMM) + (int)l->w->dtype);

@@ -291,15 +291,6 @@ static Attention problem_of(const MixerCall *call, const AttentionBuffers *b, in
                        .kv = kvcache_view(cache)};
 }
 
-static void attend(const MixerCall *call, const Attention *list) {
-    const Pass *pass = call->pass;
-    attention(pass->compute, list, pass->n_segments);
-    if (!pass->visit) return;
-    for (int i = 0; i < pass->n_segments; i++) {
-        pass->visit(pass->visit_context, call->layer, i, &list[i]);
-    }
-}
-
 static void project_out(const AttentionWeights *w, const MixerCall *call, const float *att) {
     Linear out = {.w = &w->out.w, .y = call->y, .add = call->add, .bias = w->out.bias};
     ops_linear(call->pass->compute, &out, 1, att, call->pass->n);
@@ -325,7 +316,7 @@ static void attention_forward(const void *weights, const MixerCall *call) {
                                   .block = 1,
                                   .bitmap_stride = s->stride};
     }
-    attend(call, list);
+    mixer_attend(call, list);
     if (call->kind->gated) {
         Gates gates = {.att = b.att, .gate = b.gate, .width = kind_out_dim(call->kind)};
         mixer_rows(pass, (int)gates.width, apply_gates, &gates);
@@ -358,7 +349,7 @@ void cross_forward(const AttentionWeights *w, const MixerCall *call) {
         const Segment *s = &pass->segments[i];
         list[i] = problem_of(call, &b, row, s->n, memory_cache(s->cross, call->layer), 0);
     }
-    attend(call, list);
+    mixer_attend(call, list);
     project_out(w, call, b.att);
 }
 

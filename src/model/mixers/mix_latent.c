@@ -228,9 +228,7 @@ static void attend(const Latent *l) {
                                        .block = 1,
                                        .bitmap_stride = s->stride}};
     }
-    attention(pass->compute, list, pass->n_segments);
-    if (!pass->visit) return;
-    for (int i = 0; i < pass->n_segments; i++) pass->visit(pass->visit_context, l->call->layer, i, &list[i]);
+    mixer_attend(l->call, list);
 }
 
 static void project_out(const Latent *l) {

@@ -48,6 +48,10 @@ typedef struct {
     bool add;
 } MixerCall;
 
+// attention() over the pass's problems, one of each segment, then the pass's visitor. Where the compute is exact, each
+// query is a problem of its own, so that its bits are those of a token that is decoded alone.
+void mixer_attend(const MixerCall *call, const Attention *list);
+
 typedef struct {
     const char *name;                                              // for people
     size_t weights_size;                                           // sizeof the weights of a layer, which bind fills

@@ -55,6 +55,41 @@ const Mixer *mixer_of(MixerKind kind) {
     return mixers[kind];
 }
 
+// Query t of a causal problem sees the keys up to its own; its mask's bitmap, if there is one, has a row for it.
+static Attention query_alone(const Attention *a, int t) {
+    Attention one = *a;
+    one.q += (int64_t)t * a->n_heads * a->kv.k_dim;
+    one.out += (int64_t)t * a->n_heads * a->kv.v_dim;
+    one.n_q = 1;
+    one.pos0 += t;
+    if (a->mask.causal) one.n_keys = one.pos0 + 1;
+    if (a->mask.bitmap) one.mask.bitmap += (int64_t)t * a->mask.bitmap_stride;
+    return one;
+}
+
+static void attend_alone(const Compute *c, const Attention *list, int n) {
+    Attention queries[MAX_SEGMENTS];
+    int count = 0;
+    for (int i = 0; i < n; i++) {
+        for (int t = 0; t < list[i].n_q; t++) {
+            queries[count++] = query_alone(&list[i], t);
+            if (count < MAX_SEGMENTS) continue;
+            attention(c, queries, count);
+            count = 0;
+        }
+    }
+    attention(c, queries, count);
+}
+
+void mixer_attend(const MixerCall *call, const Attention *list) {
+    const Pass *pass = call->pass;
+    if (pass->compute->exact) attend_alone(pass->compute, list, pass->n_segments);
+    else attention(pass->compute, list, pass->n_segments);
+    for (int i = 0; pass->visit && i < pass->n_segments; i++) {
+        pass->visit(pass->visit_context, call->layer, i, &list[i]);
+    }
+}
+
 typedef struct {
     RowTask task;
     void *context;
