@@ -113,6 +113,11 @@ void session_visit(Session *s, LogitsVisitor visit, void *context);
 typedef bool (*SessionWatcher)(void *context, int done, int n);
 void session_watch(Session *s, SessionWatcher watch, void *context);
 
+// Keep the longest prefix of tokens[0..n) that the session holds, forget the rest of its text, and return how many
+// tokens that is: n where the logits that follow them are there, else at most n - 1. What is left to compute are
+// tokens + returned. Recurrent layers and windows may have to go back further than the first difference. Any n >= 0.
+int session_keep(Session *s, const int32_t *tokens, int n);
+
 typedef struct {
     int n_ctx, n_threads;
     uint64_t kv_bytes;           // held by the cache now
@@ -120,6 +125,28 @@ typedef struct {
     uint64_t memory_token_bytes; // of cache and states that the next decoded token reads
 } SessionInfo;
 SessionInfo session_info(const Session *s);
+
+// ---- many sessions together
+
+// New tokens of one session, as part of a step.
+typedef struct {
+    Session *session;      // of this engine, with as many threads as the others; once in a step
+    const int32_t *tokens; // [n] that follow its text, n >= 1: a decoded token, or some or all of a prompt
+    int n;
+    bool logits; // wanted after the last one, as session_logits, which is NULL otherwise; a visitor gets all
+    // Out:
+    int done;      // tokens that the session's text grew by: n, or fewer after a failure
+    char err[200]; // why not all; "": they are
+} StepSegment;
+
+// Compute the tokens of all segments together, in as few passes as hold them (512 tokens or 64 sessions each; a
+// session's watcher is asked before each). A segment that fails (its context is full, memory runs out, a bad id, its
+// watcher says stop, its logits are no numbers) keeps what is done, as session_sync does, and does not disturb the
+// others. Returns how many segments failed. Fast where many segments are short: each weight is read once for all.
+// exact: a segment's logits have the same bits whatever is computed beside it. Those of up to 8 tokens are then what
+// the tokens give one at a time, and each longer segment is a pass of its own. Otherwise neighbours move logits by
+// rounding alone, as cutting a text into syncs does: with a normalized mean squared error of at most 1e-5.
+int engine_step(const Engine *e, StepSegment *segments, int n, bool exact);
 
 // Add the time of each operation to *p from now on; NULL: off, the default. For tools of this project: the type is that
 // of src/compute/profile.h.

@@ -108,14 +108,14 @@ int runner_threads(const Runner *r) {
 // ---- passes
 
 static int reserve(Runner *r, const DecoderSegment *segments, int n, char *err, size_t errlen) {
-    int n_rows = 0;
+    int n_rows = 0, n_wanted = 0;
     bool callbacks = false;
     for (int i = 0; i < n; i++) {
-        if (memory_reserve(segments[i].memory, segments[i].n, err, errlen)) return -1;
         n_rows += segments[i].n;
+        n_wanted += segments[i].logits != NULL;
         callbacks |= segments[i].callback != NULL;
     }
-    if (callbacks && !r->logits) {
+    if ((callbacks || n_wanted > 1) && !r->logits) {
         size_t vocab = (size_t)decoder_config(r->decoder)->vocab_size;
         r->logits = malloc(sizeof *r->logits * LOGITS_BLOCK * vocab);
         if (!r->logits) return fail(err, errlen, "out of memory for the logits");
@@ -123,12 +123,29 @@ static int reserve(Runner *r, const DecoderSegment *segments, int n, char *err, 
     return workspace_reserve(&r->work, decoder_config(r->decoder), n_rows, err, errlen);
 }
 
-int runner_step(Runner *r, const DecoderSegment *segments, int n, Profile *profile, char *err, size_t errlen) {
+static void forward(Runner *r, const DecoderSegment *segments, int n) {
+    if (n) decoder_forward(r->decoder, &r->work, segments, n, r->logits);
+}
+
+static void forward_exact(Runner *r, const DecoderSegment *segments, int n) {
+    DecoderSegment few[MAX_SEGMENTS];
+    int n_few = 0;
+    for (int i = 0; i < n; i++) {
+        if (segments[i].n <= EXACT_ROWS) few[n_few++] = segments[i];
+        else forward(r, &segments[i], 1);
+    }
+    r->compute.exact = true;
+    forward(r, few, n_few);
+    r->compute.exact = false;
+}
+
+int runner_step(Runner *r, const DecoderSegment *segments, int n, PassOptions options, char *err, size_t errlen) {
     pthread_mutex_lock(&r->lock);
     int rc = reserve(r, segments, n, err, errlen);
     if (!rc) {
-        compute_profile(&r->compute, profile);
-        decoder_forward(r->decoder, &r->work, segments, n, r->logits);
+        compute_profile(&r->compute, options.profile);
+        if (options.exact) forward_exact(r, segments, n);
+        else forward(r, segments, n);
         for (int i = 0; i < n; i++) memory_advance(segments[i].memory, segments[i].n);
     }
     pthread_mutex_unlock(&r->lock);

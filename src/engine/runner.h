@@ -20,6 +20,16 @@ Runner *runner_take(Runners *all, int n_threads, char *err, size_t errlen);
 void runner_release(Runners *all, Runner *r); // accepts NULL
 int runner_threads(const Runner *r);
 
-// Compute the segments' new tokens as one pass and advance their memories. profile: where to add the pass's times, or
-// NULL. -1 with a line in err, and no memory advanced. Calls from several threads wait for one another.
-int runner_step(Runner *r, const DecoderSegment *segments, int n, Profile *profile, char *err, size_t errlen);
+// Segments of up to so many tokens share a pass where `exact` is asked for.
+enum { EXACT_ROWS = 8 };
+
+// How a pass is computed.
+typedef struct {
+    bool exact;       // no segment's bits depend on the others: short ones are computed row by row, as if each token
+                      // were decoded alone; each longer one is a pass of its own
+    Profile *profile; // where to add the pass's times; NULL: nowhere
+} PassOptions;
+
+// Compute the new tokens of at most MAX_SEGMENTS segments as one pass and advance their memories, which have room for
+// them. -1 with a line in err, and no memory advanced. Calls from several threads wait for one another.
+int runner_step(Runner *r, const DecoderSegment *segments, int n, PassOptions options, char *err, size_t errlen);

@@ -1,32 +1,14 @@
 // session: one timeline of text (Session).
 //
-// Owns the one verb, session_sync, and what a timeline needs for itself: its tokens, its memory, its logits. Who
-// computes is the engine's runner. Refuses ids outside the vocabulary and text beyond the context; keeps what was
-// computed when something runs out.
+// Owns the one verb, session_sync, and what a timeline needs for itself: its tokens, its memory, its logits. New tokens
+// are computed by a step (step.c), alone or with those of other sessions. Refuses ids outside the vocabulary.
+#include "session.h"
+
 #include "cpu.h"
-#include "engine.h"
 #include "file.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-struct Session {
-    const Engine *engine;
-    Runner *runner;
-    Memory memory;
-    int window; // that every layer has or is narrowed to; 0: some layer sees everything
-    int n_ctx;
-    int32_t *tokens; // [room], the text that the memory holds
-    int room;
-    float *logits;   // [vocab]
-    bool has_logits; // they follow the last token
-    LogitsVisitor visit;
-    void *visit_context;
-    SessionWatcher watch;
-    void *watch_context;
-    int bad_logits; // position whose logits are no numbers; -1: none
-    Profile *profile;
-};
 
 const char *kv_type_name(KvType t) {
     static const char *const names[] = {[KV_BF16] = "bf16", [KV_F32] = "f32", [KV_Q8] = "q8"};
@@ -145,9 +127,17 @@ void session_profile(Session *s, Profile *p) {
     s->profile = p;
 }
 
-static int check_tokens(const Session *s, const int32_t *tokens, int n, char *err, size_t errlen) {
+int session_keep(Session *s, const int32_t *tokens, int n) {
+    int length = session_length(s), same = 0;
+    while (same < n && same < length && tokens[same] == s->tokens[same]) same++;
+    if (same == n && n == length && s->has_logits) return n;
+    if (same == n && n) same--; // the logits after the last token must be computed again
+    s->has_logits = false;
+    return memory_truncate(&s->memory, same);
+}
+
+int session_check(const Session *s, const int32_t *tokens, int n, char *err, size_t errlen) {
     int vocab = s->engine->model.config.vocab_size;
-    if (n < 1) return fail(err, errlen, "session: expected at least 1 token, found %d", n);
     for (int i = 0; i < n; i++) {
         if (tokens[i] < 0 || tokens[i] >= vocab) {
             return fail(err, errlen, "session: token %d: expected an id below %d, found %d", i, vocab, tokens[i]);
@@ -156,66 +146,11 @@ static int check_tokens(const Session *s, const int32_t *tokens, int n, char *er
     return 0;
 }
 
-// Room for the text itself, doubling, so that it too follows the text.
-static int reserve_tokens(Session *s, int n, char *err, size_t errlen) {
-    if (n <= s->room) return 0;
-    int64_t room = s->room ? 2 * (int64_t)s->room : 256;
-    if (room < n) room = n;
-    int32_t *tokens = realloc(s->tokens, sizeof *tokens * (size_t)room);
-    if (!tokens) return fail(err, errlen, "out of memory for the text of %d tokens", n);
-    s->tokens = tokens;
-    s->room = (int)room;
-    return 0;
-}
-
-// The block of tokens that is computed at once. With a window it is no longer than the window (or a cache block), so
-// that memory stays O(window + sinks).
-static int block_size(const Session *s, int n_left) {
-    int most = PREFILL_BLOCK;
-    if (s->window && s->window < most) most = s->window > KV_BLOCK ? s->window : KV_BLOCK;
-    return n_left < most ? n_left : most;
-}
-
-static void check_logits(Session *s, int position, const float *logits) {
-    if (s->bad_logits < 0 && !floats_finite(logits, s->engine->model.config.vocab_size)) s->bad_logits = position;
-}
-
-static void visit_checked(void *context, int position, const float *logits) {
-    Session *s = context;
-    check_logits(s, position, logits);
-    if (s->bad_logits < 0) s->visit(s->visit_context, position, logits);
-}
-
 int session_sync(Session *s, const int32_t *tokens, int n, char *err, size_t errlen) {
-    if (check_tokens(s, tokens, n, err, errlen)) return -1;
-    int length = session_length(s), same = 0;
-    while (same < n && same < length && tokens[same] == s->tokens[same]) same++;
-    if (same == n && n == length && s->has_logits) return 0;
-    if (same == n) same--; // the logits after the last token must be computed again
-    same = memory_truncate(&s->memory, same);
-    s->has_logits = false;
-
-    int limit = n < s->n_ctx ? n : s->n_ctx;
-    if (reserve_tokens(s, limit, err, errlen)) return -1;
-    while (same < limit) {
-        if (s->watch && !s->watch(s->watch_context, same, n)) return fail(err, errlen, "stopped");
-        int count = block_size(s, limit - same);
-        DecoderSegment segment = {.memory = &s->memory, .tokens = tokens + same, .n = count, .logits = s->logits};
-        segment.callback = s->visit ? visit_checked : NULL;
-        segment.callback_context = s;
-        s->bad_logits = -1;
-        if (runner_step(s->runner, &segment, 1, s->profile, err, errlen)) return -1;
-        memcpy(s->tokens + same, tokens + same, sizeof *tokens * (size_t)count);
-        same += count;
-        check_logits(s, same - 1, s->logits);
-        if (s->bad_logits >= 0) {
-            return fail(err, errlen, "the logits after token %d are not finite: a weight of the model may be damaged",
-                        s->bad_logits + 1);
-        }
-        s->has_logits = true;
-    }
-    if (limit < n) {
-        return fail(err, errlen, "context full: %d tokens do not fit in %d; a larger -c makes room", n, s->n_ctx);
-    }
-    return 0;
+    if (n < 1) return fail(err, errlen, "session: expected at least 1 token, found %d", n);
+    if (session_check(s, tokens, n, err, errlen)) return -1;
+    int kept = session_keep(s, tokens, n);
+    if (kept == n) return 0;
+    StepSegment rest = {.session = s, .tokens = tokens + kept, .n = n - kept, .logits = true};
+    return engine_step(s->engine, &rest, 1, false) ? fail(err, errlen, "%s", rest.err) : 0;
 }

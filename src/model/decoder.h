@@ -22,8 +22,8 @@ int decoder_bind(Decoder *d, Model *m, char *err, size_t errlen);
 void decoder_free(Decoder *d); // accepts a zeroed one
 const Config *decoder_config(const Decoder *d);
 
-// Most rows of a pass, and logits that are computed at a time for a visitor.
-enum { PREFILL_BLOCK = 512, LOGITS_BLOCK = 16 };
+// Most rows of a pass, and rows whose logits are computed at a time.
+enum { PREFILL_BLOCK = 512, LOGITS_BLOCK = 32 };
 
 // Called for every computed position, in order, with the logits that follow it.
 typedef void (*LogitsCallback)(void *context, int position, const float *logits);
@@ -39,5 +39,5 @@ typedef struct {
 } DecoderSegment;
 
 // One pass over at most MAX_SEGMENTS segments of different timelines, for whose rows in all the workspace has room.
-// logits: room for [LOGITS_BLOCK][vocab], used where a segment has a callback.
+// logits: room for [LOGITS_BLOCK][vocab], used where a segment has a callback or several want logits.
 void decoder_forward(const Decoder *d, Workspace *w, const DecoderSegment *segments, int n_segments, float *logits);

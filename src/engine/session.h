@@ -1,0 +1,24 @@
+// session: the implementation of tessera.h's Session, for the files of this room.
+#pragma once
+#include "engine.h"
+
+struct Session {
+    const Engine *engine;
+    Runner *runner;
+    Memory memory;
+    int window; // that every layer has or is narrowed to; 0: some layer sees everything
+    int n_ctx;
+    int32_t *tokens; // [room], the text that the memory holds
+    int room;
+    float *logits;   // [vocab]
+    bool has_logits; // they follow the last token
+    LogitsVisitor visit;
+    void *visit_context;
+    SessionWatcher watch;
+    void *watch_context;
+    int bad_logits; // position whose logits are no numbers; -1: none
+    Profile *profile;
+};
+
+// Are all of them ids of the vocabulary? -1 with a line in err.
+int session_check(const Session *s, const int32_t *tokens, int n, char *err, size_t errlen);

@@ -1,0 +1,137 @@
+// step: new tokens of many sessions, computed together (engine_step).
+//
+// Owns how segments are cut into passes, and what a session keeps of a pass. A segment that fails leaves the step with
+// a line of its own; the runner computes the others. Called by session_sync, too.
+#include "session.h"
+
+#include "file.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+// ---- one segment
+
+static int session_fail(StepSegment *part, const char *line) {
+    return fail(part->err, sizeof part->err, "%s", line);
+}
+
+// Is session i one that the step can compute, and named once?
+static int check_segment(const Engine *e, StepSegment *list, int i) {
+    StepSegment *part = &list[i];
+    const Session *s = part->session;
+    part->done = 0;
+    part->err[0] = 0;
+    if (!s || s->engine != e) return session_fail(part, "step: expected a session of this engine");
+    if (part->n < 1) return fail(part->err, sizeof part->err, "step: expected at least 1 token, found %d", part->n);
+    for (int j = 0; j < i; j++) {
+        if (list[j].session == s) return session_fail(part, "step: the session is in it twice");
+        if (list[j].err[0] || list[j].session->runner == s->runner) continue;
+        return fail(part->err, sizeof part->err, "step: expected a session with %d threads, as the others, found %d",
+                    runner_threads(list[j].session->runner), runner_threads(s->runner));
+    }
+    return session_check(s, part->tokens, part->n, part->err, sizeof part->err);
+}
+
+// Room for the text itself, doubling, so that it too follows the text.
+static int reserve_tokens(Session *s, int n, char *err, size_t errlen) {
+    if (n <= s->room) return 0;
+    int64_t room = s->room ? 2 * (int64_t)s->room : 256;
+    if (room < n) room = n;
+    int32_t *tokens = realloc(s->tokens, sizeof *tokens * (size_t)room);
+    if (!tokens) return fail(err, errlen, "out of memory for the text of %d tokens", n);
+    s->tokens = tokens;
+    s->room = (int)room;
+    return 0;
+}
+
+static void check_logits(Session *s, int position, const float *logits) {
+    if (s->bad_logits < 0 && !floats_finite(logits, s->engine->model.config.vocab_size)) s->bad_logits = position;
+}
+
+static void visit_checked(void *context, int position, const float *logits) {
+    Session *s = context;
+    check_logits(s, position, logits);
+    if (s->bad_logits < 0) s->visit(s->visit_context, position, logits);
+}
+
+// How many of the segment's tokens the next pass takes, `room` at most. With a window it is no longer than the window
+// (or a cache block), so that memory stays O(window + sinks).
+static int count_next(const StepSegment *part, int room) {
+    const Session *s = part->session;
+    int left = part->n - part->done;
+    if (s->window && s->window < room) room = s->window > KV_BLOCK ? s->window : room < KV_BLOCK ? room : KV_BLOCK;
+    return left < room ? left : room;
+}
+
+// The segment's next tokens for a pass with room for so many. -1: it has failed.
+static int prepare(StepSegment *part, int room, DecoderSegment *to) {
+    Session *s = part->session;
+    int length = session_length(s), n_all = length + part->n - part->done, count = count_next(part, room);
+    char *err = part->err;
+    size_t errlen = sizeof part->err;
+    if (length + count > s->n_ctx) count = s->n_ctx - length;
+    if (count < 1)
+        return fail(err, errlen, "context full: %d tokens do not fit in %d; a larger -c makes room", n_all, s->n_ctx);
+    if (s->watch && !s->watch(s->watch_context, length, n_all)) return session_fail(part, "stopped");
+    if (reserve_tokens(s, length + count, err, errlen) || memory_reserve(&s->memory, count, err, errlen)) return -1;
+    s->bad_logits = -1;
+    *to = (DecoderSegment){.memory = &s->memory,
+                           .tokens = part->tokens + part->done,
+                           .n = count,
+                           .logits = part->logits ? s->logits : NULL,
+                           .callback = s->visit ? visit_checked : NULL,
+                           .callback_context = s};
+    return 0;
+}
+
+// After a pass of n of its tokens.
+static void keep(StepSegment *part, int n) {
+    Session *s = part->session;
+    int length = session_length(s);
+    memcpy(s->tokens + length - n, part->tokens + part->done, sizeof *s->tokens * (size_t)n);
+    part->done += n;
+    if (part->logits) check_logits(s, length - 1, s->logits);
+    s->has_logits = part->logits && s->bad_logits < 0;
+    if (s->bad_logits < 0) return;
+    fail(part->err, sizeof part->err, "the logits after token %d are not finite: a weight of the model may be damaged",
+         s->bad_logits + 1);
+}
+
+// ---- passes
+
+// One pass over the next tokens of as many segments as fit.
+static void run_pass(StepSegment *list, int n, bool exact) {
+    DecoderSegment pass[MAX_SEGMENTS];
+    StepSegment *parts[MAX_SEGMENTS];
+    int count = 0, rows = 0;
+    PassOptions options = {.exact = exact};
+    for (int i = 0; i < n && count < MAX_SEGMENTS && rows < PREFILL_BLOCK; i++) {
+        if (list[i].err[0] || list[i].done == list[i].n) continue;
+        if (prepare(&list[i], PREFILL_BLOCK - rows, &pass[count])) continue;
+        if (!options.profile) options.profile = list[i].session->profile;
+        rows += pass[count].n;
+        parts[count++] = &list[i];
+    }
+    char err[sizeof list->err] = "";
+    bool failed = count && runner_step(parts[0]->session->runner, pass, count, options, err, sizeof err);
+    for (int i = 0; i < count; i++) {
+        if (failed) session_fail(parts[i], err);
+        else keep(parts[i], pass[i].n);
+    }
+}
+
+static bool is_complete(const StepSegment *list, int n) {
+    int i = 0;
+    while (i < n && (list[i].err[0] || list[i].done == list[i].n)) i++;
+    return i == n;
+}
+
+int engine_step(const Engine *e, StepSegment *segments, int n, bool exact) {
+    int n_failed = 0;
+    for (int i = 0; i < n; i++) {
+        if (!check_segment(e, segments, i)) segments[i].session->has_logits = false;
+    }
+    while (!is_complete(segments, n)) run_pass(segments, n, exact);
+    for (int i = 0; i < n; i++) n_failed += segments[i].err[0] != 0;
+    return n_failed;
+}
