@@ -68,6 +68,20 @@ typedef struct {
 } SamplingDefaults;
 SamplingDefaults engine_sampling(const Engine *e);
 
+// Limits of what the engine's sessions hold together; 0 and 0 at first.
+//   kv_bytes: all caches; a session that needs more fails with one line. 0: no limit
+//   prefix_bytes: what stays of texts when their sessions close or go back, so that session_keep and session_sync find
+//     it for texts that begin alike (least recently used first to go). 0: nothing. A session with a window, its own or
+//     the model's, keeps to itself; with recurrent layers, what is found ends where a copy of their states was made
+void engine_limit(const Engine *e, uint64_t kv_bytes, uint64_t prefix_bytes);
+
+typedef struct {
+    uint64_t kv_bytes;              // held by all caches now; what is shared counts once
+    uint64_t bytes;                 // of them and of copied states, held for later texts
+    uint64_t n_found, tokens_found; // texts that found more than their session had, and how much more
+} PrefixInfo;
+PrefixInfo engine_prefixes(const Engine *e);
+
 // Text to ids: as many as returned, in *ids (free() it). bos: begin with BOS. special: special-token strings such as
 // "<s>" in the text become those tokens.
 int engine_encode(const Engine *e, const char *text, size_t n, bool bos, bool special, int32_t **ids, char *err,
@@ -113,14 +127,25 @@ void session_visit(Session *s, LogitsVisitor visit, void *context);
 typedef bool (*SessionWatcher)(void *context, int done, int n);
 void session_watch(Session *s, SessionWatcher watch, void *context);
 
-// Keep the longest prefix of tokens[0..n) that the session holds, forget the rest of its text, and return how many
-// tokens that is: n where the logits that follow them are there, else at most n - 1. What is left to compute are
-// tokens + returned. Recurrent layers and windows may have to go back further than the first difference. Any n >= 0.
+// Keep the longest prefix of tokens[0..n) that the session holds, or that engine_limit lets it find, forget the rest of
+// its text, and return how many tokens that is: n where the logits that follow them are there, else at most n - 1. What
+// is left to compute are tokens + returned. Recurrent layers and windows may have to go back further than the first
+// difference. Any n >= 0.
 int session_keep(Session *s, const int32_t *tokens, int n);
+
+// A second session with the same options, text and logits: what is alike stays shared until one of the two changes.
+Session *session_fork(const Session *s, char *err, size_t errlen);
+
+// The session as a file, and back: text, cache, states and logits, so that nothing is computed again. A file is loaded
+// into a session of the same model, with the same kv, window and n_sinks, whose context holds the text. On -1 the
+// session is as before; a file that was cut or changed is refused, and session_save leaves the old file in place where
+// it fails.
+int session_save(const Session *s, const char *path, char *err, size_t errlen);
+int session_load(Session *s, const char *path, char *err, size_t errlen);
 
 typedef struct {
     int n_ctx, n_threads;
-    uint64_t kv_bytes;           // held by the cache now
+    uint64_t kv_bytes;           // held by the cache now; what sessions share counts in each
     uint64_t state_bytes;        // held by recurrent layers, their checkpoints included: does not grow with the text
     uint64_t memory_token_bytes; // of cache and states that the next decoded token reads
 } SessionInfo;

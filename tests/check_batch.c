@@ -5,7 +5,7 @@
 #include "make_bin.h"
 #include "make_family.h"
 
-enum { N_TEXTS = 5, MOST_STEPS = 40 };
+enum { N_TEXTS = 5, MOST_STEPS = 40, LONGEST = 700 };
 
 static const double MOST_ERROR = 1e-5; // tessera.h's promise
 
@@ -215,11 +215,425 @@ static void many_passes(void) {
     engine_close(e);
 }
 
+// ---- saved sessions
+
+// A session that has read a text, and another with a text of its own, which files are loaded into.
+typedef struct {
+    const Engine *e;
+    Session *source, *target;
+    const char *name;
+    float *logits; // [vocab] of the target
+    size_t n_logits;
+} Saving;
+
+static void read_random(Session *s, int n, int vocab) {
+    int32_t tokens[LONGEST];
+    char err[256] = "";
+    for (int i = 0; i < n; i++) tokens[i] = pick(vocab);
+    CHECK(!session_sync(s, tokens, n, err, sizeof err), "%s", err);
+}
+
+// The file is refused with one line that names it, and the target is as before.
+static void expect_refusal(const Saving *s, const char *path, const char *what, const char *line) {
+    char err[400] = "";
+    int length = session_length(s->target), rc = session_load(s->target, path, err, sizeof err);
+    bool told = strstr(err, path) && one_line(err) && strstr(err, line);
+    CHECK(rc == -1 && told, "%s: %s: returned %d, '%s'", s->name, what, rc, err);
+    const float *logits = session_logits(s->target);
+    CHECK(session_length(s->target) == length && logits && !memcmp(logits, s->logits, s->n_logits),
+          "%s: %s: the session is not what it was", s->name, what);
+}
+
+// Cut at any place, with any byte changed, and longer.
+static void damage_file(const Saving *s, const char *path) {
+    size_t n;
+    char *bytes = read_file(path, &n), what[60];
+    const char *damaged = in_folder("damaged");
+    int n_places = is_quick() ? 40 : 300;
+    for (int i = 0; i < n_places && !test_bad; i++) {
+        size_t at = i < 100 ? (size_t)i : (size_t)pick((int)n);
+        snprintf(what, sizeof what, "cut at %zu of %zu", at, n);
+        write_bytes(damaged, bytes, at);
+        expect_refusal(s, damaged, what, "");
+        snprintf(what, sizeof what, "bit %d of byte %zu of %zu", i % 8, at, n);
+        bytes[at] ^= (char)(1 << i % 8);
+        write_bytes(damaged, bytes, n);
+        expect_refusal(s, damaged, what, "");
+        bytes[at] ^= (char)(1 << i % 8);
+    }
+    char *longer = need(n + 1);
+    memcpy(longer, bytes, n);
+    longer[n] = 0;
+    write_bytes(damaged, longer, n + 1);
+    expect_refusal(s, damaged, "a byte more", "found");
+    free(longer);
+    free(bytes);
+}
+
+static void refuse_foreign(const Saving *s, const char *path, SessionOptions options) {
+    char err[256] = "";
+    Engine *other = engine_open("models/stories.bin", NULL, err, sizeof err);
+    NEED(other, "%s", err);
+    const struct {
+        const Engine *e;
+        SessionOptions o;
+        const char *what, *line;
+    } cases[] = {{other, options, "another model", "another model"},
+                 {s->e, {.n_threads = 2, .n_ctx = options.n_ctx, .kv = KV_Q8}, "q8", "stored as q8, expected bf16"},
+                 {s->e, {.n_threads = 2, .n_ctx = options.n_ctx, .window = 30, .n_sinks = 2}, "a window", "window 30"}};
+    for (int i = 0; i < N_OF(cases); i++) {
+        const char *foreign = in_folder("foreign");
+        Session *writer = open_session(cases[i].e, &cases[i].o);
+        read_random(writer, 20, 40);
+        CHECK(!session_save(writer, foreign, err, sizeof err), "%s", err);
+        expect_refusal(s, foreign, cases[i].what, cases[i].line);
+        session_close(writer);
+    }
+    write_text("text", "Once upon a time there was a file that was long enough for a head, but it was a text and no "
+                       "session at all, which everybody could see at once.");
+    expect_refusal(s, in_folder("text"), "a text", "not a saved session");
+    expect_refusal(s, in_folder("absent"), "no file", "No such file");
+    options.n_ctx = 15;
+    Session *small = open_session(s->e, &options);
+    CHECK(session_load(small, path, err, sizeof err) && strstr(err, "-c"), "too long a text: '%s'", err);
+    session_close(small);
+    engine_close(other);
+}
+
+static void check_saving(const Fixture *f) {
+    const char *tokenizer = BIN_DIR "family.tokenizer.bin";
+    char err[256] = "";
+    folder_make();
+    write_family(f);
+    make_tokenizer_bin(tokenizer, f->vocab_size, 1);
+    Engine *e = engine_open(folder, tokenizer, err, sizeof err);
+    NEED(e, "%s: %s", f->name, err);
+    SessionOptions options = {.n_threads = 2, .n_ctx = 400};
+    Saving s = {.e = e, .name = f->name, .source = open_session(e, &options), .target = open_session(e, &options)};
+    s.n_logits = sizeof(float) * (size_t)f->vocab_size;
+    s.logits = need(s.n_logits);
+    read_random(s.source, 300, f->vocab_size);
+    read_random(s.target, 33, f->vocab_size);
+    memcpy(s.logits, session_logits(s.target), s.n_logits);
+    const char *path = in_folder("session");
+    CHECK(!session_save(s.source, path, err, sizeof err), "%s", err);
+    CHECK(session_save(s.source, in_folder("none/session"), err, sizeof err) && one_line(err), "'%s'", err);
+    CHECK(!session_save(s.source, path, err, sizeof err) && count_files("session") == 1,
+          "%s: %d files where one session was saved twice", err, count_files("session"));
+    damage_file(&s, path);
+    refuse_foreign(&s, path, options);
+    CHECK(!session_load(s.target, path, err, sizeof err), "%s: %s", f->name, err);
+    CHECK(!memcmp(session_logits(s.target), session_logits(s.source), s.n_logits), "%s: other logits", f->name);
+    free(s.logits);
+    session_close(s.source);
+    session_close(s.target);
+    engine_close(e);
+    folder_remove();
+}
+
+// A cache alone, with windows, recurrent states beside it, states alone.
+static void saved_files(void) {
+    static char *names[] = {"llama", "gemma3_text", "qwen3_next", "mamba2"};
+    char **were = chosen;
+    int n_were = n_chosen;
+    chosen = names;
+    n_chosen = N_OF(names);
+    each_family(check_saving, false);
+    chosen = were;
+    n_chosen = n_were;
+}
+
+// ---- texts that begin alike
+
+// What was read once is found: whole blocks, a part of one, never the last token; by sessions of the same cache type
+// alone; nothing without a limit, and less than the limit.
+static void prefixes_are_found(void) {
+    enum { N = 600, CAP = 8 << 20 };
+    int32_t tokens[N];
+    char err[256] = "";
+    Engine *e = engine_open("models/stories.bin", NULL, err, sizeof err);
+    NEED(e, "%s", err);
+    int vocab = engine_info(e).vocab_size;
+    SessionOptions options = {.n_threads = 2, .n_ctx = N}, q8 = options;
+    q8.kv = KV_Q8;
+    for (int i = 0; i < N; i++) tokens[i] = 3 + pick(vocab - 3);
+    Session *first = open_session(e, &options);
+    CHECK(!session_sync(first, tokens, N, err, sizeof err), "%s", err);
+    session_close(first);
+    Session *s = open_session(e, &options);
+    CHECK(session_keep(s, tokens, N) == 0, "something was kept without a limit");
+    engine_limit(e, 0, CAP);
+    CHECK(!session_sync(s, tokens, N - 50, err, sizeof err), "%s", err);
+    const struct {
+        int n, differs, expected;
+        const SessionOptions *o;
+    } cases[] = {
+        {N, N, N - 50, &options}, {N - 50, N, N - 51, &options}, {N, 300, 300, &options}, {N, 256, 256, &options},
+        {100, N, 99, &options},   {N, 0, 0, &options},           {N, N, 0, &q8}};
+    for (int i = 0; i < N_OF(cases); i++) {
+        int32_t text[N];
+        memcpy(text, tokens, sizeof text);
+        if (cases[i].differs < N) text[cases[i].differs] = 3 + (text[cases[i].differs] - 2) % (vocab - 3);
+        Session *other = open_session(e, cases[i].o), *fresh = open_session(e, cases[i].o);
+        int kept = session_keep(other, text, cases[i].n);
+        CHECK(kept == cases[i].expected, "case %d: %d tokens were found, expected %d", i, kept, cases[i].expected);
+        CHECK(!session_sync(other, text, cases[i].n, err, sizeof err), "%s", err);
+        StepSegment part = {.session = fresh, .tokens = text, .n = cases[i].n, .logits = true};
+        CHECK(!engine_step(e, &part, 1, false), "%s", part.err);
+        double error = nmse_f32(session_logits(other), session_logits(fresh), vocab);
+        CHECK(error <= MOST_ERROR, "case %d: NMSE %.1e", i, error);
+        session_close(other);
+        session_close(fresh);
+        CHECK(engine_prefixes(e).bytes <= CAP, "%llu bytes are kept", (unsigned long long)engine_prefixes(e).bytes);
+    }
+    uint64_t shared = engine_prefixes(e).kv_bytes;
+    Session *twin = open_session(e, &options);
+    CHECK(session_keep(twin, tokens, N) > 500 && engine_prefixes(e).kv_bytes == shared, "a twin takes memory");
+    session_close(twin);
+    session_close(s);
+    engine_limit(e, 0, 0);
+    CHECK(!engine_prefixes(e).kv_bytes, "%llu bytes are left", (unsigned long long)engine_prefixes(e).kv_bytes);
+    engine_close(e);
+}
+
+// A limit of all caches: what is kept for later makes way, then a session fails alone, and goes on when others end.
+static void caches_have_a_limit(void) {
+    enum { N = 250 };
+    int32_t tokens[N + 1];
+    char err[256] = "";
+    Engine *e = engine_open("models/stories.bin", NULL, err, sizeof err);
+    NEED(e, "%s", err);
+    int vocab = engine_info(e).vocab_size;
+    SessionOptions options = {.n_threads = 2, .n_ctx = 600};
+    for (int i = 0; i <= N; i++) tokens[i] = 3 + pick(vocab - 3);
+    Session *a = open_session(e, &options);
+    CHECK(!session_sync(a, tokens, N, err, sizeof err), "%s", err);
+    uint64_t one = engine_prefixes(e).kv_bytes;
+    engine_limit(e, 2 * one + one / 2, 64 << 20); // of two texts
+    session_close(a);
+    a = open_session(e, &options);
+    Session *b = open_session(e, &options), *c = open_session(e, &options);
+    StepSegment list[] = {{.session = a, .tokens = tokens + 1, .n = N, .logits = true},
+                          {.session = b, .tokens = tokens + 1, .n = N, .logits = true},
+                          {.session = c, .tokens = tokens + 1, .n = N, .logits = true}};
+    CHECK(engine_step(e, list, 3, false) == 1 && strstr(list[2].err, "out of memory") && !list[0].err[0] &&
+              !list[1].err[0],
+          "three texts where two fit: '%s', '%s', '%s'", list[0].err, list[1].err, list[2].err);
+    session_close(a);
+    CHECK(!session_sync(c, tokens + 1, N, err, sizeof err), "after another has ended: %s", err);
+    session_close(b);
+    session_close(c);
+    engine_close(e);
+}
+
+// ---- everything that may happen to sessions, in any order
+
+enum { N_PLACES = 6, MIX_STEPS = 10000, QUICK_STEPS = 400 };
+
+typedef struct {
+    Session *session;
+    int32_t tokens[LONGEST];
+    int length;
+} Place;
+
+// Sessions whose steps are all exact and short have the bits of token after token; the others are equal to rounding.
+typedef struct {
+    const Engine *e;
+    const char *name;
+    SessionOptions options;
+    bool exact;
+    int vocab, longest;
+    Place places[N_PLACES];
+    double worst;
+    int64_t n_compared;
+} Mix;
+
+// A session of its own computes the text from the start.
+static void compare_fresh(Mix *m, const Place *s) {
+    char err[256] = "";
+    const float *logits = session_logits(s->session);
+    if (!logits || !s->length) return;
+    Session *fresh = open_session(m->e, &m->options);
+    // The engine's prefixes stay out of it: they are what is tested.
+    StepSegment part = {.session = fresh, .tokens = s->tokens, .n = m->exact ? 1 : s->length, .logits = true};
+    int n_failed = 0;
+    for (; part.tokens < s->tokens + s->length; part.tokens += part.n) n_failed += engine_step(m->e, &part, 1, false);
+    const float *expected = session_logits(fresh);
+    NEED(!n_failed && expected, "%s: a fresh session: %s%s", m->name, part.err, err);
+    double error = nmse_f32(logits, expected, m->vocab);
+    bool same = !memcmp(logits, expected, sizeof *logits * (size_t)m->vocab);
+    CHECK(m->exact ? same : error <= MOST_ERROR, "%s: %d tokens: NMSE %.1e from a fresh session", m->name, s->length,
+          error);
+    m->worst = error > m->worst ? error : m->worst;
+    m->n_compared++;
+    session_close(fresh);
+}
+
+// New tokens: often those of another text, so that texts begin alike.
+static void extend_text(Mix *m, Place *s, int n) {
+    const Place *other = &m->places[pick(N_PLACES)];
+    bool follow = pick(4) > 0 && other->length >= s->length + n &&
+                  !memcmp(s->tokens, other->tokens, sizeof *s->tokens * (size_t)s->length);
+    for (int t = s->length; t < s->length + n; t++) s->tokens[t] = follow ? other->tokens[t] : pick(m->vocab);
+}
+
+static void step_some(Mix *m) {
+    StepSegment list[N_PLACES] = {0};
+    Place *of[N_PLACES];
+    int n = 0;
+    for (int i = 0; i < N_PLACES; i++) {
+        Place *s = &m->places[i];
+        int kind = pick(4), count = kind == 1 ? 1 : 1 + pick(kind == 2 || m->exact ? 8 : 90);
+        if (!kind || s->length + count > m->longest) continue;
+        extend_text(m, s, count);
+        list[n] = (StepSegment){.session = s->session, .tokens = s->tokens + s->length, .n = count};
+        list[n].logits = pick(3) > 0;
+        of[n++] = s;
+    }
+    int n_failed = engine_step(m->e, list, n, m->exact);
+    CHECK(!n_failed, "%s: %d segments of %d failed: %s", m->name, n_failed, n, list[0].err);
+    for (int i = 0; i < n; i++) of[i]->length += list[i].done;
+    if (n) compare_fresh(m, of[pick(n)]);
+}
+
+// Many short steps, so that exact texts too become longer than a block.
+static void step_often(Mix *m) {
+    Place *s = &m->places[pick(N_PLACES)];
+    for (int i = 0; i < 30 && s->length + 8 <= m->longest; i++, s->length += 8) {
+        extend_text(m, s, 8);
+        StepSegment part = {.session = s->session, .tokens = s->tokens + s->length, .n = 8, .logits = true};
+        CHECK(!engine_step(m->e, &part, 1, m->exact), "%s: %s", m->name, part.err);
+    }
+}
+
+static void fork_one(Mix *m) {
+    char err[256] = "";
+    Place *s = &m->places[pick(N_PLACES)], *to = &m->places[pick(N_PLACES)];
+    if (s == to) return;
+    session_close(to->session);
+    memcpy(to, s, sizeof *s);
+    to->session = session_fork(s->session, err, sizeof err);
+    if (!to->session) {
+        fprintf(stderr, "fork: %s\n", err);
+        exit(1);
+    }
+    CHECK(session_length(to->session) == s->length, "%s: a fork of %d tokens has %d", m->name, s->length,
+          session_length(to->session));
+    compare_fresh(m, to);
+}
+
+static void truncate_one(Mix *m) {
+    Place *s = &m->places[pick(N_PLACES)];
+    int n = pick(s->length + 1), kept = session_keep(s->session, s->tokens, n);
+    CHECK(kept >= 0 && kept <= n && kept == session_length(s->session), "%s: kept %d of %d tokens, has %d", m->name,
+          kept, n, session_length(s->session));
+    s->length = kept;
+}
+
+// A new session starts from what the engine has kept of other texts.
+static void begin_anew(Mix *m) {
+    Place *s = &m->places[pick(N_PLACES)], *other = &m->places[pick(N_PLACES)];
+    int n = pick(other->length + 1), own = s == other ? 0 : pick(20);
+    session_close(s->session);
+    s->session = open_session(m->e, &m->options);
+    memmove(s->tokens, other->tokens, sizeof *s->tokens * (size_t)n);
+    s->length = 0;
+    if (n + own > m->longest) own = m->longest - n;
+    for (int t = n; t < n + own; t++) s->tokens[t] = pick(m->vocab);
+    s->length = session_keep(s->session, s->tokens, n + own);
+    CHECK(s->length <= n + own && s->length == session_length(s->session), "%s: found %d of %d", m->name, s->length,
+          n + own);
+}
+
+static void save_and_load(Mix *m) {
+    char err[256] = "";
+    Place *s = &m->places[pick(N_PLACES)], *to = &m->places[pick(N_PLACES)];
+    const char *path = in_folder("saved");
+    CHECK(!session_save(s->session, path, err, sizeof err), "%s: %s", m->name, err);
+    int rc = session_load(to->session, path, err, sizeof err);
+    NEED(!rc, "%s: %s", m->name, err);
+    if (to != s) {
+        memcpy(to->tokens, s->tokens, sizeof s->tokens);
+        to->length = s->length;
+    }
+    CHECK(session_length(to->session) == s->length, "%s: %d tokens of %d came back", m->name,
+          session_length(to->session), s->length);
+    CHECK(!session_logits(to->session) == !session_logits(s->session), "%s: logits came or went", m->name);
+    compare_fresh(m, to);
+}
+
+static void change_limits(Mix *m) {
+    static const uint64_t most[] = {0, 200 << 10, 1 << 20, 64 << 20};
+    uint64_t cap = most[pick(N_OF(most))];
+    engine_limit(m->e, 0, cap);
+    CHECK(engine_prefixes(m->e).bytes <= cap, "%s: %llu bytes are kept of %llu", m->name,
+          (unsigned long long)engine_prefixes(m->e).bytes, (unsigned long long)cap);
+}
+
+static int mix_sessions(Mix *m, int n_steps) {
+    static void (*const verbs[])(Mix *) = {step_some,    step_some,  step_some,  step_some,     step_often,   fork_one,
+                                           truncate_one, begin_anew, begin_anew, save_and_load, change_limits};
+    for (int i = 0; i < N_PLACES; i++) {
+        m->places[i].session = open_session(m->e, &m->options);
+        m->places[i].length = 0;
+    }
+    change_limits(m);
+    for (int step = 0; step < n_steps && !test_bad; step++) verbs[pick(N_OF(verbs))](m);
+    for (int i = 0; i < N_PLACES; i++) session_close(m->places[i].session);
+    uint64_t found = engine_prefixes(m->e).n_found;
+    engine_limit(m->e, 0, 0);
+    PrefixInfo left = engine_prefixes(m->e);
+    CHECK(!left.bytes && !left.kv_bytes, "%s: %llu bytes of caches are left; bytes %llu", m->name,
+          (unsigned long long)left.kv_bytes, (unsigned long long)left.bytes);
+    return (int)found;
+}
+
+static int steps_of_family, n_found;
+
+static void mix_family(const Fixture *f) {
+    const char *tokenizer = BIN_DIR "family.tokenizer.bin";
+    static Mix m;
+    char err[256] = "";
+    folder_make();
+    write_family(f);
+    make_tokenizer_bin(tokenizer, f->vocab_size, 1);
+    Engine *e = engine_open(folder, tokenizer, err, sizeof err);
+    CHECK(e, "%s: %s", f->name, err);
+    for (int exact = 0; e && exact < 2; exact++) {
+        int longest = engine_info(e).max_seq_len < 200 ? engine_info(e).max_seq_len : LONGEST;
+        m = (Mix){.e = e, .name = f->name, .exact = exact, .vocab = f->vocab_size, .longest = longest};
+        m.options = (SessionOptions){.n_threads = 2, .n_ctx = longest, .kv = exact ? KV_BF16 : (KvType)pick(3)};
+        if (pick(4) == 0) m.options.window = 20, m.options.n_sinks = 3;
+        n_found += mix_sessions(&m, steps_of_family / 2);
+        printf("  %-20s %s: %lld comparisons, NMSE %.1e at most\n", f->name, exact ? "exact" : "     ",
+               (long long)m.n_compared, m.worst);
+    }
+    engine_close(e);
+    folder_remove();
+}
+
+static void count_family(const Fixture *f) {
+    (void)f;
+    steps_of_family++;
+}
+
+static void random_mixes(void) {
+    steps_of_family = n_found = 0;
+    each_family(count_family, false);
+    steps_of_family = (is_quick() ? QUICK_STEPS : MIX_STEPS) / (steps_of_family + 1) + 2;
+    each_family(mix_family, false);
+    CHECK(n_found > 0, "no text was found again");
+}
+
 int main(int argc, char **argv) {
     chosen = argv + 1;
     n_chosen = argc - 1;
     RUN(failures_stay_alone);
     RUN(many_passes);
+    RUN(saved_files);
+    RUN(prefixes_are_found);
+    RUN(caches_have_a_limit);
     RUN(every_family);
+    RUN(random_mixes);
     return test_report();
 }

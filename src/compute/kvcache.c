@@ -48,8 +48,7 @@ static int key_words(const KvShape *s) {
 }
 
 struct KvPool {
-    uint64_t cap;
-    _Atomic uint64_t bytes;
+    _Atomic uint64_t cap, bytes;
 };
 
 // Precedes a block's memory.
@@ -60,12 +59,16 @@ typedef struct {
 
 KvPool *kvpool_open(uint64_t cap) {
     KvPool *p = calloc(1, sizeof *p);
-    if (p) p->cap = cap;
+    if (p) atomic_init(&p->cap, cap);
     return p;
 }
 
 void kvpool_close(KvPool *p) {
     free(p);
+}
+
+void kvpool_limit(KvPool *p, uint64_t cap) {
+    atomic_store(&p->cap, cap);
 }
 
 uint64_t kvpool_bytes(const KvPool *p) {
@@ -74,9 +77,9 @@ uint64_t kvpool_bytes(const KvPool *p) {
 
 // False when the cap leaves no room for so many bytes; others are not in the way of this for a moment.
 static bool claim(KvPool *p, uint64_t bytes) {
-    uint64_t held = atomic_load(&p->bytes);
+    uint64_t held = atomic_load(&p->bytes), cap = atomic_load(&p->cap);
     do {
-        if (p->cap && (bytes > p->cap || held > p->cap - bytes)) return false;
+        if (cap && (bytes > cap || held > cap - bytes)) return false;
     } while (!atomic_compare_exchange_weak(&p->bytes, &held, held + bytes));
     return true;
 }
@@ -98,6 +101,10 @@ void kvpool_share(void *block) {
     atomic_fetch_add(&((BlockHead *)block - 1)->n_references, 1);
 }
 
+bool kvpool_is_shared(const void *block) {
+    return atomic_load(&((const BlockHead *)block - 1)->n_references) > 1;
+}
+
 void kvpool_release(KvPool *p, void *block) {
     if (!block) return;
     BlockHead *head = (BlockHead *)block - 1;
@@ -106,8 +113,18 @@ void kvpool_release(KvPool *p, void *block) {
     free(head);
 }
 
+static int blocks_of(int n) {
+    return (n + KV_BLOCK - 1) / KV_BLOCK;
+}
+
+// The first block that queries from position n on see, sinks aside.
+static int first_needed(const KvCache *c, int n) {
+    int first_visible = c->shape.window ? n - c->shape.window + 1 : 0;
+    return first_visible > 0 ? first_visible / KV_BLOCK : 0;
+}
+
 static int sink_blocks(const KvCache *c) {
-    return (c->shape.n_sinks + KV_BLOCK - 1) / KV_BLOCK;
+    return blocks_of(c->shape.n_sinks);
 }
 
 KvCache *kvcache_open(const KvShape *shape, KvPool *pool, char *err, size_t errlen) {
@@ -181,17 +198,38 @@ static int grow_table(KvCache *c) {
     return 0;
 }
 
+static void *take_block(const KvCache *c) {
+    void *block = kvpool_take(c->pool, c->block_bytes + BEHIND);
+    if (block) memset(block, 0, c->block_bytes + BEHIND); // a saved session holds no other program's bytes
+    return block;
+}
+
 static int add_block(KvCache *c) {
     if (c->n_blocks == c->n_slots && grow_table(c)) return -1;
-    void *block = kvpool_take(c->pool, c->block_bytes + BEHIND);
+    void *block = take_block(c);
     if (!block) return -1;
     c->blocks[c->n_blocks++] = block;
     c->bytes += c->block_bytes;
     return 0;
 }
 
+// Replace a block that others share by a copy.
+static int own_block(KvCache *c, int index) {
+    void *shared = c->blocks[index];
+    if (!shared || !kvpool_is_shared(shared)) return 0;
+    void *own = take_block(c);
+    if (!own) return -1;
+    memcpy(own, shared, c->block_bytes);
+    kvpool_release(c->pool, shared);
+    c->blocks[index] = own;
+    return 0;
+}
+
 int kvcache_reserve(KvCache *c, int n) {
     int before = c->n_blocks;
+    for (int i = c->length / KV_BLOCK; n && i < c->n_blocks; i++) {
+        if (own_block(c, i)) return -1;
+    }
     while ((int64_t)c->n_blocks * KV_BLOCK < (int64_t)c->length + n) {
         if (!add_block(c)) continue;
         keep_blocks(c, before);
@@ -206,7 +244,7 @@ int kvcache_room(const KvCache *c) {
 
 void kvcache_trim(KvCache *c, int room) {
     int n = room > c->length ? room : c->length;
-    keep_blocks(c, (n + KV_BLOCK - 1) / KV_BLOCK);
+    keep_blocks(c, blocks_of(n));
 }
 
 // The scale that maps a vector to integers of -127..127; NaN if a value is not finite.
@@ -278,8 +316,7 @@ void kvcache_store(KvCache *c, int n, const float *k, const float *v) {
 
 void kvcache_advance(KvCache *c, int n) {
     c->length += n;
-    int first_visible = c->shape.window ? c->length - c->shape.window + 1 : 0; // of the next query, at position length
-    int first_block = first_visible > 0 ? first_visible / KV_BLOCK : 0;
+    int first_block = first_needed(c, c->length);
     int from = c->first_kept > sink_blocks(c) ? c->first_kept : sink_blocks(c);
     for (int i = from; i < first_block; i++) free_block(c, i);
     if (first_block > c->first_kept) c->first_kept = first_block;
@@ -288,18 +325,67 @@ void kvcache_advance(KvCache *c, int n) {
 // Position n needs the blocks of its window; [sink_blocks, first_kept) were freed.
 int kvcache_keeps(const KvCache *c, int n) {
     if (n >= c->length) return c->length;
-    int window = c->shape.window, needed = window && n >= window ? (n - window + 1) / KV_BLOCK : 0;
-    int end = (n + KV_BLOCK - 1) / KV_BLOCK;
+    int needed = first_needed(c, n), end = blocks_of(n);
     if (needed < sink_blocks(c)) needed = sink_blocks(c);
     if (end > c->first_kept) end = c->first_kept;
     return needed < end ? 0 : n;
 }
 
 void kvcache_truncate(KvCache *c, int n) {
-    int keep = (n + KV_BLOCK - 1) / KV_BLOCK;
+    int keep = blocks_of(n);
     keep_blocks(c, keep);
     if (c->first_kept > keep) c->first_kept = keep;
     c->length = n;
+}
+
+// An empty cache has n tokens, whose blocks the caller has put into the table.
+static void adopt(KvCache *c, int n) {
+    c->length = n;
+    c->first_kept = first_needed(c, n);
+    c->n_blocks = blocks_of(n);
+    for (int i = 0; i < c->n_blocks; i++) c->bytes += c->blocks[i] ? c->block_bytes : 0;
+}
+
+int kvcache_slots(KvCache *c, int n) {
+    while (c->n_slots < blocks_of(n)) {
+        if (grow_table(c)) return -1;
+    }
+    return 0;
+}
+
+void kvcache_attach(KvCache *c, void **const *blocks, int column, int n) {
+    for (int i = 0; i < blocks_of(n); i++) {
+        c->blocks[i] = blocks[i][column];
+        kvpool_share(c->blocks[i]);
+    }
+    adopt(c, n);
+}
+
+int kvcache_share(KvCache *c, const KvCache *from, int n) {
+    if (kvcache_slots(c, n)) return -1;
+    for (int i = 0; i < blocks_of(n); i++) {
+        c->blocks[i] = from->blocks[i];
+        if (c->blocks[i]) kvpool_share(c->blocks[i]);
+    }
+    adopt(c, n);
+    return 0;
+}
+
+int kvcache_restore(KvCache *c, int n) {
+    int n_sinks = sink_blocks(c), first = first_needed(c, n);
+    if (kvcache_slots(c, n)) return -1;
+    for (int i = 0; i < blocks_of(n); i++) {
+        if (i >= n_sinks && i < first) continue;
+        c->blocks[i] = take_block(c);
+        if (c->blocks[i]) continue;
+        while (i--) {
+            kvpool_release(c->pool, c->blocks[i]);
+            c->blocks[i] = NULL;
+        }
+        return -1;
+    }
+    adopt(c, n);
+    return 0;
 }
 
 void kvcache_restart(KvCache *c) {

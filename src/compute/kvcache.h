@@ -29,12 +29,14 @@ typedef struct KvPool KvPool;
 
 // cap: maximum bytes of blocks at a time; 0: no limit. NULL: out of memory.
 KvPool *kvpool_open(uint64_t cap);
-void kvpool_close(KvPool *p); // after its caches; accepts NULL
+void kvpool_close(KvPool *p);               // after its caches; accepts NULL
+void kvpool_limit(KvPool *p, uint64_t cap); // what is held beyond it stays
 uint64_t kvpool_bytes(const KvPool *p);
 // A block with one reference, aligned to a cache line; NULL: out of memory, or the cap is reached. A NULL pool has no
 // cap.
 void *kvpool_take(KvPool *p, size_t bytes);
 void kvpool_share(void *block);              // one more reference
+bool kvpool_is_shared(const void *block);    // it has more than one
 void kvpool_release(KvPool *p, void *block); // one fewer; the last frees it; accepts NULL
 
 // ---- the cache
@@ -59,7 +61,8 @@ uint64_t kvcache_bytes(const KvCache *c);       // bytes of the blocks held now,
 uint64_t kvcache_block_bytes(const KvCache *c); // of one block
 uint64_t kvcache_token_bytes(const KvCache *c); // bytes that attention reads for the next token
 
-// Make room for n more tokens. -1 when memory runs out; the cache is then as before.
+// Make room for n more tokens, in blocks that no other cache shares. -1 when memory runs out; the cache then holds what
+// it held before.
 int kvcache_reserve(KvCache *c, int n);
 int kvcache_room(const KvCache *c); // tokens that the reserved blocks hold, stored ones included
 // Give back reserved blocks beyond so many tokens, but none that is filled.
@@ -81,6 +84,17 @@ void kvcache_advance(KvCache *c, int n);
 int kvcache_keeps(const KvCache *c, int n);
 // Keep the first n tokens, n <= length and kvcache_keeps. Exact: as if the rest had never been stored.
 void kvcache_truncate(KvCache *c, int n);
+
+// An empty cache of the same shape and pool takes the first n tokens of another, n <= its length and kvcache_keeps: the
+// blocks are shared, and copied when one of their caches writes. -1 when memory runs out, and nothing changed.
+int kvcache_share(KvCache *c, const KvCache *from, int n);
+// Room for so many tokens in the table of blocks, for kvcache_attach. -1 as above.
+int kvcache_slots(KvCache *c, int n);
+// An empty cache with slots for them takes n tokens, whose blocks blocks[block][column] it shares. Not with a window.
+void kvcache_attach(KvCache *c, void **const *blocks, int column, int n);
+// Room for n tokens in an empty cache, as if they were stored: the caller fills the blocks that kvcache_view shows. -1
+// as above.
+int kvcache_restore(KvCache *c, int n);
 
 // Remove every token but keep the memory, for the next text of about this length. Not with a window.
 void kvcache_restart(KvCache *c);

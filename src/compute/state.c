@@ -169,12 +169,37 @@ void state_restart(State *s) {
     s->length = s->border = s->decayed = 0;
 }
 
+void state_copy(State *s, const State *from) {
+    memcpy(s->memory, from->memory, state_memory_bytes(s));
+    s->length = from->length;
+    s->border = from->border;
+    s->decayed = from->decayed;
+}
+
+void state_resume(State *s, int length) {
+    s->length = length;
+    s->border = length / STATE_CHUNK * STATE_CHUNK;
+    s->decayed = 0;
+}
+
+void *state_memory(State *s) {
+    return s->memory;
+}
+
+size_t state_memory_bytes(const State *s) {
+    return sizeof *s->memory * s->total_floats;
+}
+
+void *state_slot(State *s, int slot) {
+    return s->slots + (size_t)slot * s->border_floats;
+}
+
 void state_save(State *s, int slot) {
-    memcpy(s->slots + (size_t)slot * s->border_floats, s->memory, sizeof *s->memory * s->border_floats);
+    memcpy(state_slot(s, slot), s->memory, sizeof *s->memory * s->border_floats);
 }
 
 void state_restore(State *s, int slot, int border) {
-    memcpy(s->memory, s->slots + (size_t)slot * s->border_floats, sizeof *s->memory * s->border_floats);
+    memcpy(s->memory, state_slot(s, slot), sizeof *s->memory * s->border_floats);
     s->length = s->border = border;
     s->decayed = 0;
 }

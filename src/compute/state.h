@@ -59,6 +59,15 @@ void state_advance(State *s, int n);
 // n from state_border(s) to the length: keep the first n tokens.
 void state_truncate(State *s, int n);
 void state_restart(State *s); // forget the text
+// What a state of the same shape remembers; not its slots.
+void state_copy(State *s, const State *from);
+// The text has `length` tokens, whose state the caller has put where state_memory says.
+void state_resume(State *s, int length);
+// All that a state remembers, and a slot's copy: for saving. Sizes in bytes.
+void *state_memory(State *s);
+size_t state_memory_bytes(const State *s);
+void *state_slot(State *s, int slot); // state_copy_bytes
+
 // Copy what belongs to the border into a slot, and back: the text then ends at `border`, the position of the copy.
 void state_save(State *s, int slot);
 void state_restore(State *s, int slot, int border);

@@ -90,6 +90,17 @@ const char *engine_notes(const Engine *e) {
     return e->notes.text;
 }
 
+void engine_limit(const Engine *e, uint64_t kv_bytes, uint64_t prefix_bytes) {
+    kvpool_limit(runners_pool(e->runners), kv_bytes);
+    prefixes_limit(runners_prefixes(e->runners), prefix_bytes);
+}
+
+PrefixInfo engine_prefixes(const Engine *e) {
+    PrefixInfo info = prefixes_info(runners_prefixes(e->runners));
+    info.kv_bytes = kvpool_bytes(runners_pool(e->runners));
+    return info;
+}
+
 SamplingDefaults engine_sampling(const Engine *e) {
     const Sampling *s = &e->model.sampling;
     if (!s->source) return (SamplingDefaults){-1, -1, -1, -1, -1, 0, NULL};

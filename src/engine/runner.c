@@ -22,25 +22,28 @@ struct Runners {
     pthread_mutex_t lock;
     Runner *first;
     KvPool *pool;
+    Prefixes *prefixes;
 };
 
 // ---- runners of an engine
 
 Runners *runners_open(const Decoder *d, char *err, size_t errlen) {
     Runners *all = calloc(1, sizeof *all);
-    if (all) all->pool = kvpool_open(0);
-    if (!all || !all->pool) {
-        free(all);
-        fail(err, errlen, "out of memory");
-        return NULL;
+    if (all) {
+        all->decoder = d;
+        pthread_mutex_init(&all->lock, NULL);
+        all->pool = kvpool_open(0);
+        all->prefixes = all->pool ? prefixes_open(all->pool) : NULL;
+        if (all->prefixes) return all;
     }
-    all->decoder = d;
-    pthread_mutex_init(&all->lock, NULL);
-    return all;
+    runners_close(all);
+    fail(err, errlen, "out of memory");
+    return NULL;
 }
 
 void runners_close(Runners *all) {
     if (!all) return;
+    prefixes_close(all->prefixes);
     kvpool_close(all->pool);
     pthread_mutex_destroy(&all->lock);
     free(all);
@@ -48,6 +51,10 @@ void runners_close(Runners *all) {
 
 KvPool *runners_pool(Runners *all) {
     return all->pool;
+}
+
+Prefixes *runners_prefixes(Runners *all) {
+    return all->prefixes;
 }
 
 static void runner_close(Runner *r) {

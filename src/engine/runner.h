@@ -5,6 +5,7 @@
 // computed.
 #pragma once
 #include "decoder.h"
+#include "prefixes.h"
 
 typedef struct Runner Runner;
 typedef struct Runners Runners; // all runners of an engine, by their number of threads
@@ -13,6 +14,7 @@ typedef struct Runners Runners; // all runners of an engine, by their number of 
 Runners *runners_open(const Decoder *d, char *err, size_t errlen);
 void runners_close(Runners *all);   // after every session; accepts NULL
 KvPool *runners_pool(Runners *all); // of the KV cache blocks of all sessions
+Prefixes *runners_prefixes(Runners *all);
 
 // The runner with n_threads threads, started when the first session asks for it and stopped when the last gives it
 // back. NULL with a line in err. Both calls may come from any thread.

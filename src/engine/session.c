@@ -6,9 +6,12 @@
 
 #include "cpu.h"
 #include "file.h"
+#include "hash.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+enum { WORTH_FINDING = 8 }; // tokens that it takes to look for a prefix
 
 const char *kv_type_name(KvType t) {
     static const char *const names[] = {[KV_BF16] = "bf16", [KV_F32] = "f32", [KV_Q8] = "q8"};
@@ -31,17 +34,27 @@ static int common_window(const Config *c, int wanted) {
     return widest;
 }
 
-static int open_memory(Session *s, const SessionOptions *o, char *err, size_t errlen) {
+int session_open_memory(const Session *s, Memory *m, char *err, size_t errlen) {
     const Engine *e = s->engine;
-    MemoryOptions options = {.kv = stored_type(o->kv),
-                             .window = o->window,
-                             .n_sinks = s->window ? o->n_sinks : 0,
+    MemoryOptions options = {.kv = stored_type(s->options.kv),
+                             .window = s->options.window,
+                             .n_sinks = s->window ? s->options.n_sinks : 0,
                              .n_ctx = s->n_ctx,
                              .rope_factors = e->decoder.rope_factors};
-    return memory_open(&s->memory, &e->model.config, &options, runners_pool(e->runners), err, errlen);
+    return memory_open(m, &e->model.config, &options, runners_pool(e->runners), err, errlen);
 }
 
-static int open_parts(Session *s, const SessionOptions *o, char *err, size_t errlen) {
+static uint64_t hash_positions(const Memory *m) {
+    uint64_t hash = 0;
+    for (int i = 0; i < m->n_kinds; i++) {
+        const Rope *r = &m->ropes[i];
+        hash = hash_bytes(hash, r->frequency, sizeof *r->frequency * (size_t)r->n);
+        hash = hash_bytes(hash, &r->magnitude, sizeof r->magnitude);
+    }
+    return hash;
+}
+
+static int open_parts(Session *s, char *err, size_t errlen) {
     const Config *c = &s->engine->model.config;
     if (c->learned_positions && s->n_ctx > c->max_seq_len) {
         return fail(err, errlen, "context: expected at most %d, the positions that the model has learned, found %d",
@@ -49,8 +62,10 @@ static int open_parts(Session *s, const SessionOptions *o, char *err, size_t err
     }
     s->logits = malloc(sizeof *s->logits * (size_t)c->vocab_size);
     if (!s->logits) return fail(err, errlen, "out of memory for the logits");
-    if (open_memory(s, o, err, errlen)) return -1;
-    s->runner = runner_take(s->engine->runners, o->n_threads > 0 ? o->n_threads : cpu_count(), err, errlen);
+    if (session_open_memory(s, &s->memory, err, errlen)) return -1;
+    s->positions = hash_positions(&s->memory);
+    int n_threads = s->options.n_threads > 0 ? s->options.n_threads : cpu_count();
+    s->runner = runner_take(s->engine->runners, n_threads, err, errlen);
     return s->runner ? 0 : -1;
 }
 
@@ -79,20 +94,37 @@ Session *session_open(const Engine *e, const SessionOptions *options, char *err,
         return NULL;
     }
     s->engine = e;
+    s->bad_logits = -1;
+    s->options = *options;
     s->n_ctx = options->n_ctx > 0 ? options->n_ctx : e->model.config.max_seq_len;
     s->window = common_window(&e->model.config, options->window);
-    if (!open_parts(s, options, err, errlen)) return s;
+    if (!open_parts(s, err, errlen)) return s;
     session_close(s);
     return NULL;
 }
 
 void session_close(Session *s) {
     if (!s) return;
+    session_publish(s, session_length(s));
     memory_close(&s->memory);
     runner_release(s->engine->runners, s->runner);
     free(s->logits);
     free(s->tokens);
     free(s);
+}
+
+Session *session_fork(const Session *s, char *err, size_t errlen) {
+    Session *copy = session_open(s->engine, &s->options, err, errlen);
+    int n = session_length(s);
+    if (copy && (session_reserve_tokens(copy, n, err, errlen) || memory_copy(&copy->memory, &s->memory, err, errlen))) {
+        session_close(copy);
+        return NULL;
+    }
+    if (!copy) return NULL;
+    if (n) memcpy(copy->tokens, s->tokens, sizeof *s->tokens * (size_t)n);
+    if (s->has_logits) memcpy(copy->logits, s->logits, sizeof *s->logits * (size_t)s->engine->model.config.vocab_size);
+    copy->has_logits = s->has_logits;
+    return copy;
 }
 
 int session_length(const Session *s) {
@@ -127,13 +159,49 @@ void session_profile(Session *s, Profile *p) {
     s->profile = p;
 }
 
+// Doubling, so that the text's room too follows the text.
+int session_reserve_tokens(Session *s, int n, char *err, size_t errlen) {
+    if (n <= s->room) return 0;
+    int64_t room = s->room ? 2 * (int64_t)s->room : 256;
+    if (room < n) room = n;
+    int32_t *tokens = realloc(s->tokens, sizeof *tokens * (size_t)room);
+    if (!tokens) return fail(err, errlen, "out of memory for the text of %d tokens", n);
+    s->tokens = tokens;
+    s->room = (int)room;
+    return 0;
+}
+
+static PrefixText prefix_text(Session *s, const int32_t *tokens) {
+    return (PrefixText){.kind = s->positions + s->options.kv, .tokens = tokens, .memory = &s->memory};
+}
+
+void session_publish(Session *s, int n) {
+    if (!n || s->bad_logits >= 0) return;
+    Prefixes *all = runners_prefixes(s->engine->runners);
+    if (prefixes_on(all, &s->memory)) prefixes_add(all, prefix_text(s, s->tokens), n);
+}
+
+// The first tokens that the engine remembers of another text, where they are more than `own`.
+static int find_prefix(Session *s, const int32_t *tokens, int n, int own) {
+    Prefixes *all = runners_prefixes(s->engine->runners);
+    char err[1];
+    if (n > s->n_ctx) n = s->n_ctx;
+    if (n < own + WORTH_FINDING || !prefixes_on(all, &s->memory) || session_reserve_tokens(s, n, err, sizeof err))
+        return own;
+    int found = prefixes_attach(all, prefix_text(s, tokens), n, own);
+    if (found < 0) return own;
+    memcpy(s->tokens, tokens, sizeof *tokens * (size_t)found);
+    return found;
+}
+
 int session_keep(Session *s, const int32_t *tokens, int n) {
     int length = session_length(s), same = 0;
     while (same < n && same < length && tokens[same] == s->tokens[same]) same++;
     if (same == n && n == length && s->has_logits) return n;
     if (same == n && n) same--; // the logits after the last token must be computed again
     s->has_logits = false;
-    return memory_truncate(&s->memory, same);
+    if (length > same) session_publish(s, length);
+    return find_prefix(s, tokens, n - 1, memory_truncate(&s->memory, same));
 }
 
 int session_check(const Session *s, const int32_t *tokens, int n, char *err, size_t errlen) {

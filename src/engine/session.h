@@ -4,9 +4,11 @@
 
 struct Session {
     const Engine *engine;
+    SessionOptions options; // as given
     Runner *runner;
     Memory memory;
-    int window; // that every layer has or is narrowed to; 0: some layer sees everything
+    uint64_t positions; // hash of the frequencies of rotary positions
+    int window;         // that every layer has or is narrowed to; 0: some layer sees everything
     int n_ctx;
     int32_t *tokens; // [room], the text that the memory holds
     int room;
@@ -22,3 +24,9 @@ struct Session {
 
 // Are all of them ids of the vocabulary? -1 with a line in err.
 int session_check(const Session *s, const int32_t *tokens, int n, char *err, size_t errlen);
+// Room for a text of n tokens.
+int session_reserve_tokens(Session *s, int n, char *err, size_t errlen);
+// An empty memory as the session's own.
+int session_open_memory(const Session *s, Memory *m, char *err, size_t errlen);
+// What prefixes.h is to keep of the first n tokens of its text.
+void session_publish(Session *s, int n);

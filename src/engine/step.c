@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { WORTH_KEEPING = 16 }; // tokens of a prompt whose last, partly filled block is kept too
+
 // ---- one segment
 
 static int session_fail(StepSegment *part, const char *line) {
@@ -32,18 +34,6 @@ static int check_segment(const Engine *e, StepSegment *list, int i) {
     return session_check(s, part->tokens, part->n, part->err, sizeof part->err);
 }
 
-// Room for the text itself, doubling, so that it too follows the text.
-static int reserve_tokens(Session *s, int n, char *err, size_t errlen) {
-    if (n <= s->room) return 0;
-    int64_t room = s->room ? 2 * (int64_t)s->room : 256;
-    if (room < n) room = n;
-    int32_t *tokens = realloc(s->tokens, sizeof *tokens * (size_t)room);
-    if (!tokens) return fail(err, errlen, "out of memory for the text of %d tokens", n);
-    s->tokens = tokens;
-    s->room = (int)room;
-    return 0;
-}
-
 static void check_logits(Session *s, int position, const float *logits) {
     if (s->bad_logits < 0 && !floats_finite(logits, s->engine->model.config.vocab_size)) s->bad_logits = position;
 }
@@ -55,12 +45,24 @@ static void visit_checked(void *context, int position, const float *logits) {
 }
 
 // How many of the segment's tokens the next pass takes, `room` at most. With a window it is no longer than the window
-// (or a cache block), so that memory stays O(window + sinks).
+// (or a cache block), so that memory stays O(window + sinks). Where other texts may start from the states of recurrent
+// layers, a pass ends at the border of a block, since only there they are kept.
 static int count_next(const StepSegment *part, int room) {
     const Session *s = part->session;
-    int left = part->n - part->done;
+    int left = part->n - part->done, length = session_length(s);
     if (s->window && s->window < room) room = s->window > KV_BLOCK ? s->window : room < KV_BLOCK ? room : KV_BLOCK;
-    return left < room ? left : room;
+    int count = left < room ? left : room, over = (length + count) % KV_BLOCK;
+    bool cut = over < count && memory_border_bytes(&s->memory) &&
+               prefixes_on(runners_prefixes(s->engine->runners), &s->memory);
+    return cut ? count - over : count;
+}
+
+// Room for n more tokens; what is kept for later texts makes way.
+static int reserve(Session *s, int n, char *err, size_t errlen) {
+    while (memory_reserve(&s->memory, n, err, errlen)) {
+        if (!prefixes_evict(runners_prefixes(s->engine->runners))) return -1;
+    }
+    return 0;
 }
 
 // The segment's next tokens for a pass with room for so many. -1: it has failed.
@@ -73,7 +75,8 @@ static int prepare(StepSegment *part, int room, DecoderSegment *to) {
     if (count < 1)
         return fail(err, errlen, "context full: %d tokens do not fit in %d; a larger -c makes room", n_all, s->n_ctx);
     if (s->watch && !s->watch(s->watch_context, length, n_all)) return session_fail(part, "stopped");
-    if (reserve_tokens(s, length + count, err, errlen) || memory_reserve(&s->memory, count, err, errlen)) return -1;
+    if (session_reserve_tokens(s, length + count, err, errlen) || reserve(s, count, err, errlen)) return -1;
+    err[0] = 0;
     s->bad_logits = -1;
     *to = (DecoderSegment){.memory = &s->memory,
                            .tokens = part->tokens + part->done,
@@ -92,6 +95,9 @@ static void keep(StepSegment *part, int n) {
     part->done += n;
     if (part->logits) check_logits(s, length - 1, s->logits);
     s->has_logits = part->logits && s->bad_logits < 0;
+    bool prompt = n >= WORTH_KEEPING && part->done == part->n;
+    if (prompt) session_publish(s, length);
+    else if (length / KV_BLOCK > (length - n) / KV_BLOCK) session_publish(s, length / KV_BLOCK * KV_BLOCK);
     if (s->bad_logits < 0) return;
     fail(part->err, sizeof part->err, "the logits after token %d are not finite: a weight of the model may be damaged",
          s->bad_logits + 1);
@@ -107,7 +113,9 @@ static void run_pass(StepSegment *list, int n, bool exact) {
     PassOptions options = {.exact = exact};
     for (int i = 0; i < n && count < MAX_SEGMENTS && rows < PREFILL_BLOCK; i++) {
         if (list[i].err[0] || list[i].done == list[i].n) continue;
-        if (prepare(&list[i], PREFILL_BLOCK - rows, &pass[count])) continue;
+        int room = PREFILL_BLOCK - rows;
+        if (exact && count_next(&list[i], PREFILL_BLOCK) > room) continue; // neighbours do not cut it
+        if (prepare(&list[i], room, &pass[count])) continue;
         if (!options.profile) options.profile = list[i].session->profile;
         rows += pass[count].n;
         parts[count++] = &list[i];

@@ -122,7 +122,7 @@ uint64_t memory_token_bytes(const Memory *m) {
 
 // ---- checkpoints
 
-static int border_of(const Memory *m) {
+int memory_border(const Memory *m) {
     return m->length / STATE_CHUNK * STATE_CHUNK;
 }
 
@@ -159,7 +159,7 @@ static int take_slot(Memory *m, int border) {
 
 // Before a pass of n tokens: keep a copy of the border that it moves.
 static void make_checkpoint(Memory *m, int n) {
-    int border = border_of(m), last = m->n_checkpoints ? m->checkpoints[m->n_checkpoints - 1].border : 0;
+    int border = memory_border(m), last = m->n_checkpoints ? m->checkpoints[m->n_checkpoints - 1].border : 0;
     if (!m->n_slots || border == last || (m->length + n) / STATE_CHUNK * STATE_CHUNK == border) return;
     int slot = take_slot(m, border);
     for (int i = 0; i < m->n_layers; i++) {
@@ -172,7 +172,7 @@ static void make_checkpoint(Memory *m, int n) {
 static int states_keep(const Memory *m, int n) {
     bool states = false;
     for (int i = 0; i < m->n_layers; i++) states |= m->layers[i].state != NULL;
-    if (!states || n >= border_of(m)) return n;
+    if (!states || n >= memory_border(m)) return n;
     int kept = 0;
     for (int i = 0; i < m->n_checkpoints; i++) {
         if (m->checkpoints[i].border <= n) kept = m->checkpoints[i].border;
@@ -182,7 +182,7 @@ static int states_keep(const Memory *m, int n) {
 
 // n is what states_keep returned.
 static void truncate_states(Memory *m, int n) {
-    bool within = n >= border_of(m);
+    bool within = n >= memory_border(m);
     while (m->n_checkpoints && m->checkpoints[m->n_checkpoints - 1].border > n) m->n_checkpoints--;
     for (int i = 0; i < m->n_layers; i++) {
         State *s = m->layers[i].state;
@@ -251,4 +251,133 @@ void memory_restart(Memory *m) {
         if (m->layers[i].state) state_restart(m->layers[i].state);
     }
     m->length = m->n_checkpoints = 0;
+}
+
+// ---- copies
+
+int memory_copy(Memory *m, const Memory *from, char *err, size_t errlen) {
+    for (int i = 0; i < m->n_layers; i++) {
+        const LayerMemory *to = &m->layers[i], *l = &from->layers[i];
+        if (l->cache && kvcache_share(to->cache, l->cache, from->length))
+            return fail(err, errlen, "KV cache: out of memory for another text of %d tokens", from->length);
+        if (!l->state) continue;
+        state_copy(to->state, l->state);
+        for (int j = 0; j < from->n_checkpoints; j++) {
+            int slot = from->checkpoints[j].slot;
+            memcpy(state_slot(to->state, slot), state_slot(l->state, slot), state_copy_bytes(state_shape(l->state)));
+        }
+    }
+    m->length = from->length;
+    m->n_checkpoints = from->n_checkpoints;
+    memcpy(m->checkpoints, from->checkpoints, sizeof m->checkpoints);
+    return 0;
+}
+
+static bool visit_cache(const KvCache *c, MemoryVisitor visit, void *context) {
+    void *const *blocks = kvcache_view(c).blocks;
+    for (int i = 0; i * KV_BLOCK < kvcache_length(c); i++) {
+        if (blocks[i] && !visit(context, blocks[i], kvcache_block_bytes(c))) return false;
+    }
+    return true;
+}
+
+static bool visit_state(const Memory *m, State *s, MemoryVisitor visit, void *context) {
+    if (!visit(context, state_memory(s), state_memory_bytes(s))) return false;
+    for (int i = 0; i < m->n_checkpoints; i++) {
+        if (!visit(context, state_slot(s, m->checkpoints[i].slot), state_copy_bytes(state_shape(s)))) return false;
+    }
+    return true;
+}
+
+bool memory_visit(const Memory *m, MemoryVisitor visit, void *context) {
+    for (int i = 0; i < m->n_layers; i++) {
+        const LayerMemory *l = &m->layers[i];
+        if (l->cache && !visit_cache(l->cache, visit, context)) return false;
+        if (l->state && !visit_state(m, l->state, visit, context)) return false;
+    }
+    return true;
+}
+
+int memory_restore(Memory *m, int length, const int *borders, int n_borders, char *err, size_t errlen) {
+    if (n_borders > m->n_slots)
+        return fail(err, errlen, "expected at most %d checkpoints, found %d", m->n_slots, n_borders);
+    for (int i = 0; i < n_borders; i++) {
+        int least = i ? borders[i - 1] + 1 : 1;
+        if (borders[i] < least || borders[i] > length || borders[i] % STATE_CHUNK)
+            return fail(err, errlen, "checkpoint %d of %d: found %d", i, n_borders, borders[i]);
+        m->checkpoints[i] = (Checkpoint){.border = borders[i], .slot = i};
+    }
+    for (int i = 0; i < m->n_layers; i++) {
+        if (m->layers[i].cache && kvcache_restore(m->layers[i].cache, length))
+            return fail(err, errlen, "KV cache: out of memory for a text of %d tokens", length);
+        if (m->layers[i].state) state_resume(m->layers[i].state, length);
+    }
+    m->n_checkpoints = n_borders;
+    m->length = length;
+    return 0;
+}
+
+// ---- texts that begin alike
+
+int memory_caches(const Memory *m) {
+    int n = 0;
+    for (int i = 0; i < m->n_layers; i++) n += m->layers[i].cache != NULL;
+    return n;
+}
+
+bool memory_has_window(const Memory *m) {
+    bool window = false;
+    for (int i = 0; i < m->n_layers; i++) window |= m->layers[i].cache && kvcache_window(m->layers[i].cache);
+    return window;
+}
+
+uint64_t memory_kv_block_bytes(const Memory *m) {
+    uint64_t bytes = 0;
+    for (int i = 0; i < m->n_layers; i++) bytes += m->layers[i].cache ? kvcache_block_bytes(m->layers[i].cache) : 0;
+    return bytes;
+}
+
+size_t memory_border_bytes(const Memory *m) {
+    size_t bytes = 0;
+    for (int i = 0; i < m->n_layers; i++) {
+        if (m->layers[i].state) bytes += state_copy_bytes(state_shape(m->layers[i].state));
+    }
+    return bytes;
+}
+
+void memory_copy_border(const Memory *m, void *to) {
+    char *at = to;
+    for (int i = 0; i < m->n_layers; i++) {
+        if (!m->layers[i].state) continue;
+        size_t bytes = state_copy_bytes(state_shape(m->layers[i].state));
+        memcpy(at, state_memory(m->layers[i].state), bytes);
+        at += bytes;
+    }
+}
+
+void memory_share_block(const Memory *m, int index, void **blocks) {
+    for (int i = 0; i < m->n_layers; i++) {
+        if (!m->layers[i].cache) continue;
+        *blocks = kvcache_view(m->layers[i].cache).blocks[index];
+        kvpool_share(*blocks++);
+    }
+}
+
+int memory_attach(Memory *m, void **const *blocks, int n, const void *states) {
+    const char *at = states;
+    for (int i = 0; i < m->n_layers; i++) {
+        if (m->layers[i].cache && kvcache_slots(m->layers[i].cache, n)) return -1;
+    }
+    memory_truncate(m, 0);
+    for (int i = 0, column = 0; i < m->n_layers; i++) {
+        const LayerMemory *l = &m->layers[i];
+        if (l->cache) kvcache_attach(l->cache, blocks, column++, n);
+        if (!l->state) continue;
+        size_t bytes = state_copy_bytes(state_shape(l->state));
+        memcpy(state_memory(l->state), at, bytes);
+        state_resume(l->state, n);
+        at += bytes;
+    }
+    m->length = n;
+    return 0;
 }

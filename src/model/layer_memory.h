@@ -59,6 +59,33 @@ uint64_t memory_kv_bytes(const Memory *m);    // held now by the caches
 uint64_t memory_state_bytes(const Memory *m); // held from the start by the states, checkpoints included
 uint64_t config_state_bytes(const Config *c); // what memory_state_bytes will be
 uint64_t memory_token_bytes(const Memory *m); // that the next decoded token reads of both
+// m was just opened with the options and the pool of `from`: it takes over what that remembers. Blocks of the caches
+// are shared until one of the two writes; states are copied. -1 with a line in err when memory runs out.
+int memory_copy(Memory *m, const Memory *from, char *err, size_t errlen);
+// Called with each piece of memory that holds what a Memory remembers, in an order that its length and its borders of
+// checkpoints determine. False ends the round.
+typedef bool (*MemoryVisitor)(void *context, void *bytes, size_t n);
+bool memory_visit(const Memory *m, MemoryVisitor visit, void *context);
+// m was just opened: as if it had so many tokens and these checkpoints, of borders that rise from 1 on; the caller
+// fills in what memory_visit shows. -1 with a line in err when memory runs out, or a border cannot be.
+int memory_restore(Memory *m, int length, const int *borders, int n_borders, char *err, size_t errlen);
+
+// ---- for texts that begin alike: the blocks of their caches, and the states at the border of a chunk
+
+int memory_caches(const Memory *m);                 // layers with a cache
+bool memory_has_window(const Memory *m);            // in some layer
+uint64_t memory_kv_block_bytes(const Memory *m);    // of KV_BLOCK tokens, in all caches
+int memory_border(const Memory *m);                 // where the states' open chunk begins
+size_t memory_border_bytes(const Memory *m);        // of all states at a border; 0: there are none
+void memory_copy_border(const Memory *m, void *to); // them
+// One more reference to block `index` of every cache: blocks[memory_caches].
+void memory_share_block(const Memory *m, int index, void **blocks);
+// Forget everything; then n tokens, whose blocks blocks[block][cache] are shared and whose states are `states`, which n
+// is the border of. -1: out of memory, and nothing has changed.
+int memory_attach(Memory *m, void **const *blocks, int n, const void *states);
+
+// ---- passes
+
 // Before a pass: make room for n more tokens in every layer, and a checkpoint where the states will leave a border. -1
 // with a line in err when memory runs out; nothing has changed then.
 int memory_reserve(Memory *m, int n, char *err, size_t errlen);
