@@ -16,6 +16,7 @@ SHELL := /bin/bash
 LDLIBS += -ljansson -lpcre2-8 -lutf8proc -lz -lm -lpthread
 LINE_LIBS := -ledit # of ./run alone
 PICTURE_LIBS := -lpng16 -lturbojpeg -lgif -lwebpdemux -lwebp -lexif -lz -lm # of what reads pictures
+HTTP_LIBS := -levent # of build/serve
 override CFLAGS += -std=gnu11 $(WARN) -fno-math-errno -fno-trapping-math -pthread
 
 ifeq ($(CONFIG),san)
@@ -62,7 +63,7 @@ SEES_model := $(SEES_compute) src/model src/model/mixers
 SEES_formats := $(SEES_model) src/text src/formats
 SEES_engine := $(SEES_formats) src/engine src
 SEES_run := $(SEES_base) src/run src
-SEES_others := $(SEES_engine) src/run tools tools/atlas tools/bench tools/encdec tools/vit tests tests/bad
+SEES_others := $(SEES_engine) src/run tools tools/atlas tools/bench tools/encdec tools/serve tools/vit tests tests/bad
 room = $(firstword $(filter base text compute model formats engine run,$(word 2,$(subst /, ,$(filter src/%,$1)))) others)
 includes = $(addprefix -I,$(SEES_$(call room,$1)))
 
@@ -70,9 +71,9 @@ LIB_SRC := $(filter-out src/compute/kernels/%,$(wildcard $(foreach r,base text c
   $(patsubst %,src/compute/kernels/%.c,kernels scalar $(LEVELS_$(MACHINE)))
 RUN_SRC := $(wildcard src/run/*.c)
 # Programs of several files: tools/NAME/NAME.c is the program, its neighbours are parts that the checks use too.
-SUITES := atlas bench encdec vit
+SUITES := atlas bench encdec serve vit
 TOOL_PARTS := gguf_writer gguf_types gguf_model gguf_layers gguf_list gguf_recurrent gguf_vocab logits_file synth_vocab svg
-PART_SRC := src/run/cli.c src/run/outfile.c $(TOOL_PARTS:%=tools/%.c) \
+PART_SRC := src/run/cli.c src/run/outfile.c src/run/stops.c $(TOOL_PARTS:%=tools/%.c) \
   $(filter-out $(foreach s,$(SUITES),tools/$s/$s.c),$(wildcard $(SUITES:%=tools/%/*.c)))
 TOOLS := $(patsubst tools/%.c,$(B)/%,$(filter-out $(PART_SRC),$(wildcard tools/*.c)))
 PROGRAMS := $(TOOLS) $(SUITES:%=$(B)/%)
@@ -91,6 +92,8 @@ $(TOOLS): $(B)/%: $(B)/tools/%.o $(OWN)
 $(foreach s,$(SUITES),$(eval $(B)/$s: $(B)/tools/$s/$s.o))
 $(SUITES:%=$(B)/%): $(OWN)
 $(B)/vit $(foreach c,picture vit,$(B)/tests/check_$c): LDLIBS += $(PICTURE_LIBS)
+$(B)/serve $(B)/tests/check_serve: LDLIBS += $(HTTP_LIBS)
+$(B)/tools/serve/page.o: tools/serve/page.html
 $(CHECKS): $(B)/tests/%: $(B)/tests/%.o $(OWN)
 $(B)/tests/check_kernels: $(TILES_$(MACHINE):%.c=$(B)/%.o)
 $(B)/run $(PROGRAMS) $(CHECKS):
@@ -155,6 +158,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # What is not libc, and the package that has it.
 HEADERS := stb/stb_ds.h jansson.h pcre2.h utf8proc.h zlib.h histedit.h
 PICTURE_HEADERS := png.h turbojpeg.h gif_lib.h webp/demux.h libexif/exif-data.h # of build/vit alone
+HTTP_HEADERS := event2/http.h # of build/serve alone
 PACKAGE_stb_ds.h := libstb-dev
 PACKAGE_jansson.h := libjansson-dev
 PACKAGE_pcre2.h := libpcre2-dev
@@ -166,21 +170,24 @@ PACKAGE_turbojpeg.h := libturbojpeg0-dev
 PACKAGE_gif_lib.h := libgif-dev
 PACKAGE_demux.h := libwebp-dev
 PACKAGE_exif-data.h := libexif-dev
+PACKAGE_http.h := libevent-dev
 
 # Install what is missing, saying so; nothing when nothing is.
 deps:
 	@missing=; \
 	echo '#include <stdio.h>' | $(CC) -E - >/dev/null 2>&1 || missing="$$missing libc6-dev"; \
-	$(foreach h,$(HEADERS) $(PICTURE_HEADERS),test -f /usr/include/$h || missing="$$missing $(PACKAGE_$(notdir $h))";) $(call install)
+	$(foreach h,$(HEADERS) $(PICTURE_HEADERS) $(HTTP_HEADERS),test -f /usr/include/$h || missing="$$missing $(PACKAGE_$(notdir $h))";) $(call install)
 install = if test -n "$$missing"; then \
 	    echo "installing$$missing ($(or $(SUDO),as root): apt-get install)"; \
 	    $(SUDO) apt-get update -q && $(SUDO) apt-get install -q -y --no-install-recommends $$missing; \
 	  fi
 
 $(B)/tools/vit/picture_file.o: | check-picture-deps
+$(B)/tools/serve/http.o: | check-http-deps
 check-deps: NEEDED := $(HEADERS)
 check-picture-deps: NEEDED := $(PICTURE_HEADERS)
-check-deps check-picture-deps:
+check-http-deps: NEEDED := $(HTTP_HEADERS)
+check-deps check-picture-deps check-http-deps:
 	@$(foreach h,$(NEEDED),test -f /usr/include/$h || { echo "missing: $h. Get it with 'make deps', or:" \
 	  "apt-get install $(PACKAGE_$(notdir $h))" >&2; exit 1; };)
 
@@ -221,7 +228,8 @@ test-arm64: deps test-data
 	test -f $(ARM64_LIB)/libturbojpeg.a || missing="$$missing libturbojpeg0-dev:arm64"; \
 	test -f $(ARM64_LIB)/libgif.a || missing="$$missing libgif-dev:arm64"; \
 	test -f $(ARM64_LIB)/libwebpdemux.a || missing="$$missing libwebp-dev:arm64"; \
-	test -f $(ARM64_LIB)/libexif.a || missing="$$missing libexif-dev:arm64"; $(call install)
+	test -f $(ARM64_LIB)/libexif.a || missing="$$missing libexif-dev:arm64"; \
+	test -f $(ARM64_LIB)/libevent.a || missing="$$missing libevent-dev:arm64"; $(call install)
 	@missing=; command -v aarch64-linux-gnu-gcc >/dev/null || missing="gcc-aarch64-linux-gnu libc6-dev-arm64-cross"; \
 	command -v qemu-aarch64 >/dev/null || missing="$$missing qemu-user"; $(call install)
 	@$(MAKE) --no-print-directory CONFIG=arm64 all checks
@@ -271,6 +279,6 @@ clean:
 # How a file is compiled; tests/check_rooms.sh asks.
 show-includes:
 	@echo $(call includes,$(FILE))
-.PHONY: all install show-includes checks deps check-deps check-picture-deps test-data demo test san tsan test-arm64 fuzz fuzzers peers format clean
+.PHONY: all install show-includes checks deps check-deps check-picture-deps check-http-deps test-data demo test san tsan test-arm64 fuzz fuzzers peers format clean
 .SECONDARY:
 -include $(wildcard $(B)/*/*.d $(B)/*/*/*.d $(B)/*/*/*/*.d)

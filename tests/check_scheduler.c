@@ -1,0 +1,288 @@
+// check_scheduler: the server's scheduler over a fake engine with a clock of its own.
+//
+// The fake takes FIXED seconds a pass, ROW a row that decodes and TOKEN a prompt token; it checks every pass that it is
+// given, and picks tokens until a task has its answer.
+#include "scheduler.h"
+
+#include "test.h"
+
+#include <stb/stb_ds.h>
+
+static const double FIXED = 0.010, ROW = 0.001, TOKEN = 0.002;
+enum { BYTES = 10 }; // of memory a token
+
+typedef struct {
+    Task task; // first, so that a Task is its FakeTask
+    int n_prompt, n_answer, n_parked;
+    double arrived, first, last, worst_gap; // seconds; 0: not yet
+    bool over, overflowed, open;
+} FakeTask;
+
+typedef struct {
+    double now;
+    FakeTask **tasks; // stb_ds array
+    uint64_t most_held, limit;
+    int n_passes, longest_pass;
+} Fake;
+
+static FakeTask *fake_task(Task *t) {
+    return (FakeTask *)t;
+}
+
+static double fake_now(void *context) {
+    return ((Fake *)context)->now;
+}
+
+static void fake_open(void *context, Task *t) {
+    (void)context;
+    CHECK(!fake_task(t)->open, "a task that runs is opened");
+    CHECK(t->n_done == 0, "a task begins with %d tokens done", t->n_done);
+    fake_task(t)->open = true;
+}
+
+static void fake_park(void *context, Task *t) {
+    (void)context;
+    CHECK(fake_task(t)->open, "a task that does not run is parked");
+    fake_task(t)->open = false;
+    fake_task(t)->n_parked++;
+    t->n_done = 0;
+}
+
+static uint64_t fake_held(void *context) {
+    Fake *f = context;
+    uint64_t sum = 0;
+    for (ptrdiff_t i = 0; i < arrlen(f->tasks); i++)
+        if (f->tasks[i]->open) sum += (uint64_t)f->tasks[i]->task.n_done * BYTES;
+    return sum;
+}
+
+static uint64_t fake_need(void *context, const Task *t, int n) {
+    (void)context, (void)t;
+    return (uint64_t)n * BYTES;
+}
+
+static void pick(Fake *f, Part *p) {
+    FakeTask *x = fake_task(p->task);
+    if (!x->first) x->first = f->now;
+    else if (f->now - x->last > x->worst_gap) x->worst_gap = f->now - x->last;
+    x->last = f->now;
+    p->task->n_tokens++;
+    p->ended = p->task->n_tokens == x->n_prompt + x->n_answer;
+    if (p->ended) x->over = true;
+}
+
+static void fake_step(void *context, Part *parts, int n) {
+    Fake *f = context;
+    int prompt = 0, rows = 0;
+    uint64_t held = fake_held(f);
+    for (int i = 0; i < n; i++) {
+        Task *t = parts[i].task;
+        int left = t->n_tokens - t->n_done;
+        CHECK(parts[i].n >= 1 && parts[i].n <= left, "a part of %d of %d tokens", parts[i].n, left);
+        CHECK(fake_task(t)->open && !t->blocked, "a task that must not be computed is");
+        for (int j = 0; j < i; j++) CHECK(parts[j].task != t, "a task is twice in one pass");
+        held += (uint64_t)parts[i].n * BYTES;
+        if (left == 1) rows++;
+        else prompt += parts[i].n;
+    }
+    if (f->limit) CHECK(held <= f->limit, "%llu bytes of %llu", (unsigned long long)held, (unsigned long long)f->limit);
+    if (held > f->most_held) f->most_held = held;
+    f->now += FIXED + ROW * rows + TOKEN * prompt;
+    f->n_passes++;
+    if (prompt > f->longest_pass) f->longest_pass = prompt;
+    for (int i = 0; i < n; i++) {
+        Part *p = &parts[i];
+        if (p->task->n_done + p->n == p->task->n_tokens) pick(f, p);
+    }
+    for (int i = 0; i < n; i++)
+        if (parts[i].ended) fake_task(parts[i].task)->open = false;
+}
+
+static void fake_overflow(void *context, Task *t) {
+    (void)context;
+    fake_task(t)->overflowed = fake_task(t)->over = true;
+    fake_task(t)->open = false;
+}
+
+static Stepper fake_stepper(Fake *f) {
+    return (Stepper){f, fake_now, fake_open, fake_park, fake_held, fake_need, fake_step, fake_overflow};
+}
+
+static FakeTask *add(Fake *f, int n_prompt, int n_answer) {
+    FakeTask *t = calloc(1, sizeof *t);
+    *t = (FakeTask){.task.n_tokens = n_prompt, .n_prompt = n_prompt, .n_answer = n_answer, .arrived = f->now};
+    arrput(f->tasks, t);
+    return t;
+}
+
+static FakeTask *submit(Scheduler *s, Fake *f, int n_prompt, int n_answer) {
+    FakeTask *t = add(f, n_prompt, n_answer);
+    CHECK(scheduler_submit(s, &t->task), "the queue is full at task %td", arrlen(f->tasks));
+    return t;
+}
+
+static void forget(Fake *f) {
+    for (ptrdiff_t i = 0; i < arrlen(f->tasks); i++) free(f->tasks[i]);
+    arrfree(f->tasks);
+}
+
+static const SchedulerOptions usual = {.parallel = 8, .queue = 64, .block = 512, .gap = 0.150};
+
+// Texts decode, and a prompt of 2,000 tokens arrives: no gap of theirs is longer than 0.15 s, and it is read at nearly
+// the speed that the budget leaves.
+static void gaps_stay_short(void) {
+    Fake f = {.now = 1};
+    Stepper stepper = fake_stepper(&f);
+    Scheduler *s = scheduler_open(&usual, &stepper);
+    for (int i = 0; i < 7; i++) submit(s, &f, 20, 400);
+    for (int i = 0; i < 30; i++) scheduler_pass(s);
+    FakeTask *late = submit(s, &f, 2000, 10);
+    double before = f.now;
+    while (scheduler_pass(s)) continue;
+    for (int i = 0; i < 7; i++) {
+        CHECK(f.tasks[i]->over, "text %d is not over", i);
+        CHECK(f.tasks[i]->worst_gap <= usual.gap, "text %d: a gap of %.3f s", i, f.tasks[i]->worst_gap);
+    }
+    double tokens_a_pass = (0.8 * usual.gap - FIXED - 7 * ROW) / TOKEN, ideal = 2000 / tokens_a_pass * 0.8 * usual.gap;
+    CHECK(late->first - before < 1.3 * ideal, "the prompt took %.2f s, expected about %.2f", late->first - before,
+          ideal);
+    scheduler_close(s);
+    forget(&f);
+}
+
+// One long prompt under a stream of short ones that would fill every pass: ageing lets it through.
+static void long_prompts_are_not_starved(void) {
+    Fake f = {.now = 1};
+    Stepper stepper = fake_stepper(&f);
+    Scheduler *s = scheduler_open(&usual, &stepper);
+    FakeTask *big = submit(s, &f, 3000, 2);
+    for (int i = 0; i < 3000 && !big->over; i++) {
+        while (scheduler_state(s).running + scheduler_state(s).waiting < 4) submit(s, &f, 300, 1);
+        scheduler_pass(s);
+    }
+    CHECK(big->over && big->first - big->arrived < 30, "after %.1f s", f.now - big->arrived);
+    scheduler_close(s);
+    forget(&f);
+}
+
+static void short_prompts_go_first(void) {
+    Fake f = {.now = 1};
+    Stepper stepper = fake_stepper(&f);
+    Scheduler *s = scheduler_open(&usual, &stepper);
+    FakeTask *big = submit(s, &f, 4000, 1);
+    scheduler_pass(s);
+    FakeTask *small = submit(s, &f, 30, 1);
+    scheduler_pass(s);
+    CHECK(small->over && !big->over, "a prompt of 30 tokens waits for one of 4000");
+    scheduler_close(s);
+    forget(&f);
+}
+
+static void queue_has_a_limit(void) {
+    Fake f = {.now = 1};
+    Stepper stepper = fake_stepper(&f);
+    SchedulerOptions o = usual;
+    o.parallel = 2;
+    o.queue = 3;
+    Scheduler *s = scheduler_open(&o, &stepper);
+    int accepted = 0;
+    for (int i = 0; i < 9; i++) accepted += scheduler_submit(s, &add(&f, 10, 5)->task);
+    CHECK(accepted == 3, "before a pass: %d of 9 tasks accepted, expected 3", accepted);
+    scheduler_pass(s); // two begin
+    for (int i = 0; i < 9; i++) accepted += scheduler_submit(s, &add(&f, 10, 5)->task);
+    CHECK(accepted == 5, "after a pass: %d accepted, expected 5", accepted);
+    while (scheduler_pass(s)) continue;
+    int over = 0;
+    for (ptrdiff_t i = 0; i < arrlen(f.tasks); i++) over += f.tasks[i]->over;
+    CHECK(over == 5, "%d over", over);
+    scheduler_close(s);
+    forget(&f);
+}
+
+// Memory for about one and a half texts: each is completed, the oldest first, and none is over the limit (fake_step
+// checks that). One that has no room even alone ends.
+static void memory_is_kept(void) {
+    Fake f = {.now = 1, .limit = 1500 * BYTES};
+    Stepper stepper = fake_stepper(&f);
+    SchedulerOptions o = usual;
+    o.kv_bytes = f.limit;
+    Scheduler *s = scheduler_open(&o, &stepper);
+    for (int i = 0; i < 6; i++) submit(s, &f, 200, 800);
+    FakeTask *too_long = submit(s, &f, 100, 2000);
+    int passes = 0;
+    while (scheduler_pass(s) && ++passes < 100000) continue;
+    int parked = 0;
+    for (int i = 0; i < 6; i++) {
+        CHECK(f.tasks[i]->over && !f.tasks[i]->overflowed, "text %d is not complete", i);
+        if (i) CHECK(f.tasks[i]->last >= f.tasks[i - 1]->last, "text %d is complete before an older one", i);
+        parked += f.tasks[i]->n_parked;
+    }
+    CHECK(too_long->overflowed, "a text beyond the memory goes on");
+    CHECK(parked > 0 && parked < 40, "parked %d times", parked);
+    CHECK(f.most_held > f.limit * 9 / 10, "%llu bytes held at most", (unsigned long long)f.most_held);
+    scheduler_close(s);
+    forget(&f);
+}
+
+static void blocked_tasks_are_not_computed(void) {
+    Fake f = {.now = 1};
+    Stepper stepper = fake_stepper(&f);
+    Scheduler *s = scheduler_open(&usual, &stepper);
+    FakeTask *a = submit(s, &f, 10, 50), *b = submit(s, &f, 10, 50);
+    scheduler_pass(s);
+    a->task.blocked = true;
+    while (scheduler_pass(s)) continue;
+    CHECK(b->over && a->task.n_tokens == 11, "the blocked text has %d tokens", a->task.n_tokens);
+    a->task.blocked = false;
+    while (scheduler_pass(s)) continue;
+    CHECK(a->over, "the text does not go on");
+    scheduler_close(s);
+    forget(&f);
+}
+
+// Arrivals, cancels and blocks at random under a memory limit: fake_step checks every pass, all that is not cancelled
+// is completed.
+static void random_loads(void) {
+    for (int round = 0; round < 20; round++) {
+        Fake f = {.now = 1, .limit = round % 2 ? 3000 * BYTES : 0};
+        Stepper stepper = fake_stepper(&f);
+        SchedulerOptions o = usual;
+        o.kv_bytes = f.limit;
+        o.parallel = 1 + (int)(test_u32() % 12);
+        Scheduler *s = scheduler_open(&o, &stepper);
+        int cancelled = 0;
+        for (int i = 0; i < 1500; i++) {
+            if (test_u32() % 8 == 0 && scheduler_state(s).waiting < 60)
+                submit(s, &f, 1 + (int)(test_u32() % (test_u32() % 16 ? 100 : 1500)), 1 + (int)(test_u32() % 60));
+            FakeTask *t = arrlen(f.tasks) ? f.tasks[arrlen(f.tasks) - 1 - test_u32() % 12 % arrlen(f.tasks)] : NULL;
+            if (t && !t->over && test_u32() % 32 == 0) {
+                scheduler_cancel(s, &t->task);
+                t->open = false;
+                t->over = ++cancelled;
+            }
+            if (t) t->task.blocked = test_u32() % 4 == 0;
+            scheduler_pass(s);
+        }
+        for (ptrdiff_t i = 0; i < arrlen(f.tasks); i++) f.tasks[i]->task.blocked = false;
+        for (int i = 0; i < 100000 && scheduler_pass(s); i++) continue;
+        for (ptrdiff_t i = 0; i < arrlen(f.tasks); i++) {
+            CHECK(f.tasks[i]->over && !f.tasks[i]->overflowed, "round %d: task %td of %td is not complete", round, i,
+                  arrlen(f.tasks));
+        }
+        CHECK(cancelled > 5 && f.n_passes > 500, "round %d: %d cancelled, %d passes", round, cancelled, f.n_passes);
+        CHECK(scheduler_state(s).running == 0 && scheduler_state(s).waiting == 0, "round %d: some are left", round);
+        scheduler_close(s);
+        forget(&f);
+    }
+}
+
+int main(void) {
+    RUN(gaps_stay_short);
+    RUN(long_prompts_are_not_starved);
+    RUN(short_prompts_go_first);
+    RUN(queue_has_a_limit);
+    RUN(memory_is_kept);
+    RUN(blocked_tasks_are_not_computed);
+    RUN(random_loads);
+    return test_report();
+}

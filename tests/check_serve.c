@@ -1,0 +1,536 @@
+// check_serve: build/serve as clients meet it: replies, streams, stops, cancelling, limits, hostile bytes, its end.
+#include "http_client.h"
+
+static const char MODEL[] = "models/stories.bin";
+
+static const char *text_at(const json_t *v, const char *path) { // "choices.0.text"
+    char copy[256];
+    snprintf(copy, sizeof copy, "%s", path);
+    for (char *word = strtok(copy, "."); word && v; word = strtok(NULL, "."))
+        v = json_is_array(v) ? json_array_get(v, (size_t)atoi(word)) : json_object_get(v, word);
+    return json_is_string(v) ? json_string_value(v) : "(none)";
+}
+
+// A gauge or counter of /metrics; -1: it is not there.
+static double metric(const char *name) {
+    char line[128];
+    snprintf(line, sizeof line, "\ntessera:%s{", name);
+    Response r = ask("GET", "/metrics", "");
+    const char *at = strstr(r.body, line), *value = at ? strchr(at, '}') : NULL;
+    double x = value ? atof(value + 1) : -1;
+    response_free(&r);
+    return x;
+}
+
+static bool becomes(const char *name, double value) {
+    for (int i = 0; i < 500; i++, sleep_ms(10))
+        if (metric(name) == value) return true;
+    return false;
+}
+
+// ---- streams
+
+typedef struct {
+    char *text, *finish; // malloc'd
+    int n_chunks, n_done;
+    json_t *usage, *first, *error; // of the stream; NULL: none
+} Stream;
+
+static char *joined(char *a, const char *b) {
+    char *text = NULL;
+    if (asprintf(&text, "%s%s", a, b) < 0) abort();
+    free(a);
+    return text;
+}
+
+static void take_chunk(Stream *s, const json_t *v) {
+    const json_t *choice = json_array_get(json_object_get(v, "choices"), 0), *delta = json_object_get(choice, "delta");
+    const json_t *text = delta ? json_object_get(delta, "content") : json_object_get(choice, "text");
+    s->n_chunks++;
+    if (!s->first) s->first = json_deep_copy(v);
+    if (json_object_get(v, "usage")) s->usage = json_deep_copy(json_object_get(v, "usage"));
+    if (json_object_get(v, "error")) s->error = json_deep_copy(v);
+    if (json_is_string(text)) s->text = joined(s->text, json_string_value(text));
+    const json_t *finish = json_object_get(choice, "finish_reason");
+    if (json_is_string(finish)) s->finish = strdup(json_string_value(finish));
+}
+
+static Stream read_stream(char *body) {
+    Stream s = {.text = strdup("")};
+    for (char *save, *line = strtok_r(body, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        if (*line == ':') continue;
+        if (!strcmp(line, "data: [DONE]")) {
+            s.n_done++;
+            continue;
+        }
+        json_t *v = strncmp(line, "data: ", 6) != 0 ? NULL : json_loads(line + 6, 0, NULL);
+        CHECK(v, "a line of a stream: %s", line);
+        take_chunk(&s, v);
+        json_decref(v);
+    }
+    return s;
+}
+
+static Stream ask_stream(const char *path, const char *body) {
+    char *text = json_of(body);
+    Response r = ask("POST", path, text);
+    CHECK(r.status == 200 && strstr(r.headers, "text/event-stream"), "%s: status %d: %s", body, r.status, r.body);
+    Stream s = read_stream(r.body);
+    response_free(&r);
+    free(text);
+    return s;
+}
+
+static void stream_free(Stream *s) {
+    free(s->text);
+    free(s->finish);
+    json_decref(s->usage);
+    json_decref(s->first);
+    json_decref(s->error);
+}
+
+// ---- replies
+
+static void plain_routes(void) {
+    Response r = ask("GET", "/health", "");
+    CHECK(r.status == 200 && strstr(r.body, "ok"), "/health: %d %s", r.status, r.body);
+    response_free(&r);
+    r = ask("GET", "/ready", "");
+    CHECK(r.status == 200, "/ready: %d", r.status);
+    response_free(&r);
+    r = ask("GET", "/", "");
+    CHECK(r.status == 200 && strstr(r.headers, "text/html") && strstr(r.body, "<title>"), "/: %d", r.status);
+    response_free(&r);
+    r = ask("GET", "/v1/models", "");
+    CHECK(strstr(r.body, "\"id\":\"stories.bin\""), "/v1/models: %s", r.body);
+    response_free(&r);
+    r = ask("GET", "/props", "");
+    CHECK(strstr(r.body, "\"n_ctx\":512"), "/props: %s", r.body);
+    response_free(&r);
+    r = ask("OPTIONS", "/v1/chat/completions", "");
+    CHECK(r.status == 204 && strstr(r.headers, "Access-Control-Allow-Origin: *") && strstr(r.headers, "Authorization"),
+          "OPTIONS: %s", r.headers);
+    response_free(&r);
+    r = ask("GET", "/v1/chat/completions", "");
+    CHECK(r.status == 405 && strstr(r.body, "\"error\""), "GET of a POST: %d %s", r.status, r.body);
+    response_free(&r);
+    r = ask("GET", "/nothing", "");
+    CHECK(r.status == 404 && strstr(r.body, "\"error\""), "no such path: %d %s", r.status, r.body);
+    response_free(&r);
+}
+
+static void tokens_and_back(void) {
+    json_t *v = ask_json(200, "/tokenize", "{'content': 'Once upon a time'}"), *tokens = json_object_get(v, "tokens");
+    CHECK(json_array_size(tokens) >= 3, "%zu tokens", json_array_size(tokens));
+    char *list = json_dumps(tokens, JSON_COMPACT), *body = NULL;
+    if (asprintf(&body, "{\"tokens\": %s}", list) < 0) abort();
+    json_t *back = ask_json(200, "/detokenize", body);
+    CHECK(!strcmp(text_at(back, "content"), "Once upon a time"), "back: %s", text_at(back, "content"));
+    json_decref(v);
+    json_decref(back);
+    free(list);
+    free(body);
+    json_decref(ask_json(400, "/detokenize", "{'tokens': [1, 99999999]}"));
+    json_decref(ask_json(400, "/tokenize", "{'content': 3}"));
+}
+
+// The text for a seed is that of ./run, also as a stream.
+static void text_is_that_of_run(void) {
+    Result run = CALL("run", MODEL, "-p", "One day", "-s", "7", "-n", "40", "-q", "--no-display-prompt");
+    run.out[strlen(run.out) - 1] = 0; // its newline
+    json_t *v = ask_json(200, "/v1/completions", "{'prompt': 'One day', 'seed': 7, 'max_tokens': 40}");
+    CHECK(!strcmp(text_at(v, "choices.0.text"), run.out), "found '%s', ./run '%s'", text_at(v, "choices.0.text"),
+          run.out);
+    CHECK(!strcmp(text_at(v, "choices.0.finish_reason"), "length"), "finish: %s",
+          text_at(v, "choices.0.finish_reason"));
+    const json_t *usage = json_object_get(v, "usage");
+    CHECK(number(usage, "completion_tokens") == 40 && number(usage, "prompt_tokens") >= 3 &&
+              number(usage, "total_tokens") == number(usage, "prompt_tokens") + 40,
+          "usage");
+    Stream s = ask_stream("/v1/completions", "{'prompt': 'One day', 'seed': 7, 'max_tokens': 40, 'stream': true}");
+    CHECK(!strcmp(s.text, run.out) && s.n_done == 1 && !s.usage, "the stream: '%s', %d [DONE]", s.text, s.n_done);
+    CHECK(s.finish && !strcmp(s.finish, "length"), "finish of the stream");
+    stream_free(&s);
+    json_decref(v);
+    release(&run);
+}
+
+static void chat_streams(void) {
+    const char *whole =
+        "{'messages': [{'role': 'system', 'content': 'Be kind.'}, {'role': 'user', 'content': [{'type': "
+        "'text', 'text': 'Hello'}]}], 'seed': 5, 'max_completion_tokens': 30}";
+    json_t *v = ask_json(200, "/v1/chat/completions", whole);
+    char *body =
+        joined(strndup(whole, strlen(whole) - 1), ", 'stream': true, 'stream_options': {'include_usage': true}}");
+    Stream s = ask_stream("/v1/chat/completions", body);
+    CHECK(!strcmp(text_at(v, "choices.0.message.role"), "assistant"), "role");
+    CHECK(!strcmp(text_at(v, "choices.0.message.content"), s.text) && *s.text, "whole '%s', stream '%s'",
+          text_at(v, "choices.0.message.content"), s.text);
+    CHECK(!strcmp(text_at(s.first, "choices.0.delta.role"), "assistant") &&
+              !strcmp(text_at(s.first, "choices.0.delta.content"), ""),
+          "the first chunk");
+    CHECK(s.n_done == 1 && s.usage && json_equal(s.usage, json_object_get(v, "usage")), "usage of the stream");
+    stream_free(&s);
+    json_decref(v);
+    free(body);
+}
+
+// Several choices have seeds that follow one another; several prompts come in order.
+static void choices_and_prompts(void) {
+    json_t *v =
+        ask_json(200, "/v1/completions", "{'prompt': ['One day', 'The cat'], 'n': 2, 'seed': 7, 'max_tokens': 12}");
+    CHECK(json_array_size(json_object_get(v, "choices")) == 4, "four choices");
+    for (int i = 0; i < 4; i++) {
+        char body[160], path[40];
+        snprintf(body, sizeof body, "{'prompt': '%s', 'seed': %d, 'max_tokens': 12}", i < 2 ? "One day" : "The cat",
+                 7 + i % 2);
+        snprintf(path, sizeof path, "choices.%d.text", i);
+        json_t *one = ask_json(200, "/v1/completions", body);
+        CHECK(!strcmp(text_at(v, path), text_at(one, "choices.0.text")), "choice %d: '%s', alone '%s'", i,
+              text_at(v, path), text_at(one, "choices.0.text"));
+        json_decref(one);
+    }
+    CHECK(number(json_object_get(v, "usage"), "completion_tokens") == 48, "48 tokens");
+    json_decref(v);
+}
+
+static void logprobs_are_those_of_the_text(void) {
+    json_t *v = ask_json(200, "/v1/chat/completions",
+                         "{'messages': [{'role': 'user', 'content': 'Hi'}], 'temperature': 0, 'max_tokens': 15, "
+                         "'logprobs': true, 'top_logprobs': 4}");
+    const json_t *choice = json_array_get(json_object_get(v, "choices"), 0),
+                 *list = json_object_get(json_object_get(choice, "logprobs"), "content");
+    char *text = strdup("");
+    CHECK(json_array_size(list) == 15, "%zu entries", json_array_size(list));
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *e = json_array_get(list, i), *top = json_object_get(e, "top_logprobs");
+        double sum = 0, before = 0;
+        text = joined(text, text_at(e, "token"));
+        CHECK(json_array_size(top) == 4, "%zu likely ones", json_array_size(top));
+        for (size_t k = 0; k < json_array_size(top); k++) {
+            double p = number(json_array_get(top, k), "logprob");
+            CHECK(p <= before, "not the best first");
+            sum += exp(before = p);
+        }
+        CHECK(sum <= 1.0001, "probabilities sum to %g", sum);
+        CHECK(number(e, "logprob") == number(json_array_get(top, 0), "logprob"), "greedy, but not the likeliest");
+    }
+    const char *answer = text_at(v, "choices.0.message.content");
+    CHECK(strstr(text, answer), "the tokens '%s' are not the text '%s'", text, answer);
+    json_decref(v);
+    free(text);
+}
+
+// Stop strings at every place of a text, of 1 to 9 bytes, whole and as a stream: the text ends before the first.
+static void stop_strings(void) {
+    json_t *v = ask_json(200, "/v1/completions", "{'prompt': 'Once upon a time', 'temperature': 0, 'max_tokens': 40}");
+    char *whole = strdup(text_at(v, "choices.0.text"));
+    json_decref(v);
+    for (size_t at = 0; at + 12 < strlen(whole); at += 3) {
+        char stop[16] = "", body[256];
+        strncat(stop, whole + at, 1 + at % 9);
+        bool stream = at % 2;
+        snprintf(
+            body, sizeof body,
+            "{'prompt': 'Once upon a time', 'temperature': 0, 'max_tokens': 40, 'stop': ['@@', '%s'], 'stream': %s}",
+            stop, stream ? "true" : "false");
+        if (strpbrk(stop, "'\"\n\\")) continue;
+        int expected = (int)(strstr(whole, stop) - whole);
+        Stream s = {0};
+        if (stream) s = ask_stream("/v1/completions", body);
+        else v = ask_json(200, "/v1/completions", body);
+        const char *text = stream ? s.text : text_at(v, "choices.0.text"),
+                   *finish = stream ? s.finish : text_at(v, "choices.0.finish_reason");
+        CHECK((int)strlen(text) == expected && !strncmp(text, whole, (size_t)expected), "stop '%s': '%s'", stop, text);
+        CHECK(!strcmp(finish, "stop"), "stop '%s': finish %s", stop, finish);
+        if (stream) stream_free(&s);
+        else json_decref(v);
+    }
+    free(whole);
+}
+
+// ---- what is refused
+
+static void bad_requests(void) {
+    static const struct {
+        const char *path, *body, *param;
+    } list[] = {
+        {"/v1/completions", "{'prompt': 'a', 'temperature': 'hot'}", "temperature"},
+        {"/v1/completions", "{'prompt': 'a', 'top_p': 1.5}", "top_p"},
+        {"/v1/completions", "{'prompt': 'a', 'max_tokens': 0}", "max_tokens"},
+        {"/v1/completions", "{'prompt': 'a', 'n': 9999}", "n"},
+        {"/v1/completions", "{'prompt': 'a', 'stop': ''}", "stop"},
+        {"/v1/completions", "{'prompt': 'a', 'stop': [1]}", "stop"},
+        {"/v1/completions", "{'prompt': 'a', 'echo': true}", "echo"},
+        {"/v1/completions", "{'prompt': 'a', 'suffix': 'b'}", "suffix"},
+        {"/v1/completions", "{'prompt': 'a', 'best_of': 4}", "best_of"},
+        {"/v1/completions", "{'prompt': 'a', 'logit_bias': {'x': 1}}", "logit_bias"},
+        {"/v1/completions", "{'prompt': 'a', 'logit_bias': {'1': 1000}}", "logit_bias"},
+        {"/v1/completions", "{'prompt': [[1, 99999]]}", "prompt"},
+        {"/v1/completions", "{'prompt': []}", "prompt"},
+        {"/v1/completions", "{}", "prompt"},
+        {"/v1/chat/completions", "{}", "messages"},
+        {"/v1/chat/completions", "{'messages': []}", "messages"},
+        {"/v1/chat/completions", "{'messages': [{'role': 'king', 'content': 'a'}]}", "messages"},
+        {"/v1/chat/completions", "{'messages': [{'role': 'user'}]}", "messages"},
+        {"/v1/chat/completions", "{'messages': [{'role': 'user', 'content': [{'type': 'image_url'}]}]}", "messages"},
+        {"/v1/chat/completions", "{'messages': [{'role': 'user', 'content': 'a'}], 'top_logprobs': 3}", "top_logprobs"},
+        {"/v1/chat/completions", "{'messages': [{'role': 'user', 'content': 'a'}], 'audio': {}}", "audio"},
+        {"/v1/chat/completions", "{'messages': [{'role': 'user', 'content': 'a'}], 'functions': []}", "functions"},
+    };
+    for (size_t i = 0; i < N_OF(list); i++) {
+        json_t *v = ask_json(400, list[i].path, list[i].body);
+        CHECK(!strcmp(text_at(v, "error.param"), list[i].param), "%s: param %s", list[i].body,
+              text_at(v, "error.param"));
+        CHECK(!strcmp(text_at(v, "error.type"), "invalid_request_error"), "%s: type", list[i].body);
+        json_decref(v);
+    }
+    json_decref(ask_json(400, "/v1/completions", "not JSON"));
+    json_decref(ask_json(400, "/v1/completions", "[]"));
+    char *words = calloc(1, 4000), body[4200];
+    for (int i = 0; i < 700; i++) strcat(words, "word ");
+    snprintf(body, sizeof body, "{'prompt': '%s'}", words);
+    json_t *v = ask_json(400, "/v1/completions", body);
+    CHECK(!strcmp(text_at(v, "error.code"), "context_length_exceeded") && strstr(text_at(v, "error.message"), "512"),
+          "a prompt beyond the context: %s", text_at(v, "error.message"));
+    json_decref(v);
+    free(words);
+}
+
+// ---- clients that go away
+
+static const char LONG_BODY[] =
+    "{\"prompt\": \"Once\", \"max_tokens\": 500, \"ignored\": 1, \"logit_bias\": {\"2\": -100, \"1\": "
+    "-100}, \"stream\": true, \"n\": 16}";
+
+static int begin_long(bool stream) {
+    char *body = strdup(LONG_BODY);
+    if (!stream) memcpy(strstr(body, "true"), "null", 4);
+    char *text = request_text("POST", "/v1/completions", "", body);
+    int fd = dial();
+    say(fd, text, strlen(text));
+    free(text);
+    free(body);
+    return fd;
+}
+
+static void clients_go_away(void) {
+    for (int round = 0; round < 6; round++) {
+        double before = metric("requests_cancelled_total");
+        int fd[4];
+        for (int i = 0; i < 4; i++) fd[i] = begin_long(i % 2); // 64 texts, of which 16 run
+        if (round % 2) sleep_ms(30);
+        for (int i = 0; i < 4; i++) close(fd[i]);
+        CHECK(becomes("num_requests_running", 0) && becomes("num_requests_waiting", 0), "round %d: texts go on", round);
+        double gone = metric("requests_cancelled_total") - before;
+        CHECK(gone == 4, "round %d: %g of 4 cancelled", round, gone);
+    }
+    CHECK(becomes("kv_cache_bytes", 0), "memory is held");
+}
+
+// One that sends its request and closes its side of the connection, and one that reads nothing for a while.
+static void half_closed_and_slow(void) {
+    int slow = begin_long(true), half = begin_long(true);
+    shutdown(half, SHUT_WR);
+    sleep_ms(300);
+    Response r = ask("GET", "/health", "");
+    CHECK(r.status == 200, "/health: %d", r.status);
+    response_free(&r);
+    size_t n;
+    char *all = hear(slow, 20000, &n);
+    CHECK(strstr(all, "[DONE]"), "a slow reader gets %zu bytes, without an end", n);
+    free(all);
+    close(slow);
+    close(half);
+}
+
+// ---- hostile bytes
+
+static int status_of(const char *bytes, size_t n) {
+    Response r = raw(bytes, n);
+    int status = r.status;
+    response_free(&r);
+    return status;
+}
+
+static char *filled(const char *before, char c, size_t n, const char *after) {
+    size_t a = strlen(before), b = strlen(after);
+    char *text = malloc(a + n + b + 1);
+    memcpy(text, before, a);
+    memset(text + a, c, n);
+    memcpy(text + a + n, after, b + 1);
+    return text;
+}
+
+static void hostile_http(void) {
+#define HEAD "POST /tokenize HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    static const char *const list[] = {
+        HEAD "Content-Length: 2\r\nContent-Length: 30\r\n\r\n{}",
+        HEAD "Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+        HEAD "Content-Length: -1\r\n\r\n{}",
+        HEAD "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+        HEAD "Content-Length: 2x\r\n\r\n{}",
+        HEAD "no colon\r\n\r\n",
+        HEAD "Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+        "GARBAGE\r\n\r\n",
+        "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", // TLS
+    };
+    for (size_t i = 0; i < N_OF(list); i++) {
+        int status = status_of(list[i], strlen(list[i]));
+        CHECK(status >= 400 || status == 0, "case %zu: status %d", i, status);
+    }
+    char *text = filled(HEAD "X: ", 'a', 1 << 20, "\r\nContent-Length: 2\r\n\r\n{}");
+    int status = status_of(text, strlen(text));
+    CHECK(status >= 400 || status == 0, "a header of 1 MiB: status %d", status);
+    free(text);
+    const char huge[] = HEAD "Content-Length: 99999999999\r\n\r\n";
+    status = status_of(huge, strlen(huge));
+    CHECK(status == 413 || status == 400 || status == 0, "a body of 99 GB: status %d", status);
+    text = filled("{\"content\": ", '[', 100000, "");
+    Response r = ask("POST", "/tokenize", text);
+    CHECK(r.status == 400, "100,000 brackets: status %d", r.status);
+    response_free(&r);
+    free(text);
+    r = ask("POST", "/v1/completions", "{\"prompt\": \"a\xff\xfe\"}");
+    CHECK(r.status == 400, "invalid UTF-8: status %d", r.status);
+    response_free(&r);
+}
+
+// Many connections that send a header a byte at a time, and random bytes: others are served meanwhile.
+static void slow_senders_and_garbage(void) {
+    enum { N = 100 };
+    int fd[N];
+    const char head[] = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Le";
+    for (int i = 0; i < N; i++) fd[i] = dial();
+    for (size_t k = 0; k < sizeof head - 1; k++)
+        for (int i = 0; i < N; i++) say(fd[i], head + k, 1);
+    for (int round = 0; round < 200; round++) {
+        char bytes[300];
+        for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (char)test_u32();
+        if (round % 2) memcpy(bytes, HEAD, sizeof HEAD - 1);
+        int other = dial();
+        say(other, bytes, test_u32() % sizeof bytes);
+        close(other);
+    }
+    json_decref(ask_json(200, "/v1/completions", "{'prompt': 'a', 'max_tokens': 2}"));
+    for (int i = 0; i < N; i++) close(fd[i]);
+}
+
+// ---- limits and the end
+
+static void a_full_queue(void) {
+    NEED(SERVER_START(MODEL, "--parallel", "1", "--queue", "1", "-t", "1"), "the server does not start");
+    json_decref(ask_json(400, "/v1/completions", "{'prompt': 'a', 'n': 3}"));
+    const char *body =
+        "{\"prompt\": \"a\", \"max_tokens\": 500, \"logit_bias\": {\"2\": -100, \"1\": -100}, \"stream\": true}";
+    char *text = request_text("POST", "/v1/completions", "", body);
+    int fd[8], refused = 0, complete = 0;
+    for (int i = 0; i < 8; i++) {
+        fd[i] = dial();
+        say(fd[i], text, strlen(text));
+    }
+    for (int i = 0; i < 8; i++) {
+        size_t n;
+        char *all = hear(fd[i], 20000, &n);
+        bool full = strstr(all, " 503 ") && strstr(all, "\r\nRetry-After: ");
+        refused += full;
+        complete += strstr(all, "[DONE]") != NULL;
+        free(all);
+        close(fd[i]);
+    }
+    CHECK(refused + complete == 8 && refused >= 1 && complete >= 2, "%d refused, %d complete of 8", refused, complete);
+    free(text);
+    CHECK(server_stop(SIGTERM) == 0, "its exit status");
+}
+
+static void keys_are_asked_for(void) {
+    NEED(SERVER_START(MODEL, "--api-key", "secret", "-t", "1"), "the server does not start");
+    static const struct {
+        const char *path, *headers;
+        int status;
+    } list[] = {{"/v1/models", "", 401},
+                {"/v1/models", "Authorization: Bearer secres\r\n", 401},
+                {"/v1/models", "Authorization: Bearer secretsecret\r\n", 401},
+                {"/v1/models", "Authorization: Bearer \r\n", 401},
+                {"/v1/models", "Authorization: Bearer secret\r\n", 200},
+                {"/health", "", 200},
+                {"/", "", 200}};
+    for (size_t i = 0; i < N_OF(list); i++) {
+        char *text = request_text("GET", list[i].path, list[i].headers, "");
+        int status = status_of(text, strlen(text));
+        CHECK(status == list[i].status, "case %zu: expected %d, found %d", i, list[i].status, status);
+        free(text);
+    }
+    CHECK(server_stop(SIGTERM) == 0, "its exit status");
+}
+
+// SIGTERM: what has begun is completed, new texts are refused, and then it ends.
+static void it_drains(void) {
+    NEED(SERVER_START(MODEL, "-t", "1"), "the server does not start");
+    int fd = begin_long(true);
+    size_t n;
+    for (int i = 0; i < 500 && metric("num_requests_running") < 1; i++) sleep_ms(5);
+    int late = dial();
+    kill(server_pid, SIGTERM);
+    char *text = request_text("POST", "/v1/completions", "", "{\"prompt\": \"a\"}");
+    sleep_ms(20);
+    say(late, text, strlen(text));
+    char *refused = hear(late, 20000, &n), *all = hear(fd, 20000, &n);
+    CHECK(!*refused || strstr(refused, " 503 "), "a late request: %s", refused);
+    CHECK(strstr(all, "[DONE]"), "the text that had begun is not completed");
+    Result r = finish(server_pid);
+    CHECK(r.status == 0, "exit status %d: %s", r.status, r.err);
+    release(&r);
+    free(refused);
+    free(all);
+    free(text);
+    close(fd);
+    close(late);
+}
+
+static void it_ends_at_once(void) {
+    NEED(SERVER_START(MODEL, "-t", "1"), "the server does not start");
+    int fd[5];
+    for (int i = 0; i < 5; i++) fd[i] = begin_long(i % 2);
+    sleep_ms(50);
+    kill(server_pid, SIGINT);
+    sleep_ms(20);
+    CHECK(server_stop(SIGINT) == 0, "its exit status");
+    for (int i = 0; i < 5; i++) close(fd[i]);
+}
+
+static void its_command_line(void) {
+    REFUSES(2, "--port", "serve", MODEL, "--port", "70000");
+    REFUSES(1, "none.gguf", "serve", "none.gguf");
+    REFUSES(1, "port 1", "serve", MODEL, "--host", "203.0.113.1", "--port", "1");
+    REFUSES(1, "/no/such/folder/socket", "serve", MODEL, "--unix", "/no/such/folder/socket");
+}
+
+int main(void) {
+    folder_make();
+    need_program("serve");
+    if (SERVER_START(MODEL, "--queue", "400")) {
+        RUN(plain_routes);
+        RUN(tokens_and_back);
+        RUN(text_is_that_of_run);
+        RUN(chat_streams);
+        RUN(choices_and_prompts);
+        RUN(logprobs_are_those_of_the_text);
+        RUN(stop_strings);
+        RUN(bad_requests);
+        RUN(clients_go_away);
+        RUN(half_closed_and_slow);
+        RUN(hostile_http);
+        RUN(slow_senders_and_garbage);
+        test_bad = server_stop(SIGTERM);
+    } else test_bad = 1;
+    if (test_bad) fprintf(stderr, "the server did not start, or ended badly\n");
+    test_n_failed += test_bad != 0;
+    RUN(a_full_queue);
+    RUN(keys_are_asked_for);
+    RUN(it_drains);
+    RUN(it_ends_at_once);
+    RUN(its_command_line);
+    folder_remove();
+    return test_report();
+}

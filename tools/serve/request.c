@@ -1,0 +1,441 @@
+// request: see request.h.
+#include "request.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <stb/stb_ds.h>
+
+enum { MOST_STOPS = 16, MOST_STOP_BYTES = 1024, MOST_TOP_LOGPROBS = 20, MOST_BIASES = 4096, MOST_PROMPTS = 64 };
+
+int api_fail(ApiError *e, int status, const char *param, const char *fmt, ...) {
+    *e = (ApiError){.status = status, .param = param};
+    e->type = status == 401 ? "authentication_error" : status >= 500 ? "server_error" : "invalid_request_error";
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(e->message, sizeof e->message, fmt, args);
+    va_end(args);
+    return -1;
+}
+
+json_t *body_object(const char *body, size_t n, ApiError *error) {
+    json_error_t at;
+    json_t *root = json_loadb(body, n, 0, &at);
+    if (!root) api_fail(error, 400, NULL, "body: line %d, column %d: %s", at.line, at.column, at.text);
+    if (!root || json_is_object(root)) return root;
+    json_decref(root);
+    api_fail(error, 400, NULL, "body: expected a JSON object");
+    return NULL;
+}
+
+// ---- fields
+
+static const char *type_name(const json_t *v) {
+    static const char *const names[] = {"an object", "an array", "a string", "an integer",
+                                        "a number",  "true",     "false",    "null"};
+    return names[json_typeof(v)];
+}
+
+static const json_t *field(const json_t *body, const char *name) {
+    const json_t *v = json_object_get(body, name);
+    return json_is_null(v) ? NULL : v;
+}
+
+typedef struct {
+    const char *name;
+    enum { FIELD_BOOL, FIELD_INT, FIELD_FLOAT, FIELD_SEED } kind;
+    void *to;
+    double least, most;
+} Field;
+
+static int read_field(const json_t *body, const Field *f, ApiError *e) {
+    const json_t *v = field(body, f->name);
+    if (!v) return 0;
+    if (f->kind == FIELD_BOOL) {
+        if (!json_is_boolean(v))
+            return api_fail(e, 400, f->name, "%s: expected true or false, found %s", f->name, type_name(v));
+        *(bool *)f->to = json_is_true(v);
+        return 0;
+    }
+    bool whole = f->kind != FIELD_FLOAT;
+    if (whole ? !json_is_integer(v) : !json_is_number(v)) {
+        return api_fail(e, 400, f->name, "%s: expected %s, found %s", f->name, whole ? "an integer" : "a number",
+                        type_name(v));
+    }
+    if (f->kind == FIELD_SEED) {
+        *(uint64_t *)f->to = (uint64_t)json_integer_value(v);
+        return 0;
+    }
+    double x = json_number_value(v);
+    if (!(x >= f->least && x <= f->most)) {
+        return api_fail(e, 400, f->name, "%s: expected %g to %g, found %g", f->name, f->least, f->most, x);
+    }
+    if (whole) *(int *)f->to = (int)x;
+    else *(float *)f->to = (float)x;
+    return 0;
+}
+
+// What is known and not built: such a field may stand there with the value that asks for nothing.
+static int refuse_unbuilt(const json_t *body, bool chat, ApiError *e) {
+    static const char *const common[] = {"best_of", "suffix", "grammar"};
+    static const char *const of_chat[] = {"audio", "prediction", "web_search_options", "functions", "function_call"};
+    for (size_t i = 0; i < sizeof common / sizeof *common; i++) {
+        const json_t *v = field(body, common[i]);
+        if (v && !(json_is_integer(v) && json_integer_value(v) == 1) && !(json_is_string(v) && !json_string_length(v)))
+            return api_fail(e, 400, common[i], "%s is not supported by this server", common[i]);
+    }
+    for (size_t i = 0; chat && i < sizeof of_chat / sizeof *of_chat; i++) {
+        if (field(body, of_chat[i]))
+            return api_fail(e, 400, of_chat[i], "%s is not supported by this server", of_chat[i]);
+    }
+    const json_t *echo = field(body, "echo"), *modalities = field(body, "modalities");
+    if (json_is_true(echo)) return api_fail(e, 400, "echo", "echo is not supported by this server");
+    size_t n = json_array_size(modalities);
+    for (size_t i = 0; i < n; i++) {
+        const char *word = json_string_value(json_array_get(modalities, i));
+        if (!word || strcmp(word, "text")) return api_fail(e, 400, "modalities", "modalities: only text is supported");
+    }
+    return 0;
+}
+
+static int read_stops(Request *r, const json_t *body, ApiError *e) {
+    const json_t *v = field(body, "stop");
+    size_t n = json_is_array(v) ? json_array_size(v) : v ? 1 : 0;
+    if (n > MOST_STOPS) return api_fail(e, 400, "stop", "stop: expected at most %d strings, found %zu", MOST_STOPS, n);
+    for (size_t i = 0; i < n; i++) {
+        const json_t *s = json_is_array(v) ? json_array_get(v, i) : v;
+        if (!json_is_string(s) || !json_string_length(s) || json_string_length(s) > MOST_STOP_BYTES) {
+            return api_fail(e, 400, "stop", "stop: expected strings of 1 to %d bytes, found %s", MOST_STOP_BYTES,
+                            json_is_string(s) ? "another length" : type_name(s));
+        }
+        arrput(r->stops, strdup(json_string_value(s)));
+    }
+    return 0;
+}
+
+static int read_bias(Request *r, const json_t *body, int vocab_size, ApiError *e) {
+    json_t *v = json_object_get(body, "logit_bias"), *value;
+    const char *key;
+    if (!v || json_is_null(v)) return 0;
+    if (!json_is_object(v))
+        return api_fail(e, 400, "logit_bias", "logit_bias: expected an object, found %s", type_name(v));
+    if (json_object_size(v) > MOST_BIASES)
+        return api_fail(e, 400, "logit_bias", "logit_bias: expected at most %d tokens", MOST_BIASES);
+    json_object_foreach(v, key, value) {
+        char *end;
+        long id = strtol(key, &end, 10);
+        double bias = json_number_value(value);
+        if (!*key || *end || id < 0 || id >= vocab_size || !json_is_number(value) || !(fabs(bias) <= 100)) {
+            return api_fail(e, 400, "logit_bias",
+                            "logit_bias: expected ids below %d with numbers from -100 to 100, found \"%.20s\"",
+                            vocab_size, key);
+        }
+        LogitBias b = {(int32_t)id, bias <= -100 ? -INFINITY : (float)bias};
+        arrput(r->bias, b);
+    }
+    return 0;
+}
+
+// What the request does not say is as the model's files say, or as ./run has it.
+static void fill_sampling(SamplerOptions *o, const SamplingDefaults *model) {
+    if (o->temperature < 0) o->temperature = model->temperature >= 0 ? model->temperature : 0.8f;
+    if (o->top_k < 0) o->top_k = model->top_k >= 0 ? model->top_k : 40;
+    if (o->top_p < 0) o->top_p = model->top_p >= 0 ? model->top_p : 0.95f;
+    if (o->min_p < 0) o->min_p = model->min_p >= 0 ? model->min_p : 0.05f;
+    if (o->repeat_penalty < 0) {
+        o->repeat_penalty = model->repeat_penalty >= 0 ? model->repeat_penalty : 1;
+        o->penalty_last_n = model->penalty_last_n;
+    }
+    if (o->top_p == 0) o->top_p = FLT_MIN; // the most likely token alone; 0 is the library's "off"
+}
+
+static SamplerOptions nothing_said(void) {
+    return (SamplerOptions){.temperature = -1, .top_k = -1, .top_p = -1, .min_p = -1, .repeat_penalty = -1};
+}
+
+SamplerOptions sampling_defaults(const Served *m) {
+    SamplerOptions o = nothing_said();
+    fill_sampling(&o, &m->sampling);
+    return o;
+}
+
+static int read_logprobs(Request *r, const json_t *body, ApiError *e) {
+    const Field flag = {"logprobs", FIELD_BOOL, &r->logprobs, 0, 0},
+                top = {"top_logprobs", FIELD_INT, &r->top_logprobs, 0, MOST_TOP_LOGPROBS},
+                count = {"logprobs", FIELD_INT, &r->top_logprobs, 0, MOST_TOP_LOGPROBS};
+    if (!r->chat) {
+        r->logprobs = json_is_integer(field(body, "logprobs"));
+        return read_field(body, &count, e);
+    }
+    if (read_field(body, &flag, e) || read_field(body, &top, e)) return -1;
+    if (field(body, "top_logprobs") && !r->logprobs)
+        return api_fail(e, 400, "top_logprobs", "top_logprobs: expected together with logprobs: true");
+    return 0;
+}
+
+static int read_common(Request *r, const Served *m, const json_t *body, ApiError *e) {
+    SamplerOptions *o = &r->sampling;
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    *o = nothing_said();
+    o->seed = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    r->n_choices = 1;
+    r->max_tokens = r->chat ? -1 : 256;
+    const Field fields[] = {
+        {"temperature", FIELD_FLOAT, &o->temperature, 0, 100},
+        {"top_p", FIELD_FLOAT, &o->top_p, 0, 1},
+        {"top_k", FIELD_INT, &o->top_k, 0, 1 << 24},
+        {"min_p", FIELD_FLOAT, &o->min_p, 0, 1},
+        {"repeat_penalty", FIELD_FLOAT, &o->repeat_penalty, 0.01, 100},
+        {"frequency_penalty", FIELD_FLOAT, &o->frequency_penalty, -2, 2},
+        {"presence_penalty", FIELD_FLOAT, &o->presence_penalty, -2, 2},
+        {"seed", FIELD_SEED, &o->seed, 0, 0},
+        {"max_tokens", FIELD_INT, &r->max_tokens, 1, 1 << 28},
+        {"max_completion_tokens", FIELD_INT, &r->max_tokens, 1, 1 << 28},
+        {"n", FIELD_INT, &r->n_choices, 1, m->most_choices},
+        {"stream", FIELD_BOOL, &r->stream, 0, 0},
+    };
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
+        if (read_field(body, &fields[i], e)) return -1;
+    const json_t *options = field(body, "stream_options");
+    if (options && !json_is_object(options))
+        return api_fail(e, 400, "stream_options", "stream_options: expected an object, found %s", type_name(options));
+    const Field usage = {"include_usage", FIELD_BOOL, &r->include_usage, 0, 0};
+    if (options && read_field(options, &usage, e)) return -1;
+    fill_sampling(o, &m->sampling);
+    if (read_stops(r, body, e) || read_bias(r, body, engine_info(m->engine).vocab_size, e) || read_logprobs(r, body, e))
+        return -1;
+    o->bias = r->bias;
+    o->n_bias = (int)arrlen(r->bias);
+    return refuse_unbuilt(body, r->chat, e);
+}
+
+static int check_length(const Served *m, int n, const char *param, ApiError *e) {
+    if (n < 1) return api_fail(e, 400, param, "the prompt has no tokens");
+    if (n <= m->n_ctx) return 0;
+    api_fail(e, 400, param, "the prompt has %d tokens, the context %d", n, m->n_ctx);
+    e->code = "context_length_exceeded";
+    return -1;
+}
+
+// ---- completions
+
+static int add_ids(Request *r, const Served *m, const json_t *list, ApiError *e) {
+    size_t n = json_array_size(list);
+    int vocab_size = engine_info(m->engine).vocab_size;
+    if (check_length(m, n > INT32_MAX ? INT32_MAX : (int)n, "prompt", e)) return -1;
+    Prompt p = {.ids = malloc(n * sizeof *p.ids + 1), .n = (int)n};
+    if (!p.ids) return api_fail(e, 500, NULL, "out of memory for the prompt");
+    arrput(r->prompts, p);
+    for (size_t i = 0; i < n; i++) {
+        const json_t *v = json_array_get(list, i);
+        json_int_t id = json_integer_value(v);
+        if (!json_is_integer(v) || id < 0 || id >= vocab_size)
+            return api_fail(e, 400, "prompt", "prompt: token %zu: expected an id below %d", i, vocab_size);
+        p.ids[i] = (int32_t)id;
+    }
+    return 0;
+}
+
+static int add_text(Request *r, const Served *m, const json_t *text, ApiError *e) {
+    char err[256];
+    Prompt p;
+    p.n = engine_encode(m->engine, json_string_value(text), json_string_length(text), true, false, &p.ids, err,
+                        sizeof err);
+    if (p.n < 0) return api_fail(e, 400, "prompt", "prompt: %s", err);
+    arrput(r->prompts, p);
+    return check_length(m, p.n, "prompt", e);
+}
+
+static int read_prompts(Request *r, const Served *m, const json_t *v, ApiError *e) {
+    if (json_is_string(v)) return add_text(r, m, v, e);
+    size_t n = json_array_size(v);
+    if (!n) return api_fail(e, 400, "prompt", "prompt: expected a string, a list of strings, or token ids");
+    if (json_is_integer(json_array_get(v, 0))) return add_ids(r, m, v, e);
+    if (n > MOST_PROMPTS) return api_fail(e, 400, "prompt", "prompt: expected at most %d, found %zu", MOST_PROMPTS, n);
+    for (size_t i = 0; i < n; i++) {
+        const json_t *one = json_array_get(v, i);
+        bool text = json_is_string(one);
+        if (!text && !json_array_size(one))
+            return api_fail(e, 400, "prompt", "prompt %zu: expected a string or token ids, found %s", i,
+                            type_name(one));
+        if (text ? add_text(r, m, one, e) : add_ids(r, m, one, e)) return -1;
+    }
+    return 0;
+}
+
+int request_completion(Request *r, const Served *m, const char *body, size_t n, ApiError *error) {
+    *r = (Request){.chat = false};
+    json_t *root = body_object(body, n, error);
+    if (!root) return -1;
+    int rc = read_common(r, m, root, error);
+    if (!rc && !field(root, "prompt")) rc = api_fail(error, 400, "prompt", "prompt: missing");
+    if (!rc) rc = read_prompts(r, m, field(root, "prompt"), error);
+    if (!rc && (int)arrlen(r->prompts) * r->n_choices > m->most_choices) {
+        rc = api_fail(error, 400, "n", "expected at most %d texts at once, found %td prompts times n = %d",
+                      m->most_choices, arrlen(r->prompts), r->n_choices);
+    }
+    json_decref(root);
+    return rc;
+}
+
+// ---- chat
+
+static int read_role(const json_t *message, ChatRole *role) {
+    static const struct {
+        const char *name;
+        ChatRole role;
+    } roles[] = {{"system", CHAT_SYSTEM},
+                 {"developer", CHAT_SYSTEM},
+                 {"user", CHAT_USER},
+                 {"assistant", CHAT_ASSISTANT},
+                 {"tool", CHAT_TOOL}};
+    const char *name = json_string_value(json_object_get(message, "role"));
+    for (size_t i = 0; name && i < sizeof roles / sizeof *roles; i++) {
+        if (strcmp(name, roles[i].name)) continue;
+        *role = roles[i].role;
+        return 0;
+    }
+    return -1;
+}
+
+static void append(char **to, const json_t *text) {
+    size_t n = json_string_length(text);
+    if (n) memcpy(arraddnptr(*to, n), json_string_value(text), n);
+}
+
+// The text of a content: a string, or its parts of type text. stb_ds array, without a terminator.
+static int read_content(char **text, const json_t *content, size_t i, ApiError *e) {
+    if (json_is_string(content)) {
+        append(text, content);
+        return 0;
+    }
+    if (!json_is_array(content)) {
+        return api_fail(e, 400, "messages", "messages: %zu: content: expected a string or a list of parts, found %s", i,
+                        type_name(content));
+    }
+    for (size_t k = 0; k < json_array_size(content); k++) {
+        const json_t *part = json_array_get(content, k), *value = json_object_get(part, "text");
+        const char *type = json_string_value(json_object_get(part, "type"));
+        if (!type || strcmp(type, "text") || !json_is_string(value)) {
+            return api_fail(e, 400, "messages", "messages: %zu: content part %zu: only text is supported, found %.20s",
+                            i, k, type ? type : "no type");
+        }
+        append(text, value);
+    }
+    return 0;
+}
+
+typedef struct {
+    ChatMessage *messages; // stb_ds array
+    char **texts;          // stb_ds array of stb_ds arrays: what the messages point to
+    char **fields;         // stb_ds array of malloc'd JSON, NULL for none
+} Conversation;
+
+static int add_message(Conversation *c, const json_t *message, size_t i, ApiError *e) {
+    static const char *const kept[] = {"tool_calls", "tool_call_id", "name", "reasoning_content"};
+    ChatMessage m = {0};
+    if (read_role(message, &m.role)) {
+        return api_fail(e, 400, "messages",
+                        "messages: %zu: expected a role of system, developer, user, assistant or tool", i);
+    }
+    const json_t *content = field(message, "content"), *calls = field(message, "tool_calls");
+    if (!content && !calls) return api_fail(e, 400, "messages", "messages: %zu: content: missing", i);
+    if (calls && !json_is_array(calls))
+        return api_fail(e, 400, "messages", "messages: %zu: tool_calls: expected a list", i);
+    char *text = NULL;
+    int rc = content ? read_content(&text, content, i, e) : 0;
+    json_t *fields = json_object();
+    for (size_t k = 0; k < sizeof kept / sizeof *kept; k++) {
+        json_t *v = json_object_get(message, kept[k]);
+        if (v && !json_is_null(v)) json_object_set(fields, kept[k], v);
+    }
+    char *dump = json_object_size(fields) ? json_dumps(fields, JSON_COMPACT) : NULL;
+    json_decref(fields);
+    arrput(c->texts, text);
+    arrput(c->fields, dump);
+    m.text = text ? text : "";
+    m.n = arrlenu(text);
+    m.fields = dump;
+    arrput(c->messages, m);
+    return rc;
+}
+
+static void conversation_free(Conversation *c) {
+    for (ptrdiff_t i = 0; i < arrlen(c->texts); i++) arrfree(c->texts[i]);
+    for (ptrdiff_t i = 0; i < arrlen(c->fields); i++) free(c->fields[i]);
+    arrfree(c->messages);
+    arrfree(c->texts);
+    arrfree(c->fields);
+}
+
+static int set_variable(Request *r, const Served *m, const char *param, const char *name, const json_t *value,
+                        ApiError *e) {
+    char err[256];
+    if (!r->own_chat) r->own_chat = engine_chat(m->engine, err, sizeof err);
+    if (!r->own_chat) return api_fail(e, 500, NULL, "%s", err);
+    char *json = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+    int rc = json ? chat_set(r->own_chat, name, json, err, sizeof err) : -1;
+    free(json);
+    return rc ? api_fail(e, 400, param, "%s: %s", param, err) : 0;
+}
+
+// Variables of the template: the request's chat_template_kwargs, and reasoning_effort.
+static int read_variables(Request *r, const Served *m, json_t *body, ApiError *e) {
+    json_t *all = json_object_get(body, "chat_template_kwargs"), *value;
+    const char *key;
+    if (all && !json_is_null(all) && !json_is_object(all)) {
+        return api_fail(e, 400, "chat_template_kwargs", "chat_template_kwargs: expected an object, found %s",
+                        type_name(all));
+    }
+    json_object_foreach(all, key, value) {
+        if (set_variable(r, m, "chat_template_kwargs", key, value, e)) return -1;
+    }
+    const json_t *effort = field(body, "reasoning_effort");
+    if (!effort) return 0;
+    if (!json_is_string(effort))
+        return api_fail(e, 400, "reasoning_effort", "reasoning_effort: expected a string, found %s", type_name(effort));
+    return set_variable(r, m, "reasoning_effort", "reasoning_effort", effort, e);
+}
+
+static int read_messages(Request *r, const Served *m, const json_t *list, ApiError *e) {
+    char err[512];
+    Conversation c = {0};
+    size_t n = json_array_size(list);
+    int rc = n ? 0 : api_fail(e, 400, "messages", "messages: expected a list of at least one message");
+    for (size_t i = 0; !rc && i < n; i++) rc = add_message(&c, json_array_get(list, i), i, e);
+    if (!rc) {
+        Prompt p;
+        p.n = chat_encode(r->own_chat ? r->own_chat : m->chat, c.messages, (int)n, true, &p.ids, err, sizeof err);
+        rc = p.n < 0 ? api_fail(e, 400, "messages", "messages: %s", err) : check_length(m, p.n, "messages", e);
+        if (p.n >= 0) arrput(r->prompts, p);
+    }
+    conversation_free(&c);
+    return rc;
+}
+
+int request_chat(Request *r, const Served *m, const char *body, size_t n, ApiError *error) {
+    *r = (Request){.chat = true};
+    json_t *root = body_object(body, n, error);
+    if (!root) return -1;
+    int rc = read_common(r, m, root, error);
+    if (!rc) rc = read_variables(r, m, root, error);
+    if (!rc) rc = read_messages(r, m, field(root, "messages"), error);
+    json_decref(root);
+    return rc;
+}
+
+void request_free(Request *r) {
+    for (ptrdiff_t i = 0; i < arrlen(r->prompts); i++) free(r->prompts[i].ids);
+    for (ptrdiff_t i = 0; i < arrlen(r->stops); i++) free(r->stops[i]);
+    arrfree(r->prompts);
+    arrfree(r->stops);
+    arrfree(r->bias);
+    chat_close(r->own_chat);
+    *r = (Request){0};
+}

@@ -1,0 +1,208 @@
+// worker: see worker.h.
+#include "worker.h"
+
+#include "choice.h"
+#include "file.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+#include <stb/stb_ds.h>
+
+struct Worker {
+    const Served *model;
+    SessionOptions session;
+    Scheduler *scheduler;
+    Metrics *metrics;
+    Mailbox *inbox, *outbox;
+    Choice **choices;     // stb_ds array: all that are not complete
+    uint64_t token_bytes; // of the KV cache, an upper estimate
+    pthread_t thread;
+    atomic_bool stops;
+};
+
+static void send(Worker *w, Output *e) {
+    if (e) mailbox_put(w->outbox, &e->letter);
+}
+
+// The choice is complete, `e` says how.
+static void end_choice(Worker *w, Choice *c, Output *e) {
+    Job *job = c->job;
+    e->over = ++job->n_ended == job->n_choices;
+    for (ptrdiff_t i = 0; i < arrlen(w->choices); i++) {
+        if (w->choices[i] != c) continue;
+        arrdelswap(w->choices, i);
+        break;
+    }
+    w->metrics->n_generated += (uint64_t)c->n_new;
+    if (!job->cancelled) histogram_add(&w->metrics->whole, clock_seconds() - job->arrived);
+    choice_close(c);
+    send(w, e);
+}
+
+// ---- the scheduler's Stepper
+
+static double step_now(void *context) {
+    (void)context;
+    return clock_seconds();
+}
+
+static void step_open(void *context, Task *t) {
+    Worker *w = context;
+    Choice *c = (Choice *)t;
+    char err[256];
+    c->session = session_open(w->model->engine, &w->session, err, sizeof err); // step_run tells of a failure
+    if (c->n_new) return;                                                      // it was parked
+    histogram_add(&w->metrics->queue, clock_seconds() - c->job->arrived);
+    w->metrics->n_prompt += (uint64_t)c->n_prompt;
+}
+
+static void step_park(void *context, Task *t) {
+    (void)context;
+    Choice *c = (Choice *)t;
+    session_close(c->session);
+    c->session = NULL;
+    t->n_done = 0;
+}
+
+static uint64_t step_held(void *context) {
+    Worker *w = context;
+    uint64_t sum = 0;
+    for (ptrdiff_t i = 0; i < arrlen(w->choices); i++) {
+        if (!w->choices[i]->session) continue;
+        SessionInfo info = session_info(w->choices[i]->session);
+        sum += info.kv_bytes + info.state_bytes;
+    }
+    return sum;
+}
+
+static uint64_t step_need(void *context, const Task *t, int n) {
+    (void)t;
+    return (uint64_t)n * ((Worker *)context)->token_bytes;
+}
+
+static void count_token(Worker *w, Choice *c) {
+    double now = clock_seconds();
+    histogram_add(c->last > 0 ? &w->metrics->gap : &w->metrics->first_token,
+                  now - (c->last > 0 ? c->last : c->job->arrived));
+    c->last = now;
+}
+
+static void step_part(Worker *w, Part *p) {
+    Choice *c = (Choice *)p->task;
+    char err[256] = "out of memory for a session";
+    if (!c->session || session_sync(c->session, c->tokens, p->task->n_done + p->n, err, sizeof err)) {
+        ApiError error;
+        api_fail(&error, 500, NULL, "%s", err);
+        p->ended = true;
+        end_choice(w, c, choice_end(c, &error));
+        return;
+    }
+    if (p->task->n_done + p->n < p->task->n_tokens) return;
+    Output *e = choice_pick(c, session_logits(c->session), &p->ended);
+    count_token(w, c);
+    if (p->ended) end_choice(w, c, e);
+    else send(w, e);
+}
+
+static void step_run(void *context, Part *parts, int n) {
+    for (int i = 0; i < n; i++) step_part(context, &parts[i]);
+}
+
+static void step_overflow(void *context, Task *t) {
+    end_choice(context, (Choice *)t, choice_end((Choice *)t, NULL));
+}
+
+// ---- the thread
+
+// A choice that cannot even begin.
+static void refuse(Worker *w, Job *job, int index, const ApiError *error) {
+    Output *e = output_new(job, index);
+    output_fail(e, error);
+    e->over = ++job->n_ended == job->n_choices;
+    send(w, e);
+}
+
+static void begin(Worker *w, Job *job) {
+    job->n_choices = (int)arrlen(job->request.prompts) * job->request.n_choices;
+    for (int i = 0, n = job->n_choices; i < n; i++) {
+        ApiError error;
+        Choice *c = choice_open(job, w->model, i, &error);
+        if (c && !scheduler_submit(w->scheduler, &c->task)) {
+            api_fail(&error, 503, NULL, "the queue is full");
+            choice_close(c);
+            c = NULL;
+        }
+        if (c) arrput(w->choices, c);
+        else refuse(w, job, i, &error);
+    }
+}
+
+// What the event thread has asked for since the last pass.
+static void look_at_flags(Worker *w) {
+    for (ptrdiff_t i = arrlen(w->choices) - 1; i >= 0; i--) {
+        Choice *c = w->choices[i];
+        c->task.blocked = c->job->blocked;
+        if (!c->job->cancelled) continue;
+        scheduler_cancel(w->scheduler, &c->task);
+        end_choice(w, c, output_new(c->job, c->index));
+    }
+}
+
+static void *work(void *context) {
+    Worker *w = context;
+    while (!w->stops) {
+        for (Letter *l = mailbox_take(w->inbox), *next; l; l = next) {
+            next = l->next;
+            begin(w, (Job *)l);
+        }
+        look_at_flags(w);
+        bool idle = !scheduler_pass(w->scheduler);
+        SchedulerState state = scheduler_state(w->scheduler);
+        w->metrics->running = state.running;
+        w->metrics->waiting = state.waiting;
+        w->metrics->n_parked = (uint64_t)state.parked;
+        w->metrics->kv_bytes = step_held(w);
+        if (idle) mailbox_wait(w->inbox);
+    }
+    return NULL;
+}
+
+Worker *worker_open(const Served *model, const SessionOptions *session, const SchedulerOptions *scheduler,
+                    Metrics *metrics, Mailbox *outbox, char *err, size_t errlen) {
+    Worker *w = calloc(1, sizeof *w);
+    if (w) {
+        EngineInfo info = engine_info(model->engine);
+        *w = (Worker){.model = model, .session = *session, .metrics = metrics, .outbox = outbox};
+        w->token_bytes = (uint64_t)info.n_layers * (uint64_t)info.n_kv_heads * (uint64_t)info.head_dim * 2 *
+                         (session->kv == KV_F32 ? 4 : 2);
+        const Stepper stepper = {w, step_now, step_open, step_park, step_held, step_need, step_run, step_overflow};
+        w->scheduler = scheduler_open(scheduler, &stepper);
+        w->inbox = mailbox_open();
+        if (w->scheduler && w->inbox && !pthread_create(&w->thread, NULL, work, w)) return w;
+        scheduler_close(w->scheduler);
+        mailbox_close(w->inbox);
+    }
+    free(w);
+    fail(err, errlen, "the engine's thread could not be started: out of memory");
+    return NULL;
+}
+
+void worker_close(Worker *w) {
+    if (!w) return;
+    w->stops = true;
+    worker_wake(w);
+    pthread_join(w->thread, NULL);
+    scheduler_close(w->scheduler);
+    mailbox_close(w->inbox);
+    arrfree(w->choices);
+    free(w);
+}
+
+void worker_give(Worker *w, Job *job) {
+    mailbox_put(w->inbox, &job->letter);
+}
+
+void worker_wake(Worker *w) {
+    mailbox_put(w->inbox, NULL);
+}
