@@ -207,6 +207,7 @@ static Piece next_piece(const Plan *p, const Item *it, TileList tiles, Piece fro
     Piece c = from;
     for (; c.i < last; c.i++, c.end = 0) {
         int tile = tile_at(tiles, c.i), end = min_int((tile + 1) * TILE, it->hi_max);
+        if (c.i < tiles.n_sink_tiles) end = min_int(end, p->a->mask.n_sinks);
         c.j0 = c.end ? c.end : first_key(p, it, tile);
         while (p->a->mask.bitmap && c.j0 < end && !group_visible(p, it, c.j0)) c.j0 += KV_GROUP;
         c.end = p->a->mask.bitmap ? c.j0 : end;
