@@ -136,22 +136,28 @@ static Verdict test_sparse(Test *t) {
         say(t, "%s n^%.2f; ", names[i], e);
         if (i < 4) most = fmax(most, e);
     }
-    say(t, "strided and fixed see a share of n / 8 keys, which is quadratic in the end");
+    say(t, "strided and fixed see n / 8 keys besides, which is quadratic in the end");
     return most < 1.2 ? HOLDS : most < 1.5 ? PARTLY : FAILS;
 }
 
-// Time follows what is computed: each mask's time a computed pair against dense causal attention's.
+// Each mask's time beside dense causal attention's, the fastest of rounds in which all take turns.
 static Verdict test_tiles(Test *t) {
-    const char *const names[] = {"window", "sinks", "bigbird-causal", "strided", "fixed"};
-    Trial dense = try_mha(t, "mha", 8192);
+    enum { ROUNDS = 4 };
+    const char *const names[] = {"mha", "window", "sinks", "bigbird-causal", "strided", "fixed"};
+    enum { N = sizeof names / sizeof *names };
+    Trial best[N];
     double worst = 0;
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        Trial a = try_mha(t, names[i], 8192);
-        double tiles = a.computed / dense.computed, time = a.prefill / dense.prefill;
+    for (int i = 0; i < N * ROUNDS; i++) {
+        Trial a = try_mha(t, names[i % N], 8192);
+        if (i < N || a.prefill < best[i % N].prefill) best[i % N] = a;
+    }
+    for (int i = 1; i < N; i++) {
+        double tiles = best[i].computed / best[0].computed, time = best[i].prefill / best[0].prefill;
         worst = fmax(worst, fabs(time / tiles - 1));
         say(t, "%s %.1f %% of the tiles, %.1f %% of the time; ", names[i], 100 * tiles, 100 * time);
     }
-    say(t, "a tile is a block of 64 queries by 32 keys; at most %.0f %% apart", 100 * worst);
+    say(t, "a tile is a block of 64 queries by 32 keys; at most %.0f %% apart, with the time to store keys and values",
+        100 * worst);
     return worst <= 0.15 ? HOLDS : worst <= 0.3 ? PARTLY : FAILS;
 }
 
@@ -164,7 +170,7 @@ static Verdict test_linear(Test *t) {
     for (int n = 128 * (t->fast ? FASTER : 1); rows_of(t, n) <= most; n *= 2)
         exact[n_lengths++] = try_mha(t, "flash-bf16", n);
     for (int i = 0; (m = mechanism_at(i)); i++) {
-        if (strcmp(m->family, "linear") || m->time != TIME_CAUSAL) continue;
+        if (strcmp(m->family, "linear") || m->time != TIME_CAUSAL || m->same_as) continue;
         int prefill = 0, decode = 0;
         for (int j = n_lengths - 1; j >= 0; j--) {
             Trial a = try_mha(t, m->name, exact[j].n * (t->fast ? FASTER : 1));
@@ -192,8 +198,7 @@ static Verdict test_union(Test *t) {
     uint64_t seed = 1;
     if (inputs_open(&in, &s, N, N, 1, err, sizeof err) || soft_open(&soft, &op, 0, 0, err, sizeof err))
         die(1, "%s", err);
-    float *sum = floats_alloc(2 * N * WIDTH, err, sizeof err), *one = sum + N * WIDTH;
-    if (!sum) die(1, "%s", err);
+    float *sum = floats_need(2 * N * WIDTH), *one = sum + N * WIDTH;
     soft_store(&soft, N, in.k, in.v);
     for (int i = 0; i < BLOCKS * BLOCKS; i++) {
         int b = i / BLOCKS, c = i % BLOCKS;
@@ -216,7 +221,7 @@ static Verdict test_union(Test *t) {
         power += (double)(one[i] * one[i]);
     }
     free(sum);
-    soft_close(&soft);
+    operator_close(&op);
     inputs_close(&in);
     say(t,
         "the sum of window, global and random outputs is %.2g away from the union's (relative), its weights sum to up "

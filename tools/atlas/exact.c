@@ -3,8 +3,6 @@
 // Owns the rows of the n x n matrix, of the engine's tiles over each type of cache, of int8 products with smoothed
 // keys, and of 8-bit floats with and without rotation. The tiles are attention(); 8-bit floats are its inputs, rounded.
 // The matrix and the int8 products have small loops of their own, in C for any machine.
-#include "cli.h"
-#include "file.h"
 #include "soft.h"
 
 #include <math.h>
@@ -42,12 +40,13 @@ typedef struct {
 
 static int matrix_open(Operator *op, char *err, size_t errlen) {
     const Shape *s = &op->shape;
-    Matrix *m = op->own = calloc(1, sizeof *m);
-    if (!m) return fail(err, errlen, "out of memory");
+    Matrix *m = op->own = operator_own(op, sizeof *m);
     m->n_groups = (s->n_max + GROUP - 1) / GROUP;
-    m->k = floats_alloc((int64_t)s->n_kv_heads * m->n_groups * GROUP * s->head_dim, err, errlen);
-    m->v = floats_alloc((int64_t)s->n_kv_heads * s->n_max * s->head_dim + GROUP, err, errlen);
-    return m->k && m->v ? 0 : -1;
+    m->k = operator_floats(op, (int64_t)s->n_kv_heads * m->n_groups * GROUP * s->head_dim);
+    m->v = operator_floats(op, (int64_t)s->n_kv_heads * s->n_max * s->head_dim + GROUP);
+    (void)err;
+    (void)errlen;
+    return 0;
 }
 
 static int64_t matrix_width(const MatrixJob *job) {
@@ -96,7 +95,6 @@ static void matrix_values(void *context, int item, int worker) {
 static void matrix_step(Operator *op, const Rows *rows) {
     const Shape *s = &op->shape;
     Matrix *m = op->own;
-    char err[200];
     int d = s->head_dim, n_items = (rows->n_q + ROWS - 1) / ROWS;
     for (int64_t i = 0; i < (int64_t)rows->n_keys * s->n_kv_heads; i++) {
         int64_t h = i % s->n_kv_heads, j = op->length + i / s->n_kv_heads;
@@ -105,7 +103,7 @@ static void matrix_step(Operator *op, const Rows *rows) {
         memcpy(m->v + (h * s->n_max + j) * d, rows->v + i * d, sizeof(float) * (size_t)d);
     }
     MatrixJob job = {op, rows, 0};
-    if (!(m->scores = floats_alloc(rows->n_q * matrix_width(&job), err, sizeof err))) die(1, "%s", err);
+    m->scores = floats_need(rows->n_q * matrix_width(&job));
     for (; job.head < s->n_heads; job.head++) {
         threads_for(op->compute->pool, n_items, matrix_scores, &job);
         threads_for(op->compute->pool, rows->n_q, matrix_softmax, &job);
@@ -120,13 +118,6 @@ static double matrix_bytes(const Operator *op) {
     return 2.0 * sizeof(float) * op->length * op->shape.n_kv_heads * op->shape.head_dim;
 }
 
-static void matrix_close(Operator *op) {
-    Matrix *m = op->own;
-    free(m->k);
-    free(m->v);
-    free(m);
-}
-
 // ---- tiles, of numbers as they are or rounded before
 
 typedef struct {
@@ -137,13 +128,11 @@ typedef struct {
 
 static int tiles_open_as(Operator *op, KvDType type, char *err, size_t errlen) {
     const Shape *s = &op->shape;
-    Tiles *t = op->own = calloc(1, sizeof *t);
-    if (!t) return fail(err, errlen, "out of memory");
-    op->shape.type = type;
-    t->signs = floats_alloc(s->head_dim, err, errlen);
-    t->mean = floats_alloc((int64_t)s->n_kv_heads * s->head_dim, err, errlen);
-    if (!t->signs || !t->mean) return -1;
     uint64_t seed = s->seed;
+    Tiles *t = op->own = operator_own(op, sizeof *t);
+    op->shape.type = type;
+    t->signs = operator_floats(op, s->head_dim);
+    t->mean = operator_floats(op, (int64_t)s->n_kv_heads * s->head_dim);
     for (int c = 0; c < s->head_dim; c++) t->signs[c] = draw_bits(&seed) >> 63 ? 1 : -1;
     return soft_open(&t->soft, op, 0, 0, err, errlen);
 }
@@ -193,15 +182,13 @@ static void round_rows(float *x, int64_t n_rows, int d, float most, bool whole) 
 static void tiles_step(Operator *op, const Rows *rows) {
     const Shape *s = &op->shape;
     Tiles *t = op->own;
-    char err[200];
     int kind = op->mechanism->variant, d = s->head_dim, width = s->n_kv_heads * d;
     int64_t n_q = (int64_t)rows->n_q * s->n_heads, n_kv = (int64_t)rows->n_keys * s->n_kv_heads;
     if (kind == FLASH) {
         soft_step(op, &t->soft, rows->q, rows);
         return;
     }
-    float *q = floats_alloc((n_q + 2 * n_kv) * d, err, sizeof err);
-    if (!q) die(1, "%s", err);
+    float *q = floats_need((n_q + 2 * n_kv) * d);
     float *k = q + n_q * d, *v = k + n_kv * d;
     memcpy(q, rows->q, sizeof *q * (size_t)(n_q * d));
     memcpy(k, rows->k, sizeof *k * (size_t)(n_kv * d));
@@ -220,27 +207,13 @@ static void tiles_step(Operator *op, const Rows *rows) {
     free(q);
 }
 
-static double tiles_bytes(const Operator *op) {
-    const Tiles *t = op->own;
-    return (double)kvcache_bytes(t->soft.cache);
-}
-
-static void tiles_close(Operator *op) {
-    Tiles *t = op->own;
-    soft_close(&t->soft);
-    free(t->signs);
-    free(t->mean);
-    free(t);
-}
-
 #define EXACT .family = "exact", .approximates = true
-#define TILED(kind) EXACT, .variant = (kind), .step = tiles_step, .bytes = tiles_bytes, .close = tiles_close
+#define TILED(kind) EXACT, .variant = (kind), .step = tiles_step
 
 const Mechanism exact_rows[] = {
     {"naive", "the n x n matrix, written and read", "Vaswani et al. 2017, arXiv:1706.03762, equation 1, as it stands",
      "S = Q K^T / sqrt(d),   P = softmax(S),   O = P V; each stored\n", "O(n^2 d)", "O(n d)", "2 n d + n^2",
-     "explaining", EXACT, .most_rows = 8192, .open = matrix_open, .step = matrix_step, .bytes = matrix_bytes,
-     .close = matrix_close},
+     "explaining", EXACT, .most_rows = 8192, .open = matrix_open, .step = matrix_step, .bytes = matrix_bytes},
     {"flash", "tiles and an online softmax, in fp32: the engine's loop",
      "Dao et al. 2022, arXiv:2205.14135, algorithm 1; Dao 2023, arXiv:2307.08691",
      "for each tile of keys: S, m' = max(m, S), P = exp(S - m'), O = O exp(m - m') + P V\n", "O(n^2 d)", "O(n d)",

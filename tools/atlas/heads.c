@@ -3,31 +3,18 @@
 // Owns the rows of multi-head, grouped, single-head and latent keys and values, and of self- and cross-attention. All
 // are attention() over a cache of the heads' own shape. The latent form keeps one vector for all heads and is computed
 // in its absorbed form, a single key head that is its own value.
-#include "cli.h"
-#include "file.h"
 #include "soft.h"
 
 #include <math.h>
 #include <stdlib.h>
 
 static int shared_open(Operator *op, char *err, size_t errlen) {
-    Soft *s = op->own = calloc(1, sizeof *s);
-    if (!s) return fail(err, errlen, "out of memory");
-    return soft_open(s, op, 0, 0, err, errlen);
+    op->own = operator_own(op, sizeof(Soft));
+    return soft_open(op->own, op, 0, 0, err, errlen);
 }
 
 static void shared_step(Operator *op, const Rows *rows) {
     soft_step(op, op->own, rows->q, rows);
-}
-
-static double shared_bytes(const Operator *op) {
-    const Soft *s = op->own;
-    return (double)kvcache_bytes(s->cache);
-}
-
-static void shared_close(Operator *op) {
-    soft_close(op->own);
-    free(op->own);
 }
 
 // ---- latent: c = W_down x, k_h = W_k,h c, v_h = W_v,h c with x the row of all heads' keys, without the part of the
@@ -44,29 +31,20 @@ typedef struct {
 static int latent_open(Operator *op, char *err, size_t errlen) {
     const Shape *s = &op->shape;
     int64_t width = (int64_t)s->n_heads * s->head_dim, n = width * s->rank;
-    Latent *l = op->own = calloc(1, sizeof *l);
-    if (!l) return fail(err, errlen, "out of memory");
-    if (soft_open_as(&l->soft, op, s->n_heads, 1, s->rank, s->rank, 0, 0, err, errlen)) return -1;
-    l->down = floats_alloc(n, err, errlen);
-    l->absorb = floats_alloc(n, err, errlen);
-    l->up = floats_alloc(n, err, errlen);
-    if (!l->down || !l->absorb || !l->up) return -1;
     uint64_t seed = s->seed;
-    draw_normals(&seed, l->down, n, 1 / sqrtf((float)width));
-    draw_normals(&seed, l->absorb, n, 1 / sqrtf((float)s->rank));
-    draw_normals(&seed, l->up, n, 1 / sqrtf((float)s->rank));
-    return 0;
+    Latent *l = op->own = operator_own(op, sizeof *l);
+    l->down = operator_normals(op, &seed, n, 1 / sqrtf((float)width));
+    l->absorb = operator_normals(op, &seed, n, 1 / sqrtf((float)s->rank));
+    l->up = operator_normals(op, &seed, n, 1 / sqrtf((float)s->rank));
+    return soft_open_as(&l->soft, op, s->n_heads, 1, s->rank, s->rank, 0, 0, err, errlen);
 }
 
 static void latent_step(Operator *op, const Rows *rows) {
     const Shape *s = &op->shape;
     Latent *l = op->own;
-    char err[200];
     int n = rows->n_keys, width = s->n_heads * s->head_dim;
-    float *c = floats_alloc((int64_t)n * s->rank, err, sizeof err);
-    float *q = c ? floats_alloc((int64_t)n * s->n_heads * s->rank, err, sizeof err) : NULL;
-    float *o = q ? floats_alloc((int64_t)n * s->n_heads * s->rank, err, sizeof err) : NULL;
-    if (!o) die(1, "%s", err);
+    float *c = floats_need((int64_t)n * s->rank * (1 + 2 * s->n_heads));
+    float *q = c + (int64_t)n * s->rank, *o = q + (int64_t)n * s->n_heads * s->rank;
     map_heads(op->compute, l->down, 1, s->rank, width, rows->k, 1, c, n);
     map_heads(op->compute, l->absorb, s->n_heads, s->rank, s->head_dim, rows->q, s->n_heads, q, n);
     Rows latent = {.n_q = n, .n_keys = n, .k = c, .v = c, .out = o};
@@ -74,25 +52,9 @@ static void latent_step(Operator *op, const Rows *rows) {
     map_heads(op->compute, l->up, s->n_heads, s->head_dim, s->rank, o, s->n_heads, rows->out, n);
     op->flops += 6.0 * n * width * s->rank;
     free(c);
-    free(q);
-    free(o);
 }
 
-static double latent_bytes(const Operator *op) {
-    const Latent *l = op->own;
-    return (double)kvcache_bytes(l->soft.cache);
-}
-
-static void latent_close(Operator *op) {
-    Latent *l = op->own;
-    soft_close(&l->soft);
-    free(l->down);
-    free(l->absorb);
-    free(l->up);
-    free(l);
-}
-
-#define SHARED .family = "heads", .open = shared_open, .step = shared_step, .bytes = shared_bytes, .close = shared_close
+#define SHARED .family = "heads", .open = shared_open, .step = shared_step
 
 const Mechanism heads_rows[] = {
     {"mha", "multi-head attention: each head has keys and values of its own",
@@ -111,7 +73,7 @@ const Mechanism heads_rows[] = {
      "DeepSeek-AI 2024, arXiv:2405.04434, section 2.1.2, equations 9 to 11",
      "c = W_down x,   o_h = W_v,h sum_j softmax((W_k,h^T q_h) . c_j / sqrt(d)) c_j\n", "O(n^2 r)", "O(n r)",
      "n r / heads", "long context at full quality", .family = "heads", .opaque = true, .open = latent_open,
-     .step = latent_step, .bytes = latent_bytes, .close = latent_close,
+     .step = latent_step,
      .published = "cache 93.3 % smaller, generation 5.76 times as fast (arXiv:2405.04434, abstract)"},
     {"causal", "self-attention that sees the past alone", "Vaswani et al. 2017, arXiv:1706.03762, section 3.2.3",
      "o_t = sum_{j <= t} softmax_j(q_t . k_j / sqrt(d)) v_j\n", "O(n^2 d), half of it", "O(n d)", "2 n d", "generation",

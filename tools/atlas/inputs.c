@@ -69,19 +69,19 @@ Rows inputs_all(const Inputs *in) {
 double inputs_error(const Inputs *in, TimeKind time, int first, Compute *c, char *err, size_t errlen) {
     int64_t width = (int64_t)in->shape.n_heads * in->shape.head_dim;
     int n_q = in->n_q - first;
-    float *exact = floats_alloc(n_q * width, err, errlen);
+    float *exact = floats_need(n_q * width);
     Mechanism m = {.time = time};
     Operator op = {.mechanism = &m, .compute = c, .shape = in->shape};
     Soft s = {0};
     op.shape.type = KV_DTYPE_F32;
-    if (!exact || soft_open(&s, &op, 0, 0, err, errlen)) {
+    if (soft_open(&s, &op, 0, 0, err, errlen)) {
         free(exact);
         return -1;
     }
     soft_store(&s, in->n_keys, in->k, in->v);
     Attention a = soft_problem(&s, in->q + first * width, exact, n_q, first, in->n_keys);
     attention(c, &a, 1);
-    soft_close(&s);
+    operator_close(&op);
     double error = 0, power = 0;
     for (int64_t i = 0; i < n_q * width; i++) {
         double d = (double)in->out[first * width + i] - (double)exact[i];

@@ -5,7 +5,6 @@
 // plain window; the others are bitmaps of blocks, made for the blocks of queries at hand, so that nothing is ever n x
 // n. What a mask hides is never computed: attention() runs over the groups of keys that some query of its block sees.
 #include "cli.h"
-#include "file.h"
 #include "soft.h"
 
 #include <stdlib.h>
@@ -26,31 +25,13 @@ typedef struct {
     Soft texts[N_TEXTS]; // one for each residue of DILATED; of the others the first
 } Sparse;
 
-static int n_texts(const Operator *op) {
-    return op->mechanism->variant == DILATED ? DILATION : 1;
-}
-
 static int sparse_open(Operator *op, char *err, size_t errlen) {
     int kind = op->mechanism->variant, window = kind <= DILATED ? op->shape.window : 0;
-    Sparse *s = op->own = calloc(1, sizeof *s);
-    if (!s) return fail(err, errlen, "out of memory");
-    for (int i = 0; i < n_texts(op); i++) {
+    Sparse *s = op->own = operator_own(op, sizeof *s);
+    for (int i = 0; i < (kind == DILATED ? DILATION : 1); i++) {
         if (soft_open(&s->texts[i], op, window, kind == SINKS ? N_SINKS : 0, err, errlen)) return -1;
     }
     return 0;
-}
-
-static double sparse_bytes(const Operator *op) {
-    const Sparse *s = op->own;
-    double bytes = 0;
-    for (int i = 0; i < n_texts(op); i++) bytes += (double)kvcache_bytes(s->texts[i].cache);
-    return bytes;
-}
-
-static void sparse_close(Operator *op) {
-    Sparse *s = op->own;
-    for (int i = 0; i < n_texts(op); i++) soft_close(&s->texts[i]);
-    free(s);
 }
 
 // ---- spans
@@ -69,12 +50,10 @@ static void gather(float *to, const float *from, int first, int n, int64_t width
 
 static void dilated_step(Operator *op, const Rows *rows) {
     Sparse *s = op->own;
-    char err[200];
     int64_t wide = (int64_t)op->shape.n_heads * op->shape.head_dim,
             narrow = (int64_t)op->shape.n_kv_heads * op->shape.head_dim;
     int room = rows->n_keys / DILATION + 1, length = op->length;
-    float *q = floats_alloc(room * 2 * (wide + narrow), err, sizeof err);
-    if (!q) die(1, "%s", err);
+    float *q = floats_need(room * 2 * (wide + narrow));
     float *k = q + room * wide, *v = k + room * narrow, *out = v + room * narrow;
     for (int i = 0; i < DILATION && i < rows->n_keys; i++) {
         int n = (rows->n_keys - i + DILATION - 1) / DILATION;
@@ -165,9 +144,7 @@ static void bitmap_step(Operator *op, const Rows *rows) {
     soft_advance(s, rows->n_keys);
 }
 
-#define SPARSE(kind)                                                                                                   \
-    .family = "masks", .variant = (kind), .approximates = true, .open = sparse_open, .bytes = sparse_bytes,            \
-    .close = sparse_close
+#define SPARSE(kind) .family = "masks", .variant = (kind), .approximates = true, .open = sparse_open
 
 const Mechanism masks_rows[] = {
     {"window", "a sliding window: the last w keys",

@@ -1,6 +1,7 @@
 // mechanism: see mechanism.h.
 #include "mechanism.h"
 
+#include "cli.h"
 #include "file.h"
 #include "ops.h"
 
@@ -49,13 +50,32 @@ void operator_step(Operator *op, const Rows *rows) {
 }
 
 double operator_bytes(const Operator *op) {
-    return op->mechanism->bytes(op);
+    double bytes = 0;
+    if (op->mechanism->bytes) return op->mechanism->bytes(op);
+    for (int i = 0; i < op->n_caches; i++) bytes += (double)kvcache_bytes(op->caches[i]);
+    return bytes;
 }
 
 void operator_close(Operator *op) {
     if (op->own && op->mechanism->close) op->mechanism->close(op);
-    else free(op->own);
+    for (int i = 0; i < op->n_caches; i++) kvcache_close(op->caches[i]);
+    for (int i = 0; i < op->n_blocks; i++) free(op->blocks[i]);
     *op = (Operator){0};
+}
+
+void *operator_own(Operator *op, size_t bytes) {
+    if (op->n_blocks == MAX_OWNED) die(1, "%s: more than %d blocks of memory", op->mechanism->name, MAX_OWNED);
+    return op->blocks[op->n_blocks++] = floats_need((int64_t)(bytes / sizeof(float)) + 1);
+}
+
+float *operator_floats(Operator *op, int64_t n) {
+    return operator_own(op, sizeof(float) * (size_t)n);
+}
+
+float *operator_normals(Operator *op, uint64_t *seed, int64_t n, float deviation) {
+    float *x = operator_floats(op, n);
+    draw_normals(seed, x, n, deviation);
+    return x;
 }
 
 // The weights of keys first..first+head_dim-1; v and out: rows of scratch.
@@ -138,5 +158,12 @@ float *floats_alloc(int64_t n, char *err, size_t errlen) {
     float *x = aligned_alloc(64, bytes);
     if (x) memset(x, 0, bytes);
     else fail(err, errlen, "out of memory for %lld numbers", (long long)n);
+    return x;
+}
+
+float *floats_need(int64_t n) {
+    char err[200];
+    float *x = floats_alloc(n, err, sizeof err);
+    if (!x) die(1, "%s", err);
     return x;
 }

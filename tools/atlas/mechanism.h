@@ -38,15 +38,20 @@ typedef struct {
 
 typedef struct Mechanism Mechanism;
 
+enum { MAX_OWNED = 12 };
+
 // A mechanism at work on one timeline.
 typedef struct {
     const Mechanism *mechanism;
     Compute *compute; // borrowed
     Shape shape;
-    int length;      // keys stored
-    double flops;    // of all steps so far: each multiplication, addition and transcendental function counts 1
-    double computed; // pairs of a query and a key, of a head, that attention() computed in all steps
-    void *own;       // the mechanism's
+    int length;              // keys stored
+    double flops;            // of all steps so far: each multiplication, addition and transcendental function counts 1
+    double computed;         // pairs of a query and a key, of a head, that attention() computed in all steps
+    void *own;               // the mechanism's
+    void *blocks[MAX_OWNED]; // what operator_close frees: memory of operator_own, and caches
+    KvCache *caches[MAX_OWNED];
+    int n_blocks, n_caches;
 } Operator;
 
 struct Mechanism {
@@ -69,8 +74,8 @@ struct Mechanism {
     int (*open)(Operator *op, char *err, size_t errlen);
     // Appends, answers, and adds to op->flops; ends the program when a cache cannot grow. op->length is that before.
     void (*step)(Operator *op, const Rows *rows);
-    double (*bytes)(const Operator *op); // of cache and state, held now
-    void (*close)(Operator *op);         // frees op->own; NULL: free() does
+    double (*bytes)(const Operator *op); // of cache and state, held now; NULL: of the operator's caches
+    void (*close)(Operator *op);         // of what is neither a cache nor of operator_own; NULL: nothing
 };
 
 // A family's table, ended by a row without a name.
@@ -109,5 +114,12 @@ void draw_normals(uint64_t *state, float *x, int64_t n, float deviation);
 void map_heads(const Compute *c, const float *w, int heads, int rows, int cols, const float *x, int x_heads, float *y,
                int n);
 
-// A block of zeroed floats on a cache line, for free(); NULL with a line in err.
+// Zeroed memory on a cache line, for the operator's life; ends the program when there is none.
+void *operator_own(Operator *op, size_t bytes);
+float *operator_floats(Operator *op, int64_t n);
+// n of them by draw_normals.
+float *operator_normals(Operator *op, uint64_t *seed, int64_t n, float deviation);
+
+// Zeroed floats on a cache line, for free(); NULL with a line in err, or the program ends.
 float *floats_alloc(int64_t n, char *err, size_t errlen);
+float *floats_need(int64_t n);

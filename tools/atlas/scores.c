@@ -3,8 +3,6 @@
 // Owns the rows of dot products, of Luong's and Bahdanau's scores, and of hard attention. Dot products of any kind are
 // the engine's attention() with other queries. A tanh for each pair and a choice of one value are not, and have a loop
 // of their own over tiles of keys: one (query, head) an item.
-#include "cli.h"
-#include "file.h"
 #include "soft.h"
 
 #include <math.h>
@@ -25,15 +23,12 @@ typedef struct {
 
 static int product_open(Operator *op, char *err, size_t errlen) {
     const Shape *s = &op->shape;
-    Product *p = op->own = calloc(1, sizeof *p);
-    if (!p) return fail(err, errlen, "out of memory");
-    if (soft_open(&p->soft, op, 0, 0, err, errlen)) return -1;
-    if (op->mechanism->variant != SCALED_DOT) p->soft.scale = 1;
-    if (op->mechanism->variant != LUONG_GENERAL) return 0;
+    Product *p = op->own = operator_own(op, sizeof *p);
     uint64_t seed = s->seed;
     int64_t n = (int64_t)s->n_heads * s->head_dim * s->head_dim;
-    if (!(p->w = floats_alloc(n, err, errlen))) return -1;
-    draw_normals(&seed, p->w, n, 1 / sqrtf((float)s->head_dim));
+    if (op->mechanism->variant == LUONG_GENERAL) p->w = operator_normals(op, &seed, n, 1 / sqrtf((float)s->head_dim));
+    if (soft_open(&p->soft, op, 0, 0, err, errlen)) return -1;
+    if (op->mechanism->variant != SCALED_DOT) p->soft.scale = 1;
     return 0;
 }
 
@@ -44,25 +39,11 @@ static void product_step(Operator *op, const Rows *rows) {
         soft_step(op, &p->soft, rows->q, rows);
         return;
     }
-    char err[200];
-    float *q = floats_alloc((int64_t)rows->n_q * s->n_heads * s->head_dim, err, sizeof err);
-    if (!q) die(1, "%s", err);
+    float *q = floats_need((int64_t)rows->n_q * s->n_heads * s->head_dim);
     map_heads(op->compute, p->w, s->n_heads, s->head_dim, s->head_dim, rows->q, s->n_heads, q, rows->n_q);
     op->flops += 2.0 * rows->n_q * s->n_heads * s->head_dim * s->head_dim;
     soft_step(op, &p->soft, q, rows);
     free(q);
-}
-
-static double product_bytes(const Operator *op) {
-    const Product *p = op->own;
-    return (double)kvcache_bytes(p->soft.cache);
-}
-
-static void product_close(Operator *op) {
-    Product *p = op->own;
-    soft_close(&p->soft);
-    free(p->w);
-    free(p);
 }
 
 // ---- a loop over pairs: additive and hard attention
@@ -80,22 +61,18 @@ typedef struct {
 
 static int pairs_open(Operator *op, char *err, size_t errlen) {
     const Shape *s = &op->shape;
-    int d = s->head_dim;
-    Pairs *p = op->own = calloc(1, sizeof *p);
-    if (!p) return fail(err, errlen, "out of memory");
-    p->keys = floats_alloc((int64_t)s->n_max * s->n_kv_heads * d, err, errlen);
-    p->values = floats_alloc((int64_t)s->n_max * s->n_kv_heads * d, err, errlen);
-    if (!p->keys || !p->values) return -1;
-    if (op->mechanism->variant != ADDITIVE) return 0;
-    p->wq = floats_alloc((int64_t)s->n_heads * d * d, err, errlen);
-    p->wk = floats_alloc((int64_t)s->n_kv_heads * d * d, err, errlen);
-    p->v = floats_alloc((int64_t)s->n_heads * d, err, errlen);
-    if (!p->wq || !p->wk || !p->v) return -1;
-    uint64_t seed = s->seed;
+    int64_t d = s->head_dim;
     float deviation = 1 / sqrtf((float)d);
-    draw_normals(&seed, p->wq, (int64_t)s->n_heads * d * d, deviation);
-    draw_normals(&seed, p->wk, (int64_t)s->n_kv_heads * d * d, deviation);
-    draw_normals(&seed, p->v, (int64_t)s->n_heads * d, 1);
+    uint64_t seed = s->seed;
+    Pairs *p = op->own = operator_own(op, sizeof *p);
+    p->keys = operator_floats(op, s->n_max * s->n_kv_heads * d);
+    p->values = operator_floats(op, s->n_max * s->n_kv_heads * d);
+    if (op->mechanism->variant != ADDITIVE) return 0;
+    p->wq = operator_normals(op, &seed, s->n_heads * d * d, deviation);
+    p->wk = operator_normals(op, &seed, s->n_kv_heads * d * d, deviation);
+    p->v = operator_normals(op, &seed, s->n_heads * d, 1);
+    (void)err;
+    (void)errlen;
     return 0;
 }
 
@@ -178,8 +155,7 @@ static void pairs_step(Operator *op, const Rows *rows) {
     float *q = NULL;
     memcpy(p->values + at, rows->v, sizeof(float) * (size_t)(n * ld));
     if (p->v) {
-        char err[200];
-        if (!(q = floats_alloc((int64_t)n_q * s->n_heads * d, err, sizeof err))) die(1, "%s", err);
+        q = floats_need((int64_t)n_q * s->n_heads * d);
         map_heads(op->compute, p->wk, s->n_kv_heads, d, d, rows->k, s->n_kv_heads, p->keys + at, n);
         map_heads(op->compute, p->wq, s->n_heads, d, d, rows->q, s->n_heads, q, n_q);
         job.q = q;
@@ -197,19 +173,8 @@ static double pairs_bytes(const Operator *op) {
     return 2.0 * sizeof(float) * op->length * op->shape.n_kv_heads * op->shape.head_dim;
 }
 
-static void pairs_close(Operator *op) {
-    Pairs *p = op->own;
-    free(p->wq);
-    free(p->wk);
-    free(p->v);
-    free(p->keys);
-    free(p->values);
-    free(p);
-}
-
-#define PRODUCT                                                                                                        \
-    .family = "scores", .open = product_open, .step = product_step, .bytes = product_bytes, .close = product_close
-#define PAIRWISE .family = "scores", .open = pairs_open, .step = pairs_step, .bytes = pairs_bytes, .close = pairs_close
+#define PRODUCT .family = "scores", .open = product_open, .step = product_step
+#define PAIRWISE .family = "scores", .open = pairs_open, .step = pairs_step, .bytes = pairs_bytes
 
 const Mechanism scores_rows[] = {
     {"scaled-dot", "scaled dot products, the scores of the transformer",

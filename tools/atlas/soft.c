@@ -7,8 +7,8 @@
 
 enum { WINDOW_PIECE = 1024 };
 
-int soft_open_as(Soft *s, const Operator *op, int n_heads, int n_kv_heads, int k_dim, int v_dim, int window,
-                 int n_sinks, char *err, size_t errlen) {
+int soft_open_as(Soft *s, Operator *op, int n_heads, int n_kv_heads, int k_dim, int v_dim, int window, int n_sinks,
+                 char *err, size_t errlen) {
     KvShape shape = {.n_kv_heads = n_kv_heads, .k_dim = k_dim, .v_dim = v_dim, .type = op->shape.type};
     shape.window = window;
     shape.n_sinks = n_sinks;
@@ -18,18 +18,15 @@ int soft_open_as(Soft *s, const Operator *op, int n_heads, int n_kv_heads, int k
     s->mask = (AttnMask){.causal = op->mechanism->time == TIME_CAUSAL, .window = window, .n_sinks = n_sinks};
     if (attention_reserve(op->compute, n_heads, n_kv_heads, k_dim, v_dim, err, errlen)) return -1;
     s->cache = kvcache_open(&shape, NULL, err, errlen);
-    return s->cache ? 0 : -1;
+    if (!s->cache) return -1;
+    op->caches[op->n_caches++] = s->cache;
+    return 0;
 }
 
-int soft_open(Soft *s, const Operator *op, int window, int n_sinks, char *err, size_t errlen) {
+int soft_open(Soft *s, Operator *op, int window, int n_sinks, char *err, size_t errlen) {
     const Shape *shape = &op->shape;
     return soft_open_as(s, op, shape->n_heads, shape->n_kv_heads, shape->head_dim, shape->head_dim, window, n_sinks,
                         err, errlen);
-}
-
-void soft_close(Soft *s) {
-    kvcache_close(s->cache);
-    s->cache = NULL;
 }
 
 typedef struct {

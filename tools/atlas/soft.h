@@ -7,7 +7,7 @@
 #include "mechanism.h"
 
 typedef struct {
-    KvCache *cache;
+    KvCache *cache;   // the operator closes it
     ThreadPool *pool; // borrowed
     int n_heads, n_kv_heads, k_dim, v_dim;
     float scale;
@@ -16,11 +16,10 @@ typedef struct {
 
 // Heads, widths and stored type of the operator, scale 1 / sqrt(head_dim), no mask but the window and the sinks (both
 // may be 0). -1 with a line in err.
-int soft_open(Soft *s, const Operator *op, int window, int n_sinks, char *err, size_t errlen);
+int soft_open(Soft *s, Operator *op, int window, int n_sinks, char *err, size_t errlen);
 // The same with its own widths and number of heads.
-int soft_open_as(Soft *s, const Operator *op, int n_heads, int n_kv_heads, int k_dim, int v_dim, int window,
-                 int n_sinks, char *err, size_t errlen);
-void soft_close(Soft *s); // accepts a zeroed one
+int soft_open_as(Soft *s, Operator *op, int n_heads, int n_kv_heads, int k_dim, int v_dim, int window, int n_sinks,
+                 char *err, size_t errlen);
 
 // Writes n keys [n][n_kv_heads][k_dim] and values [n][n_kv_heads][v_dim] behind those stored, ending the program when
 // memory runs out; soft_advance makes them part of the text, after attention where a window frees old blocks.
