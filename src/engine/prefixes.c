@@ -38,7 +38,7 @@ static Node *node_new(const Tree *t, const int32_t *tokens, int n) {
     Node *node = calloc(1, sizeof *node + sizeof *node->blocks * (size_t)t->n_caches);
     if (!node) return NULL;
     node->n = n;
-    memcpy(node->tokens, tokens, sizeof *tokens * (size_t)n);
+    if (n) memcpy(node->tokens, tokens, sizeof *tokens * (size_t)n);
     return node;
 }
 

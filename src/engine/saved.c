@@ -79,12 +79,12 @@ typedef struct {
 static bool put(void *context, void *bytes, size_t n) {
     Stream *s = context;
     s->hash = hash_bytes(s->hash, bytes, n);
-    return fwrite(bytes, 1, n, s->file) == n;
+    return !n || fwrite(bytes, 1, n, s->file) == n;
 }
 
 static bool get(void *context, void *bytes, size_t n) {
     Stream *s = context;
-    bool whole = fread(bytes, 1, n, s->file) == n;
+    bool whole = !n || fread(bytes, 1, n, s->file) == n;
     if (whole) s->hash = hash_bytes(s->hash, bytes, n);
     return whole;
 }
