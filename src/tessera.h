@@ -278,6 +278,21 @@ const char *answer_finish(Answer *a);     // what was held back, when no end cam
 bool answer_is_verbatim(const Answer *a); // its ids contain only the answer's text: they may be used in a ChatMessage
 void answer_close(Answer *a);             // accepts NULL
 
+// ---- constraint
+
+// Text that must be JSON of a form: a mask over the vocabulary, token by token. Belongs to one thread at a time.
+typedef struct Constraint Constraint;
+
+// schema: a JSON Schema, or NULL for any JSON object. What cannot be enforced is refused by its keyword. chat: the text
+// may end as its answers do; NULL: with the model's end tokens. NULL with a line in err.
+Constraint *constraint_open(const Engine *e, const Chat *chat, const char *schema, char *err, size_t errlen);
+void constraint_close(Constraint *c); // accepts NULL
+// The logits with -INFINITY for every token that cannot follow, valid until the next call. NULL: the vocabulary has no
+// token that can.
+const float *constraint_mask(Constraint *c, const float *logits);
+void constraint_accept(Constraint *c, int32_t id); // the token that was picked
+bool constraint_complete(const Constraint *c);     // nothing can follow
+
 #pragma GCC visibility pop
 #ifdef __cplusplus
 }

@@ -249,6 +249,37 @@ static void stop_strings(void) {
     free(whole);
 }
 
+// The shipped model knows no JSON; what it is made to say is of the form all the same.
+static void answers_of_a_form(void) {
+    static const char form[] =
+        "{'type': 'json_schema', 'json_schema': {'name': 'x', 'strict': true, 'schema': {'type': 'object', "
+        "'properties': {'title': {'type': 'string', 'maxLength': 12}, 'n': {'type': 'integer', 'minimum': "
+        "1, 'maximum': 9}}, 'required': ['title', 'n'], 'additionalProperties': false}}}";
+    char body[1024];
+    for (int seed = 0; seed < 6; seed++) {
+        snprintf(body, sizeof body,
+                 "{'messages': [{'role': 'user', 'content': 'Hi'}], 'seed': %d, 'n': 2, 'response_format': %s}", seed,
+                 form);
+        json_t *v = ask_json(200, "/v1/chat/completions", body);
+        for (int i = 0; i < 2; i++) {
+            char path[64];
+            snprintf(path, sizeof path, "choices.%d.message.content", i);
+            json_t *answer = json_loads(text_at(v, path), 0, NULL);
+            json_int_t n = json_integer_value(json_object_get(answer, "n"));
+            CHECK(json_object_size(answer) == 2 && json_is_string(json_object_get(answer, "title")) && n >= 1 && n <= 9,
+                  "%s", text_at(v, path));
+            json_decref(answer);
+        }
+        json_decref(v);
+    }
+    json_t *v =
+        ask_json(200, "/v1/completions",
+                 "{'prompt': 'a', 'temperature': 0, 'response_format': {'type': 'json_object'}, 'max_tokens': 400}");
+    CHECK(text_at(v, "choices.0.text")[strspn(text_at(v, "choices.0.text"), " ")] == '{', "%s",
+          text_at(v, "choices.0.text"));
+    json_decref(v);
+}
+
 // ---- what is refused
 
 static void bad_requests(void) {
@@ -269,6 +300,12 @@ static void bad_requests(void) {
         {"/v1/completions", "{'prompt': [[1, 99999]]}", "prompt"},
         {"/v1/completions", "{'prompt': []}", "prompt"},
         {"/v1/completions", "{}", "prompt"},
+        {"/v1/completions", "{'prompt': 'a', 'response_format': {'type': 'xml'}}", "response_format"},
+        {"/v1/completions", "{'prompt': 'a', 'response_format': {'type': 'json_schema', 'json_schema': {}}}",
+         "response_format"},
+        {"/v1/completions",
+         "{'prompt': 'a', 'response_format': {'type': 'json_schema', 'json_schema': {'schema': {'not': {}}}}}",
+         "response_format"},
         {"/v1/chat/completions", "{}", "messages"},
         {"/v1/chat/completions", "{'messages': []}", "messages"},
         {"/v1/chat/completions", "{'messages': [{'role': 'king', 'content': 'a'}]}", "messages"},
@@ -517,6 +554,7 @@ int main(void) {
         RUN(choices_and_prompts);
         RUN(logprobs_are_those_of_the_text);
         RUN(stop_strings);
+        RUN(answers_of_a_form);
         RUN(bad_requests);
         RUN(clients_go_away);
         RUN(half_closed_and_slow);

@@ -42,6 +42,7 @@ Engine *engine_open(const char *model, const char *tokenizer, char *err, size_t 
     }
     bool ok = !load_model(&e->model, model, err, errlen) && !decoder_bind(&e->decoder, &e->model, err, errlen) &&
               (e->tokenizer = open_tokenizer(e, tokenizer, err, errlen)) &&
+              (e->order = tokenorder_open(e->tokenizer, err, errlen)) &&
               (e->runners = runners_open(&e->decoder, err, errlen));
     if (!ok) {
         engine_close(e);
@@ -75,6 +76,7 @@ Engine *engine_open(const char *model, const char *tokenizer, char *err, size_t 
 void engine_close(Engine *e) {
     if (!e) return;
     runners_close(e->runners);
+    tokenorder_close(e->order);
     tokenizer_free(e->tokenizer);
     file_unmap(&e->tokenizer_file);
     decoder_free(&e->decoder);

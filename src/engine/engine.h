@@ -3,13 +3,14 @@
 #include "load.h"
 #include "runner.h"
 #include "tessera.h"
-#include "tokenizer.h"
+#include "tokenmask.h"
 
 struct Engine {
     Model model;
     Decoder decoder;
     File tokenizer_file;
     Tokenizer *tokenizer;
+    TokenOrder *order; // for constraints
     Runners *runners;
     EngineInfo info;
     Notes notes; // of the model and of its vocabulary

@@ -70,6 +70,15 @@ static void take_template(void *to, const char *flag, const char *value) {
         die(2, "%s: there are no templates by name here, such as '%s'; expected a file, or Jinja", flag, value);
 }
 
+// A file, or the schema itself; llama.cpp's -j has no file.
+static void take_schema(void *to, const char *flag, const char *value) {
+    Options *o = to;
+    (void)flag;
+    o->constrained = true;
+    free(o->schema);
+    o->schema = *value == '{' ? strdup(value) : read_text(value, NULL);
+}
+
 static void take_neutral(void *to, const char *flag, const char *value) {
     double neutral = *(const double *)to, found;
     if (!cli_number(value, &found) || found != neutral)
@@ -176,6 +185,8 @@ static int parse_flags(Raw *raw, int argc, char **argv) {
          "seed; the same seed gives the same text with any number of threads (default or -1: from the clock)",
          TAKES_SEED(&s->seed)},
         {.help = "output", .kind = FLAG_HEADING},
+        {"--json-schema -jf --json-schema-file | -j", "FILE",
+         "the text is JSON that this JSON Schema accepts: a file, or the schema itself", TAKES_CALL(o, take_schema)},
         {"-r --stop --reverse-prompt", "TEXT", "end before this text, which is not printed; may be repeated",
          TAKES_CALL(o, take_stop)},
         {"--special -sp", NULL, "special tokens: parsed in the prompt, printed in the text", SETS(&o->special)},
@@ -207,8 +218,8 @@ static int parse_flags(Raw *raw, int argc, char **argv) {
         MODEL_HABITS,
         HABIT_REFUSED("--samplers --sampler-seq --sampling-seq", "X",
                       "the samplers and their order are fixed; --top-k 0, --top-p 1, --min-p 0 turn one off"),
-        HABIT_REFUSED("--grammar --grammar-file -j --json-schema -jf --json-schema-file", "X",
-                      "sampling cannot be constrained to a grammar here"),
+        HABIT_REFUSED("--grammar --grammar-file", "X",
+                      "expected a JSON Schema, --json-schema; there are no other grammars here"),
         HABIT_REFUSED("--mmproj --image --audio", "X", "text only; for pictures see build/vit"),
         HABIT_REFUSED("--interactive --interactive-first -if --instruct -ins -cml --chatml", NULL,
                       "a conversation is --chat"),
@@ -230,6 +241,7 @@ static void check(const Raw *raw) {
     const Options *o = raw->o;
     if (raw->text && raw->file) die(2, "-p and -f: expected one prompt, found both");
     cli_check_session(&o->session);
+    if (o->chat && o->constrained) die(2, "--json-schema: expected without --chat");
     if (o->chat && o->json) die(2, "-o json: expected without --chat");
     double number;
     if (raw->text && *raw->text && cli_number(raw->text, &number))
@@ -298,6 +310,7 @@ void options_bind(Options *o, const Engine *e) {
 
 void options_free(Options *o) {
     free(o->prompt);
+    free(o->schema);
     arrfree(o->stops);
     json_decref(o->template_variables);
     arrfree(o->bias);

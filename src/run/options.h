@@ -18,6 +18,8 @@ typedef struct {
     int json;
     int reasoning_budget;
     bool quiet, chat, single_turn, template_is_text, ignore_eos, special, hide_prompt;
+    bool constrained; // the text is JSON
+    char *schema;     // of that JSON; NULL: any object
     SessionOptions session;
     SamplerOptions sampler; // negative: not given
     char sampling[256];     // what its values are, and whence

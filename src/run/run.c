@@ -88,6 +88,7 @@ typedef struct {
     const Engine *engine;
     Session *session;
     Sampler *sampler;
+    Constraint *constraint; // NULL: free text
     const Options *options;
     int32_t *tokens;
     int n;
@@ -108,12 +109,17 @@ static const char *generate_token(Generation *g, TextOut *out, Stats *st, int *s
     char err[512];
     const Options *o = g->options;
     int n_ctx = session_info(g->session).n_ctx;
-    int32_t id = sampler_pick(g->sampler, session_logits(g->session));
+    const float *logits = session_logits(g->session);
+    if (g->constraint) logits = constraint_mask(g->constraint, logits);
+    if (!logits) die(1, "--json-schema: the vocabulary has no token that can follow");
+    int32_t id = sampler_pick(g->sampler, logits);
     if (engine_is_end(g->engine, id) && !o->ignore_eos) return "end";
     if (!put_text(g, stops_push(&g->stops, textout_push(out, id)))) return "error";
     g->tokens[g->n++] = id;
     st->n_new++;
     if (g->stops.found) return "word";
+    if (g->constraint) constraint_accept(g->constraint, id);
+    if (g->constraint && constraint_complete(g->constraint)) return "end";
     if (st->n_new == o->n_new) return "limit";
     if (g->n > n_ctx) {
         fprintf(stderr, "\n[the context of %d tokens is full; a larger -c holds more]\n", n_ctx);
@@ -194,6 +200,9 @@ static void open_generation(Generation *g) {
     if (!g->tokens) die(1, "out of memory for %d tokens; a smaller -n needs less", n + most);
     g->n = n;
     g->stops.strings = o->stops;
+    if (!o->constrained) return;
+    g->constraint = constraint_open(g->engine, NULL, o->schema, err, sizeof err);
+    if (!g->constraint) die(2, "--json-schema: %s", err);
 }
 
 // Generates text after the prompt. Returns the exit status.
@@ -209,6 +218,7 @@ static int run_text(const Engine *e, Session *s, Sampler *sampler, const Options
     if (read || o->n_prompt) putchar('\n');
     if (fflush(stdout) || ferror(stdout)) die(1, "stdout: the text could not be written");
     if (!o->quiet && read) print_stats(st, s, o);
+    constraint_close(g.constraint);
     free(g.tokens);
     arrfree(g.text);
     stops_free(&g.stops);

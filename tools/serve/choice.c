@@ -1,6 +1,7 @@
 // choice: see choice.h.
 #include "choice.h"
 
+#include "chat.h"
 #include "cli.h"
 
 #include <math.h>
@@ -38,6 +39,8 @@ Choice *choice_open(Job *job, const Served *model, int index, ApiError *error) {
     c->task.n_tokens = p->n;
     c->n_limit = model->n_ctx - p->n + 1;
     if (r->max_tokens >= 0 && r->max_tokens < c->n_limit) c->n_limit = r->max_tokens;
+    c->constraint = r->constraints ? r->constraints[index] : NULL;
+    c->thinks = r->chat && chat_starts_thinking(chat_of(c));
     c->stops.strings = (const char *const *)r->stops;
     if (!open_parts(c, r, error)) {
         sampler_history(c->sampler, c->tokens, p->n);
@@ -127,22 +130,35 @@ static bool put_token(Choice *c, Output *e, int32_t id) {
         return false;
     }
     AnswerPart part = answer_push(c->answer, id);
+    c->thinks = part.thought;
     if (part.thought) e->thought = *part.text ? strdup(part.text) : NULL;
     else push_text(c, e, part.text);
     return part.end;
 }
 
+static Output *no_token(Output *e) {
+    ApiError error;
+    api_fail(&error, 500, NULL, "the model's vocabulary has no token that the requested form allows here");
+    output_fail(e, &error);
+    return e;
+}
+
 Output *choice_pick(Choice *c, const float *logits, bool *ended) {
     Output *e = output_new(c->job, c->index);
-    int32_t id = sampler_pick(c->sampler, logits);
+    bool constrained = c->constraint && !c->thinks;
+    *ended = true;
+    const float *allowed = constrained ? constraint_mask(c->constraint, logits) : logits;
+    if (!allowed) return no_token(e);
+    int32_t id = sampler_pick(c->sampler, allowed);
     if (c->job->request.logprobs) note_logprobs(c, id, logits);
     bool end = put_token(c, e, id);
     if (!end) {
         arrput(c->tokens, id);
         c->task.n_tokens++;
         c->n_new++;
+        if (constrained) constraint_accept(c->constraint, id);
     }
-    if (end || c->stops.found) finish(c, e, "stop");
+    if (end || c->stops.found || (constrained && constraint_complete(c->constraint))) finish(c, e, "stop");
     else if (c->n_new == c->n_limit) finish(c, e, "length");
     *ended = e->finish;
     if (e->finish || e->text || e->thought) return e;

@@ -17,8 +17,10 @@ typedef struct {
     int n_limit;      // most new tokens
     Session *session; // NULL: it waits
     Sampler *sampler;
-    Answer *answer; // of a chat; else NULL
-    TextOut *out;   // of a completion; else NULL
+    Answer *answer;         // of a chat; else NULL
+    TextOut *out;           // of a completion; else NULL
+    Constraint *constraint; // of the request; NULL: free text
+    bool thinks;            // its next token is of the thinking before the answer, which nothing constrains
     Stops stops;
     size_t n_text;          // bytes pushed into `stops`
     size_t n_given;         // bytes given out

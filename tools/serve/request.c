@@ -1,6 +1,8 @@
 // request: see request.h.
 #include "request.h"
 
+#include "chat.h"
+
 #include <float.h>
 #include <math.h>
 #include <stdarg.h>
@@ -223,6 +225,40 @@ static int check_length(const Served *m, int n, const char *param, ApiError *e) 
     return -1;
 }
 
+// ---- response_format
+
+// One automaton for each text, whose states are its own. schema NULL: any object.
+static int constrain(Request *r, const Served *m, const char *schema, const char *param, ApiError *e) {
+    char err[256];
+    const Chat *chat = !r->chat ? NULL : r->own_chat ? r->own_chat : m->chat;
+    if (chat && chat_has_channels(chat))
+        return api_fail(e, 400, param, "%s is not supported with this model's format of answers", param);
+    for (int i = (int)arrlen(r->prompts) * r->n_choices; i > 0; i--) {
+        Constraint *c = constraint_open(m->engine, chat, schema, err, sizeof err);
+        if (!c) return api_fail(e, 400, param, "%s: %s", param, err);
+        arrput(r->constraints, c);
+    }
+    return 0;
+}
+
+// After the prompts are known.
+static int read_format(Request *r, const Served *m, const json_t *body, ApiError *e) {
+    static const char name[] = "response_format";
+    const json_t *format = field(body, name),
+                 *schema = json_object_get(json_object_get(format, "json_schema"), "schema");
+    const char *type = json_string_value(json_object_get(format, "type"));
+    if (!format || (type && !strcmp(type, "text"))) return 0;
+    if (type && !strcmp(type, "json_object")) return constrain(r, m, NULL, name, e);
+    if (!type || strcmp(type, "json_schema") != 0)
+        return api_fail(e, 400, name, "response_format: expected a type of text, json_object or json_schema");
+    if (!json_is_object(schema))
+        return api_fail(e, 400, name, "response_format: json_schema.schema: expected an object");
+    char *text = json_dumps(schema, JSON_COMPACT);
+    int rc = text ? constrain(r, m, text, name, e) : api_fail(e, 500, NULL, "out of memory");
+    free(text);
+    return rc;
+}
+
 // ---- completions
 
 static int add_ids(Request *r, const Served *m, const json_t *list, ApiError *e) {
@@ -280,6 +316,7 @@ int request_completion(Request *r, const Served *m, const char *body, size_t n, 
         rc = api_fail(error, 400, "n", "expected at most %d texts at once, found %td prompts times n = %d",
                       m->most_choices, arrlen(r->prompts), r->n_choices);
     }
+    if (!rc) rc = read_format(r, m, root, error);
     json_decref(root);
     return rc;
 }
@@ -426,6 +463,7 @@ int request_chat(Request *r, const Served *m, const char *body, size_t n, ApiErr
     int rc = read_common(r, m, root, error);
     if (!rc) rc = read_variables(r, m, root, error);
     if (!rc) rc = read_messages(r, m, field(root, "messages"), error);
+    if (!rc) rc = read_format(r, m, root, error);
     json_decref(root);
     return rc;
 }
@@ -433,6 +471,8 @@ int request_chat(Request *r, const Served *m, const char *body, size_t n, ApiErr
 void request_free(Request *r) {
     for (ptrdiff_t i = 0; i < arrlen(r->prompts); i++) free(r->prompts[i].ids);
     for (ptrdiff_t i = 0; i < arrlen(r->stops); i++) free(r->stops[i]);
+    for (ptrdiff_t i = 0; i < arrlen(r->constraints); i++) constraint_close(r->constraints[i]);
+    arrfree(r->constraints);
     arrfree(r->prompts);
     arrfree(r->stops);
     arrfree(r->bias);

@@ -44,10 +44,11 @@ typedef struct {
     int max_tokens; // -1: until the end or the context is full
     bool logprobs;
     int top_logprobs;
-    SamplerOptions sampling; // of choice 0; choice i has seed + i
-    LogitBias *bias;         // stb_ds array, that of sampling.bias
-    char **stops;            // stb_ds array
-    Chat *own_chat;          // with the request's tools and variables; NULL: the model's
+    SamplerOptions sampling;  // of choice 0; choice i has seed + i
+    LogitBias *bias;          // stb_ds array, that of sampling.bias
+    char **stops;             // stb_ds array
+    Constraint **constraints; // stb_ds array, one for each text; NULL: free text
+    Chat *own_chat;           // with the request's tools and variables; NULL: the model's
 } Request;
 
 // 0, or -1 with *error filled. request_free also after a failure.
