@@ -34,6 +34,8 @@ ifeq ($(CONFIG),arm64)
   CC := aarch64-linux-gnu-gcc
   LDFLAGS += -static # the cross compiler's loader and the arm64 packages' libc need not fit each other
   LINE_LIBS += -ltinfo -lbsd -lmd
+  # Debian's libevent-dev can be installed for one machine at a time.
+  LEFT_OUT := $(addprefix tools/serve/,http.c serve.c) tests/check_serve.c
 endif
 
 MACHINE := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
@@ -74,10 +76,10 @@ RUN_SRC := $(wildcard src/run/*.c)
 SUITES := atlas bench encdec serve vit
 TOOL_PARTS := gguf_writer gguf_types gguf_model gguf_layers gguf_list gguf_recurrent gguf_vocab logits_file synth_vocab svg
 PART_SRC := src/run/cli.c src/run/outfile.c src/run/stops.c $(TOOL_PARTS:%=tools/%.c) \
-  $(filter-out $(foreach s,$(SUITES),tools/$s/$s.c),$(wildcard $(SUITES:%=tools/%/*.c)))
+  $(filter-out $(LEFT_OUT) $(foreach s,$(SUITES),tools/$s/$s.c),$(wildcard $(SUITES:%=tools/%/*.c)))
 TOOLS := $(patsubst tools/%.c,$(B)/%,$(filter-out $(PART_SRC),$(wildcard tools/*.c)))
-PROGRAMS := $(TOOLS) $(SUITES:%=$(B)/%)
-CHECKS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/check_*.c))
+PROGRAMS := $(TOOLS) $(patsubst %,$(B)/%,$(filter-out $(patsubst tools/serve/%.c,%,$(LEFT_OUT)),$(SUITES)))
+CHECKS := $(patsubst tests/%.c,$(B)/tests/%,$(filter-out $(LEFT_OUT),$(wildcard tests/check_*.c)))
 RUN := $(if $(filter release,$(CONFIG)),run,$(B)/run)
 # Everything, for the project's own programs; what others link to is libtessera.
 OWN := $(B)/libparts.a $(B)/libcore.a
@@ -215,6 +217,8 @@ san tsan: deps test-data
 	@TESSERA_BUILD=build/$@ TESSERA_TEST_QUICK=1 $(ENV_$@) tests/run_checks.sh \
 	  $(filter-out $(ALONE_$@:%=build/$@/tests/check_%),$(CHECKS:$(B)/%=build/$@/%))
 
+# Nothing for arm64: checks that read bytes and compute little, or drive programs whose parts other checks run there.
+ALONE_arm64 := conversion encdec_program hostile_families inspect jinja picture quantize serve
 # Cross-compiled, and run by qemu-user; the libraries come as Debian's arm64 packages.
 ARM64_LIB := /usr/lib/aarch64-linux-gnu
 test-arm64: deps test-data
@@ -228,13 +232,12 @@ test-arm64: deps test-data
 	test -f $(ARM64_LIB)/libturbojpeg.a || missing="$$missing libturbojpeg0-dev:arm64"; \
 	test -f $(ARM64_LIB)/libgif.a || missing="$$missing libgif-dev:arm64"; \
 	test -f $(ARM64_LIB)/libwebpdemux.a || missing="$$missing libwebp-dev:arm64"; \
-	test -f $(ARM64_LIB)/libexif.a || missing="$$missing libexif-dev:arm64"; \
-	test -f $(ARM64_LIB)/libevent.a || missing="$$missing libevent-dev:arm64"; $(call install)
+	test -f $(ARM64_LIB)/libexif.a || missing="$$missing libexif-dev:arm64"; $(call install)
 	@missing=; command -v aarch64-linux-gnu-gcc >/dev/null || missing="gcc-aarch64-linux-gnu libc6-dev-arm64-cross"; \
 	command -v qemu-aarch64 >/dev/null || missing="$$missing qemu-user"; $(call install)
 	@$(MAKE) --no-print-directory CONFIG=arm64 all checks
 	@TESSERA_BUILD=build/arm64 TESSERA_TEST_QUICK=1 RUNNER=qemu-aarch64 \
-	  tests/run_checks.sh $(CHECKS:$(B)/%=build/arm64/%)
+	  tests/run_checks.sh $(filter-out $(ALONE_arm64:%=build/arm64/tests/check_%),$(CHECKS:$(B)/%=build/arm64/%))
 
 # Fuzz every reader for FUZZ_SECONDS each; the corpus stays in build/fuzz/corpus. First each tries the
 # malformed inputs of these tables in tests/bad, whole.

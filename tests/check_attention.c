@@ -529,7 +529,7 @@ static int newness(const int *at) {
 // The multiply-adds of one run that a case may cost: the scalar level is slow, and so are emulators.
 static int64_t work_allowed(void) {
     int64_t most = cpu_level() == LEVEL_SCALAR ? 20000000 : 150000000;
-    return most / by_speed(SANITIZED ? 25 : 1, 25, 100);
+    return most / by_speed(SANITIZED ? 25 : 1, 25, 250);
 }
 
 static void run_pairs(int mask, int q, int keys) {
@@ -576,7 +576,7 @@ static void product(void) {
         for (int q = 0; q < N_SIZES; q++) {
             for (int keys = 0; keys < N_SIZES; keys++) {
                 if (masks[mask].causal && sizes[q] > sizes[keys]) continue;
-                if ((q * N_SIZES + keys + mask) % by_speed(1, 5, 13)) continue;
+                if ((q * N_SIZES + keys + mask) % by_speed(1, 5, 31)) continue;
                 run_pairs(mask, q, keys);
             }
         }
@@ -629,7 +629,7 @@ static void last_keys(void) {
     for (int i = 0; i < N_OF(n_qs); i++) {
         for (int k = 0; k < N_OF(lengths); k++) {
             for (int type = 0; type < N_TYPES; type++, n++) {
-                if (n % by_speed(1, 5, 13)) continue;
+                if (n % by_speed(1, 5, 31)) continue;
                 int shape = n * 4 / 3 % N_SHAPES;
                 int64_t work = (int64_t)n_qs[i] * lengths[k] * shapes[shape].n_heads * shapes[shape].k_dim;
                 if (work > work_allowed() / 10) shape = 5;

@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <signal.h>
+#include <spawn.h>
 
 enum { MAX_ARGS = 32, NOT_STARTED = 127 };
 
@@ -34,25 +35,30 @@ UNUSED static void program_argv(const char *const *args, const char **argv) {
     argv[n] = NULL;
 }
 
-// in: what stands on stdin, NULL: nothing. args: as above.
+// in: what stands on stdin, NULL: nothing. args: as above. -1 when it could not be started. Spawned, not forked: what a
+// sanitizer has mapped takes long to copy.
 UNUSED static pid_t start(const char *in, const char *const *args) {
-    const char *argv[MAX_ARGS + 16];
+    const char *argv[MAX_ARGS + 16], *from = in_folder("in"), *to[2] = {in_folder("out"), in_folder("err")};
     program_argv(args, argv);
     write_text("in", in ? in : "");
-    unlink(in_folder("out")); // of the call before
+    for (int i = 0; i < 2; i++) {
+        unlink(to[i]); // of the call before
+        write_text(i ? "err" : "out", "");
+    }
     fflush(NULL);
-    pid_t child = fork();
-    if (child) return child;
-    int fd[3] = {open(in_folder("in"), O_RDONLY), open(in_folder("out"), O_WRONLY | O_CREAT | O_TRUNC, 0666),
-                 open(in_folder("err"), O_WRONLY | O_CREAT | O_TRUNC, 0666)};
-    for (int i = 0; i < 3; i++) dup2(fd[i], i);
-    execvp(argv[0], (char **)argv);
-    _exit(NOT_STARTED);
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, 0, from, O_RDONLY, 0);
+    for (int i = 0; i < 2; i++) posix_spawn_file_actions_addopen(&actions, i + 1, to[i], O_WRONLY, 0);
+    pid_t child = -1;
+    if (posix_spawnp(&child, argv[0], &actions, NULL, (char **)argv, environ)) child = -1;
+    posix_spawn_file_actions_destroy(&actions);
+    return child;
 }
 
 UNUSED static Result finish(pid_t child) {
-    int status = 0;
-    waitpid(child, &status, 0);
+    int status = NOT_STARTED << 8;
+    if (child > 0) waitpid(child, &status, 0);
     Result r = {.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status)};
     r.out = read_file(in_folder("out"), &r.n_out);
     r.err = read_file(in_folder("err"), NULL);

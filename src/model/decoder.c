@@ -81,62 +81,54 @@ static void embed_segments(const Decoder *d, Workspace *w, const DecoderSegment 
     }
 }
 
-// Rows row0..row0+n-1 of the stream, normed, to row `to` of w->norm.
-static void norm_rows(const Decoder *d, Workspace *w, int to, int row0, int n) {
+// y[n][vocab] of n rows of the stream.
+static void output_rows(const Decoder *d, Workspace *w, const int *rows, int n, float *y) {
     const Config *c = decoder_config(d);
     profile_begin(w->compute->profile, PROFILE_LOGITS);
-    ops_norm(w->compute, w->norm + (int64_t)to * c->dim, w->x + (int64_t)row0 * c->dim, &d->output_norm, n, c->dim,
-             c->norm_eps);
-    profile_end(w->compute->profile, 0, 0);
-}
-
-// y[n][vocab] of the first rows of w->norm.
-static void output_rows(const Decoder *d, Workspace *w, int n, float *y) {
-    const Config *c = decoder_config(d);
-    profile_begin(w->compute->profile, PROFILE_LOGITS);
+    for (int i = 0; i < n; i++) {
+        ops_norm(w->compute, w->norm + (int64_t)i * c->dim, w->x + (int64_t)rows[i] * c->dim, &d->output_norm, 1,
+                 c->dim, c->norm_eps);
+    }
     ops_linear(w->compute, &(Linear){.w = d->output, .y = y, .bias = d->output_bias}, 1, w->norm, n);
     for (int64_t i = 0; c->logit_scale > 0 && i < (int64_t)n * c->vocab_size; i++) y[i] *= c->logit_scale;
     if (c->logit_softcap > 0) ops_softcap(w->compute, y, n, c->vocab_size, c->logit_softcap);
     profile_end(w->compute->profile, 0, 0);
 }
 
-// Every row's logits to the segment's callback; those of the last also to where they are wanted.
+// All rows of a segment, which begins at row0, through its callback.
 static void output_all(const Decoder *d, Workspace *w, const DecoderSegment *s, int row0, float *logits) {
     int64_t vocab = decoder_config(d)->vocab_size;
-    int pos0 = memory_length(s->memory);
+    int pos0 = memory_length(s->memory), rows[LOGITS_BLOCK];
     for (int t0 = 0; t0 < s->n; t0 += LOGITS_BLOCK) {
         int n = s->n - t0 < LOGITS_BLOCK ? s->n - t0 : LOGITS_BLOCK;
-        norm_rows(d, w, 0, row0 + t0, n);
-        output_rows(d, w, n, logits);
+        for (int t = 0; t < n; t++) rows[t] = row0 + t0 + t;
+        output_rows(d, w, rows, n, logits);
         for (int t = 0; t < n; t++) s->callback(s->callback_context, pos0 + t0 + t, logits + t * vocab);
         if (s->logits) memcpy(s->logits, logits + (n - 1) * vocab, sizeof *logits * (size_t)vocab);
     }
 }
 
-// The logits of n last rows, which norm_rows has gathered, to where they are wanted.
-static void output_last(const Decoder *d, Workspace *w, float *const *wanted, int n, float *logits) {
+// Last rows of n segments, to where their logits are wanted.
+static void output_last(const Decoder *d, Workspace *w, const int *rows, float *const *wanted, int n, float *logits) {
     int64_t vocab = decoder_config(d)->vocab_size;
-    output_rows(d, w, n, n == 1 ? wanted[0] : logits);
+    output_rows(d, w, rows, n, n == 1 ? wanted[0] : logits);
     for (int i = 0; n > 1 && i < n; i++) memcpy(wanted[i], logits + i * vocab, sizeof *logits * (size_t)vocab);
 }
 
 static void output_segments(const Decoder *d, Workspace *w, const DecoderSegment *segments, int n, float *logits) {
     float *wanted[LOGITS_BLOCK];
-    int n_wanted = 0, row = 0;
+    int rows[LOGITS_BLOCK], n_wanted = 0, row = 0;
     for (int i = 0; i < n; row += segments[i++].n) {
         const DecoderSegment *s = &segments[i];
+        if (s->callback) output_all(d, w, s, row, logits);
         if (s->callback || !s->logits) continue;
-        norm_rows(d, w, n_wanted, row + s->n - 1, 1);
+        rows[n_wanted] = row + s->n - 1;
         wanted[n_wanted++] = s->logits;
         if (n_wanted < LOGITS_BLOCK) continue;
-        output_last(d, w, wanted, n_wanted, logits);
+        output_last(d, w, rows, wanted, n_wanted, logits);
         n_wanted = 0;
     }
-    if (n_wanted) output_last(d, w, wanted, n_wanted, logits);
-    row = 0;
-    for (int i = 0; i < n; row += segments[i++].n) {
-        if (segments[i].callback) output_all(d, w, &segments[i], row, logits);
-    }
+    if (n_wanted) output_last(d, w, rows, wanted, n_wanted, logits);
 }
 
 void decoder_forward(const Decoder *d, Workspace *w, const DecoderSegment *segments, int n_segments, float *logits) {
