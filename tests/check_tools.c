@@ -68,6 +68,10 @@ static void test_bench_md(void) {
         CHECK(strstr(r.out, want[i]), "no '%s' in:\n%s", want[i], r.out);
     CHECK(count_of(r.out, "| llama 0.11M F32 |") == 6, "expected 6 rows:\n%s", r.out);
     release(&r);
+    r = CALL("bench", MODEL, "-p", "0", "-n", "3", "-d", "0,20", "-r", "1", "--batch", "1,3");
+    CHECK(r.status == 0 && strstr(r.out, "| tg3 |") && strstr(r.out, "| tg3 x3 |") && strstr(r.out, "| tg3 x3 @ d20 |"),
+          "status %d: %s%s", r.status, r.out, r.err);
+    release(&r);
     r = CALL("bench", MODEL_INT8, "-p", "0", "-n", "3", "-r", "1", "--window", "8", "--sinks", "2", "--kv", "f32", "-c",
              "3");
     CHECK(r.status == 0 && count_of(r.out, "| llama 0.11M ") == 1, "status %d: %s%s", r.status, r.out, r.err);

@@ -60,6 +60,10 @@ static void take_threads(void *to, const char *flag, const char *text) {
     append_list(to, flag, text, 1, MAX_THREADS);
 }
 
+static void take_batch(void *to, const char *flag, const char *text) {
+    append_list(to, flag, text, 1, MAX_SEQUENCES);
+}
+
 static void take_pair(void *to, const char *flag, const char *text) {
     Pairs *pairs = to;
     List pair = {0};
@@ -108,7 +112,8 @@ static void check(const BenchOptions *o) {
     const struct {
         const char *flag;
         bool given;
-    } rows_only[] = {{"-p", o->prompt.n}, {"-n", o->gen.n}, {"-d", o->depth.n}, {"-pg", o->pairs.prompt.n}};
+    } rows_only[] = {
+        {"-p", o->prompt.n}, {"-n", o->gen.n}, {"-d", o->depth.n}, {"-pg", o->pairs.prompt.n}, {"--batch", o->batch.n}};
     if (!o->models.n && !o->attention) die(2, "no model: expected build/bench MODEL, or --attention N");
     if (o->attention && o->sweep) die(2, "--attention and --sweep: expected one, found both");
     if (o->profile && other) die(2, "--profile: expected with -p and -n, found --sweep or --attention");
@@ -145,6 +150,8 @@ BenchOptions bench_options(int argc, char **argv) {
         {"-pg", "P,N", "a test of both: a prompt of P, then N tokens; may be repeated",
          TAKES_CALL(&o.pairs, take_pair)},
         {"-d --n-depth", "N,..", "depths: tokens already in the context (default: 0)", TAKES_CALL(&o.depth, take_list)},
+        {"--batch", "N,..", "decode tests: so many texts together, each a token a step (default: 1)",
+         TAKES_CALL(&o.batch, take_batch)},
         {"-r --repetitions", "N", "repetitions (default: 5)", TAKES_INT(&o.repeats, 1, MAX_REPEATS)},
         {"-o --output", "FORMAT", "md, csv, json, or jsonl: llama-bench's fields, one row a line (default: md)",
          TAKES_CHOICE(&o.format, "md csv json jsonl")},
@@ -183,6 +190,7 @@ BenchOptions bench_options(int argc, char **argv) {
     set_default(&o.prompt, 512);
     set_default(&o.gen, 128);
     set_default(&o.depth, 0);
+    set_default(&o.batch, 1);
     set_default(&o.threads, cpu_count() < MAX_THREADS ? cpu_count() : MAX_THREADS);
     return o;
 }

@@ -5,7 +5,7 @@
 #pragma once
 #include "tessera.h"
 
-enum { MAX_LIST = 16, MAX_REPEATS = 1000 };
+enum { MAX_LIST = 16, MAX_REPEATS = 1000, MAX_SEQUENCES = 256 };
 
 typedef enum { OUT_MD, OUT_CSV, OUT_JSON, OUT_JSONL } Format;
 
@@ -25,7 +25,7 @@ typedef struct {
 typedef struct {
     Models models;
     const char *tokenizer, *plot;
-    List prompt, gen, depth, threads;
+    List prompt, gen, depth, threads, batch;
     Pairs pairs; // prompts and what is generated behind each
     int repeats, sweep, attention, format;
     bool profile, kv_given;

@@ -74,6 +74,7 @@ static void print_row_jsonl(const Bench *b, const Row *r) {
     if (!o || !fixed || !numbers) die(1, "%s: its row could not be written as JSON", b->model->path);
     json_object_update(o, fixed);
     json_object_update(o, numbers);
+    json_object_set_new(o, "n_sequences", json_integer(r->n_sequences));
     json_object_set_new(o, "samples_ns", real_array(r->seconds, r->n, 1e9, true));
     json_object_set_new(o, "samples_ts", real_array(r->speed, r->n, 1, false));
     json_dumpf(o, stdout, JSON_REAL_PRECISION(9));
@@ -97,7 +98,7 @@ void row_print(Bench *b, const Row *r) {
     }
     double speed = samples_mean(r->speed, r->n), spread = samples_deviation(r->speed, r->n),
            ns = samples_mean(r->seconds, r->n) * 1e9;
-    SessionInfo held = session_info(b->session);
+    SessionInfo held = measure_info(b);
     unsigned long long kv = held.kv_bytes, state = held.state_bytes, rss = peak_rss_bytes(),
                        bytes = b->info.model_bytes;
     const char *level = cpu_level_name(cpu_level());
@@ -108,10 +109,12 @@ void row_print(Bench *b, const Row *r) {
         printf(",%llu,%llu,%llu,%llu,%s\n", kv, state, rss, bytes, level);
         return;
     }
-    printf("{\"model\": \"%s\", \"test\": \"%s\", \"n_prompt\": %d, \"n_gen\": %d, \"n_depth\": %d, \"n_threads\": %d, "
+    printf("{\"model\": \"%s\", \"test\": \"%s\", \"n_prompt\": %d, \"n_gen\": %d, \"n_depth\": %d, \"n_sequences\": "
+           "%d, \"n_threads\": %d, "
            "\"avg_ts\": %.6g, "
            "\"stddev_ts\": %.6g, \"avg_ns\": %.0f, \"samples_ns\": [",
-           b->model->label, r->test, r->n_prompt, r->n_gen, r->n_depth, b->n_threads, speed, spread, ns);
+           b->model->label, r->test, r->n_prompt, r->n_gen, r->n_depth, r->n_sequences, b->n_threads, speed, spread,
+           ns);
     for (int i = 0; i < r->n; i++) printf("%s%.0f", i ? ", " : "", r->seconds[i] * 1e9);
     printf("], ");
     report_number("gb_per_s", r->gb);

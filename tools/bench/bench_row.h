@@ -9,6 +9,7 @@
 typedef struct {
     char test[64];
     int n_prompt, n_gen, n_depth; // n_prompt or n_gen may be 0
+    int n_sequences;              // that generate together
     int n;                        // repetitions
     double seconds[MAX_REPEATS], speed[MAX_REPEATS];
     double gb; // GB/s of decode; 0 for prefill

@@ -29,7 +29,10 @@ typedef struct {
     const Machine *machine;
     int n_threads;
     EngineInfo info;
-    Session *session;
+    Session *session; // the first of those that decode together
+    Session *sessions[MAX_SEQUENCES];
+    int n_sessions;   // opened
+    int n_sequences;  // of the current test
     Profile *profile; // of the current test; NULL: none
     int32_t *tokens;  // random ids; every test uses a prefix of them
     int n_rows;       // printed
@@ -45,14 +48,16 @@ uint32_t measure_random(void);     // the same numbers in every run
 void measure_use_model(Bench *b, int i);
 void measure_use_threads(Bench *b, int i);
 
-// A session for n tokens, and as many random ids. who: asked for them, for the message where -c is too small.
-void measure_open(Bench *b, int n, const char *who);
+// n_sessions sessions for n tokens, and random ids. who: asked for them, for the message where -c is too small.
+void measure_open(Bench *b, int n_sessions, int n, const char *who);
 void measure_close(Bench *b);
 
-// Bytes that the session holds: its KV cache and its recurrent states.
+// What the test's sessions hold together, and that in bytes: KV caches and recurrent states.
+SessionInfo measure_info(const Bench *b);
 uint64_t measure_held(const Bench *b);
 
 // Seconds to read n tokens behind the first `depth`.
 double measure_prefill(Bench *b, int depth, int n);
-// Seconds for n tokens, one at a time, behind the first `depth`. *bytes: read for each of them, on average.
+// Seconds for n tokens of every sequence, one at a time, behind the first `depth`. *bytes: read for each token, on
+// average.
 double measure_decode(Bench *b, int depth, int n, double *bytes);

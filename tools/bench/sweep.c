@@ -112,7 +112,7 @@ void sweep_run(Bench *b) {
     char model[256], header[512];
     Machine *machine = &b->machines[0];
     machine->read_gb = fmax(machine->read_gb, probe_read(b->n_threads)); // others may have slowed the first probe
-    measure_open(b, b->o.sweep + NEW_TOKENS, "--sweep");                 // starts threads: no fork after this
+    measure_open(b, 1, b->o.sweep + NEW_TOKENS, "--sweep");              // starts threads: no fork after this
     int last = b->o.sweep;
     measure_prefill(b, 0, last < MEASURE_BLOCK ? last : MEASURE_BLOCK); // warm up
     describe_sweep(b, model, sizeof model);
