@@ -221,6 +221,31 @@ void sampler_history(Sampler *s, const int32_t *tokens, int n);
 int32_t sampler_pick(Sampler *s, const float *logits);
 void sampler_close(Sampler *s); // accepts NULL
 
+// ---- guesses of the next tokens (speculative decoding)
+
+// Guesses what follows a text, so that one pass computes several tokens. It watches how often it is right and what
+// passes cost, and guesses as much as pays; text and logits are those without it, to the bit.
+typedef struct Drafter Drafter;
+
+// What followed the same words earlier in the text. NULL with a line in err.
+Drafter *drafter_lookup(char *err, size_t errlen);
+// A smaller model with the same vocabulary, in a session with these options. It must outlive the drafter.
+Drafter *drafter_model(const Engine *draft, const Engine *e, const SessionOptions *options, char *err, size_t errlen);
+void drafter_close(Drafter *d); // accepts NULL
+
+typedef struct {
+    uint64_t n_passes;           // that decoded a token and its guesses
+    uint64_t n_guessed, n_right; // tokens
+} DrafterInfo;
+DrafterInfo drafter_info(const Drafter *d);
+
+// Make text[0..n) the session's text, as session_sync does, and draw the next tokens: at least one, at most `room`,
+// none behind an end token. Returns their number, or -1 as session_sync. Afterwards the session holds all of them but
+// the last, and the logits are those that the last was drawn from. d: with it, as many tokens as its guesses are right;
+// NULL: one.
+int session_draw(Session *s, const int32_t *text, int n, Sampler *sampler, Drafter *d, int32_t *drawn, int room,
+                 char *err, size_t errlen);
+
 // ---- chat
 
 // How a model formats conversations: its chat template, in Jinja, is run on the messages. A model without a template

@@ -11,12 +11,21 @@ check() { # name, command...
     shift
     if "$@"; then echo "  ok   $name" && passed=$((passed + 1)); else echo "  FAIL $name" && failed=$((failed + 1)); fi
 }
-awk '/^```c$/ { on = 1; next } /^```$/ { on = 0 } on' README.md >"$build/tests/readme_example.c"
+# The first block of C in README.md, or the second.
+example() { awk -v n="$1" '/^```c$/ { at++; on = at == n; next } /^```$/ { on = 0 } on' README.md; }
+example 1 >"$build/tests/readme_example.c"
+example 2 >"$build/tests/readme_several.c"
 lines=$(wc -l <"$build/tests/readme_example.c")
 example_is_short() { [ "$lines" -gt 5 ] && [ "$lines" -le 20 ]; }
 example_compiles() {
     ${CC:-gcc} -std=gnu11 -O2 -Wall -Wextra -Werror -Isrc -o "$build/tests/readme_example" \
         "$build/tests/readme_example.c" "$build/libtessera.a" -ljansson -lpcre2-8 -lutf8proc -lm -lpthread
+}
+several_are_short() { [ "$(wc -l <"$build/tests/readme_several.c")" -le 27 ]; }
+several_write() {
+    ${CC:-gcc} -std=gnu11 -O2 -Wall -Wextra -Werror -Isrc -o "$build/tests/readme_several" \
+        "$build/tests/readme_several.c" "$build/libtessera.a" -ljansson -lpcre2-8 -lutf8proc -lm -lpthread &&
+        [ "$("$build/tests/readme_several" | grep -c '^Once upon a time, there was\|^The dog was\|^Lily found\|^It was')" = 4 ]
 }
 example_writes() { "$build/tests/readme_example" | grep -q '^Once upon a time, there was'; }
 # The map of the rooms stands in README.md as a table and at the top of tessera.h: the same words.
@@ -82,6 +91,8 @@ check map_is_one
 check example_is_short example_is_short
 check example_compiles example_compiles
 check example_writes example_writes
+check several_are_short several_are_short
+check several_write several_write
 check example_takes_long_prompts example_takes_long_prompts
 check story_is_as_shown story_is_as_shown
 check chat_is_as_shown chat_is_as_shown

@@ -654,7 +654,8 @@ static void test_pasted_command_lines(void) {
          "--xtc-"},
         {"run -m %f32.bin -p ab -n 2 --top-nsigma -1 --dynatemp-range 0 --dynatemp-exp 1 --mirostat-lr 1",
          "--dynatemp-"},
-        {"run -m %f32.bin -p ab -n 2 -md %f32.bin --draft-max 4 --prompt-cache x --prompt-cache-all", "-md (nothing"},
+        {"run -m %f32.bin -p ab -n 2 -md %f32.bin --draft-max 4 --prompt-cache %x.session --prompt-cache-all",
+         "--draft-max (as much"},
         {"run -m %f32.bin -p ab -n 2 --offline --swa-full --no-op-offload --check-tensors --no-repack", "--offline ("},
         {"run -m %f32.bin -i ab --n_predict 2 --repeat_penalty 1.0 --top_k 40 --n_gpu_layers 9", "--n_gpu_layers (all"},
         {"run -m %f32.bin -p ab -n -2 -c 16", "the context of 16 tokens is full"},
@@ -772,6 +773,75 @@ static void test_run_interrupt(void) {
     release(&r);
 }
 
+// Each line's result is what the prompt gives alone, in order, at any number at a time; one that fails says why.
+static void test_run_parallel(void) {
+    static const char *const prompts[] = {"abc", "a b", "", "abca", "b"};
+    enum { N = N_OF(prompts) };
+    char lines[64] = "", *alone[N];
+    for (int i = 0; i < N; i++) {
+        snprintf(lines + strlen(lines), sizeof lines - strlen(lines), "%s\n", prompts[i]);
+        Result r = CALL("run", MODEL, "-p", prompts[i], "-n", "12", "--temp", "0", "-q", "-o", "json");
+        json_t *o = json_loads(r.out, 0, NULL);
+        alone[i] = json_dumps(json_object_get(o, "ids"), 0);
+        json_decref(o);
+        release(&r);
+    }
+    write_text("prompts.txt", lines);
+    for (int parallel = 1; parallel <= 7; parallel += 3) {
+        char number[8];
+        snprintf(number, sizeof number, "%d", parallel);
+        Result r = CALL("run", MODEL, "-f", in_folder("prompts.txt"), "-n", "12", "--temp", "0", "-o", "jsonl",
+                        "--parallel", number);
+        CHECK(r.status == 0 && count_of(r.out, "\n") == N && strstr(r.err, "5 of 5 prompts"), "%d, status %d: %s%s",
+              parallel, r.status, r.out, r.err);
+        char *at = r.out;
+        for (int i = 0; i < N && at; i++, at = at ? at + 1 : NULL) {
+            json_t *o = json_loads(at, JSON_DISABLE_EOF_CHECK, NULL);
+            char *ids = json_dumps(json_object_get(o, "ids"), 0);
+            CHECK(ids && alone[i] && !strcmp(ids, alone[i]) && json_integer_value(json_object_get(o, "index")) == i,
+                  "%d at a time, line %d: %s, expected %s", parallel, i, ids, alone[i]);
+            free(ids);
+            json_decref(o);
+            at = strchr(at, '\n');
+        }
+        release(&r);
+    }
+    for (int i = 0; i < N; i++) free(alone[i]);
+    Result r = CALL("run", MODEL, "-f", in_folder("prompts.txt"), "-n", "2", "-o", "jsonl", "-c", "2", "-q");
+    CHECK(r.status == 1 && count_of(r.out, "\n") == N && count_of(r.out, "\"error\": ") >= 1, "status %d: %s", r.status,
+          r.out);
+    release(&r);
+    r = CALL("run", MODEL, "-p", "a", "--parallel", "2");
+    CHECK(r.status == 2 && strstr(r.err, "-o jsonl"), "status %d: %s", r.status, r.err);
+    release(&r);
+}
+
+// A text goes on from where it was saved, and is the one that is generated at once; guesses change nothing.
+static void test_run_session(void) {
+    const char *path = in_folder("text.session");
+    Result whole = CALL("run", MODEL, "-p", "abcabcabc", "-n", "60", "--temp", "0", "-q"),
+           first = CALL("run", MODEL, "-p", "abcabcabc", "-n", "30", "--temp", "0", "-q", "--session", path);
+    CHECK(first.status == 0 && first.n_out > 1, "status %d: %s", first.status, first.err);
+    first.out[first.n_out - 1] = 0; // the line's end
+    Result next = CALL("run", MODEL, "-p", first.out, "-n", "30", "--temp", "0", "-q", "--session", path),
+           guessed = CALL("run", MODEL, "-p", "abcabcabc", "-n", "60", "--temp", "0", "--lookup"),
+           drafted = CALL("run", MODEL, "-p", "abcabcabc", "-n", "60", "--temp", "0", "--draft", MODEL),
+           other = CALL("run", MODEL, "-p", "abc", "--kv", "q8", "--session", path);
+    CHECK(next.status == 0 && !strncmp(next.out, first.out, strlen(first.out)), "[%s] after [%s]: %s", next.out,
+          first.out, next.err);
+    CHECK(!strcmp(guessed.out, whole.out) && strstr(guessed.err, "guessed "), "[%s], expected [%s]: %s", guessed.out,
+          whole.out, guessed.err);
+    CHECK(!strcmp(drafted.out, whole.out) && strstr(drafted.err, "guessed "), "[%s], expected [%s]: %s", drafted.out,
+          whole.out, drafted.err);
+    CHECK(other.status == 1 && strstr(other.err, "stored as bf16"), "status %d: %s", other.status, other.err);
+    release(&whole);
+    release(&first);
+    release(&next);
+    release(&guessed);
+    release(&drafted);
+    release(&other);
+}
+
 int main(void) {
     folder_make();
     RUN(test_the_checker_itself);
@@ -803,6 +873,8 @@ int main(void) {
     RUN(test_run_any_bytes);
     RUN(test_run_full_context);
     RUN(test_run_interrupt);
+    RUN(test_run_parallel);
+    RUN(test_run_session);
     folder_remove();
     return test_report();
 }

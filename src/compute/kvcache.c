@@ -331,6 +331,11 @@ int kvcache_keeps(const KvCache *c, int n) {
     return needed < end ? 0 : n;
 }
 
+int kvcache_ahead(const KvCache *c, int n, int more) {
+    while (more > 0 && first_needed(c, c->length + n + more) > first_needed(c, c->length + n)) more--;
+    return more;
+}
+
 void kvcache_truncate(KvCache *c, int n) {
     int keep = blocks_of(n);
     keep_blocks(c, keep);

@@ -82,6 +82,9 @@ void kvcache_advance(KvCache *c, int n);
 // How many of the first n tokens could be kept: n (or length, if that is less), or 0 when keys that position n would
 // need fell out of the window (the caller computes again from the start).
 int kvcache_keeps(const KvCache *c, int n);
+// The most of `more` tokens that can be stored behind length + n and all be removed again: those that make no block
+// fall out of the window.
+int kvcache_ahead(const KvCache *c, int n, int more);
 // Keep the first n tokens, n <= length and kvcache_keeps. Exact: as if the rest had never been stored.
 void kvcache_truncate(KvCache *c, int n);
 

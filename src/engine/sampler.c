@@ -3,7 +3,7 @@
 // Owns the order of the steps (biases, penalties, top-k, top-p, min-p, temperature), the history that the penalties
 // look back on, and the random numbers; the same seed gives the same tokens. Refuses options out of range. Nothing here
 // depends on threads.
-#include "tessera.h"
+#include "sampler.h"
 
 #include "file.h"
 
@@ -107,6 +107,18 @@ void sampler_close(Sampler *s) {
     free(s->counts);
     free(s->history);
     free(s);
+}
+
+Sampler *sampler_clone(const Sampler *s) {
+    SamplerOptions options = s->options;
+    options.bias = s->bias;
+    Sampler *copy = sampler_open(&options, s->vocab_size, NULL, 0);
+    if (!copy) return NULL;
+    copy->random = s->random;
+    copy->n_history = s->n_history;
+    if (s->counts) memcpy(copy->counts, s->counts, sizeof *s->counts * (size_t)s->vocab_size);
+    if (s->history) memcpy(copy->history, s->history, sizeof *s->history * (size_t)s->last_n);
+    return copy;
 }
 
 // ---- biases and penalties

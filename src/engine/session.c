@@ -105,7 +105,7 @@ Session *session_open(const Engine *e, const SessionOptions *options, char *err,
 
 void session_close(Session *s) {
     if (!s) return;
-    session_publish(s, session_length(s));
+    session_publish(s);
     memory_close(&s->memory);
     runner_release(s->engine->runners, s->runner);
     free(s->logits);
@@ -175,10 +175,20 @@ static PrefixText prefix_text(Session *s, const int32_t *tokens) {
     return (PrefixText){.kind = s->positions + s->options.kv, .tokens = tokens, .memory = &s->memory};
 }
 
-void session_publish(Session *s, int n) {
+static void publish(Session *s, int n) {
     if (!n || s->bad_logits >= 0) return;
     Prefixes *all = runners_prefixes(s->engine->runners);
     if (prefixes_on(all, &s->memory)) prefixes_add(all, prefix_text(s, s->tokens), n);
+}
+
+void session_publish(Session *s) {
+    publish(s, session_length(s));
+}
+
+void session_publish_new(Session *s, int n, bool all) {
+    int length = session_length(s), full = length / KV_BLOCK * KV_BLOCK;
+    if (all) publish(s, length);
+    else if (full > length - n) publish(s, full);
 }
 
 // The first tokens that the engine remembers of another text, where they are more than `own`.
@@ -200,7 +210,7 @@ int session_keep(Session *s, const int32_t *tokens, int n) {
     if (same == n && n == length && s->has_logits) return n;
     if (same == n && n) same--; // the logits after the last token must be computed again
     s->has_logits = false;
-    if (length > same) session_publish(s, length);
+    if (length > same) session_publish(s);
     return find_prefix(s, tokens, n - 1, memory_truncate(&s->memory, same));
 }
 

@@ -28,5 +28,11 @@ int session_check(const Session *s, const int32_t *tokens, int n, char *err, siz
 int session_reserve_tokens(Session *s, int n, char *err, size_t errlen);
 // An empty memory as the session's own.
 int session_open_memory(const Session *s, Memory *m, char *err, size_t errlen);
-// What prefixes.h is to keep of the first n tokens of its text.
-void session_publish(Session *s, int n);
+// Room for n more tokens, in its text and its memory; what is kept for later texts makes way.
+int session_reserve(Session *s, int n, char *err, size_t errlen);
+// Notes the first position whose logits are no numbers; false: there was one. session_fail_bad: -1 and a line for it.
+bool session_check_logits(Session *s, int position, const float *logits);
+int session_fail_bad(const Session *s, char *err, size_t errlen);
+// What prefixes.h is to keep: all of the text, or after n new tokens the blocks that have become full.
+void session_publish(Session *s);
+void session_publish_new(Session *s, int n, bool all);

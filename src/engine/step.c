@@ -34,14 +34,14 @@ static int check_segment(const Engine *e, StepSegment *list, int i) {
     return session_check(s, part->tokens, part->n, part->err, sizeof part->err);
 }
 
-static void check_logits(Session *s, int position, const float *logits) {
+bool session_check_logits(Session *s, int position, const float *logits) {
     if (s->bad_logits < 0 && !floats_finite(logits, s->engine->model.config.vocab_size)) s->bad_logits = position;
+    return s->bad_logits < 0;
 }
 
 static void visit_checked(void *context, int position, const float *logits) {
     Session *s = context;
-    check_logits(s, position, logits);
-    if (s->bad_logits < 0) s->visit(s->visit_context, position, logits);
+    if (session_check_logits(s, position, logits)) s->visit(s->visit_context, position, logits);
 }
 
 // How many of the segment's tokens the next pass takes, `room` at most. With a window it is no longer than the window
@@ -57,11 +57,12 @@ static int count_next(const StepSegment *part, int room) {
     return cut ? count - over : count;
 }
 
-// Room for n more tokens; what is kept for later texts makes way.
-static int reserve(Session *s, int n, char *err, size_t errlen) {
+int session_reserve(Session *s, int n, char *err, size_t errlen) {
+    if (session_reserve_tokens(s, session_length(s) + n, err, errlen)) return -1;
     while (memory_reserve(&s->memory, n, err, errlen)) {
         if (!prefixes_evict(runners_prefixes(s->engine->runners))) return -1;
     }
+    if (errlen) err[0] = 0;
     return 0;
 }
 
@@ -75,8 +76,7 @@ static int prepare(StepSegment *part, int room, DecoderSegment *to) {
     if (count < 1)
         return fail(err, errlen, "context full: %d tokens do not fit in %d; a larger -c makes room", n_all, s->n_ctx);
     if (s->watch && !s->watch(s->watch_context, length, n_all)) return session_fail(part, "stopped");
-    if (session_reserve_tokens(s, length + count, err, errlen) || reserve(s, count, err, errlen)) return -1;
-    err[0] = 0;
+    if (session_reserve(s, count, err, errlen)) return -1;
     s->bad_logits = -1;
     *to = (DecoderSegment){.memory = &s->memory,
                            .tokens = part->tokens + part->done,
@@ -87,20 +87,22 @@ static int prepare(StepSegment *part, int room, DecoderSegment *to) {
     return 0;
 }
 
+int session_fail_bad(const Session *s, char *err, size_t errlen) {
+    if (s->bad_logits < 0) return 0;
+    return fail(err, errlen, "the logits after token %d are not finite: a weight of the model may be damaged",
+                s->bad_logits + 1);
+}
+
 // After a pass of n of its tokens.
 static void keep(StepSegment *part, int n) {
     Session *s = part->session;
     int length = session_length(s);
     memcpy(s->tokens + length - n, part->tokens + part->done, sizeof *s->tokens * (size_t)n);
     part->done += n;
-    if (part->logits) check_logits(s, length - 1, s->logits);
+    if (part->logits) session_check_logits(s, length - 1, s->logits);
     s->has_logits = part->logits && s->bad_logits < 0;
-    bool prompt = n >= WORTH_KEEPING && part->done == part->n;
-    if (prompt) session_publish(s, length);
-    else if (length / KV_BLOCK > (length - n) / KV_BLOCK) session_publish(s, length / KV_BLOCK * KV_BLOCK);
-    if (s->bad_logits < 0) return;
-    fail(part->err, sizeof part->err, "the logits after token %d are not finite: a weight of the model may be damaged",
-         s->bad_logits + 1);
+    session_publish_new(s, n, n >= WORTH_KEEPING && part->done == part->n);
+    session_fail_bad(s, part->err, sizeof part->err);
 }
 
 // ---- passes

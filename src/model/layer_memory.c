@@ -245,6 +245,16 @@ int memory_truncate(Memory *m, int n) {
     return n;
 }
 
+int memory_ahead(const Memory *m, int n, int more) {
+    int from = m->length + n;
+    for (int i = 0; i < m->n_layers; i++) {
+        if (m->layers[i].cache) more = kvcache_ahead(m->layers[i].cache, n, more);
+        if (!m->layers[i].state) continue;
+        while (more > 0 && (from + more) / STATE_CHUNK > from / STATE_CHUNK) more--; // the border stays
+    }
+    return more;
+}
+
 void memory_restart(Memory *m) {
     for (int i = 0; i < m->n_layers; i++) {
         if (m->layers[i].cache) kvcache_restart(m->layers[i].cache);

@@ -93,4 +93,6 @@ void memory_advance(Memory *m, int n); // after every layer stored and read its 
 // Keep the first n tokens, or fewer where a window has already discarded keys that they would need or no checkpoint is
 // nearer. Returns how many are kept.
 int memory_truncate(Memory *m, int n);
+// The most of `more` tokens behind n new ones that memory_truncate can remove again, whatever their number.
+int memory_ahead(const Memory *m, int n, int more);
 void memory_restart(Memory *m); // forget the tokens, keep the room; not with a window

@@ -1,6 +1,8 @@
 // dialogue: see dialogue.h.
 #include "dialogue.h"
 
+#include "draws.h"
+
 #include "cli.h"
 #include "lines.h"
 #include "progress.h"
@@ -197,11 +199,14 @@ static void generate(Dialogue *d, AnswerStats *st) {
     int n_ctx = session_info(d->session).n_ctx, n_prompt = d->n_ids;
     int most = d->options->n_new > 0 ? d->options->n_new : n_ctx + 1;
     bool ended = false, full = false;
+    Draws draws = {.session = d->session, .sampler = d->sampler, .drafter = d->options->drafter};
     Stops stops = {.strings = d->options->stops};
     Answer *answer = answer_open(d->chat);
     if (!answer) die(1, "out of memory");
-    while (!ended && !full && !*err && st->n_new < most && !*d->interrupted) {
-        int32_t id = sampler_pick(d->sampler, session_logits(d->session));
+    while (!ended && !full && st->n_new < most && !*d->interrupted) {
+        int32_t id = draws_next(&draws, d->ids, d->n_ids, most - st->n_new, err, sizeof err);
+        d->failed |= id < 0;
+        if (id < 0) break;
         AnswerPart part = answer_push(answer, id);
         const char *shown = part.thought ? part.text : stops_push(&stops, part.text);
         show(d, shown, part.thought);
@@ -211,7 +216,6 @@ static void generate(Dialogue *d, AnswerStats *st) {
         full = !ended && d->n_ids == n_ctx;
         if (ended || full) break;
         d->ids[d->n_ids++] = id;
-        d->failed |= session_sync(d->session, d->ids, d->n_ids, err, sizeof err) != 0;
     }
     if (!ended) {
         put_rest(d, &text, stops_push(&stops, answer_finish(answer)));

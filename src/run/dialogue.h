@@ -15,6 +15,7 @@ typedef struct {
     json_t *variables;         // of the template: a JSON object; NULL: none
     const char *first;         // first user message; NULL: read from stdin
     const char *const *stops;  // stb_ds array of strings that end an answer; NULL: none
+    Drafter *drafter;          // NULL: none
     int n_new;                 // maximum tokens of an answer; -1: as many as the context holds
     bool quiet, no_thinking;
     bool single_turn; // end after the first answer

@@ -15,7 +15,7 @@
 
 #include <stb/stb_ds.h>
 
-enum { DEFAULT_NEW = 256, UNTIL_FULL = -2, UNSET = INT_MIN };
+enum { DEFAULT_NEW = 256, UNTIL_FULL = -2, UNSET = INT_MIN, DEFAULT_PARALLEL = 8, MOST_PARALLEL = 1024 };
 
 // What the flags write to before it is put together.
 typedef struct {
@@ -147,7 +147,16 @@ static int parse_flags(Raw *raw, int argc, char **argv) {
         {"-t --threads", "N", "threads (default: the cores this process may use)",
          TAKES_INT(&o->session.n_threads, 1, 256), .words = "--temp"},
         WINDOW_FLAGS(&o->session),
+        {"--session | --prompt-cache", "FILE",
+         "what was read and generated: loaded if the file is there, saved at the end; texts that begin alike go on "
+         "from "
+         "it",
+         TAKES_STRING(&o->saved)},
         TOKENIZER_FLAG(&o->tokenizer),
+        {"--lookup", NULL, "guess the next tokens from the earlier text: faster where it repeats itself, the same text",
+         SETS(&o->lookup)},
+        {"--draft | -md --model-draft", "MODEL", "guess the next tokens with a smaller model of the same vocabulary",
+         TAKES_STRING(&o->draft)},
         {.help = "chat", .kind = FLAG_HEADING},
         {"--chat -cnv --conversation", NULL,
          "interactive chat with the model's chat template; -p or -f is the first message", SETS(&o->chat)},
@@ -191,7 +200,11 @@ static int parse_flags(Raw *raw, int argc, char **argv) {
          TAKES_CALL(o, take_stop)},
         {"--special -sp", NULL, "special tokens: parsed in the prompt, printed in the text", SETS(&o->special)},
         {"--no-display-prompt", NULL, "print only what is generated", SETS(&o->hide_prompt)},
-        FORMAT_FLAG(&o->json, "text json", "text, or json: one object at the end (default: text)"),
+        FORMAT_FLAG(&o->format, "text json jsonl",
+                    "text, json: one object at the end, or jsonl: each line is a prompt, an object for each "
+                    "(default: text)"),
+        {"--parallel -np", "N", "with -o jsonl: prompts at a time (default: 8)",
+         TAKES_INT(&o->parallel, 1, MOST_PARALLEL)},
         {"-q --quiet | --no-perf --log-disable", NULL, "no statistics", SETS(&o->quiet)},
         {"--no-escape | --display-prompt --perf", NULL, NULL, SETS(&ignored)}, // what holds here anyway
         {"-co --color --colors", "[on|off|auto]", NULL, FLAG_NOTE, .words = "text has no colors"},
@@ -202,10 +215,10 @@ static int parse_flags(Raw *raw, int argc, char **argv) {
         {"--jinja --no-jinja", NULL, NULL, FLAG_NOTE, .words = "the chat template is found by the model"},
         {"-mli --multiline-input", NULL, NULL, FLAG_NOTE, .words = "text between \"\"\" has several lines"},
         {"--reasoning-format", "X", NULL, FLAG_NOTE, .words = "thinking is shown apart from the answer"},
-        {"--prompt-cache", "FILE", NULL, FLAG_NOTE, .words = "nothing is kept between runs"},
-        {"--prompt-cache-all --prompt-cache-ro", NULL, NULL, FLAG_NOTE, .words = "nothing is kept between runs"},
-        {"-md --model-draft --draft --draft-n --draft-max --draft-min --draft-p-min -cd -ngld -devd", "X", NULL,
-         FLAG_NOTE, .words = "nothing is drafted"},
+        {"--prompt-cache-all", NULL, NULL, FLAG_NOTE, .words = "a session is saved whole"},
+        {"--prompt-cache-ro", NULL, NULL, FLAG_REFUSED, .words = "--session saves what it has loaded"},
+        {"--draft-n --draft-max --draft-min --draft-p-min -cd -ngld -devd", "X", NULL, FLAG_NOTE,
+         .words = "as much is drafted as pays"},
         {"--mirostat-ent --mirostat-lr --xtc-threshold --dry-base --dry-allowed-length --dry-penalty-last-n "
          "--dry-sequence-breaker --dynatemp-exp",
          "X", NULL, FLAG_NOTE, .words = "of samplers that are not here"},
@@ -242,10 +255,31 @@ static void check(const Raw *raw) {
     if (raw->text && raw->file) die(2, "-p and -f: expected one prompt, found both");
     cli_check_session(&o->session);
     if (o->chat && o->constrained) die(2, "--json-schema: expected without --chat");
-    if (o->chat && o->json) die(2, "-o json: expected without --chat");
+    if (o->chat && o->format) die(2, "-o json: expected without --chat");
+    if (o->parallel && o->format != FORMAT_JSONL) die(2, "--parallel: expected with -o jsonl, whose lines are prompts");
+    const char *guesses = o->lookup ? "--lookup" : o->draft ? "--draft" : NULL;
+    if (o->lookup && o->draft) die(2, "--lookup and --draft: expected one, found both");
+    if (guesses && o->format == FORMAT_JSONL) die(2, "%s: expected without -o jsonl", guesses);
+    if (guesses && o->constrained) die(2, "%s: expected without --json-schema", guesses);
+    if (o->saved && o->format == FORMAT_JSONL) die(2, "--session: expected without -o jsonl");
+    if (o->constrained && o->format == FORMAT_JSONL) die(2, "--json-schema: expected without -o jsonl");
     double number;
     if (raw->text && *raw->text && cli_number(raw->text, &number))
         fprintf(stderr, "hint: the prompt is \"%s\"; for nucleus sampling use --top-p %s\n", raw->text, raw->text);
+}
+
+// Each line a prompt, without its end.
+static void split_prompts(Options *o) {
+    char *end = o->prompt + o->n_prompt;
+    for (char *at = o->prompt, *next; at && at <= end; at = next + 1) {
+        next = memchr(at, '\n', (size_t)(end - at));
+        if (!next) next = end;
+        Line line = {at, (size_t)(next - at)};
+        if (line.n && at[line.n - 1] == '\r') line.n--;
+        at[line.n] = 0;
+        arrput(o->lines, line);
+    }
+    if (!o->lines) die(2, "-o jsonl: expected prompts, a line each, in -f FILE or on stdin");
 }
 
 // The prompt: of -p, of -f without its last newline, or of stdin where that is no terminal.
@@ -260,7 +294,11 @@ static void read_prompt(const Raw *raw) {
         o->prompt = read_text(file, &o->n_prompt);
         if (o->n_prompt && o->prompt[o->n_prompt - 1] == '\n') o->prompt[--o->n_prompt] = 0;
     }
-    if (raw->escapes && o->prompt) o->n_prompt = unescape(o->prompt, o->n_prompt);
+    if (o->format == FORMAT_JSONL) split_prompts(o);
+    for (ptrdiff_t i = 0; raw->escapes && i < arrlen(o->lines); i++) {
+        o->lines[i].n = unescape(o->lines[i].text, o->lines[i].n);
+    }
+    if (raw->escapes && o->prompt && !o->lines) o->n_prompt = unescape(o->prompt, o->n_prompt);
 }
 
 static void unescape_others(Options *o) {
@@ -290,6 +328,7 @@ Options options_parse(int argc, char **argv) {
     if (raw.escapes) unescape_others(&o);
     read_prompt(&raw);
     if (o.n_new == UNTIL_FULL) o.n_new = -1; // the context is never shifted, so both end with it
+    if (!o.parallel) o.parallel = DEFAULT_PARALLEL;
     if (o.n_new == UNSET) o.n_new = o.chat ? -1 : DEFAULT_NEW;
     if (o.sampler.top_p == 0) o.sampler.top_p = FLT_MIN; // the most likely token alone; 0 is the library's "off"
     o.sampler.penalty_last_n = raw.last_n == UNSET ? 0 : raw.last_n;
@@ -310,6 +349,7 @@ void options_bind(Options *o, const Engine *e) {
 
 void options_free(Options *o) {
     free(o->prompt);
+    arrfree(o->lines);
     free(o->schema);
     arrfree(o->stops);
     json_decref(o->template_variables);

@@ -2,18 +2,21 @@
 //
 // Owns the generation, Ctrl-C and the statistics; its flags are options.h's. A prompt that Ctrl-C stops ends it with
 // status 130, a text that Ctrl-C ends with 0.
+#include "batch.h"
 #include "cli.h"
 #include "dialogue.h"
+#include "draws.h"
 #include "file.h"
 #include "options.h"
 #include "progress.h"
+#include "result.h"
 #include "stops.h"
 
-#include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <stb/stb_ds.h>
 
@@ -70,13 +73,18 @@ typedef struct {
     const char *stop;  // what ended the text: "end", "limit", "word", "context", "interrupt", "error"
 } Stats;
 
-static void print_stats(const Stats *st, const Session *s, const Options *o) {
+static void print_stats(const Stats *st, const Session *s, const Drafter *drafter, const Options *o) {
     SessionInfo info = session_info(s);
     fprintf(stderr, "load %.3f s | prompt %d tokens, %.1f tok/s | generated %d tokens", st->load, st->n_prompt,
             st->n_prompt / st->prompt, st->n_new);
     if (st->n_new > 1) {
         fprintf(stderr, ", %.1f tok/s, %.2f GB/s", (st->n_new - 1) / st->generate,
                 st->bytes_read / st->generate * 1e-9);
+    }
+    if (drafter) {
+        DrafterInfo d = drafter_info(drafter);
+        fprintf(stderr, " | guessed %llu of them, %llu right", (unsigned long long)d.n_guessed,
+                (unsigned long long)d.n_right);
     }
     print_held(&info);
     fprintf(stderr, " | %d threads | seed %llu | %s\n", info.n_threads, (unsigned long long)o->sampler.seed,
@@ -86,8 +94,7 @@ static void print_stats(const Stats *st, const Session *s, const Options *o) {
 // What is generated from: the prompt's tokens, then those that follow.
 typedef struct {
     const Engine *engine;
-    Session *session;
-    Sampler *sampler;
+    Draws draws;
     Constraint *constraint; // NULL: free text
     const Options *options;
     int32_t *tokens;
@@ -98,21 +105,40 @@ typedef struct {
 
 static bool put_text(Generation *g, const char *text) {
     size_t n = strlen(text);
-    if (g->options->json && n) memcpy(arraddnptr(g->text, n), text, n);
-    if (g->options->json) return true;
+    if (g->options->format && n) memcpy(arraddnptr(g->text, n), text, n);
+    if (g->options->format) return true;
     fputs(text, stdout);
     return !fflush(stdout);
+}
+
+// The next token within the constraint.
+static int32_t draw_constrained(Generation *g, char *err, size_t errlen) {
+    if (session_sync(g->draws.session, g->tokens, g->n, err, errlen)) return -1;
+    const float *logits = constraint_mask(g->constraint, session_logits(g->draws.session));
+    if (!logits) die(1, "--json-schema: the vocabulary has no token that can follow");
+    return sampler_pick(g->draws.sampler, logits);
 }
 
 // Samples one token and puts its text out. NULL, or what ends the text.
 static const char *generate_token(Generation *g, TextOut *out, Stats *st, int *status) {
     char err[512];
     const Options *o = g->options;
-    int n_ctx = session_info(g->session).n_ctx;
-    const float *logits = session_logits(g->session);
-    if (g->constraint) logits = constraint_mask(g->constraint, logits);
-    if (!logits) die(1, "--json-schema: the vocabulary has no token that can follow");
-    int32_t id = sampler_pick(g->sampler, logits);
+    Session *s = g->draws.session;
+    int n_ctx = session_info(s).n_ctx, most = o->n_new < 0 ? n_ctx : o->n_new - st->n_new, n_done = session_length(s);
+    if (g->n > n_ctx) {
+        fprintf(stderr, "\n[the context of %d tokens is full; a larger -c holds more]\n", n_ctx);
+        return "context";
+    }
+    int32_t id = g->constraint ? draw_constrained(g, err, sizeof err)
+                               : draws_next(&g->draws, g->tokens, g->n, most, err, sizeof err);
+    if (id < 0) {
+        fprintf(stderr, "\nerror: %s\n", err);
+        *status = 1;
+        return "error";
+    }
+    if (session_length(s) != n_done) { // by a pass
+        st->bytes_read += (double)engine_info(g->engine).token_bytes + (double)session_info(s).memory_token_bytes;
+    }
     if (engine_is_end(g->engine, id) && !o->ignore_eos) return "end";
     if (!put_text(g, stops_push(&g->stops, textout_push(out, id)))) return "error";
     g->tokens[g->n++] = id;
@@ -120,18 +146,7 @@ static const char *generate_token(Generation *g, TextOut *out, Stats *st, int *s
     if (g->stops.found) return "word";
     if (g->constraint) constraint_accept(g->constraint, id);
     if (g->constraint && constraint_complete(g->constraint)) return "end";
-    if (st->n_new == o->n_new) return "limit";
-    if (g->n > n_ctx) {
-        fprintf(stderr, "\n[the context of %d tokens is full; a larger -c holds more]\n", n_ctx);
-        return "context";
-    }
-    if (session_sync(g->session, g->tokens, g->n, err, sizeof err)) {
-        fprintf(stderr, "\nerror: %s\n", err);
-        *status = 1;
-        return "error";
-    }
-    st->bytes_read += (double)engine_info(g->engine).token_bytes + (double)session_info(g->session).memory_token_bytes;
-    return NULL;
+    return st->n_new == o->n_new ? "limit" : NULL;
 }
 
 // Samples and prints until -n tokens, an end token, a stop string, a full context or Ctrl-C. Returns the exit status.
@@ -140,7 +155,7 @@ static int generate(Generation *g, Stats *st) {
     TextOut *out = textout_open(g->engine, !g->options->n_prompt);
     if (!out) die(1, "out of memory");
     textout_show_special(out, g->options->special);
-    sampler_history(g->sampler, g->tokens, g->n);
+    sampler_history(g->draws.sampler, g->tokens, g->n);
     double start = seconds();
     if (!g->options->n_new) st->stop = "limit";
     while (!st->stop && !interrupted) st->stop = generate_token(g, out, st, &status);
@@ -152,19 +167,18 @@ static int generate(Generation *g, Stats *st) {
     return status;
 }
 
-// One object on stdout. Text that is not UTF-8 (a prompt may be any bytes) is null.
+// One object on stdout.
 static void print_json(const Generation *g, const Stats *st) {
     const Options *o = g->options;
-    json_t *line = json_object(), *prompt = json_stringn(o->prompt ? o->prompt : "", o->n_prompt);
-    json_object_set_new(line, "prompt", prompt ? prompt : json_null());
-    json_object_set_new(line, "text", json_stringn(g->text ? g->text : "", arrlenu(g->text)));
-    json_t *ids = json_array();
-    for (int i = st->n_prompt; i < g->n; i++) json_array_append_new(ids, json_integer(g->tokens[i]));
-    json_object_set_new(line, "ids", ids);
-    json_object_set_new(line, "stop", json_string(st->stop));
-    json_object_set_new(line, "n_prompt", json_integer(st->n_prompt));
-    json_object_set_new(line, "n_generated", json_integer(st->n_new));
-    json_object_set_new(line, "seed", json_integer((json_int_t)o->sampler.seed));
+    json_t *line = result_json(&(Result){.prompt = o->prompt,
+                                         .n_prompt_bytes = o->n_prompt,
+                                         .text = g->text,
+                                         .n_text_bytes = arrlenu(g->text),
+                                         .tokens = g->tokens,
+                                         .n = g->n,
+                                         .n_prompt = st->n_prompt,
+                                         .stop = st->stop,
+                                         .seed = o->sampler.seed});
     json_object_set_new(line, "prompt_ts", json_real(st->n_prompt / st->prompt));
     if (st->n_new > 1) json_object_set_new(line, "generated_ts", json_real((st->n_new - 1) / st->generate));
     json_dumpf(line, stdout, JSON_REAL_PRECISION(6));
@@ -176,14 +190,14 @@ static bool read_tokens(Generation *g, Stats *st) {
     char err[512];
     Progress progress = progress_start(&interrupted, g->options->quiet);
     double start = seconds();
-    session_watch(g->session, progress_watch, &progress);
-    int rc = session_sync(g->session, g->tokens, g->n, err, sizeof err);
-    session_watch(g->session, NULL, NULL);
+    session_watch(g->draws.session, progress_watch, &progress);
+    int rc = session_sync(g->draws.session, g->tokens, g->n, err, sizeof err);
+    session_watch(g->draws.session, NULL, NULL);
     progress_end(&progress);
     st->prompt = seconds() - start;
     if (rc && !interrupted) die(1, "%s", err);
     if (!rc) return true;
-    fprintf(stderr, "\n[stopped after %d of the prompt's %d tokens]\n", session_length(g->session), g->n);
+    fprintf(stderr, "\n[stopped after %d of the prompt's %d tokens]\n", session_length(g->draws.session), g->n);
     return false;
 }
 
@@ -192,7 +206,7 @@ static void open_generation(Generation *g) {
     const Options *o = g->options;
     int32_t *ids;
     int n = engine_encode(g->engine, o->prompt ? o->prompt : "", o->n_prompt, true, o->special, &ids, err, sizeof err);
-    int n_ctx = session_info(g->session).n_ctx;
+    int n_ctx = session_info(g->draws.session).n_ctx;
     if (n < 0) die(1, "%s", err);
     if (n > n_ctx) die(1, "the prompt has %d tokens, the context %d; a larger -c holds more", n, n_ctx);
     int most = o->n_new < 0 || o->n_new > n_ctx - n + 1 ? n_ctx - n + 1 : o->n_new;
@@ -206,23 +220,46 @@ static void open_generation(Generation *g) {
 }
 
 // Generates text after the prompt. Returns the exit status.
-static int run_text(const Engine *e, Session *s, Sampler *sampler, const Options *o, Stats *st) {
-    Generation g = {.engine = e, .session = s, .sampler = sampler, .options = o};
+static int run_text(const Engine *e, Session *s, Sampler *sampler, Drafter *drafter, const Options *o, Stats *st) {
+    Generation g = {.engine = e, .draws = {s, sampler, drafter, {0}, 0, 0}, .options = o};
     open_generation(&g);
     st->n_prompt = g.n;
-    if (!o->hide_prompt && !o->json) fwrite(o->prompt, 1, o->n_prompt, stdout);
+    if (!o->hide_prompt && !o->format) fwrite(o->prompt, 1, o->n_prompt, stdout);
     fflush(stdout);
     bool read = read_tokens(&g, st);
     int status = read ? generate(&g, st) : STATUS_INTERRUPTED;
-    if (o->json && read) print_json(&g, st);
+    if (o->format && read) print_json(&g, st);
     if (read || o->n_prompt) putchar('\n');
     if (fflush(stdout) || ferror(stdout)) die(1, "stdout: the text could not be written");
-    if (!o->quiet && read) print_stats(st, s, o);
+    if (!o->quiet && read) print_stats(st, s, drafter, o);
     constraint_close(g.constraint);
     free(g.tokens);
     arrfree(g.text);
     stops_free(&g.stops);
     return status;
+}
+
+// What --session left there, if anything.
+static void load_session(Session *s, const Options *o) {
+    char err[512];
+    if (!o->saved || access(o->saved, F_OK)) return;
+    if (session_load(s, o->saved, err, sizeof err)) die(1, "--session: %s", err);
+}
+
+static void save_session(const Session *s, const Options *o) {
+    char err[512];
+    if (o->saved && session_save(s, o->saved, err, sizeof err)) die(1, "--session: %s", err);
+}
+
+// Who guesses the next tokens; NULL: nobody.
+static Drafter *open_drafter(const Options *o, const Engine *e, const Engine *draft, const Session *s) {
+    char err[512];
+    SessionOptions options = o->session;
+    if (!draft && !o->lookup) return NULL;
+    options.n_ctx = session_info(s).n_ctx;
+    Drafter *d = draft ? drafter_model(draft, e, &options, err, sizeof err) : drafter_lookup(err, sizeof err);
+    if (!d) die(1, "--draft: %s", err);
+    return d;
 }
 
 int main(int argc, char **argv) {
@@ -244,8 +281,12 @@ int main(int argc, char **argv) {
     Session *s = session_open(e, &o.session, err, sizeof err);
     if (!s) die(1, "%s", err);
     options_bind(&o, e);
+    load_session(s, &o);
     Sampler *sampler = sampler_open(&o.sampler, info.vocab_size, err, sizeof err);
     if (!sampler) die(2, "--logit-bias: %s", err); // the other options have their ranges
+    Engine *draft = o.draft ? engine_open(o.draft, NULL, err, sizeof err) : NULL;
+    if (o.draft && !draft) die(1, "--draft: %s", err);
+    Drafter *drafter = open_drafter(&o, e, draft, s);
     st.load = seconds() - start;
     catch_interrupts(o.chat);
     DialogueOptions dialogue = {.system = o.system,
@@ -254,11 +295,17 @@ int main(int argc, char **argv) {
                                 .first = o.prompt,
                                 .stops = o.stops,
                                 .n_new = o.n_new};
+    dialogue.drafter = drafter;
     dialogue.quiet = o.quiet;
     dialogue.template_is_text = o.template_is_text;
     dialogue.no_thinking = o.reasoning_budget == 0;
     dialogue.single_turn = o.single_turn;
-    int status = o.chat ? dialogue_run(e, s, sampler, &dialogue, &interrupted) : run_text(e, s, sampler, &o, &st);
+    int status = o.chat                     ? dialogue_run(e, s, sampler, &dialogue, &interrupted)
+                 : o.format == FORMAT_JSONL ? batch_run(e, &o, &interrupted)
+                                            : run_text(e, s, sampler, drafter, &o, &st);
+    save_session(s, &o);
+    drafter_close(drafter);
+    engine_close(draft);
     sampler_close(sampler);
     session_close(s);
     engine_close(e);
