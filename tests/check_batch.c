@@ -5,6 +5,8 @@
 #include "make_bin.h"
 #include "make_family.h"
 
+#include <pthread.h>
+
 enum { N_TEXTS = 5, MOST_STEPS = 40, LONGEST = 700 };
 
 static const double MOST_ERROR = 1e-5, MOST_Q8_ERROR = 1e-4; // tessera.h's promises
@@ -405,6 +407,75 @@ static void prefixes_are_found(void) {
     engine_close(e);
 }
 
+// Threads that open, extend and close sessions of the same texts, while the tree gives and takes blocks.
+enum { N_THREADS = 4, N_SHARED = 3, SHARED_TOKENS = 420 };
+
+typedef struct {
+    const Engine *e;
+    SessionOptions options;
+    int32_t (*tokens)[SHARED_TOKENS];
+    const float *logits; // [N_SHARED][vocab]
+    int first, n_rounds;
+    double worst;
+    char err[256];
+} Reader;
+
+static void *read_shared(void *context) {
+    Reader *r = context;
+    int vocab = engine_info(r->e).vocab_size;
+    for (int i = 0; i < r->n_rounds && !r->err[0]; i++) {
+        int text = (r->first + i) % N_SHARED;
+        Session *s = session_open(r->e, &r->options, r->err, sizeof r->err), *twin = NULL;
+        if (s && !session_sync(s, r->tokens[text], SHARED_TOKENS - 20, r->err, sizeof r->err))
+            twin = session_fork(s, r->err, sizeof r->err);
+        for (int j = 0; twin && j < 2; j++) {
+            Session *each = j ? twin : s;
+            if (session_sync(each, r->tokens[text], SHARED_TOKENS, r->err, sizeof r->err)) break;
+            double error = nmse_f32(session_logits(each), r->logits + (int64_t)text * vocab, vocab);
+            r->worst = error > r->worst ? error : r->worst;
+        }
+        session_close(s);
+        session_close(twin);
+    }
+    return NULL;
+}
+
+static void threads_share_prefixes(void) {
+    static int32_t tokens[N_SHARED][SHARED_TOKENS];
+    char err[256] = "";
+    Engine *e = engine_open("models/stories.bin", NULL, err, sizeof err);
+    NEED(e, "%s", err);
+    int vocab = engine_info(e).vocab_size;
+    float *logits = need_floats((int64_t)N_SHARED * vocab);
+    SessionOptions options = {.n_threads = 1, .n_ctx = SHARED_TOKENS};
+    for (int i = 0; i < N_SHARED; i++) {
+        Session *s = open_session(e, &options);
+        for (int t = 0; t < SHARED_TOKENS; t++) tokens[i][t] = i && t < 270 ? tokens[0][t] : 3 + pick(vocab - 3);
+        CHECK(!session_sync(s, tokens[i], SHARED_TOKENS, err, sizeof err), "%s", err);
+        memcpy(logits + (int64_t)i * vocab, session_logits(s), sizeof *logits * (size_t)vocab);
+        session_close(s);
+    }
+    engine_limit(e, 0, 1 << 20); // of less than the texts need
+    Reader readers[N_THREADS];
+    pthread_t threads[N_THREADS];
+    for (int i = 0; i < N_THREADS; i++) {
+        readers[i] = (Reader){.e = e, .options = options, .tokens = tokens, .logits = logits, .first = i};
+        readers[i].n_rounds = is_quick() ? 6 : 40;
+        pthread_create(&threads[i], NULL, read_shared, &readers[i]);
+    }
+    for (int i = 0; i < N_THREADS; i++) pthread_join(threads[i], NULL);
+    for (int i = 0; i < N_THREADS; i++) {
+        CHECK(!readers[i].err[0] && readers[i].worst <= MOST_ERROR, "thread %d: NMSE %.1e: %s", i, readers[i].worst,
+              readers[i].err);
+    }
+    PrefixInfo info = engine_prefixes(e);
+    CHECK(info.n_found > N_THREADS, "%llu texts were found", (unsigned long long)info.n_found);
+    engine_limit(e, 0, 0);
+    CHECK(!engine_prefixes(e).kv_bytes, "%llu bytes are left", (unsigned long long)engine_prefixes(e).kv_bytes);
+    free(logits);
+    engine_close(e);
+}
+
 // A limit of all caches: what is kept for later makes way, then a session fails alone, and goes on when others end.
 static void caches_have_a_limit(void) {
     enum { N = 250 };
@@ -645,6 +716,7 @@ int main(int argc, char **argv) {
     RUN(many_passes);
     RUN(saved_files);
     RUN(prefixes_are_found);
+    RUN(threads_share_prefixes);
     RUN(caches_have_a_limit);
     RUN(every_family);
     RUN(random_mixes);
