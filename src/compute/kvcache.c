@@ -199,14 +199,19 @@ static int grow_table(KvCache *c) {
 }
 
 static void *take_block(const KvCache *c) {
-    void *block = kvpool_take(c->pool, c->block_bytes + BEHIND);
-    if (block) memset(block, 0, c->block_bytes + BEHIND); // a saved session holds no other program's bytes
+    return kvpool_take(c->pool, c->block_bytes + BEHIND);
+}
+
+// A block whose unused part is zeros: a saved session holds no other bytes of this program.
+static void *take_empty_block(const KvCache *c) {
+    void *block = take_block(c);
+    if (block) memset(block, 0, c->block_bytes + BEHIND);
     return block;
 }
 
 static int add_block(KvCache *c) {
     if (c->n_blocks == c->n_slots && grow_table(c)) return -1;
-    void *block = take_block(c);
+    void *block = take_empty_block(c);
     if (!block) return -1;
     c->blocks[c->n_blocks++] = block;
     c->bytes += c->block_bytes;
