@@ -46,6 +46,7 @@ static int guess(void *context, const int32_t *text, int n, const Sampler *sampl
 // Whatever was measured: the next draw takes so many guesses.
 static void force(Drafter *d, int n) {
     d->pass = 1;
+    d->is_measured = true;
     for (int i = 0; i <= MAX_GUESSES; i++) d->ratio[i] = i == n ? 1e-6 : 1e6;
 }
 

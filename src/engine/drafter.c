@@ -9,10 +9,11 @@
 #include <string.h>
 #include <time.h>
 
-enum { LONGEST_MATCH = 16, SHORTEST_MATCH = 2, PROBE_EVERY = 32 };
+enum { LONGEST_MATCH = 16, SHORTEST_MATCH = 2, PROBE_EVERY = 64 };
 
-static const float LEARN = 1.0f / 16;     // weight of a new observation
-static const double ASSUMED_RATIO = 0.25; // what a row more costs, in passes, until it is measured
+static const float LEARN = 1.0f / 32;   // weight of a new observation
+static const double WORTHWHILE = 1.05;  // speed that guesses must promise, of the speed without
+static const double ASSUMED_ROW = 0.25; // what a row more costs, in passes, until it is measured
 
 double drafter_clock(void) {
     struct timespec t;
@@ -23,7 +24,7 @@ double drafter_clock(void) {
 Drafter *drafter_open(Guess guess, void *context, bool is_free) {
     Drafter *d = calloc(1, sizeof *d);
     if (!d) return NULL;
-    *d = (Drafter){.guess = guess, .context = context, .is_free = is_free, .right = {0.3f, 0.5f, 0.7f, 0.8f}};
+    *d = (Drafter){.guess = guess, .context = context, .is_free = is_free, .right = {0.2f, 0.4f, 0.6f, 0.8f}};
     return d;
 }
 
@@ -38,16 +39,22 @@ DrafterInfo drafter_info(const Drafter *d) {
 
 // ---- how many guesses pay
 
-// Of a pass with n guesses, in passes without.
+// Of a pass with n guesses, in passes without: as measured, or in proportion to the nearest count that was.
 static double cost_of(const Drafter *d, int n) {
-    double pass = d->ratio[n] > 0 ? d->ratio[n] : 1 + ASSUMED_RATIO * n;
-    return pass + n * d->guess_seconds / d->pass;
+    double row = ASSUMED_ROW;
+    for (int near = 1, m = 1; m <= MAX_GUESSES; m++) {
+        if (d->ratio[m] <= 0 || (row != ASSUMED_ROW && abs(m - n) > abs(near - n))) continue;
+        near = m;
+        row = (d->ratio[m] - 1) / m;
+    }
+    return 1 + row * n + n * d->guess_seconds / d->pass;
 }
 
 // The count that gives most tokens for its time: one that is drawn anyway, and the guesses that are right in a row.
 static int best_count(const Drafter *d, int class, int most) {
-    double tokens = 1, all = 1, best_rate = 1;
+    double tokens = 1, all = 1, best_rate = WORTHWHILE;
     int best = 0;
+    if (!d->is_measured && most > 1) most = 1; // the first try is a cheap one
     for (int n = 1; d->pass > 0 && n <= most; n++) {
         tokens += all *= (double)d->right[class];
         if (tokens / cost_of(d, n) <= best_rate) continue;
@@ -57,18 +64,28 @@ static int best_count(const Drafter *d, int class, int most) {
     return best;
 }
 
-// Guesses that cost time are asked for where they pay, and now and then to see whether they do again.
+// Follows the shorter times: the longer ones are those of threads that were interrupted.
+static void learn_time(double *known, double found) {
+    double weight = *known <= 0 ? 1 : found < *known ? 0.3 : 0.03;
+    *known += weight * (found - *known);
+}
+
+// Guesses that cost time are asked for where they pay, and now and then to see whether they do again; the same for
+// their rows.
 Guesses drafter_guess(Drafter *d, const int32_t *text, int n, const Sampler *sampler, int most) {
     Guesses g = {0};
     if (most > MAX_GUESSES) most = MAX_GUESSES;
+    bool probe = ++d->n_idle >= PROBE_EVERY && most > 0;
     int wanted = d->is_free ? most : best_count(d, 0, most);
-    if (!wanted && most > 0 && ++d->n_idle % PROBE_EVERY == 0) wanted = 1;
-    if (!wanted) return g;
+    if (!wanted) wanted = probe;
+    if (wanted < 1) return g;
     double start = drafter_clock();
     g.n = d->guess(d->context, text, n, sampler, wanted, g.ids, &g.class);
     double each = (drafter_clock() - start) / (g.n ? g.n : 1);
-    if (!d->is_free && g.n) d->guess_seconds += (d->guess_seconds > 0 ? 0.2 : 1) * (each - d->guess_seconds);
+    if (!d->is_free && g.n) learn_time(&d->guess_seconds, each);
     g.n_used = best_count(d, g.class, g.n);
+    if (!g.n_used && probe && g.n && d->pass > 0 && d->right[g.class] > 0.5f) g.n_used = 1;
+    if (g.n_used || (g.n && !d->is_free)) d->n_idle = 0;
     return g;
 }
 
@@ -83,10 +100,10 @@ void drafter_learn(Drafter *d, const Guesses *g, const int32_t *drawn, int n_dra
     d->info.n_passes++;
     d->info.n_guessed += (uint64_t)g->n_used;
     d->info.n_right += (uint64_t)(n_right < g->n_used ? n_right : g->n_used);
-    if (!g->n_used) d->pass += (d->pass > 0 ? 0.2 : 1) * (pass_seconds - d->pass);
+    if (!g->n_used) learn_time(&d->pass, pass_seconds);
     else {
-        double *ratio = &d->ratio[g->n_used];
-        *ratio += (*ratio > 0 ? 0.2 : 1) * (pass_seconds / d->pass - *ratio);
+        learn_time(&d->ratio[g->n_used], fmin(pass_seconds / d->pass, 1 + g->n_used)); // never dearer than alone
+        d->is_measured = true;
     }
 }
 

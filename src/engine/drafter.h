@@ -18,13 +18,14 @@ struct Drafter {
     Guess guess;
     void *context;
     void (*close)(void *context); // NULL: the context belongs to the caller
+    bool is_measured;             // some ratio is known
     bool is_free;                 // a guess takes no time
     DrafterInfo info;
     float right[MAX_CLASSES];      // how often a guess is right whose predecessors were, lately
     double pass;                   // seconds of a pass without guesses, lately; 0: not known yet
     double ratio[1 + MAX_GUESSES]; // of a pass with so many guesses to that, lately; 0: not known yet
     double guess_seconds;          // for one guess, lately
-    int n_idle;                    // draws since guesses were asked for
+    int n_idle;                    // draws since guesses were in a pass, or took time
 };
 
 typedef struct {
