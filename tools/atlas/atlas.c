@@ -6,6 +6,7 @@
 #include "lengths.h"
 #include "roles.h"
 #include "show.h"
+#include "survey.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,12 +60,12 @@ static void bench(const Options *o, char **names, int n, Compute *compute) {
 }
 
 int main(int argc, char **argv) {
-    Options o = {.n_shown = 32, .n_heads = 4, .head_dim = 64, .limit = 30, .least = 512, .most = 65536};
+    Options o = {.n_shown = 32, .n_heads = 4, .head_dim = 64, .limit = 15, .least = 512, .most = 65536};
     const Flag flags[] = {
         {"--bench", NULL, "measure the mechanisms named, or all, as the text grows", SETS(&o.bench)},
         {"--n", "FROM..TO", "with --bench: lengths, doubled each time (default: 512..65536)",
          TAKES_CALL(&o, take_lengths)},
-        {"--limit", "S", "with --bench: leave out a prefill that would take longer, in seconds (default: 30)",
+        {"--limit", "S", "with --bench: leave out a prefill that would take longer, in seconds (default: 15)",
          TAKES_FLOAT(&o.limit, 0, 1e6)},
         {"--n-heads", "N", "with --bench: heads (default: 4)", TAKES_INT(&o.n_heads, 1, 128)},
         {"--head-dim", "N", "with --bench: width of a head (default: 64)", TAKES_INT(&o.head_dim, 4, 256)},
@@ -99,8 +100,8 @@ int main(int argc, char **argv) {
     if (compute_open(&compute, n_threads, err, sizeof err)) die(1, "%s", err);
     Show show = {o.n_shown, o.json, o.svg, &compute};
     if (o.claims) claims_run(&compute, o.json, o.fast);
-    else if (o.table) claims_table(&compute, o.json, o.fast);
-    else if (o.advise) claims_advise(&compute, o.json, o.fast);
+    else if (o.table) survey_table(&compute, o.json, o.fast);
+    else if (o.advise) survey_advise(&compute, o.json, o.fast);
     else if (o.bench) bench(&o, argv, n, &compute);
     else if (n) show_mechanism(&show, find(argv[0]));
     else show_list(&show);

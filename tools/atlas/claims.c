@@ -3,10 +3,9 @@
 
 #include "cli.h"
 #include "inputs.h"
+#include "show.h"
 #include "soft.h"
 #include "trial.h"
-
-#include <jansson.h>
 
 #include <math.h>
 #include <stdarg.h>
@@ -322,12 +321,6 @@ static const Claim list[] = {
 };
 enum { N_CLAIMS = sizeof list / sizeof *list };
 
-static void print_json(json_t *value) {
-    json_dumpf(value, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
-    putchar('\n');
-    json_decref(value);
-}
-
 void claims_run(Compute *c, bool json, bool fast) {
     json_t *all = json_array();
     for (int i = 0; i < N_CLAIMS; i++) {
@@ -342,137 +335,6 @@ void claims_run(Compute *c, bool json, bool fast) {
         fflush(stdout);
         json_decref(o);
     }
-    if (json) print_json(all);
+    if (json) show_json(all);
     else json_decref(all);
-}
-
-// ---- the table
-
-typedef struct {
-    const Mechanism *m;
-    Trial small, large; // at n and 4 n
-} Measured;
-
-enum { MAX_MEASURED = 64, TABLE_ROWS = 2048 };
-
-// Every mechanism that is not another's under a second name; large.n 0 where the bench's limit forbids it.
-static int measure_all(const Test *t, Measured *all) {
-    const Mechanism *m;
-    int n = 0;
-    for (int i = 0; (m = mechanism_at(i)) && n < MAX_MEASURED; i++) {
-        if (m->same_as) continue;
-        int n_kv = m->kv_heads && m->kv_heads < HEADS ? m->kv_heads : HEADS;
-        all[n] = (Measured){.m = m, .small = try(t, m->name, HEADS, n_kv, TABLE_ROWS)};
-        all[n].large = try(t, m->name, HEADS, n_kv, 4 * TABLE_ROWS);
-        n++;
-    }
-    return n;
-}
-
-static const Measured *measured_of(const Measured *all, int n, const char *name) {
-    for (int i = 0; i < n; i++) {
-        if (!strcmp(all[i].m->name, name)) return &all[i];
-    }
-    return NULL;
-}
-
-void claims_table(Compute *c, bool json, bool fast) {
-    static Measured all[MAX_MEASURED];
-    Test t = {.compute = c, .fast = fast};
-    int n = measure_all(&t, all);
-    const Trial *mha = &measured_of(all, n, "mha")->large;
-    json_t *rows = json_array();
-    if (!json) {
-        printf("%d heads of %d; growth of prefill as a power of n from %d to %d tokens; the rest at %d, beside mha's "
-               "%.3g ms, %.3g "
-               "us a token and %.3g MiB\n\n| mechanism | prefill: claimed | grows | of mha's time | decode: claimed | "
-               "of mha's "
-               "time | memory: claimed | of mha's | error | published | best for "
-               "|\n|---|---|--:|--:|---|--:|---|--:|--:|---|---|\n",
-               HEADS, WIDTH, all[0].small.n, mha->n, mha->n, mha->prefill * 1e3, mha->decode * 1e6,
-               mha->bytes / 0x1p20);
-    }
-    for (int i = 0; i < n; i++) {
-        const Mechanism *m = all[i].m;
-        const Trial *a = &all[i].large;
-        double power = log2(a->prefill / all[i].small.prefill) / 2, prefill = a->prefill / mha->prefill;
-        double decode = a->decode / mha->decode, bytes = a->bytes / mha->bytes;
-        char error[32] = "-", slow[32] = "-";
-        if (a->error >= 0) snprintf(error, sizeof error, "%.2g", a->error);
-        if (decode >= 0) snprintf(slow, sizeof slow, "%.2g", decode);
-        if (json) {
-            json_array_append_new(
-                rows, json_pack("{s:s,s:s,s:f,s:f,s:s,s:o?,s:s,s:f,s:o?,s:s?}", "mechanism", m->name, "prefill_claimed",
-                                m->prefill, "prefill_power", power, "prefill_of_mha", prefill, "decode_claimed",
-                                m->decode, "decode_of_mha", decode >= 0 ? json_real(decode) : NULL, "memory_claimed",
-                                m->memory, "bytes_of_mha", bytes, "error", a->error >= 0 ? json_real(a->error) : NULL,
-                                "published", m->published));
-        } else {
-            printf("| %s | %s | n^%.2f | %.2g | %s | %s | %s | %.2g | %s | %s | %s |\n", m->name, m->prefill, power,
-                   prefill, m->decode, slow, m->memory, bytes, error, m->published ? m->published : "-", m->best_for);
-        }
-    }
-    if (json) print_json(rows);
-    else json_decref(rows);
-}
-
-// ---- advice
-
-typedef enum { BY_TURN, BY_PREFILL, BY_BYTES, BY_DECODE, BY_EXACT_BYTES, BY_WHOLE } Measure;
-
-typedef struct {
-    const char *need;
-    Measure by;
-    const char *unit;
-} Need;
-
-static const Need needs[] = {
-    {"short chat: 2,048 tokens read, 200 written, exactly", BY_TURN, "ms"},
-    {"long document: the fastest to read of those that are causal", BY_PREFILL, "ms for 8,192 tokens"},
-    {"endless stream: the fastest token of those whose memory stays", BY_DECODE, "us a token"},
-    {"many users: the smallest memory a user", BY_BYTES, "KiB a user at 8,192 tokens, a layer"},
-    {"recall of any token: exact within 1 %, the smallest memory", BY_EXACT_BYTES, "KiB at 8,192 tokens, a layer"},
-    {"pictures and other sets: all rows at once", BY_WHOLE, "ms for 2,048 patches"}};
-
-// What a need goes by; INFINITY: the mechanism does not serve it.
-static double value_for(Measure by, const Measured *a) {
-    bool causal = a->m->time == TIME_CAUSAL,
-         exact = a->m->approximates && a->small.error < 0.01 && a->large.error < 0.01;
-    bool stays = a->large.bytes < 1.5 * a->small.bytes;
-    switch (by) {
-    case BY_TURN: return causal && exact ? (a->small.prefill + 200 * a->small.decode) * 1e3 : INFINITY;
-    case BY_PREFILL: return causal ? a->large.prefill * 1e3 : INFINITY;
-    case BY_DECODE: return causal && stays ? a->large.decode * 1e6 : INFINITY;
-    case BY_BYTES: return causal ? a->large.bytes / 0x1p10 : INFINITY;
-    case BY_EXACT_BYTES: return causal && exact ? a->large.bytes / 0x1p10 : INFINITY;
-    default: return a->m->time == TIME_WHOLE ? a->small.prefill * 1e3 : INFINITY;
-    }
-}
-
-void claims_advise(Compute *c, bool json, bool fast) {
-    enum { BEST = 3 };
-    static Measured all[MAX_MEASURED];
-    Test t = {.compute = c, .fast = fast};
-    int n = measure_all(&t, all);
-    json_t *advice = json_array();
-    for (size_t i = 0; i < sizeof needs / sizeof *needs; i++) {
-        json_t *best = json_array();
-        double above = -1;
-        if (!json) printf("%s\n", needs[i].need);
-        for (int place = 0; place < BEST; place++) {
-            const Measured *next = NULL;
-            for (int j = 0; j < n; j++) {
-                double v = value_for(needs[i].by, &all[j]);
-                if (v > above && isfinite(v) && (!next || v < value_for(needs[i].by, next))) next = &all[j];
-            }
-            if (!next) break;
-            above = value_for(needs[i].by, next);
-            if (!json) printf("    %-16s %.3g %s\n", next->m->name, above, needs[i].unit);
-            json_array_append_new(best, json_pack("{s:s,s:f}", "mechanism", next->m->name, "value", above));
-        }
-        json_array_append_new(advice,
-                              json_pack("{s:s,s:s,s:o}", "need", needs[i].need, "unit", needs[i].unit, "best", best));
-    }
-    if (json) print_json(advice);
-    else json_decref(advice);
 }

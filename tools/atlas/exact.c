@@ -14,29 +14,23 @@ enum { ROWS = 32, GROUP = MAX_PANEL }; // rows of an item; keys of a panel
 
 static const float LOG2_E = 1.44269504088896340736f;
 
-static int min_int(int a, int b) {
-    return a < b ? a : b;
-}
-
-// The keys that row t of a step sees.
-static int keys_of(const Operator *op, int t) {
-    return op->length + t + 1;
-}
-
 // ---- the matrix: all scores, then all probabilities, then the sums of values
 
 typedef struct {
-    float *k;      // [n_kv_heads][groups of GROUP keys][head_dim][GROUP]
-    float *v;      // [n_kv_heads][n_max][head_dim], then a panel that may be read
-    float *scores; // [n_q][n_keys rounded up to groups] of one head, of the step under way
-    int n_groups;  // of n_max keys
+    float *k;     // [n_kv_heads][groups of GROUP keys][head_dim][GROUP]
+    float *v;     // [n_kv_heads][n_max][head_dim], then a panel that may be read
+    int n_groups; // of n_max keys
 } Matrix;
 
+// y[n_rows][n] = x[n_rows][k] w
 typedef struct {
     const Operator *op;
-    const Rows *rows;
-    int head;
-} MatrixJob;
+    float *y;
+    const float *x;
+    PackedMatrix w;
+    int64_t y_ld, x_ld;
+    int n_rows, k, n;
+} Product;
 
 static int matrix_open(Operator *op, char *err, size_t errlen) {
     const Shape *s = &op->shape;
@@ -49,69 +43,50 @@ static int matrix_open(Operator *op, char *err, size_t errlen) {
     return 0;
 }
 
-static int64_t matrix_width(const MatrixJob *job) {
-    return (job->op->length + job->rows->n_keys + GROUP - 1) / GROUP * GROUP;
+static void product_item(void *context, int item, int worker) {
+    const Product *p = context;
+    int64_t first = item * ROWS;
+    int n = p->n_rows - (int)first < ROWS ? p->n_rows - (int)first : ROWS;
+    (void)worker;
+    p->op->compute->kernels->gemm_f32(p->y + first * p->y_ld, p->y_ld, &p->w, p->x + first * p->x_ld, p->x_ld, n, p->k,
+                                      p->n, false);
 }
 
-static void matrix_scores(void *context, int item, int worker) {
-    const MatrixJob *job = context;
-    const Shape *s = &job->op->shape;
-    const Matrix *m = job->op->own;
+static void softmax_item(void *context, int t, int worker) {
+    const Product *p = context; // of the scores
+    int n = p->op->length + t + 1;
+    float *s = p->y + t * p->y_ld, scale = LOG2_E / sqrtf((float)p->k), m = SCORE_START, l = 0;
     (void)worker;
-    int d = s->head_dim, first = item * ROWS, n = min_int(ROWS, job->rows->n_q - first);
-    int64_t width = matrix_width(job), kv_head = job->head / (s->n_heads / s->n_kv_heads);
-    PackedMatrix k = {.data = m->k + kv_head * m->n_groups * GROUP * d, .row_stride = GROUP, .panel_stride = GROUP * d};
-    job->op->compute->kernels->gemm_f32(m->scores + first * width, width, &k,
-                                        job->rows->q + ((int64_t)first * s->n_heads + job->head) * d,
-                                        (int64_t)s->n_heads * d, n, d, (int)width, false);
-}
-
-static void matrix_softmax(void *context, int t, int worker) {
-    const MatrixJob *job = context;
-    (void)worker;
-    int n = keys_of(job->op, t);
-    int64_t width = matrix_width(job);
-    float *s = ((Matrix *)job->op->own)->scores + t * width, scale = LOG2_E / sqrtf((float)job->op->shape.head_dim);
-    float m = SCORE_START, l = 0;
     for (int j = 0; j < n; j++) s[j] *= scale;
-    job->op->compute->kernels->softmax_row(s, n, &m, &l);
+    p->op->compute->kernels->softmax_row(s, n, &m, &l);
     for (int j = 0; j < n; j++) s[j] /= l;
-    memset(s + n, 0, sizeof *s * (size_t)(width - n));
-}
-
-static void matrix_values(void *context, int item, int worker) {
-    const MatrixJob *job = context;
-    const Shape *s = &job->op->shape;
-    const Matrix *m = job->op->own;
-    (void)worker;
-    int d = s->head_dim, first = item * ROWS, n = min_int(ROWS, job->rows->n_q - first);
-    int64_t width = matrix_width(job), kv_head = job->head / (s->n_heads / s->n_kv_heads);
-    PackedMatrix v = {.data = m->v + kv_head * s->n_max * d, .row_stride = d, .panel_stride = GROUP};
-    job->op->compute->kernels->gemm_f32(job->rows->out + ((int64_t)first * s->n_heads + job->head) * d,
-                                        (int64_t)s->n_heads * d, &v, m->scores + first * width, width, n,
-                                        job->op->length + job->rows->n_keys, d, false);
+    memset(s + n, 0, sizeof *s * (size_t)(p->n - n));
 }
 
 static void matrix_step(Operator *op, const Rows *rows) {
     const Shape *s = &op->shape;
-    Matrix *m = op->own;
-    int d = s->head_dim, n_items = (rows->n_q + ROWS - 1) / ROWS;
+    const Matrix *m = op->own;
+    int d = s->head_dim, n_keys = op->length + rows->n_keys, width = (n_keys + GROUP - 1) / GROUP * GROUP;
     for (int64_t i = 0; i < (int64_t)rows->n_keys * s->n_kv_heads; i++) {
         int64_t h = i % s->n_kv_heads, j = op->length + i / s->n_kv_heads;
         float *k = m->k + ((h * m->n_groups + j / GROUP) * d) * GROUP + j % GROUP;
         for (int c = 0; c < d; c++) k[c * GROUP] = rows->k[i * d + c];
         memcpy(m->v + (h * s->n_max + j) * d, rows->v + i * d, sizeof(float) * (size_t)d);
     }
-    MatrixJob job = {op, rows, 0};
-    m->scores = floats_need(rows->n_q * matrix_width(&job));
-    for (; job.head < s->n_heads; job.head++) {
-        threads_for(op->compute->pool, n_items, matrix_scores, &job);
-        threads_for(op->compute->pool, rows->n_q, matrix_softmax, &job);
-        threads_for(op->compute->pool, n_items, matrix_values, &job);
+    int64_t wide = (int64_t)s->n_heads * d;
+    float *scores = floats_need((int64_t)rows->n_q * width);
+    for (int h = 0; h < s->n_heads; h++) {
+        int64_t kv = h / (s->n_heads / s->n_kv_heads);
+        PackedMatrix k = {.data = m->k + kv * m->n_groups * GROUP * d, .row_stride = GROUP, .panel_stride = GROUP * d};
+        PackedMatrix v = {.data = m->v + kv * s->n_max * d, .row_stride = d, .panel_stride = GROUP};
+        Product qk = {op, scores, rows->q + h * d, k, width, wide, rows->n_q, d, width};
+        Product pv = {op, rows->out + h * d, scores, v, wide, width, rows->n_q, n_keys, d};
+        threads_for(op->compute->pool, (rows->n_q + ROWS - 1) / ROWS, product_item, &qk);
+        threads_for(op->compute->pool, rows->n_q, softmax_item, &qk);
+        threads_for(op->compute->pool, (rows->n_q + ROWS - 1) / ROWS, product_item, &pv);
     }
-    free(m->scores);
-    m->scores = NULL;
-    op->flops += 4.0 * rows->n_q * (op->length + rows->n_keys) * s->n_heads * d; // hidden pairs are computed too
+    free(scores);
+    op->flops += 4.0 * rows->n_q * n_keys * (double)wide; // hidden pairs are computed too
 }
 
 static double matrix_bytes(const Operator *op) {

@@ -3,8 +3,7 @@
 
 #include "cli.h"
 #include "curves.h"
-
-#include <jansson.h>
+#include "show.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -58,21 +57,11 @@ static void print_trial(const Mechanism *m, const Trial *t) {
     fflush(stdout);
 }
 
-static json_t *number(double v) {
-    return isfinite(v) ? json_real(v) : json_null();
-}
-
 static json_t *trial_json(const Mechanism *m, const Trial *t) {
-    json_t *o = json_object();
-    json_object_set_new(o, "mechanism", json_string(m->name));
-    json_object_set_new(o, "n", json_integer(t->n));
-    json_object_set_new(o, "prefill_s", number(t->prefill));
-    json_object_set_new(o, "decode_s", number(t->decode));
-    json_object_set_new(o, "flops", number(t->flops));
-    json_object_set_new(o, "bytes", number(t->bytes));
-    json_object_set_new(o, "peak_bytes", number(t->peak));
-    json_object_set_new(o, "error", number(t->error));
-    return o;
+    return json_pack("{s:s,s:i,s:o,s:o,s:o,s:o,s:o,s:o}", "mechanism", m->name, "n", t->n, "prefill_s",
+                     show_number(t->prefill), "decode_s", show_number(t->decode), "flops", show_number(t->flops),
+                     "bytes", show_number(t->bytes), "peak_bytes", show_number(t->peak), "error",
+                     show_number(t->error));
 }
 
 // ---- the plots
@@ -155,10 +144,7 @@ void lengths_run(const Lengths *l) {
     if (!growths) die(1, "out of memory for %d mechanisms", l->n_mechanisms);
     if (!l->json) print_header(l);
     for (int i = 0; i < l->n_mechanisms; i++) run_mechanism(l, l->list[i], &growths[i], list);
-    if (l->json) {
-        json_dumpf(list, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
-        putchar('\n');
-    }
+    if (l->json) show_json(json_incref(list));
     if (l->svg) plot(l, growths);
     json_decref(list);
     free(growths);

@@ -1,12 +1,11 @@
 // roles: see roles.h.
 #include "roles.h"
 
-#include "alignment.h"
 #include "cli.h"
 #include "engine.h"
 #include "layers.h"
+#include "show.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <stb/stb_ds.h>
 #include <stdio.h>
@@ -127,31 +126,20 @@ static void print_json(const Visit *v) {
         for (int j = 0; j < N_ROLES; j++) json_object_set_new(o, role_names[j], json_real(h->share[j]));
         json_array_append_new(list, o);
     }
-    json_dumpf(list, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
-    putchar('\n');
-    json_decref(list);
+    show_json(list);
 }
 
 static void draw(const Visit *v, const Roles *r) {
-    int n = v->n, n_heads = (int)arrlen(v->heads);
-    char err[512];
-    const char **names = calloc((size_t)n, sizeof *names);
-    char(*numbers)[12] = calloc((size_t)n, sizeof *numbers), (*titles)[64] = calloc((size_t)n_heads, sizeof *titles);
+    int n_heads = (int)arrlen(v->heads);
+    char(*titles)[64] = calloc((size_t)n_heads, sizeof *titles);
     AlignmentMap *maps = calloc((size_t)n_heads, sizeof *maps);
-    if (!names || !numbers || !titles || !maps) die(1, "out of memory for the picture");
-    for (int t = 0; t < n; t++) {
-        snprintf(numbers[t], sizeof numbers[t], "%d", t);
-        names[t] = numbers[t];
-    }
+    if (!titles || !maps) die(1, "out of memory for the picture");
     for (int i = 0; i < n_heads; i++) {
         const Head *h = &v->heads[i];
         snprintf(titles[i], sizeof titles[i], "%d.%d %s", h->layer + 1, h->head + 1, role_of(h));
         maps[i] = (AlignmentMap){titles[i], h->weights};
     }
-    Alignment a = {"What the heads look at: a text, read twice", r->text, names, n, names, n, maps, n_heads};
-    if (alignment_write(r->svg, &a, err, sizeof err)) die(1, "%s", err);
-    free(names);
-    free(numbers);
+    show_maps(r->svg, "What the heads look at: a text, read twice", r->text, v->n, maps, n_heads);
     free(titles);
     free(maps);
 }

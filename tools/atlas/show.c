@@ -1,11 +1,8 @@
 // show: see show.h.
 #include "show.h"
 
-#include "alignment.h"
 #include "cli.h"
 #include "inputs.h"
-
-#include <jansson.h>
 
 #include <math.h>
 #include <stdio.h>
@@ -26,10 +23,14 @@ static json_t *facts(const Mechanism *m) {
     return o;
 }
 
-static void print_json(json_t *value) {
+void show_json(json_t *value) {
     json_dumpf(value, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
     putchar('\n');
     json_decref(value);
+}
+
+json_t *show_number(double v) {
+    return isfinite(v) ? json_real(v) : json_null();
 }
 
 void show_list(const Show *s) {
@@ -43,7 +44,7 @@ void show_list(const Show *s) {
                    strcmp(family, m->family) ? m->family : "", m->name, m->title);
         family = m->family;
     }
-    if (s->json) print_json(list);
+    if (s->json) show_json(list);
     else json_decref(list);
 }
 
@@ -77,20 +78,22 @@ static void print_weights(const float *w, int n) {
     }
 }
 
-static void write_svg(const char *path, const Mechanism *m, const float *w, int n) {
-    char err[512], title[160], labels[MAX_SHOWN][4];
-    const char *names[MAX_SHOWN];
-    float *size = malloc(sizeof *size * (size_t)(n * n));
-    if (!size) die(1, "out of memory for the picture");
-    for (int i = 0; i < n * n; i++) size[i] = fminf(fabsf(w[i]), 1);
-    for (int i = 0; i < n; i++) {
-        snprintf(labels[i], sizeof labels[i], "%d", i % 100);
+void show_maps(const char *path, const char *title, const char *subtitle, int n, const AlignmentMap *maps, int n_maps) {
+    char err[512], labels[MAX_SYMBOLS][12];
+    const char *names[MAX_SYMBOLS];
+    for (int i = 0; i < n && i < MAX_SYMBOLS; i++) {
+        snprintf(labels[i], sizeof labels[i], "%d", i);
         names[i] = labels[i];
     }
-    snprintf(title, sizeof title, "%s: %s", m->name, m->title);
-    AlignmentMap map = {"rows look at columns", size};
-    Alignment a = {title, m->paper, names, n, names, n, &map, 1};
+    Alignment a = {title, subtitle, names, n, names, n, maps, n_maps};
     if (alignment_write(path, &a, err, sizeof err)) die(1, "%s", err);
+}
+
+// The sizes of w[n][n], which may be negative or above 1.
+static void draw_weights(const char *path, const Mechanism *m, const float *w, int n) {
+    float *size = floats_need((int64_t)n * n);
+    for (int i = 0; i < n * n; i++) size[i] = fminf(fabsf(w[i]), 1);
+    show_maps(path, m->title, m->paper, n, &(AlignmentMap){m->name, size}, 1);
     free(size);
 }
 
@@ -141,7 +144,7 @@ static void print_text(const char *label, const char *text) {
     }
 }
 
-static void show_json(const Show *s, const Mechanism *m, const float *w, double error) {
+static void page_json(const Show *s, const Mechanism *m, const float *w, double error) {
     json_t *o = facts(m), *rows = json_array();
     if (error >= 0) json_object_set_new(o, "error", json_real(error));
     for (int t = 0; w && t < s->n; t++) {
@@ -151,15 +154,15 @@ static void show_json(const Show *s, const Mechanism *m, const float *w, double 
     }
     if (w) json_object_set(o, "weights", rows);
     json_decref(rows);
-    print_json(o);
+    show_json(o);
 }
 
 void show_mechanism(const Show *s, const Mechanism *m) {
     float *w = picture_weights(s, m);
     double error = exact_error(s, m);
     if (s->svg && !w) die(2, "--svg: %s has no weights to draw", m->name);
-    if (s->svg) write_svg(s->svg, m, w, s->n);
-    if (s->json) show_json(s, m, w, error);
+    if (s->svg) draw_weights(s->svg, m, w, s->n);
+    if (s->json) page_json(s, m, w, error);
     else {
         printf("%s: %s\n\n", m->name, m->title);
         print_text("paper", m->paper);
