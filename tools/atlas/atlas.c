@@ -60,12 +60,12 @@ static void bench(const Options *o, char **names, int n, Compute *compute) {
 }
 
 int main(int argc, char **argv) {
-    Options o = {.n_shown = 32, .n_heads = 4, .head_dim = 64, .limit = 15, .least = 512, .most = 65536};
+    Options o = {.n_shown = 32, .n_heads = 4, .head_dim = 64, .limit = 12, .least = 512, .most = 65536};
     const Flag flags[] = {
         {"--bench", NULL, "measure the mechanisms named, or all, as the text grows", SETS(&o.bench)},
         {"--n", "FROM..TO", "with --bench: lengths, doubled each time (default: 512..65536)",
          TAKES_CALL(&o, take_lengths)},
-        {"--limit", "S", "with --bench: leave out a prefill that would take longer, in seconds (default: 15)",
+        {"--limit", "S", "with --bench: leave out a prefill that would take longer, in seconds (default: 12)",
          TAKES_FLOAT(&o.limit, 0, 1e6)},
         {"--n-heads", "N", "with --bench: heads (default: 4)", TAKES_INT(&o.n_heads, 1, 128)},
         {"--head-dim", "N", "with --bench: width of a head (default: 64)", TAKES_INT(&o.head_dim, 4, 256)},

@@ -11,18 +11,17 @@ enum {
     NAME_WIDTH = 130, // of the names behind the curves
     GAP = 60,         // for the next panel's numbers
     TOP = 110,
-    HEIGHT = 460, // of a panel
-    BOTTOM = TOP + HEIGHT,
+    HEIGHT = 460, // of a panel, at least
     NAME_SIZE = 11,
     NAME_STEP = 12,
-    MAX_NAMES = 64,
+    MAX_NAMES = 96,
 };
 
 static const SvgColour colours[] = {SVG_BLUE, SVG_ORANGE, SVG_GREEN, SVG_INK};
 static const char *const dashes[] = {NULL, "7 4", "2 4"};
 
 typedef struct {
-    double x0, x_lo, x_hi, y_lo, y_hi; // left edge; ranges of the axes
+    double x0, bottom, x_lo, x_hi, y_lo, y_hi; // left and lower edge, pixels; ranges of the axes
 } Axes;
 
 static double x_at(const Axes *a, double x) {
@@ -30,11 +29,11 @@ static double x_at(const Axes *a, double x) {
 }
 
 static double y_at(const Axes *a, double y) {
-    return BOTTOM - log(y / a->y_lo) / log(a->y_hi / a->y_lo) * HEIGHT;
+    return a->bottom - log(y / a->y_lo) / log(a->y_hi / a->y_lo) * (a->bottom - TOP);
 }
 
-static Axes choose_axes(const CurvePanel *p, double x0) {
-    Axes a = {x0, INFINITY, 0, INFINITY, 0};
+static Axes choose_axes(const CurvePanel *p, double x0, double bottom) {
+    Axes a = {x0, bottom, INFINITY, 0, INFINITY, 0};
     for (int c = 0; c < p->n_curves; c++) {
         for (int i = 0; i < p->curves[c].n; i++) {
             a.x_lo = fmin(a.x_lo, p->curves[c].x[i]);
@@ -60,13 +59,14 @@ static void put_axes(const Svg *svg, const CurvePanel *p, const Axes *a) {
         svg_text(svg, &how, text);
     }
     for (double x = a->x_lo; x < a->x_hi * 1.01; x *= 4) {
-        svg_line(svg, x_at(a, x), BOTTOM, x_at(a, x), BOTTOM + 5, SVG_INK);
+        svg_line(svg, x_at(a, x), a->bottom, x_at(a, x), a->bottom + 5, SVG_INK);
         snprintf(text, sizeof text, x >= 1024 ? "%.0fK" : "%.0f", x >= 1024 ? x / 1024 : x);
-        SvgText how = {.x = x_at(a, x), .y = BOTTOM + 19, .size = NAME_SIZE, .anchor = SVG_MIDDLE, .colour = SVG_GREY};
+        SvgText how = {
+            .x = x_at(a, x), .y = a->bottom + 19, .size = NAME_SIZE, .anchor = SVG_MIDDLE, .colour = SVG_GREY};
         svg_text(svg, &how, text);
     }
-    svg_line(svg, a->x0, BOTTOM, a->x0 + PANEL_WIDTH, BOTTOM, SVG_INK);
-    SvgText below = {.x = a->x0 + PANEL_WIDTH / 2.0, .y = BOTTOM + 38, .size = 12, .anchor = SVG_MIDDLE};
+    svg_line(svg, a->x0, a->bottom, a->x0 + PANEL_WIDTH, a->bottom, SVG_INK);
+    SvgText below = {.x = a->x0 + PANEL_WIDTH / 2.0, .y = a->bottom + 38, .size = 12, .anchor = SVG_MIDDLE};
     below.colour = SVG_INK;
     svg_text(svg, &below, "tokens");
 }
@@ -90,13 +90,13 @@ static int place_names(const CurvePanel *p, const Axes *a, Name *names) {
     }
     qsort(names, (size_t)n, sizeof *names, by_height);
     for (int i = 1; i < n; i++) names[i].y = fmax(names[i].y, names[i - 1].y + NAME_STEP);
-    double most = BOTTOM + 4;
+    double most = a->bottom + 4;
     for (int i = n - 1; i >= 0; i--, most -= NAME_STEP) names[i].y = fmin(names[i].y, most);
     return n;
 }
 
-static void put_panel(const Svg *svg, const CurvePanel *p, double x0) {
-    Axes a = choose_axes(p, x0);
+static void put_panel(const Svg *svg, const CurvePanel *p, double x0, double bottom) {
+    Axes a = choose_axes(p, x0, bottom);
     Name names[MAX_NAMES];
     put_axes(svg, p, &a);
     for (int c = 0; c < p->n_curves; c++) {
@@ -120,9 +120,13 @@ int curves_write(const char *path, const char *title, const char *subtitle, cons
                  char *err, size_t errlen) {
     Svg svg;
     int width = LEFT + n_panels * (PANEL_WIDTH + NAME_WIDTH) + (n_panels - 1) * GAP;
-    if (svg_open(&svg, path, width, BOTTOM + 60, false, title, err, errlen)) return -1;
+    int height = HEIGHT;
+    for (int i = 0; i < n_panels; i++)
+        height = height < panels[i].n_curves * NAME_STEP ? panels[i].n_curves * NAME_STEP : height;
+    if (svg_open(&svg, path, width, TOP + height + 60, false, title, err, errlen)) return -1;
     svg_text(&svg, &(SvgText){.x = LEFT, .y = 36, .size = 19, .colour = SVG_INK, .bold = true}, title);
     svg_text(&svg, &(SvgText){.x = LEFT, .y = 58, .size = 13, .colour = SVG_GREY}, subtitle);
-    for (int i = 0; i < n_panels; i++) put_panel(&svg, &panels[i], LEFT + i * (PANEL_WIDTH + NAME_WIDTH + GAP));
+    for (int i = 0; i < n_panels; i++)
+        put_panel(&svg, &panels[i], LEFT + i * (PANEL_WIDTH + NAME_WIDTH + GAP), TOP + height);
     return svg_finish(&svg, err, errlen);
 }

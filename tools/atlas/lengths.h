@@ -5,7 +5,7 @@
 #pragma once
 #include "trial.h"
 
-enum { MAX_LENGTHS = 24, MAX_BENCHED = 64 };
+enum { MAX_LENGTHS = 24, MAX_BENCHED = 96 };
 
 typedef struct {
     const Mechanism *list[MAX_BENCHED];
