@@ -48,6 +48,7 @@ typedef struct {
     int length;              // keys stored
     double flops;            // of all steps so far: each multiplication, addition and transcendental function counts 1
     double computed;         // pairs of a query and a key, of a head, that attention() computed in all steps
+    double attended;         // seconds in attention()
     void *own;               // the mechanism's
     void *blocks[MAX_OWNED]; // what operator_close frees: memory of operator_own, and caches
     KvCache *caches[MAX_OWNED];

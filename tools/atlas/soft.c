@@ -72,7 +72,9 @@ void soft_attend(Operator *op, const Attention *list, int n) {
         op->flops += 2 * attention_pairs(&list[i]) * list[i].n_heads * (list[i].kv.k_dim + list[i].kv.v_dim);
         op->computed += attention_computed(op->compute, &list[i]);
     }
+    double start = seconds();
     attention(op->compute, list, n);
+    op->attended += seconds() - start;
 }
 
 // Where a window frees old blocks, the text is taken in pieces, so that it is never stored whole.

@@ -62,7 +62,7 @@ Trial trial_run(const Mechanism *m, const Shape *shape, int n, Compute *c) {
     Inputs in;
     if (inputs_open(&in, &s, s.n_max, s.n_max, 1, err, sizeof err)) die(1, "%s", err);
     inputs_of_words(&in, N_WORDS, 2);
-    Trial t = {.n = n, .prefill = INFINITY, .decode = NAN, .error = NAN};
+    Trial t = {.n = n, .prefill = INFINITY, .attended = INFINITY, .decode = NAN, .error = NAN};
     Rows prompt = inputs_rows(&in, 0, n);
     Operator op = {0};
     double total = 0;
@@ -74,6 +74,7 @@ Trial trial_run(const Mechanism *m, const Shape *shape, int n, Compute *c) {
         if (i == 0) t.peak = status_bytes("VmHWM:") - before;
         total += took;
         t.prefill = fmin(t.prefill, took);
+        t.attended = fmin(t.attended, op.attended);
     }
     t.flops = op.flops;
     t.computed = op.computed;

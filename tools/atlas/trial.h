@@ -6,14 +6,14 @@
 #include "mechanism.h"
 
 typedef struct {
-    int n;           // rows read
-    double prefill;  // seconds for n rows in one step, the fastest of several where that is short
-    double decode;   // seconds a token behind n rows, the median; NAN: there is no decoding
-    double flops;    // of prefill
-    double computed; // of prefill, as in Operator
-    double bytes;    // of cache or state behind n rows
-    double peak;     // bytes that the process grew by during prefill: cache, state and scratch; not the rows
-    double error;    // of the last rows, relative to exact attention; NAN: it means nothing
+    int n;                     // rows read
+    double prefill;            // seconds for n rows in one step, the fastest of several where that is short
+    double decode;             // seconds a token behind n rows, the median; NAN: there is no decoding
+    double flops;              // of prefill
+    double computed, attended; // of prefill, as in Operator; attended: the least
+    double bytes;              // of cache or state behind n rows
+    double peak;               // bytes that the process grew by during prefill: cache, state and scratch; not the rows
+    double error;              // of the last rows, relative to exact attention; NAN: it means nothing
 } Trial;
 
 // shape.n_max is set here. Ends the program when memory runs out.
