@@ -663,7 +663,9 @@ static void run_region(const Compute *c, Region *region) {
     int64_t work = 0;
     for (int i = 0; i < region->n_plans; i++) {
         const Attention *a = region->plans[i].a;
-        work += (int64_t)a->n_q * a->n_heads * a->n_keys * (a->kv.k_dim + a->kv.v_dim);
+        int64_t in_window = (int64_t)a->mask.window + a->n_q + a->mask.n_sinks;
+        int64_t n_keys = a->mask.window > 0 && in_window < a->n_keys ? in_window : a->n_keys;
+        work += (int64_t)a->n_q * a->n_heads * n_keys * (a->kv.k_dim + a->kv.v_dim);
     }
     bool small = work < SMALL_WORK;
     threads_for_if(!small, c->pool, region->n_items, run_item, region);
