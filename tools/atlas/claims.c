@@ -64,7 +64,7 @@ static Verdict test_cache(Test *t) {
     for (int n = 1024; n <= 8192; n *= 2) {
         Trial a = try_mha(t, "mha", n);
         last = a.prefill / a.decode;
-        if (!first) first = last;
+        if (first == 0) first = last;
         say(t, "n = %d: %.3g ms a token with a cache of %.3g MiB, %.3g ms without; ", a.n, a.decode * 1e3,
             a.bytes / 0x1p20, a.prefill * 1e3);
     }
