@@ -7,15 +7,16 @@
 #include "scheduler.h"
 #include "stops.h"
 
-typedef struct {
+typedef struct Choice {
     Task task; // first; n_tokens is the length of `tokens`
     Job *job;
     const Served *model;
     int index;       // of the job's choices
     int32_t *tokens; // stb_ds array: the prompt, then what was picked
     int n_prompt, n_cached, n_new;
-    int n_limit;      // most new tokens
-    Session *session; // NULL: it waits
+    int n_limit;           // most new tokens
+    struct Choice *leader; // of the same prompt, which it waits for to fork its session; NULL: none
+    Session *session;      // NULL: it waits
     Sampler *sampler;
     Answer *answer;         // of a chat; else NULL
     TextOut *out;           // of a completion; else NULL

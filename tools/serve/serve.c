@@ -14,7 +14,7 @@
 typedef struct {
     const char *model, *tokenizer, *name, *chat_template;
     float gap_ms;
-    float kv_mib;
+    float kv_mib, prefix_mib;
     bool quiet;
 } Extra;
 
@@ -39,6 +39,9 @@ static void parse(ServerOptions *o, Extra *x, int argc, char **argv) {
         {"--queue", "N", "texts that may wait beyond those (default: 256)", TAKES_INT(&o->scheduler.queue, 0, 1 << 20)},
         {"--kv-mib | --kv-bytes", "N", "memory of all texts together, in MiB (default or 0: no limit)",
          TAKES_FLOAT(&x->kv_mib, 0, 1e9)},
+        {"--prefix-mib", "N", "memory for texts that are over, which later ones that begin alike find (default: 512)",
+         TAKES_FLOAT(&x->prefix_mib, 0, 1e9)},
+        {"--exact", NULL, "the same bits whatever is computed beside a text; slower", SETS(&o->exact)},
         {"--gap", "MS", "milliseconds between two tokens of a text while prompts are read (default: 150)",
          TAKES_FLOAT(&x->gap_ms, 1, 60000)},
         WINDOW_FLAGS(&o->session),
@@ -107,7 +110,7 @@ static void raise_limits(void) {
 
 int main(int argc, char **argv) {
     char err[512];
-    Extra extra = {.gap_ms = 150};
+    Extra extra = {.gap_ms = 150, .prefix_mib = 512};
     ServerOptions o = {.host = "127.0.0.1", .port = 8080, .scheduler = {.parallel = 16, .queue = 256, .block = 512}};
     parse(&o, &extra, argc, argv);
     file_guard_shrinking();
@@ -126,6 +129,7 @@ int main(int argc, char **argv) {
     Session *probe = session_open(engine, &o.session, err, sizeof err); // what the options mean, before anyone asks
     if (!probe) die(1, "%s", err);
     session_close(probe);
+    engine_limit(engine, 0, (uint64_t)((double)extra.prefix_mib * 0x1p20)); // the scheduler keeps --kv-mib
     serve(&o, extra.quiet);
     chat_close((Chat *)(uintptr_t)o.model.chat);
     engine_close(engine);

@@ -407,7 +407,7 @@ static int open_parts(Server *s, char *err, size_t errlen) {
     SchedulerOptions scheduler = o->scheduler;
     scheduler.queue += scheduler.parallel; // `generate` keeps the limit
     s->metrics.kv_limit = scheduler.kv_bytes;
-    s->worker = worker_open(&o->model, &o->session, &scheduler, &s->metrics, s->inbox, err, errlen);
+    s->worker = worker_open(&o->model, &o->session, &scheduler, o->exact, &s->metrics, s->inbox, err, errlen);
     return s->worker ? 0 : -1;
 }
 

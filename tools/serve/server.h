@@ -12,6 +12,7 @@ typedef struct {
     const char *api_key; // NULL: none is asked for
     Served model;
     SessionOptions session;
+    bool exact;                 // the text at temperature 0 does not depend on what is computed beside it
     SchedulerOptions scheduler; // its `queue` is the server's
 } ServerOptions;
 

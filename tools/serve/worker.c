@@ -15,7 +15,9 @@ struct Worker {
     Scheduler *scheduler;
     Metrics *metrics;
     Mailbox *inbox, *outbox;
-    Choice **choices;     // stb_ds array: all that are not complete
+    Choice **choices;      // stb_ds array: all that are not complete
+    StepSegment *segments; // stb_ds array: of the pass
+    bool exact;
     uint64_t token_bytes; // of the KV cache, an upper estimate
     pthread_t thread;
     atomic_bool stops;
@@ -51,10 +53,14 @@ static void step_open(void *context, Task *t) {
     Worker *w = context;
     Choice *c = (Choice *)t;
     char err[256];
+    if (c->session) return;                                                    // forked
     c->session = session_open(w->model->engine, &w->session, err, sizeof err); // step_run tells of a failure
-    if (c->n_new) return;                                                      // it was parked
+    t->n_done = c->session ? session_keep(c->session, c->tokens, t->n_tokens) : 0;
+    if (c->n_new) return; // it was parked
+    c->n_cached = t->n_done;
     histogram_add(&w->metrics->queue, clock_seconds() - c->job->arrived);
     w->metrics->n_prompt += (uint64_t)c->n_prompt;
+    w->metrics->n_cached += (uint64_t)c->n_cached;
 }
 
 static void step_park(void *context, Task *t) {
@@ -67,12 +73,10 @@ static void step_park(void *context, Task *t) {
 
 static uint64_t step_held(void *context) {
     Worker *w = context;
-    uint64_t sum = 0;
-    for (ptrdiff_t i = 0; i < arrlen(w->choices); i++) {
-        if (!w->choices[i]->session) continue;
-        SessionInfo info = session_info(w->choices[i]->session);
-        sum += info.kv_bytes + info.state_bytes;
-    }
+    PrefixInfo info = engine_prefixes(w->model->engine);
+    uint64_t sum = info.kv_bytes > info.bytes ? info.kv_bytes - info.bytes : 0; // what later texts may find can go
+    for (ptrdiff_t i = 0; i < arrlen(w->choices); i++)
+        if (w->choices[i]->session) sum += session_info(w->choices[i]->session).state_bytes;
     return sum;
 }
 
@@ -88,28 +92,76 @@ static void count_token(Worker *w, Choice *c) {
     c->last = now;
 }
 
-static void step_part(Worker *w, Part *p) {
-    Choice *c = (Choice *)p->task;
-    char err[256] = "out of memory for a session";
-    if (!c->session || session_sync(c->session, c->tokens, p->task->n_done + p->n, err, sizeof err)) {
-        ApiError error;
-        api_fail(&error, 500, NULL, "%s", err);
-        p->ended = true;
-        end_choice(w, c, choice_end(c, &error));
-        return;
-    }
-    if (p->task->n_done + p->n < p->task->n_tokens) return;
-    Output *e = choice_pick(c, session_logits(c->session), &p->ended);
+// Returns whether the choice is complete.
+static bool pick(Worker *w, Choice *c) {
+    bool ended;
+    Output *e = choice_pick(c, session_logits(c->session), &ended);
     count_token(w, c);
-    if (p->ended) end_choice(w, c, e);
+    if (ended) end_choice(w, c, e);
     else send(w, e);
+    return ended;
+}
+
+// The other choices of a prompt begin where the first one has read it.
+static void fork_choices(Worker *w, Choice *first) {
+    for (ptrdiff_t i = arrlen(w->choices) - 1; i >= 0; i--) {
+        Choice *c = w->choices[i];
+        char err[256];
+        if (c->leader != first) continue;
+        c->leader = NULL;
+        c->session = session_fork(first->session, err, sizeof err); // NULL: it reads the prompt for itself
+        c->n_cached = c->session ? c->n_prompt : 0;
+        c->task.n_done = c->n_cached;
+        if (!c->session || !pick(w, c)) scheduler_submit(w->scheduler, &c->task);
+    }
+}
+
+// Those that wait for a choice that ends before its first token go on by themselves.
+static void drop_leader(Worker *w, const Choice *first) {
+    for (ptrdiff_t i = 0; i < arrlen(w->choices); i++) {
+        if (w->choices[i]->leader != first) continue;
+        w->choices[i]->leader = NULL;
+        scheduler_submit(w->scheduler, &w->choices[i]->task);
+    }
+}
+
+static void end_part(Worker *w, Part *p, const StepSegment *g) {
+    Choice *c = (Choice *)p->task;
+    if (!c->session || g->done < p->n) {
+        ApiError error;
+        api_fail(&error, 500, NULL, "%s", c->session ? g->err : "out of memory for a session");
+        p->ended = true;
+        drop_leader(w, c);
+        end_choice(w, c, choice_end(c, &error));
+    } else if (p->task->n_done + p->n == p->task->n_tokens) {
+        if (!c->n_new) fork_choices(w, c);
+        p->ended = pick(w, c);
+    }
 }
 
 static void step_run(void *context, Part *parts, int n) {
-    for (int i = 0; i < n; i++) step_part(context, &parts[i]);
+    Worker *w = context;
+    int n_segments = 0, k = 0;
+    arrsetlen(w->segments, n);
+    for (int i = 0; i < n; i++) {
+        const Choice *c = (const Choice *)parts[i].task;
+        int done = c->task.n_done;
+        if (!c->session) continue;
+        w->segments[n_segments++] = (StepSegment){.session = c->session,
+                                                  .tokens = c->tokens + done,
+                                                  .n = parts[i].n,
+                                                  .logits = done + parts[i].n == c->task.n_tokens};
+    }
+    engine_step(w->model->engine, w->segments, n_segments, w->exact);
+    for (int i = 0; i < n; i++) {
+        bool computed = ((const Choice *)parts[i].task)->session;
+        end_part(w, &parts[i], computed ? &w->segments[k] : NULL);
+        k += computed;
+    }
 }
 
 static void step_overflow(void *context, Task *t) {
+    drop_leader(context, (Choice *)t);
     end_choice(context, (Choice *)t, choice_end((Choice *)t, NULL));
 }
 
@@ -124,17 +176,22 @@ static void refuse(Worker *w, Job *job, int index, const ApiError *error) {
 }
 
 static void begin(Worker *w, Job *job) {
-    job->n_choices = (int)arrlen(job->request.prompts) * job->request.n_choices;
+    Choice *leader = NULL;
+    int each = job->request.n_choices;
+    job->n_choices = (int)arrlen(job->request.prompts) * each;
     for (int i = 0, n = job->n_choices; i < n; i++) {
         ApiError error;
         Choice *c = choice_open(job, w->model, i, &error);
-        if (c && !scheduler_submit(w->scheduler, &c->task)) {
-            api_fail(&error, 503, NULL, "the queue is full");
-            choice_close(c);
-            c = NULL;
+        if (!c) {
+            refuse(w, job, i, &error);
+            continue;
         }
-        if (c) arrput(w->choices, c);
-        else refuse(w, job, i, &error);
+        if (i % each == 0) leader = NULL;
+        c->leader = leader;
+        arrput(w->choices, c);
+        if (leader) continue; // fork_choices submits it
+        leader = c;
+        scheduler_submit(w->scheduler, &c->task); // the server's limit is below the scheduler's
     }
 }
 
@@ -168,12 +225,12 @@ static void *work(void *context) {
     return NULL;
 }
 
-Worker *worker_open(const Served *model, const SessionOptions *session, const SchedulerOptions *scheduler,
+Worker *worker_open(const Served *model, const SessionOptions *session, const SchedulerOptions *scheduler, bool exact,
                     Metrics *metrics, Mailbox *outbox, char *err, size_t errlen) {
     Worker *w = calloc(1, sizeof *w);
     if (w) {
         EngineInfo info = engine_info(model->engine);
-        *w = (Worker){.model = model, .session = *session, .metrics = metrics, .outbox = outbox};
+        *w = (Worker){.model = model, .session = *session, .exact = exact, .metrics = metrics, .outbox = outbox};
         w->token_bytes = (uint64_t)info.n_layers * (uint64_t)info.n_kv_heads * (uint64_t)info.head_dim * 2 *
                          (session->kv == KV_F32 ? 4 : 2);
         const Stepper stepper = {w, step_now, step_open, step_park, step_held, step_need, step_run, step_overflow};
@@ -196,6 +253,7 @@ void worker_close(Worker *w) {
     scheduler_close(w->scheduler);
     mailbox_close(w->inbox);
     arrfree(w->choices);
+    arrfree(w->segments);
     free(w);
 }
 

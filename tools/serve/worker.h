@@ -9,7 +9,7 @@
 typedef struct Worker Worker;
 
 // The thread starts at once. The model, the metrics and the outbox outlive it. NULL with a line in err.
-Worker *worker_open(const Served *model, const SessionOptions *session, const SchedulerOptions *scheduler,
+Worker *worker_open(const Served *model, const SessionOptions *session, const SchedulerOptions *scheduler, bool exact,
                     Metrics *metrics, Mailbox *outbox, char *err, size_t errlen);
 void worker_close(Worker *w); // after the last job came back; accepts NULL
 
