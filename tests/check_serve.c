@@ -315,6 +315,8 @@ static void bad_requests(void) {
         {"/v1/chat/completions", "{'messages': [{'role': 'user', 'content': [{'type': 'image_url'}]}]}", "messages"},
         {"/v1/chat/completions", "{'messages': [{'role': 'user', 'content': 'a'}], 'top_logprobs': 3}", "top_logprobs"},
         {"/v1/chat/completions", "{'messages': [{'role': 'user', 'content': 'a'}], 'audio': {}}", "audio"},
+        {"/v1/chat/completions", "{'messages': [{'role': 'user', 'content': 'a'}], 'tools': [{'type': 'function'}]}",
+         "tools"},
         {"/v1/chat/completions", "{'messages': [{'role': 'user', 'content': 'a'}], 'functions': []}", "functions"},
     };
     for (size_t i = 0; i < N_OF(list); i++) {

@@ -95,6 +95,11 @@ static int refuse_unbuilt(const json_t *body, bool chat, ApiError *e) {
         if (field(body, of_chat[i]))
             return api_fail(e, 400, of_chat[i], "%s is not supported by this server", of_chat[i]);
     }
+    const json_t *tools = field(body, "tools"), *choice = field(body, "tool_choice");
+    bool none = json_is_string(choice) && !strcmp(json_string_value(choice), "none");
+    if (chat && json_array_size(tools) && !none)
+        return api_fail(e, 400, "tools",
+                        "tools are not supported by this server; with tool_choice \"none\" they are ignored");
     const json_t *echo = field(body, "echo"), *modalities = field(body, "modalities");
     if (json_is_true(echo)) return api_fail(e, 400, "echo", "echo is not supported by this server");
     size_t n = json_array_size(modalities);
