@@ -50,6 +50,7 @@ FLAGS_neon_bf16 := -march=armv8.2-a+dotprod+bf16
 FLAGS_cli = -DTESSERA_VERSION='"$(VERSION)"'
 FLAGS_bench_row = $(FLAGS_cli)
 FLAGS_picture := -fno-sanitize=shift # stb_image_write's JPEG, for the tests
+FLAGS_stb := -fno-sanitize=shift # stb_ds's hash of 8 bytes
 FLAGS_picture_file := -fno-sanitize=shift # stb_image's BMP
 FLAGS_check_encdec := -fno-tree-vectorize # gcc 12 for aarch64 crashes on one of its loops; the same below
 FLAGS_check_kernels := -fno-tree-vectorize
