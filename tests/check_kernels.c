@@ -166,18 +166,21 @@ static const char *const matvec_names[] = {"f32", "f16", "bf16", "i8g"};
 typedef struct {
     MatvecType type;
     int n_rows, k, group; // group, row0, scales: of int8
-    int64_t ldw, row0;
+    int64_t ldw, row0, ldx, ldy;
     const void *w;
     const float *scales, *x;
 } Matvec;
 
-static void matvec_run(const Matvec *m, float *y, int first, int n) {
-    int64_t at = first * m->ldw;
+// `count` vectors from t on, times n rows from `first` on.
+static void matvec_run(const Matvec *m, float *y, int t, int count, int first, int n) {
+    int64_t at = first * m->ldw, ldx = m->ldx, ldy = m->ldy;
     const uint16_t *half = m->w;
-    if (m->type == MATVEC_F32) K->matvec_f32(y, (const float *)m->w + at, m->ldw, m->x, n, m->k);
-    if (m->type == MATVEC_F16) K->matvec_f16(y, half + at, m->ldw, m->x, n, m->k);
-    if (m->type == MATVEC_BF16) K->matvec_bf16(y, half + at, m->ldw, m->x, n, m->k);
-    if (m->type == MATVEC_I8G) K->matvec_i8g(y, m->w, m->scales, m->group, m->row0 + first, m->x, n, m->k);
+    const float *x = m->x + t * ldx;
+    if (m->type == MATVEC_F32) K->matvec_f32(y, ldy, (const float *)m->w + at, m->ldw, x, ldx, count, n, m->k);
+    if (m->type == MATVEC_F16) K->matvec_f16(y, ldy, half + at, m->ldw, x, ldx, count, n, m->k);
+    if (m->type == MATVEC_BF16) K->matvec_bf16(y, ldy, half + at, m->ldw, x, ldx, count, n, m->k);
+    if (m->type == MATVEC_I8G)
+        K->matvec_i8g(y, ldy, m->w, m->scales, m->group, m->row0 + first, x, ldx, count, n, m->k);
 }
 
 static double matvec_w(const Matvec *m, int row, int col) {
@@ -185,6 +188,36 @@ static double matvec_w(const Matvec *m, int row, int col) {
     if (m->type == MATVEC_F32) return (double)((const float *)m->w)[at];
     if (m->type != MATVEC_I8G) return half_value(((const uint16_t *)m->w)[at], m->type == MATVEC_F16);
     return (double)((const int8_t *)m->w)[of_all] * (double)m->scales[of_all / m->group];
+}
+
+// Numbers of vectors that meet rows together: one, around the tiles of every level, the most.
+static const int shared_counts[] = {1, 2, 3, 4, 5, 6, 7, 8, 11, 13, MAX_SHARED};
+
+static int any_shared(void) {
+    return pick(2) ? shared_counts[pick(N_OF(shared_counts))] : 1 + pick(9);
+}
+
+// Several vectors at once, the first of them x, give each the bits that it gets alone: those of x are y.
+static void matvec_shared(Matvec m, const float *x, const float *y, int kind) {
+    int count = any_shared();
+    m.ldx = m.k + pick(3);
+    m.ldy = m.n_rows + pick(3);
+    int64_t n_x = (count - 1) * m.ldx + m.k, n_y = (count - 1) * m.ldy + m.n_rows;
+    float *many = fence_floats(5, n_x), *all = need_floats(n_y), *one = need_floats(m.n_rows);
+    fill_floats(many, n_x, kind);
+    memcpy(many, x, sizeof *x * (size_t)m.k);
+    fill_gap(all, n_y);
+    m.x = many;
+    matvec_run(&m, all, 0, count, 0, m.n_rows);
+    CHECK(!memcmp(all, y, sizeof *y * (size_t)m.n_rows), "%s: %d vectors change the first", doing, count);
+    for (int t = 0; t < count; t++) {
+        matvec_run(&m, one, t, 1, 0, m.n_rows);
+        float *of_all = all + t * m.ldy;
+        CHECK(!memcmp(of_all, one, sizeof *one * (size_t)m.n_rows), "%s: vector %d of %d differs", doing, t, count);
+        for (int64_t i = m.n_rows; t < count - 1 && i < m.ldy; i++) CHECK(is_gap(of_all[i]), "%s: wrote a gap", doing);
+    }
+    free(all);
+    free(one);
 }
 
 // All rows at once against double, then one at a time and cut in two, which change no bit. w lies in fences 0 and 1.
@@ -196,7 +229,7 @@ static void matvec_check(Matvec m, int kind) {
     fill_floats(x, m.k, kind);
     fill_gap(y, m.n_rows);
     m.x = x;
-    matvec_run(&m, y, 0, m.n_rows);
+    matvec_run(&m, y, 0, 1, 0, m.n_rows);
     CHECK(floats_kept(3, m.n_rows), "%s: wrote before y", doing);
     for (int i = 0; i < m.n_rows; i++) {
         double sum = 0, sum_abs = 0, sum_x = 0;
@@ -208,12 +241,13 @@ static void matvec_check(Matvec m, int kind) {
         }
         CHECK(near(y[i], sum, bound(sum_abs, sum_x, m.k)), "%s: y[%d] = %.9g, expected %.9g", doing, i, y[i], sum);
     }
-    for (int i = 0; i < m.n_rows; i++) matvec_run(&m, again + i, i, 1);
+    for (int i = 0; i < m.n_rows; i++) matvec_run(&m, again + i, 0, 1, i, 1);
     CHECK(!memcmp(again, y, bytes), "%s: rows one at a time differ", doing);
     int cut = pick(m.n_rows + 1);
-    matvec_run(&m, again, 0, cut);
-    matvec_run(&m, again + cut, cut, m.n_rows - cut);
+    matvec_run(&m, again, 0, 1, 0, cut);
+    matvec_run(&m, again + cut, 0, 1, cut, m.n_rows - cut);
     CHECK(!memcmp(again, y, bytes), "%s: split at row %d differs", doing, cut);
+    matvec_shared(m, x, y, kind);
 }
 
 // Between the rows NaN.
@@ -269,7 +303,7 @@ static void matvec_i8g_case(int n_rows, int k, int group, int64_t row0, int kind
     int8_t *q;
     float *scales;
     put_i8g((row0 + n_rows) * k, group, kind, &q, &scales);
-    matvec_check((Matvec){MATVEC_I8G, n_rows, k, group, k, row0, q, scales, NULL}, kind);
+    matvec_check((Matvec){MATVEC_I8G, n_rows, k, group, k, row0, 0, 0, q, scales, NULL}, kind);
 }
 
 static void matvec_i8g(void) {
@@ -321,10 +355,16 @@ static void fill_blocks(uint8_t *w, int64_t n_blocks, int format) {
     }
 }
 
+// Value i of a quantized vector, without its scale (the order: kernels.h).
+static int quantized_value(const Activations *a, int i) {
+    int unit = K->unit;
+    return a->q[i / unit * unit + i % 16 / 8 * (unit / 2) + i % unit / 16 * 8 + i % 8];
+}
+
 // What quantize makes of x: every value within half a step of the largest of its 32, the sums, zeros behind.
 static void check_quantized(const Activations *a, const float *x, int k) {
     for (int i = 0; i < k; i++) {
-        double top = 0, step = (double)a->scale[i / 16], got = step * (255 * a->high[i] + a->low[i]);
+        double top = 0, step = (double)a->scale[i / 16], got = step * quantized_value(a, i);
         for (int j = i / 32 * 32; j < i / 32 * 32 + 32; j++) top = fmax(top, fabs((double)x[j]));
         CHECK(fabs(step - top / 32512) <= 1e-6 * top + 1e-44, "%s: step %g of %g", doing, step, top);
         CHECK(fabs(got - (double)x[i]) <= 0.51 * step + 2e-44 || top < 1e-33, "%s: x[%d] = %g became %g", doing, i,
@@ -332,12 +372,43 @@ static void check_quantized(const Activations *a, const float *x, int k) {
     }
     for (int g = 0; g < (k + 255) / 256 * 16; g++) {
         long sum = 0;
-        for (int i = 16 * g; i < 16 * g + 16; i++) sum += 255 * a->high[i] + a->low[i];
+        for (int i = 16 * g; i < 16 * g + 16; i++) sum += quantized_value(a, i);
         double want = (double)a->scale[g] * (double)sum;
         CHECK(fabs((double)a->sum[g] - want) <= 1e-6 * fabs(want), "%s: sum %d is %g, expected %g", doing, g,
               (double)a->sum[g], want);
         CHECK(g < k / 16 || (!sum && a->scale[g] == 0), "%s: group %d is not zero", doing, g);
     }
+}
+
+// Several vectors, the first of them a, give each the bits that it gets alone.
+static void matvec_blocks_shared(int format, const uint8_t *w, const Activations *a, const float *y, int n_rows, int k,
+                                 int kind) {
+    const BlockKernels *kernels_of = &K->blocks[formats[format].dtype];
+    int count = any_shared(), ldy = n_rows + pick(3);
+    int64_t padded = (k + 255) / 256 * 256, n_y = (count - 1) * ldy + n_rows;
+    Activations many[MAX_SHARED] = {*a};
+    float *x = need_floats(k), *all = need_floats(n_y), *one = need_floats(n_rows);
+    for (int t = 1; t < count; t++) {
+        many[t] =
+            (Activations){need(sizeof(int16_t) * (size_t)padded), need_floats(padded / 16), need_floats(padded / 16)};
+        fill_floats(x, k, kind);
+        K->quantize(&many[t], x, k);
+    }
+    fill_gap(all, n_y);
+    kernels_of->matvec(all, ldy, w, many, count, n_rows, k);
+    CHECK(!memcmp(all, y, sizeof *y * (size_t)n_rows), "%s: %d vectors change the first", doing, count);
+    for (int t = 1; t < count; t++) {
+        float *of_all = all + t * ldy;
+        kernels_of->matvec(one, 0, w, &many[t], 1, n_rows, k);
+        CHECK(!memcmp(of_all, one, sizeof *one * (size_t)n_rows), "%s: vector %d of %d differs", doing, t, count);
+        for (int i = n_rows; t < count - 1 && i < ldy; i++) CHECK(is_gap(of_all[i]), "%s: wrote a gap", doing);
+        free(many[t].q);
+        free(many[t].scale);
+        free(many[t].sum);
+    }
+    free(x);
+    free(all);
+    free(one);
 }
 
 static void matvec_blocks_case(int format, int n_rows, int k, int kind) {
@@ -346,19 +417,19 @@ static void matvec_blocks_case(int format, int n_rows, int k, int kind) {
     int64_t row_bytes = k / info->block * info->block_bytes, padded = (k + 255) / 256 * 256;
     uint8_t *w = fence_put(0, n_rows * row_bytes);
     float *x = fence_floats(1, k), *y = fence_floats(2, n_rows), *one = fence_floats(3, n_rows), *v = need_floats(k);
-    Activations a = {.high = fence_put(4, padded), .low = need((size_t)padded)};
+    Activations a = {.q = fence_put(4, 2 * padded)};
     a.scale = fence_floats(5, padded / 16), a.sum = need_floats(padded / 16);
     fill_blocks(w, n_rows * (k / info->block), format);
     fill_floats(x, k, kind);
     K->quantize(&a, x, k);
     check_quantized(&a, x, k);
     const BlockKernels *kernels_of = &K->blocks[formats[format].dtype];
-    kernels_of->matvec(y, w, &a, n_rows, k);
+    kernels_of->matvec(y, 0, w, &a, 1, n_rows, k);
     for (int r = 0; r < n_rows; r++) {
         double sum = 0, most = 0;
         info->unpack(v, w + r * row_bytes, k / info->block);
         for (int j = 0; j < k; j++) {
-            double xj = (double)a.scale[j / 16] * (255 * a.high[j] + a.low[j]), top = 0;
+            double xj = (double)a.scale[j / 16] * quantized_value(&a, j), top = 0;
             for (int i = j / 32 * 32; i < j / 32 * 32 + 32; i++) top = fmax(top, fabs((double)v[i]));
             sum += (double)v[j] * xj;
             most += 8 * top * fabs(xj); // products are of values less their zero
@@ -366,10 +437,10 @@ static void matvec_blocks_case(int format, int n_rows, int k, int kind) {
         CHECK(near(y[r], sum, 64 * (double)FLT_EPSILON * most + 1e-30), "%s: y[%d] = %.9g, expected %.9g", doing, r,
               (double)y[r], sum);
     }
-    for (int r = 0; r < n_rows; r++) kernels_of->matvec(one + r, w + r * row_bytes, &a, 1, k);
+    for (int r = 0; r < n_rows; r++) kernels_of->matvec(one + r, 0, w + r * row_bytes, &a, 1, 1, k);
     CHECK(!memcmp(one, y, sizeof *y * (size_t)n_rows), "%s: rows one at a time differ", doing);
+    matvec_blocks_shared(format, w, &a, y, n_rows, k, kind);
     free(v);
-    free(a.low);
     free(a.sum);
 }
 
@@ -392,7 +463,8 @@ static void matvec_blocks(void) {
     for (int f = N_FLOAT_FORMATS; K->blocks && f < N_FORMATS; f++) {
         for (int i = 0; i < N_OF(sizes); i++) {
             if (sizes[i] % dtype_info(formats[f].dtype)->block) continue;
-            for (int n_rows = 1; n_rows < 6; n_rows += 2) matvec_blocks_case(f, n_rows, sizes[i], pick(N_KINDS));
+            for (int n_rows = 1; n_rows < 20; n_rows += 1 + n_rows / 2)
+                matvec_blocks_case(f, n_rows, sizes[i], pick(N_KINDS));
             unpack_blocks_case(f, sizes[i]);
         }
     }

@@ -19,7 +19,7 @@ int compute_open(Compute *c, int n_threads, char *err, size_t errlen) {
 void compute_close(Compute *c) {
     threads_stop(c->pool);
     free(c->scratch);
-    free(c->quantized[0].high);
+    free(c->quantized[0].q);
     free(c->rounded);
     memset(c, 0, sizeof *c);
 }
@@ -81,17 +81,17 @@ int compute_reserve(Compute *c, int cols, int n, char *err, size_t errlen) {
     if (reserve_rounded(c, cols, n, err, errlen)) return -1;
     if (cols <= c->max_cols || !c->kernels->quantize) return 0;
     size_t width = ((size_t)cols + BLOCK_MAX - 1) / BLOCK_MAX * BLOCK_MAX;
-    size_t each = 2 * width + 2 * sizeof(float) * width / 16;
+    size_t each = sizeof(int16_t) * width + 2 * sizeof(float) * width / 16;
     void *memory;
-    if (posix_memalign(&memory, ALIGNMENT, each * MATVEC_TOKENS)) {
-        return fail(err, errlen, "out of memory: %zu bytes for quantized activations", each * MATVEC_TOKENS);
+    if (posix_memalign(&memory, ALIGNMENT, each * MAX_SHARED)) {
+        return fail(err, errlen, "out of memory: %zu bytes for quantized activations", each * MAX_SHARED);
     }
-    free(c->quantized[0].high);
+    free(c->quantized[0].q);
     c->max_cols = cols;
-    for (int t = 0; t < MATVEC_TOKENS; t++) {
+    for (int t = 0; t < MAX_SHARED; t++) {
         char *at = (char *)memory + (size_t)t * each;
-        c->quantized[t] = (Activations){.high = (int8_t *)at, .low = (int8_t *)at + width};
-        c->quantized[t].scale = (float *)(void *)(at + 2 * width);
+        c->quantized[t] = (Activations){.q = (int16_t *)(void *)at};
+        c->quantized[t].scale = (float *)(void *)(at + sizeof(int16_t) * width);
         c->quantized[t].sum = c->quantized[t].scale + width / 16;
     }
     return 0;

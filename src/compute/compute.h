@@ -7,9 +7,6 @@
 #include "profile.h"
 #include "threads.h"
 
-// Up to this many tokens, products read the stored rows again for each token (from L1); beyond, they unpack panels.
-enum { MATVEC_TOKENS = 10 };
-
 enum { COMPUTE_SCRATCH = 160 << 10 }; // minimum bytes of scratch memory of each worker
 
 typedef struct {
@@ -18,7 +15,7 @@ typedef struct {
     Profile *profile; // NULL: no timing
     char *scratch;    // [threads][worker_bytes], then shared_bytes for all workers
     size_t worker_bytes, shared_bytes;
-    Activations quantized[MATVEC_TOKENS]; // up to max_cols values each; unused where the level has no `quantize`
+    Activations quantized[MAX_SHARED]; // up to max_cols values each; unused where the level has no `quantize`
     uint16_t *rounded; // the input as bfloat16, up to max_rounded values; NULL where the level has no bfloat16 products
     int max_cols;
     int64_t max_rounded;

@@ -5,6 +5,12 @@
 #include <string.h>
 
 enum {
+    // Where panels win over shared rows, measured: with blocks (bfloat16 panels: sooner), with 16-bit and with fp32
+    // rows.
+    SHARED_BLOCKS = 20,
+    SHARED_BLOCKS_BF16 = 16,
+    SHARED_HALVES = 10,
+    SHARED_FLOATS = 7,
     GEMM_K = 512,   // columns of a panel: it stays in L2, the same columns of x in L1
     UNPACK_K = 256, // columns unpacked at a time before rounding to bfloat16: they stay in L1
     BF16_K = 2048,  // columns of a bfloat16 panel: mostly all, so that y is written once
@@ -20,7 +26,8 @@ _Static_assert(sizeof(float) * WORKER_FLOATS <= COMPUTE_SCRATCH, "a panel fits t
 
 // ---- linear
 
-enum { MAX_CHUNK_ROWS = 1024 };
+// Rows of an item, and of those that several tokens meet at a time.
+enum { MAX_CHUNK_ROWS = 1024, SUM_ROWS = 64 };
 
 typedef struct {
     const Compute *c;
@@ -54,20 +61,28 @@ static void unpack_blocks(const Kernels *k, float *y, const Tensor *w, int64_t r
     else unpack_mxfp4_split(y, blocks, (const uint8_t *)w->scales + block, n / info->block);
 }
 
+// n vectors as stored, and where their products go: y[t * ldy + i].
+typedef struct {
+    const float *x;
+    int64_t ldx;
+    float *y;
+    int64_t ldy;
+    int n;
+} Vectors;
+
 // A few rows, or a part of a long one, are unpacked and then multiplied. Where a row is split depends on its length
 // alone.
-static void matvec_blocks(const Kernels *k, float *y, const Tensor *w, int row0, int n_rows, const float *x,
-                          float *unpacked) {
+static void matvec_blocks(const Kernels *k, const Vectors *v, const Tensor *w, int row0, int n_rows, float *unpacked) {
     int cols = (int)w->shape[1], step = cols < UNPACKED ? UNPACKED / cols : 1;
     for (int i = 0, count; i < n_rows; i += count) {
         count = n_rows - i < step ? n_rows - i : step;
-        y[i] = 0;
         for (int j = 0; j < cols; j += UNPACKED) {
             int n = cols - j < UNPACKED ? cols - j : UNPACKED;
-            float sum;
+            float sums[MAX_SHARED];
             unpack_blocks(k, unpacked, w, row0 + i, j, (int64_t)count * n);
-            k->matvec_f32(cols > UNPACKED ? &sum : y + i, unpacked, n, x + j, count, n);
-            if (cols > UNPACKED) y[i] += sum;
+            if (!j) k->matvec_f32(v->y + i, v->ldy, unpacked, n, v->x, v->ldx, v->n, count, n);
+            else k->matvec_f32(sums, 1, unpacked, n, v->x + j, v->ldx, v->n, 1, n);
+            for (int t = 0; j && t < v->n; t++) v->y[t * v->ldy + i] += sums[t];
         }
     }
 }
@@ -78,15 +93,19 @@ static bool has_matvec(const Compute *c, const Tensor *w) {
     return blocks && blocks[w->dtype].matvec && w->shape[1] <= c->max_cols;
 }
 
-static void matvec(const Kernels *k, float *y, const Tensor *w, int row0, int n_rows, const float *x, float *unpacked) {
+// Up to MAX_SHARED vectors.
+static void matvec(const Kernels *k, const Vectors *v, const Tensor *w, int row0, int n_rows, float *unpacked) {
     int cols = (int)w->shape[1];
-    int64_t first = (int64_t)row0 * cols;
+    const char *at = (const char *)w->data + (int64_t)row0 * cols * (w->dtype == DTYPE_F32 ? 4 : 2);
+    const void *rows = at;
     switch (w->dtype) {
-    case DTYPE_F16: k->matvec_f16(y, (const uint16_t *)w->data + first, cols, x, n_rows, cols); break;
-    case DTYPE_BF16: k->matvec_bf16(y, (const uint16_t *)w->data + first, cols, x, n_rows, cols); break;
-    case DTYPE_I8G: k->matvec_i8g(y, w->data, w->scales, w->group, row0, x, n_rows, cols); break;
-    case DTYPE_F32: k->matvec_f32(y, (const float *)w->data + first, cols, x, n_rows, cols); break;
-    default: matvec_blocks(k, y, w, row0, n_rows, x, unpacked);
+    case DTYPE_F16: k->matvec_f16(v->y, v->ldy, rows, cols, v->x, v->ldx, v->n, n_rows, cols); break;
+    case DTYPE_BF16: k->matvec_bf16(v->y, v->ldy, rows, cols, v->x, v->ldx, v->n, n_rows, cols); break;
+    case DTYPE_F32: k->matvec_f32(v->y, v->ldy, rows, cols, v->x, v->ldx, v->n, n_rows, cols); break;
+    case DTYPE_I8G:
+        k->matvec_i8g(v->y, v->ldy, w->data, w->scales, w->group, row0, v->x, v->ldx, v->n, n_rows, cols);
+        break;
+    default: matvec_blocks(k, v, w, row0, n_rows, unpacked);
     }
 }
 
@@ -96,19 +115,25 @@ static void add_to(float *y, const float *x, int n) {
 
 static void matvec_item(void *context, int item, int worker) {
     const LinearJob *job = context;
-    int row0, n_rows;
+    int row0, n_rows, n = job->n;
     const Linear *l = linear_of(job, item, &row0, &n_rows);
     int64_t rows = l->w->shape[0], cols = l->w->shape[1];
     const Kernels *k = job->c->kernels;
     bool quantized = has_matvec(job->c, l->w);
-    const char *w = (const char *)l->w->data + (uint64_t)row0 * (tensor_bytes(l->w) / (uint64_t)rows);
-    for (int t = 0; t < job->n; t++) {
-        float sums[MAX_CHUNK_ROWS], *y = l->y + t * rows + row0, *out = l->add ? sums : y;
-        if (quantized) k->blocks[l->w->dtype].matvec(out, w, &job->c->quantized[t], n_rows, (int)cols);
-        else matvec(k, out, l->w, row0, n_rows, job->x + t * cols, compute_scratch(job->c, worker));
-        if (l->bias) add_to(out, l->bias + row0, n_rows);
-        if (l->add) add_to(y, sums, n_rows);
-        if (l->act) k->activate(y, n_rows, l->act);
+    int64_t row_bytes = (int64_t)(tensor_bytes(l->w) / (uint64_t)rows);
+    for (int i = 0, count, step = n > 1 ? SUM_ROWS : MAX_CHUNK_ROWS; i < n_rows; i += count) {
+        count = n_rows - i < step ? n_rows - i : step;
+        float sums[MAX_SHARED * SUM_ROWS], *y = l->y + row0 + i;
+        Vectors v = {job->x, cols, l->add ? sums : y, l->add ? count : rows, n};
+        const char *w = (const char *)l->w->data + (row0 + i) * row_bytes;
+        if (quantized) k->blocks[l->w->dtype].matvec(v.y, v.ldy, w, job->c->quantized, n, count, (int)cols);
+        else matvec(k, &v, l->w, row0 + i, count, compute_scratch(job->c, worker));
+        for (int t = 0; t < n; t++, y += rows) {
+            float *out = v.y + t * v.ldy;
+            if (l->bias) add_to(out, l->bias + row0 + i, count);
+            if (l->add) add_to(y, out, count);
+            if (l->act) k->activate(y, count, l->act);
+        }
     }
 }
 
@@ -198,9 +223,19 @@ static void round_item(void *context, int item, int worker) {
     job->c->kernels->bf16->round(job->c->rounded + first, job->x + first, left < ROUND_CHUNK ? left : ROUND_CHUNK);
 }
 
-// Up to how many tokens stored rows are multiplied; a block format without a kernel is better unpacked to panels.
-static int max_matvec_tokens(const Compute *c, const Tensor *w) {
-    return dtype_info(w->dtype)->block > 1 && !has_matvec(c, w) ? 1 : MATVEC_TOKENS;
+// A block format without a kernel is better unpacked to panels.
+int ops_shared(const Compute *c, const Tensor *w) {
+    if (w->dtype == DTYPE_F32) return SHARED_FLOATS;
+    if (dtype_info(w->dtype)->block <= 1) return SHARED_HALVES;
+    if (!has_matvec(c, w)) return 1;
+    return c->kernels->bf16 ? SHARED_BLOCKS_BF16 : SHARED_BLOCKS;
+}
+
+static void quantize_item(void *context, int item, int worker) {
+    (void)worker;
+    const LinearJob *job = context;
+    int64_t cols = job->list[0].w->shape[1];
+    job->c->kernels->quantize(&job->c->quantized[item], job->x + item * cols, (int)cols);
 }
 
 // Rows of an item: at most about MATVEC_CHUNK bytes, and equally many items for each thread. Changes no sum.
@@ -215,10 +250,10 @@ static int matvec_rows(const Tensor *w, int n_threads) {
 
 static void linear_rows(const Compute *c, const Linear *list, int count, const float *x, int n) {
     LinearJob job = {.c = c, .list = list, .x = x, .n = n};
-    int limit = MATVEC_TOKENS, type = 0;
+    int limit = MAX_SHARED, type = 0;
     bool quantized = false, rounded = false;
     for (int i = 0; i < count; i++) {
-        int most = max_matvec_tokens(c, list[i].w);
+        int most = ops_shared(c, list[i].w);
         quantized |= has_matvec(c, list[i].w);
         rounded |= uses_bf16(c, list[i].w, n);
         limit = most < limit ? most : limit;
@@ -227,9 +262,7 @@ static void linear_rows(const Compute *c, const Linear *list, int count, const f
     bool few = c->exact || n <= limit;
     profile_begin(c->profile, (few ? PROFILE_MATVEC : PROFILE_GEMM) + type);
     int64_t cols = list[0].w->shape[1], n_x = n * cols;
-    if (few && quantized) {
-        for (int t = 0; t < n; t++) c->kernels->quantize(&c->quantized[t], x + t * cols, (int)cols);
-    }
+    if (few && quantized) threads_for_if(n > 1 && n_x >= SMALL_FLOATS, c->pool, n, quantize_item, &job);
     if (!few && rounded)
         threads_for_if(n_x >= SMALL_FLOATS, c->pool, (int)((n_x - 1) / ROUND_CHUNK) + 1, round_item, &job);
     uint64_t bytes = 0;
@@ -247,7 +280,7 @@ static void linear_rows(const Compute *c, const Linear *list, int count, const f
 }
 
 void ops_linear(const Compute *c, const Linear *list, int count, const float *x, int n) {
-    for (int t = 0, rows = c->exact ? MATVEC_TOKENS : n; t < n; t += rows) {
+    for (int t = 0, rows = c->exact ? MAX_SHARED : n; t < n; t += rows) {
         Linear part[MAX_LINEARS];
         for (int i = 0; i < count; i++) {
             part[i] = list[i];
@@ -268,9 +301,10 @@ typedef struct {
 
 static void heads_matvec(const HeadsJob *job, int head, int worker) {
     const HeadsLinear *l = job->l;
-    for (int t = 0; t < job->n; t++) {
-        matvec(job->c->kernels, l->y + t * l->y_ld + head * l->y_head, l->w, l->first + head * l->pitch, l->n_rows,
-               l->x + t * l->x_ld + head * l->x_head, compute_scratch(job->c, worker));
+    for (int t = 0; t < job->n; t += MAX_SHARED) {
+        Vectors v = {l->x + t * l->x_ld + head * l->x_head, l->x_ld, l->y + t * l->y_ld + head * l->y_head, l->y_ld,
+                     job->n - t < MAX_SHARED ? job->n - t : MAX_SHARED};
+        matvec(job->c->kernels, &v, l->w, l->first + head * l->pitch, l->n_rows, compute_scratch(job->c, worker));
     }
 }
 
@@ -300,7 +334,7 @@ static void heads_item(void *context, int item, int worker) {
 void ops_linear_heads(const Compute *c, const HeadsLinear *l, int n) {
     HeadsJob job = {.c = c, .l = l, .n = n, .panels = 1};
     int64_t cols = l->w->shape[1], values = n * l->x_ld;
-    job.few = c->exact || n <= (dtype_info(l->w->dtype)->block > 1 ? 1 : MATVEC_TOKENS);
+    job.few = c->exact || n <= (dtype_info(l->w->dtype)->block > 1 ? 1 : ops_shared(c, l->w));
     job.bf16 = !job.few && uses_bf16(c, l->w, n) && values <= c->max_rounded;
     if (!job.few) job.panels = (l->n_rows + c->kernels->panel - 1) / c->kernels->panel;
     profile_begin(c->profile, (job.few ? PROFILE_MATVEC : PROFILE_GEMM) + (int)l->w->dtype);

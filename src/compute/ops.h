@@ -33,9 +33,10 @@ typedef struct {
     int n_heads;                // rows take turns with this many weights [n_heads][dim]; 0: one for all
 } Norm;
 
-// Few tokens: dot products with the stored rows of w (of a block format without a kernel: rows are unpacked first, and
-// for one token only). More tokens: each panel of rows is unpacked once for all of them; products are in bfloat16 where
-// the instruction-set level has them and the weights are not fp32.
+// Up to ops_shared tokens: dot products with the stored rows of w, each decoded once for all of them; a token's bits do
+// not depend on the others. More tokens: panels of rows are packed, in bfloat16 where the instruction-set level has its
+// products and the weights are not fp32.
+int ops_shared(const Compute *c, const Tensor *w);
 void ops_linear(const Compute *c, const Linear *list, int count, const float *x, int n);
 // A matrix for each head: y[t][h] = w[h] x[t][h]. Rows of x are x_ld floats apart, those of y y_ld; heads in them
 // x_head and y_head. w[h] is the n_rows rows of w from first + h pitch on.

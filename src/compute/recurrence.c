@@ -53,8 +53,8 @@ static PackedMatrix rows_of(const float *data, int n_cols) {
 
 // y[j] = x . k_j for all j < i0 + n of the chunk.
 static void dot_keys(const Head *h, const Part *p, float *y, const float *x, int n) {
-    h->kernels->matvec_f32(y, h->stored_keys, h->k_dim, x, p->i0, h->k_dim);
-    h->kernels->matvec_f32(y + p->i0, p->k, h->r->k_ld, x, n, h->k_dim);
+    h->kernels->matvec_f32(y, 0, h->stored_keys, h->k_dim, x, 0, 1, p->i0, h->k_dim);
+    h->kernels->matvec_f32(y + p->i0, 0, p->k, h->r->k_ld, x, 0, 1, n, h->k_dim);
 }
 
 // What does not depend on the value head: a row's products with the keys before it, and with its own.

@@ -86,7 +86,8 @@ static void decay_row(const Head *h, int i) {
 // Row t of the part reads with x, the state as the decayed keys are now, of n pairs.
 static void weigh(const Head *h, const Reads *reads, int t, const float *x, int n) {
     float *reader = reads->readers + (int64_t)t * h->k_dim;
-    h->kernels->matvec_f32(reads->weights + (int64_t)t * STATE_CHUNK * h->pairs, h->decayed, h->k_dim, x, n, h->k_dim);
+    h->kernels->matvec_f32(reads->weights + (int64_t)t * STATE_CHUNK * h->pairs, 0, h->decayed, h->k_dim, x, 0, 1, n,
+                           h->k_dim);
     copy(reader, x, h->k_dim);
     h->kernels->scale(reader, h->product, h->k_dim);
 }

@@ -85,7 +85,7 @@ static void score_tile(const PairsJob *job, int head, const float *q, int first,
     int64_t ld = (int64_t)shape->n_kv_heads * d;
     const float *k = p->keys + first * ld + head / share * d;
     if (!p->v) {
-        kn->matvec_f32(s, k, ld, q, n, d);
+        kn->matvec_f32(s, 0, k, ld, q, 0, 1, n, d);
         for (int i = 0; i < n; i++) s[i] /= sqrtf((float)d);
         return;
     }
@@ -95,7 +95,7 @@ static void score_tile(const PairsJob *job, int head, const float *q, int first,
             for (int c = 0; c < d; c++) pairs[j * d + c] = q[c] + k[(i + j) * ld + c];
         }
         kn->softcap(pairs, some * d, 1, 1); // tanh
-        kn->matvec_f32(s + i, pairs, d, p->v + head * d, some, d);
+        kn->matvec_f32(s + i, 0, pairs, d, p->v + head * d, 0, 1, some, d);
     }
 }
 

@@ -1,13 +1,14 @@
 // bench: how fast a model runs on this machine, in tokens and in bytes per second.
 //
-// Opens the models, probes the machine, and leaves the rest to one of three measurements: rows, sweep, attention_bench.
-// Bytes are computed from the model's shape, only time is measured; decode is compared with the machine's memory
-// bandwidth (probe).
+// Opens the models, probes the machine, and leaves the rest to one of four measurements: rows, sweep, attention_bench,
+// products_bench.// Bytes are computed from the model's shape, only time is measured; decode is compared with the
+// machine's memory bandwidth (probe).
 #include "attention_bench.h"
 #include "cli.h"
 #include "engine.h"
 #include "file.h"
 #include "probe.h"
+#include "products_bench.h"
 #include "rows.h"
 #include "sweep.h"
 #include "synth_vocab.h"
@@ -51,6 +52,7 @@ int main(int argc, char **argv) {
     file_guard_shrinking();
     measure_use_threads(&b, 0);
     if (b.o.attention) return attention_bench_run(&b);
+    if (b.o.products) return products_bench_run(&b);
     open_models(&b);
     measure_use_model(&b, 0);
     probe_machine(&b);

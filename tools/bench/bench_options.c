@@ -104,7 +104,7 @@ static void check_plot(const char *path) {
 }
 
 static const char *instead_of_rows(const BenchOptions *o) {
-    return o->attention ? "--attention" : o->sweep ? "--sweep" : NULL;
+    return o->attention ? "--attention" : o->products ? "--products" : o->sweep ? "--sweep" : NULL;
 }
 
 static void check(const BenchOptions *o) {
@@ -114,9 +114,11 @@ static void check(const BenchOptions *o) {
         bool given;
     } rows_only[] = {
         {"-p", o->prompt.n}, {"-n", o->gen.n}, {"-d", o->depth.n}, {"-pg", o->pairs.prompt.n}, {"--batch", o->batch.n}};
-    if (!o->models.n && !o->attention) die(2, "no model: expected build/bench MODEL, or --attention N");
-    if (o->attention && o->sweep) die(2, "--attention and --sweep: expected one, found both");
-    if (o->profile && other) die(2, "--profile: expected with -p and -n, found --sweep or --attention");
+    const char *no_model = o->attention ? "--attention" : o->products ? "--products" : NULL;
+    if (!o->models.n && !no_model) die(2, "no model: expected build/bench MODEL, --attention N or --products N");
+    if (!!o->attention + !!o->products + !!o->sweep > 1)
+        die(2, "--attention, --products and --sweep: expected one, found more");
+    if (o->profile && other) die(2, "--profile: expected with -p and -n, found %s", other);
     if (o->profile && o->format != OUT_MD && o->format != OUT_JSON)
         die(2, "--profile: expected -o md or json, found %s", o->format == OUT_CSV ? "csv" : "jsonl");
     if (o->plot && !o->sweep) die(2, "--plot: needs --sweep N");
@@ -128,9 +130,9 @@ static void check(const BenchOptions *o) {
     if (other && o->format == OUT_JSONL) die(2, "-o jsonl: expected without %s", other);
     if (other && o->threads.n > 1) die(2, "-t: expected one number of threads with %s, found %d", other, o->threads.n);
     if (o->sweep && o->models.n > 1) die(2, "--sweep: expected one model, found %d", o->models.n);
-    if (o->attention && o->models.n) die(2, "--attention: expected no model, found %s", o->models.v[0]);
-    if (o->attention && o->session.n_ctx) die(2, "-c: expected without --attention");
-    if (o->attention && o->tokenizer) die(2, "-z: expected without --attention");
+    if (no_model && o->models.n) die(2, "%s: expected no model, found %s", no_model, o->models.v[0]);
+    if (no_model && o->session.n_ctx) die(2, "-c: expected without %s", no_model);
+    if (no_model && o->tokenizer) die(2, "-z: expected without %s", no_model);
 }
 
 static void set_default(List *list, int v) {
@@ -160,6 +162,8 @@ BenchOptions bench_options(int argc, char **argv) {
         {"--plot", "FILE.svg", "with --sweep: write a chart", TAKES_STRING(&o.plot)},
         {"--attention", "N", "instead: attention over N tokens, fused against unfused (needs no model)",
          TAKES_INT(&o.attention, 1, 32768)}, // a 4 GiB matrix
+        {"--products", "N", "instead: a matrix times 1 to N vectors, against one vector (needs no model)",
+         TAKES_INT(&o.products, 1, 1024)},
         {"-t --threads", "N,..", "threads, a test for each number (default: the cores this process may use)",
          TAKES_CALL(&o.threads, take_threads)},
         {"-c --ctx-size", "N", "context limit (default: what the tests need)",

@@ -27,7 +27,7 @@ typedef struct {
     const char *tokenizer, *plot;
     List prompt, gen, depth, threads, batch;
     Pairs pairs; // prompts and what is generated behind each
-    int repeats, sweep, attention, format;
+    int repeats, sweep, attention, products, format;
     bool profile, kv_given;
     SessionOptions session;
 } BenchOptions;

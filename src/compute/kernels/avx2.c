@@ -99,6 +99,7 @@ static inline void transpose_4(float *dst, int64_t ldd, const float *src, int64_
 
 #define U __m256i
 #define SIGNED_BIAS 0
+#define u_store b_store
 
 static inline __m256i u_load(const int8_t *p) {
     return _mm256_loadu_si256((const __m256i *)(const void *)p);
@@ -112,27 +113,34 @@ static inline __m256i u_join(__m256i a, __m256i b, int i) {
 
 #define u_nibbles(a, b, i) b_nibbles(a)
 #define u_lookup(table, u) b_lookup((const uint8_t *)(table), u)
-#define u_dots_biased u_dots_signed
+
+#define W __m256i
+#define v_float _mm256_cvtepi32_ps
+
+static inline __m256i w_load(const int16_t *p) {
+    return _mm256_loadu_si256((const __m256i *)(const void *)p);
+}
+
+static inline __m256i w_half(__m256i u, int half) {
+    __m256i zero = _mm256_setzero_si256();
+    return half ? _mm256_unpackhi_epi8(u, zero) : _mm256_unpacklo_epi8(u, zero);
+}
+
+static inline __m256i w_half_signed(__m256i u, int half) {
+    return _mm256_srai_epi16(half ? _mm256_unpackhi_epi8(u, u) : _mm256_unpacklo_epi8(u, u), 8);
+}
+
+static inline __m256 w_dots(__m256i w0, __m256i w1, __m256i x0, __m256i x1) {
+    return v_float(_mm256_add_epi32(_mm256_madd_epi16(w0, x0), _mm256_madd_epi16(w1, x1)));
+}
 
 #define I __m256i
 #define i_set1 _mm256_set1_epi32
-#define v_float _mm256_cvtepi32_ps
 
-// Sums of two products fit 16 bits: at most 63 * 127 * 2, and 128 * 127 * 2 of signed bytes.
-static inline __m256i i_dots(__m256i u, __m256i x) {
-    return _mm256_madd_epi16(_mm256_maddubs_epi16(u, x), _mm256_set1_epi16(1));
-}
-
+// Sums of two products fit 16 bits: at most 128 * 127 * 2.
 static inline __m256i i_dots_signed(__m256i sum, __m256i u, __m256i x) {
-    return _mm256_add_epi32(sum, i_dots(_mm256_abs_epi8(u), _mm256_sign_epi8(x, u)));
-}
-
-static inline __m256 u_dots(__m256i u, __m256i x) {
-    return v_float(i_dots(u, x));
-}
-
-static inline __m256 u_dots_signed(__m256i u, __m256i x) {
-    return v_float(i_dots(_mm256_abs_epi8(u), _mm256_sign_epi8(x, u)));
+    __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(u), _mm256_sign_epi8(x, u));
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
 static inline __m256i u_set1(const int8_t *p) {
@@ -141,9 +149,11 @@ static inline __m256i u_set1(const int8_t *p) {
     return _mm256_set1_epi32(word);
 }
 
-static inline __m256 v_spread(const __m256 *groups, int i) {
-    const __m256i half = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
-    return _mm256_permutevar8x32_ps(groups[i / 4], _mm256_add_epi32(half, _mm256_set1_epi32(2 * i % 8)));
+static inline __m256 v_spread(const float *groups, int i, bool pairs) {
+    if (pairs) return _mm256_broadcast_ss(groups + 2 * i);
+    __m256i first = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1),
+            at = _mm256_add_epi32(first, _mm256_set1_epi32(2 * i % 4));
+    return _mm256_permutevar_ps(_mm256_broadcast_ps((const __m128 *)(const void *)(groups + 2 * i / 4 * 4)), at);
 }
 
 static inline __m256 v_twice(__m256 d, int i) {
@@ -153,6 +163,12 @@ static inline __m256 v_twice(__m256 d, int i) {
 
 static inline __m256 v_bytes(Bytes16 b, int i) {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(i ? _mm_srli_si128((__m128i)b, 8) : (__m128i)b));
+}
+
+static inline void v_store_i16(int16_t *p, __m256 v) {
+    __m256i q = _mm256_cvtps_epi32(v);
+    __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
+    _mm_storeu_si128((__m128i *)(void *)p, words);
 }
 
 static inline void v_store_i8(int8_t *p, __m256 v) {

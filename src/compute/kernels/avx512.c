@@ -94,8 +94,8 @@ static inline void transpose_4(float *dst, int64_t ldd, const float *src, int64_
 
 #define U __m512i
 #define SIGNED_BIAS 128
-#define u_dots_biased u_dots // whose bytes may be any here
 #define u_load(p) _mm512_loadu_si512(p)
+#define u_store(p, u) _mm512_storeu_si512(p, u)
 
 static inline __m512i u_join(__m256i a, __m256i b, int i) {
     (void)i;
@@ -111,8 +111,7 @@ static inline __m512i u_nibbles(const uint8_t *a, const uint8_t *b, int i) {
 }
 
 static inline __m512i u_lookup(const int8_t *table, __m512i u) {
-    __m128i t = _mm_xor_si128(_mm_loadu_si128((const __m128i *)(const void *)table), _mm_set1_epi8(-128));
-    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(t), u);
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)table)), u);
 }
 
 // Words 0, 9, 18, ... 63.
@@ -123,8 +122,20 @@ static inline __m256 e_halves_q4_0(const uint8_t *p) {
     return _mm256_cvtph_ps(_mm512_castsi512_si128(h));
 }
 
-static inline __m512 u_dots(__m512i u, __m512i x) {
-    return _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(_mm512_setzero_si512(), u, x));
+#define W __m512i
+#define w_load(p) _mm512_loadu_si512(p)
+
+static inline __m512i w_half(__m512i u, int half) {
+    __m512i zero = _mm512_setzero_si512();
+    return half ? _mm512_unpackhi_epi8(u, zero) : _mm512_unpacklo_epi8(u, zero);
+}
+
+static inline __m512i w_half_signed(__m512i u, int half) {
+    return _mm512_srai_epi16(half ? _mm512_unpackhi_epi8(u, u) : _mm512_unpacklo_epi8(u, u), 8);
+}
+
+static inline __m512 w_dots(__m512i w0, __m512i w1, __m512i x0, __m512i x1) {
+    return _mm512_cvtepi32_ps(_mm512_dpwssd_epi32(_mm512_madd_epi16(w0, x0), w1, x1));
 }
 
 typedef int I32x16 __attribute__((vector_size(64))); // gcc copies sums needlessly where they are __m512i
@@ -138,19 +149,16 @@ static inline I32x16 i_dots_signed(I32x16 sum, __m512i u, __m512i x) {
     return (I32x16)_mm512_dpbusd_epi32((__m512i)sum, biased, x);
 }
 
-static inline __m512 u_dots_signed(__m512i u, __m512i x) {
-    return v_float(i_dots_signed(i_set1(0), u, x));
-}
-
 static inline __m512i u_set1(const int8_t *p) {
     int word;
     memcpy(&word, p, sizeof word);
     return _mm512_set1_epi32(word);
 }
 
-static inline __m512 v_spread(const __m512 *groups, int i) {
+static inline __m512 v_spread(const float *groups, int i, bool pairs) {
+    (void)pairs;
     const __m512i quarter = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-    return _mm512_permutexvar_ps(_mm512_add_epi32(quarter, _mm512_set1_epi32(4 * i)), *groups);
+    return _mm512_permutexvar_ps(_mm512_add_epi32(quarter, _mm512_set1_epi32(4 * i)), _mm512_loadu_ps(groups));
 }
 
 static inline __m512 v_twice(__m256 d, int i) {
@@ -162,6 +170,10 @@ static inline __m512 v_twice(__m256 d, int i) {
 static inline __m512 v_bytes(Bytes16 b, int i) {
     (void)i;
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32((__m128i)b));
+}
+
+static inline void v_store_i16(int16_t *p, __m512 v) {
+    _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(v)));
 }
 
 static inline void v_store_i8(int8_t *p, __m512 v) {

@@ -1,22 +1,24 @@
 // blocks_tmpl: products of quantized rows with a quantized vector, bytes times bytes; unpacking of block formats.
 // Included before lanes_tmpl.h. Beside the vector V of that file, the including file must define:
 //   U                         a vector of 4 * LANES bytes
-//   u_load(p)                 unaligned
+//   u_load(p) u_store(p, u)   unaligned
 //   u_join(a, b, i)           vector i of a chunk, whose first and last bytes are in the ranges a and b
 //   u_nibbles(a, b, i)        the same for the ranges b_nibbles(a) and b_nibbles(b)
-//   u_dots(u, x)              LANES sums of four products of bytes as floats, bytes of u below 128; each sum is of one
-//                             group, in a lane where v_spread has that group
-//   u_dots_signed(u, x)       the same for signed bytes u, plus SIGNED_BIAS times the sum of x
-//   u_lookup(table, u)        table[u] of 16 signed bytes, plus SIGNED_BIAS
-//   u_dots_biased(u, x)       u_dots_signed of bytes u that have SIGNED_BIAS added already
+//   u_lookup(table, u)        table[u] of 16 signed bytes
+//   W                         a vector of 2 * LANES int16
+//   w_load(p)                 unaligned
+//   w_half(u, h) w_half_signed(u, h)  half h of each 16 bytes of u, below 128 or signed, as words
+//   w_dots(w0, w1, x0, x1)    LANES sums of four products of words as floats, two of w0 x0 and two of w1 x1
 //   I                         LANES int32, for the gemm of int8
 //   i_set1(n) v_float(i)
-//   i_dots_signed(i, u, x)    i + the products of signed bytes, four neighbours to a lane, with SIGNED_BIAS as above
+//   i_dots_signed(i, u, x)    i + the products of signed bytes, four neighbours to a lane, plus SIGNED_BIAS times the
+//                             sum of x
 //   u_set1(p)                 four bytes, repeated
-//   v_spread(g, i)            g: a float for each of 16 groups; lane l gets that of group (4 * LANES * i + 4 l) / 16
+//   v_spread(g, i, pairs)     g: a float for each of 16 groups; lane l gets that of group (4 * LANES * i + 4 l) / 16.
+//                             pairs: the groups 2 i and 2 i + 1 have the same
 //   v_twice(e, i)             vector i of the 8 floats of e, each twice
 //   Bytes16, v_bytes(b, i)    16 bytes (a vector extension type); vector i of them, int8 as floats
-//   v_store_i8(p, v)          LANES floats that are integers, as int8
+//   v_store_i8(p, v) v_store_i16(p, v)  LANES floats that are integers, as int8 or int16
 //   B                         32 bytes, the values of a range
 //   b_load(p) b_store(p, b) b_or(a, b)
 //   b_bits(b, shift, mask)    b >> shift & mask, in every byte
@@ -32,23 +34,31 @@
 //
 // A chunk is 256 values of a row: a super-block or eight blocks of 32, read as eight ranges of 32. Each of its 16
 // groups of 16 values has a scale and a minimum: a weight is scale * value + minimum, value a byte. The vector has 16
-// bits in two planes of bytes (kernels.h), so sums of products are exact. The only error is the vector's rounding,
-// 2^-16 of the largest of 32 neighbours, far below the quantization error of the weights.
+// bits (kernels.h), so sums of four products are exact in fp32. The only error is the vector's rounding, 2^-16 of the
+// largest of 32 neighbours, far below the quantization error of the weights.
+//
+// One vector meets rows as they are decoded. Several meet a tile of decoded rows: the same operations in the same
+// order, so the same bits.
 
 #include "inner.h"
 
-enum { CHUNK = 256, GROUPS = 16, GROUP_V = GROUPS / LANES, Q16_MAX = 255 * 127 + 127 };
+enum {
+    CHUNK = 256,
+    GROUPS = 16,
+    GROUP_V = GROUPS / LANES,
+    UNIT = 4 * LANES, // values of a U
+    UNITS = CHUNK / UNIT,
+    Q16_MAX = 255 * 127 + 127,
+    TILE_X = 4,      // vectors whose sums are registers
+    TILE_ROWS = 8,   // rows decoded at a time
+    TILE_CHUNKS = 2, // chunks of each: they stay in L1, and so does this part of TILE_X vectors
+};
 
 // ---- the vector
 
-// LANES values in 16 bits: (255 high + low) * scale.
-typedef struct {
-    V high, low;
-} HighLow;
-
-INNER HighLow high_low(V v, float inverse_scale) {
-    V q = v_round(v_mul(v, v_set1(inverse_scale))), high = v_round(v_mul(q, v_set1(1.0f / 255)));
-    return (HighLow){high, v_fma(high, v_set1(-255), q)};
+// The place of value i, a multiple of 8, in Activations.q: two halves of a unit as w_half takes them from its bytes.
+INNER int word_at(int i) {
+    return i / UNIT * UNIT + i % 16 / 8 * (UNIT / 2) + i % UNIT / 16 * 8;
 }
 
 static void quantize(const Activations *a, const float *x, int k) {
@@ -59,21 +69,18 @@ static void quantize(const Activations *a, const float *x, int k) {
             top = v_max(top, v_max(v[j], v_sub(v_zero(), v[j])));
         }
         float most = v_max_of(top), scale = most * (1.0f / Q16_MAX), inverse = scale > 0 ? 1 / scale : 0;
-        for (int j = 0; j < BLOCK / LANES; j++) {
-            HighLow b = high_low(v[j], inverse);
-            v_store_i8(a->high + i + j * LANES, b.high);
-            v_store_i8(a->low + i + j * LANES, b.low);
-        }
-        for (int g = i / 16; g < (i + BLOCK) / 16; g++) {
+        int16_t words[BLOCK];
+        for (int j = 0; j < BLOCK / LANES; j++) v_store_i16(words + j * LANES, v_round(v_mul(v[j], v_set1(inverse))));
+        for (int j = 0; j < BLOCK; j += 8) memcpy(a->q + word_at(i + j), words + j, 8 * sizeof *words);
+        for (int g = 0; g < BLOCK / 16; g++) {
             int sum = 0;
-            for (int j = 16 * g; j < 16 * g + 16; j++) sum += 255 * a->high[j] + a->low[j];
-            a->scale[g] = scale;
-            a->sum[g] = scale * (float)sum;
+            for (int j = 16 * g; j < 16 * g + 16; j++) sum += words[j];
+            a->scale[i / 16 + g] = scale;
+            a->sum[i / 16 + g] = scale * (float)sum;
         }
     }
     int padded = (k + CHUNK - 1) / CHUNK * CHUNK;
-    memset(a->high + k, 0, (size_t)(padded - k));
-    memset(a->low + k, 0, (size_t)(padded - k));
+    for (int i = k; i < padded; i += 8) memset(a->q + word_at(i), 0, 8 * sizeof *a->q);
     memset(a->scale + k / 16, 0, sizeof(float) * (size_t)((padded - k) / 16));
     memset(a->sum + k / 16, 0, sizeof(float) * (size_t)((padded - k) / 16));
 }
@@ -221,14 +228,14 @@ INNER void scales_iq4_xs(Scales *s, const BlockIQ4_XS *b) {
     E scales = e_bytes(low | high << 4);
     for (int i = 0; i < GROUP_V; i++) {
         s->scale[i] = v_mul(v_sub(v_twice(scales, i), v_set1(32)), v_set1(f_half(b->d)));
-        s->minimum[i] = v_mul(s->scale[i], v_set1(-(float)SIGNED_BIAS));
+        s->minimum[i] = v_zero();
     }
 }
 
 INNER void scales_of(Scales *s, const DType f, const uint8_t *p) {
     switch (f) {
-    case DTYPE_Q8_0: scales_with_zero(s, halves_at(p, 34), -(float)SIGNED_BIAS); break;
-    case DTYPE_IQ4_NL: scales_with_zero(s, e_halves_q4_0(p), -(float)SIGNED_BIAS); break;
+    case DTYPE_Q8_0: scales_with_zero(s, halves_at(p, 34), 0); break;
+    case DTYPE_IQ4_NL: scales_with_zero(s, e_halves_q4_0(p), 0); break;
     case DTYPE_IQ4_XS: scales_iq4_xs(s, (const BlockIQ4_XS *)(const void *)p); break;
     case DTYPE_Q4_0: scales_with_zero(s, e_halves_q4_0(p), -8); break;
     case DTYPE_Q4_1: scales_with_minima(s, halves_at(p, 20), halves_at(p + 2, 20)); break;
@@ -258,10 +265,6 @@ INNER void scales_of(Scales *s, const DType f, const uint8_t *p) {
 
 // ---- to fp32
 
-INNER bool has_signed_bytes(const DType f) {
-    return f == DTYPE_Q8_0 || f == DTYPE_IQ4_NL || f == DTYPE_IQ4_XS;
-}
-
 // n values of a chunk. Products of scales and values are exact in fp32 and one sum is rounded (quant.h), so the results
 // equal those of quant.c (but for the sign of zero). Bytes are below 128 or, of some formats, signed.
 INNER void unpack_chunk(const DType f, float *y, const uint8_t *p, int n) {
@@ -271,7 +274,7 @@ INNER void unpack_chunk(const DType f, float *y, const uint8_t *p, int n) {
     scales_of(&s, f, p);
     for (int i = 0; i < GROUP_V; i++) {
         v_store(scale + i * LANES, s.scale[i]);
-        v_store(minimum + i * LANES, has_signed_bytes(f) ? v_zero() : s.minimum[i]);
+        v_store(minimum + i * LANES, s.minimum[i]);
     }
 #pragma GCC unroll 8
     for (int i = 0; i < CHUNK / BLOCK; i++) {
@@ -293,13 +296,18 @@ INNER void unpack_format(const DType f, const int block, const int block_bytes, 
 
 // ---- rows
 
-typedef struct {
-    V high, low, minimum;
-} Sums;
+// Bytes that are signed, and then without a minimum; scales of blocks of 32.
+INNER bool has_signed_bytes(const DType f) {
+    return f == DTYPE_Q8_0 || f == DTYPE_IQ4_NL || f == DTYPE_IQ4_XS;
+}
 
-// Vector i of a chunk's values.
+INNER bool has_wide_groups(const DType f) {
+    return f != DTYPE_Q2_K && f != DTYPE_Q3_K && f != DTYPE_Q6_K;
+}
+
+// Unit i of a chunk's values.
 INNER U values_of(const DType f, const uint8_t *p, const int i) {
-    int first = i * 4 * LANES / BLOCK, last = (i * 4 * LANES + 4 * LANES - 1) / BLOCK;
+    int first = i * UNIT / BLOCK, last = (i * UNIT + UNIT - 1) / BLOCK;
     if (f == DTYPE_Q4_0) return u_nibbles(p + first * 18 + 2, p + last * 18 + 2, i);
     if (f == DTYPE_IQ4_NL) return u_lookup(iq4_values, u_nibbles(p + first * 18 + 2, p + last * 18 + 2, i));
     if (f == DTYPE_IQ4_XS) return u_lookup(iq4_values, u_nibbles(p + first * 16 + 8, p + last * 16 + 8, i));
@@ -307,75 +315,210 @@ INNER U values_of(const DType f, const uint8_t *p, const int i) {
     return u_join(range_of(f, p, first), range_of(f, p, last), i);
 }
 
-INNER V dots_of(const DType f, U u, U x) {
-    if (f == DTYPE_Q8_0) return u_dots_signed(u, x);
-    return has_signed_bytes(f) ? u_dots_biased(u, x) : u_dots(u, x);
+INNER W half_of(const DType f, U u, const int half) {
+    return has_signed_bytes(f) ? w_half_signed(u, half) : w_half(u, half);
+}
+
+// The sums of a row and a vector: of even and of odd units, the minima with the even ones.
+typedef struct {
+    V even, odd;
+} Sums;
+
+// Scales of chunk c's groups with those of the vector, to `scale`; adds the minima.
+INNER void add_minima(Sums *sums, float *scale, const Scales *s, const Activations *a, int c, const bool minima) {
+    for (int i = 0; i < GROUP_V; i++) {
+        V minimum = s->minimum[i], sum = v_load(a->sum + c * GROUPS + i * LANES);
+        if (minima) sums->even = v_fma(minimum, sum, sums->even);
+        v_store(scale + i * LANES, v_mul(s->scale[i], v_load(a->scale + c * GROUPS + i * LANES)));
+    }
+}
+
+// Adds the products of unit i of chunk c.
+INNER void add_unit(Sums *sums, W w0, W w1, const float *scale, const Activations *a, int c, const int i,
+                    const bool wide) {
+    const int16_t *q = a->q + c * CHUNK + i * UNIT;
+    V dots = w_dots(w0, w1, w_load(q), w_load(q + UNIT / 2)), by = v_spread(scale, i, wide);
+    if (i % 2) sums->odd = v_fma(dots, by, sums->odd);
+    else sums->even = v_fma(dots, by, sums->even);
 }
 
 // Adds the products of the first n values of chunk c of a row.
 INNER void add_chunk(Sums *sums, const DType f, const uint8_t *p, const Activations *a, int c, int n) {
     Scales s;
+    float scale[GROUPS];
     scales_of(&s, f, p);
-    for (int i = 0; i < GROUP_V; i++) {
-        sums->minimum = v_fma(s.minimum[i], v_load(a->sum + c * GROUPS + i * LANES), sums->minimum);
-        s.scale[i] = v_mul(s.scale[i], v_load(a->scale + c * GROUPS + i * LANES));
-    }
-    const int8_t *high = a->high + c * CHUNK, *low = a->low + c * CHUNK;
+    add_minima(sums, scale, &s, a, c, !has_signed_bytes(f));
 #pragma GCC unroll 16
-    for (int i = 0; i < CHUNK / (4 * LANES); i++) {
-        if (i * 4 * LANES >= n) break;
+    for (int i = 0; i < UNITS; i++) {
+        if (i * UNIT >= n) break;
         U u = values_of(f, p, i);
-        U xh = u_load(high + i * 4 * LANES), xl = u_load(low + i * 4 * LANES);
-        V scale = v_spread(s.scale, i);
-        sums->high = v_fma(dots_of(f, u, xh), scale, sums->high);
-        sums->low = v_fma(dots_of(f, u, xl), scale, sums->low);
+        add_unit(sums, half_of(f, u, 0), half_of(f, u, 1), scale, a, c, i, has_wide_groups(f));
     }
 }
 
 // The whole chunks of a row, then the incomplete last one, whose padding is multiplied by zeros.
 INNER V dot_of_row(const DType f, const int chunk_bytes, const uint8_t *w, const uint8_t *rest, const Activations *a,
                    int k) {
-    Sums sums = {v_zero(), v_zero(), v_zero()};
+    Sums sums = {v_zero(), v_zero()};
     int n_chunks = k / CHUNK;
     for (int c = 0; c < n_chunks; c++, w += chunk_bytes) {
         for (int line = 0; line < chunk_bytes; line += LINE_BYTES) __builtin_prefetch(w + AHEAD_BYTES + line);
         add_chunk(&sums, f, w, a, c, CHUNK);
     }
     if (rest) add_chunk(&sums, f, rest, a, n_chunks, k % CHUNK);
-    return v_add(v_fma(sums.high, v_set1(255), sums.low), sums.minimum);
+    return v_add(sums.even, sums.odd);
 }
 
-static const uint8_t *padded_copy(uint8_t *padded, size_t room, const uint8_t *p, size_t n) {
-    memset(padded, 0, room);
-    return memcpy(padded, p, n);
-}
-
-INNER void matvec_format(const DType f, const int block, const int block_bytes, float *y, const uint8_t *w,
-                         const Activations *a, int n_rows, int k) {
-    const int chunk_bytes = CHUNK / block * block_bytes;
-    int whole_bytes = k / CHUNK * chunk_bytes, row_bytes = k / block * block_bytes;
-    const uint8_t *end = w + (int64_t)n_rows * row_bytes;
+typedef struct {
+    int chunk_bytes, row_bytes, whole_bytes; // of the chunks that are complete
+    const uint8_t *end;                      // of the rows
     uint8_t padded[CHUNK / BLOCK * 34];
+} RowBytes;
+
+// The incomplete last chunk of the row at w; NULL: none. It may be read in place if rows follow.
+INNER const uint8_t *rest_of_row(RowBytes *b, const uint8_t *w) {
+    const uint8_t *rest = w + b->whole_bytes;
+    if (b->whole_bytes == b->row_bytes) return NULL;
+    if (b->end - rest >= b->chunk_bytes) return rest;
+    memset(b->padded, 0, sizeof b->padded);
+    return memcpy(b->padded, rest, (size_t)(b->row_bytes - b->whole_bytes));
+}
+
+INNER void matvec_one(const DType f, RowBytes b, float *y, const uint8_t *w, const Activations *a, int n_rows, int k) {
     for (int i = 0; i < n_rows; i += 4) {
         V sum[4] = {v_zero(), v_zero(), v_zero(), v_zero()};
         float sums[4];
         int n = n_rows - i < 4 ? n_rows - i : 4;
-        for (int r = 0; r < n; r++, w += row_bytes) {
-            const uint8_t *rest =
-                whole_bytes < row_bytes ? w + whole_bytes : NULL; // may be read in place if rows follow
-            if (rest && end - rest < chunk_bytes) {
-                rest = padded_copy(padded, sizeof padded, rest, (size_t)(row_bytes - whole_bytes));
-            }
-            sum[r] = dot_of_row(f, chunk_bytes, w, rest, a, k);
+        for (int r = 0; r < n; r++, w += b.row_bytes) {
+            sum[r] = dot_of_row(f, b.chunk_bytes, w, rest_of_row(&b, w), a, k);
         }
         v_sum4(sums, sum[0], sum[1], sum[2], sum[3]);
         memcpy(y + i, sums, sizeof(float) * (size_t)n);
     }
 }
 
+// ---- several vectors
+
+typedef struct {
+    int8_t q[CHUNK];
+    Scales s;
+} DecodedChunk;
+
+INNER void decode_chunk(DecodedChunk *d, const DType f, const uint8_t *p) {
+    scales_of(&d->s, f, p);
+#pragma GCC unroll 16
+    for (int i = 0; i < UNITS; i++) u_store(d->q + i * UNIT, values_of(f, p, i));
+}
+
+// Columns c0 * CHUNK.. of a row times `count` vectors (a constant at every call); sums[t] are `step` apart.
+INNER void add_decoded(Sums *sums, int64_t step, const DecodedChunk *d, const Activations *a, int c0, int k,
+                       const int count, const DType f) {
+    Sums s[TILE_X];
+    for (int t = 0; t < count; t++) s[t] = sums[t * step];
+    for (int c = c0; c < c0 + TILE_CHUNKS && c * CHUNK < k; c++, d++) {
+        float scale[TILE_X][GROUPS];
+        for (int t = 0; t < count; t++) add_minima(&s[t], scale[t], &d->s, a + t, c, !has_signed_bytes(f));
+        int n = k - c * CHUNK;
+#pragma GCC unroll 16
+        for (int i = 0; i < UNITS; i++) {
+            if (i * UNIT >= n) break;
+            U u = u_load(d->q + i * UNIT);
+            W w0 = half_of(f, u, 0), w1 = half_of(f, u, 1);
+            for (int t = 0; t < count; t++) add_unit(&s[t], w0, w1, scale[t], a + t, c, i, has_wide_groups(f));
+        }
+    }
+    for (int t = 0; t < count; t++) sums[t * step] = s[t];
+}
+
+typedef struct {
+    DecodedChunk chunks[TILE_ROWS][TILE_CHUNKS];
+    Sums sums[MAX_SHARED][TILE_ROWS];
+} RowTile;
+
+INNER void add_tile(RowTile *tile, const Activations *a, int n, int n_rows, int c0, int k, const DType f) {
+    for (int t = 0; t < n; t += TILE_X) {
+        for (int r = 0; r < n_rows; r++) {
+            Sums *s = &tile->sums[t][r];
+            const DecodedChunk *d = tile->chunks[r];
+            switch (n - t) {
+            case 1: add_decoded(s, TILE_ROWS, d, a + t, c0, k, 1, f); break;
+            case 2: add_decoded(s, TILE_ROWS, d, a + t, c0, k, 2, f); break;
+            case 3: add_decoded(s, TILE_ROWS, d, a + t, c0, k, 3, f); break;
+            default: add_decoded(s, TILE_ROWS, d, a + t, c0, k, TILE_X, f);
+            }
+        }
+    }
+}
+
+// One for all formats that are alike once they are decoded.
+static void add_tile_signed(RowTile *tile, const Activations *a, int n, int n_rows, int c0, int k) {
+    add_tile(tile, a, n, n_rows, c0, k, DTYPE_Q8_0);
+}
+
+static void add_tile_wide(RowTile *tile, const Activations *a, int n, int n_rows, int c0, int k) {
+    add_tile(tile, a, n, n_rows, c0, k, DTYPE_Q4_0);
+}
+
+static void add_tile_narrow(RowTile *tile, const Activations *a, int n, int n_rows, int c0, int k) {
+    add_tile(tile, a, n, n_rows, c0, k, DTYPE_Q6_K);
+}
+
+INNER void matvec_tile(const DType f, RowBytes *b, float *y, int64_t ldy, const uint8_t *w, const Activations *a, int n,
+                       int n_rows, int k) {
+    RowTile tile;
+    memset(tile.sums, 0, sizeof tile.sums[0] * (size_t)n);
+    for (int c0 = 0; c0 * CHUNK < k; c0 += TILE_CHUNKS) {
+        for (int r = 0; r < n_rows; r++) {
+            for (int c = c0; c < c0 + TILE_CHUNKS && c * CHUNK < k; c++) {
+                const uint8_t *row = w + (int64_t)r * b->row_bytes, *p = row + c * b->chunk_bytes;
+                for (int line = 0; line < b->chunk_bytes; line += LINE_BYTES) {
+                    __builtin_prefetch(p + TILE_ROWS * (int64_t)b->row_bytes + line);
+                }
+                decode_chunk(&tile.chunks[r][c - c0], f, (c + 1) * CHUNK > k ? rest_of_row(b, row) : p);
+            }
+        }
+        if (has_signed_bytes(f)) add_tile_signed(&tile, a, n, n_rows, c0, k);
+        else if (has_wide_groups(f)) add_tile_wide(&tile, a, n, n_rows, c0, k);
+        else add_tile_narrow(&tile, a, n, n_rows, c0, k);
+    }
+    for (int t = 0; t < n; t++) {
+        for (int r = 0; r < n_rows; r += 4) {
+            V sum[4];
+            float sums[4];
+            for (int i = 0; i < 4; i++) {
+                Sums *s = &tile.sums[t][r + i];
+                sum[i] = r + i < n_rows ? v_add(s->even, s->odd) : v_zero();
+            }
+            v_sum4(sums, sum[0], sum[1], sum[2], sum[3]);
+            memcpy(y + t * ldy + r, sums, sizeof(float) * (size_t)(n_rows - r < 4 ? n_rows - r : 4));
+        }
+    }
+}
+
+typedef void (*MatvecTile)(RowBytes *b, float *y, int64_t ldy, const uint8_t *w, const Activations *a, int n,
+                           int n_rows, int k);
+
+INNER void matvec_format(const DType f, const int block, const int block_bytes, float *y, int64_t ldy, const uint8_t *w,
+                         const Activations *a, int n, int n_rows, int k, MatvecTile tile) {
+    RowBytes b = {.chunk_bytes = CHUNK / block * block_bytes, .row_bytes = k / block * block_bytes};
+    b.whole_bytes = k / CHUNK * b.chunk_bytes;
+    b.end = w + (int64_t)n_rows * b.row_bytes;
+    if (n == 1) {
+        matvec_one(f, b, y, w, a, n_rows, k);
+        return;
+    }
+    for (int r = 0; r < n_rows; r += TILE_ROWS, w += TILE_ROWS * (int64_t)b.row_bytes) {
+        tile(&b, y + r, ldy, w, a, n, n_rows - r < TILE_ROWS ? n_rows - r : TILE_ROWS, k);
+    }
+}
+
 #define DEFINE_FORMAT(name, f, block, bytes)                                                                           \
-    static void matvec_##name(float *y, const void *w, const Activations *a, int n_rows, int k) {                      \
-        matvec_format(f, block, bytes, y, w, a, n_rows, k);                                                            \
+    OUTER void tile_##name(RowBytes *b, float *y, int64_t ldy, const uint8_t *w, const Activations *a, int n,          \
+                           int n_rows, int k) {                                                                        \
+        matvec_tile(f, b, y, ldy, w, a, n, n_rows, k);                                                                 \
+    }                                                                                                                  \
+    static void matvec_##name(float *y, int64_t ldy, const void *w, const Activations *a, int n, int n_rows, int k) {  \
+        matvec_format(f, block, bytes, y, ldy, w, a, n, n_rows, k, tile_##name);                                       \
     }                                                                                                                  \
     static void unpack_##name##_fast(float *y, const void *blocks, int n) {                                            \
         unpack_format(f, block, bytes, y, blocks, n);                                                                  \

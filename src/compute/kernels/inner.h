@@ -5,6 +5,7 @@
 #include <string.h>
 
 #define INNER static inline __attribute__((always_inline)) // constant arguments unroll loops and select types
+#define OUTER static __attribute__((noinline))             // apart from a faster path, whose registers it would take
 
 // The fields of a table that every level has, from functions named alike in scalar.c and lanes_tmpl.h.
 #define SHARED_KERNELS                                                                                                 \

@@ -5,7 +5,8 @@
 // work may be split over threads anywhere. Called by ops, attention and the tools.
 //
 // Two matrix products serve everything:
-//   matvec  dot products of x with rows as they are stored: linear layers of few tokens
+//   matvec  dot products of a few vectors x with rows as they are stored: linear layers of few tokens. Each row is
+//           decoded once for all of them; a product's bits do not depend on how many there are
 //   gemm    y[j][i] = sum_k x[j][k] w(k, i), w packed: linear layers of many tokens (panels packed from weight rows)
 //   and
 //           attention (panels are K and V in the cache, x is Q and then the probabilities)
@@ -19,7 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { MAX_PANEL = 32, BF16_STEP = 32, BF16_ROWS = 16 };
+enum { MAX_PANEL = 32, BF16_STEP = 32, BF16_ROWS = 16, MAX_SHARED = 64 };
 
 typedef enum {
     ACT_NONE,
@@ -33,17 +34,19 @@ typedef enum {
     N_ACTIVATIONS
 } Activation;
 
-// A vector quantized to 16 bits for products with quantized rows: x[i] ~ scale[i / 16] * (255 high[i] + low[i]), with
-// equal scales for each 32 values; sum: of x over 16 values. Padded with zeros to a multiple of 256 values.
+// A vector quantized to 16 bits for products with quantized rows: x[i] ~ scale[i / 16] * q, with equal scales for each
+// 32 values; sum: of x over 16 values. Padded with zeros to a multiple of 256 values. In each `unit` values (of the
+// level), the halves of each 16 stand apart, as bytes are widened there: value i has the word
+// i / unit * unit + i % 16 / 8 * (unit / 2) + i % unit / 16 * 8 + i % 8.
 typedef struct {
-    int8_t *high, *low;
+    int16_t *q;
     float *scale, *sum;
 } Activations;
 
 // Kernels of one block format.
 typedef struct {
-    // y[i] = sum_j w[i][j] x[j], contiguous rows of k values
-    void (*matvec)(float *y, const void *w, const Activations *x, int n_rows, int k);
+    // y[t * ldy + i] = sum_j w[i][j] x[t][j] for t < n <= MAX_SHARED, contiguous rows of k values
+    void (*matvec)(float *y, int64_t ldy, const void *w, const Activations *x, int n, int n_rows, int k);
     void (*unpack)(float *y, const void *blocks, int n); // n values, whole blocks
 } BlockKernels;
 
@@ -80,25 +83,30 @@ typedef struct {
     int panel;               // columns computed at a time, divides MAX_PANEL
     const Bf16Kernels *bf16; // NULL: the level has none
 
-    // y[i] = sum_j w[i * ldw + j] * x[j]
-    void (*matvec_f32)(float *y, const float *w, int64_t ldw, const float *x, int n_rows, int k);
-    // The same with rows of F16 and of bfloat16.
-    void (*matvec_f16)(float *y, const uint16_t *w, int64_t ldw, const float *x, int n_rows, int k);
-    void (*matvec_bf16)(float *y, const uint16_t *w, int64_t ldw, const float *x, int n_rows, int k);
-    // The same for rows row0.. of an int8 matrix with one scale for each `group` consecutive values of the matrix.
-    void (*matvec_i8g)(float *y, const int8_t *q, const float *scales, int group, int64_t row0, const float *x,
+    // y[t * ldy + i] = sum_j w[i * ldw + j] * x[t * ldx + j] for t < n <= MAX_SHARED, i < n_rows, j < k
+    void (*matvec_f32)(float *y, int64_t ldy, const float *w, int64_t ldw, const float *x, int64_t ldx, int n,
                        int n_rows, int k);
+    // The same with rows of F16 and of bfloat16.
+    void (*matvec_f16)(float *y, int64_t ldy, const uint16_t *w, int64_t ldw, const float *x, int64_t ldx, int n,
+                       int n_rows, int k);
+    void (*matvec_bf16)(float *y, int64_t ldy, const uint16_t *w, int64_t ldw, const float *x, int64_t ldx, int n,
+                        int n_rows, int k);
+    // The same for rows row0.. of an int8 matrix with one scale for each `group` consecutive values of the matrix.
+    void (*matvec_i8g)(float *y, int64_t ldy, const int8_t *q, const float *scales, int group, int64_t row0,
+                       const float *x, int64_t ldx, int n, int n_rows, int k);
     // y[i] = q[first + i] * scales[(first + i) / group]
     void (*unpack_i8g)(float *y, const int8_t *q, const float *scales, int group, int64_t first, int n);
 
     // Products of quantized rows with a vector x that `quantize` quantized (k a multiple of 32). blocks: [N_DTYPES],
-    // zeros for types that are no block format. NULL, as is `quantize`: the level has none.
+    // zeros for types that are no block format. NULL, as is `quantize`: the level has none. unit: see Activations.
     void (*quantize)(const Activations *a, const float *x, int k);
     const BlockKernels *blocks;
+    int unit;
 
     // One panel from rows of w: p[j * panel + i] = w[i * ldw + j] for i < n_rows <= panel, then zeros
     void (*pack)(float *panel, const float *w, int64_t ldw, int n_rows, int k);
-    // gemm_i8 quantizes x to 16 bits: x[j] ~ scale (255 high + low), one scale for each 256 values of a row.
+    // gemm_i8 quantizes x to 16 bits, in two bytes: x[j] ~ scale (255 high + low), one scale for each 256 values of a
+    // row.
     GemmKernel gemm_f32, gemm_bf16, gemm_i8;
 
     // Online softmax (arXiv:1805.02867) in base 2, of one query: s[n_keys] becomes 2^(s - m), the running maximum m and

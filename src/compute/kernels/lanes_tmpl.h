@@ -23,6 +23,9 @@ enum {
     MATVEC_ROWS = 8,
     STREAM_K = 256, // rows of at least this length are read one at a time
     STREAM_SUMS = 4,
+    STREAM_X = GEMM_ROWS / 2, // vectors whose sums are registers
+    STREAM_ROWS = 8,          // rows that meet a part of them while it is in L1
+    STREAM_PART = 512,        // its columns
     UNPACK_CHUNK = 512,
     MOST_PANELS = 4, // side by side
 };
@@ -80,37 +83,94 @@ INNER void dots(float *y, const void *w, int64_t at, int64_t ldw, const float *x
     for (int r = 0; r < rows; r += 4) v_sum4(y + r, sum[r], sum[r + 1], sum[r + 2], sum[r + 3]);
 }
 
-// One long row, read sequentially: the fastest access pattern for memory and its prefetchers.
-INNER V dot_stream(const void *w, int64_t at, const float *x, int k, const RowType type) {
-    V sum[STREAM_SUMS];
-    for (int i = 0; i < STREAM_SUMS; i++) sum[i] = v_zero();
-    int j = 0;
-    for (; j + STREAM_SUMS * LANES <= k; j += STREAM_SUMS * LANES) {
+// Adds columns j..end-1 of a long row times `count` vectors (a constant at every call), ldx apart, to STREAM_SUMS sums
+// each: the fastest access pattern for memory and its prefetchers. Only the last part of a row is not whole steps.
+INNER void add_stream(V (*sum)[STREAM_SUMS], const void *w, int64_t at, const float *x, int64_t ldx, int j, int end,
+                      int64_t ahead, const int count, const RowType type) {
+    for (; j + STREAM_SUMS * LANES <= end; j += STREAM_SUMS * LANES) {
         for (int i = 0; i < STREAM_SUMS; i++) {
-            if (i * LANES * value_size(type) % LINE_BYTES == 0) prefetch_row(w, at + j + i * LANES, AHEAD_BYTES, type);
-            sum[i] = v_fma(load_row(w, at + j + i * LANES, type), v_load(x + j + i * LANES), sum[i]);
+            if (ahead && i * LANES * value_size(type) % LINE_BYTES == 0)
+                prefetch_row(w, at + j + i * LANES, ahead, type);
+            V row = load_row(w, at + j + i * LANES, type);
+            for (int t = 0; t < count; t++) sum[t][i] = v_fma(row, v_load(x + t * ldx + j + i * LANES), sum[t][i]);
         }
     }
-    for (; j + LANES <= k; j += LANES) sum[0] = v_fma(load_row(w, at + j, type), v_load(x + j), sum[0]);
-    if (j < k) {
-        V xj = v_load_first(x + j, k - j, v_zero());
-        sum[1] = v_fma(load_row_first(w, at + j, k - j, type), xj, sum[1]);
+    for (; j + LANES <= end; j += LANES) {
+        V row = load_row(w, at + j, type);
+        for (int t = 0; t < count; t++) sum[t][0] = v_fma(row, v_load(x + t * ldx + j), sum[t][0]);
     }
+    if (j < end) {
+        V row = load_row_first(w, at + j, end - j, type);
+        for (int t = 0; t < count; t++) {
+            sum[t][1] = v_fma(row, v_load_first(x + t * ldx + j, end - j, v_zero()), sum[t][1]);
+        }
+    }
+}
+
+INNER V stream_sum(V *sum) {
     return v_add(v_add(sum[0], sum[1]), v_add(sum[2], sum[3]));
 }
 
-INNER void matvec(float *y, const void *w, int64_t ldw, const float *x, int n_rows, int k, const RowType type) {
-    int i = 0;
-    if (k >= STREAM_K) {
-        for (; i < n_rows; i += 4) {
-            V sum[4];
-            float sums[4];
-            int n = n_rows - i < 4 ? n_rows - i : 4;
-            for (int r = 0; r < 4; r++) sum[r] = r < n ? dot_stream(w, (i + r) * ldw, x, k, type) : v_zero();
-            v_sum4(sums, sum[0], sum[1], sum[2], sum[3]);
-            memcpy(y + i, sums, sizeof(float) * (size_t)n);
+INNER void matvec_stream(float *y, const void *w, int64_t ldw, const float *x, int n_rows, int k, const RowType type) {
+    for (int i = 0; i < n_rows; i += 4) {
+        V sum[4] = {v_zero(), v_zero(), v_zero(), v_zero()};
+        float sums[4];
+        int n = n_rows - i < 4 ? n_rows - i : 4;
+        for (int r = 0; r < n; r++) {
+            V parts[1][STREAM_SUMS] = {{v_zero(), v_zero(), v_zero(), v_zero()}};
+            add_stream(parts, w, (i + r) * ldw, x, 0, 0, k, AHEAD_BYTES, 1, type);
+            sum[r] = stream_sum(parts[0]);
+        }
+        v_sum4(sums, sum[0], sum[1], sum[2], sum[3]);
+        memcpy(y + i, sums, sizeof(float) * (size_t)n);
+    }
+}
+
+// The same, where the sums of vectors are STREAM_ROWS apart in memory.
+INNER void add_stream_part(V (*sums)[STREAM_SUMS], const void *w, int64_t at, const float *x, int64_t ldx, int j,
+                           int end, int64_t ahead, const int count, const RowType type) {
+    V sum[STREAM_X][STREAM_SUMS];
+    for (int t = 0; t < count; t++) {
+        for (int i = 0; i < STREAM_SUMS; i++) sum[t][i] = sums[t * STREAM_ROWS][i];
+    }
+    add_stream(sum, w, at, x, ldx, j, end, ahead, count, type);
+    for (int t = 0; t < count; t++) {
+        for (int i = 0; i < STREAM_SUMS; i++) sums[t * STREAM_ROWS][i] = sum[t][i];
+    }
+}
+
+// The same sums for several vectors and up to STREAM_ROWS rows. A part of the vectors stays in L1 for all of the rows.
+INNER void stream_tile(float *y, int64_t ldy, const void *w, int64_t at, int64_t ldw, const float *x, int64_t ldx,
+                       int n, int n_rows, int k, const RowType type) {
+    V sums[MAX_SHARED][STREAM_ROWS][STREAM_SUMS];
+    memset(sums, 0, sizeof sums[0] * (size_t)n);
+    for (int j = 0; j < k; j += STREAM_PART) {
+        int end = k - j < STREAM_PART ? k : j + STREAM_PART;
+        for (int t = 0, count; t < n; t += count) {
+            count = n - t >= STREAM_X ? STREAM_X : n - t >= 2 ? 2 : 1;
+            for (int r = 0; r < n_rows; r++) {
+                int64_t ahead = t ? 0 : STREAM_ROWS * ldw * value_size(type), row = at + r * ldw;
+                const float *xt = x + t * ldx;
+                V(*s)[STREAM_SUMS] = &sums[t][r];
+                if (count == STREAM_X) add_stream_part(s, w, row, xt, ldx, j, end, ahead, STREAM_X, type);
+                else if (count == 2) add_stream_part(s, w, row, xt, ldx, j, end, ahead, 2, type);
+                else add_stream_part(s, w, row, xt, ldx, j, end, ahead, 1, type);
+            }
         }
     }
+    for (int t = 0; t < n; t++) {
+        for (int r = 0; r < n_rows; r += 4) {
+            V sum[4];
+            float four[4];
+            for (int i = 0; i < 4; i++) sum[i] = r + i < n_rows ? stream_sum(sums[t][r + i]) : v_zero();
+            v_sum4(four, sum[0], sum[1], sum[2], sum[3]);
+            memcpy(y + t * ldy + r, four, sizeof(float) * (size_t)(n_rows - r < 4 ? n_rows - r : 4));
+        }
+    }
+}
+
+INNER void matvec_short(float *y, const void *w, int64_t ldw, const float *x, int n_rows, int k, const RowType type) {
+    int i = 0;
     for (; i + MATVEC_ROWS <= n_rows; i += MATVEC_ROWS) dots(y + i, w, i * ldw, ldw, x, k, MATVEC_ROWS, type);
     for (; i + 4 <= n_rows; i += 4) dots(y + i, w, i * ldw, ldw, x, k, 4, type);
     for (; i < n_rows; i++) { // one row, four times: the sum in the same order
@@ -120,17 +180,34 @@ INNER void matvec(float *y, const void *w, int64_t ldw, const float *x, int n_ro
     }
 }
 
-static void matvec_f32(float *y, const float *w, int64_t ldw, const float *x, int n_rows, int k) {
-    matvec(y, w, ldw, x, n_rows, k, ROWS_F32);
+typedef void (*StreamTile)(float *y, int64_t ldy, const void *w, int64_t at, int64_t ldw, const float *x, int64_t ldx,
+                           int n, int n_rows, int k);
+
+INNER void matvec(float *y, int64_t ldy, const void *w, int64_t ldw, const float *x, int64_t ldx, int n, int n_rows,
+                  int k, const RowType type, StreamTile tile) {
+    if (k < STREAM_K) {
+        for (int t = 0; t < n; t++) matvec_short(y + t * ldy, w, ldw, x + t * ldx, n_rows, k, type);
+    } else if (n == 1) {
+        matvec_stream(y, w, ldw, x, n_rows, k, type);
+    } else {
+        for (int i = 0; i < n_rows; i += STREAM_ROWS) {
+            tile(y + i, ldy, w, i * ldw, ldw, x, ldx, n, n_rows - i < STREAM_ROWS ? n_rows - i : STREAM_ROWS, k);
+        }
+    }
 }
 
-static void matvec_f16(float *y, const uint16_t *w, int64_t ldw, const float *x, int n_rows, int k) {
-    matvec(y, w, ldw, x, n_rows, k, ROWS_F16);
-}
-
-static void matvec_bf16(float *y, const uint16_t *w, int64_t ldw, const float *x, int n_rows, int k) {
-    matvec(y, w, ldw, x, n_rows, k, ROWS_BF16);
-}
+#define DEFINE_ROWS(name, T, type)                                                                                     \
+    OUTER void tile_##name(float *y, int64_t ldy, const void *w, int64_t at, int64_t ldw, const float *x, int64_t ldx, \
+                           int n, int n_rows, int k) {                                                                 \
+        stream_tile(y, ldy, w, at, ldw, x, ldx, n, n_rows, k, type);                                                   \
+    }                                                                                                                  \
+    static void matvec_##name(float *y, int64_t ldy, const T *w, int64_t ldw, const float *x, int64_t ldx, int n,      \
+                              int n_rows, int k) {                                                                     \
+        matvec(y, ldy, w, ldw, x, ldx, n, n_rows, k, type, tile_##name);                                               \
+    }
+DEFINE_ROWS(f32, float, ROWS_F32)
+DEFINE_ROWS(f16, uint16_t, ROWS_F16)
+DEFINE_ROWS(bf16, uint16_t, ROWS_BF16)
 
 static void unpack_i8g(float *y, const int8_t *q, const float *scales, int group, int64_t first, int n) {
     for (int i = 0; i < n;) {
@@ -145,52 +222,69 @@ static void unpack_i8g(float *y, const int8_t *q, const float *scales, int group
     }
 }
 
-// Groups of whole vectors inside a row: each group's partial sums are scaled, one horizontal sum at the end.
-static inline V dot_i8g(const int8_t *q, const float *scales, int group, const float *x, int k) {
-    V sum = v_zero();
+// Groups of whole vectors inside a row: each group's partial sums are scaled, one horizontal sum at the end. `count`
+// vectors, a constant at every call.
+INNER void dots_i8g(V *sum, const int8_t *q, const float *scales, int group, const float *x, int64_t ldx, int k,
+                    const int count) {
+    for (int t = 0; t < count; t++) sum[t] = v_zero();
     for (int g = 0; g * group < k; g++, q += group, x += group) {
-        V a = v_zero(), b = v_zero();
+        V a[STREAM_X], b[STREAM_X];
+        for (int t = 0; t < count; t++) a[t] = b[t] = v_zero();
         int j = 0;
         __builtin_prefetch(q + AHEAD_BYTES);
         for (; j + 2 * LANES <= group; j += 2 * LANES) {
-            a = v_fma(v_load_i8(q + j), v_load(x + j), a);
-            b = v_fma(v_load_i8(q + j + LANES), v_load(x + j + LANES), b);
+            V first = v_load_i8(q + j), second = v_load_i8(q + j + LANES);
+            for (int t = 0; t < count; t++) {
+                a[t] = v_fma(first, v_load(x + t * ldx + j), a[t]);
+                b[t] = v_fma(second, v_load(x + t * ldx + j + LANES), b[t]);
+            }
         }
-        if (j < group) a = v_fma(v_load_i8(q + j), v_load(x + j), a);
-        sum = v_fma(v_add(a, b), v_set1(scales[g]), sum);
+        if (j < group) {
+            V first = v_load_i8(q + j);
+            for (int t = 0; t < count; t++) a[t] = v_fma(first, v_load(x + t * ldx + j), a[t]);
+        }
+        for (int t = 0; t < count; t++) sum[t] = v_fma(v_add(a[t], b[t]), v_set1(scales[g]), sum[t]);
     }
-    return sum;
 }
 
 // Any other group size: unpack a range of the row, then multiply.
-static float dot_i8g_any(const int8_t *q, const float *scales, int group, int64_t first, const float *x, int k) {
-    float w[UNPACK_CHUNK], sum = 0;
+static void dots_i8g_any(float *y, int64_t ldy, const int8_t *q, const float *scales, int group, int64_t first,
+                         const float *x, int64_t ldx, int count, int k) {
+    float w[UNPACK_CHUNK], part[MAX_SHARED];
+    for (int t = 0; t < count; t++) y[t * ldy] = 0;
     for (int j = 0; j < k; j += UNPACK_CHUNK) {
         int n = k - j < UNPACK_CHUNK ? k - j : UNPACK_CHUNK;
         unpack_i8g(w, q, scales, group, first + j, n);
-        float part;
-        matvec_f32(&part, w, 0, x + j, 1, n);
-        sum += part;
+        matvec_f32(part, 1, w, 0, x + j, ldx, count, 1, n);
+        for (int t = 0; t < count; t++) y[t * ldy] += part[t];
     }
-    return sum;
 }
 
-static void matvec_i8g(float *y, const int8_t *q, const float *scales, int group, int64_t row0, const float *x,
-                       int n_rows, int k) {
+static void matvec_i8g(float *y, int64_t ldy, const int8_t *q, const float *scales, int group, int64_t row0,
+                       const float *x, int64_t ldx, int n, int n_rows, int k) {
     if (k % group || group % LANES) {
-        for (int i = 0; i < n_rows; i++) y[i] = dot_i8g_any(q, scales, group, (row0 + i) * k, x, k);
+        for (int i = 0; i < n_rows; i++) dots_i8g_any(y + i, ldy, q, scales, group, (row0 + i) * k, x, ldx, n, k);
         return;
     }
     for (int i = 0; i < n_rows; i += 4) {
-        V sum[4];
-        float sums[4];
-        int n = n_rows - i < 4 ? n_rows - i : 4;
-        for (int r = 0; r < 4; r++) {
-            int64_t row = row0 + i + r;
-            sum[r] = r < n ? dot_i8g(q + row * k, scales + row * (k / group), group, x, k) : v_zero();
+        int rows = n_rows - i < 4 ? n_rows - i : 4;
+        for (int t = 0, count; t < n; t += count) {
+            V sum[STREAM_X][4], row[STREAM_X];
+            float sums[4];
+            count = n - t < STREAM_X ? 1 : STREAM_X;
+            memset(sum, 0, sizeof sum);
+            for (int r = 0; r < rows; r++) {
+                int64_t at = row0 + i + r;
+                const float *scales_r = scales + at * (k / group), *xt = x + t * ldx;
+                if (count > 1) dots_i8g(row, q + at * k, scales_r, group, xt, ldx, k, STREAM_X);
+                else dots_i8g(row, q + at * k, scales_r, group, xt, ldx, k, 1);
+                for (int c = 0; c < count; c++) sum[c][r] = row[c];
+            }
+            for (int c = 0; c < count; c++) {
+                v_sum4(sums, sum[c][0], sum[c][1], sum[c][2], sum[c][3]);
+                memcpy(y + (t + c) * ldy + i, sums, sizeof(float) * (size_t)rows);
+            }
         }
-        v_sum4(sums, sum[0], sum[1], sum[2], sum[3]);
-        memcpy(y + i, sums, sizeof(float) * (size_t)n);
     }
 }
 
@@ -319,6 +413,16 @@ static void gemm_bf16(float *y, int64_t ldy, const PackedMatrix *w, const float 
 }
 
 // ---- gemm of int8: sums of products of bytes are exact, as in blocks_tmpl.h
+
+// LANES values in 16 bits: (255 high + low) * scale.
+typedef struct {
+    V high, low;
+} HighLow;
+
+INNER HighLow high_low(V v, float inverse_scale) {
+    V q = v_round(v_mul(v, v_set1(inverse_scale))), high = v_round(v_mul(q, v_set1(1.0f / 255)));
+    return (HighLow){high, v_fma(high, v_set1(-255), q)};
+}
 
 enum { I8_K = 256, I8_ROWS = GEMM_ROWS / 3 }; // a row of x has two accumulators for each vector of columns
 
@@ -655,4 +759,4 @@ static void scan_row(float *y, float *h, const float *a, int64_t ld, const float
     }
 }
 
-const Kernels TABLE = {.name = LEVEL_NAME, SHARED_KERNELS, .quantize = quantize, .blocks = block_kernels};
+const Kernels TABLE = {.name = LEVEL_NAME, SHARED_KERNELS, .quantize = quantize, .blocks = block_kernels, .unit = UNIT};

@@ -1,6 +1,6 @@
 // neon: Advanced SIMD, common to all levels of 64-bit Arm: four floats and 32 registers for lanes_tmpl.h; for
 // blocks_tmpl.h bytes, all signed, where a vector of 16 bytes is one group. Included by neon.c and neon_dot.c, which
-// add u_dots and i_dots_signed, and by neon_bf16.c.
+// add i_dots_signed, and by neon_bf16.c.
 #include "kernels.h"
 
 #include <arm_neon.h>
@@ -87,13 +87,25 @@ static inline void transpose_4(float *dst, int64_t ldd, const float *src, int64_
 #define i_set1 vdupq_n_s32
 #define v_float vcvtq_f32_s32
 #define u_load vld1q_s8
-#define u_dots_signed u_dots
-#define u_dots_biased u_dots
+#define u_store vst1q_s8
+#define W int16x8_t
+#define w_load vld1q_s16
+#define w_half w_half_signed
 
 typedef uint8_t Bytes16 __attribute__((vector_size(16)));
 typedef struct {
     uint8x16_t half[2];
 } B;
+
+static inline int16x8_t w_half_signed(int8x16_t u, int half) {
+    return half ? vmovl_high_s8(u) : vmovl_s8(vget_low_s8(u));
+}
+
+// All lanes are of one group, so the order is free.
+static inline float32x4_t w_dots(int16x8_t w0, int16x8_t w1, int16x8_t x0, int16x8_t x1) {
+    int32x4_t sum = vmlal_high_s16(vmull_s16(vget_low_s16(w0), vget_low_s16(x0)), w0, x0);
+    return vcvtq_f32_s32(vmlal_high_s16(vmlal_s16(sum, vget_low_s16(w1), vget_low_s16(x1)), w1, x1));
+}
 
 static inline int8x16_t u_set1(const int8_t *p) {
     int32_t word;
@@ -187,8 +199,9 @@ static inline E e_scaled(E e, float x) {
     return (E){{vmulq_n_f32(e.half[0], x), vmulq_n_f32(e.half[1], x)}};
 }
 
-static inline float32x4_t v_spread(const float32x4_t *groups, int i) {
-    return vdupq_n_f32(groups[i / 4][i % 4]);
+static inline float32x4_t v_spread(const float *groups, int i, bool pairs) {
+    (void)pairs;
+    return vdupq_n_f32(groups[i]);
 }
 
 static inline float32x4_t v_twice(E d, int i) {
@@ -199,6 +212,10 @@ static inline float32x4_t v_twice(E d, int i) {
 static inline float32x4_t v_bytes(Bytes16 b, int i) {
     int16x8_t words = vmovl_s8(i / 2 ? vget_high_s8((int8x16_t)b) : vget_low_s8((int8x16_t)b));
     return vcvtq_f32_s32(vmovl_s16(i % 2 ? vget_high_s16(words) : vget_low_s16(words)));
+}
+
+static inline void v_store_i16(int16_t *p, float32x4_t v) {
+    vst1_s16(p, vqmovn_s32(vcvtq_s32_f32(v)));
 }
 
 static inline void v_store_i8(int8_t *p, float32x4_t v) {

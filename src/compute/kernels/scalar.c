@@ -5,43 +5,64 @@
 
 enum { PANEL = 8 };
 
-static void matvec_f32(float *y, const float *w, int64_t ldw, const float *x, int n_rows, int k) {
-    for (int i = 0; i < n_rows; i++) {
-        float sum = 0;
-        for (int j = 0; j < k; j++) sum += w[i * ldw + j] * x[j];
-        y[i] = sum;
+static float value_f32(const void *data, int64_t i) {
+    return ((const float *)data)[i];
+}
+
+static float value_f16(const void *data, int64_t i) {
+    return f32_from_f16(((const uint16_t *)data)[i]);
+}
+
+static float value_bf16(const void *data, int64_t i) {
+    return f32_from_bf16(((const uint16_t *)data)[i]);
+}
+
+static float value_i8(const void *data, int64_t i) {
+    return (float)((const int8_t *)data)[i];
+}
+
+// value(w, i): value i of w.
+static void matvec(float *y, int64_t ldy, float (*value)(const void *w, int64_t i), const void *w, int64_t ldw,
+                   const float *x, int64_t ldx, int n, int n_rows, int k) {
+    for (int t = 0; t < n; t++) {
+        for (int i = 0; i < n_rows; i++) {
+            float sum = 0;
+            for (int j = 0; j < k; j++) sum += value(w, i * ldw + j) * x[t * ldx + j];
+            y[t * ldy + i] = sum;
+        }
     }
 }
 
-static void matvec_f16(float *y, const uint16_t *w, int64_t ldw, const float *x, int n_rows, int k) {
-    for (int i = 0; i < n_rows; i++) {
-        float sum = 0;
-        for (int j = 0; j < k; j++) sum += f32_from_f16(w[i * ldw + j]) * x[j];
-        y[i] = sum;
-    }
+static void matvec_f32(float *y, int64_t ldy, const float *w, int64_t ldw, const float *x, int64_t ldx, int n,
+                       int n_rows, int k) {
+    matvec(y, ldy, value_f32, w, ldw, x, ldx, n, n_rows, k);
 }
 
-static void matvec_bf16(float *y, const uint16_t *w, int64_t ldw, const float *x, int n_rows, int k) {
-    for (int i = 0; i < n_rows; i++) {
-        float sum = 0;
-        for (int j = 0; j < k; j++) sum += f32_from_bf16(w[i * ldw + j]) * x[j];
-        y[i] = sum;
-    }
+static void matvec_f16(float *y, int64_t ldy, const uint16_t *w, int64_t ldw, const float *x, int64_t ldx, int n,
+                       int n_rows, int k) {
+    matvec(y, ldy, value_f16, w, ldw, x, ldx, n, n_rows, k);
+}
+
+static void matvec_bf16(float *y, int64_t ldy, const uint16_t *w, int64_t ldw, const float *x, int64_t ldx, int n,
+                        int n_rows, int k) {
+    matvec(y, ldy, value_bf16, w, ldw, x, ldx, n, n_rows, k);
 }
 
 static void unpack_i8g(float *y, const int8_t *q, const float *scales, int group, int64_t first, int n) {
     for (int i = 0; i < n; i++) y[i] = (float)q[first + i] * scales[(first + i) / group];
 }
 
-static void matvec_i8g(float *y, const int8_t *q, const float *scales, int group, int64_t row0, const float *x,
-                       int n_rows, int k) {
-    for (int i = 0; i < n_rows; i++) {
-        float sum = 0;
-        for (int j = 0; j < k; j++) {
-            int64_t at = (row0 + i) * k + j;
-            sum += (float)q[at] * scales[at / group] * x[j];
+static void matvec_i8g(float *y, int64_t ldy, const int8_t *q, const float *scales, int group, int64_t row0,
+                       const float *x, int64_t ldx, int n, int n_rows, int k) {
+    for (int t = 0; t < n; t++) {
+        for (int i = 0; i < n_rows; i++) {
+            float sum = 0;
+            for (int j = 0; j < k; j++) {
+                int64_t at = (row0 + i) * k + j;
+                sum += (float)q[at] * scales[at / group] * x[t * ldx + j];
+            }
+            y[t * ldy + i] = sum;
         }
-        y[i] = sum;
     }
 }
 
@@ -64,18 +85,6 @@ static void gemm(float *y, int64_t ldy, float (*value)(const void *data, int64_t
             y[j * ldy + i] = sum;
         }
     }
-}
-
-static float value_f32(const void *data, int64_t i) {
-    return ((const float *)data)[i];
-}
-
-static float value_bf16(const void *data, int64_t i) {
-    return f32_from_bf16(((const uint16_t *)data)[i]);
-}
-
-static float value_i8(const void *data, int64_t i) {
-    return (float)((const int8_t *)data)[i];
 }
 
 static void gemm_f32(float *y, int64_t ldy, const PackedMatrix *w, const float *x, int64_t ldx, int n, int k,
