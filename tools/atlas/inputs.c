@@ -51,15 +51,8 @@ void inputs_of_words(Inputs *in, int n_words, uint64_t seed) {
 }
 
 Rows inputs_rows(const Inputs *in, int first, int n) {
-    int64_t wide = (int64_t)in->shape.n_heads * in->shape.head_dim;
-    int64_t narrow = (int64_t)in->shape.n_kv_heads * in->shape.head_dim;
-    return (Rows){n,
-                  n,
-                  in->q + first * wide,
-                  in->k + first * narrow,
-                  in->v + first * narrow,
-                  in->gates + first * wide,
-                  in->out + first * wide};
+    Rows all = inputs_all(in);
+    return rows_part(&all, &in->shape, first, n);
 }
 
 Rows inputs_all(const Inputs *in) {

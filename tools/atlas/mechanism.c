@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const Mechanism *const families[] = {scores_rows, heads_rows, masks_rows, exact_rows};
+static const Mechanism *const families[] = {scores_rows, heads_rows, masks_rows, exact_rows, linear_rows, beyond_rows, hyena_rows};
 
 const Mechanism *mechanism_at(int i) {
     for (size_t f = 0; f < sizeof families / sizeof *families; f++) {
@@ -116,6 +116,12 @@ int mechanism_weights(const Mechanism *m, const Shape *shape, Compute *c, const 
 }
 
 // ---- what operators draw and share
+
+Rows rows_part(const Rows *rows, const Shape *shape, int first, int n) {
+    int64_t wide = (int64_t)first * shape->n_heads * shape->head_dim;
+    int64_t narrow = (int64_t)first * shape->n_kv_heads * shape->head_dim;
+    return (Rows){n, n, rows->q + wide, rows->k + narrow, rows->v + narrow, rows->gates + wide, rows->out + wide};
+}
 
 uint64_t draw_bits(uint64_t *state) {
     uint64_t z = *state += 0x9e3779b97f4a7c15u;

@@ -80,7 +80,7 @@ struct Mechanism {
 };
 
 // A family's table, ended by a row without a name.
-extern const Mechanism scores_rows[], heads_rows[], masks_rows[], exact_rows[];
+extern const Mechanism scores_rows[], heads_rows[], masks_rows[], exact_rows[], linear_rows[], beyond_rows[], hyena_rows[];
 
 // The rows of all families in order; NULL behind the last.
 const Mechanism *mechanism_at(int i);
@@ -103,6 +103,9 @@ int mechanism_weights(const Mechanism *m, const Shape *shape, Compute *c, const 
                       size_t errlen);
 
 // ---- what operators draw and share
+
+// Rows first..first + n - 1 of a step that has as many queries as keys.
+Rows rows_part(const Rows *rows, const Shape *shape, int first, int n);
 
 // The next 64 bits of a generator (splitmix64), and numbers made of them.
 uint64_t draw_bits(uint64_t *state);

@@ -1,0 +1,638 @@
+// check_atlas_operators: the atlas's linear, recurrent, long-memory, vision and graph mechanisms against naive versions
+// in double, and published identities between them.
+#include "atlas_reference.h"
+
+enum { MAX_WIDTH = 256 }; // of features and of values in the cases
+
+static double sigmoid(double x) {
+    return 1 / (1 + exp(-x));
+}
+static double softplus(double x) {
+    return x > 30 ? x : log1p(exp(x));
+}
+static const float *gate_at(const Shape *s, const Rows *r, int t, int head) {
+    return r->gates + ((int64_t)t * s->n_heads + head) * s->head_dim;
+}
+static void widen(double *y, const float *x, int n) {
+    for (int i = 0; i < n; i++) y[i] = (double)x[i];
+}
+static float *drawn(uint64_t *seed, int64_t n, double deviation) {
+    float *x = need_floats(n);
+    draw_normals(seed, x, n, (float)deviation);
+    return x;
+}
+
+// ---- one recurrence for all: S = diag(decay) S - add (S_before^T remove)^T + k v^T,  o = S^T q
+
+typedef struct {
+    double q[MAX_WIDTH], k[MAX_WIDTH], v[MAX_WIDTH + 1], decay[MAX_WIDTH], remove[MAX_WIDTH], add[MAX_WIDTH];
+} Token;
+
+// Fills a token of one head, zeroed before; the widths are of features and values.
+typedef void (*NaiveToken)(const Shape *s, const Rows *r, int t, int head, const void *context, Token *token);
+
+// o [n][n_heads][v_width]
+static void naive_recurrence(const Shape *s, const Rows *r, NaiveToken make, const void *context, int width,
+                             int v_width, double *o) {
+    double *state = need(sizeof *state * (size_t)(width * v_width));
+    for (int h = 0; h < s->n_heads; h++) {
+        memset(state, 0, sizeof *state * (size_t)(width * v_width));
+        for (int t = 0; t < r->n_keys; t++) {
+            Token token = {0};
+            double old[MAX_WIDTH + 1] = {0}, *out = o + ((int64_t)t * s->n_heads + h) * v_width;
+            make(s, r, t, h, context, &token);
+            for (int i = 0; i < width; i++) {
+                for (int c = 0; c < v_width; c++) old[c] += state[i * v_width + c] * token.remove[i];
+            }
+            for (int c = 0; c < v_width; c++) out[c] = 0;
+            for (int i = 0; i < width; i++) {
+                for (int c = 0; c < v_width; c++) {
+                    double *x = state + i * v_width + c;
+                    *x = token.decay[i] * *x - token.add[i] * old[c] + token.k[i] * token.v[c];
+                    out[c] += *x * token.q[i];
+                }
+            }
+        }
+    }
+    free(state);
+}
+
+// The same through the last value, the sum of the weights.
+static void naive_normalised(const Shape *s, const Rows *r, NaiveToken make, const void *context, int width,
+                             double *out) {
+    int d = s->head_dim;
+    int64_t rows = (int64_t)r->n_keys * s->n_heads;
+    double *o = need(sizeof *o * (size_t)(rows * (d + 1)));
+    naive_recurrence(s, r, make, context, width, d + 1, o);
+    for (int64_t i = 0; i < rows; i++) {
+        for (int c = 0; c < d; c++) out[i * d + c] = o[i * (d + 1) + c] / o[i * (d + 1) + d];
+    }
+    free(o);
+}
+
+static void set_token(const Shape *s, const Rows *r, int t, int head, double q_scale, Token *token) {
+    for (int c = 0; c < s->head_dim; c++) {
+        token->q[c] = (double)q_at(s, r, t, head)[c] * q_scale;
+        token->k[c] = (double)kv_at(s, r->k, t, head)[c];
+        token->v[c] = (double)kv_at(s, r->v, t, head)[c];
+        token->decay[c] = 1;
+    }
+}
+
+static double elu_1(double x) {
+    return x > 0 ? x + 1 : exp(x);
+}
+static void elu_token(const Shape *s, const Rows *r, int t, int head, const void *context, Token *token) {
+    (void)context;
+    set_token(s, r, t, head, 1, token);
+    for (int c = 0; c < s->head_dim; c++) {
+        token->q[c] = elu_1(token->q[c]);
+        token->k[c] = elu_1(token->k[c]);
+    }
+    token->v[s->head_dim] = 1;
+}
+static void naive_linear(const Shape *s, const Rows *r, double *out) {
+    naive_normalised(s, r, elu_token, NULL, s->head_dim, out);
+}
+
+// What the parallel form says: sums over all pairs, without a state.
+static double elu_weight(const Shape *s, const Rows *r, int t, int j, int head, const void *context) {
+    (void)context;
+    double sum = 0;
+    for (int c = 0; c < s->head_dim; c++) {
+        sum += elu_1((double)q_at(s, r, t, head)[c]) * elu_1((double)kv_at(s, r->k, j, head)[c]);
+    }
+    return log(sum);
+}
+static void naive_linear_parallel(const Shape *s, const Rows *r, double *out) {
+    naive_softmax(s, r, elu_weight, sees_past, NULL, out);
+}
+
+// ---- random features
+
+// [n_heads][width][head_dim], as linear.c draws them.
+static float *performer_directions(const Shape *s, int width, bool orthogonal) {
+    int d = s->head_dim;
+    float *w = need_floats((int64_t)s->n_heads * width * d);
+    uint64_t seed = s->seed;
+    for (int h = 0; h < s->n_heads; h++) {
+        double *rows = need(sizeof *rows * (size_t)(width * d));
+        for (int i = 0; i < width; i++) {
+            double *x = rows + i * d, length = 0;
+            for (int c = 0; c < d; c++) x[c] = (double)draw_normal(&seed);
+            for (int j = i / d * d; orthogonal && j < i; j++) {
+                double along = 0;
+                for (int c = 0; c < d; c++) along += x[c] * rows[j * d + c];
+                for (int c = 0; c < d; c++) x[c] -= along * rows[j * d + c];
+            }
+            for (int c = 0; c < d; c++) length += x[c] * x[c];
+            for (int c = 0; orthogonal && c < d; c++) x[c] /= sqrt(length);
+        }
+        for (int i = 0; i < width; i++) {
+            double square = 0;
+            for (int c = 0; orthogonal && c < d; c++) square += pow((double)draw_normal(&seed), 2);
+            for (int c = 0; c < d; c++) {
+                double x = rows[i * d + c] * (orthogonal ? sqrt(square) : 1) / pow(d, 0.25);
+                w[((int64_t)h * width + i) * d + c] = (float)x;
+            }
+        }
+        free(rows);
+    }
+    return w;
+}
+
+static double dot_row(const float *w, const double *x, int n) {
+    double sum = 0;
+    for (int c = 0; c < n; c++) sum += (double)w[c] * x[c];
+    return sum;
+}
+
+// The features of a query are those without its own stabiliser: a factor of the whole row.
+static void performer_token(const Shape *s, const Rows *r, int t, int head, const void *context, Token *token) {
+    Token x = {0};
+    int d = s->head_dim, width = s->rank;
+    double square = 0;
+    set_token(s, r, t, head, 1, &x);
+    *token = x;
+    for (int c = 0; c < d; c++) square += x.k[c] * x.k[c];
+    for (int i = 0; i < width; i++) {
+        const float *w = (const float *)context + ((int64_t)head * width + i) * d;
+        token->q[i] = exp(dot_row(w, x.q, d));
+        token->k[i] = exp(dot_row(w, x.k, d) - square / (2 * sqrt(d)));
+        token->decay[i] = 1;
+    }
+    token->v[d] = 1;
+}
+static void naive_performer_of(const Shape *s, const Rows *r, bool orthogonal, double *out) {
+    float *w = performer_directions(s, s->rank, orthogonal);
+    naive_normalised(s, r, performer_token, w, s->rank, out);
+    free(w);
+}
+static void naive_performer(const Shape *s, const Rows *r, double *out) {
+    naive_performer_of(s, r, true, out);
+}
+
+static void rfa_token(const Shape *s, const Rows *r, int t, int head, const void *context, Token *token) {
+    Token x = {0};
+    int d = s->head_dim, half = s->rank / 2;
+    double q = 0, k = 0, keep = sigmoid((double)gate_at(s, r, t, head)[0] + 4);
+    set_token(s, r, t, head, 1, &x);
+    *token = x;
+    for (int c = 0; c < d; c++) {
+        q += x.q[c] * x.q[c];
+        k += x.k[c] * x.k[c];
+        token->v[c] = (1 - keep) * x.v[c];
+    }
+    token->v[d] = 1 - keep;
+    for (int i = 0; i < half; i++) {
+        const float *w = (const float *)context + ((int64_t)head * half + i) * d;
+        double at_q = dot_row(w, x.q, d) / sqrt(q), at_k = dot_row(w, x.k, d) / sqrt(k);
+        token->q[i] = sin(at_q);
+        token->q[half + i] = cos(at_q);
+        token->k[i] = sin(at_k);
+        token->k[half + i] = cos(at_k);
+        token->decay[i] = token->decay[half + i] = keep;
+    }
+}
+static void naive_rfa(const Shape *s, const Rows *r, double *out) {
+    uint64_t seed = s->seed;
+    float *w = drawn(&seed, (int64_t)s->n_heads * s->rank / 2 * s->head_dim, 1);
+    naive_normalised(s, r, rfa_token, w, s->rank, out);
+    free(w);
+}
+
+// Relative error of features of this width against softmax, over seeds, of the operator or of independent directions.
+static double performer_error(int width, bool operator) { // below 0: could not be run
+    enum { N = 60, SEEDS = 60 };
+    char err[512];
+    Shape s = {.n_heads = 1, .n_kv_heads = 1, .head_dim = 16, .n_max = N, .type = KV_DTYPE_F32, .rank = width};
+    Inputs in;
+    double want[N * 16], got[N * 16], square = 0;
+    if (inputs_open(&in, &s, N, N, 3, err, sizeof err)) return -1;
+    for (int i = 0; i < N * 16; i++) { // scores small enough for the features' variance
+        in.q[i] *= 0.4f;
+        in.k[i] *= 0.4f;
+    }
+    Rows rows = inputs_all(&in);
+    naive_softmax(&s, &rows, scaled_score, sees_past, NULL, want);
+    for (int i = 0; i < SEEDS; i++) {
+        s.seed = (uint64_t)i * 1000 + 1;
+        if (operator) {
+            run_mechanism(mechanism_find("performer"), &s, &in, 1, 0);
+            widen(got, in.out, N * 16);
+        } else naive_performer_of(&s, &rows, false, got);
+        double error = 0, power = 0;
+        for (int j = 0; j < N * 16; j++) {
+            error += pow(got[j] - want[j], 2);
+            power += want[j] * want[j];
+        }
+        square += error / power / SEEDS;
+    }
+    inputs_close(&in);
+    return sqrt(square);
+}
+
+// Its error falls as 1 / sqrt(features); orthogonal directions are better than independent ones (arXiv:2009.14794,
+// theorem 2 and figure 4).
+static void performer_converges(void) {
+    double few = performer_error(32, true), many = performer_error(256, true), other = performer_error(256, false);
+    CHECK(few / many > 2.5 && few / many < 3.2, "32 features: %.3g, 256: %.3g; expected a factor near sqrt(8)", few,
+          many);
+    CHECK(many > 0 && many < 0.97 * other, "256 features: orthogonal %.3g, independent %.3g", many, other);
+}
+
+// ---- gates
+
+static void retnet_token(const Shape *s, const Rows *r, int t, int head, const void *context, Token *token) {
+    (void)context;
+    set_token(s, r, t, head, 1 / sqrt(s->head_dim), token);
+    for (int c = 0; c < s->head_dim; c++) token->decay[c] = 1 - pow(2, -5 - head);
+}
+static void naive_retnet(const Shape *s, const Rows *r, double *out) {
+    naive_recurrence(s, r, retnet_token, NULL, s->head_dim, s->head_dim, out);
+}
+
+static void gla_token(const Shape *s, const Rows *r, int t, int head, const void *context, Token *token) {
+    (void)context;
+    set_token(s, r, t, head, 1 / sqrt(s->head_dim), token);
+    for (int c = 0; c < s->head_dim; c++) token->decay[c] = pow(sigmoid((double)gate_at(s, r, t, head)[c]), 1.0 / 16);
+}
+static void naive_gla(const Shape *s, const Rows *r, double *out) {
+    naive_recurrence(s, r, gla_token, NULL, s->head_dim, s->head_dim, out);
+}
+
+static double delta_beta(const Shape *s, const Rows *r, int t, int head) {
+    return sigmoid((double)gate_at(s, r, t, head)[1]);
+}
+static double delta_decay(const Shape *s, const Rows *r, int t, int head) {
+    return exp(-(1.0 + head) * softplus((double)gate_at(s, r, t, head)[0] - 4));
+}
+// S = a (I - b k k^T) S + b k v^T; a = 1 where `gated` is NULL.
+static void delta_token(const Shape *s, const Rows *r, int t, int head, const void *gated, Token *token) {
+    double q = 1e-6, k = 1e-6, beta = delta_beta(s, r, t, head), a = gated ? delta_decay(s, r, t, head) : 1;
+    set_token(s, r, t, head, 1, token);
+    for (int c = 0; c < s->head_dim; c++) {
+        q += token->q[c] * token->q[c];
+        k += token->k[c] * token->k[c];
+    }
+    for (int c = 0; c < s->head_dim; c++) {
+        token->q[c] /= sqrt(q * s->head_dim);
+        token->decay[c] = a;
+        token->remove[c] = token->k[c] / sqrt(k);
+        token->add[c] = a * beta * token->remove[c];
+        token->k[c] = beta * token->remove[c];
+    }
+}
+static void naive_deltanet(const Shape *s, const Rows *r, double *out) {
+    naive_recurrence(s, r, delta_token, NULL, s->head_dim, s->head_dim, out);
+}
+static void naive_gated_deltanet(const Shape *s, const Rows *r, double *out) {
+    naive_recurrence(s, r, delta_token, "gated", s->head_dim, s->head_dim, out);
+}
+
+// The parallel forms of what fades, from all pairs: o_t = sum over j of (q_t . the product of the decays between j and
+// t . k_j) u_j, where u is v, or under the delta rule the solution of (I + A) u = b v (arXiv:2412.06464, section 3.3).
+static void parallel_form(const Shape *s, const Rows *r, NaiveToken make, const void *context, double *out) {
+    int n = r->n_keys, d = s->head_dim;
+    Token *tokens = need(sizeof *tokens * (size_t)n);
+    double *u = need(sizeof *u * (size_t)(n * d));
+    for (int h = 0; h < s->n_heads; h++) {
+        for (int t = 0; t < n; t++) {
+            double *o = out + ((int64_t)t * s->n_heads + h) * d, since[MAX_WIDTH];
+            Token *token = memset(&tokens[t], 0, sizeof *tokens);
+            make(s, r, t, h, context, token);
+            // k v^T - add (S^T remove)^T = key u^T with key the direction of k under the delta rule
+            double beta = 1;
+            bool delta = token->remove[0] != 0;
+            for (int c = 0; c < d; c++) {
+                if (delta) beta = token->k[c] / token->remove[c];
+                u[t * d + c] = beta * token->v[c];
+                o[c] = 0;
+                since[c] = 1;
+            }
+            for (int c = 0; delta && c < d; c++) token->k[c] = token->remove[c];
+            for (int j = t; j >= 0; j--) {
+                double at_key = 0;
+                for (int i = 0; i < d; i++) at_key += token->remove[i] * since[i] * tokens[j].k[i];
+                for (int c = 0; c < d && j < t; c++) u[t * d + c] -= beta * at_key * u[j * d + c];
+                for (int i = 0; i < d; i++) since[i] *= tokens[j].decay[i];
+            }
+            for (int i = 0; i < d; i++) since[i] = 1;
+            for (int j = t; j >= 0; j--) {
+                double at_query = 0;
+                for (int i = 0; i < d; i++) at_query += token->q[i] * since[i] * tokens[j].k[i];
+                for (int c = 0; c < d; c++) o[c] += at_query * u[j * d + c];
+                for (int i = 0; i < d; i++) since[i] *= tokens[j].decay[i];
+            }
+        }
+    }
+    free(tokens);
+    free(u);
+}
+
+static void forms_agree(void) {
+    enum { N = 70 };
+    static const struct {
+        const char *name;
+        Naive recurrent;
+        NaiveToken token;
+        const void *context;
+    } forms[] = {{"retnet", naive_retnet, retnet_token, NULL},
+                 {"gla", naive_gla, gla_token, NULL},
+                 {"deltanet", naive_deltanet, delta_token, NULL},
+                 {"gated-deltanet", naive_gated_deltanet, delta_token, "gated"}};
+    char err[512];
+    Shape s = {.n_heads = 2, .n_kv_heads = 2, .head_dim = 10, .n_max = N, .type = KV_DTYPE_F32, .seed = 5};
+    Inputs in;
+    NEED(!inputs_open(&in, &s, N, N, 8, err, sizeof err), "%s", err);
+    Rows rows = inputs_all(&in);
+    double parallel[N * 20], recurrent[N * 20], most;
+    for (int f = 0; f < N_OF(forms); f++) {
+        parallel_form(&s, &rows, forms[f].token, forms[f].context, parallel);
+        forms[f].recurrent(&s, &rows, recurrent);
+        most = 0;
+        for (int i = 0; i < N * 20; i++) most = fmax(most, fabs(parallel[i] - recurrent[i]));
+        CHECK(most < 1e-12, "%s: the parallel and the recurrent form differ by %g", forms[f].name, most);
+        run_mechanism(mechanism_find(forms[f].name), &s, &in, 2, 0);
+        CHECK(relative_error(in.out, parallel, N * 20) < 1e-5, "%s: the chunked form differs by %g", forms[f].name,
+              relative_error(in.out, parallel, N * 20));
+    }
+    inputs_close(&in);
+}
+
+// ---- Linformer
+
+static void naive_linformer(const Shape *s, const Rows *r, double *out) {
+    uint64_t seed = s->seed;
+    int width = s->n_kv_heads * s->head_dim;
+    float *e = drawn(&seed, (int64_t)s->rank * s->n_max, 1 / sqrt((double)s->n_max));
+    float *k = need_floats((int64_t)s->rank * width), *v = need_floats((int64_t)s->rank * width);
+    for (int i = 0; i < s->rank; i++) {
+        for (int c = 0; c < width; c++) {
+            double key = 0, value = 0;
+            for (int t = 0; t < r->n_keys; t++) {
+                double by = (double)e[(int64_t)i * s->n_max + t];
+                key += by * (double)r->k[(int64_t)t * width + c];
+                value += by * (double)r->v[(int64_t)t * width + c];
+            }
+            k[i * width + c] = (float)key;
+            v[i * width + c] = (float)value;
+        }
+    }
+    Rows low = *r;
+    low.n_keys = s->rank;
+    low.k = k;
+    low.v = v;
+    naive_softmax(s, &low, scaled_score, sees_all, NULL, out);
+    free(e);
+    free(k);
+    free(v);
+}
+
+// ---- Mamba-2, RWKV-7, the short convolution
+
+static void mamba_token(const Shape *s, const Rows *r, int t, int head, const void *context, Token *token) {
+    (void)context;
+    double step = softplus((double)gate_at(s, r, t, head)[0] - 4);
+    set_token(s, r, t, head, 1, token);
+    for (int c = 0; c < s->head_dim; c++) {
+        token->q[c] = (double)q_at(s, r, t, 0)[c];
+        token->k[c] = (double)kv_at(s, r->k, t, 0)[c];
+        token->v[c] *= step;
+        token->decay[c] = exp(-step * (1 + head));
+    }
+}
+static void naive_mamba(const Shape *s, const Rows *r, double *out) {
+    int d = s->head_dim;
+    naive_recurrence(s, r, mamba_token, NULL, d, d, out);
+    for (int i = 0; i < r->n_keys * s->n_heads; i++) {
+        for (int c = 0; c < d; c++)
+            out[(int64_t)i * d + c] += (double)kv_at(s, r->v, i / s->n_heads, i % s->n_heads)[c];
+    }
+}
+
+static void rwkv_token(const Shape *s, const Rows *r, int t, int head, const void *context, Token *token) {
+    const float *w = (const float *)context + (int64_t)head * s->head_dim * s->head_dim, *g = gate_at(s, r, t, head);
+    double square = 0, gate[MAX_WIDTH];
+    set_token(s, r, t, head, 1, token);
+    widen(gate, g, s->head_dim);
+    for (int c = 0; c < s->head_dim; c++) square += token->k[c] * token->k[c];
+    for (int c = 0; c < s->head_dim; c++) {
+        double a = sigmoid(dot_row(w + c * s->head_dim, gate, s->head_dim));
+        token->remove[c] = token->k[c] / sqrt(square);
+        token->add[c] = a * token->remove[c];
+        token->k[c] *= a;
+        token->decay[c] = exp(-0.6065306597 * sigmoid(gate[c]));
+    }
+}
+static void naive_rwkv(const Shape *s, const Rows *r, double *out) {
+    int d = s->head_dim;
+    uint64_t seed = s->seed;
+    float *w = drawn(&seed, (int64_t)s->n_heads * d * (d + 1), 1 / sqrt(d));
+    naive_recurrence(s, r, rwkv_token, w, d, d, out);
+    for (int i = 0; i < r->n_keys * s->n_heads; i++) {
+        Token token = {0};
+        double sum = 0;
+        int head = i % s->n_heads;
+        rwkv_token(s, r, i / s->n_heads, head, w, &token);
+        for (int c = 0; c < d; c++) {
+            sum += token.q[c] * token.k[c] * (double)w[(int64_t)s->n_heads * d * d + head * d + c];
+        }
+        for (int c = 0; c < d; c++) out[(int64_t)i * d + c] += sum * token.v[c];
+    }
+    free(w);
+}
+
+static void naive_short_conv(const Shape *s, const Rows *r, double *out) {
+    uint64_t seed = s->seed;
+    int d = s->head_dim, width = s->n_heads * d;
+    float *taps = drawn(&seed, 3 * width, 1 / sqrt(3));
+    for (int i = 0; i < r->n_keys * width; i++) {
+        int t = i / width, head = i % width / d, c = i % d;
+        out[i] = 0;
+        for (int j = t < 2 ? 0 : t - 2; j <= t; j++) {
+            double x = (double)kv_at(s, r->k, j, head)[c] * (double)kv_at(s, r->v, j, head)[c];
+            out[i] += (double)taps[(j - t + 2) * width + i % width] * x;
+        }
+        out[i] *= (double)r->q[i];
+    }
+    free(taps);
+}
+
+// ---- Hyena, by sums
+
+// x of a channel through its short convolution, at row t; taps of one of the three.
+static double shifted(const float *x, int64_t ld, const float *taps, int64_t taps_ld, int t) {
+    double sum = 0;
+    for (int j = t < 2 ? 0 : t - 2; j <= t; j++) sum += (double)taps[(j - t + 2) * taps_ld] * (double)x[j * ld];
+    return sum;
+}
+
+static void naive_hyena(const Shape *s, const Rows *r, double *out) {
+    enum { HIDDEN = 16, INPUTS = 5, BEFORE = HIDDEN * INPUTS + HIDDEN };
+    uint64_t seed = s->seed;
+    int d = s->head_dim, width = s->n_heads * d, narrow = s->n_kv_heads * d, n = r->n_keys;
+    float *w1 = drawn(&seed, BEFORE, 1), *w2 = drawn(&seed, width * HIDDEN, 0.25),
+          *taps = drawn(&seed, 9 * width, 1 / sqrt(3));
+    double *h = need(sizeof *h * (size_t)n), *z = need(sizeof *z * (size_t)n);
+    for (int i = 0; i < width; i++) {
+        int kv = i / d / (s->n_heads / s->n_kv_heads) * d + i % d;
+        for (int t = 0; t < n; t++) {
+            double at = (double)t / s->n_max, turn = 2 * M_PI * at, sum = 0;
+            double input[INPUTS] = {at, cos(turn), sin(turn), cos(2 * turn), sin(2 * turn)};
+            for (int j = 0; j < HIDDEN; j++) {
+                sum += (double)w2[i * HIDDEN + j] *
+                       sin((double)w1[HIDDEN * INPUTS + j] + dot_row(w1 + j * INPUTS, input, INPUTS));
+            }
+            h[t] = sum * exp(-(2 + 4 * (i % 8)) * at) / sqrt(s->n_max) + (t == 0);
+            z[t] = shifted(r->k + kv, narrow, taps + width + i, 3 * width, t) *
+                   shifted(r->v + kv, narrow, taps + 2 * width + i, 3 * width, t);
+            out[(int64_t)t * width + i] = 0;
+            for (int j = 0; j <= t; j++) out[(int64_t)t * width + i] += h[t - j] * z[j];
+            out[(int64_t)t * width + i] *= shifted(r->q + i, width, taps + i, 3 * width, t);
+        }
+    }
+    free(w1);
+    free(w2);
+    free(taps);
+    free(h);
+    free(z);
+}
+
+// Transforms of more than the small cases' sizes, behind rows that are there already.
+static void hyena_transforms(void) {
+    enum { N = 3000, D = 9 };
+    char err[512];
+    Shape s = {.n_heads = 1, .n_kv_heads = 1, .head_dim = D, .n_max = N, .seed = 4};
+    Inputs in;
+    double *want = need(sizeof *want * N * D);
+    NEED(!inputs_open(&in, &s, N, N, 2, err, sizeof err), "%s", err);
+    Rows rows = inputs_all(&in);
+    naive_hyena(&s, &rows, want);
+    for (int step = 0; step <= 1700; step += 850) {
+        run_mechanism(mechanism_find("hyena"), &s, &in, 2, step);
+        double error = relative_error(in.out, want, N * D);
+        CHECK(error < 1e-5, "%d rows in steps of %d: relative error %.3g", N, step, error);
+    }
+    free(want);
+    inputs_close(&in);
+}
+
+// ---- hybrids
+
+// Heads first..first + count - 1 by `naive`, with keys and values of their own.
+static void naive_heads(const Shape *s, const Rows *r, Naive naive, int first, int count, double *out) {
+    if (!count) return;
+    char err[512];
+    int d = s->head_dim, n = r->n_keys;
+    Shape part = *s;
+    Inputs in;
+    part.n_heads = part.n_kv_heads = count;
+    NEED(!inputs_open(&in, &part, n, n, 0, err, sizeof err), "%s", err);
+    double *o = need(sizeof *o * (size_t)(n * count * d));
+    for (int i = 0; i < n * count; i++) {
+        int t = i / count, h = first + i % count;
+        int64_t at = (int64_t)i * d;
+        memcpy(in.q + at, q_at(s, r, t, h), sizeof *in.q * (size_t)d);
+        memcpy(in.k + at, kv_at(s, r->k, t, h), sizeof *in.q * (size_t)d);
+        memcpy(in.v + at, kv_at(s, r->v, t, h), sizeof *in.q * (size_t)d);
+        memcpy(in.gates + at, gate_at(s, r, t, h), sizeof *in.q * (size_t)d);
+    }
+    Rows rows = inputs_all(&in);
+    naive(&part, &rows, o);
+    for (int i = 0; i < n * count * d; i++) {
+        out[((int64_t)(i / d / count) * s->n_heads + first + i / d % count) * d + i % d] = o[i];
+    }
+    free(o);
+    inputs_close(&in);
+}
+
+static void naive_causal(const Shape *s, const Rows *r, double *out) {
+    naive_softmax(s, r, scaled_score, sees_past, NULL, out);
+}
+static void naive_hybrid(const Shape *s, const Rows *r, Naive partner, double *out) {
+    int attending = s->n_heads == 1 ? 0 : 1; // of at most 5 heads
+    naive_heads(s, r, naive_causal, 0, attending, out);
+    naive_heads(s, r, partner, attending, s->n_heads - attending, out);
+}
+static void naive_hybrid_mamba(const Shape *s, const Rows *r, double *out) {
+    naive_hybrid(s, r, naive_mamba, out);
+}
+static void naive_hybrid_rwkv(const Shape *s, const Rows *r, double *out) {
+    naive_hybrid(s, r, naive_rwkv, out);
+}
+static void naive_hybrid_hyena(const Shape *s, const Rows *r, double *out) {
+    naive_hybrid(s, r, naive_hyena, out);
+}
+static void naive_hybrid_conv(const Shape *s, const Rows *r, double *out) {
+    naive_hybrid(s, r, naive_short_conv, out);
+}
+static void naive_hybrid_delta(const Shape *s, const Rows *r, double *out) {
+    naive_hybrid(s, r, naive_gated_deltanet, out);
+}
+
+// ---- experts
+
+static void naive_moe(const Shape *s, const Rows *r, double *out) {
+    enum { EXPERTS = 8, MOST = 128 };
+    uint64_t seed = s->seed;
+    int width = s->n_heads * s->head_dim;
+    int64_t square = (int64_t)width * width;
+    float *w = drawn(&seed, EXPERTS * (width + 3 * square), 1 / sqrt(width));
+    naive_causal(s, r, out);
+    for (int t = 0; t < r->n_q; t++) {
+        double x[MOST], hidden[MOST], scores[EXPERTS], *o = out + (int64_t)t * width;
+        int first = 0, second = -1;
+        memcpy(x, o, sizeof *x * (size_t)width);
+        for (int e = 0; e < EXPERTS; e++) {
+            scores[e] = dot_row(w + e * width, x, width);
+            if (scores[e] > scores[first]) first = e;
+        }
+        for (int e = 0; e < EXPERTS; e++) {
+            if (e != first && (second < 0 || scores[e] > scores[second])) second = e;
+        }
+        for (int pick = 0; pick < 2; pick++) {
+            int e = pick ? second : first;
+            double by = 1 / (1 + exp(scores[pick ? first : second] - scores[e]));
+            const float *gate = w + EXPERTS * width + 3 * e * square, *up = gate + square, *down = up + square;
+            for (int i = 0; i < width; i++) {
+                double g = dot_row(gate + (int64_t)i * width, x, width);
+                hidden[i] = g * sigmoid(g) * dot_row(up + (int64_t)i * width, x, width);
+            }
+            for (int i = 0; i < width; i++) o[i] += by * dot_row(down + (int64_t)i * width, hidden, width);
+        }
+    }
+    free(w);
+}
+
+static const Subject subjects[] = {{"linear", naive_linear, 1e-5, false},
+                                   {"linear", naive_linear_parallel, 1e-5, false},
+                                   {"linear-parallel", naive_linear_parallel, 1e-5, false},
+                                   {"linear-recurrent", naive_linear, 1e-5, false},
+                                   {"performer", naive_performer, 1e-5, false},
+                                   {"rfa", naive_rfa, 1e-4, false},
+                                   {"linformer", naive_linformer, 1e-5, false},
+                                   {"retnet", naive_retnet, 1e-5, false},
+                                   {"retnet-parallel", naive_retnet, 1e-5, false},
+                                   {"retnet-recurrent", naive_retnet, 1e-5, false},
+                                   {"gla", naive_gla, 1e-5, false},
+                                   {"deltanet", naive_deltanet, 1e-5, false},
+                                   {"gated-deltanet", naive_gated_deltanet, 1e-5, false},
+                                   {"mamba-2", naive_mamba, 1e-5, false},
+                                   {"rwkv-7", naive_rwkv, 1e-5, false},
+                                   {"short-conv", naive_short_conv, 1e-5, false},
+                                   {"hyena", naive_hyena, 1e-5, false},
+                                   {"hybrid-mamba-2", naive_hybrid_mamba, 1e-5, false},
+                                   {"hybrid-rwkv-7", naive_hybrid_rwkv, 1e-5, false},
+                                   {"hybrid-hyena", naive_hybrid_hyena, 1e-5, false},
+                                   {"hybrid-short-conv", naive_hybrid_conv, 1e-5, false},
+                                   {"hybrid-deltanet", naive_hybrid_delta, 1e-5, false},
+                                   {"moe", naive_moe, 1e-5, false}};
+
+int main(void) {
+    for (int i = 0; i < N_OF(subjects); i++) RUN_AS(subjects[i].name, check_subject(&subjects[i]));
+    RUN(performer_converges);
+    RUN(forms_agree);
+    RUN(hyena_transforms);
+    return test_report();
+}

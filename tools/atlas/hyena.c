@@ -1,0 +1,231 @@
+// hyena: long convolutions with filters that a small network gives, in place of attention.
+//
+// Owns the row, its filters and the Fourier transform that makes a prompt cost O(n log n). A token that is generated
+// has no transform to share: it costs O(n) for each channel and reads the whole past, as a KV cache does. Refuses
+// nothing. Draws: W1 [HIDDEN][INPUTS], b [HIDDEN], W2 [channels][HIDDEN], then the taps [TAPS][3 channels].
+#include "cli.h"
+#include "convolution.h"
+#include "file.h"
+#include "mechanism.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { HIDDEN = 16, INPUTS = 5, TAPS = 3, PIECE = 256 };
+
+typedef struct {
+    State *shifts;        // of the short convolutions over queries, keys and values
+    float *network;       // W1, b, W2, taps
+    float *filters;       // [channels][n_max], each in reverse, so that a row is a dot product
+    float *past;          // [channels][n_max] k * v
+    float *roots;         // cosines, then sines [size]: of half a turn over h steps, at h + j
+    float *joined, *made; // [PIECE][3 channels] of the short convolutions
+    int size;             // of the largest transform
+} Hyena;
+
+typedef struct {
+    Operator *op;
+    const Rows *rows; // out: the queries behind their convolution, then what the mechanism gives
+    int fft;          // size of the transform; 0: none
+} Job;
+
+static int channels_of(const Operator *op) {
+    return op->shape.n_heads * op->shape.head_dim;
+}
+
+// ---- filters
+
+// h(t) = W2 sin(W1 e(t) + b) fading at a rate of the channel's own; h(0) + 1, the skip connection.
+static void make_filter(void *context, int channel, int worker) {
+    (void)worker;
+    const Job *job = context;
+    const Hyena *y = job->op->own;
+    int n = job->op->shape.n_max;
+    const float *w1 = y->network, *b = w1 + HIDDEN * INPUTS, *w2 = b + HIDDEN + (int64_t)channel * HIDDEN;
+    float *h = y->filters + (int64_t)channel * n, rate = (float)(2 + 4 * (channel % 8));
+    for (int t = 0; t < n; t++) {
+        float at = (float)t / (float)n, turn = 6.28318530718f * at, sum = 0;
+        const float input[INPUTS] = {at, cosf(turn), sinf(turn), cosf(2 * turn), sinf(2 * turn)};
+        for (int i = 0; i < HIDDEN; i++) {
+            float x = b[i];
+            for (int j = 0; j < INPUTS; j++) x += w1[i * INPUTS + j] * input[j];
+            sum += w2[i] * sinf(x);
+        }
+        h[n - 1 - t] = sum * expf(-rate * at) / sqrtf((float)n) + (t == 0);
+    }
+}
+
+static int hyena_open(Operator *op, char *err, size_t errlen) {
+    int64_t channels = channels_of(op), n = op->shape.n_max, before = HIDDEN * INPUTS + HIDDEN;
+    int64_t drawn = before + channels * (HIDDEN + 3 * TAPS);
+    uint64_t seed = op->shape.seed;
+    Hyena *y = op->own = calloc(1, sizeof *y);
+    if (!y) return fail(err, errlen, "out of memory");
+    for (y->size = 2; y->size < 2 * n; y->size *= 2) continue;
+    float **const parts[] = {&y->network, &y->filters, &y->past, &y->roots, &y->joined, &y->made};
+    const int64_t sizes[] = {drawn,         channels * n,         channels * n,
+                             2LL * y->size, PIECE * 3 * channels, PIECE * 3 * channels};
+    for (int i = 0; i < 6; i++) {
+        if (!(*parts[i] = floats_alloc(sizes[i], err, errlen))) return -1;
+    }
+    draw_normals(&seed, y->network, before, 1);
+    draw_normals(&seed, y->network + before, channels * HIDDEN, 1 / sqrtf(HIDDEN));
+    draw_normals(&seed, y->network + before + channels * HIDDEN, channels * 3 * TAPS, 1 / sqrtf(TAPS));
+    for (int h = 1; h < y->size; h *= 2) {
+        for (int j = 0; j < h && h + j < y->size; j++) {
+            y->roots[h + j] = (float)cos(3.14159265358979323846 * j / h);
+            y->roots[y->size + h + j] = (float)-sin(3.14159265358979323846 * j / h);
+        }
+    }
+    StateShape shape = {.conv_width = TAPS, .conv_dim = (int)(3 * channels)};
+    if (!(y->shifts = state_open(&shape, 0, err, errlen))) return -1;
+    if (compute_reserve_scratch(op->compute, 2 * sizeof(float) * (size_t)y->size, 0, err, errlen)) return -1;
+    Job job = {.op = op};
+    threads_for(op->compute->pool, (int)channels, make_filter, &job);
+    return 0;
+}
+
+// Keys times values, and the last inputs of the short convolutions; the filters are weights.
+static double hyena_bytes(const Operator *op) {
+    return sizeof(float) * (double)channels_of(op) * op->length + (double)state_bytes(((const Hyena *)op->own)->shifts);
+}
+
+static void hyena_close(Operator *op) {
+    Hyena *y = op->own;
+    state_close(y->shifts);
+    float *const all[] = {y->network, y->filters, y->past, y->roots, y->joined, y->made, (float *)y};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+}
+
+// ---- the transform of n complex numbers, a power of 2; the spectrum is in bit-reversed order
+
+// forward: exp(-2 pi i / n); else its inverse times n.
+static void transform(const Hyena *y, float *restrict re, float *restrict im, int n, bool forward) {
+    for (int h = forward ? n / 2 : 1; h >= 1 && h < n; h = forward ? h / 2 : 2 * h) {
+        const float *restrict c = y->roots + h, *restrict s = y->roots + y->size + h;
+        for (int block = 0; block < n; block += 2 * h) {
+            float *restrict ar = re + block, *restrict ai = im + block, *restrict br = ar + h, *restrict bi = ai + h;
+            if (forward) {
+                for (int j = 0; j < h; j++) {
+                    float dr = ar[j] - br[j], di = ai[j] - bi[j];
+                    ar[j] += br[j];
+                    ai[j] += bi[j];
+                    br[j] = dr * c[j] - di * s[j];
+                    bi[j] = dr * s[j] + di * c[j];
+                }
+            } else {
+                for (int j = 0; j < h; j++) {
+                    float tr = br[j] * c[j] + bi[j] * s[j], ti = bi[j] * c[j] - br[j] * s[j];
+                    br[j] = ar[j] - tr;
+                    bi[j] = ai[j] - ti;
+                    ar[j] += tr;
+                    ai[j] += ti;
+                }
+            }
+        }
+    }
+}
+
+// With X the spectrum of z + i h for real z and h, that of their convolution is (X_k^2 - conj(X_-k)^2) / 4i. In
+// bit-reversed order the numbers k with the same lowest bit lie together, and -k is the mirror image.
+static void multiply(float *re, float *im, int n) {
+    for (int first = 0; first < n; first = first ? 2 * first : 1) {
+        int end = first ? 2 * first : 1;
+        for (int a = first, b = end - 1; a <= b; a++, b--) {
+            float ar = re[a], ai = im[a], br = re[b], bi = im[b];
+            float real = ar * ar - ai * ai - br * br + bi * bi,
+                  imaginary = 2 * (ar * ai + br * bi); // of 4i the product
+            re[a] = re[b] = imaginary / 4;
+            im[a] = -real / 4;
+            im[b] = real / 4;
+        }
+    }
+}
+
+// ---- a step
+
+// Of one channel: the rows' convolution with all of the past, times the queries.
+static void convolve_channel(void *context, int channel, int worker) {
+    const Job *job = context;
+    const Operator *op = job->op;
+    const Hyena *y = op->own;
+    int n_max = op->shape.n_max, n = job->rows->n_keys, length = op->length + n, size = job->fft;
+    int64_t width = channels_of(op);
+    const float *z = y->past + (int64_t)channel * n_max, *h = y->filters + (int64_t)channel * n_max;
+    float *out = job->rows->out + channel, *re = compute_scratch(op->compute, worker), *im = re + size;
+    if (!size) {
+        for (int t = op->length; t < length; t++) {
+            float sum;
+            op->compute->kernels->matvec_f32(&sum, h + n_max - 1 - t, n_max, z, 1, t + 1);
+            out[(t - op->length) * width] *= sum;
+        }
+        return;
+    }
+    memset(re, 0, 2 * sizeof *re * (size_t)size);
+    memcpy(re, z, sizeof *re * (size_t)length);
+    for (int t = 0; t < length; t++) im[t] = h[n_max - 1 - t];
+    transform(y, re, im, size, true);
+    multiply(re, im, size);
+    transform(y, re, im, size, false);
+    for (int t = 0; t < n; t++) out[t * width] *= re[op->length + t] / (float)size;
+}
+
+// Queries, keys and values through their short convolutions: the queries to out, the others' products to the past.
+static void shift_piece(Operator *op, const Rows *rows, int at) {
+    const Shape *s = &op->shape;
+    Hyena *y = op->own;
+    int n = rows->n_keys, d = s->head_dim, share = s->n_heads / s->n_kv_heads;
+    int64_t width = channels_of(op);
+    for (int64_t i = 0; i < (int64_t)n * s->n_heads; i++) {
+        float *to = y->joined + i / s->n_heads * 3 * width + i % s->n_heads * d;
+        int64_t kv = (i / s->n_heads * s->n_kv_heads + i % s->n_heads / share) * d;
+        memcpy(to, rows->q + i * d, sizeof *to * (size_t)d);
+        memcpy(to + width, rows->k + kv, sizeof *to * (size_t)d);
+        memcpy(to + 2 * width, rows->v + kv, sizeof *to * (size_t)d);
+    }
+    Convolution c = {.state = y->shifts, .n = n, .x = y->joined, .ld = 3 * width, .y = y->made};
+    c.taps = y->network + HIDDEN * INPUTS + HIDDEN + width * HIDDEN;
+    convolution(op->compute, &c, 1);
+    state_advance(y->shifts, n);
+    for (int64_t i = 0; i < n; i++) {
+        const float *made = y->made + i * 3 * width;
+        memcpy(rows->out + i * width, made, sizeof *made * (size_t)width);
+        for (int64_t j = 0; j < width; j++) {
+            y->past[j * s->n_max + op->length + at + i] = made[width + j] * made[2 * width + j];
+        }
+    }
+}
+
+static void hyena_step(Operator *op, const Rows *rows) {
+    int n = rows->n_keys, size = 2, bits = 1;
+    double width = channels_of(op), length = op->length + n;
+    for (int at = 0; at < n; at += PIECE) {
+        Rows piece = rows_part(rows, &op->shape, at, n - at < PIECE ? n - at : PIECE);
+        shift_piece(op, &piece, at);
+    }
+    for (; size < 2 * length; size *= 2) bits++;
+    double transforms = 10.0 * size * bits + 9.0 * size, sums = 2.0 * n * (op->length + 0.5 * (n + 1));
+    Job job = {op, rows, transforms < sums ? size : 0};
+    threads_for(op->compute->pool, (int)width, convolve_channel, &job);
+    op->flops += width * ((job.fft ? transforms : sums) + n * (6.0 * TAPS + 2));
+}
+
+const Mechanism hyena_rows[] = {
+    {.family = "beyond",
+     .name = "hyena",
+     .opaque = true,
+     .open = hyena_open,
+     .step = hyena_step,
+     .bytes = hyena_bytes,
+     .close = hyena_close,
+     .title = "gated convolutions as long as the text, their filters from a small network",
+     .paper = "Poli et al. 2023, arXiv:2302.10866, definition 3.1 and section 3.3, order 2",
+     .formula =
+         "q, k, v through convolutions of 3 taps;   o_t = q_t * sum_{j <= t} h_t-j * k_j * v_j,   * for each channel\n"
+         "h_t = W2 sin(W1 e(t) + b) exp(-rate t),   e(t) = (t, cos, sin)\n",
+     .prefill = "O(n log n d)",
+     .decode = "O(n d)",
+     .memory = "n d",
+     .best_for = "long prompts with little generation"},
+    {0}};

@@ -1,0 +1,492 @@
+// linear: attention whose weights are products of features, so that a state of fixed size replaces the cache.
+//
+// Owns the features (elu + 1, FAVOR+, random Fourier features), the gates of RetNet, GLA and the delta rules, and
+// Linformer's projection. All but Linformer are the engine's recurrences over features of queries and keys; a
+// normaliser is one more value, 1 for each key. Of elu + 1 and RetNet there are the parallel and the recurrent forms
+// too, to be compared with the chunks of the engine. Linformer is attention() over a fixed number of projected keys.
+// Refuses nothing. Draws: directions for each head in turn (linear_directions), Linformer its projection.
+#include "cli.h"
+#include "file.h"
+#include "recurrence.h"
+#include "recurrence_channels.h"
+#include "soft.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ELU, PERFORMER, RFA, RETNET, GLA, DELTA, GATED_DELTA };
+enum { FEATURES = 15, PARALLEL = 16, RECURRENT = 32 }; // variant: features and gates, and the form if not in chunks
+enum { PIECE = 256, TILE = 256 };                      // rows whose features are made at a time; keys of a product
+
+static const float LOG2_E = 1.44269504088896340736f;
+static const float KEY_CEILING = 40; // of a key's exponent in base 2: w . x - |x|^2 / 2 <= 28 needs a w of 7 deviations
+static const float LEAST_SUM = 1e-20f; // of weights
+
+// Rows of a piece are [n_heads][width] of features and [n_heads][v_width] of values.
+typedef struct {
+    State *state;         // in chunks; else NULL
+    float *matrix;        // RECURRENT: [n_heads][width][v_width]
+    float *keys, *values; // PARALLEL: of all rows
+    float *directions;    // PERFORMER, RFA: [n_heads][width][head_dim]
+    float *memory;        // of what follows
+    float *q, *k, *v, *o; // [PIECE]
+    float *decay, *beta;  // [PIECE][n_heads]: logarithms; of GLA decay is factors, rows as k's
+    int width, v_width;
+    bool normalised; // the last value is 1, its sum the divisor
+} Linear;
+
+static int kind_of(const Operator *op) {
+    return op->mechanism->variant & FEATURES;
+}
+static int form_of(const Operator *op) {
+    return op->mechanism->variant & ~FEATURES;
+}
+
+// ---- what is drawn
+
+// Rows in blocks of d that are orthogonal to each other, of the lengths that normal vectors have (FAVOR+, section 2.4).
+static void draw_orthogonal(uint64_t *seed, float *w, int rows, int d) {
+    for (int i = 0; i < rows; i++) {
+        float *x = w + (int64_t)i * d;
+        double length = 0;
+        draw_normals(seed, x, d, 1);
+        for (int j = i / d * d; j < i; j++) {
+            const float *unit = w + (int64_t)j * d;
+            double along = 0;
+            for (int c = 0; c < d; c++) along += (double)x[c] * (double)unit[c];
+            for (int c = 0; c < d; c++) x[c] = (float)((double)x[c] - along * (double)unit[c]);
+        }
+        for (int c = 0; c < d; c++) length += (double)x[c] * (double)x[c];
+        for (int c = 0; c < d; c++) x[c] = (float)((double)x[c] / sqrt(length));
+    }
+    for (int i = 0; i < rows; i++) {
+        float square = 0;
+        for (int c = 0; c < d; c++) square += powf(draw_normal(seed), 2);
+        for (int c = 0; c < d; c++) w[(int64_t)i * d + c] *= sqrtf(square);
+    }
+}
+
+// FAVOR+ works on x / d^(1/4). RFA takes the sine of the first half's angles and the cosine of the same again.
+static void draw_directions(const Operator *op, float *w, int width) {
+    uint64_t seed = op->shape.seed;
+    int d = op->shape.head_dim;
+    for (int h = 0; h < op->shape.n_heads; h++, w += (int64_t)width * d) {
+        if (kind_of(op) == RFA) {
+            draw_normals(&seed, w, (int64_t)width / 2 * d, 1);
+            memcpy(w + (int64_t)width / 2 * d, w, sizeof *w * (size_t)(width / 2 * d));
+        } else {
+            draw_orthogonal(&seed, w, width, d);
+            for (int i = 0; i < width * d; i++) w[i] /= sqrtf(sqrtf((float)d));
+        }
+    }
+}
+
+static int open_form(const Operator *op, Linear *l, char *err, size_t errlen) {
+    const Shape *s = &op->shape;
+    int64_t heads = s->n_heads;
+    if (form_of(op) == RECURRENT) {
+        l->matrix = floats_alloc(heads * l->width * l->v_width, err, errlen);
+        return l->matrix ? 0 : -1;
+    }
+    if (form_of(op) == PARALLEL) {
+        l->keys = floats_alloc(s->n_max * heads * l->width, err, errlen);
+        l->values = floats_alloc(s->n_max * heads * l->v_width, err, errlen);
+        return l->keys && l->values ? 0 : -1;
+    }
+    StateShape shape = {.n_heads = s->n_heads, .n_key_heads = s->n_heads, .k_dim = l->width, .v_dim = l->v_width};
+    shape.pairs = kind_of(op) == GLA;
+    if (!(l->state = state_open(&shape, 0, err, errlen))) return -1;
+    return shape.pairs ? recurrence_channels_reserve(op->compute, &shape, err, errlen)
+                       : recurrence_reserve(op->compute, l->width, l->v_width, err, errlen);
+}
+
+static int linear_open(Operator *op, char *err, size_t errlen) {
+    const Shape *s = &op->shape;
+    Linear *l = op->own = calloc(1, sizeof *l);
+    if (!l) return fail(err, errlen, "out of memory");
+    bool drawn = kind_of(op) == PERFORMER || kind_of(op) == RFA;
+    l->normalised = kind_of(op) <= RFA;
+    l->width = drawn ? (s->rank + 1) / 2 * 2 : s->head_dim;
+    l->v_width = s->head_dim + l->normalised;
+    int64_t heads = (int64_t)PIECE * s->n_heads, features = heads * l->width, values = heads * l->v_width;
+    if (!(l->memory = floats_alloc(3 * features + 2 * values + heads, err, errlen))) return -1;
+    l->q = l->memory;
+    l->k = l->q + features;
+    l->v = l->k + features;
+    l->o = l->v + values;
+    l->decay = l->o + values;
+    l->beta = l->decay + features;
+    if (drawn) {
+        l->directions = floats_alloc((int64_t)s->n_heads * l->width * s->head_dim, err, errlen);
+        if (!l->directions) return -1;
+        draw_directions(op, l->directions, l->width);
+    }
+    return open_form(op, l, err, errlen);
+}
+
+static double linear_bytes(const Operator *op) {
+    const Linear *l = op->own;
+    double heads = sizeof(float) * op->shape.n_heads;
+    if (l->state) return (double)state_bytes(l->state);
+    return l->matrix ? heads * l->width * l->v_width : heads * (l->width + l->v_width) * op->length;
+}
+
+static void linear_close(Operator *op) {
+    Linear *l = op->own;
+    state_close(l->state);
+    float *const all[] = {l->matrix, l->keys, l->values, l->directions, l->memory, (float *)l};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+}
+
+// ---- features and gates of a row
+
+typedef struct {
+    const Operator *op;
+    Rows rows; // of a piece
+} Job;
+
+// x[i] = 2^(x[i] - ceiling) of exponents up to the ceiling.
+static void exponentials(const Operator *op, float *x, int n, float ceiling) {
+    float sum = 0;
+    op->compute->kernels->softmax_row(x, n, &ceiling, &sum);
+}
+
+// y: the features of x; where directions are drawn, their products with x before.
+static void make_features(const Operator *op, int width, const float *x, float *y, bool key) {
+    int d = op->shape.head_dim, kind = kind_of(op);
+    float square = 0, root = sqrtf((float)d);
+    for (int c = 0; c < d; c++) square += x[c] * x[c];
+    if (kind == ELU) {
+        for (int c = 0; c < d; c++) y[c] = LOG2_E * fminf(x[c], 0);
+        exponentials(op, y, d, 0);
+        for (int c = 0; c < d; c++) y[c] += fmaxf(x[c], 0);
+    } else if (kind == PERFORMER) { // |q|^2 is the same for all keys of a query, and so is its largest exponent
+        for (int i = 0; i < width; i++) y[i] *= LOG2_E;
+        for (int i = 0; key && i < width; i++) y[i] = fminf(y[i] - LOG2_E * square / (2 * root), KEY_CEILING);
+        exponentials(op, y, width, key ? KEY_CEILING : SCORE_START);
+    } else if (kind == RFA) {
+        for (int i = 0; i < width; i++) {
+            float angle = y[i] / sqrtf(square);
+            y[i] = i < width / 2 ? sinf(angle) : cosf(angle);
+        }
+    } else {
+        float by = kind == RETNET || kind == GLA ? 1 : 1 / sqrtf(square + 1e-6f);
+        for (int c = 0; c < d; c++) y[c] = x[c] * (key ? by : by / root);
+    }
+}
+
+static float softplus(float x) {
+    return x > 20 ? x : log1pf(expf(x));
+}
+
+static void make_gates(const Operator *op, int head, const float *gate, float *decay, float *beta) {
+    switch (kind_of(op)) {
+    case RFA:
+        *decay = -softplus(-gate[0] - 4);
+        *beta = -expm1f(*decay);
+        break;
+    case RETNET: *decay = log1pf(-exp2f((float)(-5 - head))); break;
+    case GATED_DELTA: *decay = -(float)(1 + head % 16) * softplus(gate[0] - 4); // fall through
+    case DELTA: *beta = 1 / (1 + expf(-gate[1])); break;
+    case GLA:
+        for (int c = 0; c < op->shape.head_dim; c++) decay[c] = expf(-softplus(-gate[c]) / 16);
+        break;
+    default: break;
+    }
+}
+
+static void prepare_row(void *context, int t, int worker) {
+    (void)worker;
+    const Job *job = context;
+    const Operator *op = job->op;
+    const Linear *l = op->own;
+    int d = op->shape.head_dim, heads = op->shape.n_heads, share = heads / op->shape.n_kv_heads;
+    for (int h = 0; h < heads; h++) {
+        int64_t at = (int64_t)t * heads + h, kv = ((int64_t)t * op->shape.n_kv_heads + h / share) * d;
+        float *v = l->v + at * l->v_width;
+        make_features(op, l->width, job->rows.q + at * d, l->q + at * l->width, false);
+        make_features(op, l->width, job->rows.k + kv, l->k + at * l->width, true);
+        make_gates(op, h, job->rows.gates + at * d, l->decay + at * (kind_of(op) == GLA ? d : 1), l->beta + at);
+        memcpy(v, job->rows.v + kv, sizeof *v * (size_t)d);
+        if (l->normalised) v[d] = 1;
+        for (int c = 0; kind_of(op) == RFA && c <= d; c++) v[c] *= l->beta[at];
+    }
+}
+
+static void finish_row(void *context, int t, int worker) {
+    (void)worker;
+    const Job *job = context;
+    const Linear *l = job->op->own;
+    int d = job->op->shape.head_dim, heads = job->op->shape.n_heads;
+    for (int h = 0; h < heads; h++) {
+        const float *o = l->o + ((int64_t)t * heads + h) * l->v_width;
+        float *out = job->rows.out + ((int64_t)t * heads + h) * d;
+        float sum = l->normalised ? o[d] : 1;
+        if (fabsf(sum) < LEAST_SUM) sum = LEAST_SUM;
+        for (int c = 0; c < d; c++) out[c] = o[c] / sum;
+    }
+}
+
+// ---- forms
+
+static void chunked(const Operator *op, int n) {
+    const Linear *l = op->own;
+    int64_t k_ld = (int64_t)op->shape.n_heads * l->width, v_ld = (int64_t)op->shape.n_heads * l->v_width;
+    int kind = kind_of(op);
+    if (kind == GLA) {
+        ChannelRecurrence r = {.state = l->state,
+                               .n = n,
+                               .q = l->q,
+                               .k = l->k,
+                               .v = l->v,
+                               .decay = l->decay,
+                               .q_ld = k_ld,
+                               .k_ld = k_ld,
+                               .v_ld = v_ld,
+                               .decay_ld = k_ld,
+                               .out = l->o};
+        recurrence_channels(op->compute, &r, 1);
+    } else {
+        Recurrence r = {.state = l->state,
+                        .n = n,
+                        .q = l->q,
+                        .k = l->k,
+                        .v = l->v,
+                        .q_ld = k_ld,
+                        .k_ld = k_ld,
+                        .v_ld = v_ld,
+                        .out = l->o};
+        r.log_decay = kind == RFA || kind == RETNET || kind == GATED_DELTA ? l->decay : NULL;
+        r.beta = kind == DELTA || kind == GATED_DELTA ? l->beta : NULL;
+        recurrence(op->compute, &r, 1);
+    }
+    state_advance(l->state, n);
+}
+
+// S = decay S + k v^T, o = S^T q, a row after the other.
+static void recurrent_head(void *context, int h, int worker) {
+    (void)worker;
+    const Job *job = context;
+    const Linear *l = job->op->own;
+    int heads = job->op->shape.n_heads;
+    for (int t = 0; t < job->rows.n_keys; t++) {
+        int64_t at = (int64_t)t * heads + h;
+        const float *q = l->q + at * l->width, *k = l->k + at * l->width, *v = l->v + at * l->v_width;
+        float *o = l->o + at * l->v_width, decay = expf(l->decay[at]);
+        memset(o, 0, sizeof *o * (size_t)l->v_width);
+        for (int i = 0; i < l->width; i++) {
+            float *s = l->matrix + ((int64_t)h * l->width + i) * l->v_width;
+            for (int c = 0; c < l->v_width; c++) {
+                s[c] = decay * s[c] + k[i] * v[c];
+                o[c] += q[i] * s[c];
+            }
+        }
+    }
+}
+
+// o_t = sum over j <= t of decay^(t - j) (q_t . k_j) v_j; the decay is the same in all rows.
+static void parallel_row(void *context, int item, int worker) {
+    const Job *job = context;
+    const Operator *op = job->op;
+    const Linear *l = op->own;
+    int heads = op->shape.n_heads, h = item % heads, row = op->length + item / heads;
+    int64_t k_ld = (int64_t)heads * l->width, v_ld = (int64_t)heads * l->v_width;
+    float *s = compute_scratch(op->compute, worker), *o = l->o + (int64_t)item * l->v_width;
+    memset(o, 0, sizeof *o * (size_t)l->v_width);
+    for (int first = 0; first <= row; first += TILE) {
+        int n = row + 1 - first < TILE ? row + 1 - first : TILE;
+        op->compute->kernels->matvec_f32(s, l->keys + first * k_ld + h * l->width, k_ld,
+                                         l->q + (int64_t)item * l->width, n, l->width);
+        for (int j = 0; j < n; j++) {
+            const float *v = l->values + (first + j) * v_ld + h * l->v_width;
+            float weight = s[j] * expf((float)(row - first - j) * l->decay[item]);
+            for (int c = 0; c < l->v_width; c++) o[c] += weight * v[c];
+        }
+    }
+}
+
+static double form_flops(const Operator *op, int n) {
+    const Linear *l = op->own;
+    double k = l->width, v = l->v_width, state = k * v, rows = (double)n * op->shape.n_heads;
+    if (form_of(op) == RECURRENT) return rows * 5 * state;
+    if (form_of(op) == PARALLEL) return rows * (op->length + 0.5 * (n + 1)) * (2 * k + 2 * v + 2);
+    double one = 2 * state + STATE_CHUNK * (k + v); // a row times the state, and the rows of its chunk
+    bool delta = kind_of(op) == DELTA || kind_of(op) == GATED_DELTA;
+    return rows * (2 * state + one * (1 + delta) + (kind_of(op) == GLA ? STATE_CHUNK * k : 0));
+}
+
+static void linear_piece(Operator *op, const Rows *rows) {
+    const Shape *s = &op->shape;
+    const Linear *l = op->own;
+    Job job = {op, *rows};
+    int n = rows->n_keys;
+    if (l->directions) {
+        map_heads(op->compute, l->directions, s->n_heads, l->width, s->head_dim, rows->q, s->n_heads, l->q, n);
+        map_heads(op->compute, l->directions, s->n_heads, l->width, s->head_dim, rows->k, s->n_kv_heads, l->k, n);
+        op->flops += 4.0 * n * s->n_heads * l->width * s->head_dim;
+    }
+    threads_for(op->compute->pool, n, prepare_row, &job);
+    op->flops += 4.0 * n * s->n_heads * l->width + form_flops(op, n);
+    if (form_of(op) == RECURRENT) threads_for(op->compute->pool, s->n_heads, recurrent_head, &job);
+    else if (form_of(op) == PARALLEL) {
+        int64_t k_row = (int64_t)s->n_heads * l->width, v_row = (int64_t)s->n_heads * l->v_width;
+        memcpy(l->keys + op->length * k_row, l->k, sizeof(float) * (size_t)(n * k_row));
+        memcpy(l->values + op->length * v_row, l->v, sizeof(float) * (size_t)(n * v_row));
+        threads_for(op->compute->pool, n * s->n_heads, parallel_row, &job);
+    } else chunked(op, n);
+    threads_for(op->compute->pool, n, finish_row, &job);
+}
+
+static void linear_step(Operator *op, const Rows *rows) {
+    int length = op->length;
+    for (int at = 0; at < rows->n_keys; at += PIECE) {
+        Rows piece = rows_part(rows, &op->shape, at, rows->n_keys - at < PIECE ? rows->n_keys - at : PIECE);
+        op->length = length + at;
+        linear_piece(op, &piece);
+    }
+    op->length = length;
+}
+
+// ---- Linformer
+
+typedef struct {
+    Soft soft;
+    float *e; // [rank][n_max], shared by heads, keys and values
+} Linformer;
+
+typedef struct {
+    const Operator *op;
+    PackedMatrix from; // [n] rows of all heads' keys and values
+    int n, width;
+    float *to; // [rank][width]
+} Projection;
+
+enum { PROJECTED = 16 }; // rows of an item
+
+static int linformer_open(Operator *op, char *err, size_t errlen) {
+    Linformer *l = op->own = calloc(1, sizeof *l);
+    if (!l) return fail(err, errlen, "out of memory");
+    uint64_t seed = op->shape.seed;
+    int64_t n = (int64_t)op->shape.rank * op->shape.n_max;
+    if (soft_open(&l->soft, op, 0, 0, err, errlen) || !(l->e = floats_alloc(n, err, errlen))) return -1;
+    draw_normals(&seed, l->e, n, 1 / sqrtf((float)op->shape.n_max));
+    return 0;
+}
+
+static void project(void *context, int item, int worker) {
+    (void)worker;
+    const Projection *p = context;
+    const Shape *s = &p->op->shape;
+    int first = item * PROJECTED, n = s->rank - first < PROJECTED ? s->rank - first : PROJECTED;
+    p->op->compute->kernels->gemm_f32(p->to + (int64_t)first * p->width, p->width, &p->from,
+                                      ((Linformer *)p->op->own)->e + (int64_t)first * s->n_max, s->n_max, n, p->n,
+                                      p->width, false);
+}
+
+// Keys, then values, of `width` floats each, through E into to[2][rank][width].
+static void linformer_step(Operator *op, const Rows *rows) {
+    Linformer *l = op->own;
+    char err[200];
+    int rank = op->shape.rank, width = op->shape.n_kv_heads * op->shape.head_dim, n = rows->n_keys;
+    int padded = (width + MAX_PANEL - 1) / MAX_PANEL * MAX_PANEL; // a panel is read whole
+    float *from = floats_alloc((int64_t)n * padded, err, sizeof err);
+    float *to = from ? floats_alloc(2LL * rank * width, err, sizeof err) : NULL;
+    if (!to) die(1, "%s", err);
+    for (int i = 0; i < 2; i++) {
+        const float *x = i ? rows->v : rows->k;
+        for (int t = 0; t < n; t++)
+            memcpy(from + (int64_t)t * padded, x + (int64_t)t * width, sizeof *x * (size_t)width);
+        Projection p = {op, {.data = from, .row_stride = padded, .panel_stride = MAX_PANEL}, n, width, NULL};
+        p.to = to + (int64_t)i * rank * width;
+        threads_for(op->compute->pool, (rank + PROJECTED - 1) / PROJECTED, project, &p);
+    }
+    op->flops += 4.0 * rank * n * width;
+    soft_store(&l->soft, rank, to, to + (int64_t)rank * width);
+    Attention a = soft_problem(&l->soft, rows->q, rows->out, rows->n_q, 0, rank);
+    soft_attend(op, &a, 1);
+    soft_advance(&l->soft, rank);
+    free(from);
+    free(to);
+}
+
+static double linformer_bytes(const Operator *op) {
+    return (double)kvcache_bytes(((const Linformer *)op->own)->soft.cache);
+}
+
+static void linformer_close(Operator *op) {
+    Linformer *l = op->own;
+    free(l->e);
+    free(l);
+}
+
+#define LINEAR(kind)                                                                                                   \
+    .family = "linear", .variant = (kind), .open = linear_open, .step = linear_step, .bytes = linear_bytes,            \
+    .close = linear_close
+#define ELU_PAPER .paper = "Katharopoulos et al. 2020, arXiv:2006.16236, equations 7, 9 and 16 to 20"
+#define RETNET_PAPER .paper = "Sun et al. 2023, arXiv:2307.08621, equations 5 to 7, without xPos"
+
+const Mechanism linear_rows[] = {
+    {LINEAR(ELU), ELU_PAPER, .name = "linear", .title = "elu(x) + 1 as features, in chunks",
+     .formula = "S_t = S_t-1 + phi(k_t) v_t^T,   z_t = z_t-1 + phi(k_t),   o_t = S_t^T phi(q_t) / (z_t . phi(q_t))\n",
+     .prefill = "O(n d^2)", .decode = "O(d^2)", .memory = "d^2 + d", .best_for = "long text on little memory"},
+    {LINEAR(ELU | PARALLEL), ELU_PAPER, .name = "linear-parallel", .same_as = "linear", .most_rows = 8192,
+     .title = "elu(x) + 1, the parallel form: every pair",
+     .formula = "o_t = sum_{j <= t} (phi(q_t) . phi(k_j)) v_j / sum_{j <= t} phi(q_t) . phi(k_j)\n",
+     .prefill = "O(n^2 d)", .decode = "O(n d)", .memory = "2 n d", .best_for = "training on short text"},
+    {LINEAR(ELU | RECURRENT), ELU_PAPER, .name = "linear-recurrent", .same_as = "linear",
+     .title = "elu(x) + 1, the recurrent form: a row after the other",
+     .formula = "S_t = S_t-1 + phi(k_t) v_t^T,   z_t = z_t-1 + phi(k_t),   o_t = S_t^T phi(q_t) / (z_t . phi(q_t))\n",
+     .prefill = "O(n d^2)", .decode = "O(d^2)", .memory = "d^2 + d", .best_for = "generation"},
+    {LINEAR(PERFORMER), .name = "performer", .approximates = true,
+     .title = "FAVOR+: positive random features whose products are exp(q . k) on average",
+     .paper = "Choromanski et al. 2020, arXiv:2009.14794, equations 5 and 7, section 2.4",
+     .formula = "phi(x) = exp(W x - |x|^2 / 2) / sqrt(m),   x = q / d^(1/4), k / d^(1/4),   W orthogonal in blocks\n"
+                "o_t = S_t^T phi(q_t) / (z_t . phi(q_t))\n",
+     .prefill = "O(n m d)", .decode = "O(m d)", .memory = "m d + m", .best_for = "softmax weights that are near even"},
+    {LINEAR(RFA), .name = "rfa", .title = "random Fourier features of unit vectors, with a gate",
+     .paper = "Peng et al. 2021, arXiv:2103.02143, sections 3.1 and 3.2",
+     .formula = "phi(x) = [sin(W x / |x|), cos(W x / |x|)],   g = sigmoid(gate + 4)\n"
+                "S_t = g S_t-1 + (1 - g) phi(k_t) v_t^T,   z_t likewise,   o_t = S_t^T phi(q_t) / (z_t . phi(q_t))\n",
+     .prefill = "O(n m d)", .decode = "O(m d)", .memory = "m d + m", .best_for = "text that forgets its past"},
+    {.family = "linear",
+     .name = "linformer",
+     .time = TIME_WHOLE,
+     .open = linformer_open,
+     .step = linformer_step,
+     .bytes = linformer_bytes,
+     .close = linformer_close,
+     .title = "attention over r projections of all keys; not causal",
+     .paper = "Wang et al. 2020, arXiv:2006.04768, equation 7, with one projection for all",
+     .formula = "o = softmax(Q (E K)^T / sqrt(d)) (E V),   E [r][n]\n",
+     .prefill = "O(n r d)",
+     .decode = "-",
+     .memory = "2 r d",
+     .best_for = "encoders of one length"},
+    {LINEAR(RETNET), RETNET_PAPER, .name = "retnet", .title = "retention: linear attention that fades, in chunks",
+     .formula = "S_t = g_h S_t-1 + k_t v_t^T,   o_t = S_t^T q_t / sqrt(d),   g_h = 1 - 2^(-5 - h)\n",
+     .prefill = "O(n d^2)", .decode = "O(d^2)", .memory = "d^2", .best_for = "streams whose past fades"},
+    {LINEAR(RETNET | PARALLEL), RETNET_PAPER, .name = "retnet-parallel", .same_as = "retnet", .most_rows = 8192,
+     .title = "retention, the parallel form: every pair",
+     .formula = "o_t = sum_{j <= t} g_h^(t - j) (q_t . k_j) v_j / sqrt(d)\n", .prefill = "O(n^2 d)", .decode = "O(n d)",
+     .memory = "2 n d", .best_for = "training on short text"},
+    {LINEAR(RETNET | RECURRENT), RETNET_PAPER, .name = "retnet-recurrent", .same_as = "retnet",
+     .title = "retention, the recurrent form: a row after the other",
+     .formula = "S_t = g_h S_t-1 + k_t v_t^T,   o_t = S_t^T q_t / sqrt(d)\n", .prefill = "O(n d^2)", .decode = "O(d^2)",
+     .memory = "d^2", .best_for = "generation"},
+    {LINEAR(GLA), .name = "gla", .title = "gated linear attention: each key channel fades at a rate of its own",
+     .paper = "Yang et al. 2023, arXiv:2312.06635, equation 3 and section 4.4",
+     .formula = "S_t = diag(a_t) S_t-1 + k_t v_t^T,   o_t = S_t^T q_t / sqrt(d),   a_t = sigmoid(gate_t)^(1/16)\n",
+     .prefill = "O(n d^2)", .decode = "O(d^2)", .memory = "d^2", .best_for = "long text on little memory"},
+    {LINEAR(DELTA), .name = "deltanet", .title = "the delta rule: a key's old value is replaced",
+     .paper = "Yang et al. 2024, arXiv:2406.06484, equation 1 and section 3",
+     .formula = "S_t = S_t-1 + b_t k_t (v_t - S_t-1^T k_t)^T,   o_t = S_t^T q_t / sqrt(d),   |k| = |q| = 1,   "
+                "b_t = sigmoid(gate)\n",
+     .prefill = "O(n d^2)", .decode = "O(d^2)", .memory = "d^2", .best_for = "recall on little memory"},
+    {LINEAR(GATED_DELTA), .name = "gated-deltanet", .title = "the delta rule on a state that fades",
+     .paper = "Yang et al. 2024, arXiv:2412.06464, equation 10",
+     .formula = "S_t = a_t S_t-1 + b_t k_t (v_t - a_t S_t-1^T k_t)^T,   o_t = S_t^T q_t / sqrt(d)\n"
+                "log a_t = -A_h softplus(gate - 4),   b_t = sigmoid(gate'),   |k| = |q| = 1\n",
+     .prefill = "O(n d^2)", .decode = "O(d^2)", .memory = "d^2",
+     .best_for = "recall on little memory; the recurrent layers of hybrids"},
+    {0}};
