@@ -157,7 +157,7 @@ static void convolve_channel(void *context, int channel, int worker) {
     if (!size) {
         for (int t = op->length; t < length; t++) {
             float sum;
-            op->compute->kernels->matvec_f32(&sum, h + n_max - 1 - t, n_max, z, 1, t + 1);
+            op->compute->kernels->matvec_f32(&sum, 0, h + n_max - 1 - t, n_max, z, 0, 1, 1, t + 1);
             out[(t - op->length) * width] *= sum;
         }
         return;

@@ -296,8 +296,8 @@ static void parallel_row(void *context, int item, int worker) {
     memset(o, 0, sizeof *o * (size_t)l->v_width);
     for (int first = 0; first <= row; first += TILE) {
         int n = row + 1 - first < TILE ? row + 1 - first : TILE;
-        op->compute->kernels->matvec_f32(s, l->keys + first * k_ld + h * l->width, k_ld,
-                                         l->q + (int64_t)item * l->width, n, l->width);
+        op->compute->kernels->matvec_f32(s, 0, l->keys + first * k_ld + h * l->width, k_ld,
+                                         l->q + (int64_t)item * l->width, 0, 1, n, l->width);
         for (int j = 0; j < n; j++) {
             const float *v = l->values + (first + j) * v_ld + h * l->v_width;
             float weight = s[j] * expf((float)(row - first - j) * l->decay[item]);
