@@ -139,7 +139,7 @@ Session *session_fork(const Session *s, char *err, size_t errlen);
 // The session as a file, and back: text, cache, states and logits, so that nothing is computed again. A file is loaded
 // into a session of the same model, with the same kv, window and n_sinks, whose context holds the text. On -1 the
 // session is as before; a file that was cut or changed is refused, and session_save leaves the old file in place where
-// it fails.
+// it fails. A symbolic link stays, what it leads to is replaced; what is no regular file is refused by both.
 int session_save(const Session *s, const char *path, char *err, size_t errlen);
 int session_load(Session *s, const char *path, char *err, size_t errlen);
 

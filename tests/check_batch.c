@@ -306,6 +306,23 @@ static void refuse_foreign(const Saving *s, const char *path, SessionOptions opt
     engine_close(other);
 }
 
+// A link stays, and its file is replaced; a FIFO and a device are neither read nor replaced.
+static void refuse_special(const Saving *s, const char *path) {
+    const char *link = in_folder("link"), *special[] = {in_folder("fifo"), "/dev/null"};
+    struct stat st;
+    char err[256] = "";
+    CHECK(!symlink(path, link) && !session_save(s->source, link, err, sizeof err), "%s", err);
+    CHECK(!lstat(link, &st) && S_ISLNK(st.st_mode), "the link was replaced");
+    CHECK(!mkfifo(special[0], 0600), "mkfifo");
+    for (int i = 0; i < N_OF(special); i++) {
+        CHECK(session_save(s->source, special[i], err, sizeof err) && strstr(err, "regular file"), "'%s'", err);
+        CHECK(session_load(s->target, special[i], err, sizeof err) && strstr(err, "regular file"), "'%s'", err);
+        CHECK(!stat(special[i], &st) && !S_ISREG(st.st_mode), "%s was replaced", special[i]);
+    }
+    remove(link);
+    remove(special[0]);
+}
+
 static void check_saving(const Fixture *f) {
     const char *tokenizer = BIN_DIR "family.tokenizer.bin";
     char err[256] = "";
@@ -326,6 +343,7 @@ static void check_saving(const Fixture *f) {
     CHECK(session_save(s.source, in_folder("none/session"), err, sizeof err) && one_line(err), "'%s'", err);
     CHECK(!session_save(s.source, path, err, sizeof err) && count_files("session") == 1,
           "%s: %d files where one session was saved twice", err, count_files("session"));
+    refuse_special(&s, path);
     damage_file(&s, path);
     refuse_foreign(&s, path, options);
     CHECK(!session_load(s.target, path, err, sizeof err), "%s: %s", f->name, err);

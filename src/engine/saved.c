@@ -10,7 +10,7 @@
 #include "hash.h"
 
 #include <errno.h>
-#include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -124,6 +124,17 @@ static bool write_all(const Session *s, FILE *file) {
            fwrite(&to.hash, sizeof to.hash, 1, file) == 1;
 }
 
+// What the path leads to, in `target` [PATH_MAX]: a regular file, or nothing yet. Anything else is not to be replaced.
+static int resolve(char *target, const char *path, char *err, size_t errlen) {
+    struct stat st;
+    if (lstat(path, &st)) {
+        if (errno == ENOENT && snprintf(target, PATH_MAX, "%s", path) < PATH_MAX) return 0;
+        return fail(err, errlen, "%s: %s", path, strerror(errno == ENOENT ? ENAMETOOLONG : errno));
+    }
+    if (!realpath(path, target) || stat(target, &st)) return fail(err, errlen, "%s: %s", path, strerror(errno));
+    return S_ISREG(st.st_mode) ? 0 : fail(err, errlen, "%s: expected a regular file, found another kind", path);
+}
+
 // A new file beside the path, for its owner alone; NULL with errno.
 static FILE *open_beside(char *name, size_t room, const char *path) {
     errno = ENAMETOOLONG;
@@ -134,13 +145,14 @@ static FILE *open_beside(char *name, size_t room, const char *path) {
 }
 
 int session_save(const Session *s, const char *path, char *err, size_t errlen) {
-    char name[4096];
-    FILE *file = open_beside(name, sizeof name, path);
+    char target[PATH_MAX], name[PATH_MAX];
+    if (resolve(target, path, err, errlen)) return -1;
+    FILE *file = open_beside(name, sizeof name, target);
     if (!file) return fail(err, errlen, "%s: %s", path, strerror(errno));
     bool ok = write_all(s, file) && !fflush(file) && !fsync(fileno(file));
     int why = errno;
     ok &= !fclose(file);
-    if (ok && !rename(name, path)) return 0;
+    if (ok && !rename(name, target)) return 0;
     if (ok) why = errno;
     remove(name);
     return fail(err, errlen, "%s: %s; nothing was saved", path, strerror(why));
@@ -225,7 +237,9 @@ static void free_draft(Draft *d) {
 
 int session_load(Session *s, const char *path, char *err, size_t errlen) {
     Draft d = {0}, old;
-    Stream from = {.file = fopen(path, "rb")};
+    char target[PATH_MAX];
+    if (resolve(target, path, err, errlen)) return -1;
+    Stream from = {.file = fopen(target, "rb")};
     if (!from.file) return fail(err, errlen, "%s: %s", path, strerror(errno));
     int rc = read_front(s, &d, &from, path, err, errlen) || read_memory(s, &d, &from, path, err, errlen);
     fclose(from.file);
