@@ -5,10 +5,8 @@
 // attention and the rest to another row of the atlas: the cache and the work of a stack in which every fourth layer
 // attends. Refuses nothing. Draws: RWKV-7 W_a, then r_k; the convolution its taps; the experts their router, then gate,
 // up and down of each.
-#include "cli.h"
 #include "convolution.h"
 #include "experts.h"
-#include "file.h"
 #include "recurrence.h"
 #include "recurrence_channels.h"
 #include "soft.h"
@@ -23,7 +21,6 @@ enum { PIECE = 256, TAPS = 3, N_EXPERTS = 8, N_USED = 2 };
 typedef struct {
     State *state;
     float *drawn;            // W_a [n_heads][head_dim][head_dim], then r_k [n_heads][head_dim]; or taps [TAPS][width]
-    float *memory;           // of what follows
     float *k, *v, *decay;    // [PIECE][width]; of MAMBA_2 decay is logarithms [PIECE][n_heads]
     float *remove, *add, *o; // [PIECE][width]; add of MAMBA_2: step sizes [PIECE][n_heads]
 } Mixer;
@@ -38,14 +35,10 @@ static int mixer_open(Operator *op, char *err, size_t errlen) {
     int kind = op->mechanism->variant, d = s->head_dim, width = s->n_heads * d;
     uint64_t seed = s->seed;
     int64_t drawn = kind == RWKV_7 ? (int64_t)width * (d + 1) : TAPS * width;
-    Mixer *m = op->own = calloc(1, sizeof *m);
-    if (!m) return fail(err, errlen, "out of memory");
-    m->drawn = floats_alloc(drawn, err, errlen);
-    m->memory = floats_alloc(6LL * PIECE * width, err, errlen);
-    if (!m->drawn || !m->memory) return -1;
+    Mixer *m = op->own = operator_own(op, sizeof *m);
+    m->drawn = operator_normals(op, &seed, drawn, 1 / sqrtf((float)(kind == RWKV_7 ? d : TAPS)));
     float **const parts[] = {&m->k, &m->v, &m->decay, &m->remove, &m->add, &m->o};
-    for (int i = 0; i < 6; i++) *parts[i] = m->memory + (int64_t)i * PIECE * width;
-    draw_normals(&seed, m->drawn, drawn, 1 / sqrtf((float)(kind == RWKV_7 ? d : TAPS)));
+    for (int i = 0; i < 6; i++) *parts[i] = operator_floats(op, PIECE * width);
     StateShape shape = {.n_heads = s->n_heads, .n_key_heads = s->n_heads, .k_dim = d, .v_dim = d};
     if (kind == MAMBA_2) shape.n_key_heads = 1;
     else if (kind == RWKV_7) shape.pairs = 2;
@@ -60,11 +53,7 @@ static double mixer_bytes(const Operator *op) {
 }
 
 static void mixer_close(Operator *op) {
-    Mixer *m = op->own;
-    state_close(m->state);
-    free(m->drawn);
-    free(m->memory);
-    free(m);
+    state_close(((Mixer *)op->own)->state);
 }
 
 static float sigmoid(float x) {
@@ -216,8 +205,7 @@ typedef struct {
 
 static int hybrid_open(Operator *op, char *err, size_t errlen) {
     const char *const names[] = {"mha", partners[op->mechanism->variant]};
-    Hybrid *y = op->own = calloc(1, sizeof *y);
-    if (!y) return fail(err, errlen, "out of memory");
+    Hybrid *y = op->own = operator_own(op, sizeof *y);
     y->n_heads[0] = (op->shape.n_heads + 2) / 4;
     y->n_heads[1] = op->shape.n_heads - y->n_heads[0];
     for (int i = 0; i < 2; i++) {
@@ -245,12 +233,10 @@ static void hybrid_step(Operator *op, const Rows *rows) {
     Hybrid *y = op->own;
     op->flops = 0;
     for (int i = 0, first = 0; i < 2; first += y->n_heads[i++]) {
-        char err[200];
         int count = y->n_heads[i], n = rows->n_keys;
         int64_t width = (int64_t)count * s->head_dim, all = (int64_t)n * width;
         if (!count) continue;
-        float *x = floats_alloc(5 * all, err, sizeof err);
-        if (!x) die(1, "%s", err);
+        float *x = floats_need(5 * all);
         Rows part = {n, n, x, x + all, x + 2 * all, x + 3 * all, x + 4 * all};
         take_heads(s, x, rows->q, s->n_heads, first, count, n);
         take_heads(s, x + all, rows->k, s->n_kv_heads, first, count, n);
@@ -275,7 +261,6 @@ static double hybrid_bytes(const Operator *op) {
 static void hybrid_close(Operator *op) {
     Hybrid *y = op->own;
     for (int i = 0; i < 2; i++) operator_close(&y->parts[i]);
-    free(y);
 }
 
 // ---- a mixture of experts behind attention
@@ -285,8 +270,7 @@ typedef struct {
     Config config;
     Experts experts;
     FeedForward list[N_EXPERTS];
-    ExpertBuffers buffers; // of PIECE rows, in memory
-    float *drawn, *memory;
+    ExpertBuffers buffers; // of PIECE rows
     int32_t picks[PIECE * N_USED];
 } Mixture;
 
@@ -300,36 +284,29 @@ static int mixture_open(Operator *op, char *err, size_t errlen) {
     int width = op->shape.n_heads * op->shape.head_dim;
     int64_t square = (int64_t)width * width, rows = (int64_t)PIECE * width;
     uint64_t seed = op->shape.seed;
-    Mixture *m = op->own = calloc(1, sizeof *m);
-    if (!m) return fail(err, errlen, "out of memory");
+    Mixture *m = op->own = operator_own(op, sizeof *m);
     if (soft_open(&m->soft, op, 0, 0, err, errlen)) return -1;
-    m->drawn = floats_alloc(N_EXPERTS * (width + 3 * square), err, errlen);
-    m->memory = floats_alloc(4 * rows + PIECE * (N_EXPERTS + N_USED), err, errlen);
-    if (!m->drawn || !m->memory) return -1;
-    draw_normals(&seed, m->drawn, N_EXPERTS * (width + 3 * square), 1 / sqrtf((float)width));
     m->config = (Config){.dim = width, .hidden_dim = width, .n_experts = N_EXPERTS, .n_experts_used = N_USED};
-    float *at = m->drawn;
+    float *at = operator_normals(op, &seed, N_EXPERTS * (width + 3 * square), 1 / sqrtf((float)width));
     m->experts = (Experts){.list = m->list, .router = dense_of(&at, N_EXPERTS, width)};
     for (int i = 0; i < N_EXPERTS; i++) {
         m->list[i].gate = dense_of(&at, width, width);
         m->list[i].up = dense_of(&at, width, width);
         m->list[i].down = dense_of(&at, width, width);
     }
-    m->buffers = (ExpertBuffers){.ffn = {m->memory, m->memory + rows}, .picks = m->picks};
-    m->buffers.picked_x = m->memory + 2 * rows;
-    m->buffers.picked_y = m->memory + 3 * rows;
-    m->buffers.routes = m->memory + 4 * rows;
-    m->buffers.weights = m->buffers.routes + (int64_t)PIECE * N_EXPERTS;
+    m->buffers = (ExpertBuffers){.ffn = {operator_floats(op, rows), operator_floats(op, rows)}, .picks = m->picks};
+    m->buffers.picked_x = operator_floats(op, rows);
+    m->buffers.picked_y = operator_floats(op, rows);
+    m->buffers.routes = operator_floats(op, PIECE * N_EXPERTS);
+    m->buffers.weights = operator_floats(op, PIECE * N_USED);
     return 0;
 }
 
 static void mixture_step(Operator *op, const Rows *rows) {
     Mixture *m = op->own;
-    char err[200];
     int64_t width = m->config.dim;
     soft_step(op, &m->soft, rows->q, rows);
-    float *x = floats_alloc(PIECE * width, err, sizeof err);
-    if (!x) die(1, "%s", err);
+    float *x = floats_need(PIECE * width);
     for (int at = 0; at < rows->n_q; at += PIECE) {
         int n = rows->n_q - at < PIECE ? rows->n_q - at : PIECE;
         float *out = rows->out + at * width;
@@ -338,17 +315,6 @@ static void mixture_step(Operator *op, const Rows *rows) {
     }
     op->flops += 2.0 * rows->n_q * (double)width * (N_EXPERTS + 3.0 * N_USED * (double)width);
     free(x);
-}
-
-static double mixture_bytes(const Operator *op) {
-    return (double)kvcache_bytes(((const Mixture *)op->own)->soft.cache);
-}
-
-static void mixture_close(Operator *op) {
-    Mixture *m = op->own;
-    free(m->drawn);
-    free(m->memory);
-    free(m);
 }
 
 #define MIXER(kind)                                                                                                    \
@@ -399,8 +365,6 @@ const Mechanism beyond_rows[] = {
      .opaque = true,
      .open = mixture_open,
      .step = mixture_step,
-     .bytes = mixture_bytes,
-     .close = mixture_close,
      .title = "attention, then 2 of 8 expert networks for each row",
      .paper = "Jiang et al. 2024, arXiv:2401.04088, section 2.1; Fedus et al. 2021, arXiv:2101.03961",
      .formula = "o_t = a_t + sum of the 2 best experts e: softmax(W_r a_t)_e W2_e (silu(W1_e a_t) * W3_e a_t),   "

@@ -3,9 +3,7 @@
 // Owns the row, its filters and the Fourier transform that makes a prompt cost O(n log n). A token that is generated
 // has no transform to share: it costs O(n) for each channel and reads the whole past, as a KV cache does. Refuses
 // nothing. Draws: W1 [HIDDEN][INPUTS], b [HIDDEN], W2 [channels][HIDDEN], then the taps [TAPS][3 channels].
-#include "cli.h"
 #include "convolution.h"
-#include "file.h"
 #include "mechanism.h"
 
 #include <math.h>
@@ -60,15 +58,12 @@ static int hyena_open(Operator *op, char *err, size_t errlen) {
     int64_t channels = channels_of(op), n = op->shape.n_max, before = HIDDEN * INPUTS + HIDDEN;
     int64_t drawn = before + channels * (HIDDEN + 3 * TAPS);
     uint64_t seed = op->shape.seed;
-    Hyena *y = op->own = calloc(1, sizeof *y);
-    if (!y) return fail(err, errlen, "out of memory");
+    Hyena *y = op->own = operator_own(op, sizeof *y);
     for (y->size = 2; y->size < 2 * n; y->size *= 2) continue;
     float **const parts[] = {&y->network, &y->filters, &y->past, &y->roots, &y->joined, &y->made};
     const int64_t sizes[] = {drawn,         channels * n,         channels * n,
                              2LL * y->size, PIECE * 3 * channels, PIECE * 3 * channels};
-    for (int i = 0; i < 6; i++) {
-        if (!(*parts[i] = floats_alloc(sizes[i], err, errlen))) return -1;
-    }
+    for (int i = 0; i < 6; i++) *parts[i] = operator_floats(op, sizes[i]);
     draw_normals(&seed, y->network, before, 1);
     draw_normals(&seed, y->network + before, channels * HIDDEN, 1 / sqrtf(HIDDEN));
     draw_normals(&seed, y->network + before + channels * HIDDEN, channels * 3 * TAPS, 1 / sqrtf(TAPS));
@@ -92,10 +87,7 @@ static double hyena_bytes(const Operator *op) {
 }
 
 static void hyena_close(Operator *op) {
-    Hyena *y = op->own;
-    state_close(y->shifts);
-    float *const all[] = {y->network, y->filters, y->past, y->roots, y->joined, y->made, (float *)y};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+    state_close(((Hyena *)op->own)->shifts);
 }
 
 // ---- the transform of n complex numbers, a power of 2; the spectrum is in bit-reversed order

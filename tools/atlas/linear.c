@@ -5,8 +5,6 @@
 // normaliser is one more value, 1 for each key. Of elu + 1 and RetNet there are the parallel and the recurrent forms
 // too, to be compared with the chunks of the engine. Linformer is attention() over a fixed number of projected keys.
 // Refuses nothing. Draws: directions for each head in turn (linear_directions), Linformer its projection.
-#include "cli.h"
-#include "file.h"
 #include "recurrence.h"
 #include "recurrence_channels.h"
 #include "soft.h"
@@ -29,7 +27,6 @@ typedef struct {
     float *matrix;        // RECURRENT: [n_heads][width][v_width]
     float *keys, *values; // PARALLEL: of all rows
     float *directions;    // PERFORMER, RFA: [n_heads][width][head_dim]
-    float *memory;        // of what follows
     float *q, *k, *v, *o; // [PIECE]
     float *decay, *beta;  // [PIECE][n_heads]: logarithms; of GLA decay is factors, rows as k's
     int width, v_width;
@@ -82,17 +79,17 @@ static void draw_directions(const Operator *op, float *w, int width) {
     }
 }
 
-static int open_form(const Operator *op, Linear *l, char *err, size_t errlen) {
+static int open_form(Operator *op, Linear *l, char *err, size_t errlen) {
     const Shape *s = &op->shape;
     int64_t heads = s->n_heads;
     if (form_of(op) == RECURRENT) {
-        l->matrix = floats_alloc(heads * l->width * l->v_width, err, errlen);
-        return l->matrix ? 0 : -1;
+        l->matrix = operator_floats(op, heads * l->width * l->v_width);
+        return 0;
     }
     if (form_of(op) == PARALLEL) {
-        l->keys = floats_alloc(s->n_max * heads * l->width, err, errlen);
-        l->values = floats_alloc(s->n_max * heads * l->v_width, err, errlen);
-        return l->keys && l->values ? 0 : -1;
+        l->keys = operator_floats(op, s->n_max * heads * l->width);
+        l->values = operator_floats(op, s->n_max * heads * l->v_width);
+        return 0;
     }
     StateShape shape = {.n_heads = s->n_heads, .n_key_heads = s->n_heads, .k_dim = l->width, .v_dim = l->v_width};
     shape.pairs = kind_of(op) == GLA;
@@ -103,23 +100,20 @@ static int open_form(const Operator *op, Linear *l, char *err, size_t errlen) {
 
 static int linear_open(Operator *op, char *err, size_t errlen) {
     const Shape *s = &op->shape;
-    Linear *l = op->own = calloc(1, sizeof *l);
-    if (!l) return fail(err, errlen, "out of memory");
+    Linear *l = op->own = operator_own(op, sizeof *l);
     bool drawn = kind_of(op) == PERFORMER || kind_of(op) == RFA;
     l->normalised = kind_of(op) <= RFA;
     l->width = drawn ? (s->rank + 1) / 2 * 2 : s->head_dim;
     l->v_width = s->head_dim + l->normalised;
     int64_t heads = (int64_t)PIECE * s->n_heads, features = heads * l->width, values = heads * l->v_width;
-    if (!(l->memory = floats_alloc(3 * features + 2 * values + heads, err, errlen))) return -1;
-    l->q = l->memory;
+    l->q = operator_floats(op, 3 * features + 2 * values + heads);
     l->k = l->q + features;
     l->v = l->k + features;
     l->o = l->v + values;
     l->decay = l->o + values;
     l->beta = l->decay + features;
     if (drawn) {
-        l->directions = floats_alloc((int64_t)s->n_heads * l->width * s->head_dim, err, errlen);
-        if (!l->directions) return -1;
+        l->directions = operator_floats(op, (int64_t)s->n_heads * l->width * s->head_dim);
         draw_directions(op, l->directions, l->width);
     }
     return open_form(op, l, err, errlen);
@@ -133,10 +127,7 @@ static double linear_bytes(const Operator *op) {
 }
 
 static void linear_close(Operator *op) {
-    Linear *l = op->own;
-    state_close(l->state);
-    float *const all[] = {l->matrix, l->keys, l->values, l->directions, l->memory, (float *)l};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+    state_close(((Linear *)op->own)->state);
 }
 
 // ---- features and gates of a row
@@ -162,8 +153,10 @@ static void make_features(const Operator *op, int width, const float *x, float *
         exponentials(op, y, d, 0);
         for (int c = 0; c < d; c++) y[c] += fmaxf(x[c], 0);
     } else if (kind == PERFORMER) { // |q|^2 is the same for all keys of a query, and so is its largest exponent
-        for (int i = 0; i < width; i++) y[i] *= LOG2_E;
-        for (int i = 0; key && i < width; i++) y[i] = fminf(y[i] - LOG2_E * square / (2 * root), KEY_CEILING);
+        for (int i = 0; i < width; i++) {
+            y[i] *= LOG2_E;
+            if (key) y[i] = fminf(y[i] - LOG2_E * square / (2 * root), KEY_CEILING);
+        }
         exponentials(op, y, width, key ? KEY_CEILING : SCORE_START);
     } else if (kind == RFA) {
         for (int i = 0; i < width; i++) {
@@ -365,13 +358,11 @@ typedef struct {
 enum { PROJECTED = 16 }; // rows of an item
 
 static int linformer_open(Operator *op, char *err, size_t errlen) {
-    Linformer *l = op->own = calloc(1, sizeof *l);
-    if (!l) return fail(err, errlen, "out of memory");
+    Linformer *l = op->own = operator_own(op, sizeof *l);
     uint64_t seed = op->shape.seed;
     int64_t n = (int64_t)op->shape.rank * op->shape.n_max;
-    if (soft_open(&l->soft, op, 0, 0, err, errlen) || !(l->e = floats_alloc(n, err, errlen))) return -1;
-    draw_normals(&seed, l->e, n, 1 / sqrtf((float)op->shape.n_max));
-    return 0;
+    l->e = operator_normals(op, &seed, n, 1 / sqrtf((float)op->shape.n_max));
+    return soft_open(&l->soft, op, 0, 0, err, errlen);
 }
 
 static void project(void *context, int item, int worker) {
@@ -387,12 +378,9 @@ static void project(void *context, int item, int worker) {
 // Keys, then values, of `width` floats each, through E into to[2][rank][width].
 static void linformer_step(Operator *op, const Rows *rows) {
     Linformer *l = op->own;
-    char err[200];
     int rank = op->shape.rank, width = op->shape.n_kv_heads * op->shape.head_dim, n = rows->n_keys;
     int padded = (width + MAX_PANEL - 1) / MAX_PANEL * MAX_PANEL; // a panel is read whole
-    float *from = floats_alloc((int64_t)n * padded, err, sizeof err);
-    float *to = from ? floats_alloc(2LL * rank * width, err, sizeof err) : NULL;
-    if (!to) die(1, "%s", err);
+    float *from = floats_need((int64_t)n * padded), *to = floats_need(2LL * rank * width);
     for (int i = 0; i < 2; i++) {
         const float *x = i ? rows->v : rows->k;
         for (int t = 0; t < n; t++)
@@ -408,16 +396,6 @@ static void linformer_step(Operator *op, const Rows *rows) {
     soft_advance(&l->soft, rank);
     free(from);
     free(to);
-}
-
-static double linformer_bytes(const Operator *op) {
-    return (double)kvcache_bytes(((const Linformer *)op->own)->soft.cache);
-}
-
-static void linformer_close(Operator *op) {
-    Linformer *l = op->own;
-    free(l->e);
-    free(l);
 }
 
 #define LINEAR(kind)                                                                                                   \
@@ -454,8 +432,6 @@ const Mechanism linear_rows[] = {
      .time = TIME_WHOLE,
      .open = linformer_open,
      .step = linformer_step,
-     .bytes = linformer_bytes,
-     .close = linformer_close,
      .title = "attention over r projections of all keys; not causal",
      .paper = "Wang et al. 2020, arXiv:2006.04768, equation 7, with one projection for all",
      .formula = "o = softmax(Q (E K)^T / sqrt(d)) (E V),   E [r][n]\n",
