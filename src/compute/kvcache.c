@@ -232,7 +232,8 @@ static int own_block(KvCache *c, int index) {
 
 int kvcache_reserve(KvCache *c, int n) {
     int before = c->n_blocks;
-    for (int i = c->length / KV_BLOCK; n && i < c->n_blocks; i++) {
+    if (!n) return 0;
+    for (int i = c->length / KV_BLOCK; i < c->n_blocks; i++) {
         if (own_block(c, i)) return -1;
     }
     while ((int64_t)c->n_blocks * KV_BLOCK < (int64_t)c->length + n) {

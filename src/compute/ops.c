@@ -80,9 +80,12 @@ static void matvec_blocks(const Kernels *k, const Vectors *v, const Tensor *w, i
             int n = cols - j < UNPACKED ? cols - j : UNPACKED;
             float sums[MAX_SHARED];
             unpack_blocks(k, unpacked, w, row0 + i, j, (int64_t)count * n);
-            if (!j) k->matvec_f32(v->y + i, v->ldy, unpacked, n, v->x, v->ldx, v->n, count, n);
-            else k->matvec_f32(sums, 1, unpacked, n, v->x + j, v->ldx, v->n, 1, n);
-            for (int t = 0; j && t < v->n; t++) v->y[t * v->ldy + i] += sums[t];
+            if (!j) {
+                k->matvec_f32(v->y + i, v->ldy, unpacked, n, v->x, v->ldx, v->n, count, n);
+                continue;
+            }
+            k->matvec_f32(sums, 1, unpacked, n, v->x + j, v->ldx, v->n, 1, n);
+            for (int t = 0; t < v->n; t++) v->y[t * v->ldy + i] += sums[t];
         }
     }
 }

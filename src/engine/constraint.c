@@ -81,8 +81,9 @@ static const uint64_t *mask_of(Constraint *c) {
         free(mask);
         return NULL;
     }
-    for (ptrdiff_t i = 0; automaton_accepts(c->automaton, c->state) && i < arrlen(c->ends); i++)
-        mask[c->ends[i] / 64] |= 1ull << c->ends[i] % 64;
+    if (automaton_accepts(c->automaton, c->state)) {
+        for (ptrdiff_t i = 0; i < arrlen(c->ends); i++) mask[c->ends[i] / 64] |= 1ull << c->ends[i] % 64;
+    }
     hmput(c->masks, c->state, mask);
     return mask;
 }
@@ -90,7 +91,8 @@ static const uint64_t *mask_of(Constraint *c) {
 const float *constraint_mask(Constraint *c, const float *logits) {
     const uint64_t *mask = mask_of(c);
     bool any = false;
-    for (int32_t id = 0; mask && id < c->engine->info.vocab_size; id++) {
+    if (!mask) return NULL;
+    for (int32_t id = 0; id < c->engine->info.vocab_size; id++) {
         bool allowed = mask[id / 64] >> id % 64 & 1;
         c->masked[id] = allowed ? logits[id] : -HUGE_VALF;
         any |= allowed;

@@ -193,8 +193,9 @@ static bool open_model(ModelDraft *m, const Engine *draft, const Engine *e, cons
     m->session = session_open(draft, options, err, errlen);
     if (!m->session) return false;
     m->logits = malloc(sizeof *m->logits * (size_t)m->n_vocab);
-    for (int i = m->n_draft; m->logits && i < m->n_vocab; i++) m->logits[i] = -INFINITY;
-    return m->logits || fail(err, errlen, "out of memory for the draft's logits") == 0;
+    if (!m->logits) return fail(err, errlen, "out of memory for the draft's logits") == 0;
+    for (int i = m->n_draft; i < m->n_vocab; i++) m->logits[i] = -INFINITY;
+    return true;
 }
 
 Drafter *drafter_model(const Engine *draft, const Engine *e, const SessionOptions *options, char *err, size_t errlen) {

@@ -112,7 +112,8 @@ static void output_all(const Decoder *d, Workspace *w, const DecoderSegment *s, 
 static void output_last(const Decoder *d, Workspace *w, const int *rows, float *const *wanted, int n, float *logits) {
     int64_t vocab = decoder_config(d)->vocab_size;
     output_rows(d, w, rows, n, n == 1 ? wanted[0] : logits);
-    for (int i = 0; n > 1 && i < n; i++) memcpy(wanted[i], logits + i * vocab, sizeof *logits * (size_t)vocab);
+    if (n == 1) return;
+    for (int i = 0; i < n; i++) memcpy(wanted[i], logits + i * vocab, sizeof *logits * (size_t)vocab);
 }
 
 static void output_segments(const Decoder *d, Workspace *w, const DecoderSegment *segments, int n, float *logits) {

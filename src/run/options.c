@@ -295,10 +295,9 @@ static void read_prompt(const Raw *raw) {
         if (o->n_prompt && o->prompt[o->n_prompt - 1] == '\n') o->prompt[--o->n_prompt] = 0;
     }
     if (o->format == FORMAT_JSONL) split_prompts(o);
-    for (ptrdiff_t i = 0; raw->escapes && i < arrlen(o->lines); i++) {
-        o->lines[i].n = unescape(o->lines[i].text, o->lines[i].n);
-    }
-    if (raw->escapes && o->prompt && !o->lines) o->n_prompt = unescape(o->prompt, o->n_prompt);
+    if (!raw->escapes) return;
+    for (ptrdiff_t i = 0; i < arrlen(o->lines); i++) o->lines[i].n = unescape(o->lines[i].text, o->lines[i].n);
+    if (o->prompt && !o->lines) o->n_prompt = unescape(o->prompt, o->n_prompt);
 }
 
 static void unescape_others(Options *o) {

@@ -168,10 +168,12 @@ static void tiles_step(Operator *op, const Rows *rows) {
     memcpy(q, rows->q, sizeof *q * (size_t)(n_q * d));
     memcpy(k, rows->k, sizeof *k * (size_t)(n_kv * d));
     memcpy(v, rows->v, sizeof *v * (size_t)(n_kv * d));
-    for (int64_t i = 0; kind == FP8_ROTATED && i < n_q; i++) rotate(q + i * d, t->signs, d);
-    for (int64_t i = 0; kind == FP8_ROTATED && i < n_kv; i++) rotate(k + i * d, t->signs, d);
-    for (int64_t i = 0; kind == SAGE && !op->length && i < n_kv * d; i++)
-        t->mean[i % width] += k[i] / (float)rows->n_keys;
+    if (kind == FP8_ROTATED) {
+        for (int64_t i = 0; i < n_q + n_kv; i++) rotate(q + i * d, t->signs, d); // k stands behind q
+    }
+    if (kind == SAGE && !op->length) {
+        for (int64_t i = 0; i < n_kv * d; i++) t->mean[i % width] += k[i] / (float)rows->n_keys;
+    }
     for (int64_t i = 0; i < n_kv * d; i++) k[i] -= t->mean[i % width];
     bool whole = kind == INT8 || kind == SAGE;
     round_rows(q, n_q, d, whole ? 127 : 448, whole);

@@ -61,10 +61,12 @@ static json_t *token_text(const Served *m, int32_t id) {
 static json_t *token_bytes(const Served *m, int32_t id) {
     const Piece *p = tokenizer_piece(m->engine->tokenizer, id);
     json_t *list = json_array();
-    int byte = p ? piece_byte(p) : -1;
-    if (byte >= 0) json_array_append_new(list, json_integer(byte));
-    for (int i = 0; byte < 0 && p && i < p->len; i++)
-        json_array_append_new(list, json_integer((unsigned char)p->text[i]));
+    if (!p) return list;
+    if (piece_byte(p) >= 0) {
+        json_array_append_new(list, json_integer(piece_byte(p)));
+        return list;
+    }
+    for (int i = 0; i < p->len; i++) json_array_append_new(list, json_integer((unsigned char)p->text[i]));
     return list;
 }
 

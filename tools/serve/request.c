@@ -91,8 +91,8 @@ static int refuse_unbuilt(const json_t *body, bool chat, ApiError *e) {
         if (v && !(json_is_integer(v) && json_integer_value(v) == 1) && !(json_is_string(v) && !json_string_length(v)))
             return api_fail(e, 400, common[i], "%s is not supported by this server", common[i]);
     }
-    for (size_t i = 0; chat && i < sizeof of_chat / sizeof *of_chat; i++) {
-        if (field(body, of_chat[i]))
+    for (size_t i = 0; i < sizeof of_chat / sizeof *of_chat; i++) {
+        if (chat && field(body, of_chat[i]))
             return api_fail(e, 400, of_chat[i], "%s is not supported by this server", of_chat[i]);
     }
     const json_t *tools = field(body, "tools"), *choice = field(body, "tool_choice");

@@ -89,7 +89,9 @@ static void send_chunk(Ticket *t, char *json) {
 
 static void begin_stream(Ticket *t) {
     exchange_start(t->exchange, "text/event-stream");
-    for (int i = 0; t->job->request.chat && i < t->reply->n_choices; i++) send_chunk(t, reply_first_chunk(t->reply, i));
+    if (t->job->request.chat) {
+        for (int i = 0; i < t->reply->n_choices; i++) send_chunk(t, reply_first_chunk(t->reply, i));
+    }
     t->sent = clock_seconds();
 }
 

@@ -85,9 +85,8 @@ void mixer_attend(const MixerCall *call, const Attention *list) {
     const Pass *pass = call->pass;
     if (pass->compute->exact) attend_alone(pass->compute, list, pass->n_segments);
     else attention(pass->compute, list, pass->n_segments);
-    for (int i = 0; pass->visit && i < pass->n_segments; i++) {
-        pass->visit(pass->visit_context, call->layer, i, &list[i]);
-    }
+    if (!pass->visit) return;
+    for (int i = 0; i < pass->n_segments; i++) pass->visit(pass->visit_context, call->layer, i, &list[i]);
 }
 
 typedef struct {
