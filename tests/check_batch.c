@@ -2,7 +2,6 @@
 // promised, a bound of the error where not, over every family; segments that fail beside others that do not.
 //
 //   build/tests/check_batch [NAME...]    all fixtures of families, or these
-#include "make_bin.h"
 #include "make_family.h"
 
 #include <pthread.h>
@@ -15,11 +14,6 @@ static double most_error(KvType kv) {
     return kv == KV_Q8 ? MOST_Q8_ERROR : MOST_ERROR;
 }
 
-static bool is_quick(void) {
-    const char *quick = getenv("TESSERA_TEST_QUICK");
-    return quick && *quick;
-}
-
 // ---- texts that are computed twice
 
 typedef struct {
@@ -28,17 +22,9 @@ typedef struct {
     int length;
 } Text;
 
-static Session *open_session(const Engine *e, const SessionOptions *o) {
-    char err[256] = "";
-    Session *s = session_open(e, o, err, sizeof err);
-    if (s) return s;
-    fprintf(stderr, "session: %s\n", err);
-    exit(1);
-}
-
 static void open_texts(const Engine *e, Text *texts, SessionOptions options) {
     for (int i = 0; i < N_TEXTS; i++) {
-        texts[i] = (Text){.together = open_session(e, &options), .alone = open_session(e, &options)};
+        texts[i] = (Text){.together = need_session(e, &options), .alone = need_session(e, &options)};
         for (int t = 0; t < FAMILY_TOKENS; t++) {
             texts[i].tokens[t] = (int32_t)(test_u32() % (uint32_t)engine_info(e).vocab_size);
         }
@@ -107,20 +93,14 @@ static double mix(const Engine *e, const SessionOptions *options, bool exact, co
 }
 
 static void check_family(const Fixture *f) {
-    const char *tokenizer = BIN_DIR "family.tokenizer.bin";
-    char err[256] = "";
-    folder_make();
-    write_family(f);
-    make_tokenizer_bin(tokenizer, f->vocab_size, 1);
-    Engine *e = engine_open(folder, tokenizer, err, sizeof err);
-    CHECK(e, "%s: %s", f->name, err);
+    Engine *e = family_engine(f);
     SessionOptions options = {.n_ctx = f->n_ctx < FAMILY_TOKENS ? f->n_ctx : FAMILY_TOKENS, .n_threads = 2};
     for (KvType kv = KV_BF16; e && kv <= KV_Q8; kv++) {
         options.kv = kv;
         mix(e, &options, true, f->name);
         double error = mix(e, &options, false, f->name);
         if (kv == KV_F32) printf("  %-20s NMSE %.1e from alone where not exact\n", f->name, error);
-        if (is_quick()) break;
+        if (quick()) break;
     }
     engine_close(e);
     folder_remove();
@@ -157,7 +137,7 @@ static void failures_stay_alone(void) {
     StepSegment list[N] = {0};
     for (int i = 0; i < N; i++) {
         const SessionOptions *o = i == THREADS ? &three : i == FULL ? &small : &two;
-        Session *s = i == TWICE ? list[FIRST].session : open_session(i == FOREIGN ? other : e, o);
+        Session *s = i == TWICE ? list[FIRST].session : need_session(i == FOREIGN ? other : e, o);
         list[i] = (StepSegment){.session = s, .tokens = tokens, .n = N_TOKENS - i % 3, .logits = true};
     }
     list[FULL].n = N_TOKENS;
@@ -176,7 +156,7 @@ static void failures_stay_alone(void) {
             CHECK(session_length(part->session) == kept, "segment %d: %d tokens", i, session_length(part->session));
         }
         if (lines[i] && i != FULL) continue;
-        Session *alone = open_session(e, &two);
+        Session *alone = need_session(e, &two);
         CHECK(!session_sync(alone, tokens, part->done, err, sizeof err), "%s", err);
         const float *logits = session_logits(part->session);
         CHECK(logits && !memcmp(logits, session_logits(alone), sizeof(float) * (size_t)engine_info(e).vocab_size),
@@ -204,11 +184,11 @@ static void many_passes(void) {
     SessionOptions options = {.n_threads = 2, .n_ctx = PROMPT};
     for (int t = 0; t < PROMPT; t++) tokens[t] = (int32_t)(3 + test_u32() % (uint32_t)(vocab - 3));
     for (int i = 0; i < N; i++) {
-        list[i] = (StepSegment){.session = open_session(e, &options), .tokens = tokens + i, .logits = true};
+        list[i] = (StepSegment){.session = need_session(e, &options), .tokens = tokens + i, .logits = true};
         list[i].n = i == 1 ? PROMPT - 1 : i % 9 ? 1 + i % 3 : LONG;
     }
     CHECK(!engine_step(e, list, N, false), "a step of %d sessions failed", N);
-    Session *alone = open_session(e, &options);
+    Session *alone = need_session(e, &options);
     for (int i = 0; i < N; i++) {
         CHECK(!session_sync(alone, list[i].tokens, list[i].n, err, sizeof err), "%s", err);
         const float *logits = session_logits(list[i].session);
@@ -255,7 +235,7 @@ static void damage_file(const Saving *s, const char *path) {
     size_t n;
     char *bytes = read_file(path, &n), what[60];
     const char *damaged = in_folder("damaged");
-    int n_places = is_quick() ? 40 : 300;
+    int n_places = quick() ? 40 : 300;
     for (int i = 0; i < n_places && !test_bad; i++) {
         size_t at = i < 100 ? (size_t)i : (size_t)pick((int)n);
         snprintf(what, sizeof what, "cut at %zu of %zu", at, n);
@@ -289,7 +269,7 @@ static void refuse_foreign(const Saving *s, const char *path, SessionOptions opt
                  {s->e, {.n_threads = 2, .n_ctx = options.n_ctx, .window = 30, .n_sinks = 2}, "a window", "window 30"}};
     for (int i = 0; i < N_OF(cases); i++) {
         const char *foreign = in_folder("foreign");
-        Session *writer = open_session(cases[i].e, &cases[i].o);
+        Session *writer = need_session(cases[i].e, &cases[i].o);
         read_random(writer, 20, 40);
         CHECK(!session_save(writer, foreign, err, sizeof err), "%s", err);
         expect_refusal(s, foreign, cases[i].what, cases[i].line);
@@ -300,7 +280,7 @@ static void refuse_foreign(const Saving *s, const char *path, SessionOptions opt
     expect_refusal(s, in_folder("text"), "a text", "not a saved session");
     expect_refusal(s, in_folder("absent"), "no file", "No such file");
     options.n_ctx = 15;
-    Session *small = open_session(s->e, &options);
+    Session *small = need_session(s->e, &options);
     CHECK(session_load(small, path, err, sizeof err) && strstr(err, "-c"), "too long a text: '%s'", err);
     session_close(small);
     engine_close(other);
@@ -324,15 +304,11 @@ static void refuse_special(const Saving *s, const char *path) {
 }
 
 static void check_saving(const Fixture *f) {
-    const char *tokenizer = BIN_DIR "family.tokenizer.bin";
+    Engine *e = family_engine(f);
+    if (!e) return;
     char err[256] = "";
-    folder_make();
-    write_family(f);
-    make_tokenizer_bin(tokenizer, f->vocab_size, 1);
-    Engine *e = engine_open(folder, tokenizer, err, sizeof err);
-    NEED(e, "%s: %s", f->name, err);
     SessionOptions options = {.n_threads = 2, .n_ctx = 400};
-    Saving s = {.e = e, .name = f->name, .source = open_session(e, &options), .target = open_session(e, &options)};
+    Saving s = {.e = e, .name = f->name, .source = need_session(e, &options), .target = need_session(e, &options)};
     s.n_logits = sizeof(float) * (size_t)f->vocab_size;
     s.logits = need(s.n_logits);
     read_random(s.source, 300, f->vocab_size);
@@ -355,17 +331,6 @@ static void check_saving(const Fixture *f) {
     folder_remove();
 }
 
-// These fixtures, whichever main's arguments choose.
-static void each_of(char **names, int n, void (*check)(const Fixture *f)) {
-    char **were = chosen;
-    int n_were = n_chosen;
-    chosen = names;
-    n_chosen = n;
-    each_family(check, false);
-    chosen = were;
-    n_chosen = n_were;
-}
-
 // A cache alone, with windows, recurrent states beside it, states alone.
 static void saved_files(void) {
     static char *names[] = {"llama", "gemma3_text", "qwen3_next", "mamba2"};
@@ -386,10 +351,10 @@ static void prefixes_are_found(void) {
     SessionOptions options = {.n_threads = 2, .n_ctx = N}, q8 = options;
     q8.kv = KV_Q8;
     for (int i = 0; i < N; i++) tokens[i] = 3 + pick(vocab - 3);
-    Session *first = open_session(e, &options);
+    Session *first = need_session(e, &options);
     CHECK(!session_sync(first, tokens, N, err, sizeof err), "%s", err);
     session_close(first);
-    Session *s = open_session(e, &options);
+    Session *s = need_session(e, &options);
     CHECK(session_keep(s, tokens, N) == 0, "something was kept without a limit");
     engine_limit(e, 0, CAP);
     CHECK(!session_sync(s, tokens, N - 50, err, sizeof err), "%s", err);
@@ -403,7 +368,7 @@ static void prefixes_are_found(void) {
         int32_t text[N];
         memcpy(text, tokens, sizeof text);
         if (cases[i].differs < N) text[cases[i].differs] = 3 + (text[cases[i].differs] - 2) % (vocab - 3);
-        Session *other = open_session(e, cases[i].o), *fresh = open_session(e, cases[i].o);
+        Session *other = need_session(e, cases[i].o), *fresh = need_session(e, cases[i].o);
         int kept = session_keep(other, text, cases[i].n);
         CHECK(kept == cases[i].expected, "case %d: %d tokens were found, expected %d", i, kept, cases[i].expected);
         CHECK(!session_sync(other, text, cases[i].n, err, sizeof err), "%s", err);
@@ -416,7 +381,7 @@ static void prefixes_are_found(void) {
         CHECK(engine_prefixes(e).bytes <= CAP, "%llu bytes are kept", (unsigned long long)engine_prefixes(e).bytes);
     }
     uint64_t shared = engine_prefixes(e).kv_bytes;
-    Session *twin = open_session(e, &options);
+    Session *twin = need_session(e, &options);
     CHECK(session_keep(twin, tokens, N) > 500 && engine_prefixes(e).kv_bytes == shared, "a twin takes memory");
     session_close(twin);
     session_close(s);
@@ -467,7 +432,7 @@ static void threads_share_prefixes(void) {
     float *logits = need_floats((int64_t)N_SHARED * vocab);
     SessionOptions options = {.n_threads = 1, .n_ctx = SHARED_TOKENS};
     for (int i = 0; i < N_SHARED; i++) {
-        Session *s = open_session(e, &options);
+        Session *s = need_session(e, &options);
         for (int t = 0; t < SHARED_TOKENS; t++) tokens[i][t] = i && t < 270 ? tokens[0][t] : 3 + pick(vocab - 3);
         CHECK(!session_sync(s, tokens[i], SHARED_TOKENS, err, sizeof err), "%s", err);
         memcpy(logits + (int64_t)i * vocab, session_logits(s), sizeof *logits * (size_t)vocab);
@@ -478,7 +443,7 @@ static void threads_share_prefixes(void) {
     pthread_t threads[N_THREADS];
     for (int i = 0; i < N_THREADS; i++) {
         readers[i] = (Reader){.e = e, .options = options, .tokens = tokens, .logits = logits, .first = i};
-        readers[i].n_rounds = is_quick() ? 6 : 40;
+        readers[i].n_rounds = quick() ? 6 : 40;
         pthread_create(&threads[i], NULL, read_shared, &readers[i]);
     }
     for (int i = 0; i < N_THREADS; i++) pthread_join(threads[i], NULL);
@@ -504,13 +469,13 @@ static void caches_have_a_limit(void) {
     int vocab = engine_info(e).vocab_size;
     SessionOptions options = {.n_threads = 2, .n_ctx = 600};
     for (int i = 0; i <= N; i++) tokens[i] = 3 + pick(vocab - 3);
-    Session *a = open_session(e, &options);
+    Session *a = need_session(e, &options);
     CHECK(!session_sync(a, tokens, N, err, sizeof err), "%s", err);
     uint64_t one = engine_prefixes(e).kv_bytes;
     engine_limit(e, 2 * one + one / 2, 64 << 20); // of two texts
     session_close(a);
-    a = open_session(e, &options);
-    Session *b = open_session(e, &options), *c = open_session(e, &options);
+    a = need_session(e, &options);
+    Session *b = need_session(e, &options), *c = need_session(e, &options);
     StepSegment list[] = {{.session = a, .tokens = tokens + 1, .n = N, .logits = true},
                           {.session = b, .tokens = tokens + 1, .n = N, .logits = true},
                           {.session = c, .tokens = tokens + 1, .n = N, .logits = true}};
@@ -551,7 +516,7 @@ static void compare_fresh(Mix *m, const Place *s) {
     char err[256] = "";
     const float *logits = session_logits(s->session);
     if (!logits || !s->length) return;
-    Session *fresh = open_session(m->e, &m->options);
+    Session *fresh = need_session(m->e, &m->options);
     // The engine's prefixes stay out of it: they are what is tested.
     StepSegment part = {.session = fresh, .tokens = s->tokens, .n = m->exact ? 1 : s->length, .logits = true};
     int n_failed = 0;
@@ -633,7 +598,7 @@ static void begin_anew(Mix *m) {
     Place *s = &m->places[pick(N_PLACES)], *other = &m->places[pick(N_PLACES)];
     int n = pick(other->length + 1), own = s == other ? 0 : pick(20);
     session_close(s->session);
-    s->session = open_session(m->e, &m->options);
+    s->session = need_session(m->e, &m->options);
     memmove(s->tokens, other->tokens, sizeof *s->tokens * (size_t)n);
     s->length = 0;
     if (n + own > m->longest) own = m->longest - n;
@@ -672,7 +637,7 @@ static int mix_sessions(Mix *m, int n_steps) {
     static void (*const verbs[])(Mix *) = {step_some,    step_some,  step_some,  step_some,     step_often,   fork_one,
                                            truncate_one, begin_anew, begin_anew, save_and_load, change_limits};
     for (int i = 0; i < N_PLACES; i++) {
-        m->places[i].session = open_session(m->e, &m->options);
+        m->places[i].session = need_session(m->e, &m->options);
         m->places[i].length = 0;
     }
     change_limits(m);
@@ -689,19 +654,16 @@ static int mix_sessions(Mix *m, int n_steps) {
 static int steps_of_family, n_found;
 
 static void mix_family(const Fixture *f) {
-    const char *tokenizer = BIN_DIR "family.tokenizer.bin";
     static Mix m;
-    char err[256] = "";
-    folder_make();
-    write_family(f);
-    make_tokenizer_bin(tokenizer, f->vocab_size, 1);
-    Engine *e = engine_open(folder, tokenizer, err, sizeof err);
-    CHECK(e, "%s: %s", f->name, err);
+    Engine *e = family_engine(f);
     for (int exact = 0; e && exact < 2; exact++) {
         int longest = engine_info(e).max_seq_len < 200 ? engine_info(e).max_seq_len : LONGEST;
         m = (Mix){.e = e, .name = f->name, .exact = exact, .vocab = f->vocab_size, .longest = longest};
         m.options = (SessionOptions){.n_threads = 2, .n_ctx = longest, .kv = exact ? KV_BF16 : (KvType)pick(3)};
-        if (pick(4) == 0) m.options.window = 20, m.options.n_sinks = 3;
+        if (pick(4) == 0) {
+            m.options.window = 20;
+            m.options.n_sinks = 3;
+        }
         n_found += mix_sessions(&m, steps_of_family / 2);
         printf("  %-20s %s: %lld comparisons, NMSE %.1e at most\n", f->name, exact ? "exact" : "     ",
                (long long)m.n_compared, m.worst);
@@ -718,7 +680,7 @@ static void count_family(const Fixture *f) {
 static void random_mixes(void) {
     static char *few[] = {"llama", "gemma3_text", "qwen3_next", "mamba", "mamba2",    "rwkv7",
                           "lfm2",  "deepseek_v2", "gpt_oss",    "gla",   "falcon_h1", "mixtral"};
-    bool all = !is_quick() || n_chosen;
+    bool all = !quick() || n_chosen;
     steps_of_family = n_found = 0;
     each_family(count_family, false);
     steps_of_family = all ? MIX_STEPS / (steps_of_family + 1) + 2 : QUICK_STEPS / N_OF(few);

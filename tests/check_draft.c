@@ -3,7 +3,6 @@
 // guesses end where they do not pay.
 //
 //   build/tests/check_draft [NAME...]    all fixtures of families, or these
-#include "make_bin.h"
 #include "make_family.h"
 
 #include "drafter.h"
@@ -11,11 +10,6 @@
 enum { N_TEXT = 100, LONG_TEXT = 560, N_PROMPT = 20 }; // a long text has blocks that fall out of a window
 
 static int n_text = N_TEXT;
-
-static bool is_quick(void) {
-    const char *quick = getenv("TESSERA_TEST_QUICK");
-    return quick && *quick;
-}
 
 // ---- guesses whose quality is known
 
@@ -57,14 +51,6 @@ typedef struct {
     float *logits; // [n_text][vocab]: those that token i was drawn from
 } Plain;
 
-static Session *open_session(const Engine *e, const SessionOptions *o) {
-    char err[256] = "";
-    Session *s = session_open(e, o, err, sizeof err);
-    if (s) return s;
-    fprintf(stderr, "session: %s\n", err);
-    exit(1);
-}
-
 static Sampler *open_sampler(const SamplerOptions *o, int vocab) {
     char err[256] = "";
     Sampler *s = sampler_open(o, vocab, err, sizeof err);
@@ -76,7 +62,7 @@ static Sampler *open_sampler(const SamplerOptions *o, int vocab) {
 static void generate_plain(const Engine *e, const SessionOptions *o, const SamplerOptions *so, Plain *p) {
     char err[256] = "";
     int vocab = engine_info(e).vocab_size;
-    Session *s = open_session(e, o);
+    Session *s = need_session(e, o);
     Sampler *sampler = open_sampler(so, vocab);
     sampler_history(sampler, p->tokens, N_PROMPT);
     for (int n = N_PROMPT; n < n_text; n++) {
@@ -94,7 +80,7 @@ static int generate_guessed(const Engine *e, const SessionOptions *o, const Samp
     char err[256] = "";
     int vocab = engine_info(e).vocab_size, n = N_PROMPT;
     int32_t text[LONG_TEXT];
-    Session *s = open_session(e, o);
+    Session *s = need_session(e, o);
     Sampler *sampler = open_sampler(so, vocab);
     memcpy(text, p->tokens, sizeof *text * N_PROMPT);
     sampler_history(sampler, text, N_PROMPT);
@@ -142,13 +128,7 @@ static void check_model(const Engine *e, const char *name) {
 }
 
 static void check_family(const Fixture *f) {
-    const char *tokenizer = BIN_DIR "family.tokenizer.bin";
-    char err[256] = "";
-    folder_make();
-    write_family(f);
-    make_tokenizer_bin(tokenizer, f->vocab_size, 1);
-    Engine *e = engine_open(folder, tokenizer, err, sizeof err);
-    CHECK(e, "%s: %s", f->name, err);
+    Engine *e = family_engine(f);
     if (e && (n_text > N_TEXT || engine_info(e).max_seq_len >= N_TEXT)) check_model(e, f->name);
     engine_close(e);
     folder_remove();
@@ -156,17 +136,6 @@ static void check_family(const Fixture *f) {
 
 static void texts_are_the_same(void) {
     each_family(check_family, false);
-}
-
-// These fixtures, whichever main's arguments choose.
-static void each_of(char **names, int n, void (*check)(const Fixture *f)) {
-    char **were = chosen;
-    int n_were = n_chosen;
-    chosen = names;
-    n_chosen = n;
-    each_family(check, false);
-    chosen = were;
-    n_chosen = n_were;
 }
 
 // Windows of the caller and of the model, recurrent states, both kinds of layers.
@@ -278,11 +247,11 @@ static double chi_square(const Pairs *p, int n) {
 
 static void distribution_of(const Engine *e, Drafter *d, const char *name, Oracle *oracle) {
     char err[256] = "";
-    int vocab = engine_info(e).vocab_size, n_draws = is_quick() ? QUICK_DRAWS : DRAWS;
+    int vocab = engine_info(e).vocab_size, n_draws = quick() ? QUICK_DRAWS : DRAWS;
     int32_t text[N_PROMPT + 2];
     Pairs pairs = {0};
     SessionOptions options = {.n_threads = 1, .n_ctx = 64};
-    Session *s = open_session(e, &options);
+    Session *s = need_session(e, &options);
     Sampler *sampler = open_sampler(&(SamplerOptions){.temperature = 1, .top_k = TOP, .seed = 11}, vocab);
     for (int i = 0; i < N_PROMPT; i++) text[i] = (7 * i + 3) % vocab;
     expect_pairs(s, text, N_PROMPT, vocab, &pairs);
@@ -310,13 +279,9 @@ static void distribution_of(const Engine *e, Drafter *d, const char *name, Oracl
 }
 
 static void check_distribution(const Fixture *f) {
-    const char *tokenizer = BIN_DIR "family.tokenizer.bin";
+    Engine *e = family_engine(f);
+    if (!e) return;
     char err[256] = "";
-    folder_make();
-    write_family(f);
-    make_tokenizer_bin(tokenizer, f->vocab_size, 1);
-    Engine *e = engine_open(folder, tokenizer, err, sizeof err);
-    NEED(e, "%s: %s", f->name, err);
     for (Quality q = 0; q < MIXED; q++) {
         Oracle oracle = {.quality = q, .vocab = f->vocab_size};
         Drafter *d = drafter_open(guess, &oracle, true);

@@ -10,6 +10,7 @@
 // It knows no family: a fixture lists tensors with the values they have (tests/fixtures/families.py), and for GGUF the
 // settings and in which order a tensor takes its values from those of the folder (tests/fixtures/family_gguf.py).
 #pragma once
+#include "make_bin.h"
 #include "make_gguf.h"
 #include "make_model.h"
 #include "quant.h"
@@ -343,4 +344,35 @@ UNUSED static void each_family(void (*check)(const Fixture *f), bool gguf) {
         free(list[i]);
     }
     if (n > 0) free(list);
+}
+
+// These fixtures, whichever main's arguments choose.
+UNUSED static void each_of(char **names, int n, void (*check)(const Fixture *f)) {
+    char **were = chosen;
+    int n_were = n_chosen;
+    chosen = names;
+    n_chosen = n;
+    each_family(check, false);
+    chosen = were;
+    n_chosen = n_were;
+}
+
+// The fixture as a folder that folder_remove takes away, opened; NULL, and a failed check: it cannot be.
+UNUSED static Engine *family_engine(const Fixture *f) {
+    const char *tokenizer = BIN_DIR "family.tokenizer.bin";
+    char err[256] = "";
+    folder_make();
+    write_family(f);
+    make_tokenizer_bin(tokenizer, f->vocab_size, 1);
+    Engine *e = engine_open(folder, tokenizer, err, sizeof err);
+    CHECK(e, "%s: %s", f->name, err);
+    return e;
+}
+
+UNUSED static Session *need_session(const Engine *e, const SessionOptions *o) {
+    char err[256] = "";
+    Session *s = session_open(e, o, err, sizeof err);
+    if (s) return s;
+    fprintf(stderr, "session: %s\n", err);
+    exit(1);
 }
