@@ -54,12 +54,14 @@ static void parse(ServerOptions *o, Extra *x, int argc, char **argv) {
     o->scheduler.kv_bytes = (uint64_t)((double)x->kv_mib * 0x1p20);
 }
 
+// The last part of a path.
 static const char *model_name(const char *path) {
-    char *copy = strdup(path), *end = copy ? copy + strlen(copy) : NULL;
-    if (!copy) die(1, "out of memory");
-    while (end > copy && end[-1] == '/') *--end = 0;
-    char *slash = strrchr(copy, '/');
-    return slash ? slash + 1 : copy; // for the life of the program
+    static char name[256];
+    size_t end = strlen(path), begin;
+    while (end > 1 && path[end - 1] == '/') end--;
+    for (begin = end; begin && path[begin - 1] != '/'; begin--) continue;
+    snprintf(name, sizeof name, "%.*s", (int)(end - begin), path + begin);
+    return name;
 }
 
 typedef struct {
