@@ -7,7 +7,7 @@
 #include "measure.h"
 
 typedef struct {
-    char test[64];
+    char test[80];
     int n_prompt, n_gen, n_depth; // n_prompt or n_gen may be 0
     int n_sequences;              // that generate together
     int n;                        // repetitions
