@@ -678,14 +678,10 @@ static void count_family(const Fixture *f) {
 }
 
 static void random_mixes(void) {
-    static char *few[] = {"llama", "gemma3_text", "qwen3_next", "mamba", "mamba2",    "rwkv7",
-                          "lfm2",  "deepseek_v2", "gpt_oss",    "gla",   "falcon_h1", "mixtral"};
-    bool all = !quick() || n_chosen;
     steps_of_family = n_found = 0;
-    each_family(count_family, false);
-    steps_of_family = all ? MIX_STEPS / (steps_of_family + 1) + 2 : QUICK_STEPS / N_OF(few);
-    if (all) each_family(mix_family, false);
-    else each_of(few, N_OF(few), mix_family);
+    each_kind(count_family);
+    steps_of_family = (quick() && !n_chosen ? QUICK_STEPS : MIX_STEPS) / (steps_of_family + 1) + 2;
+    each_kind(mix_family);
     CHECK(n_found > 0, "no text was found again");
 }
 

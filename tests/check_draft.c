@@ -135,7 +135,7 @@ static void check_family(const Fixture *f) {
 }
 
 static void texts_are_the_same(void) {
-    each_family(check_family, false);
+    each_kind(check_family);
 }
 
 // Windows of the caller and of the model, recurrent states, both kinds of layers.

@@ -357,6 +357,14 @@ UNUSED static void each_of(char **names, int n, void (*check)(const Fixture *f))
     n_chosen = n_were;
 }
 
+// All, or those chosen, as folders; where checks are to be quick and none is chosen, one of each kind of layer.
+UNUSED static void each_kind(void (*check)(const Fixture *f)) {
+    static char *few[] = {"llama", "gemma3_text", "qwen3_next", "mamba", "mamba2",    "rwkv7",
+                          "lfm2",  "deepseek_v2", "gpt_oss",    "gla",   "falcon_h1", "mixtral"};
+    if (quick() && !n_chosen) each_of(few, N_OF(few), check);
+    else each_family(check, false);
+}
+
 // The fixture as a folder that folder_remove takes away, opened; NULL, and a failed check: it cannot be.
 UNUSED static Engine *family_engine(const Fixture *f) {
     char err[256] = "";
