@@ -605,6 +605,141 @@ static void naive_moe(const Shape *s, const Rows *r, double *out) {
     free(w);
 }
 
+// ---- memory
+
+static double mean_score(const Shape *s, const Rows *r, int t, int head, int block) {
+    double sum = 0;
+    for (int j = block * s->block; j < (block + 1) * s->block; j++) {
+        sum += dot_double(q_at(s, r, t, head), kv_at(s, r->k, j, head), s->head_dim);
+    }
+    return sum;
+}
+
+// Marks the `most` largest of n scores that are not -INFINITY.
+static void mark_best(const double *scores, int n, int most, bool *marks) {
+    for (int i = 0; i < n; i++) {
+        int better = 0;
+        for (int j = 0; j < n; j++) better += scores[j] > scores[i];
+        marks[i] = better < most && scores[i] > -INFINITY;
+    }
+}
+
+// Softmax over what each row of each head sees, one row at a time: a row's choice is its own.
+static void naive_lookup(const Shape *s, const Rows *r, int reach, int blocks, int keys, double *out) {
+    bool *taken = need((size_t)r->n_keys + 1), *kept = need((size_t)r->n_keys + 1);
+    double *scores = need(sizeof *scores * (size_t)(r->n_keys + 1));
+    for (int i = 0; i < r->n_q * s->n_heads; i++) {
+        int t = i / s->n_heads, head = i % s->n_heads, recent = t < reach ? 0 : (t - reach + 1) / s->block * s->block;
+        for (int b = 0; b < recent / s->block; b++) scores[b] = mean_score(s, r, t, head, b);
+        mark_best(scores, recent / s->block, blocks, taken);
+        for (int j = 0; j < recent; j++) {
+            scores[j] = taken[j / s->block] ? scaled_score(s, r, t, j, head, NULL) : -INFINITY;
+        }
+        mark_best(scores, recent, keys ? keys : recent, kept);
+        double sum = 0, *o = out + (int64_t)i * s->head_dim;
+        for (int c = 0; c < s->head_dim; c++) o[c] = 0;
+        for (int j = 0; j <= t; j++) {
+            if (j < recent && !kept[j]) continue;
+            double w = exp(scaled_score(s, r, t, j, head, NULL));
+            sum += w;
+            for (int c = 0; c < s->head_dim; c++) o[c] += w * (double)kv_at(s, r->v, j, head)[c];
+        }
+        for (int c = 0; c < s->head_dim; c++) o[c] /= sum;
+    }
+    free(taken);
+    free(kept);
+    free(scores);
+}
+static void naive_retrieval(const Shape *s, const Rows *r, double *out) {
+    naive_lookup(s, r, s->window, 4 * ((s->rank + s->block - 1) / s->block), s->rank, out);
+}
+static void naive_moba(const Shape *s, const Rows *r, double *out) {
+    naive_lookup(s, r, 1, (s->rank + s->block - 1) / s->block, 0, out);
+}
+
+// With as many keys as there are, both are dense attention, whatever the cache stores; with few, retrieval over words
+// finds what a window loses.
+static void retrieval_of_all(void) {
+    enum { N = 700 };
+    static const struct {
+        const char *name;
+        KvDType type;
+        double most;
+    } cases[] = {{"retrieval", KV_DTYPE_F32, 1e-6},  {"moba", KV_DTYPE_F32, 1e-6},
+                 {"retrieval", KV_DTYPE_BF16, 5e-3}, {"moba", KV_DTYPE_BF16, 5e-3},
+                 {"retrieval", KV_DTYPE_Q8, 2e-2},   {"moba", KV_DTYPE_Q8, 2e-2}};
+    char err[512];
+    Compute c;
+    NEED(!compute_open(&c, 1, err, sizeof err), "%s", err);
+    for (int i = 0; i < N_OF(cases); i++) {
+        Shape s = {.n_heads = 2, .n_kv_heads = 1, .head_dim = 31, .n_max = N, .window = 20, .block = 32, .rank = N};
+        Inputs in;
+        s.type = cases[i].type;
+        NEED(!inputs_open(&in, &s, N, N, 11, err, sizeof err), "%s", err);
+        inputs_of_words(&in, 100, 3);
+        run_mechanism(mechanism_find(cases[i].name), &s, &in, 2, 0);
+        double all = inputs_error(&in, TIME_CAUSAL, 0, &c, err, sizeof err);
+        CHECK(all < cases[i].most, "%s, %s: with k = n %.3g from dense attention, at most %.3g", cases[i].name,
+              kv_dtype_name(s.type), all, cases[i].most);
+        s.rank = 96;
+        run_mechanism(mechanism_find(cases[i].name), &s, &in, 2, 0);
+        double some = inputs_error(&in, TIME_CAUSAL, 0, &c, err, sizeof err);
+        run_mechanism(mechanism_find("window"), &s, &in, 2, 0);
+        double window = inputs_error(&in, TIME_CAUSAL, 0, &c, err, sizeof err);
+        CHECK(some > all && some < 0.7 * window, "%s: 96 keys %.3g from dense, a window %.3g", cases[i].name, some,
+              window);
+        inputs_close(&in);
+    }
+    Shape odd = {.n_heads = 1, .n_kv_heads = 1, .head_dim = 8, .n_max = 9, .window = 4, .block = 24, .rank = 8};
+    Operator op;
+    CHECK(operator_open(&op, mechanism_find("retrieval"), &odd, &c, err, sizeof err) && strstr(err, "24"),
+          "blocks of 24 keys: expected a refusal, found %s", err);
+    compute_close(&c);
+}
+
+static void naive_infini(const Shape *s, const Rows *r, double *out) {
+    int d = s->head_dim, segment = s->window, n = r->n_keys;
+    uint64_t seed = s->seed;
+    float *gates = drawn(&seed, s->n_heads, 1);
+    double *m = need(sizeof *m * (size_t)(2 * d * (d + 1))), *old = m + d * (d + 1); // M and z, before the segment
+    for (int h = 0; h < s->n_heads; h++) {
+        double gate = sigmoid((double)gates[h]);
+        memset(m, 0, sizeof *m * (size_t)(2 * d * (d + 1)));
+        for (int t = 0; t < n; t++) {
+            double *o = out + ((int64_t)t * s->n_heads + h) * d, sum = 0, norm = 0, held[MAX_WIDTH] = {0};
+            if (t % segment == 0) memcpy(old, m, sizeof *m * (size_t)(d * (d + 1)));
+            for (int c = 0; c < d; c++) o[c] = 0;
+            for (int j = t / segment * segment; j <= t; j++) {
+                double w = exp(scaled_score(s, r, t, j, h, NULL));
+                sum += w;
+                for (int c = 0; c < d; c++) o[c] += w * (double)kv_at(s, r->v, j, h)[c];
+            }
+            for (int i = 0; i < d; i++) {
+                double q = elu_1((double)q_at(s, r, t, h)[i]);
+                norm += q * old[i * (d + 1) + d];
+                for (int c = 0; c < d; c++) held[c] += q * old[i * (d + 1) + c];
+            }
+            for (int c = 0; c < d; c++) o[c] = (1 - gate) * o[c] / sum + (norm > 0 ? gate * held[c] / norm : 0);
+            memset(held, 0, sizeof held);
+            norm = 0;
+            for (int i = 0; i < d; i++) {
+                double k = elu_1((double)kv_at(s, r->k, t, h)[i]);
+                norm += k * old[i * (d + 1) + d];
+                for (int c = 0; c < d; c++) held[c] += k * old[i * (d + 1) + c];
+            }
+            for (int i = 0; i < d; i++) {
+                double k = elu_1((double)kv_at(s, r->k, t, h)[i]);
+                for (int c = 0; c < d; c++) {
+                    m[i * (d + 1) + c] += k * ((double)kv_at(s, r->v, t, h)[c] - (norm > 0 ? held[c] / norm : 0));
+                }
+                m[i * (d + 1) + d] += k;
+            }
+        }
+    }
+    free(gates);
+    free(m);
+}
+
 static const Subject subjects[] = {{"linear", naive_linear, 1e-5, false},
                                    {"linear", naive_linear_parallel, 1e-5, false},
                                    {"linear-parallel", naive_linear_parallel, 1e-5, false},
@@ -618,6 +753,9 @@ static const Subject subjects[] = {{"linear", naive_linear, 1e-5, false},
                                    {"gla", naive_gla, 1e-5, false},
                                    {"deltanet", naive_deltanet, 1e-5, false},
                                    {"gated-deltanet", naive_gated_deltanet, 1e-5, false},
+                                   {"retrieval", naive_retrieval, 1e-5, false},
+                                   {"moba", naive_moba, 1e-5, false},
+                                   {"infini", naive_infini, 1e-5, false},
                                    {"mamba-2", naive_mamba, 1e-5, false},
                                    {"rwkv-7", naive_rwkv, 1e-5, false},
                                    {"short-conv", naive_short_conv, 1e-5, false},
@@ -634,5 +772,6 @@ int main(void) {
     RUN(performer_converges);
     RUN(forms_agree);
     RUN(hyena_transforms);
+    RUN(retrieval_of_all);
     return test_report();
 }

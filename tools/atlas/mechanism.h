@@ -80,7 +80,8 @@ struct Mechanism {
 };
 
 // A family's table, ended by a row without a name.
-extern const Mechanism scores_rows[], heads_rows[], masks_rows[], exact_rows[], linear_rows[], beyond_rows[], hyena_rows[];
+extern const Mechanism scores_rows[], heads_rows[], masks_rows[], exact_rows[], linear_rows[], memory_rows[],
+    beyond_rows[], hyena_rows[];
 
 // The rows of all families in order; NULL behind the last.
 const Mechanism *mechanism_at(int i);
