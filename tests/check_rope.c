@@ -242,8 +242,8 @@ static void no_positions(void) {
 // Configs are equal when all of their numbers are.
 static void equal_configs(void) {
     RopeConfig base = plain(16, 10000);
-    base.scaling = (RopeScaling){ROPE_YARN, 8, 64, 1, 4, 32, 1, true, 2};
-    RopeConfig others[12];
+    base.scaling = (RopeScaling){ROPE_YARN, 8, 64, 1, 4, 32, 1, true, 2, 3};
+    RopeConfig others[13];
     for (int i = 0; i < N_OF(others); i++) others[i] = base;
     others[0].rotary_dim = 8;
     others[1].theta = 500;
@@ -257,6 +257,7 @@ static void equal_configs(void) {
     others[9].scaling.beta_slow = 2;
     others[10].scaling.whole_dims = false;
     others[11].scaling.attention_factor = 1;
+    others[12].scaling.long_attention_factor = 1;
     CHECK(rope_config_equal(&base, &(RopeConfig){16, 10000, ROPE_INTERLEAVED, base.scaling}), "the same");
     for (int i = 0; i < N_OF(others); i++) {
         CHECK(!rope_config_equal(&base, &others[i]) && !rope_config_equal(&others[i], &base), "field %d", i);

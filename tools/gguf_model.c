@@ -113,6 +113,9 @@ const char *gguf_model_unsupported(const Family *f, const Config *c) {
         {activation(c) != activation(b), "an activation that differs from the family's"},
         {c->ffn_clamp != b->ffn_clamp, "a feed-forward clamp that differs from the family's"},
         {c->temperature > 0 && c->temperature_ctx != scaling->original_ctx, "an attention temperature without YaRN"},
+        {c->router_jitter != b->router_jitter, "a router_jitter_noise that differs from the family's"},
+        {scaling->long_attention_factor > 0 && scaling->long_attention_factor != scaling->attention_factor,
+         "a magnitude of LongRoPE for each length"},
         {unbiased, "linear layers without biases"},
         {c->step_max > 0, "limits of the step sizes"},
         {c->step_norm_eps > 0 && c->step_norm_eps != c->norm_eps, "an eps of its own of the norms of step sizes"},
@@ -359,8 +362,8 @@ static void put_xielu(GgufWriter *w, const Decoder *d) {
 
 void gguf_model_settings(GgufWriter *w, const Family *f, const Decoder *d) {
     const Config *c = decoder_config(d);
-    const char *eps =
-        c->layer_norm || f->one_sublayer ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon";
+    bool layer_norm = (c->layer_norm && !f->gguf_rms_eps) || f->one_sublayer;
+    const char *eps = layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon";
     set_int(w, f, "vocab_size", c->vocab_size);
     put_sizes(w, f, c);
     set_real(w, f, eps, c->norm_eps);

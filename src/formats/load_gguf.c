@@ -119,7 +119,8 @@ static void read_sizes(Keys *k, Config *c, const Family *f, LayerRules *rules) {
     else if (!f->no_attention) read_heads(k, c, rules);
     static const char layer_norm[] = "attention.layer_norm_epsilon";
     bool other = f->one_sublayer && gguf_get_value(k->g, key(k, layer_norm), false); // Nemotron-H's RMS norms
-    c->norm_eps = get_real(k, c->layer_norm || other ? layer_norm : "attention.layer_norm_rms_epsilon", GGUF_NEEDED);
+    bool usual = c->layer_norm && !f->gguf_rms_eps;
+    c->norm_eps = get_real(k, usual || other ? layer_norm : "attention.layer_norm_rms_epsilon", GGUF_NEEDED);
 }
 
 // As DeepSeek's models have it.
@@ -451,6 +452,7 @@ static int finish_config(Model *m, char *err, size_t errlen) {
     c->qkv_bias |= some_layer_has(m, "attn_q.bias") || some_layer_has(m, "attn_qkv.bias");
     c->out_bias |= some_layer_has(m, "attn_output.bias");
     c->ffn_bias |= some_layer_has(m, "ffn_down.bias");
+    c->output_bias |= weights_find(&m->weights, "output.bias") != NULL;
     c->no_norm_bias &= !weights_find(&m->weights, "output_norm.bias");
     if (c->n_experts && m->family->router) c->router_choice_bias = has_choice_bias(m);
     if (weights_find(&m->weights, "rope_factors_long.weight")) set_long_rope(c);

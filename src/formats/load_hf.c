@@ -184,6 +184,8 @@ static void read_feed_forward(Settings *s, Config *c, const Family *f, LayerRule
         *(c->n_experts ? &c->shared_dim : &c->hidden_dim) = shared;
     }
     if (!c->n_experts) return;
+    if (c->router_jitter > 0)
+        c->router_jitter = (float)settings_number(s, "router_jitter_noise", 1e-9, 1, (double)c->router_jitter);
     c->experts_keep_softmax = !settings_bool(s, "norm_topk_prob", !c->experts_keep_softmax);
     settings_int(s, "decoder_sparse_step", 1, 1, 1); // experts in every layer
     if (json_array_size(json_object_get(s->object, "mlp_only_layers"))) {
@@ -204,6 +206,7 @@ static void read_biases(Settings *s, Config *c, const Family *f) {
     }
     c->out_bias = settings_bool(s, "attention_out_bias", c->out_bias);
     c->ffn_bias = settings_bool(s, "mlp_bias", c->ffn_bias);
+    c->output_bias = settings_bool(s, "lm_head_bias", c->output_bias);
     c->conv_bias = f->mixer == MIX_CONV && settings_bool(s, "conv_bias", false);
 }
 
@@ -287,6 +290,11 @@ static void read_scaling(Settings *s, Settings *rope, Model *m) {
     scaling.attention_factor = (float)settings_number(rope, "attention_factor", 0, LARGE, 0);
     if (scaling.kind == ROPE_YARN && !settings_has(rope, "attention_factor")) {
         scaling.attention_factor = read_magnitude(rope, (double)scaling.factor);
+    }
+    if (scaling.kind == ROPE_LONG) { // Phi-3.5-MoE's
+        scaling.attention_factor =
+            (float)settings_number(rope, "short_mscale", 0, LARGE, (double)scaling.attention_factor);
+        scaling.long_attention_factor = (float)settings_number(rope, "long_mscale", 0, LARGE, 0);
     }
     c->kinds[0].rope.scaling = scaling;
     if (scaling.kind != ROPE_LONG) return;
@@ -644,6 +652,7 @@ static const struct {
                  "\"max_position_embeddings\":128000,\"norm_eps\":1e-5,\"rope_theta\":1e6,\"conv_L_cache\":3,"
                  "\"num_dense_layers\":2,\"num_experts\":32,\"num_experts_per_tok\":4,\"norm_topk_prob\":true}"},
     {"gemma2", "{\"sliding_window\":4096}"},
+    {"phimoe", "{\"num_key_value_heads\":8,\"num_local_experts\":16,\"num_experts_per_tok\":2,\"rope_theta\":1e6}"},
     {"mistral", "{\"sliding_window\":4096}"},
     {"gpt_oss", "{\"sliding_window\":128}"},
     {"deepseek_v2", "{\"n_shared_experts\":2}"},

@@ -184,7 +184,8 @@ static int check_rope(const LayerKind *k, const char *path, char *err, size_t er
     }
     if (s->kind == ROPE_UNSCALED) return 0;
     bool sound = s->factor >= 1 && isfinite(s->factor) && s->original_ctx > 0 && s->original_ctx <= MAX_POSITIONS &&
-                 s->attention_factor >= 0 && isfinite(s->attention_factor);
+                 s->attention_factor >= 0 && isfinite(s->attention_factor) && s->long_attention_factor >= 0 &&
+                 isfinite(s->long_attention_factor);
     if (s->kind == ROPE_LLAMA3)
         sound = sound && s->low_freq > 0 && s->high_freq > s->low_freq && isfinite(s->high_freq);
     if (s->kind == ROPE_YARN)
@@ -281,6 +282,10 @@ static int check_experts(const Config *c, const char *path, char *err, size_t er
     if (c->expert_dim < 0 || c->expert_dim > MAX_WIDTH) {
         return fail(err, errlen, "%s: width of an expert: expected 1 to %d, found %d", path, MAX_WIDTH, c->expert_dim);
     }
+    if (c->router_jitter > 0 && c->n_experts_used != 2) {
+        return fail(err, errlen, "%s: experts of a token: expected 2 with SparseMixer, found %d", path,
+                    c->n_experts_used);
+    }
     int groups = c->n_expert_groups, used = c->n_groups_used;
     if (!groups) return 0;
     if (groups < 1 || groups > c->n_experts || c->n_experts % groups) {
@@ -361,6 +366,7 @@ int config_check(const Config *c, const char *path, char *err, size_t errlen) {
         {"attn_out_scale", c->attn_out_scale, 0, 0}, {"gate_scale", c->gate_scale, 0, 0},
         {"ffn_out_scale", c->ffn_out_scale, 0, 0},   {"ssm_out_scale", c->ssm_out_scale, 0, 0},
         {"experts_scale", c->experts_scale, 0, 0},   {"latent_eps", c->latent_eps, 0, 0},
+        {"router_jitter", c->router_jitter, 0, 0},
     };
     for (size_t i = 0; i < sizeof reals / sizeof *reals; i++) {
         float v = reals[i].value;

@@ -150,8 +150,11 @@ typedef struct {
     int n_groups_used;         // in order: by the best logit (arXiv:2405.04434, section 2.2.2) or, with sigmoids, by
                                // the sum of the two best scores; 0: no groups
     float experts_scale;       // of the weights; 0: 1
-    int shared_dim;            // width of one more expert that every token uses; 0: none
-    bool shared_ungated;       // it counts in full; else as much as a sigmoid gate says
+    float router_jitter; // two experts, one after the other the best of those left, each with its part of a softmax
+                         // over those left whose logits are within twice this of its, as a part of the larger one
+                         // (SparseMixer: arXiv:2409.12136, section 2; Phi-3.5-MoE); 0: as above
+    int shared_dim;      // width of one more expert that every token uses; 0: none
+    bool shared_ungated; // it counts in full; else as much as a sigmoid gate says
 
     // state spaces
     bool ssm_norm_first;      // the norm precedes the gate (Falcon-H1)

@@ -213,6 +213,20 @@ static void weigh(const Config *c, const float *scores, const int32_t *picks, fl
     for (int k = 0; k < used; k++) weights[k] = weights[k] / sum * scale;
 }
 
+// SparseMixer's weights: experts that are chosen are no longer among those of the next softmax.
+static void weigh_sparse(const Config *c, const float *logits, const int32_t *picks, float *weights) {
+    for (int k = 0; k < c->n_experts_used; k++) {
+        float top = logits[picks[k]], sum = 0;
+        for (int e = 0; e < c->n_experts; e++) {
+            bool taken = false;
+            for (int j = 0; j < k; j++) taken |= picks[j] == e;
+            bool far = (top - logits[e]) / fmaxf(fabsf(logits[e]), top) > 2 * c->router_jitter;
+            if (!taken && !far) sum += expf(logits[e] - top);
+        }
+        weights[k] = 1 / sum;
+    }
+}
+
 // The best experts of one token and their weights; routes: the router's logits, which sigmoids overwrite.
 static void pick(const Config *c, const Experts *e, float *routes, int32_t *picks, float *weights) {
     bool closed[MAX_EXPERTS];
@@ -224,7 +238,8 @@ static void pick(const Config *c, const Experts *e, float *routes, int32_t *pick
         choice.closed = closed;
     }
     choose(&choice, c->n_experts, c->n_experts_used, picks);
-    weigh(c, routes, picks, weights);
+    if (c->router_jitter > 0) weigh_sparse(c, routes, picks, weights);
+    else weigh(c, routes, picks, weights);
 }
 
 // The tokens of one expert, gathered, computed, and added to where they came from.

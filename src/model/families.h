@@ -42,6 +42,7 @@ typedef struct Family {
     float default_eps;          // of norms, the same
     float default_rotary;       // part of a head that rotates where config.json does not say; 0: all
     int default_hidden;         // hidden_dim / dim where a file does not give hidden_dim; 0: a file must
+    bool gguf_rms_eps;          // GGUF files: the eps of LayerNorms has the name of RMS norms'
     bool exact_yarn_borders;    // GGUF files: YaRN's borders between frequencies are not rounded
     bool qkv_by_group;          // Hugging Face's fused tensor has the queries, key and value of a KV head side by side
     QkNorm optional_qk_norm;    // what a model of the family may have: config.json or the tensors tell

@@ -43,9 +43,10 @@ static double llama3_frequency(const RopeScaling *s, double frequency) {
     return frequency / (double)s->factor * (1 - kept) + frequency * kept;
 }
 
-static float magnitude(const RopeConfig *c) {
+static float magnitude(const RopeConfig *c, int n_ctx) {
     const RopeScaling *s = &c->scaling;
     if (s->kind != ROPE_YARN && s->kind != ROPE_LONG) return 1;
+    if (s->long_attention_factor > 0 && rope_is_long(c, n_ctx)) return s->long_attention_factor;
     if (s->attention_factor > 0) return s->attention_factor;
     if (s->factor <= 1) return 1;
     double log_factor = log((double)s->factor);
@@ -55,7 +56,8 @@ static float magnitude(const RopeConfig *c) {
 static bool scaling_equal(const RopeScaling *a, const RopeScaling *b) {
     return a->kind == b->kind && a->factor == b->factor && a->original_ctx == b->original_ctx &&
            a->low_freq == b->low_freq && a->high_freq == b->high_freq && a->beta_fast == b->beta_fast &&
-           a->beta_slow == b->beta_slow && a->whole_dims == b->whole_dims && a->attention_factor == b->attention_factor;
+           a->beta_slow == b->beta_slow && a->whole_dims == b->whole_dims &&
+           a->attention_factor == b->attention_factor && a->long_attention_factor == b->long_attention_factor;
 }
 
 bool rope_config_equal(const RopeConfig *a, const RopeConfig *b) {
@@ -66,7 +68,7 @@ bool rope_config_equal(const RopeConfig *a, const RopeConfig *b) {
 int rope_open(Rope *r, const RopeConfig *c, int n_ctx, const float *factors, char *err, size_t errlen) {
     RopeScalingKind kind = c->scaling.kind;
     double theta = kind == ROPE_DYNAMIC ? dynamic_theta(c, n_ctx) : (double)c->theta;
-    *r = (Rope){.n = c->rotary_dim / 2, .magnitude = magnitude(c)};
+    *r = (Rope){.n = c->rotary_dim / 2, .magnitude = magnitude(c, n_ctx)};
     if (!r->n) return 0;
     r->frequency = malloc(sizeof *r->frequency * (size_t)r->n);
     if (!r->frequency) return fail(err, errlen, "out of memory for %d frequencies", r->n);

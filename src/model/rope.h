@@ -27,11 +27,12 @@ typedef enum {
 typedef struct {
     RopeScalingKind kind;
     float factor;
-    int original_ctx;           // the training context
-    float low_freq, high_freq;  // ROPE_LLAMA3: wavelengths original_ctx / these
-    float beta_fast, beta_slow; // ROPE_YARN: rotations within original_ctx
-    bool whole_dims;            // ROPE_YARN: the borders between frequencies are rounded outwards
-    float attention_factor;     // ROPE_YARN, ROPE_LONG: cos and sin are times it; 0: the papers' formulas
+    int original_ctx;            // the training context
+    float low_freq, high_freq;   // ROPE_LLAMA3: wavelengths original_ctx / these
+    float beta_fast, beta_slow;  // ROPE_YARN: rotations within original_ctx
+    bool whole_dims;             // ROPE_YARN: the borders between frequencies are rounded outwards
+    float attention_factor;      // ROPE_YARN, ROPE_LONG: cos and sin are times it; 0: the papers' formulas
+    float long_attention_factor; // ROPE_LONG: in place of it where the long list counts; 0: the same
 } RopeScaling;
 
 typedef struct {
