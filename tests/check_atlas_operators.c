@@ -2,6 +2,8 @@
 // in double, and published identities between them.
 #include "atlas_reference.h"
 
+#include "graph.h"
+
 enum { MAX_WIDTH = 256 }; // of features and of values in the cases
 
 static double sigmoid(double x) {
@@ -740,6 +742,199 @@ static void naive_infini(const Shape *s, const Rows *r, double *out) {
     free(m);
 }
 
+// ---- graphs and pairs
+
+// Each node's list, weighed by `context`'s halves of scores (NULL: by degrees).
+static void naive_graph(const Shape *s, const Rows *r, const float *a, double *out) {
+    int d = s->head_dim;
+    Graph g = graph_draw(r->n_keys, s->seed);
+    for (int i = 0; i < r->n_keys * s->n_heads; i++) {
+        int t = i / s->n_heads, h = i % s->n_heads;
+        double sum = 0, *o = out + (int64_t)i * d, degree = g.start[t + 1] - g.start[t];
+        for (int c = 0; c < d; c++) o[c] = 0;
+        for (int e = g.start[t]; e < g.start[t + 1]; e++) {
+            int j = g.to[e];
+            double w = 1 / sqrt(degree * (g.start[j + 1] - g.start[j]));
+            if (a) {
+                double score = dot_double(a + h * d, q_at(s, r, t, h), d) +
+                               dot_double(a + (s->n_heads + h) * d, kv_at(s, r->k, j, h), d);
+                w = exp(score > 0 ? score : score / 5);
+            }
+            sum += w;
+            for (int c = 0; c < d; c++) o[c] += w * (double)kv_at(s, r->v, j, h)[c];
+        }
+        for (int c = 0; a && c < d; c++) o[c] /= sum;
+    }
+    graph_free(&g);
+}
+static void naive_gat(const Shape *s, const Rows *r, double *out) {
+    uint64_t seed = s->seed;
+    float *a = drawn(&seed, 2LL * s->n_heads * s->head_dim, 1 / sqrt(s->head_dim));
+    naive_graph(s, r, a, out);
+    free(a);
+}
+static void naive_gcn(const Shape *s, const Rows *r, double *out) {
+    naive_graph(s, r, NULL, out);
+}
+
+static double biased_score(const Shape *s, const Rows *r, int t, int j, int head, const void *bias) {
+    int64_t at = ((int64_t)head * s->n_max + t) * s->n_max + j;
+    return scaled_score(s, r, t, j, head, NULL) + (double)((const float *)bias)[at];
+}
+static void naive_pairs(const Shape *s, const Rows *r, double *out) {
+    uint64_t seed = s->seed;
+    float *bias = drawn(&seed, (int64_t)s->n_heads * s->n_max * s->n_max, 1);
+    naive_softmax(s, r, biased_score, sees_all, bias, out);
+    for (int64_t i = 0; i < (int64_t)r->n_q * s->n_heads * s->head_dim; i++) out[i] *= sigmoid((double)r->gates[i]);
+    free(bias);
+}
+
+static void no_list_twice(void) {
+    for (int n = 1; n < 300; n = n * 2 + 3) {
+        Graph g = graph_draw(n, (uint64_t)n);
+        for (int i = 0; i < n; i++) {
+            CHECK(g.to[g.start[i]] == i, "%d nodes: node %d does not begin with itself", n, i);
+            for (int e = g.start[i]; e < g.start[i + 1]; e++) {
+                for (int f = g.start[i]; f < e; f++) CHECK(g.to[e] != g.to[f], "node %d sees %d twice", i, g.to[e]);
+            }
+        }
+        CHECK(g.start[n] <= 9 * n && (n < 9 || g.start[n] > 7 * n), "%d nodes, %d edges", n, g.start[n]);
+        graph_free(&g);
+    }
+}
+
+// Row order[i] of `from` is row i of `to`.
+static void reorder(float *to, const float *from, const int *order, int n, int width) {
+    for (int i = 0; i < n; i++) memcpy(to + i * width, from + order[i] * width, sizeof *to * (size_t)width);
+}
+
+// Attention without positions does not know an order: permuted rows, or nodes with their edges, give permuted rows. A
+// node without neighbours gets zeros.
+static void permutation_equivariance(void) {
+    enum { N = 60, HEADS = 2, D = 8, WIDTH = HEADS * D };
+    char err[512];
+    int order[N], place[N];
+    uint64_t seed = 5;
+    Shape s = {.n_heads = HEADS, .n_kv_heads = HEADS, .head_dim = D, .n_max = N, .seed = 3};
+    Compute c;
+    Inputs a, b;
+    s.type = KV_DTYPE_F32;
+    NEED(!compute_open(&c, 2, err, sizeof err), "%s", err);
+    NEED(!inputs_open(&a, &s, N, N, 8, err, sizeof err) && !inputs_open(&b, &s, N, N, 9, err, sizeof err), "%s", err);
+    for (int i = 0; i < N; i++) order[i] = i;
+    for (int i = N - 1; i > 0; i--) {
+        int j = (int)(draw_bits(&seed) % (uint64_t)(i + 1)), was = order[i];
+        order[i] = order[j];
+        order[j] = was;
+    }
+    for (int i = 0; i < N; i++) place[order[i]] = i;
+    reorder(b.q, a.q, order, N, WIDTH);
+    reorder(b.k, a.k, order, N, WIDTH);
+    reorder(b.v, a.v, order, N, WIDTH);
+    float want[N * WIDTH];
+    static const char *const names[] = {"bidirectional", "causal"};
+    for (int i = 0; i < 2; i++) {
+        run_mechanism(mechanism_find(names[i]), &s, &a, 1, 0);
+        run_mechanism(mechanism_find(names[i]), &s, &b, 1, 0);
+        reorder(want, a.out, order, N, WIDTH);
+        double error = sqrt(nmse_f32(b.out, want, N * WIDTH));
+        CHECK(i ? error > 0.1 : error < 1e-6, "%s: permuted rows are %.3g apart", names[i], error);
+    }
+    Graph g = graph_draw(N, 4), moved = graph_draw(N, 4);
+    for (int i = N / 2 + 1; i <= N; i++) g.start[i] -= g.start[N / 2 + 1] - g.start[N / 2]; // node N / 2 has none
+    for (int i = 0, e = 0; i < N; i++) {
+        moved.start[i] = e;
+        for (int f = g.start[order[i]]; f < g.start[order[i] + 1]; f++) moved.to[e++] = place[g.to[f]];
+        moved.start[i + 1] = e;
+    }
+    Operator op = {.mechanism = mechanism_find("gat"), .compute = &c, .shape = s};
+    Soft soft;
+    NEED(!graph_reserve(&soft, &op, HEADS, D, err, sizeof err), "%s", err);
+    graph_attend(&op, &soft, &g, a.q, a.k, a.v, a.out); // the first N rows of heads are halves of scores
+    reorder(want, a.out, order, N, WIDTH);
+    reorder(b.q, a.q, order, N, HEADS);
+    reorder(b.k, a.k, order, N, HEADS);
+    graph_attend(&op, &soft, &moved, b.q, b.k, b.v, b.out);
+    double error = sqrt(nmse_f32(b.out, want, N * WIDTH));
+    CHECK(error < 1e-6, "GAT: permuted nodes are %.3g apart", error);
+    for (int i = 0; i < WIDTH; i++) CHECK(a.out[N / 2 * WIDTH + i] == 0, "a node without neighbours: not zero");
+    operator_close(&op);
+    graph_free(&g);
+    graph_free(&moved);
+    inputs_close(&a);
+    inputs_close(&b);
+    compute_close(&c);
+}
+
+// ---- vision
+
+static void naive_gates(const Shape *s, const Rows *r, bool places, double *out) {
+    int n = r->n_keys, channels = s->n_kv_heads * s->head_dim, hidden = channels / 16 > 1 ? channels / 16 : 1;
+    int columns = 1;
+    while (columns * columns < n) columns++;
+    uint64_t seed = s->seed;
+    float *w1 = drawn(&seed, channels * hidden, 1 / sqrt(channels)),
+          *w2 = drawn(&seed, channels * hidden, 1 / sqrt(hidden)), *taps = drawn(&seed, 2 * 49, 1.0 / 7);
+    double *x = need(sizeof *x * (size_t)(n * channels)), *gate = need(sizeof *gate * (size_t)channels);
+    for (int c = 0; c < channels; c++) gate[c] = 0;
+    for (int kind = 0; kind < 1 + places; kind++) {
+        for (int i = 0; i < hidden; i++) {
+            double sum = 0;
+            for (int c = 0; c < channels; c++) {
+                double mean = 0, most = -INFINITY;
+                for (int t = 0; t < n; t++) {
+                    mean += (double)r->v[t * channels + c] / n;
+                    most = fmax(most, (double)r->v[t * channels + c]);
+                }
+                sum += (double)w1[i * channels + c] * (kind ? most : mean);
+            }
+            for (int c = 0; c < channels; c++) gate[c] += (double)w2[c * hidden + i] * fmax(sum, 0);
+        }
+    }
+    for (int i = 0; i < n * channels; i++) x[i] = (double)r->v[i] * sigmoid(gate[i % channels]);
+    for (int t = 0; t < n; t++) {
+        double sum = 0;
+        for (int y = 0; places && y < (n + columns - 1) / columns; y++) {
+            for (int at = y * columns; at < n && at < (y + 1) * columns; at++) {
+                int dy = y - t / columns + 3, dx = at % columns - t % columns + 3;
+                double mean = 0, most = -INFINITY;
+                for (int c = 0; c < channels; c++) {
+                    mean += x[at * channels + c] / channels;
+                    most = fmax(most, x[at * channels + c]);
+                }
+                if (dy < 0 || dy > 6 || dx < 0 || dx > 6) continue;
+                sum += (double)taps[dy * 7 + dx] * mean + (double)taps[49 + dy * 7 + dx] * most;
+            }
+        }
+        for (int i = 0; i < s->n_heads * s->head_dim; i++) {
+            int c = i / s->head_dim / (s->n_heads / s->n_kv_heads) * s->head_dim + i % s->head_dim;
+            out[t * s->n_heads * s->head_dim + i] = x[t * channels + c] * (places ? sigmoid(sum) : 1);
+        }
+    }
+    free(w1);
+    free(w2);
+    free(taps);
+    free(x);
+    free(gate);
+}
+static void naive_se(const Shape *s, const Rows *r, double *out) {
+    naive_gates(s, r, false, out);
+}
+static void naive_cbam(const Shape *s, const Rows *r, double *out) {
+    naive_gates(s, r, true, out);
+}
+
+static bool sees_picture(const Shape *s, int t, int j, const void *n_keys) {
+    int last = (*(const int *)n_keys - 1) / s->block;
+    return j / s->block == (t / s->block < last ? t / s->block : last);
+}
+static void naive_image_text(const Shape *s, const Rows *r, double *out) {
+    naive_softmax(s, r, scaled_score, sees_picture, &r->n_keys, out);
+}
+static void naive_whole(const Shape *s, const Rows *r, double *out) {
+    naive_softmax(s, r, scaled_score, sees_all, NULL, out);
+}
+
 static const Subject subjects[] = {{"linear", naive_linear, 1e-5, false},
                                    {"linear", naive_linear_parallel, 1e-5, false},
                                    {"linear-parallel", naive_linear_parallel, 1e-5, false},
@@ -765,7 +960,14 @@ static const Subject subjects[] = {{"linear", naive_linear, 1e-5, false},
                                    {"hybrid-hyena", naive_hybrid_hyena, 1e-5, false},
                                    {"hybrid-short-conv", naive_hybrid_conv, 1e-5, false},
                                    {"hybrid-deltanet", naive_hybrid_delta, 1e-5, false},
-                                   {"moe", naive_moe, 1e-5, false}};
+                                   {"moe", naive_moe, 1e-5, false},
+                                   {"se", naive_se, 1e-5, false},
+                                   {"cbam", naive_cbam, 1e-5, false},
+                                   {"vit", naive_whole, 1e-5, false},
+                                   {"image-text", naive_image_text, 1e-5, false},
+                                   {"gat", naive_gat, 1e-5, false},
+                                   {"gcn", naive_gcn, 1e-5, false},
+                                   {"pair-bias", naive_pairs, 1e-5, false}};
 
 int main(void) {
     for (int i = 0; i < N_OF(subjects); i++) RUN_AS(subjects[i].name, check_subject(&subjects[i]));
@@ -773,5 +975,7 @@ int main(void) {
     RUN(forms_agree);
     RUN(hyena_transforms);
     RUN(retrieval_of_all);
+    RUN(no_list_twice);
+    RUN(permutation_equivariance);
     return test_report();
 }

@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const Mechanism *const families[] = {scores_rows, heads_rows,  masks_rows,  exact_rows,
-                                            linear_rows, memory_rows, beyond_rows, hyena_rows};
+static const Mechanism *const families[] = {scores_rows, heads_rows,  masks_rows, exact_rows,  linear_rows,
+                                            memory_rows, beyond_rows, hyena_rows, vision_rows, graph_rows};
 
 const Mechanism *mechanism_at(int i) {
     for (size_t f = 0; f < sizeof families / sizeof *families; f++) {

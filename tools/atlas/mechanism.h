@@ -81,7 +81,7 @@ struct Mechanism {
 
 // A family's table, ended by a row without a name.
 extern const Mechanism scores_rows[], heads_rows[], masks_rows[], exact_rows[], linear_rows[], memory_rows[],
-    beyond_rows[], hyena_rows[];
+    beyond_rows[], hyena_rows[], vision_rows[], graph_rows[];
 
 // The rows of all families in order; NULL behind the last.
 const Mechanism *mechanism_at(int i);

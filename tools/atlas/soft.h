@@ -1,7 +1,7 @@
 // soft: a KV cache and the engine's attention() over it, as the operators of the softmax family share them.
 //
 // Owns the cache and its mask. Refuses a second softmax attention: whatever weighs values by exp(q . k) goes through
-// here. Called by scores, heads, masks, memory and vision.
+// here. Called by the families' files.
 #pragma once
 #include "attention.h"
 #include "mechanism.h"

@@ -1,0 +1,219 @@
+// graph: see graph.h; and the rows of graphs and pairs.
+//
+// Owns the rows of GAT, GCN and pair-biased attention. A score that is no dot product goes through attention() as the
+// only number of its key, under a query of 1. A bias for each pair goes through it as more numbers of the keys: those
+// of 64 queries at a time, each of which picks its own by a unit vector. Refuses nothing. Draws: GAT the vectors a of
+// each head, its queries' half first; pairs their biases [n_heads][n_max][n_max].
+#include "graph.h"
+
+#include "cli.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { OTHERS = 8, PIECE = 64 }; // neighbours that are drawn; queries whose biases are keys' numbers at a time
+
+// ---- lists of neighbours
+
+Graph graph_draw(int n, uint64_t seed) {
+    Graph g = {n, malloc(sizeof(int) * (size_t)(n + 1)), malloc(sizeof(int) * (size_t)n * (OTHERS + 1))};
+    if (!g.start || !g.to) die(1, "out of memory for a graph of %d nodes", n);
+    uint64_t most = n > OTHERS ? (uint64_t)(n / OTHERS) : 1; // of a step to the next neighbour
+    int n_edges = 0;
+    for (int i = 0; i < n; i++) {
+        g.start[i] = n_edges;
+        for (int64_t j = i, left = OTHERS; j < i + n && left >= 0;
+             j += 1 + (int64_t)(draw_bits(&seed) % most), left--) {
+            g.to[n_edges++] = (int)(j % n);
+        }
+    }
+    g.start[n] = n_edges;
+    return g;
+}
+
+void graph_free(Graph *g) {
+    free(g->start);
+    free(g->to);
+    *g = (Graph){0};
+}
+
+int graph_reserve(Soft *s, Operator *op, int n_heads, int v_dim, char *err, size_t errlen) {
+    op->shape.type = KV_DTYPE_F32; // scores are not to be rounded
+    if (soft_open_as(s, op, n_heads, n_heads, 1, v_dim, 0, 0, err, errlen)) return -1;
+    s->scale = 1;
+    s->mask.causal = true; // with a window as long as the list: the span of a node's edges
+    return 0;
+}
+
+void graph_attend(Operator *op, Soft *s, const Graph *g, const float *from, const float *at, const float *v,
+                  float *out) {
+    int heads = s->n_heads, n_edges = g->start[g->n], n_problems = 0;
+    int64_t width = (int64_t)heads * s->v_dim;
+    float *keys = floats_need(n_edges * (heads + width) + heads), *values = keys + (int64_t)n_edges * heads;
+    float *ones = values + n_edges * width;
+    Attention *list = malloc(sizeof *list * (size_t)(g->n + 1));
+    if (!list) die(1, "out of memory for a graph of %d nodes", g->n);
+    for (int h = 0; h < heads; h++) ones[h] = 1;
+    memset(out, 0, sizeof *out * (size_t)(g->n * width));
+    for (int i = 0; i < g->n; i++) {
+        for (int e = g->start[i]; e < g->start[i + 1]; e++) {
+            for (int h = 0; h < heads; h++) {
+                float score = from[(int64_t)i * heads + h] + at[(int64_t)g->to[e] * heads + h];
+                keys[(int64_t)e * heads + h] = score > 0 ? score : 0.2f * score;
+            }
+            memcpy(values + e * width, v + g->to[e] * width, sizeof *v * (size_t)width);
+        }
+    }
+    kvcache_restart(s->cache);
+    soft_store(s, n_edges, keys, values);
+    for (int i = 0; i < g->n; i++) {
+        int end = g->start[i + 1];
+        if (end == g->start[i]) continue;
+        list[n_problems] = soft_problem(s, ones, out + i * width, 1, end - 1, end);
+        list[n_problems++].mask.window = end - g->start[i];
+    }
+    soft_attend(op, list, n_problems);
+    soft_advance(s, n_edges);
+    free(list);
+    free(keys);
+}
+
+void graph_sum(Operator *op, const Graph *g, const float *v, int width, float *out) {
+    memset(out, 0, sizeof *out * (size_t)g->n * (size_t)width);
+    for (int i = 0; i < g->n; i++) {
+        for (int e = g->start[i]; e < g->start[i + 1]; e++) {
+            int j = g->to[e];
+            float by = 1 / sqrtf((float)(g->start[i + 1] - g->start[i]) * (float)(g->start[j + 1] - g->start[j]));
+            for (int c = 0; c < width; c++) out[(int64_t)i * width + c] += by * v[(int64_t)j * width + c];
+        }
+    }
+    op->flops += 2.0 * g->start[g->n] * width;
+}
+
+// ---- GAT and GCN over a graph that is drawn
+
+// [n][n_heads][d] of rows with n_kv_heads.
+static float *spread_heads(const Shape *s, const float *x, int n) {
+    int d = s->head_dim, share = s->n_heads / s->n_kv_heads;
+    float *y = floats_need((int64_t)n * s->n_heads * d);
+    for (int64_t i = 0; i < (int64_t)n * s->n_heads; i++) {
+        memcpy(y + i * d, x + (i / s->n_heads * s->n_kv_heads + i % s->n_heads / share) * d, sizeof *y * (size_t)d);
+    }
+    return y;
+}
+
+typedef struct {
+    Soft soft;
+    float *a; // [2][n_heads][head_dim]
+} Gat;
+
+static int gat_open(Operator *op, char *err, size_t errlen) {
+    const Shape *s = &op->shape;
+    Gat *g = op->own = operator_own(op, sizeof *g);
+    uint64_t seed = s->seed;
+    g->a = operator_normals(op, &seed, 2LL * s->n_heads * s->head_dim, 1 / sqrtf((float)s->head_dim));
+    return graph_reserve(&g->soft, op, s->n_heads, s->head_dim, err, errlen);
+}
+
+static void gat_step(Operator *op, const Rows *rows) {
+    const Shape *s = &op->shape;
+    Gat *g = op->own;
+    int n = rows->n_keys, d = s->head_dim, heads = s->n_heads;
+    Graph graph = graph_draw(n, s->seed);
+    float *halves = floats_need(2LL * n * heads), *k = spread_heads(s, rows->k, n), *v = spread_heads(s, rows->v, n);
+    map_heads(op->compute, g->a, heads, 1, d, rows->q, heads, halves, n);
+    map_heads(op->compute, g->a + heads * d, heads, 1, d, k, heads, halves + n * heads, n);
+    op->flops += 4.0 * n * heads * d;
+    graph_attend(op, &g->soft, &graph, halves, halves + n * heads, v, rows->out);
+    graph_free(&graph);
+    free(halves);
+    free(k);
+    free(v);
+}
+
+static int gcn_open(Operator *op, char *err, size_t errlen) {
+    op->own = operator_own(op, 1);
+    (void)err;
+    (void)errlen;
+    return 0;
+}
+
+static void gcn_step(Operator *op, const Rows *rows) {
+    Graph graph = graph_draw(rows->n_keys, op->shape.seed);
+    float *v = spread_heads(&op->shape, rows->v, rows->n_keys);
+    graph_sum(op, &graph, v, op->shape.n_heads * op->shape.head_dim, rows->out);
+    graph_free(&graph);
+    free(v);
+}
+
+// ---- a bias for each pair, and a gate
+
+typedef struct {
+    Soft soft;   // keys of head_dim + PIECE
+    float *bias; // [n_heads][n_max][n_max]
+} Pairs;
+
+static int pairs_open(Operator *op, char *err, size_t errlen) {
+    const Shape *s = &op->shape;
+    Pairs *p = op->own = operator_own(op, sizeof *p);
+    uint64_t seed = s->seed;
+    p->bias = operator_normals(op, &seed, (int64_t)s->n_heads * s->n_max * s->n_max, 1);
+    return soft_open_as(&p->soft, op, s->n_heads, s->n_heads, s->head_dim + PIECE, s->head_dim, 0, 0, err, errlen);
+}
+
+static double pairs_bytes(const Operator *op) {
+    const Shape *s = &op->shape;
+    return (double)kvcache_bytes(((Pairs *)op->own)->soft.cache) +
+           sizeof(float) * s->n_heads * (double)s->n_max * s->n_max;
+}
+
+static void pairs_step(Operator *op, const Rows *rows) {
+    const Shape *s = &op->shape;
+    Pairs *p = op->own;
+    int n = rows->n_keys, d = s->head_dim, heads = s->n_heads, wide = d + PIECE;
+    float *k = spread_heads(s, rows->k, n), *v = spread_heads(s, rows->v, n), root = sqrtf((float)d);
+    float *keys = floats_need((int64_t)n * heads * wide), *q = floats_need((int64_t)PIECE * heads * wide);
+    for (int at = 0; at < n; at += PIECE) {
+        int n_q = n - at < PIECE ? n - at : PIECE;
+        for (int i = 0; i < n * heads; i++) {
+            float *key = keys + (int64_t)i * wide;
+            const float *bias = p->bias + ((int64_t)(i % heads) * s->n_max + at) * s->n_max + i / heads;
+            memcpy(key, k + (int64_t)i * d, sizeof *key * (size_t)d);
+            for (int r = 0; r < n_q; r++) key[d + r] = root * bias[(int64_t)r * s->n_max];
+        }
+        memset(q, 0, sizeof *q * (size_t)(PIECE * heads * wide));
+        for (int i = 0; i < n_q * heads; i++) {
+            memcpy(q + (int64_t)i * wide, rows->q + ((int64_t)at * heads + i) * d, sizeof *q * (size_t)d);
+            q[(int64_t)i * wide + d + i / heads] = 1;
+        }
+        kvcache_restart(p->soft.cache);
+        soft_store(&p->soft, n, keys, v);
+        Attention a = soft_problem(&p->soft, q, rows->out + (int64_t)at * heads * d, n_q, 0, n);
+        soft_attend(op, &a, 1);
+        soft_advance(&p->soft, n);
+    }
+    for (int64_t i = 0; i < (int64_t)n * heads * d; i++) rows->out[i] /= 1 + expf(-rows->gates[i]);
+    op->flops += 3.0 * n * heads * d;
+    float *all[] = {k, v, keys, q};
+    for (int i = 0; i < 4; i++) free(all[i]);
+}
+
+#define GRAPH(name) .family = "graphs", .time = TIME_WHOLE, .open = name##_open, .step = name##_step
+
+const Mechanism graph_rows[] = {
+    {"gat", "graph attention: softmax over a node's neighbours, scores by a small network",
+     "Velickovic et al. 2017, arXiv:1710.10903, equations 1 to 4, over a graph that is drawn",
+     "o_i = sum_j in N(i) softmax_j(LeakyReLU(a_q . q_i + a_k . k_j)) v_j,   q = k = v = W h in its layers\n", "O(E d)",
+     "-", "E (d + 1)", "graphs whose neighbours differ in weight", GRAPH(gat),
+     .published = "Cora 83.0 +- 0.7 %, GCN 81.5 % (arXiv:1710.10903, table 2)"},
+    {"gcn", "graph convolution: sums over a node's neighbours, by their degrees",
+     "Kipf and Welling 2016, arXiv:1609.02907, equation 2, over a graph that is drawn",
+     "o_i = sum_j in N(i) v_j / sqrt(deg_i deg_j),   N(i) with i itself\n", "O(E d)", "-", "0", "graphs, at less cost",
+     GRAPH(gcn), .published = "Cora 81.5 % (arXiv:1609.02907, table 2)"},
+    {"pair-bias", "attention with a bias for each pair, and a gate",
+     "Jumper et al. 2021, AlphaFold 2 (doi:10.1038/s41586-021-03819-2), supplement, row-wise attention with pair bias",
+     "o_i = sigmoid(gate_i) * sum_j softmax_j(q_i . k_j / sqrt(d) + b_ij) v_j\n", "O(n^2 d)", "-", "2 n d + n^2",
+     "pairs of which something is known: structures, relative places", GRAPH(pairs), .most_rows = 2048,
+     .bytes = pairs_bytes},
+    {0}};
