@@ -403,6 +403,31 @@ static char *filled(const char *before, char c, size_t n, const char *after) {
     return text;
 }
 
+// The weights themselves: check_attention_map.
+static void attention_of_a_text(void) {
+    json_t *map = ask_json(200, "/attention", "{'prompt': 'Once upon a time', 'layers': [2]}"), *layer;
+    layer = json_array_get(json_object_get(map, "layers"), 0);
+    CHECK(json_integer_value(json_object_get(layer, "layer")) == 2, "another layer");
+    CHECK(json_array_size(json_object_get(layer, "weights")) == 6, "its heads");
+    json_decref(map);
+    json_t *error = ask_json(400, "/attention", "{'prompt': 'Once', 'layers': [7]}");
+    CHECK(!strcmp(text_at(error, "error.param"), "layers"), "param %s", text_at(error, "error.param"));
+    json_decref(error);
+    json_decref(ask_json(400, "/attention", "{'prompt': ''"));
+    double before = metric("requests_cancelled_total");
+    char *body = filled("{\"prompt\": \"", '?', 240, "\"}");
+    for (int i = 0; i < 8; i++) { // clients that do not wait
+        int fd = dial();
+        char *text = request_text("POST", "/attention", "", body);
+        say(fd, text, strlen(text));
+        close(fd);
+        free(text);
+    }
+    free(body);
+    json_decref(ask_json(200, "/attention", "{'prompt': 'Once'}"));
+    CHECK(metric("requests_cancelled_total") > before, "none is cancelled");
+}
+
 static void hostile_http(void) {
 #define HEAD "POST /tokenize HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
     static const char *const list[] = {
@@ -561,6 +586,7 @@ int main(void) {
         RUN(answers_of_a_form);
         RUN(bad_requests);
         RUN(clients_go_away);
+        RUN(attention_of_a_text);
         RUN(half_closed_and_slow);
         RUN(hostile_http);
         RUN(slow_senders_and_garbage);

@@ -24,6 +24,7 @@ typedef struct {
     bool rounded; // products are of bfloat16, where a level may make them so
     int pos, room, kv_width;
     double *k, *v;         // [n_layers][room][kv_width]
+    double *watched;       // [n_layers][n_heads][room] the last token's attention weights; NULL: not kept
     ForwardValues *values; // stb_ds map: tensors as double
 } Timeline;
 
@@ -185,6 +186,8 @@ static void forward_attend(const Timeline *t, int layer, const double *q, double
             for (int d = 0; d < vd; d++) out[d] += p[j] * v[j * t->kv_width + d];
         }
         for (int d = 0; d < vd; d++) out[d] /= sum;
+        double *kept = t->watched ? t->watched + ((int64_t)layer * kind->n_heads + h) * t->room : NULL;
+        for (int j = 0; kept && j <= t->pos; j++) kept[j] = isinf(p[j]) ? 0 : p[j] / sum;
     }
     free(p);
 }

@@ -35,6 +35,7 @@ void logprobs_free(LogprobEntry *list) {
 void output_free(Output *e) {
     free(e->text);
     free(e->thought);
+    free(e->body);
     free(e->error);
     logprobs_free(e->logprobs);
     free(e);

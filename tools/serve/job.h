@@ -3,6 +3,7 @@
 // The event thread makes a Job and gives it to the worker (worker.h), which answers with Outputs; the last one, with
 // `over`, gives the Job back. In between the event thread touches only the two flags.
 #pragma once
+#include "attention_map.h"
 #include "mailbox.h"
 #include "request.h"
 
@@ -11,6 +12,7 @@
 typedef struct {
     Letter letter; // first
     Request request;
+    AttentionMap *map;      // what is wanted of its prompt, which the worker closes; NULL: texts
     void *exchange;         // of the event thread; NULL: the client is gone
     double arrived;         // clock_seconds
     atomic_bool cancelled;  // nobody wants it any more
@@ -37,6 +39,7 @@ typedef struct {
     int choice;
     char *text, *thought;          // malloc'd, whole characters; NULL: none
     LogprobEntry *logprobs;        // stb_ds array, of tokens whose text is given out
+    char *body;                    // malloc'd: the whole reply, of what is no text; NULL: the choices make it
     const char *finish;            // why the choice is complete: "stop", "length", "tool_calls"; NULL: it is not
     ApiError *error;               // malloc'd: why it failed; NULL: it did not
     int n_prompt, n_cached, n_new; // with finish: tokens

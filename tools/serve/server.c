@@ -111,12 +111,13 @@ static void fail_ticket(Server *s, Ticket *t, const ApiError *e) {
     cancel(s, t);
 }
 
-static void finish_ticket(Ticket *t) {
+static void finish_ticket(Ticket *t, Output *e) {
     if (t->job->request.stream) {
         if (t->job->request.include_usage) send_chunk(t, reply_usage_chunk(t->reply));
         send_line(t, "[DONE]");
         exchange_end(t->exchange);
-    } else reply_json(t->exchange, 200, reply_whole(t->reply));
+    } else reply_json(t->exchange, 200, e->body ? e->body : reply_whole(t->reply));
+    e->body = NULL;
     t->exchange = NULL;
 }
 
@@ -143,7 +144,7 @@ static void take_output(Server *s, Output *e) {
         send_chunk(t, reply_last_chunk(t->reply, e));
         if (exchange_pending(t->exchange) > MOST_PENDING) t->job->blocked = true;
     }
-    if (e->over && t->exchange) finish_ticket(t);
+    if (e->over && t->exchange) finish_ticket(t, e);
     if (e->over) close_ticket(s, t);
     output_free(e);
 }
@@ -182,7 +183,9 @@ static void on_closed(void *context, Exchange *x) {
     cancel(s, t);
 }
 
-static void generate(Server *s, Exchange *x, bool chat) {
+typedef int (*JobReader)(Job *job, const ServerOptions *o, const char *body, size_t n, ApiError *error);
+
+static void take_job(Server *s, Exchange *x, JobReader read) {
     const SchedulerOptions *o = &s->options->scheduler;
     size_t n;
     const char *body = exchange_body(x, &n);
@@ -194,7 +197,7 @@ static void generate(Server *s, Exchange *x, bool chat) {
     Job *job = calloc(1, sizeof *job);
     Ticket *t = calloc(1, sizeof *t);
     if (!job || !t) api_fail(&error, 500, NULL, "out of memory");
-    else if (!(chat ? request_chat : request_completion)(&job->request, &s->options->model, body, n, &error)) {
+    else if (!read(job, s->options, body, n, &error)) {
         int n_new = (int)arrlen(job->request.prompts) * job->request.n_choices;
         if (s->n_texts + n_new <= o->parallel + o->queue) {
             *t = (Ticket){.job = job, .exchange = x, .reply = reply_open(&job->request, &s->options->model)};
@@ -212,17 +215,41 @@ static void generate(Server *s, Exchange *x, bool chat) {
         x = NULL;
     }
     if (x) reply_fail(x, &error);
+    if (job) attention_map_close(job->map);
     if (job) request_free(&job->request);
     free(job);
     free(t);
 }
 
+static int read_chat(Job *job, const ServerOptions *o, const char *body, size_t n, ApiError *error) {
+    return request_chat(&job->request, &o->model, body, n, error);
+}
+
+static int read_completion(Job *job, const ServerOptions *o, const char *body, size_t n, ApiError *error) {
+    return request_completion(&job->request, &o->model, body, n, error);
+}
+
+// The prompt of either, and beside it the layers that are wanted.
+static int read_attention(Job *job, const ServerOptions *o, const char *body, size_t n, ApiError *error) {
+    json_t *root = body_object(body, n, error);
+    bool chat = json_object_get(root, "messages");
+    if (root && !(chat ? read_chat : read_completion)(job, o, body, n, error))
+        job->map = attention_map_open(&o->model, &o->session, &job->request, json_object_get(root, "layers"), error);
+    json_decref(root);
+    job->request.stream = false;
+    return job->map ? 0 : -1;
+}
+
 static void post_chat(Server *s, Exchange *x) {
-    generate(s, x, true);
+    take_job(s, x, read_chat);
 }
 
 static void post_completion(Server *s, Exchange *x) {
-    generate(s, x, false);
+    take_job(s, x, read_completion);
+}
+
+static void post_attention(Server *s, Exchange *x) {
+    take_job(s, x, read_attention);
 }
 
 // ---- what needs no pass
@@ -258,11 +285,12 @@ static void get_props(Server *s, Exchange *x) {
     const Served *m = &s->options->model;
     EngineInfo info = engine_info(m->engine);
     SamplerOptions d = sampling_defaults(m);
-    reply_value(x, json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:{s:f, s:i, s:f, s:f}}", "model", m->model_name,
+    reply_value(x, json_pack("{s:s, s:s, s:s, s:s, s:b, s:i, s:i, s:i, s:{s:f, s:i, s:f, s:f}}", "model", m->model_name,
                              "family", info.family, "type", info.type, "chat_format", chat_info(m->chat).family,
-                             "n_ctx", m->n_ctx, "n_ctx_train", info.max_seq_len, "parallel",
-                             s->options->scheduler.parallel, "default_sampling", "temperature", (double)d.temperature,
-                             "top_k", d.top_k, "top_p", (double)d.top_p, "min_p", (double)d.min_p));
+                             "has_chat_template", chat_info(m->chat).known, "n_ctx", m->n_ctx, "n_ctx_train",
+                             info.max_seq_len, "parallel", s->options->scheduler.parallel, "default_sampling",
+                             "temperature", (double)d.temperature, "top_k", d.top_k, "top_p", (double)d.top_p, "min_p",
+                             (double)d.min_p));
 }
 
 static void post_tokenize(Server *s, Exchange *x) {
@@ -338,6 +366,7 @@ static const struct {
     {"GET", "/v1/models", get_models, false},
     {"POST", "/v1/chat/completions", post_chat, false},
     {"POST", "/v1/completions", post_completion, false},
+    {"POST", "/attention", post_attention, false},
     {"POST", "/tokenize", post_tokenize, false},
     {"POST", "/detokenize", post_detokenize, false},
 };

@@ -16,6 +16,7 @@ struct Worker {
     Metrics *metrics;
     Mailbox *inbox, *outbox;
     Choice **choices;      // stb_ds array: all that are not complete
+    Job **maps;            // stb_ds array: jobs with a map, oldest first
     StepSegment *segments; // stb_ds array: of the pass
     bool exact;
     uint64_t token_bytes; // of the KV cache, an upper estimate
@@ -178,6 +179,10 @@ static void refuse(Worker *w, Job *job, int index, const ApiError *error) {
 static void begin(Worker *w, Job *job) {
     Choice *leader = NULL;
     int each = job->request.n_choices;
+    if (job->map) {
+        arrput(w->maps, job);
+        return;
+    }
     job->n_choices = (int)arrlen(job->request.prompts) * each;
     for (int i = 0, n = job->n_choices; i < n; i++) {
         ApiError error;
@@ -206,6 +211,22 @@ static void look_at_flags(Worker *w) {
     }
 }
 
+// The next step of the oldest map. Returns whether there was one.
+static bool step_map(Worker *w) {
+    Job *job = arrlen(w->maps) ? w->maps[0] : NULL;
+    if (!job) return false;
+    if (!job->cancelled && attention_map_step(job->map)) return true;
+    ApiError error;
+    Output *e = output_new(job, 0);
+    e->over = true;
+    e->body = job->cancelled ? NULL : attention_map_json(job->map, &error);
+    if (!job->cancelled && !e->body) output_fail(e, &error);
+    attention_map_close(job->map);
+    arrdel(w->maps, 0);
+    send(w, e);
+    return true;
+}
+
 static void *work(void *context) {
     Worker *w = context;
     while (!w->stops) {
@@ -215,6 +236,7 @@ static void *work(void *context) {
         }
         look_at_flags(w);
         bool idle = !scheduler_pass(w->scheduler);
+        idle &= !step_map(w);
         SchedulerState state = scheduler_state(w->scheduler);
         w->metrics->running = state.running;
         w->metrics->waiting = state.waiting;
@@ -253,6 +275,7 @@ void worker_close(Worker *w) {
     scheduler_close(w->scheduler);
     mailbox_close(w->inbox);
     arrfree(w->choices);
+    arrfree(w->maps);
     arrfree(w->segments);
     free(w);
 }
