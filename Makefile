@@ -210,8 +210,9 @@ test: deps test-data
 	@tests/run_checks.sh $(CHECKS) tests/check_rooms.sh tests/check_readme.sh
 
 # Nothing for tsan: checks that start no thread, or only programs that other checks run with threads; more levels than one.
-ALONE_tsan := atlas_program bad bf16 containers conversion encdec_program hf hostile_families jinja kernels kvcache load picture quant rope safetensors sentencepiece settings tokenizer \
-  tokenizer_json tokenizer_kinds tokenizer_steps words
+ALONE_tsan := atlas atlas_exact atlas_masks atlas_operators atlas_program bad bf16 containers conversion encdec_program \
+  first_messages gguf heads hf hostile_families inspect jinja kernels kvcache load outfile picture quant quantize rope \
+  safetensors sampler schema sentencepiece settings tokenizer tokenizer_json tokenizer_kinds tokenizer_steps words
 ENV_tsan := TESSERA_TEST_BEST_LEVEL=1
 san tsan: deps test-data
 	@$(MAKE) --no-print-directory CONFIG=$@ all checks

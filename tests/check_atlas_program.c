@@ -24,7 +24,7 @@ static void lists_every_mechanism(void) {
 // Weights of a causal mechanism are 0 above the diagonal; of softmax each row's sum is 1.
 static void shows_each(void) {
     const Mechanism *m;
-    for (int i = 0; (m = mechanism_at(i)); i += by_speed(1, 1, 7)) {
+    for (int i = 0; (m = mechanism_at(i)); i += by_speed(1, 4, 7)) {
         json_t *o = told(CALL("atlas", m->name, "-n", "9", "-o", "json"));
         const json_t *rows = json_object_get(o, "weights");
         CHECK(m->opaque || json_array_size(rows) == 9, "%s: expected 9 rows, found %zu", m->name,

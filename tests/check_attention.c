@@ -576,7 +576,8 @@ static void product(void) {
         for (int q = 0; q < N_SIZES; q++) {
             for (int keys = 0; keys < N_SIZES; keys++) {
                 if (masks[mask].causal && sizes[q] > sizes[keys]) continue;
-                if ((q * N_SIZES + keys + mask) % by_speed(1, 5, 31)) continue;
+                // Where not all are taken, every level has others.
+                if ((q * N_SIZES + keys + mask + (int)cpu_level()) % by_speed(1, 11, 61)) continue;
                 run_pairs(mask, q, keys);
             }
         }
@@ -729,7 +730,7 @@ static void attend_to_the_end(const KvCache *cache, const Shape *s, const Rows *
 
 static void evicted_by(int window, int n_sinks, int shape, KvDType type, int most_at_once) {
     char err[200] = "";
-    int n_total = by_speed(1200, 600, 600);
+    int n_total = by_speed(1200, 600, 400);
     const Shape *s = &shapes[shape];
     KvShape kv = {.n_kv_heads = s->n_kv_heads, .k_dim = s->k_dim, .v_dim = s->v_dim, .type = type};
     kv.window = window;
@@ -753,20 +754,19 @@ static void evicted_by(int window, int n_sinks, int shape, KvDType type, int mos
 
 static void evicted_blocks(void) {
     open_pools();
-    evicted_by(256, 0, 1, KV_DTYPE_BF16, 1);
-    evicted_by(5, 0, 5, KV_DTYPE_F32, 1);
-    evicted_by(64, 4, 3, KV_DTYPE_BF16, 1);
-    evicted_by(100, 300, 2, KV_DTYPE_F32, 1);
-    evicted_by(64, 4, 5, KV_DTYPE_F32, 600);
-    evicted_by(64, 4, 3, KV_DTYPE_Q8, 1);
-    evicted_by(100, 300, 8, KV_DTYPE_Q8, 70);
-    evicted_by(70, 2, 0, KV_DTYPE_BF16, 100);
-    evicted_by(90, 3, 11, KV_DTYPE_BF16, 80);
-    evicted_by(64, 4, 12, KV_DTYPE_Q8, 1);
-    evicted_by(100, 260, 13, KV_DTYPE_F32, 150);
-    if (!quick()) evicted_by(100, 0, 7, KV_DTYPE_BF16, 300);
-    if (!quick()) evicted_by(300, 1, 6, KV_DTYPE_BF16, 70);
-    if (!quick()) evicted_by(100, 0, 4, KV_DTYPE_Q8, 300);
+    static const struct {
+        int window, n_sinks, shape;
+        KvDType type;
+        int most_at_once;
+    } cases[] = {{256, 0, 1, KV_DTYPE_BF16, 1},  {5, 0, 5, KV_DTYPE_F32, 1},        {64, 4, 3, KV_DTYPE_BF16, 1},
+                 {100, 300, 2, KV_DTYPE_F32, 1}, {64, 4, 5, KV_DTYPE_F32, 600},     {64, 4, 3, KV_DTYPE_Q8, 1},
+                 {100, 300, 8, KV_DTYPE_Q8, 70}, {70, 2, 0, KV_DTYPE_BF16, 100},    {90, 3, 11, KV_DTYPE_BF16, 80},
+                 {64, 4, 12, KV_DTYPE_Q8, 1},    {100, 260, 13, KV_DTYPE_F32, 150}, {100, 0, 7, KV_DTYPE_BF16, 300},
+                 {300, 1, 6, KV_DTYPE_BF16, 70}, {100, 0, 4, KV_DTYPE_Q8, 300}};
+    int step = by_speed(1, 3, 5);
+    for (int i = (int)cpu_level() % step; i < N_OF(cases); i += step) {
+        evicted_by(cases[i].window, cases[i].n_sinks, cases[i].shape, cases[i].type, cases[i].most_at_once);
+    }
     close_pools();
 }
 

@@ -6,7 +6,7 @@
 
 #include <pthread.h>
 
-enum { N_TEXTS = 5, MOST_STEPS = 40, LONGEST = 700 };
+enum { N_TEXTS = 5, LONGEST = 700 };
 
 // tessera.h's promises.
 static double most_error(KvType kv) {
@@ -76,7 +76,7 @@ static double mix(const Engine *e, const SessionOptions *options, bool exact, co
     Errors errors = {0};
     int vocab = engine_info(e).vocab_size, n_unequal = 0;
     open_texts(e, texts, *options);
-    for (int step = 0; step < MOST_STEPS; step++) {
+    for (int step = 0; step < by_speed(40, 20, 10); step++) {
         StepSegment list[N_TEXTS] = {0};
         Text *of[N_TEXTS];
         int n = 0;
@@ -125,7 +125,7 @@ static void check_family(const Fixture *f) {
 }
 
 static void every_family(void) {
-    each_family(check_family, false);
+    each_kind(check_family);
 }
 
 // ---- failures
@@ -509,7 +509,7 @@ static void caches_have_a_limit(void) {
 
 // ---- everything that may happen to sessions, in any order
 
-enum { N_PLACES = 6, MIX_STEPS = 10000, QUICK_STEPS = 600 };
+enum { N_PLACES = 6 };
 
 typedef struct {
     Session *session;
@@ -696,7 +696,7 @@ static void count_family(const Fixture *f) {
 static void random_mixes(void) {
     steps_of_family = n_found = 0;
     each_kind(count_family);
-    steps_of_family = (quick() && !n_chosen ? QUICK_STEPS : MIX_STEPS) / (steps_of_family + 1) + 2;
+    steps_of_family = (n_chosen ? 10000 : by_speed(10000, 600, 200)) / (steps_of_family + 1) + 2;
     each_kind(mix_family);
     CHECK(n_found > 0, "no text was found again");
 }

@@ -257,7 +257,7 @@ static void check_fixture(const Fixture *f) {
 }
 
 static void families(void) {
-    each_family(check_fixture, false);
+    each_kind(check_fixture);
 }
 
 // ---- what GGUF has no word for, of models that otherwise are as the fixtures

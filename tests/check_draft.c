@@ -140,9 +140,9 @@ static void texts_are_the_same(void) {
 
 // Windows of the caller and of the model, recurrent states, both kinds of layers.
 static void long_texts_are_the_same(void) {
-    static char *names[] = {"llama", "gemma3_text", "qwen3_next", "mamba"};
+    static char *names[] = {"gemma3_text", "qwen3_next", "llama", "mamba"};
     n_text = LONG_TEXT;
-    each_of(names, N_OF(names), check_family);
+    each_of(names, by_speed(4, 2, 1), check_family);
     n_text = N_TEXT;
 }
 
@@ -186,7 +186,7 @@ static void another_vocabulary(void) {
 
 // ---- the distribution of what is drawn
 
-enum { TOP = 4, DRAWS = 200000, QUICK_DRAWS = 20000 };
+enum { TOP = 4 };
 static const double MOST_CHI_SQUARE = 44.3; // 15 degrees of freedom, 1 in 10,000
 
 // The TOP best of the logits and their probabilities.
@@ -247,7 +247,7 @@ static double chi_square(const Pairs *p, int n) {
 
 static void distribution_of(const Engine *e, Drafter *d, const char *name, Oracle *oracle) {
     char err[256] = "";
-    int vocab = engine_info(e).vocab_size, n_draws = quick() ? QUICK_DRAWS : DRAWS;
+    int vocab = engine_info(e).vocab_size, n_draws = by_speed(200000, 10000, 2000);
     int32_t text[N_PROMPT + 2];
     Pairs pairs = {0};
     SessionOptions options = {.n_threads = 1, .n_ctx = 64};

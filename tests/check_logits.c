@@ -363,9 +363,9 @@ static void reuse_by(const Engine *e, KvType kv) {
     int32_t *other = need(sizeof *other * (size_t)n);
     Session *s = open_session(e, kv, 2);
     const int extend[] = {1, 2, 17, 17, 60, 61, n - 1, n, n};
-    for (int i = 0; i < N_OF(extend); i += by_speed(1, 1, 3)) as_fresh(e, s, kv, tokens, extend[i], "extend");
+    for (int i = 0; i < N_OF(extend); i += by_speed(1, 2, 3)) as_fresh(e, s, kv, tokens, extend[i], "extend");
     const int rewind[] = {n - 1, n - 5, n / 2, n / 2 + 1, n, 61, 60, n, 1, n};
-    for (int i = 0; i < N_OF(rewind); i += by_speed(1, 1, 3)) as_fresh(e, s, kv, tokens, rewind[i], "rewind");
+    for (int i = 0; i < N_OF(rewind); i += by_speed(1, 2, 3)) as_fresh(e, s, kv, tokens, rewind[i], "rewind");
     const int change[] = {n / 3, n - 1, 0, 32, n - 2, n / 2};
     for (int i = 0; i < N_OF(change) - 3 * (window > 0 || quick()); i++) {
         memcpy(other, tokens, sizeof *other * (size_t)n);
