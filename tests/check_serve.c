@@ -1,93 +1,7 @@
 // check_serve: build/serve as clients meet it: replies, streams, stops, cancelling, limits, hostile bytes, its end.
-#include "http_client.h"
+#include "api_client.h"
 
 static const char MODEL[] = "models/stories.bin";
-
-static const char *text_at(const json_t *v, const char *path) { // "choices.0.text"
-    char copy[256];
-    snprintf(copy, sizeof copy, "%s", path);
-    for (char *word = strtok(copy, "."); word && v; word = strtok(NULL, "."))
-        v = json_is_array(v) ? json_array_get(v, (size_t)atoi(word)) : json_object_get(v, word);
-    return json_is_string(v) ? json_string_value(v) : "(none)";
-}
-
-// A gauge or counter of /metrics; -1: it is not there.
-static double metric(const char *name) {
-    char line[128];
-    snprintf(line, sizeof line, "\ntessera:%s{", name);
-    Response r = ask("GET", "/metrics", "");
-    const char *at = strstr(r.body, line), *value = at ? strchr(at, '}') : NULL;
-    double x = value ? atof(value + 1) : -1;
-    response_free(&r);
-    return x;
-}
-
-static bool becomes(const char *name, double value) {
-    for (int i = 0; i < 500; i++, sleep_ms(10))
-        if (metric(name) == value) return true;
-    return false;
-}
-
-// ---- streams
-
-typedef struct {
-    char *text, *finish; // malloc'd
-    int n_chunks, n_done;
-    json_t *usage, *first, *error; // of the stream; NULL: none
-} Stream;
-
-static char *joined(char *a, const char *b) {
-    char *text = NULL;
-    if (asprintf(&text, "%s%s", a, b) < 0) abort();
-    free(a);
-    return text;
-}
-
-static void take_chunk(Stream *s, const json_t *v) {
-    const json_t *choice = json_array_get(json_object_get(v, "choices"), 0), *delta = json_object_get(choice, "delta");
-    const json_t *text = delta ? json_object_get(delta, "content") : json_object_get(choice, "text");
-    s->n_chunks++;
-    if (!s->first) s->first = json_deep_copy(v);
-    if (json_object_get(v, "usage")) s->usage = json_deep_copy(json_object_get(v, "usage"));
-    if (json_object_get(v, "error")) s->error = json_deep_copy(v);
-    if (json_is_string(text)) s->text = joined(s->text, json_string_value(text));
-    const json_t *finish = json_object_get(choice, "finish_reason");
-    if (json_is_string(finish)) s->finish = strdup(json_string_value(finish));
-}
-
-static Stream read_stream(char *body) {
-    Stream s = {.text = strdup("")};
-    for (char *save, *line = strtok_r(body, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
-        if (*line == ':') continue;
-        if (!strcmp(line, "data: [DONE]")) {
-            s.n_done++;
-            continue;
-        }
-        json_t *v = strncmp(line, "data: ", 6) != 0 ? NULL : json_loads(line + 6, 0, NULL);
-        CHECK(v, "a line of a stream: %s", line);
-        take_chunk(&s, v);
-        json_decref(v);
-    }
-    return s;
-}
-
-static Stream ask_stream(const char *path, const char *body) {
-    char *text = json_of(body);
-    Response r = ask("POST", path, text);
-    CHECK(r.status == 200 && strstr(r.headers, "text/event-stream"), "%s: status %d: %s", body, r.status, r.body);
-    Stream s = read_stream(r.body);
-    response_free(&r);
-    free(text);
-    return s;
-}
-
-static void stream_free(Stream *s) {
-    free(s->text);
-    free(s->finish);
-    json_decref(s->usage);
-    json_decref(s->first);
-    json_decref(s->error);
-}
 
 // ---- replies
 
@@ -317,6 +231,8 @@ static void bad_requests(void) {
         {"/v1/chat/completions", "{'messages': [{'role': 'user', 'content': 'a'}], 'audio': {}}", "audio"},
         {"/v1/chat/completions", "{'messages': [{'role': 'user', 'content': 'a'}], 'tools': [{'type': 'function'}]}",
          "tools"},
+        {"/v1/chat/completions", "{'messages': [{'role': 'user', 'content': 'a'}], 'tool_choice': 'required'}",
+         "tool_choice"},
         {"/v1/chat/completions", "{'messages': [{'role': 'user', 'content': 'a'}], 'functions': []}", "functions"},
     };
     for (size_t i = 0; i < N_OF(list); i++) {

@@ -85,6 +85,35 @@ await check('openai: completions, stop, json_schema', async () => {
   const j = await openai.chat.completions.create({ ...ask, max_completion_tokens: 200, response_format: { type: 'json_schema', json_schema: { name: 'b', schema } } })
   fits(JSON.parse(j.choices[0].message.content))
 })
+const weather = { type: 'object', properties: { city: { type: 'string', enum: ['Rome', 'Oslo'] }, days: { type: 'integer', minimum: 1, maximum: 5 } },
+  required: ['city', 'days'], additionalProperties: false }
+const tools = [{ type: 'function', function: { name: 'weather', description: 'Of a city.', parameters: weather } }]
+const asked = o => { assert.ok(['Rome', 'Oslo'].includes(o.city)); assert.ok(o.days >= 1 && o.days <= 5) }
+const calling = { ...ask, max_completion_tokens: 200, tools, tool_choice: 'required' }
+await check('openai: tools', async () => {
+  const r = await openai.chat.completions.create(calling), call = r.choices[0].message.tool_calls[0]
+  assert.equal(r.choices[0].finish_reason, 'tool_calls')
+  assert.equal(r.choices[0].message.content, null)
+  asked(JSON.parse(call.function.arguments))
+  const next = await openai.chat.completions.create({ ...ask, messages: [messages[1], r.choices[0].message, { role: 'tool', tool_call_id: call.id, content: 'Sunny.' }] })
+  assert.ok(next.choices[0].message.content.length > 0)
+  const named = await openai.chat.completions.create({ ...calling, tool_choice: { type: 'function', function: { name: 'weather' } } })
+  assert.equal(named.choices[0].message.tool_calls[0].function.name, 'weather')
+  await assert.rejects(openai.chat.completions.create({ ...calling, tool_choice: { type: 'function', function: { name: 'x' } } }), e => e.status === 400 && e.param === 'tool_choice')
+})
+await check('openai: tools as a stream', async () => {
+  const whole = await openai.chat.completions.create(calling)
+  const last = await openai.chat.completions.stream(calling).finalChatCompletion()
+  const [a, b] = [whole, last].map(r => r.choices[0].message.tool_calls[0].function)
+  assert.equal(a.name, b.name)
+  assert.equal(a.arguments, b.arguments)
+  assert.equal(last.choices[0].finish_reason, 'tool_calls')
+})
+await check('openai: tools with zod', async () => {
+  const { z } = await load('zod'), { zodFunction } = await load('openai/helpers/zod')
+  const r = await openai.chat.completions.parse({ ...calling, tools: [zodFunction({ name: 'move', parameters: z.object({ to: z.enum(['up', 'down']) }) })] })
+  assert.ok(['up', 'down'].includes(r.choices[0].message.tool_calls[0].function.parsed_arguments.to))
+})
 await check('openai: errors and keys', async () => {
   await assert.rejects(openai.chat.completions.create({ ...ask, temperature: 1000 }), e => e instanceof APIError && e.status === 400 && e.param === 'temperature')
   await assert.rejects(new OpenAI({ baseURL, apiKey: 'x', maxRetries: 0 }).models.list(), e => e.status === 401)
@@ -120,6 +149,15 @@ await check('ai: an object by schema', async () => {
   fits((await generateObject({ model: provider('stories'), schema: jsonSchema(schema), prompt: 'A book.', maxOutputTokens: 200 })).object)
 })
 
+await check('ai: tools', async () => {
+  const { tool, jsonSchema } = await load('ai')
+  const options = { model: provider('stories'), prompt: 'Rome?', maxOutputTokens: 200, seed: 3, toolChoice: 'required', tools: { weather: tool({ inputSchema: jsonSchema(weather) }) } }
+  const r = await generateText(options)
+  assert.equal(r.finishReason, 'tool-calls')
+  asked(r.toolCalls[0].input)
+  asked((await streamText(options).toolCalls)[0].input)
+})
+
 // ---- langchain
 const { ChatOpenAI } = await load('@langchain/openai')
 await check('langchain: invoke, stream, structured output', async () => {
@@ -130,6 +168,13 @@ await check('langchain: invoke, stream, structured output', async () => {
   assert.equal(text, whole.content)
   const book = new ChatOpenAI({ model: 'stories', apiKey: 'k', maxTokens: 200, configuration: { baseURL }, maxRetries: 0 })
   fits(await book.withStructuredOutput(schema, { method: 'jsonSchema', name: 'book' }).invoke('A book.'))
+})
+await check('langchain: tools', async () => {
+  const model = new ChatOpenAI({ model: 'stories', apiKey: 'k', maxTokens: 200, configuration: { baseURL }, maxRetries: 0 }).bindTools(tools, { tool_choice: 'required' })
+  asked((await model.invoke('Rome?')).tool_calls[0].args)
+  let all
+  for await (const c of await model.stream('Rome?')) all = all ? all.concat(c) : c
+  asked(all.tool_calls[0].args)
 })
 
 server.kill('SIGTERM')

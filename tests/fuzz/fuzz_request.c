@@ -15,24 +15,30 @@ static const char *const pieces[] = {"{", "}", "[", "]", ",", ":", "\"prompt\":\
     "\"top_p\":", "\"top_k\":", "\"min_p\":", "\"n\":", "\"max_tokens\":", "\"max_completion_tokens\":", "\"seed\":", "\"stop\":",
     "\"stream\":", "\"stream_options\":{\"include_usage\":true}", "\"logprobs\":", "\"top_logprobs\":", "\"logit_bias\":{\"5\":1}",
     "\"logit_bias\":{", "\"response_format\":{\"type\":\"json_object\"}", "\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"schema\":",
-    "{\"type\":\"integer\"}}}", "\"echo\":true", "\"tools\":[{}]", "\"chat_template_kwargs\":{\"x\":1}", "\"reasoning_effort\":\"low\"",
+    "{\"type\":\"integer\"}}}", "\"echo\":true", "\"tools\":[{}]", "\"tools\":[", "{\"type\":\"function\",\"function\":{\"name\":\"f\"}}",
+    "{\"type\":\"function\",\"function\":{\"name\":\"g\",\"parameters\":", "}}", "\"tool_choice\":\"required\"", "\"tool_choice\":\"none\"",
+    "\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"g\"}}", "\"parallel_tool_calls\":", "{\"$ref\":\"#\"}",
+    "\"properties\":{\"a\":", "{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":", "}}]}", "\"chat_template_kwargs\":{\"x\":1}", "\"reasoning_effort\":\"low\"",
     "\"frequency_penalty\":", "\"presence_penalty\":", "\"repeat_penalty\":", "0", "1", "2", "-1", "0.5", "1e400", "99999999999",
     "true", "false", "null", "\"x\"", "\"\"", "[]", "{}", "\"\\ud83d\\ude00\"", "\"modalities\":[\"text\"]"};
 // clang-format on
 enum { N_PIECES = sizeof pieces / sizeof *pieces };
 
 static Served served;
+static ToolForm form;
 
 static void open_served(void) {
     char err[256];
     served = (Served){.engine = engine_open("models/stories.bin", NULL, err, sizeof err),
                       .model_name = "x",
-                      .n_ctx = 64,
+                      .n_ctx = 256,
                       .most_choices = 8};
     REQUIRE(served.engine);
     served.sampling = engine_sampling(served.engine);
     served.chat = engine_chat(served.engine, err, sizeof err);
     REQUIRE(served.chat);
+    REQUIRE(!toolform_learn(&form, (Chat *)(uintptr_t)served.chat, err, sizeof err));
+    served.tools = &form;
 }
 
 static void check_taken(const Request *r) {
@@ -43,8 +49,9 @@ static void check_taken(const Request *r) {
     REQUIRE(o->temperature >= 0 && o->top_p > 0 && o->top_p <= 1 && o->min_p >= 0 && o->min_p <= 1 && o->top_k >= 0);
     REQUIRE(r->top_logprobs >= 0 && r->top_logprobs <= 20);
     REQUIRE(!r->constraints || (int)arrlen(r->constraints) == n * r->n_choices);
+    REQUIRE(!r->tools.forced || (r->lead.n > 0 && r->constraints && r->tools.names));
     for (int i = 0; i < n; i++) {
-        REQUIRE(r->prompts[i].n >= 1 && r->prompts[i].n <= 64);
+        REQUIRE(r->prompts[i].n >= 1 && r->prompts[i].n <= 256);
         for (int k = 0; k < r->prompts[i].n; k++)
             REQUIRE(r->prompts[i].ids[k] >= 0 && r->prompts[i].ids[k] < engine_info(served.engine).vocab_size);
     }

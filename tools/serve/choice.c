@@ -3,6 +3,7 @@
 
 #include "chat.h"
 #include "cli.h"
+#include "engine.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -22,7 +23,8 @@ static int open_parts(Choice *c, const Request *r, ApiError *error) {
     if (!c->sampler) return api_fail(error, 400, NULL, "%s", err);
     if (r->chat) c->answer = answer_open(chat_of(c));
     else c->out = textout_open(c->model->engine, false);
-    if (!c->answer && !c->out) return api_fail(error, 500, NULL, "out of memory");
+    if (r->tools.names) c->calls = callreader_open(c->model->tools, r->tools.names);
+    if ((!c->answer && !c->out) || (r->tools.names && !c->calls)) return api_fail(error, 500, NULL, "out of memory");
     return 0;
 }
 
@@ -55,6 +57,7 @@ void choice_close(Choice *c) {
     session_close(c->session);
     sampler_close(c->sampler);
     answer_close(c->answer);
+    callreader_close(c->calls);
     textout_close(c->out);
     stops_free(&c->stops);
     logprobs_free(c->logprobs);
@@ -113,13 +116,41 @@ static void push_text(Choice *c, Output *e, const char *text) {
     give(c, e, stops_push(&c->stops, text));
 }
 
+static void drop_logprobs(Choice *c) {
+    logprobs_free(c->logprobs);
+    c->logprobs = NULL;
+}
+
+// Text of an answer, in which there may be calls of tools.
+static void push_answer(Choice *c, Output *e, const char *text) {
+    if (!c->calls) {
+        push_text(c, e, text);
+        return;
+    }
+    push_text(c, e, callreader_push(c->calls, text));
+    CallPart *parts = callreader_take(c->calls);
+    if (parts) drop_logprobs(c); // of tokens that are no text
+    for (ptrdiff_t i = 0; i < arrlen(parts); i++) arrput(e->calls, parts[i]);
+    arrfree(parts);
+}
+
 static void finish(Choice *c, Output *e, const char *reason) {
-    if (!c->stops.found) push_text(c, e, c->answer ? answer_finish(c->answer) : textout_finish(c->out));
+    if (!c->stops.found) push_answer(c, e, c->answer ? answer_finish(c->answer) : textout_finish(c->out));
+    if (c->calls) push_text(c, e, callreader_finish(c->calls));
     give(c, e, stops_finish(&c->stops));
-    e->finish = reason;
+    e->finish = c->calls && callreader_begun(c->calls) && !strcmp(reason, "stop") ? "tool_calls" : reason;
     e->n_prompt = c->n_prompt;
     e->n_cached = c->n_cached;
     e->n_new = c->n_new;
+}
+
+// Marks of calls that are control tokens have no text of their own in an answer.
+static void push_mark(Choice *c, Output *e, int32_t id) {
+    const Piece *p = c->calls ? tokenizer_piece(c->model->engine->tokenizer, id) : NULL;
+    if (!p || p->type != TOKEN_CONTROL || p->len <= 0) return;
+    char *mark = strndup(p->text, (size_t)p->len);
+    if (mark && strstr(c->model->tools->mark, mark)) push_answer(c, e, mark);
+    free(mark);
 }
 
 // Puts the token's text out. True: the token ends the text.
@@ -132,7 +163,10 @@ static bool put_token(Choice *c, Output *e, int32_t id) {
     AnswerPart part = answer_push(c->answer, id);
     c->thinks = part.thought;
     if (part.thought) e->thought = *part.text ? strdup(part.text) : NULL;
-    else push_text(c, e, part.text);
+    else {
+        push_mark(c, e, id);
+        push_answer(c, e, part.text);
+    }
     return part.end;
 }
 
@@ -143,13 +177,27 @@ static Output *no_token(Output *e) {
     return e;
 }
 
+// The next token: of what the answer must begin with, or one that the constraint allows. -1: there is none.
+static int32_t next_token(Choice *c, const float *logits) {
+    const Prompt *lead = &c->job->request.lead;
+    if (!c->thinks && c->n_led < lead->n) return lead->ids[c->n_led++];
+    const float *allowed = c->constraint && !c->thinks ? constraint_mask(c->constraint, logits) : logits;
+    return allowed ? sampler_pick(c->sampler, allowed) : -1;
+}
+
+static bool is_complete(const Choice *c, bool constrained) {
+    return c->stops.found || (constrained && constraint_complete(c->constraint)) ||
+           (c->calls && c->job->request.tools.single && callreader_complete(c->calls));
+}
+
 Output *choice_pick(Choice *c, const float *logits, bool *ended) {
     Output *e = output_new(c->job, c->index);
-    bool constrained = c->constraint && !c->thinks;
+    int n_led = c->n_led;
+    bool thought = c->thinks;
+    int32_t id = next_token(c, logits);
+    bool constrained = c->constraint && !thought && c->n_led == n_led;
     *ended = true;
-    const float *allowed = constrained ? constraint_mask(c->constraint, logits) : logits;
-    if (!allowed) return no_token(e);
-    int32_t id = sampler_pick(c->sampler, allowed);
+    if (id < 0) return no_token(e);
     if (c->job->request.logprobs) note_logprobs(c, id, logits);
     bool end = put_token(c, e, id);
     if (!end) {
@@ -158,10 +206,10 @@ Output *choice_pick(Choice *c, const float *logits, bool *ended) {
         c->n_new++;
         if (constrained) constraint_accept(c->constraint, id);
     }
-    if (end || c->stops.found || (constrained && constraint_complete(c->constraint))) finish(c, e, "stop");
+    if (end || is_complete(c, constrained)) finish(c, e, "stop");
     else if (c->n_new == c->n_limit) finish(c, e, "length");
     *ended = e->finish;
-    if (e->finish || e->text || e->thought) return e;
+    if (e->finish || e->text || e->thought || e->calls) return e;
     output_free(e);
     return NULL;
 }

@@ -3,6 +3,7 @@
 // Owns sampling, stop strings, thoughts, log probabilities and the reasons to end. Gives out Outputs; knows neither
 // HTTP nor the order of work. Belongs to the worker's thread.
 #pragma once
+#include "callreader.h"
 #include "job.h"
 #include "scheduler.h"
 #include "stops.h"
@@ -21,6 +22,8 @@ typedef struct Choice {
     Answer *answer;         // of a chat; else NULL
     TextOut *out;           // of a completion; else NULL
     Constraint *constraint; // of the request; NULL: free text
+    CallReader *calls;      // NULL: the request has no tools
+    int n_led;              // tokens of the request's lead that stand in the answer
     bool thinks;            // its next token is of the thinking before the answer, which nothing constrains
     Stops stops;
     size_t n_text;          // bytes pushed into `stops`

@@ -37,6 +37,7 @@ void output_free(Output *e) {
     free(e->thought);
     free(e->body);
     free(e->error);
+    callparts_free(e->calls);
     logprobs_free(e->logprobs);
     free(e);
 }

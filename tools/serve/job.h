@@ -4,6 +4,7 @@
 // `over`, gives the Job back. In between the event thread touches only the two flags.
 #pragma once
 #include "attention_map.h"
+#include "callreader.h"
 #include "mailbox.h"
 #include "request.h"
 
@@ -38,6 +39,7 @@ typedef struct {
     Job *job;
     int choice;
     char *text, *thought;          // malloc'd, whole characters; NULL: none
+    CallPart *calls;               // stb_ds array
     LogprobEntry *logprobs;        // stb_ds array, of tokens whose text is given out
     char *body;                    // malloc'd: the whole reply, of what is no text; NULL: the choices make it
     const char *finish;            // why the choice is complete: "stop", "length", "tool_calls"; NULL: it is not

@@ -33,6 +33,7 @@ void reply_close(Reply *r) {
         arrfree(r->choices[i].text);
         arrfree(r->choices[i].thought);
         json_decref(r->choices[i].logprobs);
+        json_decref(r->choices[i].calls);
     }
     free(r->choices);
     free(r);
@@ -126,6 +127,33 @@ static void merge_logprobs(json_t **all, json_t *more) {
     json_decref(more);
 }
 
+// ---- calls of tools
+
+static json_t *call_json(const CallPart *p, bool with_index) {
+    json_t *call = json_object(), *function = json_object();
+    if (with_index) json_object_set_new(call, "index", json_integer(p->index));
+    if (p->name) {
+        json_object_set_new(call, "id", json_string(p->id));
+        json_object_set_new(call, "type", json_string("function"));
+        json_object_set_new(function, "name", json_string(p->name));
+    }
+    json_object_set_new(function, "arguments", json_stringn(p->arguments ? p->arguments : "", arrlenu(p->arguments)));
+    json_object_set_new(call, "function", function);
+    return call;
+}
+
+static void add_call(json_t **calls, const CallPart *p) {
+    if (!*calls) *calls = json_array();
+    if (p->name) {
+        json_array_append_new(*calls, call_json(p, false));
+        return;
+    }
+    json_t *function = json_object_get(json_array_get(*calls, (size_t)p->index), "function");
+    const char *before = json_string_value(json_object_get(function, "arguments"));
+    json_object_set_new(function, "arguments",
+                        json_sprintf("%s%.*s", before, (int)arrlen(p->arguments), p->arguments ? p->arguments : ""));
+}
+
 // ---- collecting
 
 void text_append(char **to, const char *text) {
@@ -138,6 +166,7 @@ void reply_add(Reply *r, const Output *e) {
     if (!r->request->stream) {
         text_append(&c->text, e->text);
         text_append(&c->thought, e->thought);
+        for (ptrdiff_t i = 0; i < arrlen(e->calls); i++) add_call(&c->calls, &e->calls[i]);
         if (r->request->logprobs) merge_logprobs(&c->logprobs, logprobs_json(r, e->logprobs));
     }
     if (!e->finish) return;
@@ -185,12 +214,15 @@ static char *chunk(const Reply *r, int index, json_t *delta, json_t *logprobs, c
 }
 
 char *reply_chunk(const Reply *r, const Output *e) {
-    if (!e->text && !e->thought) return NULL;
+    if (!e->text && !e->thought && !e->calls) return NULL;
     json_t *logprobs = e->text ? logprobs_json(r, e->logprobs) : json_null();
     if (!r->request->chat) return chunk(r, e->choice, json_string(e->text), logprobs, NULL);
     json_t *delta = json_object();
     if (e->text) json_object_set_new(delta, "content", json_string(e->text));
     if (e->thought) json_object_set_new(delta, "reasoning_content", json_string(e->thought));
+    json_t *calls = e->calls ? json_array() : NULL;
+    for (ptrdiff_t i = 0; i < arrlen(e->calls); i++) json_array_append_new(calls, call_json(&e->calls[i], true));
+    if (calls) json_object_set_new(delta, "tool_calls", calls);
     return chunk(r, e->choice, delta, logprobs, NULL);
 }
 
@@ -214,6 +246,8 @@ char *reply_whole(const Reply *r) {
         if (!r->request->chat) json_object_set_new(choice, "text", text);
         else {
             json_t *message = json_pack("{s:s, s:o, s:n}", "role", "assistant", "content", text, "refusal");
+            if (c->calls) json_object_set(message, "tool_calls", c->calls);
+            if (c->calls && !arrlen(c->text)) json_object_set_new(message, "content", json_null());
             if (arrlen(c->thought))
                 json_object_set_new(message, "reasoning_content", json_stringn(c->thought, arrlenu(c->thought)));
             json_object_set_new(choice, "message", message);

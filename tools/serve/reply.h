@@ -8,6 +8,7 @@
 typedef struct {
     char *text, *thought; // stb_ds arrays, not terminated
     json_t *logprobs;     // as they stand in the reply; NULL: none
+    json_t *calls;        // of tools, as they stand in the reply; NULL: none
     const char *finish;   // NULL: it is not complete
     int n_prompt, n_cached, n_new;
 } Collected;

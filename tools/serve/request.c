@@ -1,11 +1,13 @@
 // request: see request.h.
 #include "request.h"
 
+#include "body.h"
 #include "chat.h"
+#include "conversation.h"
+#include "engine.h"
 
 #include <float.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,92 +17,27 @@
 
 enum { MOST_STOPS = 16, MOST_STOP_BYTES = 1024, MOST_TOP_LOGPROBS = 20, MOST_BIASES = 4096, MOST_PROMPTS = 64 };
 
-int api_fail(ApiError *e, int status, const char *param, const char *fmt, ...) {
-    *e = (ApiError){.status = status, .param = param};
-    e->type = status == 401 ? "authentication_error" : status >= 500 ? "server_error" : "invalid_request_error";
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(e->message, sizeof e->message, fmt, args);
-    va_end(args);
-    return -1;
-}
-
-json_t *body_object(const char *body, size_t n, ApiError *error) {
-    json_error_t at;
-    json_t *root = json_loadb(body, n, 0, &at);
-    if (!root) api_fail(error, 400, NULL, "body: line %d, column %d: %s", at.line, at.column, at.text);
-    if (!root || json_is_object(root)) return root;
-    json_decref(root);
-    api_fail(error, 400, NULL, "body: expected a JSON object");
-    return NULL;
+Chat *served_chat(const Served *m, char *err, size_t errlen) {
+    return m->chat_template ? engine_chat_with(m->engine, m->chat_template, err, errlen)
+                            : engine_chat(m->engine, err, errlen);
 }
 
 // ---- fields
-
-static const char *type_name(const json_t *v) {
-    static const char *const names[] = {"an object", "an array", "a string", "an integer",
-                                        "a number",  "true",     "false",    "null"};
-    return names[json_typeof(v)];
-}
-
-static const json_t *field(const json_t *body, const char *name) {
-    const json_t *v = json_object_get(body, name);
-    return json_is_null(v) ? NULL : v;
-}
-
-typedef struct {
-    const char *name;
-    enum { FIELD_BOOL, FIELD_INT, FIELD_FLOAT, FIELD_SEED } kind;
-    void *to;
-    double least, most;
-} Field;
-
-static int read_field(const json_t *body, const Field *f, ApiError *e) {
-    const json_t *v = field(body, f->name);
-    if (!v) return 0;
-    if (f->kind == FIELD_BOOL) {
-        if (!json_is_boolean(v))
-            return api_fail(e, 400, f->name, "%s: expected true or false, found %s", f->name, type_name(v));
-        *(bool *)f->to = json_is_true(v);
-        return 0;
-    }
-    bool whole = f->kind != FIELD_FLOAT;
-    if (whole ? !json_is_integer(v) : !json_is_number(v)) {
-        return api_fail(e, 400, f->name, "%s: expected %s, found %s", f->name, whole ? "an integer" : "a number",
-                        type_name(v));
-    }
-    if (f->kind == FIELD_SEED) {
-        *(uint64_t *)f->to = (uint64_t)json_integer_value(v);
-        return 0;
-    }
-    double x = json_number_value(v);
-    if (!(x >= f->least && x <= f->most)) {
-        return api_fail(e, 400, f->name, "%s: expected %g to %g, found %g", f->name, f->least, f->most, x);
-    }
-    if (whole) *(int *)f->to = (int)x;
-    else *(float *)f->to = (float)x;
-    return 0;
-}
 
 // What is known and not built: such a field may stand there with the value that asks for nothing.
 static int refuse_unbuilt(const json_t *body, bool chat, ApiError *e) {
     static const char *const common[] = {"best_of", "suffix", "grammar"};
     static const char *const of_chat[] = {"audio", "prediction", "web_search_options", "functions", "function_call"};
     for (size_t i = 0; i < sizeof common / sizeof *common; i++) {
-        const json_t *v = field(body, common[i]);
+        const json_t *v = body_field(body, common[i]);
         if (v && !(json_is_integer(v) && json_integer_value(v) == 1) && !(json_is_string(v) && !json_string_length(v)))
             return api_fail(e, 400, common[i], "%s is not supported by this server", common[i]);
     }
     for (size_t i = 0; i < sizeof of_chat / sizeof *of_chat; i++) {
-        if (chat && field(body, of_chat[i]))
+        if (chat && body_field(body, of_chat[i]))
             return api_fail(e, 400, of_chat[i], "%s is not supported by this server", of_chat[i]);
     }
-    const json_t *tools = field(body, "tools"), *choice = field(body, "tool_choice");
-    bool none = json_is_string(choice) && !strcmp(json_string_value(choice), "none");
-    if (chat && json_array_size(tools) && !none)
-        return api_fail(e, 400, "tools",
-                        "tools are not supported by this server; with tool_choice \"none\" they are ignored");
-    const json_t *echo = field(body, "echo"), *modalities = field(body, "modalities");
+    const json_t *echo = body_field(body, "echo"), *modalities = body_field(body, "modalities");
     if (json_is_true(echo)) return api_fail(e, 400, "echo", "echo is not supported by this server");
     size_t n = json_array_size(modalities);
     for (size_t i = 0; i < n; i++) {
@@ -111,14 +48,14 @@ static int refuse_unbuilt(const json_t *body, bool chat, ApiError *e) {
 }
 
 static int read_stops(Request *r, const json_t *body, ApiError *e) {
-    const json_t *v = field(body, "stop");
+    const json_t *v = body_field(body, "stop");
     size_t n = json_is_array(v) ? json_array_size(v) : v ? 1 : 0;
     if (n > MOST_STOPS) return api_fail(e, 400, "stop", "stop: expected at most %d strings, found %zu", MOST_STOPS, n);
     for (size_t i = 0; i < n; i++) {
         const json_t *s = json_is_array(v) ? json_array_get(v, i) : v;
         if (!json_is_string(s) || !json_string_length(s) || json_string_length(s) > MOST_STOP_BYTES) {
             return api_fail(e, 400, "stop", "stop: expected strings of 1 to %d bytes, found %s", MOST_STOP_BYTES,
-                            json_is_string(s) ? "another length" : type_name(s));
+                            json_is_string(s) ? "another length" : json_type_word(s));
         }
         arrput(r->stops, strdup(json_string_value(s)));
     }
@@ -130,7 +67,7 @@ static int read_bias(Request *r, const json_t *body, int vocab_size, ApiError *e
     const char *key;
     if (!v || json_is_null(v)) return 0;
     if (!json_is_object(v))
-        return api_fail(e, 400, "logit_bias", "logit_bias: expected an object, found %s", type_name(v));
+        return api_fail(e, 400, "logit_bias", "logit_bias: expected an object, found %s", json_type_word(v));
     if (json_object_size(v) > MOST_BIASES)
         return api_fail(e, 400, "logit_bias", "logit_bias: expected at most %d tokens", MOST_BIASES);
     json_object_foreach(v, key, value) {
@@ -176,11 +113,11 @@ static int read_logprobs(Request *r, const json_t *body, ApiError *e) {
                 top = {"top_logprobs", FIELD_INT, &r->top_logprobs, 0, MOST_TOP_LOGPROBS},
                 count = {"logprobs", FIELD_INT, &r->top_logprobs, 0, MOST_TOP_LOGPROBS};
     if (!r->chat) {
-        r->logprobs = json_is_integer(field(body, "logprobs"));
-        return read_field(body, &count, e);
+        r->logprobs = json_is_integer(body_field(body, "logprobs"));
+        return body_read(body, &count, e);
     }
-    if (read_field(body, &flag, e) || read_field(body, &top, e)) return -1;
-    if (field(body, "top_logprobs") && !r->logprobs)
+    if (body_read(body, &flag, e) || body_read(body, &top, e)) return -1;
+    if (body_field(body, "top_logprobs") && !r->logprobs)
         return api_fail(e, 400, "top_logprobs", "top_logprobs: expected together with logprobs: true");
     return 0;
 }
@@ -208,12 +145,13 @@ static int read_common(Request *r, const Served *m, const json_t *body, ApiError
         {"stream", FIELD_BOOL, &r->stream, 0, 0},
     };
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
-        if (read_field(body, &fields[i], e)) return -1;
-    const json_t *options = field(body, "stream_options");
+        if (body_read(body, &fields[i], e)) return -1;
+    const json_t *options = body_field(body, "stream_options");
     if (options && !json_is_object(options))
-        return api_fail(e, 400, "stream_options", "stream_options: expected an object, found %s", type_name(options));
+        return api_fail(e, 400, "stream_options", "stream_options: expected an object, found %s",
+                        json_type_word(options));
     const Field usage = {"include_usage", FIELD_BOOL, &r->include_usage, 0, 0};
-    if (options && read_field(options, &usage, e)) return -1;
+    if (options && body_read(options, &usage, e)) return -1;
     fill_sampling(o, &m->sampling);
     if (read_stops(r, body, e) || read_bias(r, body, engine_info(m->engine).vocab_size, e) || read_logprobs(r, body, e))
         return -1;
@@ -249,7 +187,7 @@ static int constrain(Request *r, const Served *m, const char *schema, const char
 // After the prompts are known.
 static int read_format(Request *r, const Served *m, const json_t *body, ApiError *e) {
     static const char name[] = "response_format";
-    const json_t *format = field(body, name),
+    const json_t *format = body_field(body, name),
                  *schema = json_object_get(json_object_get(format, "json_schema"), "schema");
     const char *type = json_string_value(json_object_get(format, "type"));
     if (!format || (type && !strcmp(type, "text"))) return 0;
@@ -304,7 +242,7 @@ static int read_prompts(Request *r, const Served *m, const json_t *v, ApiError *
         bool text = json_is_string(one);
         if (!text && !json_array_size(one))
             return api_fail(e, 400, "prompt", "prompt %zu: expected a string or token ids, found %s", i,
-                            type_name(one));
+                            json_type_word(one));
         if (text ? add_text(r, m, one, e) : add_ids(r, m, one, e)) return -1;
     }
     return 0;
@@ -315,8 +253,8 @@ int request_completion(Request *r, const Served *m, const char *body, size_t n, 
     json_t *root = body_object(body, n, error);
     if (!root) return -1;
     int rc = read_common(r, m, root, error);
-    if (!rc && !field(root, "prompt")) rc = api_fail(error, 400, "prompt", "prompt: missing");
-    if (!rc) rc = read_prompts(r, m, field(root, "prompt"), error);
+    if (!rc && !body_field(root, "prompt")) rc = api_fail(error, 400, "prompt", "prompt: missing");
+    if (!rc) rc = read_prompts(r, m, body_field(root, "prompt"), error);
     if (!rc && (int)arrlen(r->prompts) * r->n_choices > m->most_choices) {
         rc = api_fail(error, 400, "n", "expected at most %d texts at once, found %td prompts times n = %d",
                       m->most_choices, arrlen(r->prompts), r->n_choices);
@@ -328,98 +266,10 @@ int request_completion(Request *r, const Served *m, const char *body, size_t n, 
 
 // ---- chat
 
-static int read_role(const json_t *message, ChatRole *role) {
-    static const struct {
-        const char *name;
-        ChatRole role;
-    } roles[] = {{"system", CHAT_SYSTEM},
-                 {"developer", CHAT_SYSTEM},
-                 {"user", CHAT_USER},
-                 {"assistant", CHAT_ASSISTANT},
-                 {"tool", CHAT_TOOL}};
-    const char *name = json_string_value(json_object_get(message, "role"));
-    for (size_t i = 0; name && i < sizeof roles / sizeof *roles; i++) {
-        if (strcmp(name, roles[i].name)) continue;
-        *role = roles[i].role;
-        return 0;
-    }
-    return -1;
-}
-
-static void append(char **to, const json_t *text) {
-    size_t n = json_string_length(text);
-    if (n) memcpy(arraddnptr(*to, n), json_string_value(text), n);
-}
-
-// The text of a content: a string, or its parts of type text. stb_ds array, without a terminator.
-static int read_content(char **text, const json_t *content, size_t i, ApiError *e) {
-    if (json_is_string(content)) {
-        append(text, content);
-        return 0;
-    }
-    if (!json_is_array(content)) {
-        return api_fail(e, 400, "messages", "messages: %zu: content: expected a string or a list of parts, found %s", i,
-                        type_name(content));
-    }
-    for (size_t k = 0; k < json_array_size(content); k++) {
-        const json_t *part = json_array_get(content, k), *value = json_object_get(part, "text");
-        const char *type = json_string_value(json_object_get(part, "type"));
-        if (!type || strcmp(type, "text") || !json_is_string(value)) {
-            return api_fail(e, 400, "messages", "messages: %zu: content part %zu: only text is supported, found %.20s",
-                            i, k, type ? type : "no type");
-        }
-        append(text, value);
-    }
-    return 0;
-}
-
-typedef struct {
-    ChatMessage *messages; // stb_ds array
-    char **texts;          // stb_ds array of stb_ds arrays: what the messages point to
-    char **fields;         // stb_ds array of malloc'd JSON, NULL for none
-} Conversation;
-
-static int add_message(Conversation *c, const json_t *message, size_t i, ApiError *e) {
-    static const char *const kept[] = {"tool_calls", "tool_call_id", "name", "reasoning_content"};
-    ChatMessage m = {0};
-    if (read_role(message, &m.role)) {
-        return api_fail(e, 400, "messages",
-                        "messages: %zu: expected a role of system, developer, user, assistant or tool", i);
-    }
-    const json_t *content = field(message, "content"), *calls = field(message, "tool_calls");
-    if (!content && !calls) return api_fail(e, 400, "messages", "messages: %zu: content: missing", i);
-    if (calls && !json_is_array(calls))
-        return api_fail(e, 400, "messages", "messages: %zu: tool_calls: expected a list", i);
-    char *text = NULL;
-    int rc = content ? read_content(&text, content, i, e) : 0;
-    json_t *fields = json_object();
-    for (size_t k = 0; k < sizeof kept / sizeof *kept; k++) {
-        json_t *v = json_object_get(message, kept[k]);
-        if (v && !json_is_null(v)) json_object_set(fields, kept[k], v);
-    }
-    char *dump = json_object_size(fields) ? json_dumps(fields, JSON_COMPACT) : NULL;
-    json_decref(fields);
-    arrput(c->texts, text);
-    arrput(c->fields, dump);
-    m.text = text ? text : "";
-    m.n = arrlenu(text);
-    m.fields = dump;
-    arrput(c->messages, m);
-    return rc;
-}
-
-static void conversation_free(Conversation *c) {
-    for (ptrdiff_t i = 0; i < arrlen(c->texts); i++) arrfree(c->texts[i]);
-    for (ptrdiff_t i = 0; i < arrlen(c->fields); i++) free(c->fields[i]);
-    arrfree(c->messages);
-    arrfree(c->texts);
-    arrfree(c->fields);
-}
-
 static int set_variable(Request *r, const Served *m, const char *param, const char *name, const json_t *value,
                         ApiError *e) {
     char err[256];
-    if (!r->own_chat) r->own_chat = engine_chat(m->engine, err, sizeof err);
+    if (!r->own_chat) r->own_chat = served_chat(m, err, sizeof err);
     if (!r->own_chat) return api_fail(e, 500, NULL, "%s", err);
     char *json = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
     int rc = json ? chat_set(r->own_chat, name, json, err, sizeof err) : -1;
@@ -433,32 +283,67 @@ static int read_variables(Request *r, const Served *m, json_t *body, ApiError *e
     const char *key;
     if (all && !json_is_null(all) && !json_is_object(all)) {
         return api_fail(e, 400, "chat_template_kwargs", "chat_template_kwargs: expected an object, found %s",
-                        type_name(all));
+                        json_type_word(all));
     }
     json_object_foreach(all, key, value) {
         if (set_variable(r, m, "chat_template_kwargs", key, value, e)) return -1;
     }
-    const json_t *effort = field(body, "reasoning_effort");
+    const json_t *effort = body_field(body, "reasoning_effort");
     if (!effort) return 0;
     if (!json_is_string(effort))
-        return api_fail(e, 400, "reasoning_effort", "reasoning_effort: expected a string, found %s", type_name(effort));
+        return api_fail(e, 400, "reasoning_effort", "reasoning_effort: expected a string, found %s",
+                        json_type_word(effort));
     return set_variable(r, m, "reasoning_effort", "reasoning_effort", effort, e);
+}
+
+// ---- tools
+
+// The ids that a call begins with; they continue a text.
+static int encode_lead(Request *r, const Served *m, ApiError *e) {
+    char err[256];
+    const char *lead = m->tools->lead;
+    Prompt *p = &r->lead;
+    p->n = tokenizer_encode(m->engine->tokenizer, lead, strlen(lead), TOKENIZE_SPECIAL | TOKENIZE_INSIDE, &p->ids, err,
+                            sizeof err);
+    return p->n < 0 ? api_fail(e, 500, NULL, "%s", err) : 0;
+}
+
+// Before the messages.
+static int read_tools(Request *r, const Served *m, const json_t *body, ApiError *e) {
+    if (toolset_read(&r->tools, m->tools, m->why_no_tools, body, e)) return -1;
+    if (!r->tools.names || m->tools->own) return 0;
+    return set_variable(r, m, "tools", "tools", r->tools.list, e);
 }
 
 static int read_messages(Request *r, const Served *m, const json_t *list, ApiError *e) {
     char err[512];
     Conversation c = {0};
-    size_t n = json_array_size(list);
-    int rc = n ? 0 : api_fail(e, 400, "messages", "messages: expected a list of at least one message");
-    for (size_t i = 0; !rc && i < n; i++) rc = add_message(&c, json_array_get(list, i), i, e);
+    const ToolForm *form = m->tools && m->tools->own ? m->tools : NULL;
+    char *told = form && r->tools.names ? toolset_told(&r->tools, form) : NULL;
+    int rc = conversation_read(&c, list, form, told, e);
     if (!rc) {
         Prompt p;
-        p.n = chat_encode(r->own_chat ? r->own_chat : m->chat, c.messages, (int)n, true, &p.ids, err, sizeof err);
+        p.n = chat_encode(r->own_chat ? r->own_chat : m->chat, c.messages, (int)arrlen(c.messages), true, &p.ids, err,
+                          sizeof err);
         rc = p.n < 0 ? api_fail(e, 400, "messages", "messages: %s", err) : check_length(m, p.n, "messages", e);
         if (p.n >= 0) arrput(r->prompts, p);
     }
     conversation_free(&c);
+    free(told);
     return rc;
+}
+
+// What the answer must be: a call, or of a format.
+static int read_form(Request *r, const Served *m, const json_t *body, ApiError *e) {
+    const json_t *format = body_field(body, "response_format");
+    const char *type = json_string_value(json_object_get(format, "type"));
+    if (r->tools.forced) return encode_lead(r, m, e) ? -1 : constrain(r, m, r->tools.schema, "tools", e);
+    if (r->tools.names && format && !(type && !strcmp(type, "text"))) {
+        return api_fail(
+            e, 400, "response_format",
+            "response_format cannot be enforced while tools may be called; tool_choice \"none\" keeps them out");
+    }
+    return read_format(r, m, body, e);
 }
 
 int request_chat(Request *r, const Served *m, const char *body, size_t n, ApiError *error) {
@@ -467,8 +352,9 @@ int request_chat(Request *r, const Served *m, const char *body, size_t n, ApiErr
     if (!root) return -1;
     int rc = read_common(r, m, root, error);
     if (!rc) rc = read_variables(r, m, root, error);
-    if (!rc) rc = read_messages(r, m, field(root, "messages"), error);
-    if (!rc) rc = read_format(r, m, root, error);
+    if (!rc) rc = read_tools(r, m, root, error);
+    if (!rc) rc = read_messages(r, m, body_field(root, "messages"), error);
+    if (!rc) rc = read_form(r, m, root, error);
     json_decref(root);
     return rc;
 }
@@ -481,6 +367,8 @@ void request_free(Request *r) {
     arrfree(r->prompts);
     arrfree(r->stops);
     arrfree(r->bias);
+    toolset_free(&r->tools);
+    free(r->lead.ids);
     chat_close(r->own_chat);
     *r = (Request){0};
 }

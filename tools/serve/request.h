@@ -5,26 +5,16 @@
 // that are not known are ignored, as clients expect. Called by routes.c; tests/fuzz/fuzz_request.c calls it with
 // anything.
 #pragma once
-#include "tessera.h"
-
-#include <jansson.h>
-
-// What goes wrong, as OpenAI's clients read it.
-typedef struct {
-    int status;        // of HTTP
-    const char *type;  // "invalid_request_error"
-    const char *code;  // NULL: none
-    const char *param; // NULL: none
-    char message[512];
-} ApiError;
-
-// Fills *e and returns -1.
-int api_fail(ApiError *e, int status, const char *param, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+#include "apierror.h"
+#include "toolset.h"
 
 // What requests are read against; immutable.
 typedef struct {
     const Engine *engine;
-    const Chat *chat; // the model's own, without tools
+    const char *chat_template; // instead of the model's own; NULL: that
+    const Chat *chat;          // of the template, without tools
+    const ToolForm *tools;     // NULL: calls of tools cannot be read
+    const char *why_no_tools;  // then
     const char *model_name;
     int n_ctx;
     int most_choices;          // n, or n times the prompts
@@ -48,6 +38,8 @@ typedef struct {
     LogitBias *bias;          // stb_ds array, that of sampling.bias
     char **stops;             // stb_ds array
     Constraint **constraints; // stb_ds array, one for each text; NULL: free text
+    ToolSet tools;            // of a chat
+    Prompt lead;              // what the answer begins with
     Chat *own_chat;           // with the request's tools and variables; NULL: the model's
 } Request;
 
@@ -56,7 +48,5 @@ int request_chat(Request *r, const Served *m, const char *body, size_t n, ApiErr
 int request_completion(Request *r, const Served *m, const char *body, size_t n, ApiError *error);
 void request_free(Request *r);
 
-SamplerOptions sampling_defaults(const Served *m); // of a request that says nothing
-
-// The body as a JSON object, or NULL with *error filled.
-json_t *body_object(const char *body, size_t n, ApiError *error);
+Chat *served_chat(const Served *m, char *err, size_t errlen); // the caller's; NULL with a line in err
+SamplerOptions sampling_defaults(const Served *m);            // of a request that says nothing

@@ -96,10 +96,23 @@ static void serve(const ServerOptions *o, bool quiet) {
 }
 
 static void open_chat(Served *m, const char *file) {
-    char err[512], *text = file ? read_text(file, NULL) : NULL;
-    m->chat = text ? engine_chat_with(m->engine, text, err, sizeof err) : engine_chat(m->engine, err, sizeof err);
-    if (!m->chat) die(1, "%s", err);
-    free(text);
+    static ToolForm form;
+    static char why[256];
+    char err[512];
+    size_t n;
+    m->chat_template = file ? read_text(file, &n) : NULL;
+    m->chat = served_chat(m, err, sizeof err);
+    Chat *trial = m->chat ? served_chat(m, err, sizeof err) : NULL;
+    if (!trial) die(1, "%s", err);
+    if (!toolform_learn(&form, trial, why, sizeof why)) m->tools = &form;
+    m->why_no_tools = why;
+    chat_close(trial);
+}
+
+static void close_chat(Served *m) {
+    chat_close((Chat *)(uintptr_t)m->chat);
+    if (m->tools) toolform_free((ToolForm *)(uintptr_t)m->tools);
+    free((char *)(uintptr_t)m->chat_template);
 }
 
 // As many connections as the system lets us have.
@@ -133,6 +146,6 @@ int main(int argc, char **argv) {
     session_close(probe);
     engine_limit(engine, 0, (uint64_t)((double)extra.prefix_mib * 0x1p20)); // the scheduler keeps --kv-mib
     serve(&o, extra.quiet);
-    chat_close((Chat *)(uintptr_t)o.model.chat);
+    close_chat(&o.model);
     engine_close(engine);
 }

@@ -1,6 +1,7 @@
 // server: see server.h.
 #include "server.h"
 
+#include "body.h"
 #include "file.h"
 #include "page.h"
 #include "reply.h"

@@ -1,0 +1,23 @@
+// toolset: the tools of a request and which of them the answer must call.
+//
+// Owns the fields tools, tool_choice and parallel_tool_calls, the JSON Schema of a call that must come, and what a
+// model is told whose template knows no tools. Refuses, by the field, what is malformed and what is no function.
+#pragma once
+#include "apierror.h"
+#include "toolform.h"
+
+#include <jansson.h>
+
+typedef struct {
+    char **names; // stb_ds array; NULL: the request has no tools
+    bool forced;  // the answer is a call
+    bool single;  // and at most one
+    json_t *list; // as the request has it
+    char *schema; // malloc'd: of what follows the form's lead, when the answer is a call
+} ToolSet;
+
+// form NULL: why says why there can be no tools. Returns 0, or -1 with *error filled. toolset_free also then.
+int toolset_read(ToolSet *t, const ToolForm *form, const char *why, const json_t *body, ApiError *error);
+void toolset_free(ToolSet *t);
+
+char *toolset_told(const ToolSet *t, const ToolForm *form); // for the first message; free() it
