@@ -951,8 +951,8 @@ static void run_list(int n, const Shape *shape, const KvDType *types, int n_type
     for (int i = 0; i < n; i++) {
         Case c = {.mask = &masks[pick(N_MASKS)], .type = types[i % n_types], .poison = pick(N_POISONS)};
         c.shape = shape ? *shape : shapes[pick(N_SHAPES)];
-        c.n_q = pick(3) ? 1 : 1 + pick(by_speed(90, 90, 40));
-        c.n_keys = c.n_q + pick(by_speed(600, 300, 60));
+        c.n_q = pick(3) ? 1 : 1 + pick(by_speed(90, 40, 40));
+        c.n_keys = c.n_q + pick(by_speed(600, 150, 60));
         c.pos0 = c.n_keys - c.n_q;
         c.softcap = caps[pick(N_CAPS)];
         problems[i] = make_problem(&c, &list[i]);
@@ -1015,9 +1015,9 @@ static void lists(void) {
         run_list(2, &shapes[3], &types[i], 1);
         run_list(17, NULL, &types[i], 1);
     }
-    crowded_regions(&shapes[by_speed(3, 3, 5)], KV_DTYPE_F32);
-    crowded_regions(&shapes[by_speed(11, 11, 13)], KV_DTYPE_BF16);
-    run_list(by_speed(150, 66, 66), NULL, types, 3);
+    crowded_regions(&shapes[by_speed(3, 5, 5)], KV_DTYPE_F32);
+    crowded_regions(&shapes[by_speed(11, 13, 13)], KV_DTYPE_BF16);
+    run_list(by_speed(150, 30, 20), NULL, types, 3);
     close_pools();
 }
 
