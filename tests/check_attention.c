@@ -39,7 +39,7 @@ typedef struct {
     const char *name;
     bool causal;
     int window, n_sinks;
-    int ahead;
+    int ahead, chunk;
     bool learned; // sink logits
     int block;    // bitmap; 0: none
     bool holes;   // bitmap with rows of blocks that see nothing
@@ -59,6 +59,9 @@ static const MaskKind masks[] = {
     {.name = "causal, window 5, 70 sinks", .causal = true, .window = 5, .n_sinks = 70},
     {.name = "window 5, 3 ahead", .window = 5, .ahead = 3},
     {.name = "window 64, 63 ahead, 2 sinks", .window = 64, .ahead = 63, .n_sinks = 2},
+    {.name = "causal, chunks of 5", .causal = true, .chunk = 5},
+    {.name = "causal, chunks of 100, window 100", .causal = true, .window = 100, .chunk = 100},
+    {.name = "causal, chunks of 256, window 70, 3 sinks", .causal = true, .window = 70, .n_sinks = 3, .chunk = 256},
     {.name = "learned sinks", .learned = true},
     {.name = "causal, learned sinks", .causal = true, .learned = true},
     {.name = "causal, window 5, 2 sinks, learned sinks", .causal = true, .window = 5, .n_sinks = 2, .learned = true},
@@ -197,8 +200,11 @@ static Data make_data(const Case *c) {
     if (pick(2)) { // values that do not cancel
         for (int64_t i = 0; i < n_v; i++) d.v[i] = fabsf(d.v[i]);
     }
-    d.mask = (AttnMask){
-        .causal = c->mask->causal, .window = c->mask->window, .ahead = c->mask->ahead, .n_sinks = c->mask->n_sinks};
+    d.mask = (AttnMask){.causal = c->mask->causal,
+                        .window = c->mask->window,
+                        .chunk = c->mask->chunk,
+                        .ahead = c->mask->ahead,
+                        .n_sinks = c->mask->n_sinks};
     if (c->mask->learned) {
         d.sink_logits = need_floats(H);
         for (int h = 0; h < H; h++)
@@ -232,7 +238,8 @@ static bool visible(const AttnMask *m, int pos0, int n_keys, int t, int j) {
         hi = m->causal  ? p + 1
              : m->ahead ? p + m->ahead + 1
                         : n_keys,
-        lo = m->window > 0 ? p - m->window + 1 : 0;
+        lo = m->window > 0 ? p - m->window + 1 : 0, first = m->chunk > 0 ? p / m->chunk * m->chunk : 0;
+    if (first > lo) lo = first;
     if (j >= hi) return false;
     if (j < lo && j >= m->n_sinks) return false;
     return !m->bitmap || m->bitmap[(t / m->block) * m->bitmap_stride + j / m->block] != 0;

@@ -27,6 +27,7 @@ static const struct {
               {"llama_dynamic", "dynamic RoPE scaling"},
               {"mamba2_limits", "limits of the step sizes"},
               {"phimoe_long", "a router_jitter_noise that differs"},
+              {"llama4_lists", "which layers have experts, or norms"},
               {"falcon_mamba", "an eps of its own"},
               {"falcon_h1", "multipliers that are not part of the weights"},
               {"falcon_h1_norm", "multipliers that are not part of the weights"},

@@ -65,7 +65,7 @@ static void add_attention(List *l, const LayerKind *kind, const AttentionWeights
     if (c->qk_norm == QK_NORM_OWN) {
         add_own_norm(l, "attn_q_norm", &a->q_norm, kind->k_dim);
         add_own_norm(l, "attn_k_norm", &a->k_norm, kind->k_dim);
-    } else if (c->qk_norm) {
+    } else if (c->qk_norm && c->qk_norm != QK_NORM_BARE) {
         list_norm(l, "attn_q_norm", &a->q_norm, head_rows(l, full ? kind_q_dim(kind) : kind->k_dim), false);
         list_norm(l, "attn_k_norm", &a->k_norm, head_rows(l, full ? kind_k_dim(kind) : kind->k_dim), false);
     }

@@ -83,6 +83,21 @@ static bool sound_rwkv(const Config *c) {
     return fabsf(eps - 64e-5f) < 1e-8f && s->k_dim == s->v_dim && c->embedding_norm && !c->no_norm_bias;
 }
 
+// Which layers have experts, and the number of experts that tells whether queries and keys are normed.
+static int expert_step(const Config *c) {
+    int step = 1;
+    while (step < c->n_layers && config_kind(c, step - 1)->ffn != FFN_EXPERTS) step++;
+    return step;
+}
+
+static bool usual_llama4(const Config *c) {
+    for (int i = 0; i < c->n_layers; i++) {
+        bool routed = config_kind(c, i)->ffn == FFN_EXPERTS;
+        if (c->n_experts && routed != ((i + 1) % expert_step(c) == 0)) return false;
+    }
+    return (c->qk_norm == QK_NORM_NONE) == (c->n_experts == 128);
+}
+
 const char *gguf_model_unsupported(const Family *f, const Config *c) {
     const Config *b = &f->base;
     LayerKind base;
@@ -111,8 +126,10 @@ const char *gguf_model_unsupported(const Family *f, const Config *c) {
         {latent && base.rope.pairing != f->gguf_pairing, "half rotation with this latent attention"},
         {f->depth_scales && !usual_depth_scales(c), "scales of embedding, depth and logits other than MiniCPM 3's"},
         {activation(c) != activation(b), "an activation that differs from the family's"},
+        {f->chunked && !usual_llama4(c), "which layers have experts, or norms of queries and keys"},
         {c->ffn_clamp != b->ffn_clamp, "a feed-forward clamp that differs from the family's"},
-        {c->temperature > 0 && c->temperature_ctx != scaling->original_ctx, "an attention temperature without YaRN"},
+        {c->temperature > 0 && !f->chunked && c->temperature_ctx != scaling->original_ctx,
+         "an attention temperature without YaRN"},
         {c->router_jitter != b->router_jitter, "a router_jitter_noise that differs from the family's"},
         {scaling->long_attention_factor > 0 && scaling->long_attention_factor != scaling->attention_factor,
          "a magnitude of LongRoPE for each length"},
@@ -360,6 +377,13 @@ static void put_xielu(GgufWriter *w, const Decoder *d) {
     }
 }
 
+// Temperature and experts as Llama 4's files have them. No key tells whether queries and keys are normed.
+static void put_llama4(GgufWriter *w, const Family *f, const Config *c) {
+    set_int(w, f, "interleave_moe_layer_step", expert_step(c));
+    set_real(w, f, "attention.temperature_scale", c->temperature);
+    if (c->temperature > 0) set_int(w, f, "attention.temperature_length", c->temperature_ctx);
+}
+
 void gguf_model_settings(GgufWriter *w, const Family *f, const Decoder *d) {
     const Config *c = decoder_config(d);
     bool layer_norm = (c->layer_norm && !f->gguf_rms_eps) || f->one_sublayer;
@@ -367,6 +391,7 @@ void gguf_model_settings(GgufWriter *w, const Family *f, const Decoder *d) {
     set_int(w, f, "vocab_size", c->vocab_size);
     put_sizes(w, f, c);
     set_real(w, f, eps, c->norm_eps);
+    if (f->chunked) put_llama4(w, f, c);
     if (f->base.attn_softcap > 0) set_real(w, f, "attn_logit_softcapping", c->attn_softcap);
     if (f->base.logit_softcap > 0) set_real(w, f, "final_logit_softcapping", c->logit_softcap);
     if (f->base.parallel || c->parallel) gguf_bool(w, key(f, "use_parallel_residual"), c->parallel);

@@ -386,7 +386,7 @@ static json_t *recurrent_json(const Config *c) {
 
 // What families differ in.
 static json_t *family_json(const Inspection *x) {
-    static const char *const qk_norms[] = {"none", "head", "full", "own"};
+    static const char *const qk_norms[] = {"none", "head", "full", "own", "bare"};
     const Config *c = &x->model.config;
     LayerKind base;
     config_rules(c, &base);

@@ -76,6 +76,12 @@ static int end_of_view(const Attention *a, int pos) {
     return a->mask.ahead > 0 ? min_int(pos + a->mask.ahead + 1, a->n_keys) : a->n_keys;
 }
 
+// The first key that a position sees, sinks aside.
+static int start_of_view(const Attention *a, int pos) {
+    int lo = a->mask.window > 0 ? max_int(0, pos - a->mask.window + 1) : 0;
+    return a->mask.chunk > 0 ? max_int(lo, pos - pos % a->mask.chunk) : lo;
+}
+
 static Item item_at(const Plan *p, int index) {
     const Attention *a = p->a;
     Item it = {.index = index, .span = index % p->n_spans};
@@ -88,7 +94,7 @@ static Item item_at(const Plan *p, int index) {
     it.bf16 = p->kernels->bf16 && a->kv.type != KV_DTYPE_F32 && p->width % BF16_STEP == 0 && it.n_rows > FEW_ROWS;
     int last_pos = a->pos0 + it.t0 + it.n_q - 1;
     it.hi_max = end_of_view(a, last_pos);
-    it.lo_min = a->mask.window > 0 ? max_int(0, a->pos0 + it.t0 - a->mask.window + 1) : 0;
+    it.lo_min = start_of_view(a, a->pos0 + it.t0);
     return it;
 }
 
@@ -148,11 +154,10 @@ int attention_reserve(Compute *c, int n_heads, int n_kv_heads, int k_dim, int v_
 // ---- the mask: which tiles of an item, which keys of a tile
 
 static void set_visible(const Plan *p, const Item *it, AttnWorker *w) {
-    const AttnMask *mask = &p->a->mask;
     for (int r = 0; r < it->n_rows; r++) {
         int pos = p->a->pos0 + it->t0 + r % it->n_q;
         w->hi[r] = end_of_view(p->a, pos);
-        w->lo[r] = mask->window > 0 ? max_int(0, pos - mask->window + 1) : 0;
+        w->lo[r] = start_of_view(p->a, pos);
     }
 }
 
@@ -581,8 +586,7 @@ static int overlap(int from, int to, int first, int end) {
 
 // Keys of first..end-1 that query t sees if the bitmap lets it.
 static int count_visible(const Attention *a, int t, int first, int end) {
-    int pos = a->pos0 + t, hi = end_of_view(a, pos);
-    int lo = a->mask.window > 0 ? max_int(0, pos - a->mask.window + 1) : 0;
+    int pos = a->pos0 + t, lo = start_of_view(a, pos), hi = end_of_view(a, pos);
     return overlap(first, end, lo, hi) + overlap(first, end, 0, min_int(a->mask.n_sinks, min_int(lo, hi)));
 }
 
@@ -605,7 +609,7 @@ double attention_pairs(const Attention *a) {
 
 // For profiles: both products over every visible key, and the keys and values of all tiles that some query may see.
 static void add_work(const Attention *a, double *flops, double *bytes) {
-    int lo = a->mask.window > 0 ? max_int(0, a->pos0 - a->mask.window + 1) : 0;
+    int lo = start_of_view(a, a->pos0);
     double keys = a->n_keys - lo + min_int(a->mask.n_sinks, lo);
     *flops += 2 * attention_pairs(a) * a->n_heads * (a->kv.k_dim + a->kv.v_dim);
     *bytes += (double)kv_token_bytes(a->kv.type, a->kv.k_dim, a->kv.v_dim) * keys * a->kv.n_kv_heads;

@@ -135,6 +135,20 @@ static void read_router(Keys *k, Config *c, LayerRules *rules) {
     c->n_groups_used = get_int(k, "expert_group_used_count", 0, c->n_expert_groups == 1);
 }
 
+// Llama 4's: the last of every so many layers has experts, and one more as wide for every token; queries and keys are
+// normed but for the model with this number of experts, which no key tells.
+static void read_interleaved(Keys *k, Config *c, LayerRules *rules) {
+    enum { WITHOUT_NORM = 128 };
+    LayerSet routed = {0};
+    if (!c->shared_dim) c->shared_dim = config_expert_dim(c);
+    if (c->n_experts == WITHOUT_NORM) c->qk_norm = QK_NORM_NONE;
+    layers_add_every(&routed,
+                     (int)gguf_get_whole(k->g, key(k, "interleave_moe_layer_step"), 1, MAX_LAYERS, GGUF_NEEDED));
+    for (int i = 0; i < c->n_layers && i < MAX_LAYERS; i++) {
+        if (!layers_have(&routed, i)) layers_add(&rules->dense, i);
+    }
+}
+
 // Layers that have one sublayer: a feed-forward network, unless they are bare, and then no mixer.
 static void read_sublayers(const Config *c, LayerRules *rules) {
     for (int i = 0; i < c->n_layers && i < MAX_LAYERS; i++) {
@@ -153,6 +167,7 @@ static void read_feed_forward(Keys *k, Config *c, const Family *f, LayerRules *r
     if (!c->n_experts) return;
     c->experts_keep_softmax = !gguf_get_bool(k->g, key(k, "expert_weights_norm"), !c->experts_keep_softmax);
     if (f->router) read_router(k, c, rules);
+    if (f->chunked) read_interleaved(k, c, rules);
 }
 
 // ---- recurrent layers
@@ -302,7 +317,7 @@ static void read_pattern(Keys *k, const Config *c, const Family *f, LayerRules *
 }
 
 // Factors of the scores, the residual connections and the logits.
-static void read_scales(Keys *k, Config *c, const Family *f) {
+static void read_scales(Keys *k, Config *c, const Family *f, const LayerRules *rules) {
     if (f->multipliers) {
         c->attn_scale = get_real(k, "attention.scale", 0);
         c->embedding_scale = get_real(k, "embedding_scale", 0);
@@ -320,8 +335,9 @@ static void read_scales(Keys *k, Config *c, const Family *f) {
         c->qkv_clamp = get_real(k, "attention.clamp_kqv", 0);
         c->alibi_max = get_real(k, "attention.max_alibi_bias", 0);
     }
-    c->temperature = get_real(k, "attention.temperature_scale", 0);
-    if (c->temperature > 0) c->temperature_ctx = c->kinds[0].rope.scaling.original_ctx;
+    c->temperature = get_real(k, "attention.temperature_scale", f->chunked && rules->window ? 0.1 : 0);
+    int context = f->chunked ? 8192 : c->kinds[0].rope.scaling.original_ctx;
+    if (c->temperature > 0) c->temperature_ctx = get_int(k, "attention.temperature_length", 1, context);
 }
 
 // What a file may override of its family.
@@ -331,7 +347,8 @@ static void read_attention(Keys *k, Config *c, const Family *f, LayerRules *rule
     read_pattern(k, c, f, rules);
     layers_add_every(&rules->nope, f->nope_period);
     if (f->global_nope && rules->window) rules->nope = rules->full;
-    read_scales(k, c, f);
+    rules->chunked = f->chunked;
+    read_scales(k, c, f, rules);
     if (c->attn_softcap > 0) c->attn_softcap = get_real(k, "attn_logit_softcapping", (double)c->attn_softcap);
     if (c->logit_softcap > 0) c->logit_softcap = get_real(k, "final_logit_softcapping", (double)c->logit_softcap);
     c->parallel = gguf_get_bool(k->g, key(k, "use_parallel_residual"), c->parallel);
@@ -348,11 +365,11 @@ static void refuse_others(Keys *k, const Family *f) {
         const char *name;
         double neutral;
         bool read;
-    } numbers[] = {{"attention.clamp_kqv", 0, f->attn_config}, {"attention.max_alibi_bias", 0, f->attn_config},
-                   {"attention.shared_kv_layers", 0, false},   {"embedding_scale", 1, f->multipliers},
-                   {"residual_scale", 1, f->multipliers},      {"logit_scale", 1, f->multipliers || f->logit_scale},
-                   {"expert_weights_scale", 1, f->router},     {"leading_dense_block_count", 0, f->router},
-                   {"interleave_moe_layer_step", 1, false},    {"nextn_predict_layers", 0, f->extra_layers}};
+    } numbers[] = {{"attention.clamp_kqv", 0, f->attn_config},   {"attention.max_alibi_bias", 0, f->attn_config},
+                   {"attention.shared_kv_layers", 0, false},     {"embedding_scale", 1, f->multipliers},
+                   {"residual_scale", 1, f->multipliers},        {"logit_scale", 1, f->multipliers || f->logit_scale},
+                   {"expert_weights_scale", 1, f->router},       {"leading_dense_block_count", 0, f->router},
+                   {"interleave_moe_layer_step", 1, f->chunked}, {"nextn_predict_layers", 0, f->extra_layers}};
     Gguf *g = k->g;
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         const GgufValue *v = gguf_get_value(g, key(k, numbers[i].name), false);
@@ -364,7 +381,8 @@ static void refuse_others(Keys *k, const Family *f) {
     if (!gguf_get_bool(g, key(k, "attention.causal"), true)) {
         cursor_fail(&g->in, gguf_get_value(g, k->key, true)->at, "%s: expected true: this is no decoder", k->key);
     }
-    if (!f->router) gguf_get_whole(g, key(k, "expert_gating_func"), 0, 1, 1); // 1: softmax
+    int scores = f->base.router_sigmoid ? 2 : 1; // 1: softmax
+    if (!f->router) gguf_get_whole(g, key(k, "expert_gating_func"), scores > 1 ? scores : 0, scores, scores);
 }
 
 static const Family *read_config(Gguf *g, Config *c) {

@@ -153,6 +153,28 @@ static void read_router(Settings *s, Config *c, LayerRules *rules) {
     router_set_dense(rules, settings_int(s, "first_k_dense_replace", 0, MAX_LAYERS, 0));
 }
 
+// Llama 4's: experts of one width, one more of it for every token, in every so many layers or those that are listed;
+// the others' networks have a width of their own.
+static void read_interleaved(Settings *s, Config *c, LayerRules *rules) {
+    c->expert_dim = c->shared_dim = c->hidden_dim;
+    c->hidden_dim = settings_int(s, "intermediate_size_mlp", 1, INT_MAX, -1);
+    if (!c->n_experts) return;
+    const json_t *list = json_object_get(s->object, "moe_layers");
+    LayerSet routed = {0};
+    if (!settings_has(s, "moe_layers"))
+        layers_add_every(&routed, settings_int(s, "interleave_moe_layer_step", 1, MAX_LAYERS, 1));
+    else if (!json_is_array(list)) settings_fail(s, "moe_layers", "expected an array of numbers of layers");
+    for (size_t i = 0; i < json_array_size(list) && !settings_failed(s); i++) {
+        int64_t layer;
+        bool known = settings_whole(json_array_get(list, i), &layer) && layer >= 0 && layer < c->n_layers;
+        if (known && layer < MAX_LAYERS) layers_add(&routed, (int)layer);
+        else settings_fail(s, "moe_layers", "expected numbers of layers, 0 to %d", c->n_layers - 1);
+    }
+    for (int i = 0; i < c->n_layers && i < MAX_LAYERS; i++) {
+        if (!layers_have(&routed, i)) layers_add(&rules->dense, i);
+    }
+}
+
 // LFM2 says a width that a gate makes smaller: 2/3 of it, times a factor, up to a multiple.
 static void adjust_hidden(Settings *s, Config *c) {
     double width = floor(2 * (double)c->hidden_dim / 3);
@@ -171,6 +193,7 @@ static void read_feed_forward(Settings *s, Config *c, const Family *f, LayerRule
         return;
     }
     read_fields(s, list, fields_of_feed_forward(c, f, list), c, rules);
+    if (f->chunked) read_interleaved(s, c, rules);
     if (f->hidden_step && !settings_has(s, "intermediate_size")) c->hidden_dim = hidden_of_ratio(s, c, f);
     if (settings_has(s, "block_ff_dim")) c->hidden_dim = settings_int(s, "block_ff_dim", 1, INT_MAX, -1);
     if (settings_bool(s, "block_auto_adjust_ff_dim", false)) adjust_hidden(s, c);
@@ -535,7 +558,40 @@ static void read_recurrence(Settings *s, Config *c, const Family *f, LayerRules 
     json_decref(full);
 }
 
+// Llama 4's queries in layers without rotary positions; the key is a bool, or 4 in the first files.
+static void read_temperature(Settings *s, Config *c) {
+    const char *key = "attn_temperature_tuning";
+    int64_t number;
+    bool whole = settings_whole(json_object_get(s->object, key), &number);
+    if (whole ? number == 0 : !settings_bool(s, key, true)) return;
+    c->temperature = (float)settings_number(s, "attn_scale", 0, LARGE, 0.1);
+    c->temperature_ctx = settings_int(s, "floor_scale", 1, INT_MAX, 8192);
+}
+
+// Which layers of Llama 4 have rotary positions: those where the list has 1. They have chunks, unless layer_types says
+// otherwise.
+static void read_chunked_layers(Settings *s, Config *c, const Family *f, LayerRules *rules) {
+    json_t *full = json_string("full_attention"), *chunked = json_string("chunked_attention");
+    json_t *zero = json_integer(0), *one = json_integer(1);
+    bool listed = json_array_size(json_object_get(s->object, "no_rope_layers")) > 0; // empty in the first files
+    rules->window = settings_int(s, "attention_chunk_size", 1, INT_MAX, f->gguf_window);
+    rules->chunked = true;
+    if (listed) read_layers(s, "no_rope_layers", zero, one, c->n_layers, &rules->nope);
+    else layers_add_every(&rules->nope, settings_int(s, "no_rope_layer_interval", 1, MAX_LAYERS, f->global_period));
+    if (!read_layers(s, "layer_types", full, chunked, c->n_layers, &rules->full)) rules->full = rules->nope;
+    json_decref(full);
+    json_decref(chunked);
+    json_decref(zero);
+    json_decref(one);
+    if (!settings_bool(s, "use_qk_norm", true)) c->qk_norm = QK_NORM_NONE;
+    read_temperature(s, c);
+}
+
 static void read_layer_rules(Settings *s, Config *c, const Family *f, LayerRules *rules) {
+    if (f->chunked) {
+        read_chunked_layers(s, c, f, rules);
+        return;
+    }
     json_t *full = json_string("full_attention"), *slides = json_string("sliding_attention");
     json_t *zero = json_integer(0), *one = json_integer(1);
     bool counts = !f->window_if_asked || settings_bool(s, "use_sliding_window", false);
@@ -651,6 +707,10 @@ static const struct {
     {"lfm2_moe", "{\"vocab_size\":65536,\"num_attention_heads\":32,\"num_key_value_heads\":8,"
                  "\"max_position_embeddings\":128000,\"norm_eps\":1e-5,\"rope_theta\":1e6,\"conv_L_cache\":3,"
                  "\"num_dense_layers\":2,\"num_experts\":32,\"num_experts_per_tok\":4,\"norm_topk_prob\":true}"},
+    {"llama4_text",
+     "{\"num_attention_heads\":40,\"num_key_value_heads\":8,\"head_dim\":128,\"max_position_embeddings\":131072,"
+     "\"rms_norm_eps\":1e-5,\"rope_theta\":500000,\"num_local_experts\":16,\"num_experts_per_tok\":1,"
+     "\"intermediate_size_mlp\":16384}"},
     {"gemma2", "{\"sliding_window\":4096}"},
     {"phimoe", "{\"num_key_value_heads\":8,\"num_local_experts\":16,\"num_experts_per_tok\":2,\"rope_theta\":1e6}"},
     {"mistral", "{\"sliding_window\":4096}"},

@@ -102,6 +102,12 @@ const float *bind_zeros(Binder *b, int64_t n) {
     return zeros;
 }
 
+const float *bind_ones(Binder *b, int64_t n) {
+    float *ones = own(b, sizeof *ones * (size_t)n);
+    for (int64_t i = 0; ones && i < n; i++) ones[i] = 1;
+    return ones;
+}
+
 const float *bind_rows(Binder *b, const char *part, int n, int64_t cols) {
     const int64_t shape[] = {n, cols};
     if (!b->hf_names || bind_find(b, part, -1, ".weight")) return bind_floats(b, part, ".weight", shape, 2);

@@ -40,6 +40,7 @@ const float *bind_vector(Binder *b, const char *part, const char *suffix, int64_
 // n vectors of `cols` values: one tensor, or, outside GGUF, one for each with its number in its name.
 const float *bind_rows(Binder *b, const char *part, int n, int64_t cols);
 const float *bind_zeros(Binder *b, int64_t n);
+const float *bind_ones(Binder *b, int64_t n);
 void bind_norm(Binder *b, Norm *norm, const char *part, int64_t n, bool bias);
 void bind_dense(Binder *b, Dense *dense, const char *part, int64_t rows, int64_t cols, bool bias);
 // n rows of a matrix that holds several, from row0.

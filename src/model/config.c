@@ -69,9 +69,9 @@ bool kind_has_state(const LayerKind *k) {
 
 static bool same_kind(const LayerKind *a, const LayerKind *b) {
     return a->mixer == b->mixer && a->ffn == b->ffn && a->n_heads == b->n_heads && a->n_kv_heads == b->n_kv_heads &&
-           a->k_dim == b->k_dim && a->v_dim == b->v_dim && a->window == b->window && a->gated == b->gated &&
-           rope_config_equal(&a->rope, &b->rope) && !memcmp(&a->latent, &b->latent, sizeof a->latent) &&
-           !memcmp(&a->state, &b->state, sizeof a->state);
+           a->k_dim == b->k_dim && a->v_dim == b->v_dim && a->window == b->window && a->chunked == b->chunked &&
+           a->gated == b->gated && rope_config_equal(&a->rope, &b->rope) &&
+           !memcmp(&a->latent, &b->latent, sizeof a->latent) && !memcmp(&a->state, &b->state, sizeof a->state);
 }
 
 // Its place in the table, -1: there is no room.
@@ -86,6 +86,7 @@ static int find_kind(Config *c, const LayerKind *k) {
 static LayerKind attention_kind(const LayerKind *base, const LayerRules *rules, int layer) {
     LayerKind k = *base;
     k.window = layers_have(&rules->full, layer) ? 0 : rules->window;
+    k.chunked = k.window && rules->chunked;
     if (k.window && rules->window_theta > 0) {
         k.rope.theta = rules->window_theta;
         k.rope.scaling = (RopeScaling){0};
@@ -160,6 +161,7 @@ LayerRules config_rules(const Config *c, LayerKind *base) {
         }
         if (!kind_has_cache(k)) continue;
         if (k->window) rules.window = k->window;
+        rules.chunked |= k->chunked;
         if (!k->window) layers_add(&rules.full, i);
         if (!k->rope.rotary_dim) layers_add(&rules.nope, i);
         if (k->n_heads != base->n_heads) rules.n_heads[i] = k->n_heads;
@@ -167,6 +169,7 @@ LayerRules config_rules(const Config *c, LayerKind *base) {
         if (k->window && k->rope.rotary_dim && k->rope.theta != base->rope.theta) rules.window_theta = k->rope.theta;
     }
     base->window = 0;
+    base->chunked = false;
     return rules;
 }
 
@@ -187,7 +190,7 @@ static int check_rope(const LayerKind *k, const char *path, char *err, size_t er
                  s->attention_factor >= 0 && isfinite(s->attention_factor) && s->long_attention_factor >= 0 &&
                  isfinite(s->long_attention_factor);
     if (s->kind == ROPE_LLAMA3)
-        sound = sound && s->low_freq > 0 && s->high_freq > s->low_freq && isfinite(s->high_freq);
+        sound = sound && s->low_freq > 0 && s->high_freq >= s->low_freq && isfinite(s->high_freq);
     if (s->kind == ROPE_YARN)
         sound = sound && s->beta_slow > 0 && s->beta_fast > s->beta_slow && isfinite(s->beta_fast);
     if (s->kind == ROPE_LONG || s->kind == ROPE_YARN || s->kind == ROPE_DYNAMIC) sound = sound && r->theta > 1;

@@ -16,6 +16,7 @@ typedef enum {
     QK_NORM_HEAD, // an RMSNorm within each head of queries and keys, before RoPE (Qwen 3, Gemma 3)
     QK_NORM_FULL, // over all heads at once (OLMo 2)
     QK_NORM_OWN,  // a LayerNorm without bias within each head, every head with weights of its own (Command R+)
+    QK_NORM_BARE, // an RMSNorm without weights within each head, of layers with rotary positions, after these (Llama 4)
 } QkNorm;
 
 // The limits of every model, whatever container it came in.
@@ -80,6 +81,7 @@ typedef struct {
     int n_kv_heads;   // key/value heads; divides n_heads
     int k_dim, v_dim; // widths of a head; not tied to dim / n_heads
     int window;       // a query sees the last `window` positions, itself included; 0: all
+    bool chunked;     // and none before the last multiple of `window` (Llama 4)
     RopeConfig rope;
     bool gated; // the output is times the sigmoid of gates that are projected with the queries (Qwen3-Next)
     LatentShape latent;
@@ -110,6 +112,7 @@ typedef struct {
     float alibi_max;        // ALiBi (arXiv:2108.12409): the slopes' largest exponent, usually 8; 0: none
     float temperature;      // queries at p are times 1 + temperature log(1 + p / temperature_ctx), the quotient
     int temperature_ctx;    // rounded down (Ministral 3); 0: off
+    bool temperature_nope;  // of layers without rotary positions alone, with p + 1 in place of p (Llama 4)
     bool learned_sinks;     // one learned score for each query head enters the softmax's denominator only (gpt-oss)
     bool bidirectional;     // every position sees every other (encoders)
     FeatureMap feature_map; // of MIX_LINEAR
@@ -145,6 +148,7 @@ typedef struct {
     int expert_dim;            // width of an expert; 0: hidden_dim
     bool experts_keep_softmax; // weights are the scores themselves; else their sum over the experts used is 1
     bool router_sigmoid;       // a score is the sigmoid of a logit; else of a softmax (arXiv:2412.19437, eq. 15)
+    bool router_input;         // the weights multiply what experts read, not what they give (Llama 4)
     bool router_choice_bias;   // each expert has a number that joins its score in choosing, not in weighing (eq. 16)
     int n_expert_groups;       // experts are chosen from the n_groups_used best of so many groups, equally large and
     int n_groups_used;         // in order: by the best logit (arXiv:2405.04434, section 2.2.2) or, with sigmoids, by
@@ -213,6 +217,7 @@ bool layers_have(const LayerSet *set, int layer);
 
 typedef struct {
     int window;         // of all layers but `full`; 0: none has one
+    bool chunked;       // windows are chunks
     LayerSet full;      // layers that see everything
     LayerSet nope;      // layers without rotary positions (SmolLM 3)
     float window_theta; // RoPE's theta of layers with a window, which are then never scaled; 0: as the others

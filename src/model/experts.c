@@ -52,15 +52,38 @@ static void view_stacked(FeedForward *list, const ExpertPart *p, const Tensor *a
     }
 }
 
+// The transposes of a file's matrices [experts][cols][rows]: a copy.
+static Tensor transpose_stack(Binder *b, const Tensor *from) {
+    int64_t n = from->shape[0], rows = from->shape[2], cols = from->shape[1], size = from->dtype == DTYPE_F32 ? 4 : 2;
+    Tensor t = {.dtype = from->dtype, .n_dims = 3, .shape = {n, rows, cols}};
+    char *to = weights_own(b->weights, tensor_bytes(&t));
+    if (!to) binder_fail(b, "out of memory for a copy of %llu bytes", (unsigned long long)tensor_bytes(&t));
+    for (int64_t i = 0; to && i < n * rows; i++) {
+        const char *column = (const char *)from->data + (i / rows * cols * rows + i % rows) * size;
+        for (int64_t j = 0; j < cols; j++) memcpy(to + (i * cols + j) * size, column + j * rows * size, (size_t)size);
+    }
+    t.data = to;
+    return t;
+}
+
+// A tensor [experts][rows][cols], in some families' files transposed. False after a failure.
+static bool find_stack(Binder *b, const char *part, int64_t rows, int64_t cols, Tensor *stack) {
+    bool turned = b->family->experts_transposed;
+    const int64_t shape[] = {b->config->n_experts, turned ? cols : rows, turned ? rows : cols};
+    const Tensor *t = bind_shape(b, part, "", turned ? DTYPE_FLOATS : DTYPE_ANY, shape, 3);
+    if (t) *stack = turned ? transpose_stack(b, t) : *t;
+    return t && !b->failed;
+}
+
 // As folders have them since transformers 5: rows of the gate, then of up, of all experts in one tensor.
 static void bind_halves(Binder *b, FeedForward *list) {
-    int64_t n = b->config->n_experts, dim = b->config->dim, hidden = config_expert_dim(b->config);
-    const int64_t both[] = {n, 2 * hidden, dim}, down[] = {n, dim, hidden};
-    const Tensor *up = bind_shape(b, "ffn_gate_up_exps", "", DTYPE_ANY, both, 3);
-    if (up) view_stacked(list, &(ExpertPart){EXPERT_GATE, NULL, NULL, hidden, dim}, up, 0);
-    if (up) view_stacked(list, &(ExpertPart){EXPERT_UP, NULL, NULL, hidden, dim}, up, hidden);
-    const Tensor *last = bind_shape(b, "ffn_down_exps", "", DTYPE_ANY, down, 3);
-    if (last) view_stacked(list, &(ExpertPart){EXPERT_DOWN, NULL, NULL, dim, hidden}, last, 0);
+    int64_t dim = b->config->dim, hidden = config_expert_dim(b->config);
+    Tensor up, down;
+    if (!find_stack(b, "ffn_gate_up_exps", 2 * hidden, dim, &up)) return;
+    view_stacked(list, &(ExpertPart){EXPERT_GATE, NULL, NULL, hidden, dim}, &up, 0);
+    view_stacked(list, &(ExpertPart){EXPERT_UP, NULL, NULL, hidden, dim}, &up, hidden);
+    if (!find_stack(b, "ffn_down_exps", dim, hidden, &down)) return;
+    view_stacked(list, &(ExpertPart){EXPERT_DOWN, NULL, NULL, dim, hidden}, &down, 0);
 }
 
 static void bind_matrices(Binder *b, FeedForward *list, const ExpertPart *p) {
@@ -249,7 +272,9 @@ static void expert_forward(const Compute *compute, const Config *c, const Expert
     profile_begin(compute->profile, PROFILE_ROUTE);
     for (int i = 0; i < n * used; i++) {
         if (b->picks[i] != expert) continue;
-        memcpy(b->picked_x + (int64_t)count * dim, x + (int64_t)(i / used) * dim, sizeof *x * (size_t)dim);
+        float *to = b->picked_x + (int64_t)count * dim;
+        memcpy(to, x + (int64_t)(i / used) * dim, sizeof *x * (size_t)dim);
+        for (int d = 0; c->router_input && d < dim; d++) to[d] *= b->weights[i];
         count++;
     }
     profile_end(compute->profile, 0, 0);
@@ -259,8 +284,8 @@ static void expert_forward(const Compute *compute, const Config *c, const Expert
     const float *from = b->picked_y;
     for (int i = 0; i < n * used; i++) {
         if (b->picks[i] != expert) continue;
-        float *to = y + (int64_t)(i / used) * dim;
-        for (int d = 0; d < dim; d++) to[d] += b->weights[i] * from[d];
+        float *to = y + (int64_t)(i / used) * dim, share = c->router_input ? 1 : b->weights[i];
+        for (int d = 0; d < dim; d++) to[d] += share * from[d];
         from += dim;
     }
     profile_end(compute->profile, 0, 0);

@@ -53,6 +53,17 @@ static const PartName mixtral_names[] = {
     {0},
 };
 
+static const PartName llama4_names[] = {{"ffn_gate", "feed_forward.gate_proj"},
+                                        {"ffn_up", "feed_forward.up_proj"},
+                                        {"ffn_down", "feed_forward.down_proj"},
+                                        {"ffn_gate_inp", "feed_forward.router"},
+                                        {"ffn_gate_up_exps", "feed_forward.experts.gate_up_proj"},
+                                        {"ffn_down_exps", "feed_forward.experts.down_proj"},
+                                        {"ffn_gate_shexp", "feed_forward.shared_expert.gate_proj"},
+                                        {"ffn_up_shexp", "feed_forward.shared_expert.up_proj"},
+                                        {"ffn_down_shexp", "feed_forward.shared_expert.down_proj"},
+                                        {0}};
+
 static const PartName post_norm_names[] = {
     {"post_attention_norm", "post_attention_layernorm"},
     {"ffn_norm", "pre_feedforward_layernorm"},
@@ -686,6 +697,22 @@ static const Family families[] = {
      .gguf_pairing = ROPE_HALF,
      .names = apertus_names},
     {.arch = "mistral3", .model_type = "ministral3"},
+    {.arch = "llama4",
+     .model_type = "llama4_text",
+     .base = {.qk_norm = QK_NORM_BARE,
+              .qk_norm_last = true,
+              .temperature_nope = true,
+              .router_sigmoid = true,
+              .router_input = true,
+              .experts_keep_softmax = true,
+              .shared_ungated = true},
+     .hf_interleaved = true,
+     .experts_transposed = true,
+     .chunked = true,
+     .gguf_window = 8192,
+     .global_period = 4,
+     .global_nope = true,
+     .names = llama4_names},
     {.arch = "bloom",
      .base = {.layer_norm = true,
               .plain_ffn = true,
@@ -739,7 +766,8 @@ void family_list(bool model_types, char *list, size_t size) {
     size_t n = 0;
     for (int i = 0; i < N_FAMILIES && n < size; i++) {
         const char *name = model_types ? model_type(&families[i]) : families[i].arch;
-        if (!model_types && family_of_arch(name, strlen(name)) != &families[i]) continue;
+        const Family *first = model_types ? family_of_model_type(name) : family_of_arch(name, strlen(name));
+        if (first != &families[i]) continue;
         n += (size_t)snprintf(list + n, size - n, "%s%s", n ? ", " : "", name);
     }
 }

@@ -55,6 +55,8 @@ typedef struct Family {
     const char *attention_bias_key; // and of attention's; NULL: attention_bias
     bool out_bias_apart;            // which is about queries, keys and values only
     bool transposed;                // Hugging Face's matrices of layers are [in][out]
+    bool experts_transposed;        // and those of all experts in one tensor, [experts][in][out]
+    bool chunked;                   // windows are chunks, with Llama 4's names of settings and its layers of experts
     bool gguf_fused_qkv;            // GGUF has query, key and value in one tensor, attn_qkv
     bool gguf_fused_ffn;            // and gate and up, in this order, in ffn_up
     int big_layers; // number of layers of the one model size that scales scores by 1 / sqrt(dim / n_heads): GGUF has no
@@ -92,7 +94,7 @@ extern const Family family_bart, family_vit; // names of encoder-decoders and vi
 const Family *family_of_arch(const char *arch, size_t n);
 const Family *family_of_model_type(const char *model_type);
 // The names of all, for messages: "llama, qwen2, ...".
-enum { FAMILY_LIST_ROOM = 800 };
+enum { FAMILY_LIST_ROOM = 1200 };
 void family_list(bool model_types, char *list, size_t size);
 
 // The name of a part in GGUF.

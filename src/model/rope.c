@@ -39,6 +39,7 @@ static double yarn_frequency(const RopeConfig *c, int i, double frequency) {
 // Long wavelengths are interpolated, short ones stay, those between are mixed (Llama 3.1's model card and code).
 static double llama3_frequency(const RopeScaling *s, double frequency) {
     double rotations = s->original_ctx * frequency / (2 * PI), low = (double)s->low_freq, high = (double)s->high_freq;
+    if (high <= low) return rotations > low ? frequency : frequency / (double)s->factor; // Llama 4's: no mixture
     double kept = fmin(fmax((rotations - low) / (high - low), 0), 1);
     return frequency / (double)s->factor * (1 - kept) + frequency * kept;
 }

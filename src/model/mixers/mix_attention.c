@@ -47,6 +47,10 @@ static void bind_fused(Binder *b, AttentionWeights *w, const LayerKind *kind) {
 static void bind_qk_norm(Binder *b, Norm *norm, const char *part, int n_heads, int k_dim) {
     const Config *c = b->config;
     if (c->qk_norm == QK_NORM_NONE) return;
+    if (c->qk_norm == QK_NORM_BARE) {
+        norm->weight = bind_ones(b, k_dim);
+        return;
+    }
     if (c->qk_norm != QK_NORM_OWN) {
         bind_norm(b, norm, part, c->qk_norm == QK_NORM_FULL ? (int64_t)n_heads * k_dim : k_dim, false);
         return;
@@ -75,8 +79,10 @@ static void attention_bind(Binder *b, void *weights, const LayerKind *kind) {
     if (bind_find(b, "attn_qkv", -1, ".weight")) bind_fused(b, w, kind);
     else bind_projections(b, w, kind, &self_names);
     bind_out(b, w, kind, self_names.out);
-    bind_qk_norm(b, &w->q_norm, "attn_q_norm", kind->n_heads, kind->k_dim);
-    bind_qk_norm(b, &w->k_norm, "attn_k_norm", kind->n_kv_heads, kind->k_dim);
+    if (c->qk_norm != QK_NORM_BARE || kind->rope.rotary_dim) {
+        bind_qk_norm(b, &w->q_norm, "attn_q_norm", kind->n_heads, kind->k_dim);
+        bind_qk_norm(b, &w->k_norm, "attn_k_norm", kind->n_kv_heads, kind->k_dim);
+    }
     if (c->alibi_max > 0) w->slopes = make_slopes(b, kind->n_heads);
     if (c->learned_sinks) w->sinks = bind_vector(b, "attn_sinks", ".weight", kind->n_heads);
 }
@@ -209,10 +215,15 @@ static void norm_last(const Pass *pass, const Norm *norm, float *x, int64_t ld, 
     }
 }
 
-// n queries from position p on, times the temperature of their positions.
+// Queries of this kind are times the temperature of their positions.
+static bool is_heated(const Config *c, const LayerKind *kind) {
+    return c->temperature > 0 && !(c->temperature_nope && kind->rope.rotary_dim);
+}
+
+// n queries from position p on, times the temperature.
 static void heat(const Config *c, float *q, int64_t q_dim, int width, int p, int n) {
     for (int t = 0; t < n; t++) {
-        float by = 1 + c->temperature * (float)log1p((p + t) / c->temperature_ctx);
+        float by = 1 + c->temperature * (float)log1p((p + t + c->temperature_nope) / c->temperature_ctx);
         for (int d = 0; d < width; d++) q[t * q_dim + d] *= by;
     }
 }
@@ -241,13 +252,13 @@ static void store_item(void *context, int index, int worker) {
     }
     const Config *c = pass->config;
     float *own_q = q + (int64_t)kv_head * group * kind->k_dim;
-    if (c->qk_norm_last) {
+    if (c->qk_norm_last && job->weights->q_norm.weight) {
         norm_last(pass, &job->weights->k_norm, k, k_dim, kind->k_dim, n);
         for (int h = 0; h < group; h++) {
             norm_last(pass, &job->weights->q_norm, own_q + (int64_t)h * kind->k_dim, q_dim, kind->k_dim, n);
         }
     }
-    if (c->temperature > 0) heat(c, own_q, q_dim, group * kind->k_dim, memory_length(s->memory) + first, n);
+    if (is_heated(c, kind)) heat(c, own_q, q_dim, group * kind->k_dim, memory_length(s->memory) + first, n);
     KvRows rows = {.k = k, .v = b->v + row * v_dim + (int64_t)kv_head * kind->v_dim, .k_ld = k_dim, .v_ld = v_dim};
     kvcache_store_head(memory_cache(s->memory, job->call->layer), kv_head, first, n, &rows);
 }
@@ -310,6 +321,7 @@ static void attention_forward(const void *weights, const MixerCall *call) {
         list[i].slopes = w->slopes;
         list[i].mask = (AttnMask){.causal = !pass->config->bidirectional && !s->visible,
                                   .window = kvcache_window(cache),
+                                  .chunk = call->kind->chunked ? call->kind->window : 0,
                                   .n_sinks = kvcache_sinks(cache),
                                   .sink_logits = w->sinks,
                                   .bitmap = s->visible,

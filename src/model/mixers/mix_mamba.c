@@ -25,12 +25,6 @@ static const float *bind_states(Binder *b, int states, int channels) {
     return to;
 }
 
-static const float *bind_ones(Binder *b, int64_t n) {
-    float *ones = own_floats(b, n);
-    for (int64_t i = 0; ones && i < n; i++) ones[i] = 1;
-    return ones;
-}
-
 static void bind_norms(Binder *b, MambaWeights *w, int rank, int states) {
     if (b->config->step_norm_eps > 0) {
         w->step_norm = bind_ones(b, rank);
