@@ -122,6 +122,12 @@ const float *session_logits(const Session *s); // [vocab_size], after tokens[len
 typedef void (*LogitsVisitor)(void *context, int position, const float *logits);
 void session_visit(Session *s, LogitsVisitor visit, void *context);
 
+// Called by session_sync and engine_step for every newly computed position, in order, with what the last layer gave
+// there, behind the output norm: [dim], valid during the call. Its product with the output matrix are the logits, before
+// a bias, a scale or a cap. NULL: off.
+typedef void (*StateVisitor)(void *context, int position, const float *state);
+void session_visit_states(Session *s, StateVisitor visit, void *context);
+
 // Called by session_sync before each block of tokens that it computes (a few hundred): `done` of the n tokens of the
 // text are there. Where it returns false session_sync ends with -1 and "stopped", and keeps what is there. NULL: off.
 typedef bool (*SessionWatcher)(void *context, int done, int n);

@@ -1,5 +1,6 @@
 // Many sessions of one engine: they share threads and buffers, cost little while idle, and may run in threads of their
 // own.
+#include "make_bin.h"
 #include "test.h"
 
 #include "tessera.h"
@@ -53,6 +54,63 @@ static void threads_are_shared(void) {
     session_close(first);
     for (int i = 0; i < N_SESSIONS; i++) session_close(more[i]);
     CHECK(count_threads() == before, "closed: %d threads stay", count_threads() - before);
+    engine_close(e);
+}
+
+// ---- states
+
+enum { STATE_DIM = 32, STATE_VOCAB = 300 };
+
+typedef struct {
+    int n, n_states;
+    float logits[N_TOKENS][STATE_VOCAB], states[N_TOKENS][STATE_DIM];
+} Seen;
+
+static void see_logits(void *context, int position, const float *logits) {
+    Seen *s = context;
+    memcpy(s->logits[position], logits, sizeof s->logits[position]);
+    s->n++;
+}
+
+static void see_state(void *context, int position, const float *state) {
+    Seen *s = context;
+    CHECK(position == s->n_states, "position %d, expected %d", position, s->n_states);
+    memcpy(s->states[position], state, sizeof s->states[position]);
+    s->n_states++;
+}
+
+// States times the output matrix are the logits, at every position, also of a text that is computed in two steps.
+static void states_give_the_logits(void) {
+    const BinSpec spec = {STATE_DIM, 48, 2, 4, 2, STATE_VOCAB, 64, .seed = 5};
+    char err[256];
+    static Seen seen;
+    int32_t ids[N_TOKENS];
+    make_bin(BIN_DIR "states.bin", &spec);
+    make_tokenizer_bin(BIN_DIR "states.tokenizer.bin", STATE_VOCAB, 5);
+    Engine *e = engine_open(BIN_DIR "states.bin", NULL, err, sizeof err);
+    Session *s = e ? session_open(e, NULL, err, sizeof err) : NULL;
+    NEED(s, "%s", err);
+    make_text(0, STATE_VOCAB, ids);
+    session_visit(s, see_logits, &seen);
+    session_visit_states(s, see_state, &seen);
+    CHECK(!session_sync(s, ids, 7, err, sizeof err) && !session_sync(s, ids, N_TOKENS, err, sizeof err), "%s", err);
+    CHECK(seen.n == N_TOKENS && seen.n_states == N_TOKENS, "%d logits, %d states", seen.n, seen.n_states);
+    float *w = bin_values(&spec, BIN_CLASSIFIER, 0);
+    for (int t = 0; t < N_TOKENS; t++) {
+        for (int v = 0; v < STATE_VOCAB; v++) {
+            double want = 0, bound = 0;
+            for (int i = 0; i < STATE_DIM; i++) {
+                double x = (double)w[v * STATE_DIM + i] * (double)seen.states[t][i];
+                want += x;
+                bound += fabs(x);
+            }
+            double error = fabs((double)seen.logits[t][v] - want);
+            CHECK(error <= 0x1p-6 * bound, "token %d, logit %d: expected %g, found %g", t, v, want,
+                  (double)seen.logits[t][v]);
+        }
+    }
+    free(w);
+    session_close(s);
     engine_close(e);
 }
 
@@ -138,6 +196,7 @@ static void sessions_do_not_disturb_one_another(void) {
 
 int main(void) {
     RUN(threads_are_shared);
+    RUN(states_give_the_logits);
     RUN(an_idle_session_is_small);
     RUN(sessions_do_not_disturb_one_another);
     return test_report();

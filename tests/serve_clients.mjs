@@ -114,6 +114,13 @@ await check('openai: tools with zod', async () => {
   const r = await openai.chat.completions.parse({ ...calling, tools: [zodFunction({ name: 'move', parameters: z.object({ to: z.enum(['up', 'down']) }) })] })
   assert.ok(['up', 'down'].includes(r.choices[0].message.tool_calls[0].function.parsed_arguments.to))
 })
+await check('openai: embeddings', async () => { // base64 is what the client asks for, floats are what it gives
+  const r = await openai.embeddings.create({ model: 'x', input: ['One day', 'The cat'] })
+  const f = await openai.embeddings.create({ model: 'x', input: 'The cat', encoding_format: 'float' })
+  assert.equal(r.data.length, 2)
+  assert.ok(r.data[1].embedding.every((x, i) => x === Math.fround(f.data[0].embedding[i])))
+  assert.ok(Math.abs(r.data[0].embedding.reduce((s, x) => s + x * x, 0) - 1) < 1e-5)
+})
 await check('openai: errors and keys', async () => {
   await assert.rejects(openai.chat.completions.create({ ...ask, temperature: 1000 }), e => e instanceof APIError && e.status === 400 && e.param === 'temperature')
   await assert.rejects(new OpenAI({ baseURL, apiKey: 'x', maxRetries: 0 }).models.list(), e => e.status === 401)

@@ -140,6 +140,11 @@ void session_visit(Session *s, LogitsVisitor visit, void *context) {
     s->visit_context = context;
 }
 
+void session_visit_states(Session *s, StateVisitor visit, void *context) {
+    s->visit_states = visit;
+    s->states_context = context;
+}
+
 void session_watch(Session *s, SessionWatcher watch, void *context) {
     s->watch = watch;
     s->watch_context = context;

@@ -16,6 +16,8 @@ struct Session {
     bool has_logits; // they follow the last token
     LogitsVisitor visit;
     void *visit_context;
+    StateVisitor visit_states;
+    void *states_context;
     SessionWatcher watch;
     void *watch_context;
     int bad_logits; // position whose logits are no numbers; -1: none

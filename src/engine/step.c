@@ -83,7 +83,9 @@ static int prepare(StepSegment *part, int room, DecoderSegment *to) {
                            .n = count,
                            .logits = part->logits ? s->logits : NULL,
                            .callback = s->visit ? visit_checked : NULL,
-                           .callback_context = s};
+                           .callback_context = s,
+                           .states = s->visit_states,
+                           .states_context = s->states_context};
     return 0;
 }
 

@@ -108,6 +108,14 @@ static void output_all(const Decoder *d, Workspace *w, const DecoderSegment *s, 
     }
 }
 
+static void output_states(const Decoder *d, Workspace *w, const DecoderSegment *s, int row0) {
+    const Config *c = decoder_config(d);
+    for (int t = 0; t < s->n; t++) {
+        ops_norm(w->compute, w->norm, w->x + (int64_t)(row0 + t) * c->dim, &d->output_norm, 1, c->dim, c->norm_eps);
+        s->states(s->states_context, memory_length(s->memory) + t, w->norm);
+    }
+}
+
 // Last rows of n segments, to where their logits are wanted.
 static void output_last(const Decoder *d, Workspace *w, const int *rows, float *const *wanted, int n, float *logits) {
     int64_t vocab = decoder_config(d)->vocab_size;
@@ -121,6 +129,7 @@ static void output_segments(const Decoder *d, Workspace *w, const DecoderSegment
     int rows[LOGITS_BLOCK], n_wanted = 0, row = 0;
     for (int i = 0; i < n; row += segments[i++].n) {
         const DecoderSegment *s = &segments[i];
+        if (s->states) output_states(d, w, s, row);
         if (s->callback) output_all(d, w, s, row, logits);
         if (s->callback || !s->logits) continue;
         rows[n_wanted] = row + s->n - 1;

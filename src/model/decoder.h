@@ -28,6 +28,9 @@ enum { PREFILL_BLOCK = 512, LOGITS_BLOCK = 32 };
 // Called for every computed position, in order, with the logits that follow it.
 typedef void (*LogitsCallback)(void *context, int position, const float *logits);
 
+// Called for every computed position, in order, with the stream behind the output norm, [dim].
+typedef void (*StateCallback)(void *context, int position, const float *state);
+
 // New tokens of one timeline.
 typedef struct {
     Memory *memory; // has room for them; the caller advances it after the pass
@@ -36,6 +39,8 @@ typedef struct {
     float *logits;           // [vocab], those that follow the last token; NULL: not wanted
     LogitsCallback callback; // gets every token's, too; NULL: nobody
     void *callback_context;
+    StateCallback states; // NULL: nobody
+    void *states_context;
 } DecoderSegment;
 
 // One pass over at most MAX_SEGMENTS segments of different timelines, for whose rows in all the workspace has room.

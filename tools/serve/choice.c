@@ -21,10 +21,12 @@ static int open_parts(Choice *c, const Request *r, ApiError *error) {
     sampling.seed += (uint64_t)(c->index % r->n_choices);
     c->sampler = sampler_open(&sampling, engine_info(c->model->engine).vocab_size, err, sizeof err);
     if (!c->sampler) return api_fail(error, 400, NULL, "%s", err);
+    if (r->pool) c->pool = pool_open(r->pool, engine_info(c->model->engine).dim);
     if (r->chat) c->answer = answer_open(chat_of(c));
     else c->out = textout_open(c->model->engine, false);
     if (r->tools.names) c->calls = callreader_open(c->model->tools, r->tools.names);
-    if ((!c->answer && !c->out) || (r->tools.names && !c->calls)) return api_fail(error, 500, NULL, "out of memory");
+    if ((!c->answer && !c->out) || (r->pool && !c->pool) || (r->tools.names && !c->calls))
+        return api_fail(error, 500, NULL, "out of memory");
     return 0;
 }
 
@@ -58,6 +60,7 @@ void choice_close(Choice *c) {
     sampler_close(c->sampler);
     answer_close(c->answer);
     callreader_close(c->calls);
+    pool_close(c->pool);
     textout_close(c->out);
     stops_free(&c->stops);
     logprobs_free(c->logprobs);
@@ -212,6 +215,14 @@ Output *choice_pick(Choice *c, const float *logits, bool *ended) {
     if (e->finish || e->text || e->thought || e->calls) return e;
     output_free(e);
     return NULL;
+}
+
+Output *choice_embed(Choice *c) {
+    Output *e = output_new(c->job, c->index);
+    e->vector = pool_vector(c->pool);
+    if (!e->vector) die(1, "out of memory");
+    finish(c, e, "stop");
+    return e;
 }
 
 Output *choice_end(Choice *c, const ApiError *error) {

@@ -25,6 +25,7 @@ typedef struct Choice {
     CallReader *calls;      // NULL: the request has no tools
     int n_led;              // tokens of the request's lead that stand in the answer
     bool thinks;            // its next token is of the thinking before the answer, which nothing constrains
+    Pool *pool;             // of an embedding; else NULL
     Stops stops;
     size_t n_text;          // bytes pushed into `stops`
     size_t n_given;         // bytes given out
@@ -39,5 +40,7 @@ void choice_close(Choice *c); // accepts NULL
 // After the logits of the last token are there: picks the next. Returns what happened, to be sent; NULL: nothing to
 // say yet (the text is held back). *ended: the choice is complete.
 Output *choice_pick(Choice *c, const float *logits, bool *ended);
+// After all of its text is computed: the vector, to be sent.
+Output *choice_embed(Choice *c);
 // Ends it for another reason than its text: an error, or (error NULL) no room to go on.
 Output *choice_end(Choice *c, const ApiError *error);

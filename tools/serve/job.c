@@ -36,6 +36,7 @@ void output_free(Output *e) {
     free(e->text);
     free(e->thought);
     free(e->body);
+    free(e->vector);
     free(e->error);
     callparts_free(e->calls);
     logprobs_free(e->logprobs);

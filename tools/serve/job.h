@@ -40,6 +40,7 @@ typedef struct {
     int choice;
     char *text, *thought;          // malloc'd, whole characters; NULL: none
     CallPart *calls;               // stb_ds array
+    float *vector;                 // malloc'd, [dim]: of an embedding; NULL: none
     LogprobEntry *logprobs;        // stb_ds array, of tokens whose text is given out
     char *body;                    // malloc'd: the whole reply, of what is no text; NULL: the choices make it
     const char *finish;            // why the choice is complete: "stop", "length", "tool_calls"; NULL: it is not

@@ -34,6 +34,7 @@ void reply_close(Reply *r) {
         arrfree(r->choices[i].thought);
         json_decref(r->choices[i].logprobs);
         json_decref(r->choices[i].calls);
+        free(r->choices[i].vector);
     }
     free(r->choices);
     free(r);
@@ -161,8 +162,10 @@ void text_append(char **to, const char *text) {
     if (n) memcpy(arraddnptr(*to, n), text, n);
 }
 
-void reply_add(Reply *r, const Output *e) {
+void reply_add(Reply *r, Output *e) {
     Collected *c = &r->choices[e->choice];
+    if (e->vector) c->vector = e->vector;
+    e->vector = NULL;
     if (!r->request->stream) {
         text_append(&c->text, e->text);
         text_append(&c->thought, e->thought);
@@ -237,7 +240,52 @@ char *reply_usage_chunk(const Reply *r) {
     return dump(v);
 }
 
+// ---- embeddings
+
+static char *base64(const void *bytes, size_t n) {
+    static const char set[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const unsigned char *b = bytes;
+    char *text = malloc((n + 2) / 3 * 4 + 1), *to = text;
+    if (!text) die(1, "out of memory");
+    for (size_t i = 0; i < n; i += 3) {
+        size_t left = n - i;
+        unsigned v = (unsigned)b[i] << 16 | (left > 1 ? (unsigned)b[i + 1] << 8 : 0) | (left > 2 ? b[i + 2] : 0u);
+        *to++ = set[v >> 18];
+        *to++ = set[v >> 12 & 63];
+        *to++ = left > 1 ? set[v >> 6 & 63] : '=';
+        *to++ = left > 2 ? set[v & 63] : '=';
+    }
+    *to = 0;
+    return text;
+}
+
+static json_t *vector_json(const Reply *r, const float *v) {
+    int dim = engine_info(r->model->engine).dim;
+    if (r->request->base64) { // floats of the machine, which are little-endian on all that the engine runs on
+        char *text = base64(v, sizeof *v * (size_t)dim);
+        json_t *value = json_string(text);
+        free(text);
+        return value;
+    }
+    json_t *list = json_array();
+    for (int i = 0; i < dim; i++) json_array_append_new(list, json_real((double)v[i]));
+    return list;
+}
+
+static char *reply_embeddings(const Reply *r) {
+    json_t *data = json_array();
+    int n_tokens = 0;
+    for (int i = 0; i < r->n_choices; i++) {
+        n_tokens += r->choices[i].n_prompt;
+        json_array_append_new(data, json_pack("{s:s, s:i, s:o}", "object", "embedding", "index", i, "embedding",
+                                              vector_json(r, r->choices[i].vector)));
+    }
+    return dump(json_pack("{s:s, s:o, s:s, s:{s:i, s:i}}", "object", "list", "data", data, "model",
+                          r->model->model_name, "usage", "prompt_tokens", n_tokens, "total_tokens", n_tokens));
+}
+
 char *reply_whole(const Reply *r) {
+    if (r->request->pool) return reply_embeddings(r);
     json_t *choices = json_array();
     for (int i = 0; i < r->n_choices; i++) {
         Collected *c = &r->choices[i];

@@ -9,6 +9,7 @@ typedef struct {
     char *text, *thought; // stb_ds arrays, not terminated
     json_t *logprobs;     // as they stand in the reply; NULL: none
     json_t *calls;        // of tools, as they stand in the reply; NULL: none
+    float *vector;        // of an embedding; NULL: none
     const char *finish;   // NULL: it is not complete
     int n_prompt, n_cached, n_new;
 } Collected;
@@ -25,7 +26,7 @@ typedef struct {
 Reply *reply_open(const Request *r, const Served *m); // never NULL: without memory the program ends
 void reply_close(Reply *r);                           // accepts NULL
 
-void reply_add(Reply *r, const Output *e); // an event without an error
+void reply_add(Reply *r, Output *e); // an event without an error; takes its vector
 
 // JSON in one line; free() it.
 char *reply_first_chunk(const Reply *r, int choice);     // of a chat: the role

@@ -204,10 +204,10 @@ static int read_format(Request *r, const Served *m, const json_t *body, ApiError
 
 // ---- completions
 
-static int add_ids(Request *r, const Served *m, const json_t *list, ApiError *e) {
+static int add_ids(Request *r, const Served *m, const json_t *list, const char *param, ApiError *e) {
     size_t n = json_array_size(list);
     int vocab_size = engine_info(m->engine).vocab_size;
-    if (check_length(m, n > INT32_MAX ? INT32_MAX : (int)n, "prompt", e)) return -1;
+    if (check_length(m, n > INT32_MAX ? INT32_MAX : (int)n, param, e)) return -1;
     Prompt p = {.ids = malloc(n * sizeof *p.ids + 1), .n = (int)n};
     if (!p.ids) return api_fail(e, 500, NULL, "out of memory for the prompt");
     arrput(r->prompts, p);
@@ -215,35 +215,35 @@ static int add_ids(Request *r, const Served *m, const json_t *list, ApiError *e)
         const json_t *v = json_array_get(list, i);
         json_int_t id = json_integer_value(v);
         if (!json_is_integer(v) || id < 0 || id >= vocab_size)
-            return api_fail(e, 400, "prompt", "prompt: token %zu: expected an id below %d", i, vocab_size);
+            return api_fail(e, 400, param, "%s: token %zu: expected an id below %d", param, i, vocab_size);
         p.ids[i] = (int32_t)id;
     }
     return 0;
 }
 
-static int add_text(Request *r, const Served *m, const json_t *text, ApiError *e) {
+static int add_text(Request *r, const Served *m, const json_t *text, const char *param, ApiError *e) {
     char err[256];
     Prompt p;
     p.n = engine_encode(m->engine, json_string_value(text), json_string_length(text), true, false, &p.ids, err,
                         sizeof err);
-    if (p.n < 0) return api_fail(e, 400, "prompt", "prompt: %s", err);
+    if (p.n < 0) return api_fail(e, 400, param, "%s: %s", param, err);
     arrput(r->prompts, p);
-    return check_length(m, p.n, "prompt", e);
+    return check_length(m, p.n, param, e);
 }
 
-static int read_prompts(Request *r, const Served *m, const json_t *v, ApiError *e) {
-    if (json_is_string(v)) return add_text(r, m, v, e);
+static int read_prompts(Request *r, const Served *m, const json_t *v, const char *param, ApiError *e) {
+    if (json_is_string(v)) return add_text(r, m, v, param, e);
     size_t n = json_array_size(v);
-    if (!n) return api_fail(e, 400, "prompt", "prompt: expected a string, a list of strings, or token ids");
-    if (json_is_integer(json_array_get(v, 0))) return add_ids(r, m, v, e);
-    if (n > MOST_PROMPTS) return api_fail(e, 400, "prompt", "prompt: expected at most %d, found %zu", MOST_PROMPTS, n);
+    if (!n) return api_fail(e, 400, param, "%s: expected a string, a list of strings, or token ids", param);
+    if (json_is_integer(json_array_get(v, 0))) return add_ids(r, m, v, param, e);
+    if (n > MOST_PROMPTS) return api_fail(e, 400, param, "%s: expected at most %d, found %zu", param, MOST_PROMPTS, n);
     for (size_t i = 0; i < n; i++) {
         const json_t *one = json_array_get(v, i);
         bool text = json_is_string(one);
         if (!text && !json_array_size(one))
-            return api_fail(e, 400, "prompt", "prompt %zu: expected a string or token ids, found %s", i,
+            return api_fail(e, 400, param, "%s: %zu: expected a string or token ids, found %s", param, i,
                             json_type_word(one));
-        if (text ? add_text(r, m, one, e) : add_ids(r, m, one, e)) return -1;
+        if (text ? add_text(r, m, one, param, e) : add_ids(r, m, one, param, e)) return -1;
     }
     return 0;
 }
@@ -254,12 +254,48 @@ int request_completion(Request *r, const Served *m, const char *body, size_t n, 
     if (!root) return -1;
     int rc = read_common(r, m, root, error);
     if (!rc && !body_field(root, "prompt")) rc = api_fail(error, 400, "prompt", "prompt: missing");
-    if (!rc) rc = read_prompts(r, m, body_field(root, "prompt"), error);
+    if (!rc) rc = read_prompts(r, m, body_field(root, "prompt"), "prompt", error);
     if (!rc && (int)arrlen(r->prompts) * r->n_choices > m->most_choices) {
         rc = api_fail(error, 400, "n", "expected at most %d texts at once, found %td prompts times n = %d",
                       m->most_choices, arrlen(r->prompts), r->n_choices);
     }
     if (!rc) rc = read_format(r, m, root, error);
+    json_decref(root);
+    return rc;
+}
+
+// ---- embeddings
+
+// A word of a list, by its place; `*to` is left alone where the field is not there.
+static int read_word(const json_t *body, const char *name, const char *first, const char *second, int *to,
+                     ApiError *e) {
+    const json_t *v = body_field(body, name);
+    const char *word = json_string_value(v);
+    if (!v) return 0;
+    *to = word && !strcmp(word, second);
+    if (*to || (word && !strcmp(word, first))) return 0;
+    return api_fail(e, 400, name, "%s: expected %s or %s", name, first, second);
+}
+
+int request_embeddings(Request *r, const Served *m, const char *body, size_t n, ApiError *error) {
+    int base64 = 0, last = 0, dim = engine_info(m->engine).dim, wanted = dim;
+    const Field dimensions = {"dimensions", FIELD_INT, &wanted, 1, 1 << 24};
+    *r = (Request){.n_choices = 1, .max_tokens = -1};
+    json_t *root = body_object(body, n, error);
+    if (!root) return -1;
+    int rc = read_word(root, "encoding_format", "float", "base64", &base64, error);
+    if (!rc) rc = read_word(root, "pooling", "mean", "last", &last, error);
+    if (!rc) rc = body_read(root, &dimensions, error);
+    if (!rc && wanted != dim)
+        rc = api_fail(error, 400, "dimensions", "dimensions: this model has %d, and they are not shortened", dim);
+    if (!rc && !body_field(root, "input")) rc = api_fail(error, 400, "input", "input: missing");
+    if (!rc) rc = read_prompts(r, m, body_field(root, "input"), "input", error);
+    if (!rc && (int)arrlen(r->prompts) > m->most_choices) {
+        rc = api_fail(error, 400, "input", "input: expected at most %d texts at once, found %td", m->most_choices,
+                      arrlen(r->prompts));
+    }
+    r->pool = last ? POOL_LAST : POOL_MEAN;
+    r->base64 = base64;
     json_decref(root);
     return rc;
 }

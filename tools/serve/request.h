@@ -6,6 +6,7 @@
 // anything.
 #pragma once
 #include "apierror.h"
+#include "pooling.h"
 #include "toolset.h"
 
 // What requests are read against; immutable.
@@ -27,7 +28,9 @@ typedef struct {
 } Prompt;
 
 typedef struct {
-    bool chat; // chat/completions, else completions
+    bool chat;     // chat/completions, else completions
+    PoolKind pool; // of embeddings, which generate nothing
+    bool base64;   // how they are written
     bool stream, include_usage;
     Prompt *prompts; // stb_ds array; each gets n_choices answers
     int n_choices;
@@ -45,6 +48,7 @@ typedef struct {
 
 // 0, or -1 with *error filled. request_free also after a failure.
 int request_chat(Request *r, const Served *m, const char *body, size_t n, ApiError *error);
+int request_embeddings(Request *r, const Served *m, const char *body, size_t n, ApiError *error);
 int request_completion(Request *r, const Served *m, const char *body, size_t n, ApiError *error);
 void request_free(Request *r);
 

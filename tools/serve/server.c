@@ -230,6 +230,10 @@ static int read_completion(Job *job, const ServerOptions *o, const char *body, s
     return request_completion(&job->request, &o->model, body, n, error);
 }
 
+static int read_embeddings(Job *job, const ServerOptions *o, const char *body, size_t n, ApiError *error) {
+    return request_embeddings(&job->request, &o->model, body, n, error);
+}
+
 // The prompt of either, and beside it the layers that are wanted.
 static int read_attention(Job *job, const ServerOptions *o, const char *body, size_t n, ApiError *error) {
     json_t *root = body_object(body, n, error);
@@ -251,6 +255,10 @@ static void post_completion(Server *s, Exchange *x) {
 
 static void post_attention(Server *s, Exchange *x) {
     take_job(s, x, read_attention);
+}
+
+static void post_embeddings(Server *s, Exchange *x) {
+    take_job(s, x, read_embeddings);
 }
 
 // ---- what needs no pass
@@ -368,6 +376,7 @@ static const struct {
     {"POST", "/v1/chat/completions", post_chat, false},
     {"POST", "/v1/completions", post_completion, false},
     {"POST", "/attention", post_attention, false},
+    {"POST", "/v1/embeddings", post_embeddings, false},
     {"POST", "/tokenize", post_tokenize, false},
     {"POST", "/detokenize", post_detokenize, false},
 };

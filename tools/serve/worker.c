@@ -56,7 +56,11 @@ static void step_open(void *context, Task *t) {
     char err[256];
     if (c->session) return;                                                    // forked
     c->session = session_open(w->model->engine, &w->session, err, sizeof err); // step_run tells of a failure
-    t->n_done = c->session ? session_keep(c->session, c->tokens, t->n_tokens) : 0;
+    if (c->pool) {                                                             // every token's state is wanted
+        t->n_done = 0;
+        pool_reset(c->pool);
+        if (c->session) session_visit_states(c->session, pool_add, c->pool);
+    } else t->n_done = c->session ? session_keep(c->session, c->tokens, t->n_tokens) : 0;
     if (c->n_new) return; // it was parked
     c->n_cached = t->n_done;
     histogram_add(&w->metrics->queue, clock_seconds() - c->job->arrived);
@@ -134,6 +138,9 @@ static void end_part(Worker *w, Part *p, const StepSegment *g) {
         p->ended = true;
         drop_leader(w, c);
         end_choice(w, c, choice_end(c, &error));
+    } else if (p->task->n_done + p->n == p->task->n_tokens && c->pool) {
+        p->ended = true;
+        end_choice(w, c, choice_embed(c));
     } else if (p->task->n_done + p->n == p->task->n_tokens) {
         if (!c->n_new) fork_choices(w, c);
         p->ended = pick(w, c);
@@ -151,7 +158,7 @@ static void step_run(void *context, Part *parts, int n) {
         w->segments[n_segments++] = (StepSegment){.session = c->session,
                                                   .tokens = c->tokens + done,
                                                   .n = parts[i].n,
-                                                  .logits = done + parts[i].n == c->task.n_tokens};
+                                                  .logits = !c->pool && done + parts[i].n == c->task.n_tokens};
     }
     engine_step(w->model->engine, w->segments, n_segments, w->exact);
     for (int i = 0; i < n; i++) {
