@@ -1,0 +1,144 @@
+"""recall.py: what a mechanism can look up again: associative recall and copying, against length and bytes of state.
+
+    /usr/bin/python3 tools/train/recall.py --out build/train/recall
+
+Owns two made-up tasks and the training of two-layer decoders on them. "recall" is multi-query associative recall
+(arXiv:2312.04927): n / 4 pairs of a key and its value, then every key once more in the second half of n tokens, among
+blanks; the value is to be said there. "copy": n / 2 symbols, a border, the symbols again. Every step has one length of a
+mixture, so one training gives the whole curve. All mechanisms have a short convolution before them, softmax as well, so
+that none lacks neighbours. A run goes on from its last checkpoint; a finished one is not repeated.
+"""
+import argparse
+import json
+import os
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from atlas_models import Decoder, Shape, state_bytes
+from training import keep_memory, save_atomically
+
+LENGTHS = (8, 16, 32, 64, 128)
+BLANK, N_KEYS, N_VALUES = 0, 64, 64           # keys 1..64, values 65..128
+VOCAB = 1 + N_KEYS + N_VALUES
+KINDS = [("mha", 16), ("window", 16), ("linear", 16), ("retnet", 16), ("gla", 16), ("gdn", 16), ("mamba2", 16),
+         ("rwkv7", 16), ("gdn", 4), ("mamba2", 64)]
+
+
+def make_recall(n, rows, rng):
+    """tokens, targets [rows, n]; -1: not scored"""
+    pairs = n // 4
+    keys = 1 + np.argsort(rng.random((rows, N_KEYS)), 1)[:, :pairs]
+    values = 1 + N_KEYS + rng.integers(0, N_VALUES, (rows, pairs))
+    tokens, targets = np.full((rows, n), BLANK), np.full((rows, n), -1)
+    tokens[:, 0:2 * pairs:2], tokens[:, 1:2 * pairs:2] = keys, values
+    places = 2 * pairs + np.argsort(rng.random((rows, n - 2 * pairs)), 1)[:, :pairs]
+    np.put_along_axis(tokens, places, keys, 1)
+    np.put_along_axis(targets, places, values, 1)
+    return tokens, targets
+
+
+def make_copy(n, rows, rng):
+    half = n // 2
+    symbols = rng.integers(1, VOCAB, (rows, half))
+    tokens = np.concatenate([symbols, np.full((rows, 1), BLANK), symbols[:, :-1]], 1)
+    return tokens, np.concatenate([np.full((rows, half), -1), symbols], 1)
+
+
+TASKS = {"recall": make_recall, "copy": make_copy}
+
+
+def shape_of(kind, k_dim):
+    """A window of 16 tokens, so that it is shorter than most texts here."""
+    return Shape(kind=kind, n_layers=4 if kind == "hybrid" else 2, hidden=128, vocab_size=VOCAB, window=16, k_dim=k_dim,
+                 short_conv=True)
+
+
+@torch.no_grad()
+def accuracy(model, task, n):
+    tokens, targets = (torch.from_numpy(x) for x in TASKS[task](n, 4096 // n, np.random.default_rng(1 << 20)))
+    scored = targets >= 0
+    return (model(tokens).argmax(-1) == targets)[scored].float().mean().item()
+
+
+def run(args, task, kind, k_dim):
+    name = f"{task}-{kind}-{k_dim}"
+    path, checkpoint = (os.path.join(args.out, name + end) for end in (".json", ".pt"))
+    if os.path.exists(path):
+        return
+    torch.manual_seed(args.seed)
+    shape = shape_of(kind, k_dim)
+    model = Decoder(shape)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.01, betas=(0.9, 0.98))
+    at = 0
+    if os.path.exists(checkpoint):
+        state = torch.load(checkpoint)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        at = state["step"]
+    began, start = time.time(), at
+    while at < args.steps:
+        rng = np.random.default_rng([args.seed, at])
+        n = int(rng.choice(LENGTHS))
+        tokens, targets = (torch.from_numpy(x) for x in TASKS[task](n, args.tokens // n, rng))
+        for group in optimizer.param_groups:
+            group["lr"] = args.lr * min(1.0, (at + 1) / 50, (args.steps - at) / (0.3 * args.steps))
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(tokens)
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-1)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        at += 1
+        if at % 100 == 0 or at == args.steps:
+            longest, left = accuracy(model, task, LENGTHS[-1]), (args.steps - at) * (time.time() - began) / (at - start)
+            print(f"{name}: step {at}/{args.steps}  loss {loss.item():.4f}  {100 * longest:.1f} % at {LENGTHS[-1]}  "
+                  f"ETA {left:.0f} s", flush=True)
+            save_atomically(dict(model=model.state_dict(), optimizer=optimizer.state_dict(), step=at), checkpoint)
+            if longest > 0.99:
+                break
+    result = dict(task=task, kind=kind, k_dim=k_dim, steps=at, parameters=sum(p.numel() for p in model.parameters()),
+                  bytes=state_bytes(shape, LENGTHS[-1]), accuracy={n: accuracy(model, task, n) for n in LENGTHS})
+    with open(path, "w", encoding="utf-8") as f:
+        json.dump(result, f)
+
+
+def table(args):
+    for task in TASKS:
+        print(f"\n| {task}: mechanism | k of a head | bytes at {LENGTHS[-1]} | " + " | ".join(f"n = {n}" for n in LENGTHS) + " | steps |")
+        print("|---" * (4 + len(LENGTHS)) + "|")
+        for kind, k_dim in KINDS:
+            path = os.path.join(args.out, f"{task}-{kind}-{k_dim}.json")
+            if not os.path.exists(path):
+                continue
+            r = json.load(open(path, encoding="utf-8"))
+            print(f"| {kind} | {k_dim} | {r['bytes']:,} | "
+                  + " | ".join(f"{100 * a:.1f} %" for a in r["accuracy"].values()) + f" | {r['steps']} |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Train small decoders on recall and copying; print accuracy by length.")
+    parser.add_argument("--out", default="build/train/recall")
+    parser.add_argument("--task", choices=list(TASKS), help="one of them (default: both)")
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--tokens", type=int, default=2048, help="of a step")
+    parser.add_argument("--lr", type=float, default=4e-3)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--table", action="store_true", help="only print what there is")
+    args = parser.parse_args()
+    os.makedirs(args.out, exist_ok=True)
+    keep_memory()
+    torch.set_num_threads(args.threads)
+    for task in [args.task] if args.task else TASKS:
+        for kind, k_dim in () if args.table else KINDS:
+            run(args, task, kind, k_dim)
+    table(args)
+
+
+if __name__ == "__main__":
+    main()
