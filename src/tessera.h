@@ -177,8 +177,8 @@ typedef struct {
 // exact: a segment's logits have the same bits whatever is computed beside it. Those of up to 8 tokens are then what
 // the tokens give one at a time, and each longer segment is a pass of its own. Otherwise neighbours move logits by
 // rounding alone, as cutting a text into syncs does: with a normalized mean squared error of at most 1e-5 (1e-4 where
-// the cache rounds to 8 bits, or the machine multiplies words of 16 bits), unless a router chooses between experts that
-// were all but equal.
+// the machine multiplies words of 16 bits, 5e-4 where the cache rounds to 8 bits), unless a router chooses between
+// experts that were all but equal.
 int engine_step(const Engine *e, StepSegment *segments, int n, bool exact);
 
 // Add the time of each operation to *p from now on; NULL: off, the default. For tools of this project: the type is that
