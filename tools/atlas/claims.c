@@ -234,7 +234,7 @@ static Verdict test_union(Test *t) {
 }
 
 static Verdict test_million(Test *t) {
-    const char *const names[] = {"window", "sinks",          "retrieval", "infini",
+    const char *const names[] = {"window", "sinks",          "retrieval", "moba",  "infini",
                                  "retnet", "gated-deltanet", "mamba-2",   "rwkv-7"};
     int n_run = 0;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {

@@ -3,7 +3,7 @@
 // Owns the rows of GAT, GCN and pair-biased attention. A score that is no dot product goes through attention() as the
 // only number of its key, under a query of 1. A bias for each pair goes through it as more numbers of the keys: those
 // of 64 queries at a time, each of which picks its own by a unit vector. Refuses nothing. Draws: GAT the vectors a of
-// each head, its queries' half first; pairs their biases [n_heads][n_max][n_max].
+// each head, its queries' half first; pairs each bias where it is needed (pair_bias).
 #include "graph.h"
 
 #include "cli.h"
@@ -149,28 +149,21 @@ static void gcn_step(Operator *op, const Rows *rows) {
 
 // ---- a bias for each pair, and a gate
 
-typedef struct {
-    Soft soft;   // keys of head_dim + PIECE
-    float *bias; // [n_heads][n_max][n_max]
-} Pairs;
+// Between -2 and 2; in a model a row of the pairs' n x n table, times a vector of the head.
+static float pair_bias(const Shape *s, int head, int64_t t, int64_t j) {
+    uint64_t state = s->seed + (uint64_t)((head * s->n_max + t) * s->n_max + j) * 0x9e6c63d0876a9a35u;
+    return 4 * draw_uniform(&state) - 2;
+}
 
 static int pairs_open(Operator *op, char *err, size_t errlen) {
     const Shape *s = &op->shape;
-    Pairs *p = op->own = operator_own(op, sizeof *p);
-    uint64_t seed = s->seed;
-    p->bias = operator_normals(op, &seed, (int64_t)s->n_heads * s->n_max * s->n_max, 1);
-    return soft_open_as(&p->soft, op, s->n_heads, s->n_heads, s->head_dim + PIECE, s->head_dim, 0, 0, err, errlen);
-}
-
-static double pairs_bytes(const Operator *op) {
-    const Shape *s = &op->shape;
-    return (double)kvcache_bytes(((Pairs *)op->own)->soft.cache) +
-           sizeof(float) * s->n_heads * (double)s->n_max * s->n_max;
+    op->own = operator_own(op, sizeof(Soft));
+    return soft_open_as(op->own, op, s->n_heads, s->n_heads, s->head_dim + PIECE, s->head_dim, 0, 0, err, errlen);
 }
 
 static void pairs_step(Operator *op, const Rows *rows) {
     const Shape *s = &op->shape;
-    Pairs *p = op->own;
+    Soft *soft = op->own; // keys of head_dim + PIECE
     int n = rows->n_keys, d = s->head_dim, heads = s->n_heads, wide = d + PIECE;
     float *k = spread_heads(s, rows->k, n), *v = spread_heads(s, rows->v, n), root = sqrtf((float)d);
     float *keys = floats_need((int64_t)n * heads * wide), *q = floats_need((int64_t)PIECE * heads * wide);
@@ -178,20 +171,19 @@ static void pairs_step(Operator *op, const Rows *rows) {
         int n_q = n - at < PIECE ? n - at : PIECE;
         for (int i = 0; i < n * heads; i++) {
             float *key = keys + (int64_t)i * wide;
-            const float *bias = p->bias + ((int64_t)(i % heads) * s->n_max + at) * s->n_max + i / heads;
             memcpy(key, k + (int64_t)i * d, sizeof *key * (size_t)d);
-            for (int r = 0; r < n_q; r++) key[d + r] = root * bias[(int64_t)r * s->n_max];
+            for (int r = 0; r < n_q; r++) key[d + r] = root * pair_bias(s, i % heads, at + r, i / heads);
         }
         memset(q, 0, sizeof *q * (size_t)(PIECE * heads * wide));
         for (int i = 0; i < n_q * heads; i++) {
             memcpy(q + (int64_t)i * wide, rows->q + ((int64_t)at * heads + i) * d, sizeof *q * (size_t)d);
             q[(int64_t)i * wide + d + i / heads] = 1;
         }
-        kvcache_restart(p->soft.cache);
-        soft_store(&p->soft, n, keys, v);
-        Attention a = soft_problem(&p->soft, q, rows->out + (int64_t)at * heads * d, n_q, 0, n);
+        kvcache_restart(soft->cache);
+        soft_store(soft, n, keys, v);
+        Attention a = soft_problem(soft, q, rows->out + (int64_t)at * heads * d, n_q, 0, n);
         soft_attend(op, &a, 1);
-        soft_advance(&p->soft, n);
+        soft_advance(soft, n);
     }
     for (int64_t i = 0; i < (int64_t)n * heads * d; i++) rows->out[i] /= 1 + expf(-rows->gates[i]);
     op->flops += 3.0 * n * heads * d;
@@ -213,7 +205,7 @@ const Mechanism graph_rows[] = {
      GRAPH(gcn), .published = "Cora 81.5 % (arXiv:1609.02907, table 2)"},
     {"pair-bias", "attention with a bias for each pair, and a gate",
      "Jumper et al. 2021, AlphaFold 2 (doi:10.1038/s41586-021-03819-2), supplement, row-wise attention with pair bias",
-     "o_i = sigmoid(gate_i) * sum_j softmax_j(q_i . k_j / sqrt(d) + b_ij) v_j\n", "O(n^2 d)", "-", "2 n d + n^2",
-     "pairs of which something is known: structures, relative places", GRAPH(pairs), .most_rows = 2048,
-     .bytes = pairs_bytes},
+     "o_i = sigmoid(gate_i) * sum_j softmax_j(q_i . k_j / sqrt(d) + b_ij) v_j\n", "O(n^2 d)", "-",
+     "2 n d, and n^2 for the pairs", "pairs of which something is known: structures, relative places", GRAPH(pairs),
+     .most_rows = 8192},
     {0}};
