@@ -145,6 +145,7 @@ install: deps
 	@$(MAKE) --no-print-directory all $(B)/pic/libtessera.so
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig
 	install run $(DESTDIR)$(PREFIX)/bin/tessera
+	install $(B)/serve $(DESTDIR)$(PREFIX)/bin/tessera-serve
 	install -m 644 src/tessera.h $(DESTDIR)$(PREFIX)/include
 	install -m 644 $(B)/libtessera.a $(DESTDIR)$(PREFIX)/lib
 	install $(B)/pic/libtessera.so $(DESTDIR)$(PREFIX)/lib/libtessera.so.0
