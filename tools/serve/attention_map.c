@@ -135,10 +135,14 @@ static void append_text(char **to, const char *text) {
 
 // A weight in four decimals.
 static void append_weight(char **to, float w) {
-    char text[24];
     int n = w > 0 ? (int)lrintf(fminf(w, 1) * 10000) : 0; // 0 also for what is no number
-    if (n % 10000 == 0) append(to, n ? "1" : "0", 1);
-    else append(to, text, (size_t)snprintf(text, sizeof text, "0.%04d", n));
+    char text[] = "0.0000";
+    if (n % 10000 == 0) {
+        append_text(to, n ? "1" : "0");
+        return;
+    }
+    for (int i = 5; i > 1; i--, n /= 10) text[i] = (char)('0' + n % 10);
+    append(to, text, 6);
 }
 
 static void keep_weights(void *context, int layer, int segment, const Attention *at) {
