@@ -27,7 +27,7 @@ from stories import BOS, check_vocabulary, read_stories, train_vocabulary
 from training import Muon, keep_memory, save_atomically
 
 PAD_TARGET = -1
-MORE_SEEDS = [(kind, seed) for seed in (2, 3) for kind in ("mha", "window", "linear", "mamba2")]
+MORE_SEEDS = [(kind, seed) for kind in ("mha", "window", "linear", "mamba2") for seed in (2, 3)]
 RUNS = [(kind, 1) for kind in MIXERS] + MORE_SEEDS
 VISIBLE = {"sinks": (Shape.window - Shape.n_sinks, Shape.n_sinks)}        # window and sinks, where a folder cannot say it
 
