@@ -155,7 +155,7 @@ def table(args):
 def main():
     parser = argparse.ArgumentParser(description="Train encoder-decoders to reverse words; print accuracy by length.")
     parser.add_argument("--out", default="build/train/bottleneck")
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--longest", type=int, default=20, help="length trained on")
     parser.add_argument("--lr", type=float, default=3e-3)

@@ -25,7 +25,7 @@ LENGTHS = (8, 16, 32, 64, 128)
 BLANK, N_KEYS, N_VALUES = 0, 64, 64           # keys 1..64, values 65..128
 VOCAB = 1 + N_KEYS + N_VALUES
 KINDS = [("mha", 16), ("window", 16), ("linear", 16), ("retnet", 16), ("gla", 16), ("gdn", 16), ("mamba2", 16),
-         ("rwkv7", 16), ("gdn", 4), ("mamba2", 64)]
+         ("rwkv7", 32), ("gdn", 4), ("mamba2", 64)]
 
 
 def make_recall(n, rows, rng):
@@ -109,14 +109,15 @@ def run(args, task, kind, k_dim):
 
 def table(args):
     for task in TASKS:
-        print(f"\n| {task}: mechanism | k of a head | bytes at {LENGTHS[-1]} | " + " | ".join(f"n = {n}" for n in LENGTHS) + " | steps |")
+        paths = [os.path.join(args.out, f"{task}-{kind}-{k_dim}.json") for kind, k_dim in KINDS]
+        results = [json.load(open(path, encoding="utf-8")) for path in paths if os.path.exists(path)]
+        if not results:
+            continue
+        lengths = " | ".join(f"n = {n}" for n in LENGTHS)
+        print(f"\n| {task}: mechanism | k of a head | bytes at {LENGTHS[-1]} | {lengths} | steps |")
         print("|---" * (4 + len(LENGTHS)) + "|")
-        for kind, k_dim in KINDS:
-            path = os.path.join(args.out, f"{task}-{kind}-{k_dim}.json")
-            if not os.path.exists(path):
-                continue
-            r = json.load(open(path, encoding="utf-8"))
-            print(f"| {kind} | {k_dim} | {r['bytes']:,} | "
+        for r in results:
+            print(f"| {r['kind']} | {r['k_dim']} | {r['bytes']:,} | "
                   + " | ".join(f"{100 * a:.1f} %" for a in r["accuracy"].values()) + f" | {r['steps']} |")
 
 
