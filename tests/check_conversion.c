@@ -35,6 +35,8 @@ static const struct {
               {"rwkv6_narrow", "norms or heads of RWKV"},
               {"gla", "layers of kind linear attention"},
               {"retnet", "layers of kind linear attention"},
+              {"gla_hybrid", "layers of kind linear attention"},
+              {"retnet_hybrid", "layers of kind linear attention"},
               {"linear_attn", "layers of kind linear attention"},
               {"linear_elu", "layers of kind linear attention"},
               {"linear_hedgehog", "layers of kind linear attention"},

@@ -108,6 +108,8 @@ static const struct {
     {"llama4", "llama4.attention.temperature_scale", "-1", "temperature: expected a number, 0 or more"},
     {"llama4", "llama4.attention.temperature_length", "0", "llama4.attention.temperature_length: expected"},
     {"llama4", "llama4.expert_feed_forward_length", "25", "tensor blk.0.ffn_gate_exps.weight: expected"},
+    {"arwkv7", "arwkv7.token_shift_count", "2", "arwkv7.token_shift_count: expected"},
+    {"arwkv7", "arwkv7.wkv.head_size", "15", "arwkv7.wkv.head_size: expected a divisor"},
     {"apertus", "xielu.beta", NULL, "xielu.beta: expected"},
     {"deepseek_v2", "deepseek2.attention.kv_lora_rank", NULL, "deepseek2.attention.kv_lora_rank: expected"},
     {"deepseek_v2", "deepseek2.attention.key_length_mla", "8", "qk_nope_head_dim: expected 1 to 1048576, found 0"},

@@ -210,7 +210,10 @@ static void language_models(void) {
     } cases[] = {{"gemma3_text", "language_model.model.", NULL},
                  {"gemma3_text", "model.language_model.", NULL},
                  {"mistral", "language_model.model.", "language_model.lm_head.weight"},
-                 {"mistral", "model.language_model.", "lm_head.weight"}};
+                 {"mistral", "model.language_model.", "lm_head.weight"},
+                 {"ministral3", "language_model.model.", "language_model.lm_head.weight"},
+                 {"ministral3", "model.language_model.", "lm_head.weight"},
+                 {"llama4", "language_model.model.", "language_model.lm_head.weight"}};
     folder_make();
     for (int i = 0; i < N_OF(cases); i++) {
         char path[200], inner[80], err[512] = "";

@@ -76,6 +76,10 @@ const char *gguf_model_unwritten(const Config *c) {
     return NULL;
 }
 
+static bool is_rwkv(const Family *f) {
+    return f->mixer == MIX_RWKV6 || f->mixer == MIX_RWKV7;
+}
+
 // The eps of the norms over heads, which GGUF fixes, and tensors that its files always have.
 static bool sound_rwkv(const Config *c) {
     const StateShape *s = &c->kinds[0].state;
@@ -299,7 +303,7 @@ static void put_state(GgufWriter *w, const Family *f, const Config *c) {
     LayerRules rules = config_rules(c, &base);
     Field list[MAX_FIELDS];
     put_fields(w, f, list, fields_of_state(&rules.state, f->mixer, list));
-    if (f->mixer == MIX_CONV || c->channel_mix) return;
+    if (f->mixer == MIX_CONV || is_rwkv(f)) return;
     set_int(w, f, "ssm.inner_size", rules.state.n_heads * rules.state.v_dim);
     if (f->mixer == MIX_DELTA) put_recurrent_layers(w, f, c, &rules);
     if (f->mixer != MIX_MAMBA) return;
@@ -330,7 +334,7 @@ static void put_sizes(GgufWriter *w, const Family *f, const Config *config) {
         set_int(w, f, "attention.key_length", c.kinds[0].k_dim);
         set_int(w, f, "attention.value_length", c.kinds[0].v_dim);
     }
-    if (f->no_attention && !c.channel_mix) set_int(w, f, "attention.head_count", 0); // other readers need it
+    if (f->no_attention && !is_rwkv(f)) set_int(w, f, "attention.head_count", 0); // other readers need it
     if (c.n_experts) c.expert_dim = config_expert_dim(&c);
     if (f->one_sublayer) put_hidden(w, f, config);
     if (f->no_feed_forward) {
@@ -356,6 +360,7 @@ static void put_rwkv(GgufWriter *w, const Family *f, const Decoder *d) {
         return;
     }
     const Rwkv7Weights *m = layer->mixer;
+    if (!c->channel_mix) set_int(w, f, "token_shift_count", 1);
     set_int(w, f, "attention.decay_lora_rank", low_rank_width(&m->decay));
     set_int(w, f, "attention.iclr_lora_rank", low_rank_width(&m->rate));
     set_int(w, f, "attention.value_residual_mix_lora_rank", low_rank_width(c->n_layers > 1 ? &m->residual : &m->rate));
@@ -402,7 +407,7 @@ void gguf_model_settings(GgufWriter *w, const Family *f, const Decoder *d) {
     }
     if (c->xielu) put_xielu(w, d);
     if (f->mixer) put_state(w, f, c);
-    if (c->channel_mix) put_rwkv(w, f, d);
+    if (is_rwkv(f)) put_rwkv(w, f, d);
     if (!f->no_attention) put_positions(w, f, c);
 }
 

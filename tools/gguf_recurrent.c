@@ -226,20 +226,20 @@ static void add_mixes(List *l, const float *const *mixes, int n, int64_t dim) {
 void add_rwkv7(List *l, const Rwkv7Weights *w) {
     int64_t dim = decoder_config(l->d)->dim;
     const float *mixes[RWKV7_MIXES];
-    for (int i = 0; i < RWKV7_MIXES; i++) mixes[i] = w->mix ? w->mix + i * dim : NULL;
+    for (int i = 0; i < w->n_mixes; i++) mixes[i] = w->mix ? w->mix + i * dim : NULL;
     Rows all = list_slice(NULL, dim).rows;
-    add_mixes(l, mixes, RWKV7_MIXES, dim);
+    add_mixes(l, mixes, w->n_mixes, dim);
     list_dense(l, "time_mix_receptance", list_slice(&w->r, dim), dim, false);
     list_dense(l, "time_mix_key", list_slice(&w->k, dim), dim, false);
     list_dense(l, "time_mix_value", list_slice(&w->v, dim), dim, false);
     add_low_rank(l, &w->decay, "time_mix_w1", "time_mix_w2", "time_mix_w0", dim);
     add_low_rank(l, &w->rate, "time_mix_a1", "time_mix_a2", "time_mix_a0", dim);
     add_low_rank(l, l->layer ? &w->residual : &w->rate, "time_mix_v1", "time_mix_v2", "time_mix_v0", dim);
-    add_low_rank(l, &w->gate, "time_mix_g1", "time_mix_g2", NULL, dim);
+    if (w->n_mixes == RWKV7_MIXES) add_low_rank(l, &w->gate, "time_mix_g1", "time_mix_g2", NULL, dim);
     list_vector(l, "time_mix_k_k", ".weight", w->k_k, all);
     list_vector(l, "time_mix_k_a", ".weight", w->k_a, all);
     list_vector(l, "time_mix_r_k", ".weight", w->r_k, all);
-    list_norm(l, "time_mix_ln", &w->norm, all, true);
+    if (w->norm.weight || decoder_config(l->d)->channel_mix) list_norm(l, "time_mix_ln", &w->norm, all, true);
     list_dense(l, "time_mix_output", list_slice(&w->out, dim), dim, false);
 }
 

@@ -446,6 +446,7 @@ static Config config_of(const Shape *s, const Family *f) {
 }
 
 static void set_ranks(const Shape *s, Rwkv7Weights *w) {
+    w->n_mixes = RWKV7_MIXES;
     w->decay.down.w.shape[0] = s->decay_rank;
     w->rate.down.w.shape[0] = s->rate_rank;
     w->residual.down.w.shape[0] = s->value_rank;

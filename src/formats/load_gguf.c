@@ -199,7 +199,9 @@ static void read_wkv(Keys *k, Config *c, StateShape *s, LayerRules *rules) {
         cursor_fail(&k->g->in, gguf_get_value(k->g, name, true)->at,
                     "%s: expected a divisor of %s.embedding_length = %d, found %d", name, k->arch, c->dim, s->k_dim);
     }
-    gguf_get_whole(k->g, key(k, "token_shift_count"), 2, 2, 2);
+    int shifts = c->channel_mix ? 2 : 1;
+    gguf_get_whole(k->g, key(k, "token_shift_count"), shifts, shifts, shifts);
+    if (!c->channel_mix) s->conv_dim = c->dim; // the rows before of the time mixing alone
     if (rules->mixer == MIX_RWKV6) c->rescale_every = get_int(k, "rescale_every_n_layers", 0, 0);
     layers_add_every(&rules->recurrent, 1);
 }
@@ -220,7 +222,7 @@ static void read_recurrence(Keys *k, Config *c, const Family *f, LayerRules *rul
     rules->mixer = f->mixer;
     read_fields(k, list, fields_of_state(s, f->mixer, list), c, rules);
     if (k->g->in.failed) return;
-    if (c->channel_mix) {
+    if (f->mixer == MIX_RWKV6 || f->mixer == MIX_RWKV7) {
         read_wkv(k, c, s, rules);
         return;
     }

@@ -54,6 +54,18 @@ static void read_by_layer(Settings *s, const char *key, const Field *f, const Co
                   differs, numbers[0], numbers[differs]);
 }
 
+// Numbers of layers, into the set.
+static void read_numbers(Settings *s, const char *key, int n_layers, LayerSet *set) {
+    const json_t *list = json_object_get(s->object, key);
+    if (!json_is_array(list)) settings_fail(s, key, "expected an array of numbers of layers");
+    for (size_t i = 0; i < json_array_size(list) && !settings_failed(s); i++) {
+        int64_t layer;
+        bool known = settings_whole(json_array_get(list, i), &layer) && layer >= 0 && layer < n_layers;
+        if (known && layer < MAX_LAYERS) layers_add(set, (int)layer);
+        else settings_fail(s, key, "expected numbers of layers, 0 to %d", n_layers - 1);
+    }
+}
+
 static void read_fields(Settings *s, const Field *list, int n, const Config *c, LayerRules *rules) {
     for (int i = 0; i < n; i++) {
         const Field *f = &list[i];
@@ -159,17 +171,9 @@ static void read_interleaved(Settings *s, Config *c, LayerRules *rules) {
     c->expert_dim = c->shared_dim = c->hidden_dim;
     c->hidden_dim = settings_int(s, "intermediate_size_mlp", 1, INT_MAX, -1);
     if (!c->n_experts) return;
-    const json_t *list = json_object_get(s->object, "moe_layers");
     LayerSet routed = {0};
-    if (!settings_has(s, "moe_layers"))
-        layers_add_every(&routed, settings_int(s, "interleave_moe_layer_step", 1, MAX_LAYERS, 1));
-    else if (!json_is_array(list)) settings_fail(s, "moe_layers", "expected an array of numbers of layers");
-    for (size_t i = 0; i < json_array_size(list) && !settings_failed(s); i++) {
-        int64_t layer;
-        bool known = settings_whole(json_array_get(list, i), &layer) && layer >= 0 && layer < c->n_layers;
-        if (known && layer < MAX_LAYERS) layers_add(&routed, (int)layer);
-        else settings_fail(s, "moe_layers", "expected numbers of layers, 0 to %d", c->n_layers - 1);
-    }
+    if (settings_has(s, "moe_layers")) read_numbers(s, "moe_layers", c->n_layers, &routed);
+    else layers_add_every(&routed, settings_int(s, "interleave_moe_layer_step", 1, MAX_LAYERS, 1));
     for (int i = 0; i < c->n_layers && i < MAX_LAYERS; i++) {
         if (!layers_have(&routed, i)) layers_add(&rules->dense, i);
     }
@@ -438,10 +442,31 @@ static void read_expanded_heads(Settings *s, const Config *c, StateShape *state)
     state->v_dim = expanded_head(s, "expand_v", c->dim, state->n_heads);
 }
 
+// RWKV-7 in place of a transformer's attention.
+static void read_converted(Settings *s, const Config *c, StateShape *state) {
+    const json_t *layers = json_object_get(s->object, "wkv_layers");
+    const char *text = json_string_value(layers);
+    LayerSet set = {0};
+    if (json_is_array(layers)) read_numbers(s, "wkv_layers", c->n_layers, &set);
+    else if (!text || !strcmp(text, "all")) layers_add_every(&set, 1);
+    for (int i = 0; i < c->n_layers && i < MAX_LAYERS && !settings_failed(s); i++) {
+        if (!layers_have(&set, i))
+            settings_fail(s, "wkv_layers", "expected all: layers of softmax attention are not supported");
+    }
+    settings_int(s, "wkv_version", 7, 7, 7);
+    settings_int(s, "head_size_divisor", 8, 8, 8); // the eps of the norms over heads follows from it
+    settings_int(s, "num_wkv_heads", state->n_heads, state->n_heads, state->n_heads);
+    state->conv_dim = c->dim; // the rows before of the time mixing alone
+}
+
 static void read_rwkv(Settings *s, Config *c, LayerRules *rules) {
     if (rules->mixer == MIX_RWKV7) read_rwkv7_heads(s, c, rules);
     else read_expanded_heads(s, c, &rules->state);
     state_set_shifts(&rules->state, rules->mixer, c->dim);
+    if (!c->channel_mix) {
+        read_converted(s, c, &rules->state);
+        return;
+    }
     c->embedding_norm = settings_bool(s, "norm_first", true);
     c->no_norm_bias = !settings_bool(s, "norm_bias", true);
 }
@@ -499,42 +524,66 @@ static void read_linear(Settings *s, Config *c, LayerRules *rules) {
     state->pairs = rules->mixer == MIX_GLA;
 }
 
-// Every layer is recurrent. The length is not limited, whatever the settings say about training.
+// Layers of softmax attention among those of flash-linear-attention, of which they differ in heads and positions.
+static void read_attention_layers(Settings *s, Config *c, LayerRules *rules) {
+    Settings a = settings_object(s, "attn");
+    LayerKind *k = &c->kinds[0];
+    LayerSet attention = {0};
+    read_numbers(&a, "layers", c->n_layers, &attention);
+    for (int i = 0; i < c->n_layers && i < MAX_LAYERS; i++) {
+        if (layers_have(&attention, i)) layers_remove(&rules->recurrent, i);
+    }
+    k->n_heads = settings_int(&a, "num_heads", 1, MAX_WIDTH, -1);
+    if (settings_failed(s)) return;
+    if (c->dim % k->n_heads)
+        settings_fail(&a, "num_heads", "expected a divisor of hidden_size = %d, found %d", c->dim, k->n_heads);
+    k->n_kv_heads = settings_int(&a, "num_kv_heads", 1, MAX_WIDTH, k->n_heads);
+    k->k_dim = k->v_dim = c->dim / k->n_heads;
+    k->rope = (RopeConfig){.rotary_dim = k->k_dim, .pairing = ROPE_HALF};
+    k->rope.theta = (float)settings_number(&a, "rope_theta", 0, LARGE, 10000);
+    rules->window = settings_int(&a, "window_size", 0, INT_MAX, 0);
+    c->qkv_bias = settings_bool(&a, "qkv_bias", false);
+    if (settings_bool(&a, "qk_norm", false)) settings_fail(&a, "qk_norm", "expected false: true is not supported");
+}
+
+// Every layer is recurrent, or all but those of softmax attention. Without these the length is not limited, whatever
+// the settings say about training.
 static void read_all_recurrent(Settings *s, Config *c, LayerRules *rules) {
-    bool rwkv = rules->mixer == MIX_RWKV6 || rules->mixer == MIX_RWKV7;
+    bool rwkv = rules->mixer == MIX_RWKV6 || rules->mixer == MIX_RWKV7, hybrid = !rwkv && settings_has(s, "attn");
     if (rwkv) read_rwkv(s, c, rules);
     else read_linear(s, c, rules);
-    c->max_seq_len = 1 << 20; // as GGUF files of RWKV have it
+    if (!hybrid) c->max_seq_len = 1 << 20; // as GGUF files of RWKV have it
     layers_add_every(&rules->recurrent, 1);
+    if (hybrid) read_attention_layers(s, c, rules);
 }
 
 // Those of LFM2: by the layers' kinds, or those that full_attn_idxs does not list; without either none.
 static void read_conv_layers(Settings *s, const Config *c, LayerRules *rules) {
     json_t *conv = json_string("conv"), *full = json_string("full_attention");
     const char *key = "full_attn_idxs";
-    const json_t *list = json_object_get(s->object, key);
+    LayerSet attention = {0};
     bool told = read_layers(s, "layer_types", conv, full, c->n_layers, &rules->recurrent);
     json_decref(conv);
     json_decref(full);
     if (told || !settings_has(s, key)) return;
-    layers_add_every(&rules->recurrent, 1);
-    for (size_t i = 0; i < json_array_size(list) && !settings_failed(s); i++) {
-        int64_t layer;
-        if (settings_whole(json_array_get(list, i), &layer) && layer >= 0 && layer < c->n_layers && layer < MAX_LAYERS)
-            layers_remove(&rules->recurrent, (int)layer);
-        else settings_fail(s, key, "expected numbers of layers, 0 to %d", c->n_layers - 1);
+    read_numbers(s, key, c->n_layers, &attention);
+    for (int i = 0; i < c->n_layers && i < MAX_LAYERS; i++) {
+        if (!layers_have(&attention, i)) layers_add(&rules->recurrent, i);
     }
-    if (!json_is_array(list)) settings_fail(s, key, "expected an array of numbers of layers");
+}
+
+static bool is_flash(const Family *f) {
+    return f->mixer == MIX_LINEAR || f->mixer == MIX_RETENTION || f->mixer == MIX_GLA;
 }
 
 // Which layers are recurrent, and what they keep.
 static void read_recurrence(Settings *s, Config *c, const Family *f, LayerRules *rules) {
     Field list[MAX_FIELDS];
-    bool flash = f->mixer == MIX_LINEAR || f->mixer == MIX_RETENTION || f->mixer == MIX_GLA;
+    bool flash = is_flash(f);
     rules->mixer = f->mixer;
     if (f->mixer != MIX_RWKV6 && !flash) read_fields(s, list, fields_of_state(&rules->state, f->mixer, list), c, rules);
     if (settings_failed(s)) return;
-    if (c->channel_mix || flash) {
+    if (f->mixer == MIX_RWKV6 || f->mixer == MIX_RWKV7 || flash) {
         read_all_recurrent(s, c, rules);
         return;
     }
@@ -666,7 +715,7 @@ static void read_scores(Settings *s, Config *c, const Family *f) {
 }
 
 // Settings that would change the computation.
-static void refuse_others(Settings *s) {
+static void refuse_others(Settings *s, const Family *f) {
     static const char *const absent[] = {"clip_qkv",
                                          "scale_attn_by_inverse_layer_idx",
                                          "add_cross_attention",
@@ -679,6 +728,7 @@ static void refuse_others(Settings *s) {
                              *const usual[] = {"is_causal", "scale_attn_weights", "parallel_attn", "no_bias"};
     for (size_t i = 0; i < sizeof absent / sizeof *absent; i++) {
         if (!settings_has(s, absent[i]) || json_is_false(json_object_get(s->object, absent[i]))) continue;
+        if (!strcmp(absent[i], "attn") && is_flash(f)) continue; // read_attention_layers
         settings_fail(s, absent[i], "expected none: it is not supported");
     }
     for (size_t i = 0; i < sizeof usual / sizeof *usual; i++) {
@@ -773,7 +823,7 @@ static void read_config(Settings *s, Model *m) {
     if (!f->no_attention) read_positions(s, m, &rules);
     read_layer_rules(s, c, f, &rules);
     read_scores(s, c, f);
-    refuse_others(s);
+    refuse_others(s, f);
     c->parallel = settings_bool(s, "use_parallel_residual", c->parallel);
     if (f->scaled_embedding) c->embedding_scale = sqrtf((float)c->dim);
     int layer = config_set_layers(c, &rules);

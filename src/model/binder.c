@@ -136,9 +136,8 @@ void bind_norm(Binder *b, Norm *norm, const char *part, int64_t n, bool bias) {
     norm->weight = sum;
 }
 
-// The transpose of a matrix that the file stores as [in][out].
-static void bind_transposed(Binder *b, Dense *dense, const char *part, int64_t rows, int64_t cols) {
-    const float *from = bind_floats(b, part, ".weight", (int64_t[]){cols, rows}, 2);
+void bind_transposed(Binder *b, Dense *dense, const char *part, const char *suffix, int64_t rows, int64_t cols) {
+    const float *from = bind_floats(b, part, suffix, (int64_t[]){cols, rows}, 2);
     float *to = from ? own(b, sizeof *to * (size_t)(rows * cols)) : NULL;
     if (!to) return;
     for (int64_t i = 0; i < rows; i++) {
@@ -149,7 +148,7 @@ static void bind_transposed(Binder *b, Dense *dense, const char *part, int64_t r
 
 void bind_dense(Binder *b, Dense *dense, const char *part, int64_t rows, int64_t cols, bool bias) {
     if (b->hf_names && b->family->transposed) {
-        bind_transposed(b, dense, part, rows, cols);
+        bind_transposed(b, dense, part, ".weight", rows, cols);
     } else {
         const Tensor *t = bind_matrix(b, part, -1, rows, cols);
         if (t) dense->w = *t;

@@ -43,6 +43,8 @@ const float *bind_zeros(Binder *b, int64_t n);
 const float *bind_ones(Binder *b, int64_t n);
 void bind_norm(Binder *b, Norm *norm, const char *part, int64_t n, bool bias);
 void bind_dense(Binder *b, Dense *dense, const char *part, int64_t rows, int64_t cols, bool bias);
+// The transpose of a matrix that the file has as [cols][rows], fp32.
+void bind_transposed(Binder *b, Dense *dense, const char *part, const char *suffix, int64_t rows, int64_t cols);
 // n rows of a matrix that holds several, from row0.
 Dense dense_rows(const Dense *whole, int64_t row0, int64_t n);
 // Bytes that a token reads.

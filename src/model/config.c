@@ -351,6 +351,11 @@ int config_check(const Config *c, const char *path, char *err, size_t errlen) {
         if (check_kind(&c->kinds[i], path, err, errlen)) return -1;
     }
     if (check_experts(c, path, err, errlen)) return -1;
+    bool latent = c->kinds[0].mixer == MIX_LATENT;
+    if (c->temperature > 0 && latent) {
+        return fail(err, errlen, "%s: attention temperature: expected none with latent attention, found %g", path,
+                    (double)c->temperature);
+    }
     if (c->temperature > 0 && c->temperature_ctx < 1) {
         return fail(err, errlen, "%s: attention temperature: expected an original context, found %d", path,
                     c->temperature_ctx);

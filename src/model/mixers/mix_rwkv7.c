@@ -7,7 +7,8 @@
 //     kk = k k_k, of length 1 in each head;  k *= 1 + (a - 1) k_a
 //     o = the recurrence of recurrence_channels.h, which removes kk and adds kk a
 //     y = W_o ((norm(o) + (sum of r k r_k in the head) v) g), the LayerNorm over each head
-// Owns the tensors of such a layer and its forward pass.
+// Owns the tensors of such a layer and its forward pass. Without channel mixing (arXiv:2501.15570, a transformer whose
+// attention became this) a file need not have the gate and the norm over heads.
 #include "mix_rwkv7.h"
 
 #include <math.h>
@@ -18,10 +19,19 @@
 // Tensors of the first layer that stand in for what only later ones have.
 static void pass_over_residual(Binder *b) {
     static const char *const parts[] = {"time_mix_v0", "time_mix_v1", "time_mix_v2"};
-    for (int i = 0; i < 3 && !b->hf_names; i++) {
-        const Tensor *t = bind_find(b, parts[i], -1, ".weight");
-        if (t) bind_shape(b, parts[i], ".weight", DTYPE_ANY, t->shape, t->n_dims);
+    const char *suffix = b->hf_names ? "" : ".weight";
+    for (int i = 0; i < 3; i++) {
+        const Tensor *t = bind_find(b, parts[i], -1, suffix);
+        if (t) bind_shape(b, parts[i], suffix, DTYPE_ANY, t->shape, t->n_dims);
     }
+}
+
+static bool has_gate(const Binder *b) {
+    return b->config->channel_mix || bind_find(b, "time_mix_g1", -1, b->hf_names ? "" : ".weight");
+}
+
+static bool has_norm(const Binder *b) {
+    return b->config->channel_mix || bind_find(b, "time_mix_ln", -1, ".weight");
 }
 
 static void rwkv7_bind(Binder *b, void *weights, const LayerKind *kind) {
@@ -29,21 +39,23 @@ static void rwkv7_bind(Binder *b, void *weights, const LayerKind *kind) {
                                                    "time_mix_lerp_v", "time_mix_lerp_a", "time_mix_lerp_g"};
     Rwkv7Weights *w = weights;
     int64_t dim = b->config->dim;
-    w->mix = bind_mixes(b, "time_mix_lerp_fused", mixes, RWKV7_MIXES, dim);
+    w->n_mixes = has_gate(b) ? RWKV7_MIXES : RWKV7_MIXES - 1;
+    w->mix = bind_mixes(b, "time_mix_lerp_fused", mixes, w->n_mixes, dim);
     bind_dense(b, &w->r, "time_mix_receptance", dim, dim, false);
     bind_dense(b, &w->k, "time_mix_key", dim, dim, false);
     bind_dense(b, &w->v, "time_mix_value", dim, dim, false);
     bind_dense(b, &w->out, "time_mix_output", dim, dim, false);
     bind_low_rank(b, &w->decay, "time_mix_w1", "time_mix_w2", "time_mix_w0", dim, dim);
     bind_low_rank(b, &w->rate, "time_mix_a1", "time_mix_a2", "time_mix_a0", dim, dim);
-    bind_low_rank(b, &w->gate, "time_mix_g1", "time_mix_g2", NULL, dim, dim);
+    if (has_gate(b)) bind_low_rank(b, &w->gate, "time_mix_g1", "time_mix_g2", NULL, dim, dim);
     if (b->layer) bind_low_rank(b, &w->residual, "time_mix_v1", "time_mix_v2", "time_mix_v0", dim, dim);
     else pass_over_residual(b);
     w->k_k = bind_values(b, "time_mix_k_k", dim);
     w->k_a = bind_values(b, "time_mix_k_a", dim);
     w->r_k = bind_values(b, "time_mix_r_k", dim);
-    w->norm = (Norm){bind_vector(b, "time_mix_ln", ".weight", dim), bind_vector(b, "time_mix_ln", ".bias", dim), 0};
-    w->norm_eps = b->hf_names ? (float)kind->state.v_dim * b->config->norm_eps : 64e-5f; // GGUF has no key
+    if (has_norm(b)) bind_norm(b, &w->norm, "time_mix_ln", dim, true);
+    w->norm_eps = b->hf_names && b->config->channel_mix ? (float)kind->state.v_dim * b->config->norm_eps
+                                                        : 64e-5f; // GGUF has no key
 }
 
 static uint64_t rwkv7_token_bytes(const void *weights) {
@@ -141,15 +153,17 @@ static void prepare_rows(void *context, int row, int n) {
 static void finish_rows(void *context, int row, int n) {
     const Rwkv7 *r = context;
     const Rwkv7Weights *w = r->weights;
+    bool gated = w->n_mixes == RWKV7_MIXES;
     for (int t = row; t < row + n; t++) {
         int64_t at = (int64_t)t * r->dim;
         for (int d0 = 0; d0 < r->dim; d0 += r->head) {
             float *o = r->b.out + at + d0, bonus = 0;
             const float *q = r->b.r + at + d0, *k = r->b.k + at + d0, *v = r->b.v + at + d0,
                         *gate = r->b.gate + at + d0;
-            r->kernels->layernorm(o, o, w->norm.weight + d0, w->norm.bias + d0, r->head, w->norm_eps);
+            if (w->norm.weight)
+                r->kernels->layernorm(o, o, w->norm.weight + d0, w->norm.bias + d0, r->head, w->norm_eps);
             for (int d = 0; d < r->head; d++) bonus += q[d] * k[d] * w->r_k[d0 + d];
-            for (int d = 0; d < r->head; d++) o[d] = (o[d] + bonus * v[d]) * gate[d];
+            for (int d = 0; d < r->head; d++) o[d] = (o[d] + bonus * v[d]) * (gated ? gate[d] : 1);
         }
     }
 }
@@ -159,16 +173,16 @@ static void project(const Rwkv7 *r, const MixerCall *call) {
     const Rwkv7Buffers *b = &r->b;
     const Pass *pass = call->pass;
     const float *mixed[RWKV7_MIXES];
-    for (int i = 0; i < RWKV7_MIXES; i++) mixed[i] = b->mixed + (int64_t)i * pass->n * r->dim;
+    for (int i = 0; i < w->n_mixes; i++) mixed[i] = b->mixed + (int64_t)i * pass->n * r->dim;
     mixer_shift(pass, call->layer, 0, r->dim, call->x, b->previous);
-    mix_rows(pass, call->x, b->previous, w->mix, RWKV7_MIXES, r->dim, b->mixed);
+    mix_rows(pass, call->x, b->previous, w->mix, w->n_mixes, r->dim, b->mixed);
     ops_linear(pass->compute, &(Linear){.w = &w->r.w, .y = b->r}, 1, mixed[0], pass->n);
     low_rank_forward(pass, &w->decay, SQUASH_TANH, mixed[1], b->hidden, b->decay);
     ops_linear(pass->compute, &(Linear){.w = &w->k.w, .y = b->k}, 1, mixed[2], pass->n);
     ops_linear(pass->compute, &(Linear){.w = &w->v.w, .y = b->v}, 1, mixed[3], pass->n);
     if (!r->first) low_rank_forward(pass, &w->residual, SQUASH_NONE, mixed[3], b->hidden, b->residual);
     low_rank_forward(pass, &w->rate, SQUASH_NONE, mixed[4], b->hidden, b->rate);
-    low_rank_forward(pass, &w->gate, SQUASH_SIGMOID, mixed[5], b->hidden, b->gate);
+    if (w->n_mixes == RWKV7_MIXES) low_rank_forward(pass, &w->gate, SQUASH_SIGMOID, mixed[5], b->hidden, b->gate);
     squash_rows(pass, b->decay, r->dim, SQUASH_SIGMOID);
     squash_rows(pass, b->rate, r->dim, SQUASH_SIGMOID);
     if (!r->first) squash_rows(pass, b->residual, r->dim, SQUASH_SIGMOID);

@@ -5,11 +5,12 @@
 enum { RWKV7_MIXES = 6 };
 
 typedef struct {
-    const float *mix; // [RWKV7_MIXES][dim] r, w, k, v, a, g
+    int n_mixes;      // RWKV7_MIXES; one fewer: no gate
+    const float *mix; // [n_mixes][dim] r, w, k, v, a, g
     Dense r, k, v, out;
     LowRank decay, rate, gate;
     LowRank residual;             // not in the first layer
     const float *k_k, *k_a, *r_k; // [dim]
-    Norm norm;
+    Norm norm;                    // weight NULL: not there
     float norm_eps;
 } Rwkv7Weights;

@@ -25,14 +25,20 @@ const float *bind_mixes(Binder *b, const char *fused, const char *const *parts, 
 
 void bind_low_rank(Binder *b, LowRank *map, const char *down, const char *up, const char *bias, int64_t dim,
                    int64_t n) {
-    const Tensor *t = bind_find(b, down, -1, ".weight");
-    int64_t rank = t ? t->shape[0] : dim;
+    const Tensor *t = bind_find(b, down, -1, ".weight"),
+                 *turned = t || !b->hf_names ? NULL : bind_find(b, down, -1, "");
+    int64_t rank = t ? t->shape[0] : turned ? turned->shape[1] : dim;
     if (rank < 1 || rank > dim) {
         binder_fail(b, "tensor %s: expected 1 to %lld rows, found %lld", down, (long long)dim, (long long)rank);
     }
-    bind_dense(b, &map->down, down, rank, dim, false);
-    bind_dense(b, &map->up, up, n, rank, bias && b->hf_names);
-    if (bias && !b->hf_names) map->up.bias = bind_values(b, bias, n);
+    if (turned) {
+        bind_transposed(b, &map->down, down, "", rank, dim);
+        bind_transposed(b, &map->up, up, "", n, rank);
+    } else {
+        bind_dense(b, &map->down, down, rank, dim, false);
+        bind_dense(b, &map->up, up, n, rank, bias && b->hf_names);
+    }
+    if (bias && (turned || !b->hf_names)) map->up.bias = bind_values(b, bias, n);
 }
 
 int low_rank_width(const LowRank *map) {

@@ -16,7 +16,7 @@ typedef enum { SQUASH_NONE, SQUASH_TANH, SQUASH_SIGMOID } Squash;
 const float *bind_values(Binder *b, const char *part, int64_t n);
 // n parameters of `width` values, each with its part, or all of them in one. [n][width]
 const float *bind_mixes(Binder *b, const char *fused, const char *const *parts, int n, int64_t width);
-// bias NULL: there is none. In a folder it is the second matrix's.
+// bias NULL: there is none. In a folder it is the second matrix's, or the matrices are transposed and it is a part.
 void bind_low_rank(Binder *b, LowRank *map, const char *down, const char *up, const char *bias, int64_t dim, int64_t n);
 int low_rank_width(const LowRank *map); // the rank
 uint64_t low_rank_bytes(const LowRank *map);
