@@ -2,6 +2,7 @@
 // promised, a bound of the error where not, over every family; segments that fail beside others that do not.
 //
 //   build/tests/check_batch [NAME...]    all fixtures of families, or these
+#include "engine.h"
 #include "make_family.h"
 
 #include <pthread.h>
@@ -13,8 +14,8 @@ static double most_error(KvType kv) {
     return kv == KV_Q8 ? 5e-4 : kernels()->bf16 ? 1e-4 : 1e-5;
 }
 
-// Errors of one family's logits. Its routers may choose other experts where words are rounded: then a text's logits
-// are others from there on, and only most of them are held to the bound.
+// Errors of one family's logits. Where words are rounded its routers may choose other experts: then a text's logits are
+// others from there on, and only most of them are held to the bound.
 typedef struct {
     double worst;
     int n, n_above;
@@ -26,8 +27,8 @@ static void errors_add(Errors *e, double error, KvType kv) {
     e->n++;
 }
 
-static void errors_check(const Errors *e, const char *name, KvType kv) {
-    bool may_choose = kernels()->bf16 && !strcmp(name, "gpt_oss"); // the fixture of experts in 16 bits or fewer
+static void errors_check(const Errors *e, const Engine *engine, const char *name, KvType kv) {
+    bool may_choose = engine->model.config.n_experts && (kernels()->bf16 || kv == KV_Q8);
     CHECK(may_choose ? e->n_above <= e->n / 2 : !e->n_above, "%s, %s: %d errors of %d above %.0e, at most %.1e", name,
           kv_type_name(kv), e->n_above, e->n, most_error(kv), e->worst);
 }
@@ -104,7 +105,7 @@ static double mix(const Engine *e, const SessionOptions *options, bool exact, co
         }
     }
     CHECK(!exact || !n_unequal, "%s: %d rows of exact steps have other bits than alone", name, n_unequal);
-    errors_check(&errors, name, options->kv);
+    errors_check(&errors, e, name, options->kv);
     close_texts(texts);
     return errors.worst;
 }
@@ -679,7 +680,7 @@ static void mix_family(const Fixture *f) {
             m.options.n_sinks = 3;
         }
         n_found += mix_sessions(&m, steps_of_family / 2);
-        if (!exact) errors_check(&m.errors, f->name, m.options.kv);
+        if (!exact) errors_check(&m.errors, e, f->name, m.options.kv);
         printf("  %-20s %s: %d comparisons, NMSE %.1e at most\n", f->name, exact ? "exact" : "     ", m.errors.n,
                m.errors.worst);
     }
@@ -697,7 +698,7 @@ static void random_mixes(void) {
     each_kind(count_family);
     steps_of_family = (n_chosen ? 10000 : by_speed(10000, 600, 200)) / (steps_of_family + 1) + 2;
     each_kind(mix_family);
-    CHECK(n_found > 0, "no text was found again");
+    CHECK(n_found > 0 || n_chosen, "no text was found again"); // a window of the model keeps texts private
 }
 
 int main(int argc, char **argv) {

@@ -168,7 +168,10 @@ static void compare_rules(Config c, const LayerRules *rules, int n, int n_at_onc
     seen.vocab = c.vocab_size;
     for (int i = 0, count; i < n; i += count) {
         count = n - i > n_at_once ? n_at_once : 1;
-        step(&b, &(DecoderSegment){&memory, tokens + i, count, NULL, see, &seen}, 1);
+        step(&b,
+             &(DecoderSegment){
+                 .memory = &memory, .tokens = tokens + i, .n = count, .callback = see, .callback_context = &seen},
+             1);
     }
     double error = seen_error(&seen, &b.random.model, NULL, 0, tokens, n);
     printf("  %s: NMSE %.1e\n", what, error);
@@ -276,7 +279,7 @@ static void open_text(Text *t, Bench *b, int history, int n, int window) {
     CHECK(!memory_open(&t->memory, c, &options, NULL, err, sizeof err), "%s", err);
     random_tokens(t->tokens, history + n, VOCAB);
     if (history) step(b, &(DecoderSegment){.memory = &t->memory, .tokens = t->tokens, .n = history}, 1);
-    step(b, &(DecoderSegment){&t->memory, t->tokens + history, n, t->alone, NULL, NULL}, 1);
+    step(b, &(DecoderSegment){.memory = &t->memory, .tokens = t->tokens + history, .n = n, .logits = t->alone}, 1);
     CHECK(memory_truncate(&t->memory, history) == history, "back to %d tokens", history);
 }
 
