@@ -168,10 +168,10 @@ static void compare_rules(Config c, const LayerRules *rules, int n, int n_at_onc
     seen.vocab = c.vocab_size;
     for (int i = 0, count; i < n; i += count) {
         count = n - i > n_at_once ? n_at_once : 1;
-        step(&b,
-             &(DecoderSegment){
-                 .memory = &memory, .tokens = tokens + i, .n = count, .callback = see, .callback_context = &seen},
-             1);
+        DecoderSegment part = {.memory = &memory, .tokens = tokens + i, .n = count};
+        part.callback = see;
+        part.callback_context = &seen;
+        step(&b, &part, 1);
     }
     double error = seen_error(&seen, &b.random.model, NULL, 0, tokens, n);
     printf("  %s: NMSE %.1e\n", what, error);
