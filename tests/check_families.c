@@ -5,6 +5,7 @@
 //
 // The models are made again from their fixtures (make_family.h). TESSERA_KEEP=DIR keeps the GGUF files there, for other
 // engines.
+#include "load.h"
 #include "make_bin.h"
 #include "make_family.h"
 
@@ -157,6 +158,106 @@ static void unsound_settings(void) {
     }
 }
 
+// ---- settings that a file need not have: what holds without them
+
+static double window_of(const Config *c) {
+    int i = 0;
+    while (i < c->n_kinds - 1 && !c->kinds[i].window) i++;
+    return c->kinds[i].window;
+}
+
+static double temperature_of(const Config *c) {
+    return (double)c->temperature;
+}
+
+static double temperature_ctx_of(const Config *c) {
+    return c->temperature_ctx;
+}
+
+static double theta_of(const Config *c) {
+    LayerKind base;
+    config_rules(c, &base);
+    return (double)base.rope.theta;
+}
+
+static double magnitude_of(const Config *c) {
+    LayerKind base;
+    config_rules(c, &base);
+    return (double)base.rope.scaling.attention_factor;
+}
+
+static double positions_of(const Config *c) {
+    return c->max_seq_len;
+}
+
+static double context_of(const Config *c) {
+    LayerKind base;
+    config_rules(c, &base);
+    return base.rope.scaling.original_ctx;
+}
+
+static double rows_before_of(const Config *c) {
+    return c->kinds[0].state.conv_dim;
+}
+
+static double expert_of(const Config *c) {
+    return config_expert_dim(c);
+}
+
+static double scale_of(const Config *c) {
+    return (double)c->attn_scale;
+}
+
+static double residual_of(const Config *c) {
+    return (double)c->residual_scale;
+}
+
+static const struct {
+    const char *fixture, *key;
+    double (*number)(const Config *c);
+    double want;
+} absent[] = {
+    {"llama4", "llama4.attention.sliding_window", window_of, 8192},
+    {"llama4", "llama4.attention.temperature_scale", temperature_of, (double)0.1f},
+    {"llama4", "llama4.attention.temperature_length", temperature_ctx_of, 8192},
+    {"llama4", "llama4.rope.freq_base", theta_of, 10000},
+    {"ministral3", "mistral3.attention.temperature_scale", temperature_of, 0},
+    {"ministral3", "mistral3.rope.scaling.yarn_log_multiplier", magnitude_of, 0},
+    {"ministral3", "mistral3.rope.scaling.original_context_length", context_of, 128},
+    {"phimoe", "phimoe.attention.sliding_window", window_of, 0},
+    {"phimoe", "phimoe.rope.scaling.attn_factor", magnitude_of, 0},
+    {"phimoe", "phimoe.rope.scaling.original_context_length", context_of, 512},
+    {"arwkv7", "arwkv7.token_shift_count", rows_before_of, 48},
+    {"arwkv7", "arwkv7.context_length", positions_of, 1 << 20},
+    {"lfm2_moe", "lfm2moe.expert_feed_forward_length", expert_of, 64},
+    {"granite", "granite.attention.scale", scale_of, 0},
+    {"granite", "granite.residual_scale", residual_of, 0},
+    {"gemma2", "gemma2.attention.sliding_window", window_of, 4096},
+};
+
+static void absent_settings(void) {
+    for (int i = 0; i < N_OF(absent); i++) {
+        char path[512], err[512] = "";
+        Fixture f;
+        Model m;
+        snprintf(path, sizeof path, FIXTURES "%s.json", absent[i].fixture);
+        family_read(&f, path);
+        size_t before = json_array_size(family_part(&f, "gguf_settings"));
+        change_setting(&f, absent[i].key, NULL);
+        CHECK(json_array_size(family_part(&f, "gguf_settings")) == before - 1, "%s: not in the fixture", absent[i].key);
+        folder_make();
+        snprintf(path, sizeof path, "%s/changed.gguf", folder);
+        write_family_gguf(&f, path);
+        int rc = load_model(&m, path, err, sizeof err);
+        CHECK(!rc, "%s: %s", absent[i].key, err);
+        double found = rc ? 0 : absent[i].number(&m.config);
+        CHECK(found == absent[i].want, "%s: expected %g, found %g", absent[i].key, absent[i].want, found);
+        if (!rc) weights_free(&m.weights);
+        folder_remove();
+        family_free(&f);
+    }
+}
+
 int main(int argc, char **argv) {
     without_bf16();
     chosen = argv + 1;
@@ -164,5 +265,6 @@ int main(int argc, char **argv) {
     RUN(families_as_folders);
     RUN(families_as_gguf);
     RUN(unsound_settings);
+    RUN(absent_settings);
     return test_report();
 }

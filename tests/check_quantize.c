@@ -781,7 +781,9 @@ static void test_synth_hybrids(void) {
                   {"qwen3.5-moe-tiny", "qwen35moe", "4", false},
                   {"qwen3-next-tiny", "qwen3next", "4", false},
                   {"rwkv7-0.1b", "rwkv7", "2", true},
-                  {"rwkv7-tiny", "rwkv7", "2", false}};
+                  {"rwkv7-tiny", "rwkv7", "2", false},
+                  {"arwkv7-tiny", "arwkv7", "2", false},
+                  {"llama4-tiny", "llama4", "4", false}};
     for (int i = 0; i < N_OF(shapes); i++) {
         Opened o;
         if (shapes[i].large && quick()) continue;

@@ -106,6 +106,10 @@ static const Shape shapes[] = {
      .value_rank = 32, .gate_rank = 128},
     {"rwkv7-tiny", "rwkv7", 256, 512, 4, 4, 4, 512, 1 << 20, .head_size = 64, .decay_rank = 32, .rate_rank = 32,
      .value_rank = 32, .gate_rank = 32},
+    {"arwkv7-tiny", "arwkv7", 256, 512, 4, 4, 4, 512, 1 << 20, .head_size = 64, .decay_rank = 32, .rate_rank = 32,
+     .value_rank = 32, .gate_rank = 32},
+    {"llama4-tiny", "llama4", 256, 512, 8, 8, 2, 512, 1 << 20, .theta = 5e5f, .window = 8192, .n_experts = 8,
+     .n_used = 1, .expert_dim = 256, .shared_dim = 256},
     {"mixtral-tiny", NULL, 256, 512, 4, 8, 2, 512, 32768, .theta = 1e6f, .n_experts = 8, .n_used = 2},
     {"qwen3-moe-tiny", "qwen3moe", 256, 256, 4, 8, 2, 512, 40960, .head_dim = 64, .theta = 1e6f, .eps = 1e-6f,
      .n_experts = 16, .n_used = 4},
@@ -431,6 +435,7 @@ static Config config_of(const Shape *s, const Family *f) {
     if (s->head_size) {
         rules.state.k_dim = s->head_size;
         state_set_heads(&rules.state, f->mixer, c.dim);
+        if (!c.channel_mix) rules.state.conv_dim = c.dim;
         layers_add_every(&rules.recurrent, 1);
     }
     c.step_rank = s->step_rank;
@@ -533,8 +538,8 @@ int main(int argc, char **argv) {
         "         minicpm3-4b | deepseek-v2-lite | rwkv7-0.1b |\n"
         "         mamba-130m | mamba2-130m | granite-4-h-350m |\n"
         "         mixtral-tiny | qwen3-moe-tiny | gpt-oss-tiny | deepseek-v2-tiny | qwen3.5-tiny |\n"
-        "         qwen3.5-moe-tiny | qwen3-next-tiny | lfm2-moe-tiny | rwkv7-tiny (the structure of the\n"
-        "         large ones, small)\n"
+        "         qwen3.5-moe-tiny | qwen3-next-tiny | lfm2-moe-tiny | rwkv7-tiny | arwkv7-tiny | llama4-tiny (the\n"
+        "         structure of the large ones, small)\n"
         "  TYPE:  of a .bin, for llama shapes: f32 (llama2.c v0) or int8 (llama2.c v2);\n"
         "         of a .gguf: " GGUF_PLAIN_TYPES ",\n"
         "         " GGUF_SIZED_TYPES ";\n"
