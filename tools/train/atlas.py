@@ -230,8 +230,9 @@ def table(args, vocab, train_tokens, texts):
                if os.path.exists(p := os.path.join(args.out, f"{kind}-{seed}.json"))]
     bits = {kind: [r["engine_valid"] for r in results if r["kind"] == kind] for kind in MIXERS}
     unigram, mha = unigram_bits(vocab, train_tokens, texts["valid"]), np.mean(bits["mha"])
-    several = [np.var(b, ddof=1) for b in bits.values() if len(b) > 1]
-    noise = math.sqrt(np.mean(several)) if several else float("nan")
+    several = [b for b in bits.values() if len(b) > 1]
+    freedom = sum(len(b) - 1 for b in several)
+    noise = math.sqrt(sum(len(b) * np.var(b) for b in several) / freedom) if several else float("nan")
     print(f"unigram {unigram:.4f} bits per byte; standard deviation between seeds {noise:.4f}, of {len(several)} mechanisms\n")
     print("| mechanism | parameters | bits per byte | seeds | quality | bytes at 2,048 tokens | framework - engine |")
     print("|---|---|---|---|---|---|---|")
