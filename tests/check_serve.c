@@ -354,6 +354,15 @@ static void hostile_http(void) {
         HEAD "Content-Length: 2x\r\n\r\n{}",
         HEAD "no colon\r\n\r\n",
         HEAD "Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+        HEAD "Content-Length: 2\r\nContent-Length : 3\r\n\r\n{}",
+        HEAD "Content-Length: 18446744073709551618\r\n\r\n{}",
+        HEAD "Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n{}\r\n0\r\n\r\n",
+        HEAD "Transfer-Encoding: chunked\r\n\r\n-2\r\n{}\r\n0\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "POST /tokenize HTTP/9.9\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
+        "DELETE /tokenize HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        "GET /%00\xff/../../etc/passwd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        "GET http://[::1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
         "GARBAGE\r\n\r\n",
         "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", // TLS
     };
@@ -368,6 +377,10 @@ static void hostile_http(void) {
     const char huge[] = HEAD "Content-Length: 99999999999\r\n\r\n";
     status = status_of(huge, strlen(huge));
     CHECK(status == 413 || status == 400 || status == 0, "a body of 99 GB: status %d", status);
+    text = filled("GET /", 'a', 1 << 17, " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    status = status_of(text, strlen(text));
+    CHECK(status >= 400 || status == 0, "a path of 128 KiB: status %d", status);
+    free(text);
     text = filled("{\"content\": ", '[', 100000, "");
     Response r = ask("POST", "/tokenize", text);
     CHECK(r.status == 400, "100,000 brackets: status %d", r.status);
@@ -375,6 +388,107 @@ static void hostile_http(void) {
     free(text);
     r = ask("POST", "/v1/completions", "{\"prompt\": \"a\xff\xfe\"}");
     CHECK(r.status == 400, "invalid UTF-8: status %d", r.status);
+    response_free(&r);
+}
+
+static char *nested(const char *before, const char *open, int n, const char *inner, const char *close,
+                    const char *after) {
+    char *text = NULL;
+    size_t size;
+    FILE *f = open_memstream(&text, &size);
+    fputs(before, f);
+    for (int i = 0; i < n; i++) fputs(open, f);
+    fputs(inner, f);
+    for (int i = 0; i < n; i++) fputs(close, f);
+    fputs(after, f);
+    fclose(f);
+    return text;
+}
+
+// JSON within JSON, as deep as the reader of JSON takes it and deeper, wherever it goes: each is a reply, and the
+// server goes on.
+static void deep_json(void) {
+#define HI "{\"messages\": [{\"role\": \"user\", \"content\": \"a\""
+    static const char *const list[][5] = {
+        {HI "}], \"max_tokens\": 1, \"chat_template_kwargs\": {\"x\": ", "[", "1", "]", "}}"},
+        {HI
+         "}], \"max_tokens\": 1, \"tools\": [{\"type\": \"function\", \"function\": {\"name\": \"f\", \"parameters\": ",
+         "{\"items\":", "{}", "}", "}}]}"},
+        {HI "}], \"max_tokens\": 1, \"tool_choice\": \"required\", \"tools\": [{\"type\": \"function\", \"function\": "
+            "{\"name\": \"f\", \"parameters\": ",
+         "{\"items\":", "{}", "}", "}}]}"},
+        {HI "}], \"max_tokens\": 1, \"response_format\": {\"type\": \"json_schema\", \"json_schema\": {\"schema\": ",
+         "{\"anyOf\":[", "{}", "]}", "}}}"},
+        {HI ", \"tool_calls\": ", "[", "", "]", "}], \"max_tokens\": 1}"},
+        {HI "}], \"max_tokens\": 1, \"logit_bias\": ", "{\"1\":", "1", "}", "}"},
+        {"{\"input\": ", "[", "1", "]", "}"},
+    };
+    for (int i = 0; i < N_OF(list); i++) {
+        for (int depth = 10; depth <= 100000; depth *= 10) {
+            char *text =
+                nested(list[i][0], list[i][1], depth == 1000 ? 680 : depth, list[i][2], list[i][3], list[i][4]);
+            Response r = ask("POST", i == N_OF(list) - 1 ? "/v1/embeddings" : "/v1/chat/completions", text);
+            bool sound = r.status == 200 || (r.status == 400 && strstr(r.body, "\"error\""));
+            CHECK(sound, "case %d, %d deep: status %d: %.200s", i, depth, r.status, r.body);
+            CHECK(depth < 10000 || r.status == 400, "case %d, %d deep: status %d", i, depth, r.status);
+            response_free(&r);
+            free(text);
+        }
+    }
+}
+
+// A request that comes in two halves, one whose second half never comes, and several at once on one connection.
+static void broken_off_and_together(void) {
+    const char *body = "{\"prompt\": \"a\", \"max_tokens\": 2}";
+    char *text = request_text("POST", "/v1/completions", "", body);
+    size_t n, half = strlen(text) - 10;
+    int fd = dial();
+    say(fd, text, half);
+    sleep_ms(50);
+    say(fd, text + half, strlen(text) - half);
+    char *all = hear(fd, 20000, &n);
+    CHECK(strstr(all, " 200 "), "in two halves: %s", all);
+    free(all);
+    close(fd);
+    for (int i = 0; i < 20; i++) {
+        fd = dial();
+        say(fd, text, half - (size_t)i * 3);
+        shutdown(fd, SHUT_WR);
+        all = hear(fd, 20000, &n);
+        CHECK(!strstr(all, " 200 "), "broken off: %s", all);
+        free(all);
+        close(fd);
+    }
+    free(text);
+    if (asprintf(&text,
+                 "GET /health HTTP/1.1\r\nHost: x\r\n\r\nPOST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: "
+                 "%zu\r\n\r\n%sGET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+                 strlen(body), body) < 0)
+        abort();
+    fd = dial();
+    say(fd, text, strlen(text));
+    all = hear(fd, 20000, &n);
+    int replies = 0;
+    for (const char *at = all; (at = strstr(at, "HTTP/1.1 200")); at++) replies++;
+    CHECK(replies == 3 && strstr(all, "text_completion"), "%d replies of 3: %s", replies, all);
+    free(all);
+    free(text);
+    close(fd);
+}
+
+// What a message quotes of a request is cut within a character, or is no character at all.
+static void quotes_in_messages(void) {
+    for (int i = 0; i < 4; i++) {
+        char body[256], type[64] = "abc";
+        type[i] = 0;
+        for (int k = 0; k < 14; k++) strcat(type, "\xF0\x9F\x98\x80");
+        snprintf(body, sizeof body, "{'messages': [{'role': 'user', 'content': [{'type': '%s'}]}]}", type);
+        json_decref(ask_json(400, "/v1/chat/completions", body));
+        snprintf(body, sizeof body, "{'prompt': 'a', 'logit_bias': {'%s': 1}}", type);
+        json_decref(ask_json(400, "/v1/completions", body));
+    }
+    Response r = ask("GET", "/\xFF\xC3", "");
+    CHECK(r.status == 404 && strstr(r.body, "\xEF\xBF\xBD"), "status %d: %s", r.status, r.body);
     response_free(&r);
 }
 
@@ -505,6 +619,9 @@ int main(void) {
         RUN(attention_of_a_text);
         RUN(half_closed_and_slow);
         RUN(hostile_http);
+        RUN(deep_json);
+        RUN(broken_off_and_together);
+        RUN(quotes_in_messages);
         RUN(slow_senders_and_garbage);
         test_bad = server_stop(SIGTERM);
     } else test_bad = 1;

@@ -2,7 +2,7 @@
 //
 // Byte 0: chat or completion, and whether the rest is the body itself or pieces of bodies, one a byte. Aborts when a
 // request that is taken has a value out of its range, or one that is refused has no message.
-#include "request.h"
+#include "reply.h"
 
 #include <stb/stb_ds.h>
 
@@ -57,6 +57,11 @@ static void check_taken(const Request *r) {
     }
 }
 
+static void check_refused(const ApiError *e) {
+    REQUIRE(e->status >= 400 && *e->message && e->type);
+    free(reply_error(e));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (!served.engine) open_served();
     if (!size) return 0;
@@ -72,7 +77,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     Request r;
     ApiError error = {0};
     if ((chat ? request_chat : request_completion)(&r, &served, body, n, &error))
-        REQUIRE(error.status >= 400 && *error.message && error.type);
+        check_refused(&error);
     else check_taken(&r);
     request_free(&r);
     return 0;

@@ -307,7 +307,14 @@ char *reply_whole(const Reply *r) {
     return dump(v);
 }
 
+// What a message quotes may be no UTF-8, or cut within a character.
 char *reply_error(const ApiError *e) {
-    return dump(json_pack("{s:{s:s, s:s, s:s?, s:s?}}", "error", "message", e->message, "type", e->type, "param",
-                          e->param, "code", e->code));
+    char message[6 * sizeof e->message + 16];
+    Utf8Stream stream = {0};
+    size_t n = 0;
+    for (const char *c = e->message; *c; c++) n += utf8_push(&stream, (unsigned char)*c, message + n);
+    n += utf8_finish(&stream, message + n);
+    message[n] = 0;
+    return dump(json_pack("{s:{s:s, s:s, s:s?, s:s?}}", "error", "message", message, "type", e->type, "param", e->param,
+                          "code", e->code));
 }
