@@ -105,7 +105,7 @@ static void fake_overflow(void *context, Task *t) {
 }
 
 static Stepper fake_stepper(Fake *f) {
-    return (Stepper){f, fake_now, fake_open, fake_park, fake_held, fake_need, fake_step, fake_overflow};
+    return (Stepper){f, fake_now, fake_open, fake_park, fake_held, fake_need, fake_step, fake_overflow, NULL};
 }
 
 static FakeTask *add(Fake *f, int n_prompt, int n_answer) {
@@ -176,6 +176,40 @@ static void short_prompts_go_first(void) {
     CHECK(small->over && !big->over, "a prompt of 30 tokens waits for one of 4000");
     scheduler_close(s);
     forget(&f);
+}
+
+static int fake_piece(void *context, const Task *t) {
+    (void)context;
+    int left = t->n_tokens - t->n_done, border = 48 - t->n_done % 48;
+    return left < border ? left : border;
+}
+
+static void fake_step_pieces(void *context, Part *parts, int n) {
+    for (int i = 0; i < n; i++) {
+        int piece = fake_piece(NULL, parts[i].task);
+        CHECK(parts[i].n == piece, "a part of %d tokens behind %d, expected %d", parts[i].n, parts[i].task->n_done,
+              piece);
+    }
+    fake_step(context, parts, n);
+}
+
+// Where the one who computes names the pieces, no budget and no shortage of memory cuts them.
+static void pieces_are_whole(void) {
+    for (int i = 0; i < 2; i++) {
+        Fake f = {.now = 1, .limit = i ? 700 * BYTES : 0};
+        Stepper stepper = fake_stepper(&f);
+        stepper.piece = fake_piece;
+        stepper.step = fake_step_pieces;
+        SchedulerOptions o = usual;
+        o.kv_bytes = f.limit;
+        Scheduler *s = scheduler_open(&o, &stepper);
+        for (int k = 0; k < 6; k++) submit(s, &f, 150 + 31 * k, 40);
+        int passes = 0;
+        while (scheduler_pass(s) && ++passes < 100000) continue;
+        for (int k = 0; k < 6; k++) CHECK(f.tasks[k]->over && !f.tasks[k]->overflowed, "text %d is not complete", k);
+        scheduler_close(s);
+        forget(&f);
+    }
 }
 
 static void queue_has_a_limit(void) {
@@ -280,6 +314,7 @@ int main(void) {
     RUN(gaps_stay_short);
     RUN(long_prompts_are_not_starved);
     RUN(short_prompts_go_first);
+    RUN(pieces_are_whole);
     RUN(queue_has_a_limit);
     RUN(memory_is_kept);
     RUN(blocked_tasks_are_not_computed);

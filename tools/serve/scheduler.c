@@ -109,7 +109,8 @@ static void park_youngest(Scheduler *s) {
 // ---- a pass
 
 static bool add_part(Scheduler *s, Task *t, int n) {
-    while (n && !fits(s, t, n)) n /= 2;
+    if (s->stepper.piece) n = s->stepper.piece(s->stepper.context, t);
+    while (n && !fits(s, t, n)) n = s->stepper.piece ? 0 : n / 2;
     if (!n) return false;
     if (s->options.kv_bytes) s->needed += s->stepper.need(s->stepper.context, t, n);
     arrput(s->parts, ((Part){.task = t, .n = n}));

@@ -35,6 +35,7 @@ typedef struct {
     uint64_t (*need)(void *context, const Task *t, int n); // bytes that n more tokens would add
     void (*step)(void *context, Part *parts, int n);       // compute them all as one pass
     void (*overflow)(void *context, Task *t);              // the task, alone, has no room to go on: it is over
+    int (*piece)(void *context, const Task *t);            // tokens that must be computed next, at once; NULL: any
 } Stepper;
 
 typedef struct {

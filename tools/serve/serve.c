@@ -41,7 +41,8 @@ static void parse(ServerOptions *o, Extra *x, int argc, char **argv) {
          TAKES_FLOAT(&x->kv_mib, 0, 1e9)},
         {"--prefix-mib", "N", "memory for texts that are over, which later ones that begin alike find (default: 512)",
          TAKES_FLOAT(&x->prefix_mib, 0, 1e9)},
-        {"--exact", NULL, "the same bits whatever is computed beside a text; slower", SETS(&o->exact)},
+        {"--exact", NULL, "the same bits whatever is or was computed beside a text; slower, and nothing is found again",
+         SETS(&o->exact)},
         {"--gap", "MS", "milliseconds between two tokens of a text while prompts are read (default: 150)",
          TAKES_FLOAT(&x->gap_ms, 1, 60000)},
         WINDOW_FLAGS(&o->session),
@@ -144,7 +145,8 @@ int main(int argc, char **argv) {
     Session *probe = session_open(engine, &o.session, err, sizeof err); // what the options mean, before anyone asks
     if (!probe) die(1, "%s", err);
     session_close(probe);
-    engine_limit(engine, 0, (uint64_t)((double)extra.prefix_mib * 0x1p20)); // the scheduler keeps --kv-mib
+    // The scheduler keeps --kv-mib. What was generated has not the bits of what is read as a prompt.
+    engine_limit(engine, 0, o.exact ? 0 : (uint64_t)((double)extra.prefix_mib * 0x1p20));
     serve(&o, extra.quiet);
     close_chat(&o.model);
     engine_close(engine);

@@ -2,12 +2,15 @@
 #include "worker.h"
 
 #include "choice.h"
+#include "engine.h"
 #include "file.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 
 #include <stb/stb_ds.h>
+
+enum { EXACT_PIECE = 32 }; // prompt tokens
 
 struct Worker {
     const Served *model;
@@ -88,6 +91,16 @@ static uint64_t step_held(void *context) {
 static uint64_t step_need(void *context, const Task *t, int n) {
     (void)t;
     return (uint64_t)n * ((Worker *)context)->token_bytes;
+}
+
+// Of an exact text: its prompt in pieces from the beginning, then, where it was parked, as few tokens as give the same
+// bits one at a time.
+static int step_piece(void *context, const Task *t) {
+    (void)context;
+    const Choice *c = (const Choice *)t;
+    int left = t->n_tokens - t->n_done, border = (t->n_done / EXACT_PIECE + 1) * EXACT_PIECE;
+    if (t->n_done >= c->n_prompt) return left < EXACT_ROWS ? left : EXACT_ROWS;
+    return (border < c->n_prompt ? border : c->n_prompt) - t->n_done;
 }
 
 static void count_token(Worker *w, Choice *c) {
@@ -262,7 +275,9 @@ Worker *worker_open(const Served *model, const SessionOptions *session, const Sc
         *w = (Worker){.model = model, .session = *session, .exact = exact, .metrics = metrics, .outbox = outbox};
         w->token_bytes = (uint64_t)info.n_layers * (uint64_t)info.n_kv_heads * (uint64_t)info.head_dim * 2 *
                          (session->kv == KV_F32 ? 4 : 2);
-        const Stepper stepper = {w, step_now, step_open, step_park, step_held, step_need, step_run, step_overflow};
+        const Stepper stepper = {w,         step_now,      step_open,
+                                 step_park, step_held,     step_need,
+                                 step_run,  step_overflow, exact ? step_piece : NULL};
         w->scheduler = scheduler_open(scheduler, &stepper);
         w->inbox = mailbox_open();
         if (w->scheduler && w->inbox && !pthread_create(&w->thread, NULL, work, w)) return w;
