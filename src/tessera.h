@@ -95,12 +95,17 @@ bool engine_is_end(const Engine *e, int32_t id);
 typedef enum { KV_BF16, KV_F32, KV_Q8 } KvType;
 const char *kv_type_name(KvType t); // "bf16", as --kv takes it; NULL: t is not a KvType
 
+// How prompts are multiplied with weights of 8 bits and fewer. PRECISION_FAST: both are rounded to int8, where the
+// processor has such products (README.md says what that costs); tokens one by one are as with PRECISION_EXACT.
+typedef enum { PRECISION_EXACT, PRECISION_FAST } Precision;
+
 typedef struct {
     int n_ctx;     // context limit in tokens; 0: the model's own. The cache grows up to it, it is not allocated ahead
     int n_threads; // 0: the cores this process may use
     int window;    // attend to the last `window` tokens; 0: the model's own, -1: everything
     int n_sinks;   // with a window, also attend to the first n_sinks tokens; memory is O(window + n_sinks)
     KvType kv;     // what the cache stores
+    int precision; // a Precision
 } SessionOptions;
 
 // options NULL: all zeros, the defaults. Options that mean nothing are refused by name.

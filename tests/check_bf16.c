@@ -1,5 +1,5 @@
-// What products of bfloat16 and a KV_Q8 cache cost models that were trained: the divergence of the next token's
-// distribution, and perplexity, over the same text. Both are in nats a token; what is found is printed.
+// What products of bfloat16 and of int8 and a KV_Q8 cache cost models that were trained: the divergence of the next
+// token's distribution, and perplexity, over the same text. Both are in nats a token; what is found is printed.
 #include "child.h"
 
 #define TINYSTORIES SHARED_DATA "tinystories-656k-gguf/TinyStories-656K.f16.gguf"
@@ -31,16 +31,20 @@ static const char *model_path(const Model *m) {
 typedef struct {
     CpuLevel level;
     const char *kv;
+    bool fast;
 } Way;
+
+static const char *n_threads = "2";
 
 static json_t *score(const char *model, Way way, const char *flag) {
     setenv("TESSERA_CPU", cpu_level_name(way.level), 1);
-    return told(
-        CALL("perplexity", model, "-f", TEXT, "-c", "256", "-t", "2", "--kv", way.kv, "-o", "json", flag, BASE));
+    return told(CALL("perplexity", model, "-f", TEXT, "-c", "256", "-t", n_threads, "--kv", way.kv, "-o", "json",
+                     "--precision", way.fast ? "fast" : "exact", flag, BASE));
 }
 
-// KL divergence of `way` from `base`, at most kl, and the ratio of perplexities, 1 but for a share of it.
-static void compare(const Model *m, Way base, Way way, double kl, double share) {
+// KL divergence of `way` from `base`, at most kl, and the ratio of perplexities, 1 but for a share of it. Returns the
+// first.
+static double compare(const Model *m, Way base, Way way, double kl, double share) {
     const char *only = getenv("TESSERA_CPU"), *model = model_path(m), *name = strrchr(m->path, '/') + 1;
     char before[32];
     snprintf(before, sizeof before, "%s", only ? only : "");
@@ -58,6 +62,7 @@ static void compare(const Model *m, Way base, Way way, double kl, double share) 
     json_decref(o);
     if (*before) setenv("TESSERA_CPU", before, 1);
     else unsetenv("TESSERA_CPU");
+    return found;
 }
 
 // ---- products of bfloat16
@@ -82,7 +87,7 @@ static void at_level(CpuLevel level) {
     for (int i = 0; i < N_OF(products); i += by_speed(1, 3, 3)) {
         struct stat st;
         if (stat(products[i].model.path, &st)) continue;
-        Way base = {below_bf16(level), products[i].kv}, way = {level, products[i].kv};
+        Way base = {below_bf16(level), products[i].kv, false}, way = {level, products[i].kv, false};
         compare(&products[i].model, base, way, products[i].kl, products[i].share);
     }
 }
@@ -104,6 +109,26 @@ static void products_of_bf16(void) {
     test_was_skipped = 1;
 }
 
+// ---- products of int8: what they cost, that they are there, and that threads change no bit
+
+static void products_of_int8(void) {
+    CpuLevel level = (CpuLevel)in_child(best_level_child);
+    struct stat st;
+    if (!kernels_for(level)->int8 || is_left_out(level) || stat(OURS, &st)) {
+        printf("  (no products of int8 here)\n");
+        test_was_skipped = 1;
+        return;
+    }
+    double kl[2];
+    for (int i = 0; i < 2; i++) {
+        n_threads = i ? "3" : "1";
+        kl[i] = compare(&(Model){OURS, "Q8_0"}, (Way){below_bf16(level), "bf16", false}, (Way){level, "bf16", true},
+                        2e-3, 5e-3);
+    }
+    n_threads = "2";
+    CHECK(kl[0] == kl[1] && kl[0] > 1e-4, "KL with 1 thread %.9g, with 3 %.9g", kl[0], kl[1]);
+}
+
 // ---- a cache of int8
 
 static const struct {
@@ -120,7 +145,7 @@ static void cache_of_int8(void) {
     for (int i = 0; i < N_OF(caches); i++) {
         struct stat st;
         if (stat(caches[i].model.path, &st)) continue;
-        compare(&caches[i].model, (Way){level, "f32"}, (Way){level, "q8"}, caches[i].kl, 5e-3);
+        compare(&caches[i].model, (Way){level, "f32", false}, (Way){level, "q8", false}, caches[i].kl, 5e-3);
     }
 }
 
@@ -130,6 +155,7 @@ int main(void) {
     need_program("quantize");
     if (make_text()) {
         RUN(products_of_bf16);
+        RUN(products_of_int8);
         RUN(cache_of_int8);
     } else {
         printf("  (no %stext here)\n", SHARED_DATA);

@@ -777,6 +777,34 @@ static void bf16_gemm(void) {
     }
 }
 
+// Results that do not fit into a cache have the bits of those that do.
+static void bf16_gemm_far(void) {
+    enum { N = 290, DEEP = 96, COLUMNS = 3 * MAX_PANEL, FAR = 8192 };
+    int64_t padded = up_to(N, BF16_ROWS);
+    float *near = need_floats(N * COLUMNS), *far, *values = need_floats(padded * DEEP);
+    uint16_t *x = malloc(sizeof *x * (size_t)padded * DEEP), *panels = malloc(sizeof *x * COLUMNS * DEEP);
+    void *memory;
+    if (posix_memalign(&memory, 64, sizeof *far * N * FAR)) abort();
+    far = memory;
+    fill_floats(values, padded * DEEP, PLAIN);
+    K->bf16->round(x, values, padded * DEEP);
+    K->bf16->round(panels, values, COLUMNS * DEEP);
+    PackedMatrix w = {.data = panels, .row_stride = MAX_PANEL, .panel_stride = DEEP / 2 * MAX_PANEL};
+    for (int add = 0; add < 2; add++) {
+        K->bf16->gemm(near, COLUMNS, &w, x, DEEP, N, DEEP, COLUMNS, add);
+        K->bf16->gemm(far, FAR, &w, x, DEEP, N, DEEP, COLUMNS, add);
+        for (int j = 0; j < N; j++) {
+            CHECK(!memcmp(near + j * COLUMNS, far + j * FAR, sizeof *near * COLUMNS), "row %d, add %d", j, add);
+        }
+    }
+    free(near);
+    free(far);
+    free(values);
+    free(x);
+    free(panels);
+    n_cases++;
+}
+
 // ---- conversions to bfloat16
 
 static float float_of(uint32_t bits) {
@@ -855,6 +883,84 @@ static void bf16_from_i8(void) {
     bf16_from_i8_case(257, 9);
 }
 
+// ---- int8
+
+static void int8_round_case(int n, int kind) {
+    DOING("int8 round n %d data %d", n, kind);
+    float *x = need_floats(n), top = 0;
+    int8_t *q = malloc((size_t)n);
+    fill_floats(x, n, kind);
+    for (int i = 0; i < n; i++) top = fmaxf(top, fabsf(x[i]));
+    float scale = K->int8->round(q, x, n);
+    CHECK(top < 1e-30f ? scale == 0 : fabsf(scale - top / 127) <= 1e-6f * top, "%s: scale %g of %g", doing,
+          (double)scale, (double)top);
+    for (int i = 0; i < n && scale > 0; i++) {
+        double steps = (double)x[i] / (double)scale;
+        CHECK(fabs(steps - q[i]) <= 0.5 + 1e-4, "%s: %g steps became %d", doing, steps, q[i]);
+    }
+    x[pick(n)] = NAN;
+    CHECK(isnan(K->int8->round(q, x, n)), "%s: a NaN is lost", doing);
+    free(x);
+    free(q);
+    n_cases++;
+}
+
+static void int8_round(void) {
+    static const int sizes[] = {16, 64, 192, 576, INT8_PART};
+    for (int a = 0; a < N_OF(sizes); a++) {
+        for (int kind = 0; kind < N_KINDS; kind++) int8_round_case(sizes[a], kind);
+    }
+}
+
+// Bytes of every value, most of them extreme; against sums in 64 bits.
+static void int8_gemm_case(int n, int k, int n_cols, bool add) {
+    DOING("int8 gemm n %d k %d n_cols %d add %d", n, k, n_cols, add);
+    int padded = (n + BF16_ROWS - 1) / BF16_ROWS * BF16_ROWS, ldy = n_cols + 5;
+    enum { PARTS = 2 };
+    int8_t *x = calloc((size_t)padded, (size_t)k), *q = malloc((size_t)k * MAX_PANEL);
+    float *y = need_floats((int64_t)n * ldy), *before = need_floats((int64_t)n * ldy);
+    float *x_scale = need_floats(n * PARTS), w_scale[MAX_PANEL];
+    for (int i = 0; i < n * k; i++) x[i] = (int8_t)(pick(3) ? (pick(2) ? 127 : -127) : pick(255) - 127);
+    for (int i = 0; i < k * MAX_PANEL; i++) q[i] = (int8_t)(pick(3) ? (pick(2) ? 127 : -127) : pick(255) - 127);
+    fill_floats(x_scale, n * PARTS, PLAIN);
+    fill_floats(w_scale, MAX_PANEL, PLAIN);
+    fill_floats(before, n * ldy, PLAIN);
+    memcpy(y, before, sizeof *y * (size_t)n * (size_t)ldy);
+    const Int8Panel w = {q, w_scale};
+    const Int8Rows rows = {x, k, PARTS, x_scale};
+    K->int8->gemm(y, ldy, &w, &rows, n, k, n_cols, add);
+    for (int j = 0; j < n; j++) {
+        for (int i = 0; i < ldy; i++) {
+            double was = (double)before[j * ldy + i], want = was, size = fabs(was);
+            if (i < n_cols) {
+                int64_t sum = 0;
+                for (int c = 0; c < k; c++) sum += x[j * k + c] * q[c / 4 * 4 * MAX_PANEL + 4 * i + c % 4];
+                double product = (double)sum * (double)x_scale[j * PARTS] * (double)w_scale[i];
+                want = (add ? was : 0) + product;
+                size = fabs(was) + fabs(product);
+            }
+            double error = fabs((double)y[j * ldy + i] - want);
+            CHECK(error <= (i < n_cols ? 1e-6 * size : 0), "%s: row %d column %d: %g, expected %g", doing, j, i,
+                  (double)y[j * ldy + i], want);
+        }
+    }
+    free(x);
+    free(q);
+    free(y);
+    free(before);
+    free(x_scale);
+    n_cases++;
+}
+
+static void int8_gemm(void) {
+    static const int rows[] = {1, 3, 4, 15, 16, 17, 31, 32, 33, 50}, columns[] = {1, 15, 16, 17, 31, 32};
+    static const int sizes[] = {64, 192, INT8_PART};
+    for (int a = 0; a < N_OF(rows); a++) {
+        for (int b = 0; b < N_OF(columns); b++) int8_gemm_case(rows[a], sizes[(a + b) % 3], columns[b], (a + b) % 2);
+    }
+    int8_gemm_case(300, 576, MAX_PANEL, false);
+}
+
 // The tile kernel over tile operations in C; in a thread of its own, which has to lay out its tiles itself.
 static void *tiles_thread(void *unused) {
     gemm_case(GEMM_PAIRS, 37, 96, K->panel, true, PLAIN);
@@ -864,6 +970,7 @@ static void *tiles_thread(void *unused) {
 static void tiles_in_c(void) {
     pthread_t thread;
     bf16_gemm();
+    int8_gemm();
     if (!pthread_create(&thread, NULL, tiles_thread, NULL)) pthread_join(thread, NULL);
     CHECK(!*tiles_fault(), "%s", tiles_fault());
 }
@@ -877,6 +984,7 @@ static void run_tiles(void) {
     table = *kernels_for(cpu_best_level());
     table.name = "tiles in C";
     table.bf16 = &bf16_tiles_in_c;
+    table.int8 = &int8_tiles_in_c;
     K = &table;
     n_cases = 0;
     printf("%s\n", K->name);
@@ -1400,6 +1508,7 @@ static void tables_are_complete(void) {
           "%s: a kernel is missing", K->name);
     CHECK(!K->bf16 || (K->bf16->round && K->bf16->from_i8 && K->bf16->softmax_row && K->bf16->gemm),
           "%s: a kernel of bfloat16 is missing", K->name);
+    CHECK(!K->int8 || (K->int8->round && K->int8->gemm), "%s: a kernel of int8 is missing", K->name);
 }
 
 int main(void) {
@@ -1429,6 +1538,9 @@ int main(void) {
         if (K->bf16) RUN(bf16_from_i8);
         if (K->bf16) RUN(bf16_softmax);
         if (K->bf16) RUN(bf16_gemm);
+        if (K->bf16) RUN(bf16_gemm_far);
+        if (K->int8) RUN(int8_round);
+        if (K->int8) RUN(int8_gemm);
         RUN(softmax);
         RUN(scale);
         RUN(rows_from_f16);

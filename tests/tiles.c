@@ -1,5 +1,5 @@
 // tiles: see tiles.h. The operations as in Intel's Software Developer's Manual, volume 2: LDTILECFG, TILELOADD,
-// TILESTORED, TILEZERO, TDPBF16PS. What would raise an exception there is kept as a fault.
+// TILESTORED, TILEZERO, TDPBF16PS, TDPBSSD. What would raise an exception there is kept as a fault.
 #include "tiles.h"
 
 #include <float.h>
@@ -110,16 +110,34 @@ static void dot_tiles(int c, int a, int b) {
     }
 }
 
+// Of the same sizes, bytes in words of four; the sums wrap.
+static void dot_bytes(int c, int a, int b) {
+    if (!is_there("dot", c) || !is_there("dot", a) || !is_there("dot", b)) return;
+    for (int m = 0; m < tiles.config.rows[c]; m++) {
+        for (int i = 0; i < tiles.config.row_bytes[c] / 4; i++) {
+            uint32_t sum;
+            memcpy(&sum, tiles.data[c][m] + 4 * i, sizeof sum);
+            for (int k = 0; k < tiles.config.row_bytes[a]; k++) {
+                sum += (uint32_t)((int8_t)tiles.data[a][m][k] * (int8_t)tiles.data[b][k / 4][4 * i + k % 4]);
+            }
+            memcpy(tiles.data[c][m] + 4 * i, &sum, sizeof sum);
+        }
+    }
+}
+
 #undef _tile_loadconfig
 #undef _tile_loadd
 #undef _tile_stored
 #undef _tile_zero
 #undef _tile_dpbf16ps
+#undef _tile_dpbssd
 #define _tile_loadconfig load_config
 #define _tile_loadd(tile, memory, stride) load_tile(tile, memory, (int64_t)(stride))
 #define _tile_stored(tile, memory, stride) store_tile(tile, memory, (int64_t)(stride))
 #define _tile_zero zero_tile
 #define _tile_dpbf16ps dot_tiles
+#define _tile_dpbssd dot_bytes
 #define bf16_amx bf16_tiles_in_c
+#define int8_amx int8_tiles_in_c
 
 #include "amx.c"

@@ -69,6 +69,7 @@ static Options parse(int argc, char **argv) {
         FORMAT_FLAG(&o.json, "md json", "md or json (default: md)"),
         THREADS_FLAG(&o.session.n_threads),
         WINDOW_FLAGS(&o.session),
+        PRECISION_FLAG(&o.session),
         TOKENIZER_FLAG(&o.tokenizer),
         {"--perplexity", NULL, NULL, FLAG_NOTE, .words = "it is what this program computes"},
         {"-s --seed", "N", NULL, FLAG_NOTE, .words = "nothing is sampled"},

@@ -64,11 +64,11 @@ size_t compute_scratch_bytes(const Compute *c) {
 
 static int reserve_rounded(Compute *c, int64_t cols, int64_t n, char *err, size_t errlen) {
     int64_t values = cols * ((n + BF16_ROWS - 1) / BF16_ROWS * BF16_ROWS);
-    if (!c->kernels->bf16 || values <= c->max_rounded) return 0;
+    if (!(c->kernels->bf16 || (c->fast && c->kernels->int8)) || values <= c->max_rounded) return 0;
     size_t bytes = sizeof *c->rounded * (size_t)values;
     void *memory;
     if (posix_memalign(&memory, ALIGNMENT, bytes)) {
-        return fail(err, errlen, "out of memory: %zu bytes of activations as bfloat16", bytes);
+        return fail(err, errlen, "out of memory: %zu bytes of rounded activations", bytes);
     }
     memset(memory, 0, bytes); // the padding rows are read
     free(c->rounded);

@@ -7,7 +7,7 @@
 #include "profile.h"
 #include "threads.h"
 
-enum { COMPUTE_SCRATCH = 160 << 10 }; // minimum bytes of scratch memory of each worker
+enum { COMPUTE_SCRATCH = 544 << 10 }; // minimum bytes of scratch memory of each worker
 
 typedef struct {
     ThreadPool *pool;
@@ -19,6 +19,7 @@ typedef struct {
     uint16_t *rounded; // the input as bfloat16, up to max_rounded values; NULL where the level has no bfloat16 products
     int max_cols;
     int64_t max_rounded;
+    bool fast;  // products of many tokens with weights of 8 bits and fewer round both to int8; off by default
     bool exact; // products give each row the bits that it gets alone, however many there are; off by default
 } Compute;
 

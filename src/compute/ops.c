@@ -15,7 +15,10 @@ enum {
     UNPACK_K = 256, // columns unpacked at a time before rounding to bfloat16: they stay in L1
     BF16_K = 2048,  // columns of a bfloat16 panel: mostly all, so that y is written once
     PANEL_FLOATS = BF16_K * MAX_PANEL / 2,
-    WORKER_FLOATS = PANEL_FLOATS + UNPACK_K * MAX_PANEL,
+    WIDE = 4,                // bfloat16 panels of an item: x is read from memory once for all of them,
+    WIDE_ITEMS = 4,          // where each thread gets so many such items
+    WIDE_VALUES = 512 << 10, // and x has so many values: it leaves L2
+    WORKER_FLOATS = WIDE * PANEL_FLOATS + UNPACK_K * MAX_PANEL,
     UNPACKED = 4096,          // values that matvec_blocks unpacks at a time: they stay in L1
     MATVEC_CHUNK = 128 << 10, // bytes of weights in a work item
     SMALL_BYTES = 160 << 10,  // products that read less run on one thread
@@ -34,6 +37,7 @@ typedef struct {
     const Linear *list;
     const float *x;
     int n;
+    bool int8;
     int rows_per_item[MAX_LINEARS];
     int first_item[MAX_LINEARS + 1];
 } LinearJob;
@@ -164,8 +168,8 @@ static bool uses_bf16(const Compute *c, const Tensor *w, int n) {
 }
 
 // Columns k0..k0+kn-1 of n_rows rows, as a panel. In bfloat16, two values of a row are packed as one word.
-static void make_panel(const Kernels *k, bool bf16, float *panel, const Tensor *w, int row0, int n_rows, int k0,
-                       int kn) {
+static void make_panel(const Kernels *k, bool bf16, float *panel, float *rows, const Tensor *w, int row0, int n_rows,
+                       int k0, int kn) {
     int word = bf16 ? 2 : 1;
     int64_t cols = w->shape[1];
     if (w->dtype == (bf16 ? DTYPE_BF16 : DTYPE_F32)) {
@@ -175,7 +179,6 @@ static void make_panel(const Kernels *k, bool bf16, float *panel, const Tensor *
             return;
         }
     }
-    float *rows = panel + PANEL_FLOATS;
     for (int j = 0, n; j < kn; j += n) {
         n = kn - j < UNPACK_K ? kn - j : UNPACK_K;
         unpack_rows(k, rows, w, row0, n_rows, k0 + j, n);
@@ -184,16 +187,60 @@ static void make_panel(const Kernels *k, bool bf16, float *panel, const Tensor *
     }
 }
 
+// Weights of 8 bits and fewer, in int8 where the Compute is fast.
+static bool uses_int8(const Compute *c, const Tensor *w, int n) {
+    bool narrow = w->dtype == DTYPE_I8G || dtype_info(w->dtype)->block > 1;
+    return c->fast && c->kernels->int8 && narrow && w->shape[1] % INT8_STEP == 0 && n * w->shape[1] <= c->max_rounded;
+}
+
+// The rounded input: [n][cols] bytes, padded to a multiple of BF16_ROWS rows, then the scales [n][parts].
+static float *int8_scales(const Compute *c, int n, int64_t cols) {
+    return (float *)(void *)((char *)c->rounded + (n + BF16_ROWS - 1) / BF16_ROWS * BF16_ROWS * cols);
+}
+
+static int n_parts(int64_t cols) {
+    return (int)((cols + INT8_PART - 1) / INT8_PART);
+}
+
+typedef struct {
+    int8_t panel[INT8_PART * MAX_PANEL], rows[MAX_PANEL][INT8_PART];
+    float row[INT8_PART];
+} Int8Scratch;
+
+_Static_assert(sizeof(Int8Scratch) <= COMPUTE_SCRATCH, "a panel fits the minimum scratch memory");
+
+// As multiply_rows, in int8.
+static void multiply_rows_int8(const LinearJob *job, const Linear *l, int row0, int n_rows, bool add, Int8Scratch *s) {
+    const Kernels *k = job->c->kernels;
+    int rows = (int)l->w->shape[0], cols = (int)l->w->shape[1];
+    float w_scale[MAX_PANEL] = {0}, *scales = int8_scales(job->c, job->n, cols);
+    const Int8Panel w = {s->panel, w_scale};
+    for (int k0 = 0; k0 < cols; k0 += INT8_PART) {
+        int kn = cols - k0 < INT8_PART ? cols - k0 : INT8_PART;
+        for (int i = 0; i < n_rows; i++) {
+            unpack_rows(k, s->row, l->w, row0 + i, 1, k0, kn);
+            w_scale[i] = k->int8->round(s->rows[i], s->row, kn);
+        }
+        k->pack((float *)(void *)s->panel, (const float *)(void *)s->rows, INT8_PART / 4, n_rows, kn / 4);
+        Int8Rows x = {(const int8_t *)job->c->rounded + k0, cols, n_parts(cols), scales + k0 / INT8_PART};
+        k->int8->gemm(l->y + row0, rows, &w, &x, job->n, kn, n_rows, add);
+        add = true;
+    }
+}
+
 // x times n_rows rows of w from row0; `add` to what y holds.
 static void multiply_rows(const LinearJob *job, const Linear *l, int row0, int n_rows, bool add, float *panel) {
     const Kernels *k = job->c->kernels;
     bool bf16 = uses_bf16(job->c, l->w, job->n);
     int rows = (int)l->w->shape[0], cols = (int)l->w->shape[1], step = bf16 ? BF16_K : GEMM_K;
-    float *y = l->y + row0;
+    float *y = l->y + row0, *unpacked = panel + WIDE * PANEL_FLOATS;
     for (int k0 = 0; k0 < cols; k0 += step) {
         int kn = cols - k0 < step ? cols - k0 : step;
-        make_panel(k, bf16, panel, l->w, row0, n_rows, k0, kn);
-        PackedMatrix w = {.data = panel, .row_stride = k->panel};
+        for (int i = 0; i < n_rows; i += k->panel) {
+            int n = n_rows - i < k->panel ? n_rows - i : k->panel;
+            make_panel(k, bf16, panel + i / k->panel * PANEL_FLOATS, unpacked, l->w, row0 + i, n, k0, kn);
+        }
+        PackedMatrix w = {.data = panel, .row_stride = k->panel, .panel_stride = PANEL_FLOATS};
         if (bf16) k->bf16->gemm(y, rows, &w, job->c->rounded + k0, cols, job->n, kn, n_rows, add);
         else k->gemm_f32(y, rows, &w, job->x + k0, cols, job->n, kn, n_rows, add);
         add = true;
@@ -212,18 +259,34 @@ static void gemm_item(void *context, int item, int worker) {
             for (int i = 0; i < n_rows; i++) y_t[i] = l->bias[row0 + i] + (l->add ? y_t[i] : 0);
         }
     }
-    multiply_rows(job, l, row0, n_rows, l->add || l->bias, compute_scratch(job->c, worker));
+    bool add = l->add || l->bias;
+    if (job->int8) multiply_rows_int8(job, l, row0, n_rows, add, compute_scratch(job->c, worker));
+    else multiply_rows(job, l, row0, n_rows, add, compute_scratch(job->c, worker));
     if (!l->act) return;
     for (int t = 0; t < job->n; t++) job->c->kernels->activate(y + t * rows, n_rows, l->act);
 }
 
-enum { ROUND_CHUNK = 8192 };
+enum { ROUND_CHUNK = 8192, ROUND_ROWS = 8 };
 
 static void round_item(void *context, int item, int worker) {
     (void)worker;
     const LinearJob *job = context;
     int64_t first = (int64_t)item * ROUND_CHUNK, left = job->n * job->list[0].w->shape[1] - first;
     job->c->kernels->bf16->round(job->c->rounded + first, job->x + first, left < ROUND_CHUNK ? left : ROUND_CHUNK);
+}
+
+static void int8_item(void *context, int item, int worker) {
+    (void)worker;
+    const LinearJob *job = context;
+    int cols = (int)job->list[0].w->shape[1], parts = n_parts(cols), first = item * ROUND_ROWS;
+    float *scales = int8_scales(job->c, job->n, cols);
+    for (int t = first; t < job->n && t < first + ROUND_ROWS; t++) {
+        for (int p = 0; p < parts; p++) {
+            int64_t at = (int64_t)t * cols + p * INT8_PART;
+            int n = cols - p * INT8_PART < INT8_PART ? cols - p * INT8_PART : INT8_PART;
+            scales[t * parts + p] = job->c->kernels->int8->round((int8_t *)job->c->rounded + at, job->x + at, n);
+        }
+    }
 }
 
 // A block format without a kernel is better unpacked to panels.
@@ -255,10 +318,12 @@ static void linear_rows(const Compute *c, const Linear *list, int count, const f
     LinearJob job = {.c = c, .list = list, .x = x, .n = n};
     int limit = MAX_SHARED, type = 0;
     bool quantized = false, rounded = false;
+    job.int8 = true;
     for (int i = 0; i < count; i++) {
         int most = ops_shared(c, list[i].w);
         quantized |= has_matvec(c, list[i].w);
         rounded |= uses_bf16(c, list[i].w, n);
+        job.int8 &= uses_int8(c, list[i].w, n);
         limit = most < limit ? most : limit;
         type = i && type != (int)list[i].w->dtype ? N_DTYPES : (int)list[i].w->dtype;
     }
@@ -266,13 +331,17 @@ static void linear_rows(const Compute *c, const Linear *list, int count, const f
     profile_begin(c->profile, (few ? PROFILE_MATVEC : PROFILE_GEMM) + type);
     int64_t cols = list[0].w->shape[1], n_x = n * cols;
     if (few && quantized) threads_for_if(n > 1 && n_x >= SMALL_FLOATS, c->pool, n, quantize_item, &job);
-    if (!few && rounded)
+    if (!few && job.int8) threads_for_if(n_x >= SMALL_FLOATS, c->pool, (n - 1) / ROUND_ROWS + 1, int8_item, &job);
+    else if (!few && rounded)
         threads_for_if(n_x >= SMALL_FLOATS, c->pool, (int)((n_x - 1) / ROUND_CHUNK) + 1, round_item, &job);
     uint64_t bytes = 0;
     double values = 0;
+    int n_threads = threads_count(c->pool);
     for (int i = 0; i < count; i++) {
         const Tensor *w = list[i].w;
-        job.rows_per_item[i] = few ? matvec_rows(w, threads_count(c->pool)) : c->kernels->panel;
+        bool wide = !job.int8 && uses_bf16(c, w, n) && n_x >= WIDE_VALUES &&
+                    w->shape[0] >= WIDE * WIDE_ITEMS * MAX_PANEL * n_threads;
+        job.rows_per_item[i] = few ? matvec_rows(w, n_threads) : wide ? WIDE * MAX_PANEL : c->kernels->panel;
         job.first_item[i + 1] = job.first_item[i] + ((int)w->shape[0] - 1) / job.rows_per_item[i] + 1;
         bytes += tensor_bytes(w);
         values += (double)tensor_count(w);
@@ -319,7 +388,7 @@ static void heads_gemm(const HeadsJob *job, int head, int row0, int n_rows, int 
     for (int k0 = 0, kn; k0 < cols; k0 += kn) {
         kn = cols - k0 < step ? cols - k0 : step;
         int64_t at = head * l->x_head + k0;
-        make_panel(k, job->bf16, panel, l->w, l->first + head * l->pitch + row0, n_rows, k0, kn);
+        make_panel(k, job->bf16, panel, panel + PANEL_FLOATS, l->w, l->first + head * l->pitch + row0, n_rows, k0, kn);
         PackedMatrix w = {.data = panel, .row_stride = k->panel};
         if (job->bf16)
             k->bf16->gemm(y, (int)l->y_ld, &w, job->c->rounded + at, (int)l->x_ld, job->n, kn, n_rows, k0 > 0);

@@ -35,7 +35,7 @@ typedef struct {
 
 // Up to ops_shared tokens: dot products with the stored rows of w, each decoded once for all of them; a token's bits do
 // not depend on the others. More tokens: panels of rows are packed, in bfloat16 where the instruction-set level has its
-// products and the weights are not fp32.
+// products and the weights are not fp32; in int8 where the Compute is fast.
 int ops_shared(const Compute *c, const Tensor *w);
 void ops_linear(const Compute *c, const Linear *list, int count, const float *x, int n);
 // A matrix for each head: y[t][h] = w[h] x[t][h]. Rows of x are x_ld floats apart, those of y y_ld; heads in them

@@ -65,7 +65,7 @@ static void runner_close(Runner *r) {
     free(r);
 }
 
-static Runner *runner_open(const Decoder *d, int n_threads, char *err, size_t errlen) {
+static Runner *runner_open(const Decoder *d, int n_threads, bool fast, char *err, size_t errlen) {
     Runner *r = calloc(1, sizeof *r);
     if (!r) {
         fail(err, errlen, "out of memory");
@@ -75,19 +75,19 @@ static Runner *runner_open(const Decoder *d, int n_threads, char *err, size_t er
     r->n_threads = n_threads;
     pthread_mutex_init(&r->lock, NULL);
     r->work.compute = &r->compute;
-    if (!compute_open(&r->compute, n_threads, err, errlen) &&
-        !workspace_reserve(&r->work, decoder_config(d), 1, err, errlen)) {
-        return r;
+    if (!compute_open(&r->compute, n_threads, err, errlen)) {
+        r->compute.fast = fast;
+        if (!workspace_reserve(&r->work, decoder_config(d), 1, err, errlen)) return r;
     }
     runner_close(r);
     return NULL;
 }
 
-Runner *runner_take(Runners *all, int n_threads, char *err, size_t errlen) {
+Runner *runner_take(Runners *all, int n_threads, bool fast, char *err, size_t errlen) {
     pthread_mutex_lock(&all->lock);
     Runner *r = all->first;
-    while (r && r->n_threads != n_threads) r = r->next;
-    if (!r && (r = runner_open(all->decoder, n_threads, err, errlen))) {
+    while (r && (r->n_threads != n_threads || r->compute.fast != fast)) r = r->next;
+    if (!r && (r = runner_open(all->decoder, n_threads, fast, err, errlen))) {
         r->next = all->first;
         all->first = r;
     }

@@ -65,7 +65,7 @@ static int open_parts(Session *s, char *err, size_t errlen) {
     if (session_open_memory(s, &s->memory, err, errlen)) return -1;
     s->positions = hash_positions(&s->memory);
     int n_threads = s->options.n_threads > 0 ? s->options.n_threads : cpu_count();
-    s->runner = runner_take(s->engine->runners, n_threads, err, errlen);
+    s->runner = runner_take(s->engine->runners, n_threads, s->options.precision == PRECISION_FAST, err, errlen);
     return s->runner ? 0 : -1;
 }
 
@@ -80,6 +80,8 @@ static int check_options(const SessionOptions *o, char *err, size_t errlen) {
             return fail(err, errlen, "%s: expected at least %d, found %d", counts[i].name, counts[i].least,
                         counts[i].value);
     }
+    if (o->precision != PRECISION_EXACT && o->precision != PRECISION_FAST)
+        return fail(err, errlen, "precision: expected PRECISION_EXACT or PRECISION_FAST, found %d", o->precision);
     if (!kv_type_name(o->kv)) return fail(err, errlen, "kv: expected KV_BF16, KV_F32 or KV_Q8, found %d", (int)o->kv);
     return 0;
 }

@@ -80,6 +80,11 @@ enum { MOST_CONTEXT = 1 << 28 };
     {                                                                                                                  \
         "--sinks", "S", "with --window: attend to the first S tokens too", TAKES_INT(&(o)->n_sinks, 0, MOST_CONTEXT)   \
     }
+#define PRECISION_FLAG(o)                                                                                              \
+    {                                                                                                                  \
+        "--precision", "HOW", "exact, or fast: prompts in int8 with weights of 8 bits and fewer (default: exact)",     \
+            TAKES_CHOICE(&(o)->precision, "exact fast")                                                                \
+    }
 #define KV_HELP "type of the KV cache: bf16, f32 or q8 (default: bf16)"
 #define WINDOW_FLAGS(o)                                                                                                \
     SPAN_FLAGS(o), {                                                                                                   \

@@ -147,6 +147,7 @@ static int parse_flags(Raw *raw, int argc, char **argv) {
         {"-t --threads", "N", "threads (default: the cores this process may use)",
          TAKES_INT(&o->session.n_threads, 1, 256), .words = "--temp"},
         WINDOW_FLAGS(&o->session),
+        PRECISION_FLAG(&o->session),
         {"--session | --prompt-cache", "FILE",
          "what was read and generated: loaded if the file is there, saved at the end; texts that begin alike go on "
          "from "

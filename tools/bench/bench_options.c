@@ -170,6 +170,7 @@ BenchOptions bench_options(int argc, char **argv) {
          TAKES_INT(&o.session.n_ctx, 1, MOST_CONTEXT)},
         SPAN_FLAGS(&o.session),
         {"--kv", "TYPE", KV_HELP, TAKES_CALL(&o, take_kv)},
+        PRECISION_FLAG(&o.session),
         TOKENIZER_FLAG(&o.tokenizer),
         {"-fa --flash-attn", "N,..", NULL, FLAG_NOTE, .words = "attention is always fused"},
         {"-mmp --mmap -dio --direct-io", "N,..", NULL, FLAG_NOTE, .words = "weights are always mapped"},

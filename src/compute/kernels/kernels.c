@@ -3,34 +3,36 @@
 
 #include <pthread.h>
 
-static Kernels with_bf16[N_LEVELS]; // levels that add bfloat16 products to the kernels of the level below
+static Kernels extended[N_LEVELS]; // levels that add products of bfloat16 or int8 to the kernels of one below
 
 static const Kernels *const tables[N_LEVELS] = {
     [LEVEL_SCALAR] = &kernels_scalar,
 #if defined(__x86_64__)
     [LEVEL_AVX2] = &kernels_avx2,
-    [LEVEL_AVX512] = &kernels_avx512,
-    [LEVEL_AVX512BF16] = &with_bf16[LEVEL_AVX512BF16],
-    [LEVEL_AMX] = &with_bf16[LEVEL_AMX],
+    [LEVEL_AVX512] = &extended[LEVEL_AVX512],
+    [LEVEL_AVX512BF16] = &extended[LEVEL_AVX512BF16],
+    [LEVEL_AMX] = &extended[LEVEL_AMX],
 #elif defined(__aarch64__)
     [LEVEL_NEON] = &kernels_neon,
     [LEVEL_NEON_DOT] = &kernels_neon_dot,
-    [LEVEL_NEON_BF16] = &with_bf16[LEVEL_NEON_BF16],
+    [LEVEL_NEON_BF16] = &extended[LEVEL_NEON_BF16],
 #endif
 };
 
-static void add(CpuLevel level, const Kernels *to, const Bf16Kernels *bf16) {
-    with_bf16[level] = *to;
-    with_bf16[level].name = cpu_level_name(level);
-    with_bf16[level].bf16 = bf16;
+static void add(CpuLevel level, const Kernels *to, const Bf16Kernels *bf16, const Int8Kernels *int8) {
+    extended[level] = *to;
+    extended[level].name = cpu_level_name(level);
+    extended[level].bf16 = bf16;
+    extended[level].int8 = int8;
 }
 
 static void fill(void) {
 #if defined(__x86_64__)
-    add(LEVEL_AVX512BF16, &kernels_avx512, &bf16_avx512);
-    add(LEVEL_AMX, &kernels_avx512, &bf16_amx);
+    add(LEVEL_AVX512, &kernels_avx512, NULL, &int8_vnni);
+    add(LEVEL_AVX512BF16, &kernels_avx512, &bf16_avx512, &int8_vnni);
+    add(LEVEL_AMX, &kernels_avx512, &bf16_amx, &int8_amx);
 #elif defined(__aarch64__)
-    add(LEVEL_NEON_BF16, &kernels_neon_dot, &bf16_neon);
+    add(LEVEL_NEON_BF16, &kernels_neon_dot, &bf16_neon, NULL);
 #endif
 }
 

@@ -21,6 +21,8 @@
 #include <stdint.h>
 
 enum { MAX_PANEL = 32, BF16_STEP = 32, BF16_ROWS = 16, MAX_SHARED = 64 };
+enum { INT8_STEP = 64, INT8_PART = 2048 };
+static const float INT8_TOP = 127;
 
 typedef enum {
     ACT_NONE,
@@ -78,10 +80,35 @@ typedef struct {
                  bool add);
 } Bf16Kernels;
 
+// Rows rounded to int8 by parts of INT8_PART columns: x[j][k] ~ scale[j * parts] * q[j * ld + k] in this part.
+typedef struct {
+    const int8_t *q;
+    int64_t ld, parts;
+    const float *scale;
+} Int8Rows;
+
+// MAX_PANEL columns in words of four int8 of consecutive k; word r of column i begins at q[4 * (r * MAX_PANEL + i)].
+// w(k, i) ~ scale[i] * q.
+typedef struct {
+    const int8_t *q;
+    const float *scale; // [MAX_PANEL]
+} Int8Panel;
+
+// Products of int8: the sums of a part are exact integers, so that all levels give the same bits.
+typedef struct {
+    // n values, a multiple of 16, to the nearest multiples of the scale that is returned: the largest |x| / INT8_TOP.
+    // Where x has values that are no numbers, so is the scale.
+    float (*round)(int8_t *q, const float *x, int n);
+    // y[j * ldy + i] (+)= sum_k x[j][k] w(k, i) for j < n, i < n_cols <= MAX_PANEL; k a multiple of INT8_STEP, at most
+    // INT8_PART. x must be readable up to a multiple of BF16_ROWS rows.
+    void (*gemm)(float *y, int64_t ldy, const Int8Panel *w, const Int8Rows *x, int n, int k, int n_cols, bool add);
+} Int8Kernels;
+
 typedef struct {
     const char *name;
     int panel;               // columns computed at a time, divides MAX_PANEL
     const Bf16Kernels *bf16; // NULL: the level has none
+    const Int8Kernels *int8; // the same
 
     // y[t * ldy + i] = sum_j w[i * ldw + j] * x[t * ldx + j] for t < n <= MAX_SHARED, i < n_rows, j < k
     void (*matvec_f32)(float *y, int64_t ldy, const float *w, int64_t ldw, const float *x, int64_t ldx, int n,
@@ -144,3 +171,4 @@ const Kernels *kernels(void); // of cpu_level()
 
 extern const Kernels kernels_scalar, kernels_avx2, kernels_avx512, kernels_neon, kernels_neon_dot;
 extern const Bf16Kernels bf16_avx512, bf16_amx, bf16_neon; // added to the kernels of avx512 or neon_dot
+extern const Int8Kernels int8_vnni, int8_amx;              // the same
