@@ -76,7 +76,7 @@ LIB_SRC := $(filter-out src/compute/kernels/%,$(wildcard $(foreach r,base text c
 RUN_SRC := $(wildcard src/run/*.c)
 # Programs of several files: tools/NAME/NAME.c is the program, its neighbours are parts that the checks use too.
 SUITES := atlas bench cora encdec serve vit
-TOOL_PARTS := gguf_writer gguf_types gguf_model gguf_layers gguf_list gguf_recurrent gguf_vocab logits_file synth_vocab svg
+TOOL_PARTS := curves gguf_writer gguf_types gguf_model gguf_layers gguf_list gguf_recurrent gguf_vocab logits_file synth_vocab svg
 PART_SRC := src/run/cli.c src/run/outfile.c src/run/stops.c $(TOOL_PARTS:%=tools/%.c) \
   $(filter-out $(LEFT_OUT) $(foreach s,$(SUITES),tools/$s/$s.c),$(wildcard $(SUITES:%=tools/%/*.c)))
 TOOLS := $(patsubst tools/%.c,$(B)/%,$(filter-out $(PART_SRC),$(wildcard tools/*.c)))

@@ -56,10 +56,6 @@ static void mixer_close(Operator *op) {
     state_close(((Mixer *)op->own)->state);
 }
 
-static float sigmoid(float x) {
-    return 1 / (1 + expf(-x));
-}
-
 // ---- Mamba-2: heads share the first head's queries C and keys B, as most of its models do
 
 static void mamba_prepare(void *context, int t, int worker) {
@@ -115,8 +111,8 @@ static void rwkv_prepare(void *context, int t, int worker) {
         float square = 0;
         for (int c = 0; c < d; c++) square += k[c] * k[c];
         for (int c = 0; c < d; c++) {
-            float a = sigmoid(m->add[at + c]); // the products with W_a before
-            m->decay[at + c] = expf(-0.6065306597f * sigmoid(gate[c]));
+            float a = sigmoidf(m->add[at + c]); // the products with W_a before
+            m->decay[at + c] = expf(-0.6065306597f * sigmoidf(gate[c]));
             m->remove[at + c] = k[c] / fmaxf(sqrtf(square), 1e-12f);
             m->add[at + c] = a * m->remove[at + c];
             m->k[at + c] = a * k[c];
@@ -184,14 +180,14 @@ static void conv_piece(Operator *op, const Rows *rows) {
     op->flops += (double)n * (double)width * (2 * TAPS + 2);
 }
 
-static void mixer_step(Operator *op, const Rows *rows) {
+static void mixer_piece(Operator *op, const Rows *rows) {
     static void (*const pieces[])(Operator *, const Rows *) = {mamba_piece, rwkv_piece, conv_piece};
-    const Mixer *m = op->own;
-    for (int at = 0; at < rows->n_keys; at += PIECE) {
-        Rows piece = rows_part(rows, &op->shape, at, rows->n_keys - at < PIECE ? rows->n_keys - at : PIECE);
-        pieces[op->mechanism->variant](op, &piece);
-        state_advance(m->state, piece.n_keys);
-    }
+    pieces[op->mechanism->variant](op, rows);
+    state_advance(((const Mixer *)op->own)->state, rows->n_keys);
+}
+
+static void mixer_step(Operator *op, const Rows *rows) {
+    step_pieces(op, rows, PIECE, mixer_piece);
 }
 
 // ---- hybrids
@@ -215,17 +211,6 @@ static int hybrid_open(Operator *op, char *err, size_t errlen) {
         if (operator_open(&y->parts[i], mechanism_find(names[i]), &shape, op->compute, err, errlen)) return -1;
     }
     return 0;
-}
-
-// Heads first.. of rows [n][n_x_heads][d], each of which serves n_heads / n_x_heads in turn.
-static void take_heads(const Shape *s, float *to, const float *x, int n_x_heads, int first, int count, int n) {
-    size_t d = (size_t)s->head_dim;
-    int share = s->n_heads / n_x_heads;
-    for (int64_t t = 0; t < n; t++) {
-        for (int h = first; h < first + count; h++, to += d) {
-            memcpy(to, x + (t * n_x_heads + h / share) * (int64_t)d, sizeof *x * d);
-        }
-    }
 }
 
 static void hybrid_step(Operator *op, const Rows *rows) {
@@ -333,7 +318,7 @@ const Mechanism beyond_rows[] = {
     {MIXER(RWKV_7), .name = "rwkv-7", .title = "the delta rule with decays and strengths for each key channel",
      .paper = "Peng et al. 2025, arXiv:2503.14456, equations 16 and 17, without token shift, gate and norm",
      .formula = "S_t = diag(w_t) S_t-1 - (k^ a_t) (S_t-1^T k^)^T + (k_t a_t) v_t^T,   k^ = k_t / |k_t|\n"
-                "o_t = S_t^T q_t + (sum q k a r) v_t,   w = exp(-0.607 sigmoid(gate)),   a = sigmoid(W_a gate)\n",
+                "o_t = S_t^T q_t + (sum q k a r) v_t,   w = exp(-0.607 sigmoidf(gate)),   a = sigmoid(W_a gate)\n",
      .prefill = "O(n d^2)", .decode = "O(d^2)", .memory = "d^2", .best_for = "endless streams on little memory"},
     {MIXER(SHORT_CONV), .name = "short-conv", .opaque = true, .title = "a gated convolution over the last 3 rows",
      .paper = "LFM2 (Liquid AI 2025, arXiv:2511.23404); H3's shift, Fu et al. 2022, arXiv:2212.14052",

@@ -46,10 +46,8 @@ static int rows_of(const Test *t, int n) {
 // A mechanism with so many heads, of which n_kv of keys and values, behind n rows (fewer where fast).
 static Trial try(const Test *t, const char *name, int n_heads, int n_kv, int n) {
     const Mechanism *m = mechanism_find(name);
-    Shape s = shape_default(m, n);
-    s.n_heads = n_heads;
+    Shape s = shape_of(m, n, n_heads, WIDTH);
     s.n_kv_heads = n_kv;
-    s.head_dim = WIDTH;
     return trial_run(m, &s, rows_of(t, n), t->compute);
 }
 
@@ -281,10 +279,9 @@ static Verdict test_precision(Test *t) {
     uint64_t seed = 8;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const Mechanism *m = mechanism_find(names[i]);
-        Shape s = shape_default(m, N);
+        Shape s = shape_of(m, N, 2, WIDTH);
         Inputs in;
         Operator op;
-        s.n_heads = s.n_kv_heads = 2;
         if (inputs_open(&in, &s, N, N, 4, err, sizeof err) || operator_open(&op, m, &s, t->compute, err, sizeof err))
             die(1, "%s", err);
         float *all[] = {in.q, in.k, in.v};

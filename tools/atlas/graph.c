@@ -93,13 +93,10 @@ void graph_sum(Operator *op, const Graph *g, const float *v, int width, float *o
 
 // ---- GAT and GCN over a graph that is drawn
 
-// [n][n_heads][d] of rows with n_kv_heads.
-static float *spread_heads(const Shape *s, const float *x, int n) {
-    int d = s->head_dim, share = s->n_heads / s->n_kv_heads;
-    float *y = floats_need((int64_t)n * s->n_heads * d);
-    for (int64_t i = 0; i < (int64_t)n * s->n_heads; i++) {
-        memcpy(y + i * d, x + (i / s->n_heads * s->n_kv_heads + i % s->n_heads / share) * d, sizeof *y * (size_t)d);
-    }
+// All heads of rows x, to be freed.
+static float *all_heads(const Shape *s, const float *x, int n) {
+    float *y = floats_need((int64_t)n * s->n_heads * s->head_dim);
+    take_heads(s, y, x, s->n_kv_heads, 0, s->n_heads, n);
     return y;
 }
 
@@ -121,7 +118,7 @@ static void gat_step(Operator *op, const Rows *rows) {
     Gat *g = op->own;
     int n = rows->n_keys, d = s->head_dim, heads = s->n_heads;
     Graph graph = graph_draw(n, s->seed);
-    float *halves = floats_need(2LL * n * heads), *k = spread_heads(s, rows->k, n), *v = spread_heads(s, rows->v, n);
+    float *halves = floats_need(2LL * n * heads), *k = all_heads(s, rows->k, n), *v = all_heads(s, rows->v, n);
     map_heads(op->compute, g->a, heads, 1, d, rows->q, heads, halves, n);
     map_heads(op->compute, g->a + heads * d, heads, 1, d, k, heads, halves + n * heads, n);
     op->flops += 4.0 * n * heads * d;
@@ -141,7 +138,7 @@ static int gcn_open(Operator *op, char *err, size_t errlen) {
 
 static void gcn_step(Operator *op, const Rows *rows) {
     Graph graph = graph_draw(rows->n_keys, op->shape.seed);
-    float *v = spread_heads(&op->shape, rows->v, rows->n_keys);
+    float *v = all_heads(&op->shape, rows->v, rows->n_keys);
     graph_sum(op, &graph, v, op->shape.n_heads * op->shape.head_dim, rows->out);
     graph_free(&graph);
     free(v);
@@ -165,7 +162,7 @@ static void pairs_step(Operator *op, const Rows *rows) {
     const Shape *s = &op->shape;
     Soft *soft = op->own; // keys of head_dim + PIECE
     int n = rows->n_keys, d = s->head_dim, heads = s->n_heads, wide = d + PIECE;
-    float *k = spread_heads(s, rows->k, n), *v = spread_heads(s, rows->v, n), root = sqrtf((float)d);
+    float *k = all_heads(s, rows->k, n), *v = all_heads(s, rows->v, n), root = sqrtf((float)d);
     float *keys = floats_need((int64_t)n * heads * wide), *q = floats_need((int64_t)PIECE * heads * wide);
     for (int at = 0; at < n; at += PIECE) {
         int n_q = n - at < PIECE ? n - at : PIECE;
@@ -185,7 +182,7 @@ static void pairs_step(Operator *op, const Rows *rows) {
         soft_attend(op, &a, 1);
         soft_advance(soft, n);
     }
-    for (int64_t i = 0; i < (int64_t)n * heads * d; i++) rows->out[i] /= 1 + expf(-rows->gates[i]);
+    for (int64_t i = 0; i < (int64_t)n * heads * d; i++) rows->out[i] *= sigmoidf(rows->gates[i]);
     op->flops += 3.0 * n * heads * d;
     float *all[] = {k, v, keys, q};
     for (int i = 0; i < 4; i++) free(all[i]);
@@ -205,7 +202,7 @@ const Mechanism graph_rows[] = {
      GRAPH(gcn), .published = "Cora 81.5 % (arXiv:1609.02907, table 2)"},
     {"pair-bias", "attention with a bias for each pair, and a gate",
      "Jumper et al. 2021, AlphaFold 2 (doi:10.1038/s41586-021-03819-2), supplement, row-wise attention with pair bias",
-     "o_i = sigmoid(gate_i) * sum_j softmax_j(q_i . k_j / sqrt(d) + b_ij) v_j\n", "O(n^2 d)", "-",
+     "o_i = sigmoidf(gate_i) * sum_j softmax_j(q_i . k_j / sqrt(d) + b_ij) v_j\n", "O(n^2 d)", "-",
      "2 n d, and n^2 for the pairs", "pairs of which something is known: structures, relative places", GRAPH(pairs),
      .most_rows = 8192},
     {0}};

@@ -15,14 +15,6 @@ typedef struct {
     Trial trials[MAX_LENGTHS];
 } Growth;
 
-Shape lengths_shape(const Lengths *l, const Mechanism *m) {
-    Shape s = shape_default(m, l->most);
-    s.n_heads = l->n_heads;
-    s.head_dim = l->head_dim;
-    s.n_kv_heads = m->kv_heads && m->kv_heads < l->n_heads ? m->kv_heads : l->n_heads;
-    return s;
-}
-
 // ---- the table
 
 static void format_seconds(char *to, size_t room, double s) {
@@ -122,7 +114,7 @@ static double predict(const Growth *g) {
 }
 
 static void run_mechanism(const Lengths *l, const Mechanism *m, Growth *g, json_t *list) {
-    Shape shape = lengths_shape(l, m);
+    Shape shape = shape_of(m, l->most, l->n_heads, l->head_dim);
     for (int64_t n = l->least; n <= l->most && g->n < MAX_LENGTHS; n *= 2) {
         bool too_long = m->most_rows && n > m->most_rows;
         if (too_long || predict(g) > l->limit) {

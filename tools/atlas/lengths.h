@@ -19,6 +19,3 @@ typedef struct {
 } Lengths;
 
 void lengths_run(const Lengths *l);
-
-// The shape of a mechanism in the bench.
-Shape lengths_shape(const Lengths *l, const Mechanism *m);

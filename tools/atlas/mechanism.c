@@ -29,11 +29,16 @@ const Mechanism *mechanism_find(const char *name) {
     return NULL;
 }
 
-Shape shape_default(const Mechanism *m, int n_max) {
-    Shape s = {.n_heads = 8, .head_dim = 64, .n_max = n_max, .window = 256, .block = 64, .rank = 128, .seed = 1};
-    s.n_kv_heads = m->kv_heads ? m->kv_heads : s.n_heads;
+Shape shape_of(const Mechanism *m, int n_max, int n_heads, int head_dim) {
+    Shape s = {.n_heads = n_heads, .head_dim = head_dim, .n_max = n_max, .window = 256, .block = 64, .rank = 128};
+    s.n_kv_heads = m->kv_heads && m->kv_heads < n_heads ? m->kv_heads : n_heads;
     s.type = KV_DTYPE_BF16;
+    s.seed = 1;
     return s;
+}
+
+Shape shape_default(const Mechanism *m, int n_max) {
+    return shape_of(m, n_max, 8, 64);
 }
 
 // ---- operators
@@ -122,6 +127,31 @@ Rows rows_part(const Rows *rows, const Shape *shape, int first, int n) {
     int64_t wide = (int64_t)first * shape->n_heads * shape->head_dim;
     int64_t narrow = (int64_t)first * shape->n_kv_heads * shape->head_dim;
     return (Rows){n, n, rows->q + wide, rows->k + narrow, rows->v + narrow, rows->gates + wide, rows->out + wide};
+}
+
+void step_pieces(Operator *op, const Rows *rows, int piece, void (*step)(Operator *op, const Rows *rows)) {
+    int length = op->length;
+    for (int at = 0, n; at < rows->n_keys; at += n) {
+        n = rows->n_keys - at < piece ? rows->n_keys - at : piece;
+        Rows part = rows_part(rows, &op->shape, at, n);
+        op->length = length + at;
+        step(op, &part);
+    }
+    op->length = length;
+}
+
+void take_heads(const Shape *s, float *to, const float *x, int x_heads, int first, int count, int n) {
+    size_t d = (size_t)s->head_dim;
+    int share = s->n_heads / x_heads;
+    for (int64_t t = 0; t < n; t++) {
+        for (int h = first; h < first + count; h++, to += d) {
+            memcpy(to, x + (t * x_heads + h / share) * (int64_t)d, sizeof *x * d);
+        }
+    }
+}
+
+float sigmoidf(float x) {
+    return 1 / (1 + expf(-x));
 }
 
 uint64_t draw_bits(uint64_t *state) {

@@ -88,8 +88,10 @@ const Mechanism *mechanism_at(int i);
 // NULL: there is none of this name.
 const Mechanism *mechanism_find(const char *name);
 
-// What the program uses where nothing else is asked for, with the mechanism's heads of keys and values.
+// What the program uses where nothing else is asked for: 8 heads of 64.
 Shape shape_default(const Mechanism *m, int n_max);
+// The same with other heads; as many of keys and values as the mechanism has, at most all.
+Shape shape_of(const Mechanism *m, int n_max, int n_heads, int head_dim);
 
 // -1 with a line in err.
 int operator_open(Operator *op, const Mechanism *m, const Shape *shape, Compute *c, char *err, size_t errlen);
@@ -107,12 +109,20 @@ int mechanism_weights(const Mechanism *m, const Shape *shape, Compute *c, const 
 
 // Rows first..first + n - 1 of a step that has as many queries as keys.
 Rows rows_part(const Rows *rows, const Shape *shape, int first, int n);
+// The step in parts of at most `piece` rows, op->length being that before each.
+void step_pieces(Operator *op, const Rows *rows, int piece, void (*step)(Operator *op, const Rows *rows));
 
 // The next 64 bits of a generator (splitmix64), and numbers made of them.
 uint64_t draw_bits(uint64_t *state);
 float draw_uniform(uint64_t *state); // (0, 1)
 float draw_normal(uint64_t *state);
 void draw_normals(uint64_t *state, float *x, int64_t n, float deviation);
+
+// Heads first..first + count - 1 of rows x [n][x_heads][head_dim], each of which serves n_heads / x_heads in turn, to
+// [n][count][head_dim].
+void take_heads(const Shape *s, float *to, const float *x, int x_heads, int first, int count, int n);
+
+float sigmoidf(float x);
 
 // A matrix for each head: y[t][h] = w[h] x[t][h], w [heads][rows][cols]. x_heads: those of x; with fewer than `heads`,
 // each serves heads / x_heads in turn.

@@ -276,7 +276,7 @@ static int infini_open(Operator *op, char *err, size_t errlen) {
     m->segment = s->window;
     m->width = s->head_dim + 1;
     m->gates = operator_normals(op, &seed, s->n_heads, 1);
-    for (int h = 0; h < s->n_heads; h++) m->gates[h] = 1 / (1 + expf(-m->gates[h]));
+    for (int h = 0; h < s->n_heads; h++) m->gates[h] = sigmoidf(m->gates[h]);
     m->matrix = operator_floats(op, s->n_kv_heads * d * m->width + MAX_PANEL);
     m->keys = operator_floats(op, rows * d);
     m->values = operator_floats(op, rows * m->width + MAX_PANEL);

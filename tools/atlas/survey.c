@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_MEASURED = 96, ROWS = 2048, FASTER = 32, HEADS = 4 };
+enum { MAX_MEASURED = 96, ROWS = 2048, FASTER = 32, HEADS = 4, WIDTH = 64 };
 
 typedef struct {
     const Mechanism *m;
@@ -21,9 +21,7 @@ static int measure_all(Compute *c, bool fast, Measured *all, int *mha) {
     int n = 0, rows = fast ? ROWS / FASTER : ROWS;
     for (int i = 0; (m = mechanism_at(i)) && n < MAX_MEASURED; i++) {
         if (m->same_as) continue;
-        Shape s = shape_default(m, rows);
-        s.n_heads = HEADS;
-        s.n_kv_heads = m->kv_heads && m->kv_heads < HEADS ? m->kv_heads : HEADS;
+        Shape s = shape_of(m, rows, HEADS, WIDTH);
         if (!strcmp(m->name, "mha")) *mha = n;
         all[n++] = (Measured){m, trial_run(m, &s, rows, c), trial_run(m, &s, 4 * rows, c)};
     }

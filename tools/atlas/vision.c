@@ -35,10 +35,6 @@ static int gates_open(Operator *op, char *err, size_t errlen) {
     return 0;
 }
 
-static float sigmoid(float x) {
-    return 1 / (1 + expf(-x));
-}
-
 static double gates_bytes(const Operator *op) { // a feature map is read once: nothing is kept
     (void)op;
     return 0;
@@ -84,9 +80,9 @@ static void gates_step(Operator *op, const Rows *rows) {
     for (int c = 0; c < channels; c++) pool(rows->v + c, n, channels, mean + c, most + c);
     add_excitation(g, mean, gate);
     if (places) add_excitation(g, most, gate);
-    for (int64_t i = 0; i < (int64_t)n * channels; i++) x[i] = rows->v[i] * sigmoid(gate[i % channels]);
+    for (int64_t i = 0; i < (int64_t)n * channels; i++) x[i] = rows->v[i] * sigmoidf(gate[i % channels]);
     for (int t = 0; t < n; t++) pool(x + (int64_t)t * channels, channels, 1, maps + t, maps + n + t);
-    for (int t = 0; t < n; t++) place[t] = places ? sigmoid(convolve(g, maps, n, columns, t)) : 1;
+    for (int t = 0; t < n; t++) place[t] = places ? sigmoidf(convolve(g, maps, n, columns, t)) : 1;
     for (int64_t i = 0; i < (int64_t)n * s->n_heads; i++) {
         int64_t t = i / s->n_heads, h = i % s->n_heads / (s->n_heads / s->n_kv_heads);
         for (int c = 0; c < d; c++) rows->out[i * d + c] = place[t] * x[t * channels + h * d + c];

@@ -1,4 +1,5 @@
-// curves: panels of curves over the length of a text, both axes logarithmic, as one SVG. Called by lengths.
+// curves: panels of curves over the length of a text, both axes logarithmic, as one SVG. Called by
+// build/atlas.
 //
 // Owns the layout: a curve's name stands at its end, moved where names would overlap. Refuses nothing.
 #pragma once
