@@ -41,7 +41,8 @@ static CpuLevel detect(void) {
     unsigned need7 = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
     if ((b7 & need7) != need7 || !(c7 & bit_AVX512VNNI)) return LEVEL_AVX2;
     if ((enabled_state() & XCR0_AVX512) != XCR0_AVX512) return LEVEL_AVX2;
-    enum { AVX512_BF16 = 1 << 5, AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24, AMX_INT8 = 1 << 25 }; // gcc and clang name them differently
+    // gcc and clang name them differently.
+    enum { AVX512_BF16 = 1 << 5, AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24, AMX_INT8 = 1 << 25 };
     if (!__get_cpuid_count(7, 1, &a7, &b, &c, &d) || !(a7 & AVX512_BF16)) return LEVEL_AVX512;
     unsigned tiles = AMX_TILE | AMX_BF16 | AMX_INT8;
     return (d7 & tiles) == tiles && may_use_tiles() ? LEVEL_AMX : LEVEL_AVX512BF16;
