@@ -128,8 +128,8 @@ typedef void (*LogitsVisitor)(void *context, int position, const float *logits);
 void session_visit(Session *s, LogitsVisitor visit, void *context);
 
 // Called by session_sync and engine_step for every newly computed position, in order, with what the last layer gave
-// there, behind the output norm: [dim], valid during the call. Its product with the output matrix are the logits, before
-// a bias, a scale or a cap. NULL: off.
+// there, behind the output norm: [dim], valid during the call. Its product with the output matrix are the logits,
+// before a bias, a scale or a cap. NULL: off.
 typedef void (*StateVisitor)(void *context, int position, const float *state);
 void session_visit_states(Session *s, StateVisitor visit, void *context);
 

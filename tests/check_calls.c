@@ -31,7 +31,7 @@ static const char LLAMA[] = EACH
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}";
 static const char MISTRAL[] =
     "{{ bos_token }}" EACH "{% if m.role == 'user' %}{% if tools %}[AVAILABLE_TOOLS] {{ tools | tojson "
-                           "}}[/AVAILABLE_TOOLS]{% endif %}[INST] {{ "
+    "}}[/AVAILABLE_TOOLS]{% endif %}[INST] {{ "
     "m.content }}[/INST]{% elif m.tool_calls %}[TOOL_CALLS] [{% for c in m.tool_calls %}{% set f = c.function | tojson "
     "%}{{ f[:-1] + ', \"id\": \"' + c.id + '\"}' }}{{ ', ' if not loop.last else ']' + eos_token }}{% endfor %}{% else "
     "%}"

@@ -1,5 +1,6 @@
 // runner: runs forward passes for the sessions of an engine: threads, scratch memory, activation buffers. Sessions with
-// the same number of threads and the same precision share one, so that an idle session costs neither a thread nor a buffer.
+// the same number of threads and the same precision share one, so that an idle session costs neither a thread nor a
+// buffer.
 //
 // Owns the lock that lets one pass of a runner run at a time. If memory runs out, a pass fails before anything is
 // computed.
@@ -16,8 +17,8 @@ void runners_close(Runners *all);   // after every session; accepts NULL
 KvPool *runners_pool(Runners *all); // of the KV cache blocks of all sessions
 Prefixes *runners_prefixes(Runners *all);
 
-// The runner with n_threads threads, `fast` as in Compute, started when the first session asks for it and stopped when the last gives it
-// back. NULL with a line in err. Both calls may come from any thread.
+// The runner with n_threads threads, `fast` as in Compute, started when the first session asks for it and stopped when
+// the last gives it back. NULL with a line in err. Both calls may come from any thread.
 Runner *runner_take(Runners *all, int n_threads, bool fast, char *err, size_t errlen);
 void runner_release(Runners *all, Runner *r); // accepts NULL
 int runner_threads(const Runner *r);

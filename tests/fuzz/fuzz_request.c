@@ -76,8 +76,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     }
     Request r;
     ApiError error = {0};
-    if ((chat ? request_chat : request_completion)(&r, &served, body, n, &error))
-        check_refused(&error);
+    if ((chat ? request_chat : request_completion)(&r, &served, body, n, &error)) check_refused(&error);
     else check_taken(&r);
     request_free(&r);
     return 0;
