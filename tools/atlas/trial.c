@@ -54,6 +54,16 @@ static Rows next_token(const Inputs *in, TimeKind time, int at) {
     return rows;
 }
 
+// Seconds a token behind n rows.
+static double time_token(Operator *op, const Inputs *in, int n) {
+    double took[TOKENS];
+    for (int i = 0; i < TOKENS; i++) {
+        Rows token = next_token(in, op->mechanism->time, n + i);
+        took[i] = time_step(op, &token);
+    }
+    return samples_median(took, TOKENS);
+}
+
 Trial trial_run(const Mechanism *m, const Shape *shape, int n, Compute *c) {
     char err[512];
     Shape s = *shape;
@@ -79,18 +89,31 @@ Trial trial_run(const Mechanism *m, const Shape *shape, int n, Compute *c) {
     t.flops = op.flops;
     t.computed = op.computed;
     t.bytes = operator_bytes(&op);
-    double took[TOKENS];
-    for (int i = 0; i < TOKENS && decodes; i++) {
-        Rows token = next_token(&in, m->time, n + i);
-        took[i] = time_step(&op, &token);
-    }
-    if (decodes) t.decode = samples_median(took, TOKENS);
+    if (decodes) t.decode = time_token(&op, &in, n);
     operator_close(&op);
     if (m->approximates) {
         in.n_q = in.n_keys = n;
         t.error = inputs_error(&in, m->time, n > ERROR_ROWS ? n - ERROR_ROWS : 0, c, err, sizeof err);
         if (t.error < 0) die(1, "%s", err);
     }
+    inputs_close(&in);
+    return t;
+}
+
+Trial trial_stored(const Mechanism *m, const Shape *shape, int n, Compute *c) {
+    char err[512];
+    Shape s = *shape;
+    s.n_max = n + TOKENS;
+    Inputs in;
+    Operator op = {0};
+    if (inputs_open(&in, &s, s.n_max, s.n_max, 1, err, sizeof err)) die(1, "%s", err);
+    inputs_of_words(&in, N_WORDS, 2);
+    if (operator_open(&op, m, &s, c, err, sizeof err)) die(1, "%s: %s", m->name, err);
+    Rows stored = inputs_rows(&in, 0, n);
+    stored.n_q = 0;
+    Trial t = {.n = n, .prefill = time_step(&op, &stored), .bytes = operator_bytes(&op), .error = NAN};
+    t.decode = time_token(&op, &in, n);
+    operator_close(&op);
     inputs_close(&in);
     return t;
 }

@@ -18,3 +18,5 @@ typedef struct {
 
 // shape.n_max is set here. Ends the program when memory runs out.
 Trial trial_run(const Mechanism *m, const Shape *shape, int n, Compute *c);
+// The same where the n rows are keys alone, which nobody asks until the tokens are decoded: of prefill, only the time.
+Trial trial_stored(const Mechanism *m, const Shape *shape, int n, Compute *c);
