@@ -26,16 +26,6 @@
 #ifndef SANITIZED
 #define SANITIZED 0 // 1: address space limits would hit the sanitizer itself
 #endif
-#if defined(__SANITIZE_THREAD__)
-#define THREAD_SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define THREAD_SANITIZED 1
-#endif
-#endif
-#ifndef THREAD_SANITIZED
-#define THREAD_SANITIZED 0 // 1: every access to memory takes ten times as long
-#endif
 
 #define UNUSED __attribute__((unused))
 #define N_OF(array) ((int)(sizeof(array) / sizeof *(array)))
@@ -50,9 +40,9 @@ UNUSED static bool emulated(void) {
     return runner && *runner;
 }
 
-// A size or a step of a test: as it is, with TESSERA_TEST_QUICK, and under an emulator or the thread sanitizer.
+// A size or a step of a test: as it is, with TESSERA_TEST_QUICK, and that under an emulator or a sanitizer.
 UNUSED static int by_speed(int whole, int quickly, int slowly) {
-    return emulated() || (THREAD_SANITIZED && quick()) ? slowly : quick() ? quickly : whole;
+    return emulated() || (SANITIZED && quick()) ? slowly : quick() ? quickly : whole;
 }
 
 UNUSED static double seconds(void) {
