@@ -521,9 +521,10 @@ static void close_pools(void) {
 
 // ---- the product, by pairs
 
-enum { AXIS_MASK, AXIS_Q, AXIS_KEYS, AXIS_SHAPE, AXIS_TYPE, AXIS_FILL, AXIS_POISON, AXIS_CAP, N_AXES, MAX_AXIS = 24 };
+enum { AXIS_MASK, AXIS_Q, AXIS_KEYS, AXIS_SHAPE, AXIS_TYPE, AXIS_FILL, AXIS_POISON, AXIS_CAP, N_AXES, MAX_AXIS = 32 };
 
 static uint16_t met[N_AXES][MAX_AXIS][N_AXES][MAX_AXIS]; // how often two values were in one case
+_Static_assert(N_OF(masks) <= MAX_AXIS && N_OF(sizes) <= MAX_AXIS && N_OF(shapes) <= MAX_AXIS, "room for all values");
 
 static int newness(const int *at) {
     int sum = 0;
