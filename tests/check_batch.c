@@ -696,7 +696,7 @@ static void count_family(const Fixture *f) {
 static void random_mixes(void) {
     steps_of_family = n_found = 0;
     each_kind(count_family);
-    steps_of_family = (n_chosen ? 10000 : by_speed(10000, 600, 200)) / (steps_of_family + 1) + 2;
+    steps_of_family = (n_chosen ? 10000 : by_speed(10000, 600, 600)) / (steps_of_family + 1) + 2;
     each_kind(mix_family);
     CHECK(n_found > 0 || n_chosen, "no text was found again"); // a window of the model keeps texts private
 }
