@@ -166,7 +166,7 @@ SessionInfo session_info(const Session *s);
 
 // New tokens of one session, as part of a step.
 typedef struct {
-    Session *session;      // of this engine, with as many threads as the others; once in a step
+    Session *session;      // of this engine, with the threads and the precision of the others; once in a step
     const int32_t *tokens; // [n] that follow its text, n >= 1: a decoded token, or some or all of a prompt
     int n;
     bool logits; // wanted after the last one, as session_logits, which is NULL otherwise; a visitor gets all

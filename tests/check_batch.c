@@ -140,21 +140,22 @@ static bool refuse(void *context, int done, int n) {
 // Each segment but the first and the last fails for a reason of its own, and says so; those two are what they are
 // alone.
 static void failures_stay_alone(void) {
-    enum { FIRST, FULL, BAD_ID, TWICE, FOREIGN, STOPPED, THREADS, EMPTY, LAST, N };
+    enum { FIRST, FULL, BAD_ID, TWICE, FOREIGN, STOPPED, THREADS, PRECISION, EMPTY, LAST, N };
     static const char *const lines[N] = {[FULL] = "context full", [BAD_ID] = "expected an id below",
                                          [TWICE] = "twice",       [FOREIGN] = "of this engine",
                                          [STOPPED] = "stopped",   [THREADS] = "threads",
-                                         [EMPTY] = "at least 1"};
+                                         [EMPTY] = "at least 1",  [PRECISION] = "precision"};
     static const int32_t tokens[] = {5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}, bad[] = {5, -1, 7};
     enum { N_TOKENS = N_OF(tokens), SMALL = 9 };
     char err[256] = "";
     Engine *e = engine_open("models/stories.bin", NULL, err, sizeof err),
            *other = engine_open("models/stories.bin", NULL, err, sizeof err);
     NEED(e && other, "%s", err);
-    SessionOptions two = {.n_threads = 2}, three = {.n_threads = 3}, small = {.n_threads = 2, .n_ctx = SMALL};
+    SessionOptions two = {.n_threads = 2}, three = {.n_threads = 3}, small = {.n_threads = 2, .n_ctx = SMALL},
+                   fast = {.n_threads = 2, .precision = PRECISION_FAST};
     StepSegment list[N] = {0};
     for (int i = 0; i < N; i++) {
-        const SessionOptions *o = i == THREADS ? &three : i == FULL ? &small : &two;
+        const SessionOptions *o = i == THREADS ? &three : i == FULL ? &small : i == PRECISION ? &fast : &two;
         Session *s = i == TWICE ? list[FIRST].session : need_session(i == FOREIGN ? other : e, o);
         list[i] = (StepSegment){.session = s, .tokens = tokens, .n = N_TOKENS - i % 3, .logits = true};
     }
@@ -366,8 +367,9 @@ static void prefixes_are_found(void) {
     Engine *e = engine_open("models/stories.bin", NULL, err, sizeof err);
     NEED(e, "%s", err);
     int vocab = engine_info(e).vocab_size;
-    SessionOptions options = {.n_threads = 2, .n_ctx = N}, q8 = options;
+    SessionOptions options = {.n_threads = 2, .n_ctx = N}, q8 = options, fast = options;
     q8.kv = KV_Q8;
+    fast.precision = PRECISION_FAST;
     for (int i = 0; i < N; i++) tokens[i] = 3 + pick(vocab - 3);
     Session *first = need_session(e, &options);
     CHECK(!session_sync(first, tokens, N, err, sizeof err), "%s", err);
@@ -381,7 +383,7 @@ static void prefixes_are_found(void) {
         const SessionOptions *o;
     } cases[] = {
         {N, N, N - 50, &options}, {N - 50, N, N - 51, &options}, {N, 300, 300, &options}, {N, 256, 256, &options},
-        {100, N, 99, &options},   {N, 0, 0, &options},           {N, N, 0, &q8}};
+        {100, N, 99, &options},   {N, 0, 0, &options},           {N, N, 0, &q8},          {N, N, 0, &fast}};
     for (int i = 0; i < N_OF(cases); i++) {
         int32_t text[N];
         memcpy(text, tokens, sizeof text);

@@ -17,8 +17,8 @@ void prefixes_close(Prefixes *p);               // after every session; accepts 
 void prefixes_limit(Prefixes *p, uint64_t cap); // bytes; 0: nothing is kept
 PrefixInfo prefixes_info(Prefixes *p);
 
-// A text and what is remembered of it. `kind` tells which texts can share: equal for those of one cache type and one
-// scaling of positions.
+// A text and what is remembered of it. `kind` tells which texts can share: equal for those of one cache type, one
+// precision and one scaling of positions.
 typedef struct {
     uint64_t kind;
     const int32_t *tokens;

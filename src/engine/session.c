@@ -179,7 +179,9 @@ int session_reserve_tokens(Session *s, int n, char *err, size_t errlen) {
 }
 
 static PrefixText prefix_text(Session *s, const int32_t *tokens) {
-    return (PrefixText){.kind = s->positions + s->options.kv, .tokens = tokens, .memory = &s->memory};
+    const int shared[] = {s->options.kv, s->options.precision};
+    return (PrefixText){
+        .kind = hash_bytes(s->positions, shared, sizeof shared), .tokens = tokens, .memory = &s->memory};
 }
 
 static void publish(Session *s, int n) {

@@ -28,8 +28,10 @@ static int check_segment(const Engine *e, StepSegment *list, int i) {
     for (int j = 0; j < i; j++) {
         if (list[j].session == s) return session_fail(part, "step: the session is in it twice");
         if (list[j].err[0] || list[j].session->runner == s->runner) continue;
+        int n_threads = runner_threads(s->runner), expected = runner_threads(list[j].session->runner);
+        if (n_threads == expected) return session_fail(part, "step: expected a session of the others' precision");
         return fail(part->err, sizeof part->err, "step: expected a session with %d threads, as the others, found %d",
-                    runner_threads(list[j].session->runner), runner_threads(s->runner));
+                    expected, n_threads);
     }
     return session_check(s, part->tokens, part->n, part->err, sizeof part->err);
 }
