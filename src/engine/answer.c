@@ -3,6 +3,7 @@
 // Owns the recognition of thoughts: between <think> and </think>, where these are single tokens, or in a channel other
 // than "final". Refuses nothing: without such tokens everything is the answer. Called by
 // programs that show conversations.
+#include "bytes.h"
 #include "chat.h"
 #include "textstream.h"
 
@@ -51,7 +52,7 @@ bool answer_is_verbatim(const Answer *a) {
 }
 
 static void release(Answer *a, size_t n) {
-    if (n) memcpy(arraddnptr(a->out, n), a->held, n);
+    bytes_append(&a->out, a->held, n);
     if (n) arrdeln(a->held, 0, n);
 }
 
@@ -68,7 +69,7 @@ static size_t stop_prefix(const Answer *a, const char *stop) {
 static bool answer_put(Answer *a, const char *text, size_t n) {
     const char *stop = chat_stop(a->chat);
     for (; !a->started && n && (*text == ' ' || *text == '\n'); n--) text++;
-    if (n) memcpy(arraddnptr(a->held, n), text, n);
+    bytes_append(&a->held, text, n);
     a->started |= n > 0;
     const char *found = stop && n ? memmem(a->held, arrlenu(a->held), stop, strlen(stop)) : NULL;
     if (!found) {
@@ -118,7 +119,7 @@ AnswerPart answer_push(Answer *a, int32_t id) {
     if (a->state == IN_ANSWER) return part(a, answer_put(a, a->piece, n));
     a->piece[n] = 0;
     if (a->state == IN_CHANNEL_NAME) strncat(a->name, a->piece, sizeof a->name - 1 - strlen(a->name));
-    if (a->state == IN_THOUGHT && n) memcpy(arraddnptr(a->out, n), a->piece, n);
+    if (a->state == IN_THOUGHT) bytes_append(&a->out, a->piece, n);
     return part(a, false);
 }
 
@@ -126,6 +127,6 @@ const char *answer_finish(Answer *a) {
     arrsetlen(a->out, 0);
     release(a, arrlenu(a->held));
     size_t n = textstream_finish(&a->stream, a->piece);
-    if (n && a->state == IN_ANSWER) memcpy(arraddnptr(a->out, n), a->piece, n);
+    if (a->state == IN_ANSWER) bytes_append(&a->out, a->piece, n);
     return part(a, true).text;
 }

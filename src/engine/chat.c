@@ -5,6 +5,7 @@
 // The table of families only names them, and says which text ends an answer where the vocabulary does not.
 #include "chat.h"
 
+#include "bytes.h"
 #include "chat_messages.h"
 #include "file.h"
 #include "jinja_json.h"
@@ -179,10 +180,6 @@ static void find_specials(Chat *c, const char *template, const JinjaOutput *exam
 
 // ---- a Chat
 
-static bool is_space(char c) {
-    return c == ' ' || (c >= '\t' && c <= '\r');
-}
-
 static ChatMessage example_message(ChatRole role, const char *text) {
     return (ChatMessage){.role = role, .text = text, .n = strlen(text)};
 }
@@ -194,12 +191,12 @@ static char *find_stop(const JinjaOutput *example, const char *answer, const cha
     if (!end) return NULL;
     begin += strlen(answer);
     const char *mark = begin;
-    while (mark < end && is_space(*mark)) mark++;
+    while (mark < end && byte_is_space(*mark)) mark++;
     const char *close = *mark == '<'   ? memchr(mark, '>', (size_t)(end - mark))
                         : *mark == '[' ? memchr(mark, ']', (size_t)(end - mark))
                                        : NULL;
     if (close) return strndup(mark, (size_t)(close - mark) + 1);
-    while (end > begin && is_space(end[-1])) end--;
+    while (end > begin && byte_is_space(end[-1])) end--;
     return end > mark ? strndup(begin, (size_t)(end - begin)) : NULL;
 }
 
@@ -208,7 +205,7 @@ static void find_thinking(Chat *c) {
     ChatMessage m = example_message(CHAT_USER, "?");
     c->starts_thinking = false;
     if (render(c, &m, 1, true, &out, NULL, 0)) return;
-    while (out.n && is_space(out.text[out.n - 1])) out.n--;
+    while (out.n && byte_is_space(out.text[out.n - 1])) out.n--;
     c->starts_thinking = out.n >= 7 && !memcmp(out.text + out.n - 7, "<think>", 7);
     free(out.text);
 }
@@ -365,13 +362,13 @@ static int encode_text(ChatEncoder *x, size_t end) {
 
 // Where the text of an answer that begins at `at` ends, white space around it aside; 0: another text stands there.
 static size_t match_answer(const JinjaOutput *text, size_t at, const char *answer, size_t n) {
-    while (n && is_space(*answer)) {
+    while (n && byte_is_space(*answer)) {
         answer++;
         n--;
     }
-    while (at < text->n && is_space(text->text[at])) at++;
+    while (at < text->n && byte_is_space(text->text[at])) at++;
     size_t body = n;
-    while (body && is_space(answer[body - 1])) body--;
+    while (body && byte_is_space(answer[body - 1])) body--;
     if (!body || body > text->n - at || memcmp(text->text + at, answer, body)) return 0;
     for (at += body; body < n && at < text->n && text->text[at] == answer[body]; body++) at++;
     return at;

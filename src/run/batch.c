@@ -1,13 +1,13 @@
 // batch: see batch.h.
 #include "batch.h"
 
+#include "bytes.h"
 #include "cli.h"
 #include "result.h"
 #include "stops.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include <stb/stb_ds.h>
@@ -37,11 +37,6 @@ typedef struct {
 } Batch;
 
 // ---- one prompt
-
-static void add_text(Job *j, const char *text) {
-    size_t n = strlen(text);
-    if (n) memcpy(arraddnptr(j->text, n), text, n);
-}
 
 static void fail_job(Job *j, const char *line) {
     snprintf(j->err, sizeof j->err, "%s", line);
@@ -97,7 +92,7 @@ static void generate(Batch *b, Job *j) {
     int32_t id = sampler_pick(j->sampler, session_logits(j->session));
     if (engine_is_end(b->engine, id) && !o->ignore_eos) j->stop = "end";
     else {
-        add_text(j, stops_push(&j->stops, textout_push(j->out, id)));
+        bytes_append_text(&j->text, stops_push(&j->stops, textout_push(j->out, id)));
         j->tokens[j->n++] = id;
         b->n_generated++;
         if (j->stops.found) j->stop = "word";
@@ -105,8 +100,8 @@ static void generate(Batch *b, Job *j) {
         else if (j->n > session_info(j->session).n_ctx) j->stop = "context";
     }
     if (!j->stop) return;
-    add_text(j, stops_push(&j->stops, textout_finish(j->out)));
-    add_text(j, stops_finish(&j->stops));
+    bytes_append_text(&j->text, stops_push(&j->stops, textout_finish(j->out)));
+    bytes_append_text(&j->text, stops_finish(&j->stops));
 }
 
 // ---- all

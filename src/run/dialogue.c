@@ -3,6 +3,7 @@
 
 #include "draws.h"
 
+#include "bytes.h"
 #include "cli.h"
 #include "lines.h"
 #include "progress.h"
@@ -152,11 +153,6 @@ static void show(Dialogue *d, const char *text, bool thought) {
     fflush(stdout);
 }
 
-static void append(char **to, const char *text) {
-    size_t n = strlen(text);
-    if (n) memcpy(arraddnptr(*to, n), text, n);
-}
-
 // Syncs the session to ids[0..n). -1 on an error (with a line in err) or an interrupt (with none).
 static int prefill(Dialogue *d, const int32_t *ids, int n, char *err, size_t errlen) {
     Progress progress = progress_start(d->interrupted, d->options->quiet);
@@ -189,7 +185,7 @@ static void print_stop_reason(const Dialogue *d, const char *err, bool full) {
 
 static void put_rest(Dialogue *d, char **text, const char *rest) {
     if (*rest) show(d, rest, false);
-    append(text, rest);
+    bytes_append_text(text, rest);
 }
 
 // Samples and shows tokens until the answer ends or is stopped, and appends it as a message. d->ids has room for the
@@ -210,7 +206,7 @@ static void generate(Dialogue *d, AnswerStats *st) {
         AnswerPart part = answer_push(answer, id);
         const char *shown = part.thought ? part.text : stops_push(&stops, part.text);
         show(d, shown, part.thought);
-        if (!part.thought) append(&text, shown);
+        if (!part.thought) bytes_append_text(&text, shown);
         st->n_new++;
         ended = part.end || stops.found;
         full = !ended && d->n_ids == n_ctx;
@@ -426,14 +422,14 @@ static void take_line(Message *m, char *line) {
     m->quoted |= opens;
     if (m->quoted) {
         bool closes = take_suffix(line, "\"\"\"");
-        append(&m->text, line);
-        if (!closes && (!opens || *line)) append(&m->text, "\n");
+        bytes_append_text(&m->text, line);
+        if (!closes && (!opens || *line)) bytes_append_text(&m->text, "\n");
         m->state = closes ? MESSAGE_COMPLETE : MESSAGE_QUOTED;
         return;
     }
     bool continued = take_suffix(line, "\\");
-    append(&m->text, line);
-    if (continued) append(&m->text, "\n");
+    bytes_append_text(&m->text, line);
+    if (continued) bytes_append_text(&m->text, "\n");
     m->state = continued ? MESSAGE_CONTINUED : MESSAGE_COMPLETE;
 }
 

@@ -3,6 +3,7 @@
 // Owns the generation, Ctrl-C and the statistics; its flags are options.h's. A prompt that Ctrl-C stops ends it with
 // status 130, a text that Ctrl-C ends with 0.
 #include "batch.h"
+#include "bytes.h"
 #include "cli.h"
 #include "dialogue.h"
 #include "draws.h"
@@ -104,9 +105,10 @@ typedef struct {
 } Generation;
 
 static bool put_text(Generation *g, const char *text) {
-    size_t n = strlen(text);
-    if (g->options->format && n) memcpy(arraddnptr(g->text, n), text, n);
-    if (g->options->format) return true;
+    if (g->options->format) {
+        bytes_append_text(&g->text, text);
+        return true;
+    }
     fputs(text, stdout);
     return !fflush(stdout);
 }

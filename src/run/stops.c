@@ -1,12 +1,14 @@
 // stops: see stops.h.
 #include "stops.h"
 
+#include "bytes.h"
+
 #include <string.h>
 
 #include <stb/stb_ds.h>
 
 static const char *release(Stops *s, size_t n) {
-    if (n) memcpy(arraddnptr(s->out, n), s->held, n);
+    bytes_append(&s->out, s->held, n);
     if (n) arrdeln(s->held, 0, n);
     arrput(s->out, 0);
     return s->out;
@@ -30,7 +32,7 @@ const char *stops_push(Stops *s, const char *text) {
     size_t n = strlen(text), at = 0, held_first;
     arrsetlen(s->out, 0);
     if (s->found) return release(s, 0);
-    if (n) memcpy(arraddnptr(s->held, n), text, n);
+    bytes_append(&s->held, text, n);
     n = held_first = arrlenu(s->held);
     for (; at < n && !s->found; at++) {
         bool starts = stop_at(s, at, &s->found);

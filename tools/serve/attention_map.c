@@ -1,6 +1,7 @@
 // attention_map: see attention_map.h.
 #include "attention_map.h"
 
+#include "bytes.h"
 #include "cpu.h"
 #include "session.h"
 
@@ -125,24 +126,16 @@ static int begin(AttentionMap *a) {
     return workspace_reserve(&a->work, c, ROWS, a->err, sizeof a->err);
 }
 
-static void append(char **to, const char *text, size_t n) {
-    memcpy(arraddnptr(*to, n), text, n);
-}
-
-static void append_text(char **to, const char *text) {
-    append(to, text, strlen(text));
-}
-
 // A weight in four decimals.
 static void append_weight(char **to, float w) {
-    int n = w > 0 ? (int)lrintf(fminf(w, 1) * 10000) : 0; // 0 also for what is no number
+    int n = w > 0 ? (int)lrintf(fminf(w, 1) * 10000) : 0; // 0 also for NaN
     char text[] = "0.0000";
     if (n % 10000 == 0) {
-        append_text(to, n ? "1" : "0");
+        bytes_append_text(to, n ? "1" : "0");
         return;
     }
     for (int i = 5; i > 1; i--, n /= 10) text[i] = (char)('0' + n % 10);
-    append(to, text, 6);
+    bytes_append(to, text, 6);
 }
 
 static void keep_weights(void *context, int layer, int segment, const Attention *at) {
@@ -156,12 +149,12 @@ static void keep_weights(void *context, int layer, int segment, const Attention 
             char **to = &l->rows[row % at->n_heads];
             const float *w = a->weights + (int64_t)row * at->n_keys;
             int t = at->pos0 + row / at->n_heads;
-            append(to, t ? ",[" : "[", t ? 2 : 1);
+            bytes_append(to, t ? ",[" : "[", t ? 2 : 1);
             for (int j = 0; j <= t; j++) {
-                if (j) append(to, ",", 1);
+                if (j) bytes_append(to, ",", 1);
                 append_weight(to, w[j]);
             }
-            append(to, "]", 1);
+            bytes_append(to, "]", 1);
         }
     }
 }
@@ -200,7 +193,7 @@ static json_t *token_texts(const AttentionMap *a) {
 
 static void append_json(char **to, json_t *v) {
     char *text = json_dumps(v, JSON_COMPACT);
-    append_text(to, text ? text : "[]");
+    bytes_append_text(to, text ? text : "[]");
     free(text);
     json_decref(v);
 }
@@ -214,22 +207,22 @@ char *attention_map_json(const AttentionMap *a, ApiError *error) {
     json_t *with = json_array();
     for (int i = 0, n = engine_info(a->model->engine).n_layers; i < n; i++)
         if (kind_of(a->model, i)->n_heads) json_array_append_new(with, json_integer(i + 1));
-    append_text(&all, "{\"object\":\"attention\",\"tokens\":");
+    bytes_append_text(&all, "{\"object\":\"attention\",\"tokens\":");
     append_json(&all, token_texts(a));
-    append_text(&all, ",\"attention_layers\":");
+    bytes_append_text(&all, ",\"attention_layers\":");
     append_json(&all, with);
     for (ptrdiff_t i = 0; i < arrlen(a->layers); i++) {
         const MappedLayer *l = &a->layers[i];
         snprintf(number, sizeof number, "%s{\"layer\":%d,\"weights\":[", i ? "," : ",\"layers\":[", l->layer + 1);
-        append_text(&all, number);
+        bytes_append_text(&all, number);
         for (int h = 0; h < l->n_heads; h++) {
-            append_text(&all, h ? ",[" : "[");
-            append(&all, l->rows[h], arrlenu(l->rows[h]));
-            append_text(&all, "]");
+            bytes_append_text(&all, h ? ",[" : "[");
+            bytes_append(&all, l->rows[h], arrlenu(l->rows[h]));
+            bytes_append_text(&all, "]");
         }
-        append_text(&all, "]}");
+        bytes_append_text(&all, "]}");
     }
-    append_text(&all, "]}");
+    bytes_append_text(&all, "]}");
     arrput(all, 0);
     char *json = strdup(all);
     arrfree(all);

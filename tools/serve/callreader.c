@@ -1,6 +1,7 @@
 // callreader: see callreader.h.
 #include "callreader.h"
 
+#include "bytes.h"
 #include "cli.h"
 
 #include <jansson.h>
@@ -57,16 +58,8 @@ void callreader_close(CallReader *r) {
     free(r);
 }
 
-static bool is_space(char c) {
-    return c == ' ' || (c >= '\t' && c <= '\r');
-}
-
-static void append(char **to, const char *from, size_t n) {
-    if (n) memcpy(arraddnptr(*to, n), from, n);
-}
-
 static void release(CallReader *r, size_t n) {
-    append(&r->out, r->held, n);
+    bytes_append(&r->out, r->held, n);
     if (n) arrdeln(r->held, 0, n);
 }
 
@@ -93,7 +86,7 @@ static void begin_call(CallReader *r, const char *name) {
 static void give_arguments(CallReader *r, const char *text, size_t n) {
     int index = r->n_begun - 1;
     if (!arrlen(r->parts) || arrlast(r->parts).index != index) arrput(r->parts, ((CallPart){.index = index}));
-    append(&arrlast(r->parts).arguments, text, n);
+    bytes_append(&arrlast(r->parts).arguments, text, n);
     r->has_arguments = true;
 }
 
@@ -136,7 +129,7 @@ static void end_value(CallReader *r) {
         if (r->named && arrlen(r->early)) give_arguments(r, r->early, arrlenu(r->early));
     } else if (at_arguments(r) && !passes_on(r)) {
         arrsetlen(r->early, 0);
-        append(&r->early, text ? text : r->value, text ? strlen(text) : arrlenu(r->value));
+        bytes_append(&r->early, text ? text : r->value, text ? strlen(text) : arrlenu(r->value));
         if (r->named) give_arguments(r, r->early, arrlenu(r->early));
     }
     json_decref(v);
@@ -146,7 +139,7 @@ static void end_value(CallReader *r) {
 }
 
 static void take_value(CallReader *r, char c) {
-    if (r->depth == 1 && !r->in_string && is_space(c)) return;
+    if (r->depth == 1 && !r->in_string && byte_is_space(c)) return;
     arrput(r->value, c);
     if (passes_on(r)) give_arguments(r, &c, 1);
 }
@@ -207,7 +200,7 @@ static bool held_begins(const CallReader *r, const char *text, bool *maybe) {
 }
 
 static bool only_space(const char *text, size_t n) {
-    while (n && is_space(text[n - 1])) n--;
+    while (n && byte_is_space(text[n - 1])) n--;
     return !n;
 }
 
@@ -230,7 +223,7 @@ static void look_for_mark(CallReader *r) {
 static void take_before(CallReader *r, char c) {
     arrput(r->held, c);
     if (c == '{') start_object(r);
-    else if (!is_space(c) && !(c == '[' && r->form->list)) {
+    else if (!byte_is_space(c) && !(c == '[' && r->form->list)) {
         r->state = IN_TEXT;
         release(r, 1); // at least this byte is none of a mark
         look_for_mark(r);
@@ -240,7 +233,7 @@ static void take_before(CallReader *r, char c) {
 static void take_behind(CallReader *r, char c) {
     bool again = r->form->list || !*r->form->mark, maybe = false;
     arrput(r->held, c);
-    if (arrlen(r->held) == 1 && (is_space(c) || (again && strchr(",;]", c)))) arrsetlen(r->held, 0);
+    if (arrlen(r->held) == 1 && (byte_is_space(c) || (again && strchr(",;]", c)))) arrsetlen(r->held, 0);
     else if (again && arrlen(r->held) == 1 && c == '{') start_object(r);
     else if (held_begins(r, r->form->close, &maybe)) arrsetlen(r->held, 0);
     else if (!maybe) {

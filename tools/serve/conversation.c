@@ -2,6 +2,7 @@
 #include "conversation.h"
 
 #include "body.h"
+#include "bytes.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -26,16 +27,8 @@ static int read_role(const json_t *message, ChatRole *role) {
     return -1;
 }
 
-static void put(char **to, const char *text, size_t n) {
-    if (n) memcpy(arraddnptr(*to, n), text, n);
-}
-
-static void put_text(char **to, const char *text) {
-    put(to, text, strlen(text));
-}
-
 static void put_string(char **to, const json_t *text) {
-    put(to, json_string_value(text), json_string_length(text));
+    bytes_append(to, json_string_value(text), json_string_length(text));
 }
 
 // The text of a content: a string, or its parts of type text. stb_ds array, without a terminator.
@@ -69,10 +62,10 @@ static void put_call(char **to, const json_t *call, const ToolForm *form) {
     json_t *v = json_pack("{s:O?, s:O?}", "name", json_object_get(function, "name"), form->arguments,
                           arguments ? arguments : given);
     char *text = v ? json_dumps(v, JSON_COMPACT) : NULL;
-    put_text(to, form->lead);
-    put_text(to, text ? text : "");
-    put_text(to, "\n");
-    put_text(to, form->close);
+    bytes_append_text(to, form->lead);
+    bytes_append_text(to, text ? text : "");
+    bytes_append_text(to, "\n");
+    bytes_append_text(to, form->close);
     free(text);
     json_decref(v);
     json_decref(arguments);
@@ -82,14 +75,14 @@ static void put_call(char **to, const json_t *call, const ToolForm *form) {
 static void tell_tools(ChatMessage *m, char **text, const json_t *message, const ToolForm *form) {
     const json_t *calls = json_object_get(message, "tool_calls");
     for (size_t i = 0; i < json_array_size(calls); i++) {
-        if (arrlen(*text)) put_text(text, "\n");
+        if (arrlen(*text)) bytes_append_text(text, "\n");
         put_call(text, json_array_get(calls, i), form);
     }
     if (m->role != CHAT_TOOL) return;
     char *result = NULL;
-    put_text(&result, "<tool_response>\n");
-    put(&result, *text, arrlenu(*text));
-    put_text(&result, "\n</tool_response>");
+    bytes_append_text(&result, "<tool_response>\n");
+    bytes_append(&result, *text, arrlenu(*text));
+    bytes_append_text(&result, "\n</tool_response>");
     arrfree(*text);
     *text = result;
     m->role = CHAT_USER;
@@ -125,8 +118,8 @@ static int add_message(Conversation *c, const json_t *message, size_t i, const T
     bool result = form && m.role == CHAT_TOOL;
     if (form) tell_tools(&m, &text, message, form);
     if (result && arrlen(c->messages) && arrlast(c->messages).role == CHAT_USER) { // roles must alternate
-        put_text(&arrlast(c->texts), "\n");
-        put(&arrlast(c->texts), text, arrlenu(text));
+        bytes_append_text(&arrlast(c->texts), "\n");
+        bytes_append(&arrlast(c->texts), text, arrlenu(text));
         arrfree(text);
         return rc;
     }
@@ -140,11 +133,11 @@ static int add_message(Conversation *c, const json_t *message, size_t i, const T
 static void tell(Conversation *c, const char *told) {
     bool system = c->messages[0].role == CHAT_SYSTEM;
     char *text = NULL;
-    if (system) put(&text, c->texts[0], arrlenu(c->texts[0]));
-    if (arrlen(text)) put_text(&text, "\n\n");
-    put_text(&text, told);
-    if (!system) put_text(&text, "\n\n");
-    if (!system) put(&text, c->texts[0], arrlenu(c->texts[0]));
+    if (system) bytes_append(&text, c->texts[0], arrlenu(c->texts[0]));
+    if (arrlen(text)) bytes_append_text(&text, "\n\n");
+    bytes_append_text(&text, told);
+    if (!system) bytes_append_text(&text, "\n\n");
+    if (!system) bytes_append(&text, c->texts[0], arrlenu(c->texts[0]));
     arrfree(c->texts[0]);
     c->texts[0] = text;
 }

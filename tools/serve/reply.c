@@ -1,6 +1,7 @@
 // reply: see reply.h.
 #include "reply.h"
 
+#include "bytes.h"
 #include "cli.h"
 #include "engine.h"
 #include "textstream.h"
@@ -8,7 +9,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/random.h>
 #include <time.h>
 
@@ -157,18 +157,13 @@ static void add_call(json_t **calls, const CallPart *p) {
 
 // ---- collecting
 
-void text_append(char **to, const char *text) {
-    size_t n = text ? strlen(text) : 0;
-    if (n) memcpy(arraddnptr(*to, n), text, n);
-}
-
 void reply_add(Reply *r, Output *e) {
     Collected *c = &r->choices[e->choice];
     if (e->vector) c->vector = e->vector;
     e->vector = NULL;
     if (!r->request->stream) {
-        text_append(&c->text, e->text);
-        text_append(&c->thought, e->thought);
+        bytes_append_text(&c->text, e->text);
+        bytes_append_text(&c->thought, e->thought);
         for (ptrdiff_t i = 0; i < arrlen(e->calls); i++) add_call(&c->calls, &e->calls[i]);
         if (r->request->logprobs) merge_logprobs(&c->logprobs, logprobs_json(r, e->logprobs));
     }

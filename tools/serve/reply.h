@@ -35,5 +35,3 @@ char *reply_last_chunk(const Reply *r, const Output *e); // NULL: the choice is 
 char *reply_usage_chunk(const Reply *r);
 char *reply_whole(const Reply *r);
 char *reply_error(const ApiError *e);
-
-void text_append(char **to, const char *text); // to a stb_ds array; NULL: nothing

@@ -2,6 +2,7 @@
 #include "server.h"
 
 #include "body.h"
+#include "bytes.h"
 #include "file.h"
 #include "page.h"
 #include "reply.h"
@@ -344,9 +345,9 @@ static void post_detokenize(Server *s, Exchange *x) {
         const json_t *v = json_array_get(tokens, i);
         json_int_t id = json_integer_value(v);
         sound = json_is_integer(v) && id >= 0 && id < engine_info(engine).vocab_size;
-        if (sound) text_append(&text, textout_push(out, (int32_t)id));
+        if (sound) bytes_append_text(&text, textout_push(out, (int32_t)id));
     }
-    text_append(&text, textout_finish(out));
+    bytes_append_text(&text, textout_finish(out));
     textout_close(out);
     if (root && !sound) api_fail(&error, 400, "tokens", "tokens: expected a list of ids of the vocabulary");
     json_decref(root);

@@ -1,6 +1,7 @@
 // toolform: see toolform.h.
 #include "toolform.h"
 
+#include "bytes.h"
 #include "file.h"
 
 #include <stdio.h>
@@ -18,10 +19,6 @@ static const char EXAMPLE[] = "[{\"type\": \"function\", \"function\": {\"name\"
 static const char CALL[] = "{\"tool_calls\": [{\"id\": \"call00000\", \"type\": \"function\", \"function\": {\"name\": "
                            "\"" NAME "\", \"arguments\": {\"" KEY "\": 1}}}]}";
 
-static bool is_space(char c) {
-    return c == ' ' || (c >= '\t' && c <= '\r');
-}
-
 // A question and an answer, as the template writes them; free() it. NULL: it refuses them.
 static char *rendered(const Chat *c, const char *answer, const char *fields) {
     const ChatMessage m[] = {{.role = CHAT_USER, .text = "?", .n = 1},
@@ -36,11 +33,11 @@ static const char *answer_of(const char *call, const char *text) {
         call++;
         text++;
     }
-    while (end && text < end && is_space(*text)) text++;
+    while (end && text < end && byte_is_space(*text)) text++;
     if (text != end) return NULL;
     const char *thought = strstr(call, "</think>");
     if (thought) call = thought + strlen("</think>");
-    while (is_space(*call)) call++;
+    while (byte_is_space(*call)) call++;
     return call;
 }
 
@@ -55,15 +52,15 @@ static int learn_call(ToolForm *f, const char *answer) {
     if (!name || !json || json > name || !read_key(f, name + strlen(NAME))) return -1;
     const char *key = name - 1;
     if (*key != '"') return -1;
-    while (key > json && (is_space(key[-1]) || key[-1] == ':')) key--;
+    while (key > json && (byte_is_space(key[-1]) || key[-1] == ':')) key--;
     if (key - json < 7 || memcmp(key - 6, "\"name\"", 6) != 0) return -1;
     const char *bracket = json;
-    while (bracket > answer && is_space(bracket[-1])) bracket--;
+    while (bracket > answer && byte_is_space(bracket[-1])) bracket--;
     f->list = bracket > answer && bracket[-1] == '[';
     if (f->list) json = bracket - 1;
     while (json > answer && json[-1] == ' ') json--; // an automaton takes one blank itself
     f->lead = strndup(answer, (size_t)(json - answer));
-    while (json > answer && is_space(json[-1])) json--;
+    while (json > answer && byte_is_space(json[-1])) json--;
     f->mark = strndup(answer, (size_t)(json - answer));
     if (!f->list && *f->mark == '<' && asprintf(&f->close, "</%s", f->mark + 1) > 0) {
         if (strstr(name, f->close)) return 0;
