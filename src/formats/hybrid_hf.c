@@ -127,9 +127,7 @@ static void read_attention_layers(Settings *s, const Config *c, LayerRules *rule
             layers_add(&attention, (int)layer);
         else settings_fail(s, key, "expected layers from 0 to %d", c->n_layers - 1);
     }
-    for (int i = 0; i < c->n_layers && i < MAX_LAYERS; i++) {
-        if (!layers_have(&attention, i)) layers_add(&rules->recurrent, i);
-    }
+    layers_add_others(&rules->recurrent, &attention);
 }
 
 // Jamba's rule: layers `offset`, `offset` + `period`, ... of what a setting is about.

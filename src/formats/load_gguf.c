@@ -144,16 +144,7 @@ static void read_interleaved(Keys *k, Config *c, LayerRules *rules) {
     if (c->n_experts == WITHOUT_NORM) c->qk_norm = QK_NORM_NONE;
     layers_add_every(&routed,
                      (int)gguf_get_whole(k->g, key(k, "interleave_moe_layer_step"), 1, MAX_LAYERS, GGUF_NEEDED));
-    for (int i = 0; i < c->n_layers && i < MAX_LAYERS; i++) {
-        if (!layers_have(&routed, i)) layers_add(&rules->dense, i);
-    }
-}
-
-// Layers that have one sublayer: a feed-forward network, unless they are bare, and then no mixer.
-static void read_sublayers(const Config *c, LayerRules *rules) {
-    for (int i = 0; i < c->n_layers && i < MAX_LAYERS; i++) {
-        if (!layers_have(&rules->bare, i)) layers_add(&rules->idle, i);
-    }
+    layers_add_others(&rules->dense, &routed);
 }
 
 static void read_feed_forward(Keys *k, Config *c, const Family *f, LayerRules *rules) {
@@ -163,7 +154,7 @@ static void read_feed_forward(Keys *k, Config *c, const Family *f, LayerRules *r
         return;
     }
     read_fields(k, list, fields_of_feed_forward(c, f, list), c, rules);
-    if (f->one_sublayer) read_sublayers(c, rules);
+    if (f->one_sublayer) layers_add_others(&rules->idle, &rules->bare); // a feed-forward network, unless they are bare
     if (!c->n_experts) return;
     c->experts_keep_softmax = !gguf_get_bool(k->g, key(k, "expert_weights_norm"), !c->experts_keep_softmax);
     if (f->router) read_router(k, c, rules);

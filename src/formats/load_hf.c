@@ -174,9 +174,7 @@ static void read_interleaved(Settings *s, Config *c, LayerRules *rules) {
     LayerSet routed = {0};
     if (settings_has(s, "moe_layers")) read_numbers(s, "moe_layers", c->n_layers, &routed);
     else layers_add_every(&routed, settings_int(s, "interleave_moe_layer_step", 1, MAX_LAYERS, 1));
-    for (int i = 0; i < c->n_layers && i < MAX_LAYERS; i++) {
-        if (!layers_have(&routed, i)) layers_add(&rules->dense, i);
-    }
+    layers_add_others(&rules->dense, &routed);
 }
 
 // LFM2 says a width that a gate makes smaller: 2/3 of it, times a factor, up to a multiple.
@@ -530,9 +528,7 @@ static void read_attention_layers(Settings *s, Config *c, LayerRules *rules) {
     LayerKind *k = &c->kinds[0];
     LayerSet attention = {0};
     read_numbers(&a, "layers", c->n_layers, &attention);
-    for (int i = 0; i < c->n_layers && i < MAX_LAYERS; i++) {
-        if (layers_have(&attention, i)) layers_remove(&rules->recurrent, i);
-    }
+    layers_add_others(&rules->recurrent, &attention);
     k->n_heads = settings_int(&a, "num_heads", 1, MAX_WIDTH, -1);
     if (settings_failed(s)) return;
     if (c->dim % k->n_heads)
@@ -553,8 +549,8 @@ static void read_all_recurrent(Settings *s, Config *c, LayerRules *rules) {
     if (rwkv) read_rwkv(s, c, rules);
     else read_linear(s, c, rules);
     if (!hybrid) c->max_seq_len = 1 << 20; // as GGUF files of RWKV have it
-    layers_add_every(&rules->recurrent, 1);
     if (hybrid) read_attention_layers(s, c, rules);
+    else layers_add_every(&rules->recurrent, 1);
 }
 
 // Those of LFM2: by the layers' kinds, or those that full_attn_idxs does not list; without either none.
@@ -567,9 +563,7 @@ static void read_conv_layers(Settings *s, const Config *c, LayerRules *rules) {
     json_decref(full);
     if (told || !settings_has(s, key)) return;
     read_numbers(s, key, c->n_layers, &attention);
-    for (int i = 0; i < c->n_layers && i < MAX_LAYERS; i++) {
-        if (!layers_have(&attention, i)) layers_add(&rules->recurrent, i);
-    }
+    layers_add_others(&rules->recurrent, &attention);
 }
 
 static bool is_flash(const Family *f) {

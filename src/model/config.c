@@ -11,16 +11,18 @@ void layers_add(LayerSet *set, int layer) {
     set->bits[layer / 64] |= (uint64_t)1 << layer % 64;
 }
 
-void layers_remove(LayerSet *set, int layer) {
-    set->bits[layer / 64] &= ~((uint64_t)1 << layer % 64);
-}
-
 void layers_add_every(LayerSet *set, int period) {
     for (int i = period; period && i <= MAX_LAYERS; i += period) layers_add(set, i - 1);
 }
 
 bool layers_have(const LayerSet *set, int layer) {
     return set->bits[layer / 64] >> layer % 64 & 1;
+}
+
+void layers_add_others(LayerSet *set, const LayerSet *these) {
+    for (int i = 0; i < MAX_LAYERS; i++) {
+        if (!layers_have(these, i)) layers_add(set, i);
+    }
 }
 
 const LayerKind *config_kind(const Config *c, int layer) {

@@ -212,7 +212,7 @@ typedef struct {
 // Add layers period - 1, 2 period - 1, ...; period 0: none.
 void layers_add_every(LayerSet *set, int period);
 void layers_add(LayerSet *set, int layer);
-void layers_remove(LayerSet *set, int layer);
+void layers_add_others(LayerSet *set, const LayerSet *these); // all layers but these
 bool layers_have(const LayerSet *set, int layer);
 
 typedef struct {
