@@ -318,7 +318,7 @@ const Mechanism beyond_rows[] = {
     {MIXER(RWKV_7), .name = "rwkv-7", .title = "the delta rule with decays and strengths for each key channel",
      .paper = "Peng et al. 2025, arXiv:2503.14456, equations 16 and 17, without token shift, gate and norm",
      .formula = "S_t = diag(w_t) S_t-1 - (k^ a_t) (S_t-1^T k^)^T + (k_t a_t) v_t^T,   k^ = k_t / |k_t|\n"
-                "o_t = S_t^T q_t + (sum q k a r) v_t,   w = exp(-0.607 sigmoidf(gate)),   a = sigmoid(W_a gate)\n",
+                "o_t = S_t^T q_t + (sum q k a r) v_t,   w = exp(-0.607 sigmoid(gate)),   a = sigmoid(W_a gate)\n",
      .prefill = "O(n d^2)", .decode = "O(d^2)", .memory = "d^2", .best_for = "endless streams on little memory"},
     {MIXER(SHORT_CONV), .name = "short-conv", .opaque = true, .title = "a gated convolution over the last 3 rows",
      .paper = "LFM2 (Liquid AI 2025, arXiv:2511.23404); H3's shift, Fu et al. 2022, arXiv:2212.14052",

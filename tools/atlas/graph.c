@@ -202,7 +202,7 @@ const Mechanism graph_rows[] = {
      GRAPH(gcn), .published = "Cora 81.5 % (arXiv:1609.02907, table 2)"},
     {"pair-bias", "attention with a bias for each pair, and a gate",
      "Jumper et al. 2021, AlphaFold 2 (doi:10.1038/s41586-021-03819-2), supplement, row-wise attention with pair bias",
-     "o_i = sigmoidf(gate_i) * sum_j softmax_j(q_i . k_j / sqrt(d) + b_ij) v_j\n", "O(n^2 d)", "-",
+     "o_i = sigmoid(gate_i) * sum_j softmax_j(q_i . k_j / sqrt(d) + b_ij) v_j\n", "O(n^2 d)", "-",
      "2 n d, and n^2 for the pairs", "pairs of which something is known: structures, relative places", GRAPH(pairs),
      .most_rows = 8192},
     {0}};

@@ -418,7 +418,7 @@ const Mechanism linear_rows[] = {
      .prefill = "O(n m d)", .decode = "O(m d)", .memory = "m d + m", .best_for = "softmax weights that are near even"},
     {LINEAR(RFA), .name = "rfa", .title = "random Fourier features of unit vectors, with a gate",
      .paper = "Peng et al. 2021, arXiv:2103.02143, sections 3.1 and 3.2",
-     .formula = "phi(x) = [sin(W x / |x|), cos(W x / |x|)],   g = sigmoidf(gate + 4)\n"
+     .formula = "phi(x) = [sin(W x / |x|), cos(W x / |x|)],   g = sigmoid(gate + 4)\n"
                 "S_t = g S_t-1 + (1 - g) phi(k_t) v_t^T,   z_t likewise,   o_t = S_t^T phi(q_t) / (z_t . phi(q_t))\n",
      .prefill = "O(n m d)", .decode = "O(m d)", .memory = "m d + m", .best_for = "text that forgets its past"},
     {.family = "linear",
@@ -446,17 +446,17 @@ const Mechanism linear_rows[] = {
      .memory = "d^2", .best_for = "generation"},
     {LINEAR(GLA), .name = "gla", .title = "gated linear attention: each key channel fades at a rate of its own",
      .paper = "Yang et al. 2023, arXiv:2312.06635, equation 3 and section 4.4",
-     .formula = "S_t = diag(a_t) S_t-1 + k_t v_t^T,   o_t = S_t^T q_t / sqrt(d),   a_t = sigmoidf(gate_t)^(1/16)\n",
+     .formula = "S_t = diag(a_t) S_t-1 + k_t v_t^T,   o_t = S_t^T q_t / sqrt(d),   a_t = sigmoid(gate_t)^(1/16)\n",
      .prefill = "O(n d^2)", .decode = "O(d^2)", .memory = "d^2", .best_for = "long text on little memory"},
     {LINEAR(DELTA), .name = "deltanet", .title = "the delta rule: a key's old value is replaced",
      .paper = "Yang et al. 2024, arXiv:2406.06484, equation 1 and section 3",
      .formula = "S_t = S_t-1 + b_t k_t (v_t - S_t-1^T k_t)^T,   o_t = S_t^T q_t / sqrt(d),   |k| = |q| = 1,   "
-                "b_t = sigmoidf(gate)\n",
+                "b_t = sigmoid(gate)\n",
      .prefill = "O(n d^2)", .decode = "O(d^2)", .memory = "d^2", .best_for = "recall on little memory"},
     {LINEAR(GATED_DELTA), .name = "gated-deltanet", .title = "the delta rule on a state that fades",
      .paper = "Yang et al. 2024, arXiv:2412.06464, equation 10",
      .formula = "S_t = a_t S_t-1 + b_t k_t (v_t - a_t S_t-1^T k_t)^T,   o_t = S_t^T q_t / sqrt(d)\n"
-                "log a_t = -A_h softplus(gate - 4),   b_t = sigmoidf(gate'),   |k| = |q| = 1\n",
+                "log a_t = -A_h softplus(gate - 4),   b_t = sigmoid(gate'),   |k| = |q| = 1\n",
      .prefill = "O(n d^2)", .decode = "O(d^2)", .memory = "d^2",
      .best_for = "recall on little memory; the recurrent layers of hybrids"},
     {0}};

@@ -45,7 +45,8 @@ static void add_excitation(const Gates *g, const float *x, float *y) {
     for (int i = 0; i < g->hidden; i++) {
         float sum = 0;
         for (int c = 0; c < g->channels; c++) sum += g->w1[(int64_t)i * g->channels + c] * x[c];
-        for (int c = 0; c < g->channels && sum > 0; c++) y[c] += g->w2[(int64_t)c * g->hidden + i] * sum;
+        if (sum <= 0) continue;
+        for (int c = 0; c < g->channels; c++) y[c] += g->w2[(int64_t)c * g->hidden + i] * sum;
     }
 }
 
@@ -80,9 +81,13 @@ static void gates_step(Operator *op, const Rows *rows) {
     for (int c = 0; c < channels; c++) pool(rows->v + c, n, channels, mean + c, most + c);
     add_excitation(g, mean, gate);
     if (places) add_excitation(g, most, gate);
-    for (int64_t i = 0; i < (int64_t)n * channels; i++) x[i] = rows->v[i] * sigmoidf(gate[i % channels]);
-    for (int t = 0; t < n; t++) pool(x + (int64_t)t * channels, channels, 1, maps + t, maps + n + t);
-    for (int t = 0; t < n; t++) place[t] = places ? sigmoidf(convolve(g, maps, n, columns, t)) : 1;
+    for (int c = 0; c < channels; c++) gate[c] = sigmoidf(gate[c]);
+    for (int64_t i = 0; i < (int64_t)n * channels; i++) x[i] = rows->v[i] * gate[i % channels];
+    for (int t = 0; t < n; t++) {
+        place[t] = 1;
+        if (places) pool(x + (int64_t)t * channels, channels, 1, maps + t, maps + n + t);
+    }
+    for (int t = 0; t < n && places; t++) place[t] = sigmoidf(convolve(g, maps, n, columns, t));
     for (int64_t i = 0; i < (int64_t)n * s->n_heads; i++) {
         int64_t t = i / s->n_heads, h = i % s->n_heads / (s->n_heads / s->n_kv_heads);
         for (int c = 0; c < d; c++) rows->out[i * d + c] = place[t] * x[t * channels + h * d + c];
