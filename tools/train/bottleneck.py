@@ -9,7 +9,6 @@ REINFORCE (1502.03044, section 4.1). All read the encoder after the decoder's st
 score differs. Trained on lengths up to --longest, scored on longer ones too, greedily. A run goes on from its last
 checkpoint; a finished one is not repeated.
 """
-import argparse
 import json
 import os
 import time
@@ -19,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from training import keep_memory, save_atomically
+from training import begin, descend, resume, save_atomically, task_parser, warm_up_and_decay
 
 LETTERS, START, DIM = 16, 16, 64
 KINDS = ("fixed", "additive", "dot", "general", "argmax", "reinforce")
@@ -108,24 +107,16 @@ def run(args, kind):
     torch.manual_seed(args.seed)
     model = Reverser(kind)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.0)
-    at, state = 0, {"baseline": -2.8, "bonus": 0.0}
-    if os.path.exists(checkpoint):
-        saved = torch.load(checkpoint)
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        at, state = saved["step"], saved["state"]
+    saved = resume(checkpoint, model, optimizer)
+    at, state = saved.get("step", 0), saved.get("state", {"baseline": -2.8, "bonus": 0.0})
     began, start = time.time(), at
     while at < args.steps:
         rng = np.random.default_rng([args.seed, at])
         n = int(rng.integers(2, min(args.longest, 4 + at * args.longest // (args.steps // 2)) + 1))   # short ones first
-        for group in optimizer.param_groups:
-            group["lr"] = args.lr * min(1.0, (at + 1) / 50, (args.steps - at) / (0.3 * args.steps))
+        warm_up_and_decay(optimizer, args.lr, at, args.steps)
         state["bonus"] = 0.02 * (1 - at / args.steps)
         loss = loss_of(model, make_words(args.rows, n, rng), state)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        descend(loss, model, optimizer)
         at += 1
         if at % 250 == 0 or at == args.steps:
             left = (args.steps - at) * (time.time() - began) / (at - start)
@@ -153,19 +144,12 @@ def table(args):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Train encoder-decoders to reverse words; print accuracy by length.")
-    parser.add_argument("--out", default="build/train/bottleneck")
-    parser.add_argument("--steps", type=int, default=1200)
+    parser = task_parser("Train encoder-decoders to reverse words; print accuracy by length.", "build/train/bottleneck",
+                         1200, 3e-3)
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--longest", type=int, default=20, help="length trained on")
-    parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--table", action="store_true", help="only print what there is")
     args = parser.parse_args()
-    os.makedirs(args.out, exist_ok=True)
-    keep_memory()
-    torch.set_num_threads(args.threads)
+    begin(args)
     for kind in () if args.table else KINDS:
         run(args, kind)
     table(args)

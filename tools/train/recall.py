@@ -8,7 +8,6 @@ blanks; the value is to be said there. "copy": n / 2 symbols, a border, the symb
 mixture, so one training gives the whole curve. All mechanisms have a short convolution before them, softmax as well, so
 that none lacks neighbours. A run goes on from its last checkpoint; a finished one is not repeated.
 """
-import argparse
 import json
 import os
 import time
@@ -16,10 +15,9 @@ import time
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from atlas_models import Decoder, Shape, state_bytes
-from training import keep_memory, save_atomically
+from training import begin, descend, resume, save_atomically, task_parser, warm_up_and_decay
 
 LENGTHS = (8, 16, 32, 64, 128)
 BLANK, N_KEYS, N_VALUES = 0, 64, 64           # keys 1..64, values 65..128
@@ -73,26 +71,17 @@ def run(args, task, kind, k_dim):
     shape = shape_of(kind, k_dim)
     model = Decoder(shape)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.01, betas=(0.9, 0.98))
-    at = 0
-    if os.path.exists(checkpoint):
-        state = torch.load(checkpoint)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        at = state["step"]
+    at = resume(checkpoint, model, optimizer).get("step", 0)
     began, start = time.time(), at
     while at < args.steps:
         rng = np.random.default_rng([args.seed, at])
         n = int(rng.choice(LENGTHS))
         tokens, targets = (torch.from_numpy(x) for x in TASKS[task](n, args.tokens // n, rng))
-        for group in optimizer.param_groups:
-            group["lr"] = args.lr * min(1.0, (at + 1) / 50, (args.steps - at) / (0.3 * args.steps))
+        warm_up_and_decay(optimizer, args.lr, at, args.steps)
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(tokens)
         loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-1)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        descend(loss, model, optimizer)
         at += 1
         if at % 100 == 0 or at == args.steps:
             longest, left = accuracy(model, task, LENGTHS[-1]), (args.steps - at) * (time.time() - began) / (at - start)
@@ -122,19 +111,12 @@ def table(args):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Train small decoders on recall and copying; print accuracy by length.")
-    parser.add_argument("--out", default="build/train/recall")
+    parser = task_parser("Train small decoders on recall and copying; print accuracy by length.", "build/train/recall",
+                         600, 4e-3)
     parser.add_argument("--task", choices=list(TASKS), help="one of them (default: both)")
-    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--tokens", type=int, default=2048, help="of a step")
-    parser.add_argument("--lr", type=float, default=4e-3)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--table", action="store_true", help="only print what there is")
     args = parser.parse_args()
-    os.makedirs(args.out, exist_ok=True)
-    keep_memory()
-    torch.set_num_threads(args.threads)
+    begin(args)
     for task in [args.task] if args.task else TASKS:
         for kind, k_dim in () if args.table else KINDS:
             run(args, task, kind, k_dim)

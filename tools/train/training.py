@@ -1,4 +1,6 @@
-"""training.py: what the recipes share: the Muon optimizer, checkpoints that are whole or absent, memory that is kept."""
+"""training.py: what the recipes share: the Muon optimizer, checkpoints that are whole or absent, memory that is kept,
+and the flags and the step of those that train small models on made-up tasks."""
+import argparse
 import ctypes
 import math
 import os
@@ -54,3 +56,43 @@ def keep_memory():
     libc = ctypes.CDLL(None)
     for option, value in ((m_mmap_max, 0), (m_trim_threshold, 2**31 - 1), (m_top_pad, 1 << 28), (m_arena_max, 1)):
         libc.mallopt(option, value)
+
+
+def task_parser(description, out, steps, lr):
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--out", default=out)
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--lr", type=float, default=lr)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--table", action="store_true", help="only print what there is")
+    return parser
+
+
+def begin(args):
+    os.makedirs(args.out, exist_ok=True)
+    keep_memory()
+    torch.set_num_threads(args.threads)
+
+
+def resume(checkpoint, model, optimizer):
+    """The state that was saved, its model and optimizer loaded; {}: there is none."""
+    if not os.path.exists(checkpoint):
+        return {}
+    state = torch.load(checkpoint)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state
+
+
+def warm_up_and_decay(optimizer, lr, at, steps):
+    """The rate of step `at`: up over 50 steps, down over the last 30 %."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * min(1.0, (at + 1) / 50, (steps - at) / (0.3 * steps))
+
+
+def descend(loss, model, optimizer):
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
