@@ -11,9 +11,8 @@
 
 // A mask is data. Query t has position p = pos0 + t. Key j is visible when
 //   j < hi  and  (j >= lo  or  j < n_sinks)  and  (no bitmap, or the bit of its block is set)
-// with hi = p + 1 if causal, p + ahead + 1 if ahead > 0, at most n_keys, else n_keys;  lo = the larger one of p -
-// window
-// + 1 if window > 0, and p - p mod chunk if chunk > 0, else 0. A query that sees no key gets zeros.
+// with hi = p + 1 if causal, p + ahead + 1 if ahead > 0, at most n_keys, else n_keys;  lo = the largest
+// of p - window + 1 if window > 0, p - p mod chunk if chunk > 0, and 0. A query that sees no key gets zeros.
 typedef struct {
     bool causal;
     int window;

@@ -274,7 +274,9 @@ static void expert_forward(const Compute *compute, const Config *c, const Expert
         if (b->picks[i] != expert) continue;
         float *to = b->picked_x + (int64_t)count * dim;
         memcpy(to, x + (int64_t)(i / used) * dim, sizeof *x * (size_t)dim);
-        for (int d = 0; c->router_input && d < dim; d++) to[d] *= b->weights[i];
+        if (c->router_input) {
+            for (int d = 0; d < dim; d++) to[d] *= b->weights[i];
+        }
         count++;
     }
     profile_end(compute->profile, 0, 0);

@@ -23,7 +23,6 @@ void pool_close(Pool *p) {
 }
 
 void pool_reset(Pool *p) {
-    p->n = 0;
     memset(p->sum, 0, sizeof *p->sum * (size_t)p->dim);
 }
 
@@ -32,7 +31,6 @@ void pool_add(void *pool, int position, const float *state) {
     Pool *p = pool;
     if (p->kind == POOL_LAST) pool_reset(p);
     for (int i = 0; i < p->dim; i++) p->sum[i] += (double)state[i];
-    p->n++;
 }
 
 float *pool_vector(const Pool *p) {

@@ -7,7 +7,7 @@ typedef enum { POOL_NONE, POOL_MEAN, POOL_LAST } PoolKind;
 
 typedef struct {
     PoolKind kind;
-    int dim, n;  // n: states so far
+    int dim;
     double *sum; // [dim]
 } Pool;
 

@@ -297,6 +297,7 @@ void worker_close(Worker *w) {
     scheduler_close(w->scheduler);
     mailbox_close(w->inbox);
     arrfree(w->choices);
+    for (ptrdiff_t i = 0; i < arrlen(w->maps); i++) attention_map_close(w->maps[i]->map);
     arrfree(w->maps);
     arrfree(w->segments);
     free(w);

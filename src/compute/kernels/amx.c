@@ -128,7 +128,7 @@ INNER void gemm_block(const Product *p, const bool int8) {
     else write_rows(p, sums);
 }
 
-// Rows of n from j on, at most `most`, of columns i.. of y.
+// Its rows from j on, at most `most`.
 static Product part_of(const Product *p, int j, int most) {
     Product part = *p;
     part.y += j * p->ldy;

@@ -11,7 +11,7 @@ static float round_to_int8(int8_t *q, const float *x, int n) {
     for (int i = 0; i < n; i += 16) {
         __m512 v = _mm512_loadu_ps(x + i);
         most = _mm512_max_ps(most, _mm512_abs_ps(v));
-        poison = _mm512_fmadd_ps(v, _mm512_setzero_ps(), poison); // NaN where a value is no number
+        poison = _mm512_fmadd_ps(v, _mm512_setzero_ps(), poison); // NaN where a value is not finite
     }
     float top = _mm512_reduce_max_ps(most), inverse = top >= SMALLEST_TOP ? INT8_TOP / top : 0;
     for (int i = 0; i < n; i += 16) {

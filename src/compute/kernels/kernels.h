@@ -97,7 +97,7 @@ typedef struct {
 // Products of int8: the sums of a part are exact integers, so that all levels give the same bits.
 typedef struct {
     // n values, a multiple of 16, to the nearest multiples of the scale that is returned: the largest |x| / INT8_TOP.
-    // Where x has values that are no numbers, so is the scale.
+    // NaN where a value is not finite.
     float (*round)(int8_t *q, const float *x, int n);
     // y[j * ldy + i] (+)= sum_k x[j][k] w(k, i) for j < n, i < n_cols <= MAX_PANEL; k a multiple of INT8_STEP, at most
     // INT8_PART. x must be readable up to a multiple of BF16_ROWS rows.
