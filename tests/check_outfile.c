@@ -72,7 +72,7 @@ static void test_refused(void) {
     CHECK(write_out("", "x") && strstr(err, "No such file"), "%s", err);
     CHECK(write_out(in_folder("absent/x"), "x") && strstr(err, "No such file"), "%s", err);
     for (int i = 0; i < MAX_OUT_FILES; i++) {
-        char name[8];
+        char name[16];
         snprintf(name, sizeof name, "many%d", i);
         CHECK(!outfile_open(&o[i], in_folder(name), err, sizeof err), "%s", err);
     }

@@ -25,7 +25,7 @@ plant() { # header flags...
 planted_includes_fail() {
     local bad=0 room other header flags
     for room in $rooms; do
-        read -ra flags <<<"$(make -s --no-print-directory show-includes FILE="src/$room/planted.c")"
+        read -ra flags <<<"$(MAKEFLAGS= make -s --no-print-directory show-includes FILE="src/$room/planted.c")"
         for other in $rooms; do
             for header in $(find "src/$other" -name '*.h' ! -name '*_tmpl.h' ! -name 'neon.h' | sed 's|.*/||'); do
                 plant "$header" "${flags[@]}"

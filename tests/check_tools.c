@@ -788,7 +788,7 @@ static void test_run_parallel(void) {
     }
     write_text("prompts.txt", lines);
     for (int parallel = 1; parallel <= 7; parallel += 3) {
-        char number[8];
+        char number[12];
         snprintf(number, sizeof number, "%d", parallel);
         Result r = CALL("run", MODEL, "-f", in_folder("prompts.txt"), "-n", "12", "--temp", "0", "-o", "jsonl",
                         "--parallel", number);
