@@ -212,15 +212,16 @@ test: deps test-data
 	@$(MAKE) --no-print-directory all checks
 	@tests/run_checks.sh $(CHECKS) tests/check_rooms.sh tests/check_readme.sh
 
+# The checks of another build, without those that have nothing for it.
+checks_of = $(filter-out $(ALONE_$1:%=build/$1/tests/check_%),$(CHECKS:$(B)/%=build/$1/%))
 # Nothing for tsan: checks that start no thread, or only programs that other checks run with threads; more levels than one.
 ALONE_tsan := atlas atlas_exact atlas_masks atlas_operators atlas_program bad bf16 containers conversion encdec_program \
   first_messages gguf heads hf hostile_families inspect jinja kernels kvcache load outfile picture quant quantize rope \
   safetensors sampler schema sentencepiece settings tokenizer tokenizer_json tokenizer_kinds tokenizer_steps words
 ENV_tsan := TESSERA_TEST_BEST_LEVEL=1
 san tsan: deps test-data
-	@$(MAKE) --no-print-directory CONFIG=$@ all checks
-	@TESSERA_BUILD=build/$@ TESSERA_TEST_QUICK=1 $(ENV_$@) tests/run_checks.sh \
-	  $(filter-out $(ALONE_$@:%=build/$@/tests/check_%),$(CHECKS:$(B)/%=build/$@/%))
+	@$(MAKE) --no-print-directory CONFIG=$@ all $(call checks_of,$@)
+	@TESSERA_BUILD=build/$@ TESSERA_TEST_QUICK=1 $(ENV_$@) tests/run_checks.sh $(call checks_of,$@)
 
 # Nothing for arm64: checks that read bytes and compute little, or drive programs whose parts other checks run there.
 ALONE_arm64 := atlas_program batch bf16 conversion draft encdec_program hostile_families inspect jinja picture quantize schema serve serve_text serve_tools
@@ -240,9 +241,8 @@ test-arm64: deps test-data
 	test -f $(ARM64_LIB)/libexif.a || missing="$$missing libexif-dev:arm64"; $(call install)
 	@missing=; command -v aarch64-linux-gnu-gcc >/dev/null || missing="gcc-aarch64-linux-gnu libc6-dev-arm64-cross"; \
 	command -v qemu-aarch64 >/dev/null || missing="$$missing qemu-user"; $(call install)
-	@$(MAKE) --no-print-directory CONFIG=arm64 all checks
-	@TESSERA_BUILD=build/arm64 TESSERA_TEST_QUICK=1 RUNNER=qemu-aarch64 \
-	  tests/run_checks.sh $(filter-out $(ALONE_arm64:%=build/arm64/tests/check_%),$(CHECKS:$(B)/%=build/arm64/%))
+	@$(MAKE) --no-print-directory CONFIG=arm64 all $(call checks_of,arm64)
+	@TESSERA_BUILD=build/arm64 TESSERA_TEST_QUICK=1 RUNNER=qemu-aarch64 tests/run_checks.sh $(call checks_of,arm64)
 
 # Fuzz every reader for FUZZ_SECONDS each; the corpus stays in build/fuzz/corpus. First each tries the
 # malformed inputs of these tables in tests/bad, whole.
