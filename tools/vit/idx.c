@@ -137,3 +137,29 @@ void idx_free_labels(IdxLabels *x) {
     free(x->labels);
     *x = (IdxLabels){0};
 }
+
+static int check_set(const IdxImages *images, const IdxLabels *labels, const char *const paths[2], int n_labels,
+                     char *err, size_t errlen) {
+    if (images->n != labels->n) {
+        return fail(err, errlen, "%s: expected %d labels for the pictures of %s, found %d", paths[1], images->n,
+                    paths[0], labels->n);
+    }
+    for (int i = 0; i < labels->n; i++) {
+        if (labels->labels[i] < n_labels) continue;
+        return fail(err, errlen, "%s: label %d: expected less than %d, found %d", paths[1], i, n_labels,
+                    labels->labels[i]);
+    }
+    return 0;
+}
+
+int idx_read_set(IdxImages *images, IdxLabels *labels, const char *const paths[2], int n_labels, char *err,
+                 size_t errlen) {
+    *labels = (IdxLabels){0};
+    int rc = idx_read_images(images, paths[0], err, errlen);
+    if (!rc) rc = idx_read_labels(labels, paths[1], err, errlen);
+    if (!rc) rc = check_set(images, labels, paths, n_labels, err, errlen);
+    if (!rc) return 0;
+    idx_free_images(images);
+    idx_free_labels(labels);
+    return -1;
+}

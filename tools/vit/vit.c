@@ -227,20 +227,6 @@ static int classify_files(const Options *o, Classifier *c, const Preprocess *ste
     return failed > 0;
 }
 
-static void read_set(const Options *o, const Vit *v, IdxImages *images, IdxLabels *labels) {
-    char err[512];
-    if (idx_read_images(images, o->eval[0], err, sizeof err)) die(1, "%s", err);
-    if (idx_read_labels(labels, o->eval[1], err, sizeof err)) die(1, "%s", err);
-    if (images->n != labels->n) {
-        die(1, "%s: expected %d labels for the pictures of %s, found %d", o->eval[1], images->n, o->eval[0], labels->n);
-    }
-    for (int i = 0; i < labels->n; i++) {
-        if (labels->labels[i] >= v->n_labels) {
-            die(1, "%s: label %d: expected less than %d, found %d", o->eval[1], i, v->n_labels, labels->labels[i]);
-        }
-    }
-}
-
 // A grey picture of the set, as many channels as the model takes.
 static Picture picture_at(const IdxImages *images, int i, int channels) {
     char err[512];
@@ -257,7 +243,7 @@ static int evaluate(const Options *o, Classifier *c, const Preprocess *steps) {
     IdxImages images;
     IdxLabels labels;
     char err[512];
-    read_set(o, v, &images, &labels);
+    if (idx_read_set(&images, &labels, o->eval, v->n_labels, err, sizeof err)) die(1, "%s", err);
     int64_t each = vit_pixels(v);
     float *pixels = malloc(sizeof *pixels * (size_t)(each * o->batch));
     float *logits = malloc(sizeof *logits * (size_t)v->n_labels * (size_t)o->batch);

@@ -2,28 +2,13 @@
 #include "vit_model.h"
 
 #include "file.h"
+#include "labels.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_SIZE = 4096, MAX_LABELS = 1 << 20, MAX_PATCHES = 1 << 16 };
-
-// id2label, or the numbers of num_labels classes.
-static void read_labels(Vit *v, Settings *s) {
-    Settings table = settings_object(s, "id2label");
-    size_t n = table.object ? json_object_size(table.object) : 0;
-    v->n_labels = n ? (int)(n < MAX_LABELS ? n : MAX_LABELS) : settings_int(s, "num_labels", 1, MAX_LABELS, 2);
-    v->labels = calloc((size_t)v->n_labels, sizeof *v->labels);
-    if (!v->labels) settings_fail(s, "id2label", "out of memory");
-    for (int i = 0; !s->failed && i < v->n_labels; i++) {
-        char number[16];
-        snprintf(number, sizeof number, "%d", i);
-        const char *name = n ? settings_string(&table, number, NULL) : number;
-        v->labels[i] = strdup(name);
-        if (!v->labels[i]) settings_fail(s, "id2label", "out of memory");
-    }
-}
+enum { MAX_SIZE = 4096, MAX_PATCHES = 1 << 16 };
 
 static int read_settings(Vit *v, Config *c, Settings *s) {
     const char *type = settings_string(s, "model_type", "vit");
@@ -57,7 +42,7 @@ static int read_settings(Vit *v, Config *c, Settings *s) {
     if (v->n_patches > MAX_PATCHES) {
         settings_fail(s, "patch_size", "expected at most %d patches, found %d", MAX_PATCHES, v->n_patches);
     }
-    read_labels(v, s);
+    v->n_labels = labels_read(&v->labels, s);
     if (s->failed) return -1;
     c->vocab_size = v->n_labels;
     c->max_seq_len = v->n_patches + MAX_SPECIAL;
@@ -121,9 +106,7 @@ int vit_open(Vit *v, const char *path, char *err, size_t errlen) {
 }
 
 void vit_close(Vit *v) {
-    int n = v->labels ? v->n_labels : 0;
-    for (int i = 0; i < n; i++) free(v->labels[i]);
-    free(v->labels);
+    labels_free(v->labels, v->n_labels);
     encoder_free(&v->encoder);
     weights_free(&v->weights);
     memset(v, 0, sizeof *v);
