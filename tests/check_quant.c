@@ -3,13 +3,15 @@
 // the plain roundings; what packing must do with zeros, the largest and the smallest.
 #include "reference.h"
 
+#include "grids.h"
 #include "quant.h"
 #include "weights.h"
 
 // In the order of fixtures/quant.py.
-static const DType block_types[] = {DTYPE_Q4_0,  DTYPE_Q4_1,   DTYPE_Q5_0,  DTYPE_Q5_1, DTYPE_Q8_0,
-                                    DTYPE_Q2_K,  DTYPE_Q3_K,   DTYPE_Q4_K,  DTYPE_Q5_K, DTYPE_Q6_K,
-                                    DTYPE_MXFP4, DTYPE_IQ4_NL, DTYPE_IQ4_XS};
+static const DType block_types[] = {DTYPE_Q4_0,   DTYPE_Q4_1,  DTYPE_Q5_0,    DTYPE_Q5_1,  DTYPE_Q8_0,   DTYPE_Q2_K,
+                                    DTYPE_Q3_K,   DTYPE_Q4_K,  DTYPE_Q5_K,    DTYPE_Q6_K,  DTYPE_MXFP4,  DTYPE_IQ4_NL,
+                                    DTYPE_IQ4_XS, DTYPE_IQ3_S, DTYPE_IQ3_XXS, DTYPE_IQ2_S, DTYPE_IQ2_XS, DTYPE_IQ2_XXS,
+                                    DTYPE_IQ1_S,  DTYPE_IQ1_M, DTYPE_TQ1_0,   DTYPE_TQ2_0};
 enum { RECORDS = 200 };
 
 static uint64_t hash_values(const float *v, int n) { // FNV-1a, every NaN alike
@@ -63,6 +65,36 @@ static void unpack_many(void) {
                       info->name, k);
             }
         }
+    }
+}
+
+// What each entry of a grid stands for, against hashes of ggml's tables (fixtures/grids.py); the same as bytes.
+static void grids_equal_source(void) {
+    const struct {
+        const char *name;
+        const Grid *grid;
+        int unit; // of the source's values
+        const void *bytes;
+        uint64_t hash;
+    } cases[] = {
+        {"IQ1", &grid_iq1, 8, grid_bytes.iq1, 0x6703ed863501ae2e},
+        {"IQ2_XXS", &grid_iq2_xxs, 1, grid_bytes.iq2_xxs, 0xbb4ee025b5ac6e8e},
+        {"IQ2_XS", &grid_iq2_xs, 1, grid_bytes.iq2_xs, 0xc9b1ee61e79909bd},
+        {"IQ2_S", &grid_iq2_s, 1, grid_bytes.iq2_s, 0x123edd38a3b62b90},
+        {"IQ3_XXS", &grid_iq3_xxs, 1, grid_bytes.iq3_xxs, 0xdfa5dc83d6a155d5},
+        {"IQ3_S", &grid_iq3_s, 1, grid_bytes.iq3_s, 0xfa37020c25b44829},
+    };
+    kernels(); // expands the grids
+    for (int c = 0; c < N_OF(cases); c++) {
+        const Grid *g = cases[c].grid;
+        const int8_t *bytes = cases[c].bytes;
+        uint64_t h = 0xCBF29CE484222325u;
+        for (int i = 0; i < g->n * g->values; i++) {
+            int value = grid_value(g, i / g->values, i % g->values);
+            h = (h ^ (uint8_t)(value / cases[c].unit)) * 0x100000001B3u;
+            CHECK(bytes[i] == value, "%s: byte %d is %d, expected %d", cases[c].name, i, bytes[i], value);
+        }
+        CHECK(h == cases[c].hash, "%s: hash %016llx", cases[c].name, (unsigned long long)h);
     }
 }
 
@@ -161,12 +193,21 @@ static bool is_iq4(DType type) {
     return type == DTYPE_IQ4_NL || type == DTYPE_IQ4_XS;
 }
 
-// No value is off by more than its group's steps can say: a bound that holds for any input. Beside it: half the
-// smallest scale times the largest code.
+// How far any value may be off, of the largest in the block: by the steps of its group, or as far as a scale that fits
+// the others better clips it.
+static float most_off(DType type) {
+    switch (type) {
+    case DTYPE_Q2_K: return 0.6f;
+    case DTYPE_Q3_K: return 0.3f;
+    default: return 0.2f;
+    }
+}
+
+// No value is off by more than that. Beside it: half the smallest scale times the largest code.
 static void pack_any_scale(void) {
     float x[SUPER];
     for (int p = 0; p < N_OF(packs); p++) {
-        float part = packs[p].type == DTYPE_Q2_K ? 0.6f : 0.2f;
+        float part = most_off(packs[p].type);
         for (int e = -20; e <= 12; e++) {
             for (int round = 0; round < 4; round++) {
                 float top = 0;
@@ -230,6 +271,7 @@ static void pack_again(void) {
 int main(void) {
     RUN(unpack_equals_fixture);
     RUN(unpack_many);
+    RUN(grids_equal_source);
     RUN(half_precision);
     RUN(pack_error);
     RUN(pack_any_scale);

@@ -28,6 +28,15 @@ typedef enum {
     DTYPE_Q6_K,
     DTYPE_IQ4_NL,
     DTYPE_IQ4_XS,
+    DTYPE_IQ3_S,
+    DTYPE_IQ3_XXS,
+    DTYPE_IQ2_S,
+    DTYPE_IQ2_XS,
+    DTYPE_IQ2_XXS,
+    DTYPE_IQ1_S,
+    DTYPE_IQ1_M,
+    DTYPE_TQ1_0,
+    DTYPE_TQ2_0,
     DTYPE_MXFP4,
     DTYPE_MXFP4_SPLIT, // the same values with the exponents in a separate tensor (gpt-oss's safetensors)
     DTYPE_U8,          // bytes: the parts of MXFP4_SPLIT
@@ -154,11 +163,79 @@ typedef struct QUANT_PACKED {
     uint8_t q[128]; // each group of 32 in 16 bytes, as in IQ4_NL
 } BlockIQ4_XS;      // d (scale - 32) iq4_values[q]
 
+// Super-blocks of vectors of 8 (IQ1, IQ2) or 4 values (IQ3) by their index in a grid (grids.h), of which q holds the
+// lowest 8 bits. Bit j of `signs` is set where value j is negative; of the signs in 7 bits, the eighth makes the number
+// of negative values even.
+typedef struct QUANT_PACKED {
+    uint16_t d;
+    uint8_t q[64];
+    uint8_t high[8]; // bit i of byte g: the ninth bit of index i of 8 of group g
+    uint8_t signs[32];
+    uint8_t scales[4]; // 4 bits for each group of 32, low nibble first
+} BlockIQ3_S;          // d (2 scale + 1) value
+
+typedef struct QUANT_PACKED {
+    uint16_t d;
+    uint8_t q[64];
+    uint32_t signs[8]; // of a group of 32: four of 7 bits, lowest first; above them 4 bits of scale
+} BlockIQ3_XXS;        // d (2 scale + 1) / 4 value
+
+typedef struct QUANT_PACKED {
+    uint16_t d;
+    uint8_t q[32], signs[32];
+    uint8_t high[8];   // two bits for each of the 4 indices of a group of 32, lowest first
+    uint8_t scales[8]; // 4 bits for each group of 16, low nibble first
+} BlockIQ2_S;          // d (2 scale + 1) / 8 value
+
+typedef struct QUANT_PACKED {
+    uint16_t d;
+    uint16_t q[32];    // 9 bits of index, 7 bits of signs
+    uint8_t scales[8]; // as in IQ2_S
+} BlockIQ2_XS;
+
+typedef struct QUANT_PACKED {
+    uint8_t q[4];
+    uint32_t signs; // as in IQ3_XXS
+} RangeIQ2_XXS;
+
+typedef struct QUANT_PACKED {
+    uint16_t d;
+    RangeIQ2_XXS ranges[8]; // of 32 values
+} BlockIQ2_XXS;
+
+typedef struct QUANT_PACKED {
+    uint16_t d;
+    uint8_t q[32];
+    uint16_t high[8]; // of a group of 32: 3 bits for each of 4 indices, lowest first, 3 bits of scale, the shift's sign
+} BlockIQ1_S;         // d (2 scale + 1) / 8 (value + shift), shift 1 or (bit set) -1
+
+typedef struct QUANT_PACKED {
+    uint8_t q[32];
+    uint8_t high[16];   // 4 bits for each index, low nibble first: 3 of it, the sign of its values' shift
+    uint16_t scales[4]; // of four groups of 16: 3 bits each, lowest first; above them 4 bits of d, lowest of it first
+} BlockIQ1_M;           // as IQ1_S
+
+// Super-blocks of -1, 0 and 1, as codes 0, 1 and 2.
+typedef struct QUANT_PACKED {
+    uint8_t q[48];   // five codes in a byte: c0 to c4, see quant_grids.c. Values 0 to 159 in bytes 0 to 31, c0 of all
+                     // first, then c1; values 160 to 239 in the other 16 likewise
+    uint8_t last[4]; // the remaining 16 values, four in a byte
+    uint16_t d;
+} BlockTQ1_0; // d (code - 1)
+
+typedef struct QUANT_PACKED {
+    uint8_t q[64]; // two bits as in Q2_K
+    uint16_t d;
+} BlockTQ2_0; // d (code - 1); code 3 is 2
+
 _Static_assert(sizeof(BlockQ4_0) == 18 && sizeof(BlockQ4_1) == 20 && sizeof(BlockQ5_0) == 22, "as in files");
 _Static_assert(sizeof(BlockQ5_1) == 24 && sizeof(BlockQ8_0) == 34 && sizeof(BlockMxfp4) == 17, "as in files");
 _Static_assert(sizeof(BlockQ2_K) == 84 && sizeof(BlockQ3_K) == 110 && sizeof(BlockQ4_K) == 144, "as in files");
 _Static_assert(sizeof(BlockQ5_K) == 176 && sizeof(BlockQ6_K) == 210, "as in files");
 _Static_assert(sizeof(BlockIQ4_NL) == 18 && sizeof(BlockIQ4_XS) == 136, "as in files");
+_Static_assert(sizeof(BlockIQ3_S) == 110 && sizeof(BlockIQ3_XXS) == 98 && sizeof(BlockIQ2_S) == 82, "as in files");
+_Static_assert(sizeof(BlockIQ2_XS) == 74 && sizeof(BlockIQ2_XXS) == 66 && sizeof(BlockIQ1_S) == 50, "as in files");
+_Static_assert(sizeof(BlockIQ1_M) == 56 && sizeof(BlockTQ1_0) == 54 && sizeof(BlockTQ2_0) == 66, "as in files");
 
 // n blocks to fp32; y and blocks do not overlap.
 void unpack_q4_0(float *y, const void *blocks, int64_t n);
@@ -178,6 +255,15 @@ void unpack_q4_k(float *y, const void *blocks, int64_t n);
 void unpack_q5_k(float *y, const void *blocks, int64_t n);
 void unpack_q6_k(float *y, const void *blocks, int64_t n);
 void unpack_iq4_xs(float *y, const void *blocks, int64_t n);
+void unpack_iq3_s(float *y, const void *blocks, int64_t n);
+void unpack_iq3_xxs(float *y, const void *blocks, int64_t n);
+void unpack_iq2_s(float *y, const void *blocks, int64_t n);
+void unpack_iq2_xs(float *y, const void *blocks, int64_t n);
+void unpack_iq2_xxs(float *y, const void *blocks, int64_t n);
+void unpack_iq1_s(float *y, const void *blocks, int64_t n);
+void unpack_iq1_m(float *y, const void *blocks, int64_t n);
+void unpack_tq1_0(float *y, const void *blocks, int64_t n);
+void unpack_tq2_0(float *y, const void *blocks, int64_t n);
 
 // Finite values to n blocks, with the scales of least squared error that a short search finds. Values out of range of
 // F16 scales are clamped: tiny blocks become zeros.

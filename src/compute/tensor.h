@@ -14,6 +14,7 @@ typedef struct {
 } DTypeInfo;
 
 #define DTYPE_BIT(d) (1u << (d))
+_Static_assert(N_DTYPES <= 32, "a bit for each");
 #define DTYPE_FLOATS (DTYPE_BIT(DTYPE_F32) | DTYPE_BIT(DTYPE_F16) | DTYPE_BIT(DTYPE_BF16))
 #define DTYPE_ANY (DTYPE_BIT(DTYPE_U8) - 1) // all that a matrix may have
 

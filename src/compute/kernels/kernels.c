@@ -1,6 +1,8 @@
 // kernels: see kernels.h. Chooses the table of a level.
 #include "kernels.h"
 
+#include "grids.h"
+
 #include <pthread.h>
 
 static Kernels extended[N_LEVELS]; // levels that add products of bfloat16 or int8 to the kernels of one below
@@ -27,6 +29,7 @@ static void add(CpuLevel level, const Kernels *to, const Bf16Kernels *bf16, cons
 }
 
 static void fill(void) {
+    grids_expand();
 #if defined(__x86_64__)
     add(LEVEL_AVX512, &kernels_avx512, NULL, &int8_vnni);
     add(LEVEL_AVX512BF16, &kernels_avx512, &bf16_avx512, &int8_vnni);
