@@ -23,7 +23,28 @@ static const struct {
     {14, DTYPE_Q6_K, 208, -1, 0.00005f, 0},
     {20, DTYPE_IQ4_NL, 0, -1, 0.0008f, 0},
     {23, DTYPE_IQ4_XS, 0, -1, 0.00004f, 0},
+    {21, DTYPE_IQ3_S, 0, -1, 0.0002f, 0},
+    {18, DTYPE_IQ3_XXS, 0, -1, 0.0002f, 0},
+    {22, DTYPE_IQ2_S, 0, -1, 0.0006f, 0},
+    {17, DTYPE_IQ2_XS, 0, -1, 0.0006f, 0},
+    {16, DTYPE_IQ2_XXS, 0, -1, 0.0006f, 0},
+    {19, DTYPE_IQ1_S, 0, -1, 0.006f, 0},
+    {29, DTYPE_IQ1_M, 48, -1, 0.006f, 0},
+    {34, DTYPE_TQ1_0, 52, -1, 0.05f, 0},
+    {35, DTYPE_TQ2_0, 64, -1, 0.05f, 0},
     {39, DTYPE_MXFP4, -1, -1, 0, 0},
 };
+
+// Puts a block's F16 scales where they stand; those of IQ1_M are in four parts of four bits.
+__attribute__((unused)) static void put_scales(uint8_t *block, int format, float d, float m) {
+    uint16_t half_d = f16_from_f32(d), half_m = f16_from_f32(m);
+    if (formats[format].m_at >= 0) memcpy(block + formats[format].m_at, &half_m, sizeof half_m);
+    if (formats[format].dtype == DTYPE_IQ1_M) {
+        uint8_t *top = block + formats[format].d_at + 1;
+        for (int i = 0; i < 4; i++) top[2 * i] = (uint8_t)((top[2 * i] & 15) | (half_d >> 4 * i & 15) << 4);
+    } else if (formats[format].d_at >= 0) {
+        memcpy(block + formats[format].d_at, &half_d, sizeof half_d);
+    }
+}
 
 enum { N_FORMATS = sizeof formats / sizeof *formats, N_FLOAT_FORMATS = 3 }; // the others are blocks

@@ -22,9 +22,8 @@
 
 // ---- logits of a model in every type
 
-static void put_half(uint8_t *at, float f) {
-    uint16_t h = f16_from_f32(f * (1 + 0.25f * test_uniform()));
-    memcpy(at, &h, 2);
+static float about(float f) {
+    return f * (1 + 0.25f * test_uniform());
 }
 
 // Turn F32 data into one of the kinds: floats are rounded, blocks are random.
@@ -38,8 +37,7 @@ static void to_kind(MakeTensor *t, int kind) {
     for (size_t i = 0; i < n / (size_t)info->block; i++) {
         uint8_t *b = out + i * (size_t)info->block_bytes;
         uint16_t half = formats[kind].dtype == DTYPE_F16 ? f16_from_f32(v[i]) : bf16_from_f32(v[i]);
-        if (formats[kind].d_at >= 0) put_half(b + formats[kind].d_at, formats[kind].d);
-        if (formats[kind].m_at >= 0) put_half(b + formats[kind].m_at, formats[kind].m);
+        put_scales(b, kind, about(formats[kind].d), about(formats[kind].m));
         if (formats[kind].dtype == DTYPE_MXFP4) b[0] = (uint8_t)(120 + pick(3));
         if (info->block_bytes == 2) memcpy(b, &half, 2);
         if (info->block_bytes == 4) memcpy(b, &v[i], 4);
@@ -149,7 +147,7 @@ static void mixed_kinds(void) {
     maker_llama(&m, &spec);
     for (int pass = 0; pass < 2; pass++) {
         for (int i = 0; i < (int)arrlen(m.tensors); i++) {
-            if (m.tensors[i].n_dims > 1) (pass ? to_floats : to_kind)(&m.tensors[i], i * 5 % N_OF(formats));
+            if (m.tensors[i].n_dims > 1) (pass ? to_floats : to_kind)(&m.tensors[i], i * 7 % N_OF(formats));
         }
         maker_write(&m, pass ? OTHER : MODEL);
     }
@@ -191,7 +189,7 @@ static void long_rows(void) {
             ops_linear(&c, &(Linear){.w = &blocks, .y = y[0], .bias = bias}, 1, x, n);
             ops_linear(&c, &(Linear){.w = &floats, .y = y[1], .bias = bias}, 1, x, n);
             double off = nmse_f32(y[0], y[1], n * ROWS);
-            CHECK(off < 1e-11, "%s, %d tokens: NMSE %g", info->name, n, off);
+            CHECK(off < 3e-11, "%s, %d tokens: NMSE %g", info->name, n, off); // 8448 terms
         }
         ops_embed(&c, x, &blocks, (int32_t[]){6, 0}, 2);
         int n_off = 0; // a zero's sign may differ

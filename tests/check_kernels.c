@@ -348,9 +348,7 @@ static void fill_blocks(uint8_t *w, int64_t n_blocks, int format) {
     const DTypeInfo *info = dtype_info(formats[format].dtype);
     for (int64_t b = 0; b < n_blocks; b++, w += info->block_bytes) {
         for (int i = 0; i < info->block_bytes; i++) w[i] = pick(6) ? (uint8_t)test_u32() : (uint8_t)(pick(2) * 255);
-        uint16_t d = f16_from_f32(test_uniform() * (pick(9) ? 1.0f : 6e-8f)), m = f16_from_f32(test_uniform());
-        if (formats[format].d_at >= 0) memcpy(w + formats[format].d_at, &d, sizeof d);
-        if (formats[format].m_at >= 0) memcpy(w + formats[format].m_at, &m, sizeof m);
+        put_scales(w, format, test_uniform() * (pick(9) ? 1.0f : 6e-8f), test_uniform());
         if (info->block_bytes == 17) w[0] = (uint8_t)(pick(20) ? 120 + pick(9) : pick(2)); // MXFP4's exponent
     }
 }

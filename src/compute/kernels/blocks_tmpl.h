@@ -26,6 +26,9 @@
 //   b_nibbles(p)              the low nibbles of 16 bytes, then the high ones
 //   b_where(bits, value)      byte j is `value` if bit j of 32 is set, else 0
 //   b_lookup(table, b)        table[b] of 16 bytes
+//   b_words(a, b, c, d)       the bytes of four uint64_t, lowest first
+//   b_add(a, b)               sums of bytes
+//   b_negate(b, bits)         byte j is negated, as int8, if bit j of 32 is set
 //   E                         8 floats, one for each block
 //   e_load(p) e_scaled(e, x)
 //   e_halves(h) e_bytes(v)    from 8 F16 values; from the bytes of a uint64_t
@@ -41,6 +44,8 @@
 // order, so the same bits.
 
 #include "inner.h"
+
+#include "grids_tmpl.h"
 
 enum {
     CHUNK = 256,
@@ -121,11 +126,12 @@ INNER B range_of(const DType f, const uint8_t *p, int s) {
         return b_or(b_bits(b_load(b->low + s / 4 * 64 + s % 2 * 32), s % 4 / 2 * 4, 15), high);
     }
     case DTYPE_Q2_K: return b_bits(b_load(((const BlockQ2_K *)(const void *)p)->q + s / 4 * 32), s % 4 * 2, 3);
-    default: { // DTYPE_Q3_K
+    case DTYPE_Q3_K: {
         const BlockQ3_K *b = (const BlockQ3_K *)(const void *)p;
         B high = b_up(b_bits(b_load(b->high), s, 1), 2);
         return b_or(b_bits(b_load(b->q + s / 4 * 32), s % 4 * 2, 3), high);
     }
+    default: return range_of_grid(f, p, s);
     }
 }
 
@@ -178,9 +184,9 @@ INNER void scales_q4_k(Scales *s, const uint8_t *packed, uint16_t d, uint16_t m)
 }
 
 // An int8 scale for each group, and a constant zero point.
-INNER void scales_of_bytes(Scales *s, Bytes16 bytes, uint16_t d, float zero) {
+INNER void scales_of_bytes(Scales *s, Bytes16 bytes, float d, float zero) {
     for (int i = 0; i < GROUP_V; i++) {
-        s->scale[i] = v_mul(v_bytes(bytes, i), v_set1(f_half(d)));
+        s->scale[i] = v_mul(v_bytes(bytes, i), v_set1(d));
         s->minimum[i] = v_mul(s->scale[i], v_set1(zero));
     }
 }
@@ -216,12 +222,7 @@ INNER E half_powers(const uint8_t *p) {
 
 // 6-bit scales of the eight groups of 32: the bits are moved to bytes, four and two at a time.
 INNER void scales_iq4_xs(Scales *s, const BlockIQ4_XS *b) {
-    uint32_t packed;
-    memcpy(&packed, b->low, sizeof packed);
-    uint64_t low = packed, high = b->high;
-    low = (low | low << 16) & 0x0000ffff0000ffffu;
-    low = (low | low << 8) & 0x00ff00ff00ff00ffu;
-    low = (low | low << 4) & 0x0f0f0f0f0f0f0f0fu;
+    uint64_t low = nibbles_apart(four_bytes(b->low)), high = b->high;
     high = (high | high << 24) & 0x000000ff000000ffu;
     high = (high | high << 12) & 0x000f000f000f000fu;
     high = (high | high << 6) & 0x0303030303030303u;
@@ -254,12 +255,31 @@ INNER void scales_of(Scales *s, const DType f, const uint8_t *p) {
     }
     case DTYPE_Q6_K: {
         const BlockQ6_K *b = (const BlockQ6_K *)(const void *)p;
-        scales_of_bytes(s, bytes_at(b->scales), b->d, -32);
+        scales_of_bytes(s, bytes_at(b->scales), f_half(b->d), -32);
         break;
     }
     case DTYPE_Q2_K: scales_q2_k(s, (const BlockQ2_K *)(const void *)p); break;
-    default: // DTYPE_Q3_K
-        scales_of_bytes(s, bytes_q3_k((const BlockQ3_K *)(const void *)p), ((const BlockQ3_K *)(const void *)p)->d, -4);
+    case DTYPE_Q3_K: {
+        const BlockQ3_K *b = (const BlockQ3_K *)(const void *)p;
+        scales_of_bytes(s, bytes_q3_k(b), f_half(b->d), -4);
+        break;
+    }
+    case DTYPE_IQ2_S: {
+        const BlockIQ2_S *b = (const BlockIQ2_S *)(const void *)p;
+        scales_of_bytes(s, odd_scales_iq2(b->scales), f_half(b->d) / 8, 0);
+        break;
+    }
+    case DTYPE_IQ2_XS: {
+        const BlockIQ2_XS *b = (const BlockIQ2_XS *)(const void *)p;
+        scales_of_bytes(s, odd_scales_iq2(b->scales), f_half(b->d) / 8, 0);
+        break;
+    }
+    case DTYPE_IQ1_M: {
+        const BlockIQ1_M *b = (const BlockIQ1_M *)(const void *)p;
+        scales_of_bytes(s, odd_scales_iq1_m(b), d_iq1_m(b) / 8, 0);
+        break;
+    }
+    default: scales_with_zero(s, grid_scales_of_8(f, p), 0);
     }
 }
 
@@ -296,13 +316,22 @@ INNER void unpack_format(const DType f, const int block, const int block_bytes, 
 
 // ---- rows
 
-// Bytes that are signed, and then without a minimum; scales of blocks of 32.
+// Bytes that are signed, and then without a minimum.
 INNER bool has_signed_bytes(const DType f) {
-    return f == DTYPE_Q8_0 || f == DTYPE_IQ4_NL || f == DTYPE_IQ4_XS;
+    return f == DTYPE_Q8_0 || (f >= DTYPE_IQ4_NL && f <= DTYPE_TQ2_0);
 }
 
+// Scales of blocks of 32.
 INNER bool has_wide_groups(const DType f) {
-    return f != DTYPE_Q2_K && f != DTYPE_Q3_K && f != DTYPE_Q6_K;
+    switch (f) {
+    case DTYPE_Q2_K:
+    case DTYPE_Q3_K:
+    case DTYPE_Q6_K:
+    case DTYPE_IQ2_S:
+    case DTYPE_IQ2_XS:
+    case DTYPE_IQ1_M: return false;
+    default: return true;
+    }
 }
 
 // Unit i of a chunk's values.
@@ -455,6 +484,10 @@ static void add_tile_signed(RowTile *tile, const Activations *a, int n, int n_ro
     add_tile(tile, a, n, n_rows, c0, k, DTYPE_Q8_0);
 }
 
+static void add_tile_signed_narrow(RowTile *tile, const Activations *a, int n, int n_rows, int c0, int k) {
+    add_tile(tile, a, n, n_rows, c0, k, DTYPE_IQ2_S);
+}
+
 static void add_tile_wide(RowTile *tile, const Activations *a, int n, int n_rows, int c0, int k) {
     add_tile(tile, a, n, n_rows, c0, k, DTYPE_Q4_0);
 }
@@ -477,8 +510,10 @@ INNER void matvec_tile(const DType f, RowBytes *b, float *y, int64_t ldy, const 
                 decode_chunk(&tile.chunks[r][c - c0], f, (c + 1) * CHUNK > k ? rest_of_row(b, row) : p);
             }
         }
-        if (has_signed_bytes(f)) add_tile_signed(&tile, a, n, n_rows, c0, k);
-        else if (has_wide_groups(f)) add_tile_wide(&tile, a, n, n_rows, c0, k);
+        bool is_signed = has_signed_bytes(f), wide = has_wide_groups(f);
+        if (is_signed && wide) add_tile_signed(&tile, a, n, n_rows, c0, k);
+        else if (is_signed) add_tile_signed_narrow(&tile, a, n, n_rows, c0, k);
+        else if (wide) add_tile_wide(&tile, a, n, n_rows, c0, k);
         else add_tile_narrow(&tile, a, n, n_rows, c0, k);
     }
     for (int t = 0; t < n; t++) {
@@ -536,13 +571,25 @@ DEFINE_FORMAT(q4_k, DTYPE_Q4_K, SUPER, sizeof(BlockQ4_K))
 DEFINE_FORMAT(q5_k, DTYPE_Q5_K, SUPER, sizeof(BlockQ5_K))
 DEFINE_FORMAT(q6_k, DTYPE_Q6_K, SUPER, sizeof(BlockQ6_K))
 DEFINE_FORMAT(iq4_xs, DTYPE_IQ4_XS, SUPER, sizeof(BlockIQ4_XS))
+DEFINE_FORMAT(iq3_s, DTYPE_IQ3_S, SUPER, sizeof(BlockIQ3_S))
+DEFINE_FORMAT(iq3_xxs, DTYPE_IQ3_XXS, SUPER, sizeof(BlockIQ3_XXS))
+DEFINE_FORMAT(iq2_s, DTYPE_IQ2_S, SUPER, sizeof(BlockIQ2_S))
+DEFINE_FORMAT(iq2_xs, DTYPE_IQ2_XS, SUPER, sizeof(BlockIQ2_XS))
+DEFINE_FORMAT(iq2_xxs, DTYPE_IQ2_XXS, SUPER, sizeof(BlockIQ2_XXS))
+DEFINE_FORMAT(iq1_s, DTYPE_IQ1_S, SUPER, sizeof(BlockIQ1_S))
+DEFINE_FORMAT(iq1_m, DTYPE_IQ1_M, SUPER, sizeof(BlockIQ1_M))
+DEFINE_FORMAT(tq1_0, DTYPE_TQ1_0, SUPER, sizeof(BlockTQ1_0))
+DEFINE_FORMAT(tq2_0, DTYPE_TQ2_0, SUPER, sizeof(BlockTQ2_0))
 
 #define OF_FORMAT(name)                                                                                                \
     { matvec_##name, unpack_##name##_fast }
 static const BlockKernels block_kernels[N_DTYPES] = {
-    [DTYPE_Q4_0] = OF_FORMAT(q4_0),     [DTYPE_Q4_1] = OF_FORMAT(q4_1),   [DTYPE_Q5_0] = OF_FORMAT(q5_0),
-    [DTYPE_Q5_1] = OF_FORMAT(q5_1),     [DTYPE_Q8_0] = OF_FORMAT(q8_0),   [DTYPE_Q2_K] = OF_FORMAT(q2_k),
-    [DTYPE_Q3_K] = OF_FORMAT(q3_k),     [DTYPE_Q4_K] = OF_FORMAT(q4_k),   [DTYPE_Q5_K] = OF_FORMAT(q5_k),
-    [DTYPE_Q6_K] = OF_FORMAT(q6_k),     [DTYPE_MXFP4] = OF_FORMAT(mxfp4), [DTYPE_IQ4_NL] = OF_FORMAT(iq4_nl),
-    [DTYPE_IQ4_XS] = OF_FORMAT(iq4_xs),
+    [DTYPE_Q4_0] = OF_FORMAT(q4_0),     [DTYPE_Q4_1] = OF_FORMAT(q4_1),     [DTYPE_Q5_0] = OF_FORMAT(q5_0),
+    [DTYPE_Q5_1] = OF_FORMAT(q5_1),     [DTYPE_Q8_0] = OF_FORMAT(q8_0),     [DTYPE_Q2_K] = OF_FORMAT(q2_k),
+    [DTYPE_Q3_K] = OF_FORMAT(q3_k),     [DTYPE_Q4_K] = OF_FORMAT(q4_k),     [DTYPE_Q5_K] = OF_FORMAT(q5_k),
+    [DTYPE_Q6_K] = OF_FORMAT(q6_k),     [DTYPE_MXFP4] = OF_FORMAT(mxfp4),   [DTYPE_IQ4_NL] = OF_FORMAT(iq4_nl),
+    [DTYPE_IQ4_XS] = OF_FORMAT(iq4_xs), [DTYPE_IQ3_S] = OF_FORMAT(iq3_s),   [DTYPE_IQ3_XXS] = OF_FORMAT(iq3_xxs),
+    [DTYPE_IQ2_S] = OF_FORMAT(iq2_s),   [DTYPE_IQ2_XS] = OF_FORMAT(iq2_xs), [DTYPE_IQ2_XXS] = OF_FORMAT(iq2_xxs),
+    [DTYPE_IQ1_S] = OF_FORMAT(iq1_s),   [DTYPE_IQ1_M] = OF_FORMAT(iq1_m),   [DTYPE_TQ1_0] = OF_FORMAT(tq1_0),
+    [DTYPE_TQ2_0] = OF_FORMAT(tq2_0),
 };

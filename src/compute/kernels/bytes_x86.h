@@ -37,6 +37,17 @@ static inline __m256i b_lookup(const uint8_t *table, __m256i b) {
     return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(t), b);
 }
 
+static inline __m256i b_words(uint64_t a, uint64_t b, uint64_t c, uint64_t d) {
+    return _mm256_setr_epi64x((long long)a, (long long)b, (long long)c, (long long)d);
+}
+
+#define b_add _mm256_add_epi8
+
+static inline __m256i b_negate(__m256i b, uint32_t bits) {
+    __m256i negative = b_where(bits, 255);
+    return _mm256_sub_epi8(_mm256_xor_si256(b, negative), negative);
+}
+
 #define E __m256
 #define e_load _mm256_loadu_ps
 #define f_half _cvtsh_ss

@@ -171,6 +171,21 @@ static inline B b_lookup(const uint8_t *table, B b) {
     return (B){{vqtbl1q_u8(t, b.half[0]), vqtbl1q_u8(t, b.half[1])}};
 }
 
+static inline B b_words(uint64_t a, uint64_t b, uint64_t c, uint64_t d) {
+    uint64x2_t low = {a, b}, high = {c, d};
+    return (B){{vreinterpretq_u8_u64(low), vreinterpretq_u8_u64(high)}};
+}
+
+static inline B b_add(B a, B b) {
+    return (B){{vaddq_u8(a.half[0], b.half[0]), vaddq_u8(a.half[1], b.half[1])}};
+}
+
+static inline B b_negate(B b, uint32_t bits) {
+    B negative = b_where(bits, 255);
+    for (int i = 0; i < 2; i++) b.half[i] = vsubq_u8(veorq_u8(b.half[i], negative.half[i]), negative.half[i]);
+    return b;
+}
+
 typedef struct {
     float32x4_t half[2];
 } E;
