@@ -1021,7 +1021,7 @@ static void lists(void) {
     attention(&computes[2], NULL, 0);
     for (int i = 0; i < N_TYPES; i++) {
         run_list(2, &shapes[3], &types[i], 1);
-        run_list(17, NULL, &types[i], 1);
+        run_list(by_speed(17, 17, 7), NULL, &types[i], 1);
     }
     crowded_regions(&shapes[by_speed(3, 5, 5)], KV_DTYPE_F32);
     crowded_regions(&shapes[by_speed(11, 13, 13)], KV_DTYPE_BF16);
