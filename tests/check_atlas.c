@@ -96,7 +96,8 @@ static void sampled_by_probability(void) {
     Shape shape = {.n_heads = 1, .n_kv_heads = 1, .head_dim = N, .n_max = N, .type = KV_DTYPE_F32};
     Inputs in;
     Compute c;
-    NEED(!inputs_open(&in, &shape, N, N, 3, err, sizeof err) && !compute_open(&c, 1, err, sizeof err), "%s", err);
+    inputs_open(&in, &shape, N, N, 3);
+    NEED(!compute_open(&c, 1, err, sizeof err), "%s", err);
     Rows rows = inputs_all(&in);
     double mean[N * N] = {0}, want[N * N];
     memset(in.v, 0, sizeof *in.v * N * N);
@@ -190,10 +191,11 @@ static void weights_are_probabilities(void) {
     Shape shape = {.n_heads = 2, .n_kv_heads = 1, .head_dim = 16, .n_max = N, .type = KV_DTYPE_F32};
     Inputs in;
     Compute c;
-    NEED(!inputs_open(&in, &shape, N, N, 3, err, sizeof err) && !compute_open(&c, 2, err, sizeof err), "%s", err);
+    inputs_open(&in, &shape, N, N, 3);
+    NEED(!compute_open(&c, 2, err, sizeof err), "%s", err);
     float *w = need_floats(2 * N * N);
     Rows rows = inputs_all(&in);
-    CHECK(!mechanism_weights(mechanism_find("gqa"), &shape, &c, &rows, w, err, sizeof err), "%s", err);
+    mechanism_weights(mechanism_find("gqa"), &shape, &c, &rows, w);
     for (int i = 0; i < 2 * N; i++) {
         int head = i / N, t = i % N;
         double sum = 0;

@@ -1,30 +1,19 @@
 // atlas: the command line of build/atlas: attention mechanisms, listed, shown and measured.
 //
 // Owns the flags. Refuses a wrong command line with exit status 2.
-#include "claims.h"
+#include "atlas.h"
+
 #include "cli.h"
-#include "lengths.h"
-#include "roles.h"
-#include "show.h"
-#include "survey.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct {
-    const char *svg, *heads, *prompt;
-    int n_shown, n_threads, json, n_heads, head_dim;
-    float limit;
-    bool bench, claims, table, advise, fast;
-    int least, most; // lengths of --bench
-} Options;
-
 static const int MOST_ROWS = 1 << 21;
 
 // "512..65536" or one number.
 static void take_lengths(void *to, const char *flag, const char *value) {
-    Options *o = to;
+    Asked *a = to;
     char *dots = strdup(value), *second = dots ? strstr(dots, "..") : NULL;
     long long least, most;
     if (!dots) die(1, "out of memory");
@@ -33,8 +22,8 @@ static void take_lengths(void *to, const char *flag, const char *value) {
         most > MOST_ROWS) {
         die(2, "%s: expected lengths from 1 to %d such as 512..65536, found '%s'", flag, MOST_ROWS, value);
     }
-    o->least = (int)least;
-    o->most = (int)most;
+    a->least = (int)least;
+    a->most = (int)most;
     free(dots);
 }
 
@@ -44,67 +33,63 @@ static const Mechanism *find(const char *name) {
     return m;
 }
 
-// The named mechanisms, else all that are not another's under a second name.
-static void bench(const Options *o, char **names, int n, Compute *compute) {
-    Lengths l = {.least = o->least, .most = o->most, .n_heads = o->n_heads, .head_dim = o->head_dim, .json = o->json};
+static void take_names(Asked *a, char **names, int n) {
     const Mechanism *m;
-    l.limit = (double)o->limit;
-    l.svg = o->svg;
-    l.compute = compute;
-    if (n > MAX_BENCHED) die(2, "--bench: expected at most %d mechanisms, found %d", MAX_BENCHED, n);
-    for (int i = 0; i < n; i++) l.list[l.n_mechanisms++] = find(names[i]);
-    for (int i = 0; !n && (m = mechanism_at(i)) && l.n_mechanisms < MAX_BENCHED; i++) {
-        if (!m->same_as) l.list[l.n_mechanisms++] = m;
+    if (n > MAX_MECHANISMS) die(2, "--bench: expected at most %d mechanisms, found %d", MAX_MECHANISMS, n);
+    for (int i = 0; i < n; i++) a->list[a->n_list++] = find(names[i]);
+    for (int i = 0; !n && (m = mechanism_at(i)); i++) {
+        if (!m->same_as && a->n_list < MAX_MECHANISMS) a->list[a->n_list++] = m;
     }
-    lengths_run(&l);
+    a->n_named = n;
+}
+
+static void run(const Asked *a) {
+    if (a->heads) roles_run(a);
+    else if (a->claims) claims_run(a);
+    else if (a->table) survey_table(a);
+    else if (a->advise) survey_advise(a);
+    else if (a->bench) lengths_run(a);
+    else if (a->n_named) show_mechanism(a);
+    else show_list(a);
 }
 
 int main(int argc, char **argv) {
-    Options o = {.n_shown = 32, .n_heads = 4, .head_dim = 64, .limit = 12, .least = 512, .most = 65536};
+    Asked a = {.n_shown = 32, .n_heads = 4, .head_dim = 64, .limit = 12, .least = 512, .most = 65536};
     const Flag flags[] = {
-        {"--bench", NULL, "measure the mechanisms named, or all, as the text grows", SETS(&o.bench)},
+        {"--bench", NULL, "measure the mechanisms named, or all, as the text grows", SETS(&a.bench)},
         {"--n", "FROM..TO", "with --bench: lengths, doubled each time (default: 512..65536)",
-         TAKES_CALL(&o, take_lengths)},
+         TAKES_CALL(&a, take_lengths)},
         {"--limit", "S", "with --bench: leave out a prefill that would take longer, in seconds (default: 12)",
-         TAKES_FLOAT(&o.limit, 0, 1e6)},
-        {"--n-heads", "N", "with --bench: heads (default: 4)", TAKES_INT(&o.n_heads, 1, 128)},
-        {"--head-dim", "N", "with --bench: width of a head (default: 64)", TAKES_INT(&o.head_dim, 4, 256)},
-        {"--claims", NULL, "put what surveys claim to the test", SETS(&o.claims)},
-        {"--table", NULL, "the comparative table of surveys, measured beside claimed", SETS(&o.table)},
-        {"--advise", NULL, "which mechanism for which need, by measurements", SETS(&o.advise)},
-        {"--fast", NULL, "with --claims, --table, --advise: lengths a 32nd as long, to try it out", SETS(&o.fast)},
-        {"--heads", "MODEL", "with -p: what the heads of a model do", TAKES_STRING(&o.heads)},
-        {"-p --prompt", "TEXT", "with --heads: the text that they look at", TAKES_STRING(&o.prompt)},
-        {"-n --rows", "N", "rows of the picture (default: 32)", TAKES_INT(&o.n_shown, 2, MAX_SHOWN)},
-        {"--svg", "FILE.svg", "draw the weights, or what --bench measured", TAKES_STRING(&o.svg)},
-        FORMAT_FLAG(&o.json, "text json", "text or json (default: text)"),
-        THREADS_FLAG(&o.n_threads),
+         TAKES_FLOAT(&a.limit, 0, 1e6)},
+        {"--n-heads", "N", "with --bench: heads (default: 4)", TAKES_INT(&a.n_heads, 1, 128)},
+        {"--head-dim", "N", "with --bench: width of a head (default: 64)", TAKES_INT(&a.head_dim, 4, 256)},
+        {"--claims", NULL, "put what surveys claim to the test", SETS(&a.claims)},
+        {"--table", NULL, "the comparative table of surveys, measured beside claimed", SETS(&a.table)},
+        {"--advise", NULL, "which mechanism for which need, by measurements", SETS(&a.advise)},
+        {"--fast", NULL, "with --claims, --table, --advise: lengths a 32nd as long, to try it out", SETS(&a.fast)},
+        {"--heads", "MODEL", "with -p: what the heads of a model do", TAKES_STRING(&a.heads)},
+        {"-p --prompt", "TEXT", "with --heads: the text that they look at", TAKES_STRING(&a.prompt)},
+        {"-n --rows", "N", "rows of the picture (default: 32)", TAKES_INT(&a.n_shown, 2, MAX_SHOWN)},
+        {"--svg", "FILE.svg", "draw the weights, or what --bench measured", TAKES_STRING(&a.svg)},
+        FORMAT_FLAG(&a.json, "text json", "text or json (default: text)"),
+        THREADS_FLAG(&a.n_threads),
     };
     const Program program = {"build/atlas", "[NAME..] [options]", "  without NAME: the mechanisms, a line each\n",
                              flags, sizeof flags / sizeof *flags};
     int n = argc > 1 ? cli_parse(&program, argc, argv) : 0;
-    if (n > 1 && !o.bench) die(2, "expected one mechanism, found '%s' and '%s'", argv[0], argv[1]);
-    if (o.bench + o.claims + o.table + o.advise > 1)
+    if (n > 1 && !a.bench) die(2, "expected one mechanism, found '%s' and '%s'", argv[0], argv[1]);
+    if (a.bench + a.claims + a.table + a.advise > 1)
         die(2, "--bench, --claims, --table and --advise: expected one of them");
-    if (n && (o.claims || o.table || o.advise))
+    if (n && (a.claims || a.table || a.advise))
         die(2, "'%s': expected no mechanism with --claims, --table or --advise", argv[0]);
-    if (o.svg && n == 0 && !o.bench && !o.heads) die(2, "--svg: expected with a mechanism or --bench");
-    int n_threads = o.n_threads ? o.n_threads : cpu_count();
-    if (!o.heads != !o.prompt) die(2, "--heads and -p: expected both or neither");
-    if (o.heads) {
-        roles_run(&(Roles){o.heads, o.prompt, n_threads, o.json, o.svg});
-        return fflush(stdout) || ferror(stdout) ? (fprintf(stderr, "error: stdout: could not be written\n"), 1) : 0;
-    }
+    if (a.svg && n == 0 && !a.bench && !a.heads) die(2, "--svg: expected with a mechanism or --bench");
+    if (!a.heads != !a.prompt) die(2, "--heads and -p: expected both or neither");
+    if (!a.heads) take_names(&a, argv, n);
     Compute compute;
     char err[512];
-    if (compute_open(&compute, n_threads, err, sizeof err)) die(1, "%s", err);
-    Show show = {o.n_shown, o.json, o.svg, &compute};
-    if (o.claims) claims_run(&compute, o.json, o.fast);
-    else if (o.table) survey_table(&compute, o.json, o.fast);
-    else if (o.advise) survey_advise(&compute, o.json, o.fast);
-    else if (o.bench) bench(&o, argv, n, &compute);
-    else if (n) show_mechanism(&show, find(argv[0]));
-    else show_list(&show);
+    if (compute_open(&compute, a.n_threads ? a.n_threads : cpu_count(), err, sizeof err)) die(1, "%s", err);
+    a.compute = &compute;
+    run(&a);
     compute_close(&compute);
     if (fflush(stdout) || ferror(stdout)) die(1, "stdout: could not be written");
     return 0;

@@ -1,11 +1,12 @@
-// claims: see claims.h.
-#include "claims.h"
+// claims: what surveys say of attention, put to the test on this machine: build/atlas --claims.
+//
+// Owns the claims, the measurements that each needs, and the words on how they compare. Numbers are measured when asked
+// for, never stored. Refuses nothing.
+#include "atlas.h"
 
 #include "cli.h"
 #include "inputs.h"
-#include "show.h"
 #include "soft.h"
-#include "trial.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -27,7 +28,7 @@ typedef struct {
     Verdict (*test)(Test *t); // says in t->here what was measured
 } Claim;
 
-enum { FASTER = 32, HEADS = 4, WIDTH = 64 };
+enum { HEADS = 4, WIDTH = 64 };
 
 static const char *const verdict_names[] = {"holds", "holds in part", "does not hold"};
 
@@ -43,16 +44,29 @@ static int rows_of(const Test *t, int n) {
     return t->fast ? n / FASTER : n;
 }
 
-// A mechanism with so many heads, of which n_kv of keys and values, behind n rows (fewer where fast).
-static Trial try(const Test *t, const char *name, int n_heads, int n_kv, int n) {
+// Behind so many rows; `try` divides them where fast.
+static Trial try_at(const Test *t, const char *name, int n) {
     const Mechanism *m = mechanism_find(name);
-    Shape s = shape_of(m, n, n_heads, WIDTH);
-    s.n_kv_heads = n_kv;
-    return trial_run(m, &s, rows_of(t, n), t->compute);
+    Shape s = shape_of(m, n, HEADS, WIDTH);
+    return trial_run(m, &s, n, t->compute);
 }
 
-static Trial try_mha(const Test *t, const char *name, int n) {
-    return try(t, name, HEADS, HEADS, n);
+static Trial try(const Test *t, const char *name, int n) {
+    return try_at(t, name, rows_of(t, n));
+}
+
+enum { OWN, GROUPED, ONE, N_SHARINGS, MANY_HEADS = 32 };
+
+// 32 heads of queries with as many of keys and values, with 8, and with one.
+static void try_sharings(const Test *t, int n, Trial trials[N_SHARINGS]) {
+    static const char *const names[] = {"mha", "gqa", "mqa"};
+    static const int kv_heads[] = {MANY_HEADS, 8, 1};
+    for (int i = 0; i < N_SHARINGS; i++) {
+        const Mechanism *m = mechanism_find(names[i]);
+        Shape s = shape_of(m, n, MANY_HEADS, WIDTH);
+        s.n_kv_heads = kv_heads[i];
+        trials[i] = trial_run(m, &s, rows_of(t, n), t->compute);
+    }
 }
 
 // ---- claims
@@ -60,7 +74,7 @@ static Trial try_mha(const Test *t, const char *name, int n) {
 static Verdict test_cache(Test *t) {
     double first = 0, last = 0;
     for (int n = 1024; n <= 8192; n *= 2) {
-        Trial a = try_mha(t, "mha", n);
+        Trial a = try(t, "mha", n);
         last = a.prefill / a.decode;
         if (first == 0) first = last;
         say(t, "n = %d: %.3g ms a token with a cache of %.3g MiB, %.3g ms without; ", a.n, a.decode * 1e3,
@@ -73,7 +87,7 @@ static Verdict test_cache(Test *t) {
 static Verdict test_flash(Test *t) {
     double least = INFINITY, most = 0;
     for (int n = 1024; n <= 8192; n *= 2) {
-        Trial naive = try_mha(t, "naive", n), flash = try_mha(t, "flash", n);
+        Trial naive = try(t, "naive", n), flash = try(t, "flash", n);
         double ratio = naive.prefill / flash.prefill;
         least = fmin(least, ratio);
         most = fmax(most, ratio);
@@ -85,24 +99,26 @@ static Verdict test_flash(Test *t) {
 }
 
 static Verdict test_shared_heads(Test *t) {
-    Trial mha = try(t, "mha", 32, 32, 8192), gqa = try(t, "gqa", 32, 8, 8192), mqa = try(t, "mqa", 32, 1, 8192);
-    double saved = (mha.decode - gqa.decode) / (mha.decode - mqa.decode), times = mha.decode / mqa.decode;
+    Trial a[N_SHARINGS];
+    try_sharings(t, 8192, a);
+    double own = a[OWN].decode, grouped = a[GROUPED].decode, one = a[ONE].decode;
+    double saved = (own - grouped) / (own - one), times = own / one;
     say(t,
         "32 heads behind %d tokens: %.3g ms a token with 32 heads of keys, %.3g with 8, %.3g with 1: MQA %.2g times, "
-        "GQA %.2g "
-        "times as fast, %.0f %% of the time that MQA saves; attention alone, the rest of a model dilutes it",
-        mha.n, mha.decode * 1e3, gqa.decode * 1e3, mqa.decode * 1e3, times, mha.decode / gqa.decode, 100 * saved);
+        "GQA %.2g times as fast, %.0f %% of the time that MQA saves; attention alone, the rest of a model dilutes it",
+        a[OWN].n, own * 1e3, grouped * 1e3, one * 1e3, times, own / grouped, 100 * saved);
     return times >= 2 && saved >= 0.7 ? HOLDS : times > 1.2 ? PARTLY : FAILS;
 }
 
 static Verdict test_cache_sizes(Test *t) {
-    Trial mha = try(t, "mha", 32, 32, 4096), gqa = try(t, "gqa", 32, 8, 4096), mqa = try(t, "mqa", 32, 1, 4096);
-    double groups = mha.bytes / gqa.bytes, one = mha.bytes / mqa.bytes;
+    Trial a[N_SHARINGS];
+    try_sharings(t, 4096, a);
+    double own = a[OWN].bytes / 0x1p20, grouped = a[GROUPED].bytes / 0x1p20, one = a[ONE].bytes / 0x1p20;
     say(t,
         "32 heads of %d, %d tokens, a layer: %.4g MiB; with 8 groups %.4g (%.3g times smaller), with one %.4g (%.3g "
         "times)",
-        WIDTH, mha.n, mha.bytes / 0x1p20, gqa.bytes / 0x1p20, groups, mqa.bytes / 0x1p20, one);
-    return groups >= 3.9 && groups <= 8.1 && one > 31 ? HOLDS : FAILS;
+        WIDTH, a[OWN].n, own, grouped, own / grouped, one, own / one);
+    return own / grouped >= 3.9 && own / grouped <= 8.1 && own / one > 31 ? HOLDS : FAILS;
 }
 
 static Verdict test_matrix(Test *t) {
@@ -111,27 +127,20 @@ static Verdict test_matrix(Test *t) {
     if (attention_reserve(t->compute, HEADS, HEADS, WIDTH, WIDTH, err, sizeof err)) die(1, "%s", err);
     say(t,
         "n^2 = 1e10 scores of one head of one layer: %.0f GB in fp32, %.0f in half precision, %.0f in 8 bits, %.1f a "
-        "bit "
-        "each; the tiles' scratch memory here is %.3g MiB at any n",
+        "bit each; the tiles' scratch memory here is %.3g MiB at any n",
         n * n * 4e-9, n * n * 2e-9, n * n * 1e-9, n * n / 8e9, (double)compute_scratch_bytes(t->compute) / 0x1p20);
     return FAILS;
 }
 
-// log2 of how prefill grows when n doubles, averaged from n to 4 n.
-static double exponent(Test *t, const char *name, int n, Trial *last) {
-    Trial first = try_mha(t, name, n);
-    *last = try_mha(t, name, 4 * n);
-    return log2(last->prefill / first.prefill) / 2;
-}
-
+// The exponent by which prefill grows, from n to 4 n.
 static Verdict test_sparse(Test *t) {
     const char *const names[] = {"window", "dilated", "longformer", "bigbird-causal", "strided", "fixed"};
     double most = 0;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        Trial last;
-        double e = exponent(t, names[i], 8192, &last);
-        say(t, "%s n^%.2f; ", names[i], e);
-        if (i < 4) most = fmax(most, e);
+        Trial first = try(t, names[i], 8192), last = try(t, names[i], 4 * 8192);
+        double power = log2(last.prefill / first.prefill) / 2;
+        say(t, "%s n^%.2f; ", names[i], power);
+        if (i < 4) most = fmax(most, power);
     }
     say(t, "strided and fixed see n / 8 keys besides, which is quadratic in the end");
     return most < 1.2 ? HOLDS : most < 1.5 ? PARTLY : FAILS;
@@ -145,7 +154,7 @@ static Verdict test_tiles(Test *t) {
     Trial best[N];
     double worst = 0;
     for (int i = 0; i < N * ROUNDS; i++) {
-        Trial a = try_mha(t, names[i % N], 8192);
+        Trial a = try(t, names[i % N], 8192);
         if (i < N || a.attended < best[i % N].attended) best[i % N] = a;
     }
     for (int i = 1; i < N; i++) {
@@ -161,44 +170,40 @@ static Verdict test_tiles(Test *t) {
 static Verdict test_linear(Test *t) {
     const char *const names[] = {"linear",   "performer",      "rfa",     "retnet", "gla",
                                  "deltanet", "gated-deltanet", "mamba-2", "rwkv-7", "hyena"};
-    enum { N_LENGTHS = 7, FIRST = 128 };
-    int n_later = 0, n_all = 0;
+    enum { N_LENGTHS = 7, FIRST = 128, N = sizeof names / sizeof *names };
+    int n_later = 0;
     Trial exact[N_LENGTHS];
-    for (int j = 0; j < N_LENGTHS; j++) exact[j] = try_mha(t, "flash-bf16", FIRST << j);
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    for (int j = 0; j < N_LENGTHS; j++) exact[j] = try(t, "flash-bf16", FIRST << j);
+    for (int i = 0; i < N; i++) {
         int prefill = 0, decode = 0;
         bool faster = true, decodes_faster = true; // at every longer length
-        for (int j = N_LENGTHS - 1; j >= 0 && mechanism_find(names[i]); j--) {
-            Trial a = try_mha(t, names[i], FIRST << j);
+        for (int j = N_LENGTHS - 1; j >= 0; j--) {
+            Trial a = try(t, names[i], FIRST << j);
             faster &= a.prefill < exact[j].prefill;
             decodes_faster &= a.decode < exact[j].decode;
             if (faster) prefill = a.n;
             if (decodes_faster) decode = a.n;
         }
-        if (!mechanism_find(names[i])) continue;
-        n_all++;
         n_later += !prefill || prefill >= rows_of(t, 1024);
         say(t, "%s from %d in prefill, %d in decode; ", names[i], prefill, decode);
     }
-    say(t, "of %d, %d are slower than exact attention below 1,024 tokens; heads of %d, 0: not up to %d", n_all, n_later,
+    say(t, "of %d, %d are slower than exact attention below 1,024 tokens; heads of %d, 0: not up to %d", N, n_later,
         WIDTH, exact[N_LENGTHS - 1].n);
-    return 2 * n_later > n_all ? HOLDS : n_later ? PARTLY : FAILS;
+    return 2 * n_later > N ? HOLDS : n_later ? PARTLY : FAILS;
 }
 
 // One softmax over a union of keys against the sum of three, each over its own.
 static Verdict test_union(Test *t) {
     enum { N = 512, SIZE = 16, BLOCKS = N / SIZE };
     static uint8_t parts[4][BLOCKS * BLOCKS]; // window, global, random, and their union
-    char err[200];
     Mechanism m = {.time = TIME_CAUSAL};
     Shape s = {.n_heads = 1, .n_kv_heads = 1, .head_dim = WIDTH, .n_max = N, .type = KV_DTYPE_F32};
     Operator op = {.mechanism = &m, .compute = t->compute, .shape = s};
     Inputs in;
     Soft soft;
     uint64_t seed = 1;
-    if (inputs_open(&in, &s, N, N, 1, err, sizeof err) || soft_open(&soft, &op, 0, 0, err, sizeof err))
-        die(1, "%s", err);
-    float *sum = floats_need(2 * N * WIDTH), *one = sum + N * WIDTH;
+    inputs_open(&in, &s, N, N, 1);
+    soft_open(&soft, &op, 0, 0);
     soft_store(&soft, N, in.k, in.v);
     for (int i = 0; i < BLOCKS * BLOCKS; i++) {
         int b = i / BLOCKS, c = i % BLOCKS;
@@ -207,27 +212,20 @@ static Verdict test_union(Test *t) {
         parts[2][i] = draw_bits(&seed) % BLOCKS < 3;
         parts[3][i] = parts[0][i] | parts[1][i] | parts[2][i];
     }
-    double error = 0, power = 0;
+    float *sum = floats_need(N * WIDTH);
     for (int p = 0; p < 4; p++) {
-        Attention a = soft_problem(&soft, in.q, one, N, 0, N);
-        a.mask.bitmap = parts[p];
-        a.mask.block = SIZE;
-        a.mask.bitmap_stride = BLOCKS;
+        Attention a = soft_problem(&soft, in.q, in.out, N, 0, N);
+        a.mask = (AttnMask){.causal = true, .bitmap = parts[p], .block = SIZE, .bitmap_stride = BLOCKS};
         attention(t->compute, &a, 1);
-        for (int i = 0; i < N * WIDTH && p < 3; i++) sum[i] += one[i];
+        for (int i = 0; i < N * WIDTH && p < 3; i++) sum[i] += in.out[i];
     }
-    for (int i = 0; i < N * WIDTH; i++) {
-        error += (double)((sum[i] - one[i]) * (sum[i] - one[i]));
-        power += (double)(one[i] * one[i]);
-    }
+    say(t,
+        "the sum of window, global and random outputs is %.2g away from the union's (relative), its weights sum to up "
+        "to 3; divided by 3 it still gives a key seen twice twice the weight",
+        floats_error(sum, in.out, N * WIDTH));
     free(sum);
     operator_close(&op);
     inputs_close(&in);
-    say(t,
-        "the sum of window, global and random outputs is %.2g away from the union's (relative), its weights sum to up "
-        "to 3; "
-        "divided by 3 it still gives a key seen twice twice the weight",
-        sqrt(error / power));
     return FAILS;
 }
 
@@ -253,22 +251,20 @@ static Verdict test_million(Test *t) {
 static Verdict test_additive(Test *t) {
     double least = INFINITY;
     for (int n = 128; n <= 2048; n *= 4) {
-        Trial dot = try_mha(t, "scaled-dot", n * (t->fast ? FASTER : 1)),
-              add = try_mha(t, "additive", n * (t->fast ? FASTER : 1));
+        Trial dot = try_at(t, "scaled-dot", n), add = try_at(t, "additive", n);
         least = fmin(least, add.prefill / dot.prefill);
-        say(t, "n = %d: %.3g ms against %.3g; ", dot.n, add.prefill * 1e3, dot.prefill * 1e3);
+        say(t, "n = %d: %.3g ms against %.3g; ", n, add.prefill * 1e3, dot.prefill * 1e3);
     }
     say(t, "at least %.0f times, and %d tanh a pair where dot products have %d multiply-adds", least, WIDTH, WIDTH);
     return least > 1 ? HOLDS : FAILS;
 }
 
 static Verdict test_recomputation(Test *t) {
-    Trial sinks = try_mha(t, "sinks", 4096), window = try_mha(t, "mha", 256 * (t->fast ? FASTER : 1));
+    Trial sinks = try(t, "sinks", 4096), window = try_at(t, "mha", 256);
     double ratio = window.prefill / sinks.decode;
     say(t,
         "a token takes %.3g us with sinks and a window of 256, %.3g us when the window's 256 tokens are read again: "
-        "%.1f times, of "
-        "attention alone",
+        "%.1f times, of attention alone",
         sinks.decode * 1e6, window.prefill * 1e6, ratio);
     return ratio >= 10 ? HOLDS : ratio > 2 ? PARTLY : FAILS;
 }
@@ -278,29 +274,24 @@ static Verdict test_precision(Test *t) {
     enum { N = 1024 };
     const char *const names[] = {"flash", "flash-bf16", "flash-int8", "int8", "sage", "fp8", "fp8-rotated"};
     double errors[sizeof names / sizeof *names] = {0};
-    char err[200];
     uint64_t seed = 8;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const Mechanism *m = mechanism_find(names[i]);
         Shape s = shape_of(m, N, 2, WIDTH);
         Inputs in;
-        Operator op;
-        if (inputs_open(&in, &s, N, N, 4, err, sizeof err) || operator_open(&op, m, &s, t->compute, err, sizeof err))
-            die(1, "%s", err);
+        inputs_open(&in, &s, N, N, 4);
         float *all[] = {in.q, in.k, in.v};
         for (int64_t j = 0; j < 3 * N * 2 * 64; j++) {
             if (draw_uniform(&seed) < 0.001f) all[j % 3][j / 3] += 10 * draw_normal(&seed);
         }
         Rows rows = inputs_all(&in);
-        operator_step(&op, &rows);
-        operator_close(&op);
-        errors[i] = inputs_error(&in, TIME_CAUSAL, 0, t->compute, err, sizeof err);
+        operator_run(m, &s, t->compute, &rows);
+        errors[i] = inputs_error(&in, TIME_CAUSAL, 0, t->compute);
         inputs_close(&in);
         say(t, "%s %.2g; ", names[i], errors[i]);
     }
     say(t, "relative errors, a scale for each row: a float keeps its relative precision beside an outlier, so that "
-           "rotating "
-           "helps scales for whole blocks or tensors, and here little");
+           "rotating helps scales for whole blocks or tensors, and here little");
     return errors[6] < errors[5] / 2 ? HOLDS : errors[6] < errors[5] ? PARTLY : FAILS;
 }
 
@@ -325,20 +316,16 @@ static const Claim list[] = {
 };
 enum { N_CLAIMS = sizeof list / sizeof *list };
 
-void claims_run(Compute *c, bool json, bool fast) {
+void claims_run(const Asked *a) {
     json_t *all = json_array();
     for (int i = 0; i < N_CLAIMS; i++) {
-        Test t = {.compute = c, .fast = fast};
-        Verdict v = list[i].test(&t);
-        json_t *o = json_pack("{s:s,s:s,s:s,s:s}", "claim", list[i].claim, "source", list[i].source, "here", t.here,
-                              "verdict", verdict_names[v]);
-        if (json) json_array_append(all, o);
-        else
-            printf("%d. %s (%s)\n   here: %s\n   %s\n\n", i + 1, list[i].claim, list[i].source, t.here,
-                   verdict_names[v]);
+        const Claim *c = &list[i];
+        Test t = {.compute = a->compute, .fast = a->fast};
+        const char *verdict = verdict_names[c->test(&t)];
+        json_array_append_new(all, json_pack("{s:s,s:s,s:s,s:s}", "claim", c->claim, "source", c->source, "here",
+                                             t.here, "verdict", verdict));
+        if (!a->json) printf("%d. %s (%s)\n   here: %s\n   %s\n\n", i + 1, c->claim, c->source, t.here, verdict);
         fflush(stdout);
-        json_decref(o);
     }
-    if (json) show_json(all);
-    else json_decref(all);
+    show_json(a, all);
 }

@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FLASH, FP8, FP8_ROTATED, INT8, SAGE };
-enum { ROWS = 32, GROUP = MAX_PANEL }; // rows of an item; keys of a panel
+enum { FLASH, FLASH_BF16, FLASH_INT8, INT8, SAGE, FP8, FP8_ROTATED };
+enum { GROUP = MAX_PANEL }; // keys of a panel
 
 static const float LOG2_E = 1.44269504088896340736f;
 
@@ -22,75 +22,53 @@ typedef struct {
     int n_groups; // of n_max keys
 } Matrix;
 
-// y[n_rows][n] = x[n_rows][k] w
-typedef struct {
-    const Operator *op;
-    float *y;
-    const float *x;
-    PackedMatrix w;
-    int64_t y_ld, x_ld;
-    int n_rows, k, n;
-} Product;
+static int whole_groups(int n) {
+    return (n + GROUP - 1) / GROUP;
+}
 
-static int matrix_open(Operator *op, char *err, size_t errlen) {
+static void matrix_open(Operator *op) {
     const Shape *s = &op->shape;
     Matrix *m = op->own = operator_own(op, sizeof *m);
-    m->n_groups = (s->n_max + GROUP - 1) / GROUP;
+    m->n_groups = whole_groups(s->n_max);
     m->k = operator_floats(op, (int64_t)s->n_kv_heads * m->n_groups * GROUP * s->head_dim);
-    m->v = operator_floats(op, (int64_t)s->n_kv_heads * s->n_max * s->head_dim + GROUP);
-    (void)err;
-    (void)errlen;
-    return 0;
+    m->v = operator_floats(op, s->n_max * key_width(s) + GROUP);
 }
 
-static void product_item(void *context, int item, int worker) {
-    const Product *p = context;
-    int64_t first = item * ROWS;
-    int n = p->n_rows - (int)first < ROWS ? p->n_rows - (int)first : ROWS;
-    (void)worker;
-    p->op->compute->kernels->gemm_f32(p->y + first * p->y_ld, p->y_ld, &p->w, p->x + first * p->x_ld, p->x_ld, n, p->k,
-                                      p->n, false);
-}
-
-static void softmax_item(void *context, int t, int worker) {
-    const Product *p = context; // of the scores
-    int n = p->op->length + t + 1;
-    float *s = p->y + t * p->y_ld, scale = LOG2_E / sqrtf((float)p->k), m = SCORE_START, l = 0;
-    (void)worker;
+// Of the scores, which stand in place of outputs.
+static void softmax_row(const Work *w, int t) {
+    const Operator *op = w->op;
+    int n = op->length + t + 1, n_keys = op->length + w->rows->n_keys, width = whole_groups(n_keys) * GROUP;
+    float *s = w->rows->out + (int64_t)t * width, scale = LOG2_E / sqrtf((float)op->shape.head_dim);
+    float m = SCORE_START, l = 0;
     for (int j = 0; j < n; j++) s[j] *= scale;
-    p->op->compute->kernels->softmax_row(s, n, &m, &l);
+    op->compute->kernels->softmax_row(s, n, &m, &l);
     for (int j = 0; j < n; j++) s[j] /= l;
-    memset(s + n, 0, sizeof *s * (size_t)(p->n - n));
+    memset(s + n, 0, sizeof *s * (size_t)(width - n));
 }
 
 static void matrix_step(Operator *op, const Rows *rows) {
     const Shape *s = &op->shape;
     const Matrix *m = op->own;
-    int d = s->head_dim, n_keys = op->length + rows->n_keys, width = (n_keys + GROUP - 1) / GROUP * GROUP;
+    int d = s->head_dim, n_keys = op->length + rows->n_keys, width = whole_groups(n_keys) * GROUP;
     for (int64_t i = 0; i < (int64_t)rows->n_keys * s->n_kv_heads; i++) {
         int64_t h = i % s->n_kv_heads, j = op->length + i / s->n_kv_heads;
         float *k = m->k + ((h * m->n_groups + j / GROUP) * d) * GROUP + j % GROUP;
         for (int c = 0; c < d; c++) k[c * GROUP] = rows->k[i * d + c];
         memcpy(m->v + (h * s->n_max + j) * d, rows->v + i * d, sizeof(float) * (size_t)d);
     }
-    int64_t wide = (int64_t)s->n_heads * d;
+    int64_t wide = query_width(s);
     float *scores = floats_need((int64_t)rows->n_q * width);
     for (int h = 0; h < s->n_heads; h++) {
         int64_t kv = h / (s->n_heads / s->n_kv_heads);
         PackedMatrix k = {.data = m->k + kv * m->n_groups * GROUP * d, .row_stride = GROUP, .panel_stride = GROUP * d};
         PackedMatrix v = {.data = m->v + kv * s->n_max * d, .row_stride = d, .panel_stride = GROUP};
-        Product qk = {op, scores, rows->q + h * d, k, width, wide, rows->n_q, d, width};
-        Product pv = {op, rows->out + h * d, scores, v, wide, width, rows->n_q, n_keys, d};
-        threads_for(op->compute->pool, (rows->n_q + ROWS - 1) / ROWS, product_item, &qk);
-        threads_for(op->compute->pool, rows->n_q, softmax_item, &qk);
-        threads_for(op->compute->pool, (rows->n_q + ROWS - 1) / ROWS, product_item, &pv);
+        multiply_rows((Product){op->compute, scores, rows->q + h * d, k, width, wide, rows->n_q, d, width});
+        operator_for(op, &(Rows){.n_keys = rows->n_keys, .out = scores}, rows->n_q, softmax_row);
+        multiply_rows((Product){op->compute, rows->out + h * d, scores, v, wide, width, rows->n_q, n_keys, d});
     }
     free(scores);
     op->flops += 4.0 * rows->n_q * n_keys * (double)wide; // hidden pairs are computed too
-}
-
-static double matrix_bytes(const Operator *op) {
-    return 2.0 * sizeof(float) * op->length * op->shape.n_kv_heads * op->shape.head_dim;
+    op->held += 2.0 * sizeof(float) * rows->n_keys * (double)key_width(s);
 }
 
 // ---- tiles, of numbers as they are or rounded before
@@ -101,25 +79,18 @@ typedef struct {
     float *mean;  // [n_kv_heads][head_dim] of SAGE: of the first step's keys, taken from every key
 } Tiles;
 
-static int tiles_open_as(Operator *op, KvDType type, char *err, size_t errlen) {
+static void tiles_open(Operator *op) {
+    static const KvDType types[] = {
+        [FLASH] = KV_DTYPE_F32, [FLASH_BF16] = KV_DTYPE_BF16, [FLASH_INT8] = KV_DTYPE_Q8,  [INT8] = KV_DTYPE_Q8,
+        [SAGE] = KV_DTYPE_Q8,   [FP8] = KV_DTYPE_F32,         [FP8_ROTATED] = KV_DTYPE_F32};
     const Shape *s = &op->shape;
     uint64_t seed = s->seed;
     Tiles *t = op->own = operator_own(op, sizeof *t);
-    op->shape.type = type;
+    op->shape.type = types[op->mechanism->variant];
     t->signs = operator_floats(op, s->head_dim);
-    t->mean = operator_floats(op, (int64_t)s->n_kv_heads * s->head_dim);
+    t->mean = operator_floats(op, key_width(s));
     for (int c = 0; c < s->head_dim; c++) t->signs[c] = draw_bits(&seed) >> 63 ? 1 : -1;
-    return soft_open(&t->soft, op, 0, 0, err, errlen);
-}
-
-static int tiles_open_f32(Operator *op, char *err, size_t errlen) {
-    return tiles_open_as(op, KV_DTYPE_F32, err, errlen);
-}
-static int tiles_open_bf16(Operator *op, char *err, size_t errlen) {
-    return tiles_open_as(op, KV_DTYPE_BF16, err, errlen);
-}
-static int tiles_open_q8(Operator *op, char *err, size_t errlen) {
-    return tiles_open_as(op, KV_DTYPE_Q8, err, errlen);
+    soft_open(&t->soft, op, 0, 0);
 }
 
 // The nearest number of 4 exponent and 3 mantissa bits up to 448 (e4m3, arXiv:2209.05433).
@@ -154,15 +125,11 @@ static void round_rows(float *x, int64_t n_rows, int d, float most, bool whole) 
     }
 }
 
-static void tiles_step(Operator *op, const Rows *rows) {
+static void rounded_step(Operator *op, const Rows *rows) {
     const Shape *s = &op->shape;
     Tiles *t = op->own;
-    int kind = op->mechanism->variant, d = s->head_dim, width = s->n_kv_heads * d;
+    int kind = op->mechanism->variant, d = s->head_dim, width = (int)key_width(s);
     int64_t n_q = (int64_t)rows->n_q * s->n_heads, n_kv = (int64_t)rows->n_keys * s->n_kv_heads;
-    if (kind == FLASH) {
-        soft_step(op, &t->soft, rows->q, rows);
-        return;
-    }
     float *q = floats_need((n_q + 2 * n_kv) * d);
     float *k = q + n_q * d, *v = k + n_kv * d;
     memcpy(q, rows->q, sizeof *q * (size_t)(n_q * d));
@@ -185,39 +152,40 @@ static void tiles_step(Operator *op, const Rows *rows) {
 }
 
 #define EXACT .family = "exact", .approximates = true
-#define TILED(kind) EXACT, .variant = (kind), .step = tiles_step
+#define TILED(kind) EXACT, .variant = (kind), .open = tiles_open, .step = soft_plain_step
+#define ROUNDED(kind) EXACT, .variant = (kind), .open = tiles_open, .step = rounded_step
 
 const Mechanism exact_rows[] = {
     {"naive", "the n x n matrix, written and read", "Vaswani et al. 2017, arXiv:1706.03762, equation 1, as it stands",
      "S = Q K^T / sqrt(d),   P = softmax(S),   O = P V; each stored\n", "O(n^2 d)", "O(n d)", "2 n d + n^2",
-     "explaining", EXACT, .most_rows = 8192, .open = matrix_open, .step = matrix_step, .bytes = matrix_bytes},
+     "explaining", EXACT, .most_rows = 8192, .open = matrix_open, .step = matrix_step},
     {"flash", "tiles and an online softmax, in fp32: the engine's loop",
      "Dao et al. 2022, arXiv:2205.14135, algorithm 1; Dao 2023, arXiv:2307.08691",
      "for each tile of keys: S, m' = max(m, S), P = exp(S - m'), O = O exp(m - m') + P V\n", "O(n^2 d)", "O(n d)",
-     "2 n d of 4 bytes", "everything exact", TILED(FLASH), .open = tiles_open_f32,
+     "2 n d of 4 bytes", "everything exact", TILED(FLASH),
      .published = "3 times as fast on GPT-2 at 1K (arXiv:2205.14135, abstract)"},
     {"flash-bf16", "the same over keys and values in bfloat16, products too where the processor has them",
      "Dao 2023, arXiv:2307.08691", "as flash, with bf16(K), bf16(V)\n", "O(n^2 d)", "O(n d)", "2 n d of 2 bytes",
-     "the engine's default", TILED(FLASH), .open = tiles_open_bf16,
+     "the engine's default", TILED(FLASH_BF16),
      .published = "2 times FlashAttention, 50 to 73 % of an A100's peak (arXiv:2307.08691, abstract)"},
     {"flash-int8", "the same over int8 keys and values, queries and probabilities in 16 bits",
      "the engine's --kv q8; cf. Hooper et al. 2024, arXiv:2401.18079",
      "as flash, with int8(K), int8(V), a scale for each vector\n", "O(n^2 d)", "O(n d)", "2 n d of 1 byte",
-     "long context in little memory", TILED(FLASH), .open = tiles_open_q8},
+     "long context in little memory", TILED(FLASH_INT8)},
     {"int8", "queries in int8 too, without smoothing", "Zhang et al. 2024, arXiv:2410.02367, without its section 4.2",
      "as flash-int8, with int8(Q)\n", "O(n^2 d)", "O(n d)", "2 n d of 1 byte", "seeing what smoothing is for",
-     TILED(INT8), .open = tiles_open_q8},
+     ROUNDED(INT8)},
     {"sage", "int8 queries and keys, the keys smoothed", "Zhang et al. 2024, arXiv:2410.02367, section 4.2",
      "as int8, with int8(K - mean K): softmax does not see what all keys have in common\n", "O(n^2 d)", "O(n d)",
-     "2 n d of 1 byte", "processors with int8 products", TILED(SAGE), .open = tiles_open_q8,
+     "2 n d of 1 byte", "processors with int8 products", ROUNDED(SAGE),
      .published = "2.1 times FlashAttention-2 (arXiv:2410.02367, abstract)"},
     {"fp8", "8-bit floats (e4m3), emulated",
      "Shah et al. 2024, arXiv:2407.08608, section 3.3, a scale for each row in place of each block",
      "as flash, of e4m3(Q), e4m3(K), e4m3(V)\n", "O(n^2 d)", "O(n d)", "2 n d of 1 byte", "GPUs that have them",
-     TILED(FP8), .open = tiles_open_f32},
+     ROUNDED(FP8)},
     {"fp8-rotated", "the same after a random rotation that spreads outliers",
      "Shah et al. 2024, arXiv:2407.08608, section 3.3, incoherent processing",
      "as fp8, of Q M and K M with M = diag(random signs) Hadamard / sqrt(d)\n", "O(n^2 d)", "O(n d)", "2 n d of 1 byte",
-     "GPUs that have them", TILED(FP8_ROTATED), .open = tiles_open_f32,
+     "GPUs that have them", ROUNDED(FP8_ROTATED),
      .published = "error 2.6 times below plain fp8 (arXiv:2407.08608, abstract)"},
     {0}};

@@ -40,7 +40,7 @@ void graph_free(Graph *g) {
 
 int graph_reserve(Soft *s, Operator *op, int n_heads, int v_dim, char *err, size_t errlen) {
     op->shape.type = KV_DTYPE_F32; // scores are not to be rounded
-    if (soft_open_as(s, op, n_heads, n_heads, 1, v_dim, 0, 0, err, errlen)) return -1;
+    if (soft_open_as(s, op, n_heads, n_heads, 1, v_dim, err, errlen)) return -1;
     s->scale = 1;
     s->mask.causal = true; // with a window as long as the list: the span of a node's edges
     return 0;
@@ -74,7 +74,7 @@ void graph_attend(Operator *op, Soft *s, const Graph *g, const float *from, cons
         list[n_problems++].mask.window = end - g->start[i];
     }
     soft_attend(op, list, n_problems);
-    soft_advance(s, n_edges);
+    kvcache_advance(s->cache, n_edges);
     free(list);
     free(keys);
 }
@@ -93,24 +93,18 @@ void graph_sum(Operator *op, const Graph *g, const float *v, int width, float *o
 
 // ---- GAT and GCN over a graph that is drawn
 
-// All heads of rows x, to be freed.
-static float *all_heads(const Shape *s, const float *x, int n) {
-    float *y = floats_need((int64_t)n * s->n_heads * s->head_dim);
-    take_heads(s, y, x, s->n_kv_heads, 0, s->n_heads, n);
-    return y;
-}
-
 typedef struct {
     Soft soft;
     float *a; // [2][n_heads][head_dim]
 } Gat;
 
-static int gat_open(Operator *op, char *err, size_t errlen) {
+static void gat_open(Operator *op) {
     const Shape *s = &op->shape;
     Gat *g = op->own = operator_own(op, sizeof *g);
     uint64_t seed = s->seed;
-    g->a = operator_normals(op, &seed, 2LL * s->n_heads * s->head_dim, 1 / sqrtf((float)s->head_dim));
-    return graph_reserve(&g->soft, op, s->n_heads, s->head_dim, err, errlen);
+    char err[512];
+    g->a = operator_normals(op, &seed, 2 * query_width(s), 1 / sqrtf((float)s->head_dim));
+    if (graph_reserve(&g->soft, op, s->n_heads, s->head_dim, err, sizeof err)) die(1, "%s", err);
 }
 
 static void gat_step(Operator *op, const Rows *rows) {
@@ -118,30 +112,23 @@ static void gat_step(Operator *op, const Rows *rows) {
     Gat *g = op->own;
     int n = rows->n_keys, d = s->head_dim, heads = s->n_heads;
     Graph graph = graph_draw(n, s->seed);
-    float *halves = floats_need(2LL * n * heads), *k = all_heads(s, rows->k, n), *v = all_heads(s, rows->v, n);
-    map_heads(op->compute, g->a, heads, 1, d, rows->q, heads, halves, n);
-    map_heads(op->compute, g->a + heads * d, heads, 1, d, k, heads, halves + n * heads, n);
+    float *from = floats_need(2LL * n * heads), *to = from + n * heads;
+    map_heads(op->compute, g->a, heads, 1, d, rows->q, heads, from, n);
+    map_heads(op->compute, g->a + heads * d, heads, 1, d, rows->k, heads, to, n);
     op->flops += 4.0 * n * heads * d;
-    graph_attend(op, &g->soft, &graph, halves, halves + n * heads, v, rows->out);
+    graph_attend(op, &g->soft, &graph, from, to, rows->v, rows->out);
     graph_free(&graph);
-    free(halves);
-    free(k);
-    free(v);
+    free(from);
 }
 
-static int gcn_open(Operator *op, char *err, size_t errlen) {
-    op->own = operator_own(op, 1);
-    (void)err;
-    (void)errlen;
-    return 0;
+static void gcn_open(Operator *op) {
+    (void)op; // keeps nothing
 }
 
 static void gcn_step(Operator *op, const Rows *rows) {
     Graph graph = graph_draw(rows->n_keys, op->shape.seed);
-    float *v = all_heads(&op->shape, rows->v, rows->n_keys);
-    graph_sum(op, &graph, v, op->shape.n_heads * op->shape.head_dim, rows->out);
+    graph_sum(op, &graph, rows->v, (int)query_width(&op->shape), rows->out);
     graph_free(&graph);
-    free(v);
 }
 
 // ---- a bias for each pair, and a gate
@@ -152,23 +139,25 @@ static float pair_bias(const Shape *s, int head, int64_t t, int64_t j) {
     return 4 * draw_uniform(&state) - 2;
 }
 
-static int pairs_open(Operator *op, char *err, size_t errlen) {
+static void pairs_open(Operator *op) {
     const Shape *s = &op->shape;
+    char err[512];
     op->own = operator_own(op, sizeof(Soft));
-    return soft_open_as(op->own, op, s->n_heads, s->n_heads, s->head_dim + PIECE, s->head_dim, 0, 0, err, errlen);
+    if (soft_open_as(op->own, op, s->n_heads, s->n_heads, s->head_dim + PIECE, s->head_dim, err, sizeof err))
+        die(1, "%s", err);
 }
 
 static void pairs_step(Operator *op, const Rows *rows) {
     const Shape *s = &op->shape;
     Soft *soft = op->own; // keys of head_dim + PIECE
     int n = rows->n_keys, d = s->head_dim, heads = s->n_heads, wide = d + PIECE;
-    float *k = all_heads(s, rows->k, n), *v = all_heads(s, rows->v, n), root = sqrtf((float)d);
-    float *keys = floats_need((int64_t)n * heads * wide), *q = floats_need((int64_t)PIECE * heads * wide);
+    float *keys = floats_need((int64_t)(n + PIECE) * heads * wide), *q = keys + (int64_t)n * heads * wide;
+    float root = sqrtf((float)d);
     for (int at = 0; at < n; at += PIECE) {
         int n_q = n - at < PIECE ? n - at : PIECE;
         for (int i = 0; i < n * heads; i++) {
             float *key = keys + (int64_t)i * wide;
-            memcpy(key, k + (int64_t)i * d, sizeof *key * (size_t)d);
+            memcpy(key, rows->k + (int64_t)i * d, sizeof *key * (size_t)d);
             for (int r = 0; r < n_q; r++) key[d + r] = root * pair_bias(s, i % heads, at + r, i / heads);
         }
         memset(q, 0, sizeof *q * (size_t)(PIECE * heads * wide));
@@ -177,18 +166,15 @@ static void pairs_step(Operator *op, const Rows *rows) {
             q[(int64_t)i * wide + d + i / heads] = 1;
         }
         kvcache_restart(soft->cache);
-        soft_store(soft, n, keys, v);
-        Attention a = soft_problem(soft, q, rows->out + (int64_t)at * heads * d, n_q, 0, n);
-        soft_attend(op, &a, 1);
-        soft_advance(soft, n);
+        Rows part = {.n_q = n_q, .n_keys = n, .k = keys, .v = rows->v, .out = rows->out + at * query_width(s)};
+        soft_step(op, soft, q, &part);
     }
-    for (int64_t i = 0; i < (int64_t)n * heads * d; i++) rows->out[i] *= sigmoidf(rows->gates[i]);
+    for (int64_t i = 0; i < n * query_width(s); i++) rows->out[i] *= sigmoidf(rows->gates[i]);
     op->flops += 3.0 * n * heads * d;
-    float *all[] = {k, v, keys, q};
-    for (int i = 0; i < 4; i++) free(all[i]);
+    free(keys);
 }
 
-#define GRAPH(name) .family = "graphs", .time = TIME_WHOLE, .open = name##_open, .step = name##_step
+#define GRAPH(name) .family = "graphs", .time = TIME_WHOLE, .each_head = true, .open = name##_open, .step = name##_step
 
 const Mechanism graph_rows[] = {
     {"gat", "graph attention: softmax over a node's neighbours, scores by a small network",

@@ -3,19 +3,11 @@
 // Owns the rows of multi-head, grouped, single-head and latent keys and values, and of self- and cross-attention. All
 // are attention() over a cache of the heads' own shape. The latent form keeps one vector for all heads and is computed
 // in its absorbed form, a single key head that is its own value.
+#include "cli.h"
 #include "soft.h"
 
 #include <math.h>
 #include <stdlib.h>
-
-static int shared_open(Operator *op, char *err, size_t errlen) {
-    op->own = operator_own(op, sizeof(Soft));
-    return soft_open(op->own, op, 0, 0, err, errlen);
-}
-
-static void shared_step(Operator *op, const Rows *rows) {
-    soft_step(op, op->own, rows->q, rows);
-}
 
 // ---- latent: c = W_down x, k_h = W_k,h c, v_h = W_v,h c with x the row of all heads' keys, without the part of the
 // key that RoPE turns. q . (W_k c) = (W_k^T q) . c, so that c is both the key and the value of attention(), whose cache
@@ -28,15 +20,16 @@ typedef struct {
     float *up;     // [n_heads][head_dim][rank], the W_v
 } Latent;
 
-static int latent_open(Operator *op, char *err, size_t errlen) {
+static void latent_open(Operator *op) {
     const Shape *s = &op->shape;
-    int64_t width = (int64_t)s->n_heads * s->head_dim, n = width * s->rank;
+    int64_t width = query_width(s), n = width * s->rank;
     uint64_t seed = s->seed;
     Latent *l = op->own = operator_own(op, sizeof *l);
     l->down = operator_normals(op, &seed, n, 1 / sqrtf((float)width));
     l->absorb = operator_normals(op, &seed, n, 1 / sqrtf((float)s->rank));
     l->up = operator_normals(op, &seed, n, 1 / sqrtf((float)s->rank));
-    return soft_open_as(&l->soft, op, s->n_heads, 1, s->rank, s->rank, 0, 0, err, errlen);
+    char err[512];
+    if (soft_open_as(&l->soft, op, s->n_heads, 1, s->rank, s->rank, err, sizeof err)) die(1, "%s", err);
 }
 
 static void latent_step(Operator *op, const Rows *rows) {
@@ -54,7 +47,7 @@ static void latent_step(Operator *op, const Rows *rows) {
     free(c);
 }
 
-#define SHARED .family = "heads", .open = shared_open, .step = shared_step
+#define SHARED .family = "heads", .open = soft_plain_open, .step = soft_plain_step
 
 const Mechanism heads_rows[] = {
     {"mha", "multi-head attention: each head has keys and values of its own",

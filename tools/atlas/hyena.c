@@ -12,34 +12,22 @@
 
 enum { HIDDEN = 16, INPUTS = 5, TAPS = 3, PIECE = 256 };
 
+// op->state: of the short convolutions over queries, keys and values.
 typedef struct {
-    State *shifts;        // of the short convolutions over queries, keys and values
     float *network;       // W1, b, W2, taps
     float *filters;       // [channels][n_max], each in reverse, so that a row is a dot product
     float *past;          // [channels][n_max] k * v
     float *roots;         // cosines, then sines [size]: of half a turn over h steps, at h + j
     float *joined, *made; // [PIECE][3 channels] of the short convolutions
-    int size;             // of the largest transform
+    int size, fft;        // of the largest transform, and of the step's; 0: it has none
 } Hyena;
-
-typedef struct {
-    Operator *op;
-    const Rows *rows; // out: the queries behind their convolution, then what the mechanism gives
-    int fft;          // size of the transform; 0: none
-} Job;
-
-static int channels_of(const Operator *op) {
-    return op->shape.n_heads * op->shape.head_dim;
-}
 
 // ---- filters
 
 // h(t) = W2 sin(W1 e(t) + b) fading at a rate of the channel's own; h(0) + 1, the skip connection.
-static void make_filter(void *context, int channel, int worker) {
-    (void)worker;
-    const Job *job = context;
-    const Hyena *y = job->op->own;
-    int n = job->op->shape.n_max;
+static void make_filter(const Work *w, int channel) {
+    const Hyena *y = w->op->own;
+    int n = w->op->shape.n_max;
     const float *w1 = y->network, *b = w1 + HIDDEN * INPUTS, *w2 = b + HIDDEN + (int64_t)channel * HIDDEN;
     float *h = y->filters + (int64_t)channel * n, rate = (float)(2 + 4 * (channel % 8));
     for (int t = 0; t < n; t++) {
@@ -54,16 +42,17 @@ static void make_filter(void *context, int channel, int worker) {
     }
 }
 
-static int hyena_open(Operator *op, char *err, size_t errlen) {
-    int64_t channels = channels_of(op), n = op->shape.n_max, before = HIDDEN * INPUTS + HIDDEN;
-    int64_t drawn = before + channels * (HIDDEN + 3 * TAPS);
+static void hyena_open(Operator *op) {
+    int64_t channels = query_width(&op->shape), n = op->shape.n_max, before = HIDDEN * INPUTS + HIDDEN;
     uint64_t seed = op->shape.seed;
     Hyena *y = op->own = operator_own(op, sizeof *y);
     for (y->size = 2; y->size < 2 * n; y->size *= 2) continue;
-    float **const parts[] = {&y->network, &y->filters, &y->past, &y->roots, &y->joined, &y->made};
-    const int64_t sizes[] = {drawn,         channels * n,         channels * n,
-                             2LL * y->size, PIECE * 3 * channels, PIECE * 3 * channels};
-    for (int i = 0; i < 6; i++) *parts[i] = operator_floats(op, sizes[i]);
+    y->network = operator_floats(op, before + channels * (HIDDEN + 3 * TAPS));
+    y->filters = operator_floats(op, channels * n);
+    y->past = operator_floats(op, channels * n);
+    y->roots = operator_floats(op, 2LL * y->size);
+    y->joined = operator_floats(op, PIECE * 3 * channels);
+    y->made = operator_floats(op, PIECE * 3 * channels);
     draw_normals(&seed, y->network, before, 1);
     draw_normals(&seed, y->network + before, channels * HIDDEN, 1 / sqrtf(HIDDEN));
     draw_normals(&seed, y->network + before + channels * HIDDEN, channels * 3 * TAPS, 1 / sqrtf(TAPS));
@@ -73,21 +62,9 @@ static int hyena_open(Operator *op, char *err, size_t errlen) {
             y->roots[y->size + h + j] = (float)-sin(3.14159265358979323846 * j / h);
         }
     }
-    StateShape shape = {.conv_width = TAPS, .conv_dim = (int)(3 * channels)};
-    if (!(y->shifts = state_open(&shape, 0, err, errlen))) return -1;
-    if (compute_reserve_scratch(op->compute, 2 * sizeof(float) * (size_t)y->size, 0, err, errlen)) return -1;
-    Job job = {.op = op};
-    threads_for(op->compute->pool, (int)channels, make_filter, &job);
-    return 0;
-}
-
-// Keys times values, and the last inputs of the short convolutions; the filters are weights.
-static double hyena_bytes(const Operator *op) {
-    return sizeof(float) * (double)channels_of(op) * op->length + (double)state_bytes(((const Hyena *)op->own)->shifts);
-}
-
-static void hyena_close(Operator *op) {
-    state_close(((Hyena *)op->own)->shifts);
+    operator_state(op, &(StateShape){.conv_width = TAPS, .conv_dim = (int)(3 * channels)});
+    operator_scratch(op, 2LL * y->size);
+    operator_for(op, NULL, (int)channels, make_filter);
 }
 
 // ---- the transform of n complex numbers, a power of 2; the spectrum is in bit-reversed order
@@ -137,15 +114,14 @@ static void multiply(float *re, float *im, int n) {
 
 // ---- a step
 
-// Of one channel: the rows' convolution with all of the past, times the queries.
-static void convolve_channel(void *context, int channel, int worker) {
-    const Job *job = context;
-    const Operator *op = job->op;
+// Of one channel: the rows' convolution with all of the past, times the queries behind theirs, which stand in out.
+static void convolve_channel(const Work *w, int channel) {
+    const Operator *op = w->op;
     const Hyena *y = op->own;
-    int n_max = op->shape.n_max, n = job->rows->n_keys, length = op->length + n, size = job->fft;
-    int64_t width = channels_of(op);
+    int n_max = op->shape.n_max, n = w->rows->n_keys, length = op->length + n, size = y->fft;
+    int64_t width = query_width(&op->shape);
     const float *z = y->past + (int64_t)channel * n_max, *h = y->filters + (int64_t)channel * n_max;
-    float *out = job->rows->out + channel, *re = compute_scratch(op->compute, worker), *im = re + size;
+    float *out = w->rows->out + channel, *re = w->scratch, *im = re + size;
     if (!size) {
         for (int t = op->length; t < length; t++) {
             float sum;
@@ -164,60 +140,44 @@ static void convolve_channel(void *context, int channel, int worker) {
 }
 
 // Queries, keys and values through their short convolutions: the queries to out, the others' products to the past.
-static void shift_piece(Operator *op, const Rows *rows, int at) {
-    const Shape *s = &op->shape;
-    Hyena *y = op->own;
-    int n = rows->n_keys, d = s->head_dim, share = s->n_heads / s->n_kv_heads;
-    int64_t width = channels_of(op);
-    for (int64_t i = 0; i < (int64_t)n * s->n_heads; i++) {
-        float *to = y->joined + i / s->n_heads * 3 * width + i % s->n_heads * d;
-        int64_t kv = (i / s->n_heads * s->n_kv_heads + i % s->n_heads / share) * d;
-        memcpy(to, rows->q + i * d, sizeof *to * (size_t)d);
-        memcpy(to + width, rows->k + kv, sizeof *to * (size_t)d);
-        memcpy(to + 2 * width, rows->v + kv, sizeof *to * (size_t)d);
+static void shift_piece(Operator *op, const Rows *rows) {
+    const Hyena *y = op->own;
+    int64_t width = query_width(&op->shape), n = rows->n_keys;
+    const float *const from[] = {rows->q, rows->k, rows->v};
+    for (int64_t i = 0; i < 3 * n; i++) {
+        memcpy(y->joined + i * width, from[i % 3] + i / 3 * width, sizeof(float) * (size_t)width);
     }
-    Convolution c = {.state = y->shifts, .n = n, .x = y->joined, .ld = 3 * width, .y = y->made};
+    Convolution c = {op->state, rows->n_keys, y->joined, 3 * width, .y = y->made};
     c.taps = y->network + HIDDEN * INPUTS + HIDDEN + width * HIDDEN;
     convolution(op->compute, &c, 1);
-    state_advance(y->shifts, n);
+    state_advance(op->state, rows->n_keys);
     for (int64_t i = 0; i < n; i++) {
         const float *made = y->made + i * 3 * width;
         memcpy(rows->out + i * width, made, sizeof *made * (size_t)width);
         for (int64_t j = 0; j < width; j++) {
-            y->past[j * s->n_max + op->length + at + i] = made[width + j] * made[2 * width + j];
+            y->past[j * op->shape.n_max + op->length + i] = made[width + j] * made[2 * width + j];
         }
     }
 }
 
 static void hyena_step(Operator *op, const Rows *rows) {
+    Hyena *y = op->own;
     int n = rows->n_keys, size = 2, bits = 1;
-    double width = channels_of(op), length = op->length + n;
-    for (int at = 0; at < n; at += PIECE) {
-        Rows piece = rows_part(rows, &op->shape, at, n - at < PIECE ? n - at : PIECE);
-        shift_piece(op, &piece, at);
-    }
+    double width = (double)query_width(&op->shape), length = op->length + n;
+    step_pieces(op, rows, PIECE, shift_piece);
     for (; size < 2 * length; size *= 2) bits++;
     double transforms = 10.0 * size * bits + 9.0 * size, sums = 2.0 * n * (op->length + 0.5 * (n + 1));
-    Job job = {op, rows, transforms < sums ? size : 0};
-    threads_for(op->compute->pool, (int)width, convolve_channel, &job);
-    op->flops += width * ((job.fft ? transforms : sums) + n * (6.0 * TAPS + 2));
+    y->fft = transforms < sums ? size : 0;
+    operator_for(op, rows, (int)width, convolve_channel);
+    op->flops += width * ((y->fft ? transforms : sums) + n * (6.0 * TAPS + 2));
+    op->held += sizeof(float) * width * n; // keys times values; the filters are weights
 }
 
 const Mechanism hyena_rows[] = {
-    {.family = "beyond",
-     .name = "hyena",
-     .opaque = true,
-     .open = hyena_open,
-     .step = hyena_step,
-     .bytes = hyena_bytes,
-     .close = hyena_close,
-     .title = "gated convolutions as long as the text, their filters from a small network",
-     .paper = "Poli et al. 2023, arXiv:2302.10866, definition 3.1 and section 3.3, order 2",
-     .formula =
-         "q, k, v through convolutions of 3 taps;   o_t = q_t * sum_{j <= t} h_t-j * k_j * v_j,   * for each channel\n"
-         "h_t = W2 sin(W1 e(t) + b) exp(-rate t),   e(t) = (t, cos, sin)\n",
-     .prefill = "O(n log n d)",
-     .decode = "O(n d)",
-     .memory = "n d",
-     .best_for = "long prompts with little generation"},
+    {"hyena", "gated convolutions as long as the text, their filters from a small network",
+     "Poli et al. 2023, arXiv:2302.10866, definition 3.1 and section 3.3, order 2",
+     "q, k, v through convolutions of 3 taps;   o_t = q_t * sum_{j <= t} h_t-j * k_j * v_j,   * for each channel\n"
+     "h_t = W2 sin(W1 e(t) + b) exp(-rate t),   e(t) = (t, cos, sin)\n",
+     "O(n log n d)", "O(n d)", "n d", "long prompts with little generation", .family = "beyond", .opaque = true,
+     .each_head = true, .open = hyena_open, .step = hyena_step},
     {0}};

@@ -12,8 +12,8 @@ typedef struct {
     float *q, *k, *v, *gates, *out; // as in Rows
 } Inputs;
 
-// Standard normal numbers. -1 with a line in err.
-int inputs_open(Inputs *in, const Shape *shape, int n_q, int n_keys, uint64_t seed, char *err, size_t errlen);
+// Standard normal numbers. Ends the program when memory runs out.
+void inputs_open(Inputs *in, const Shape *shape, int n_q, int n_keys, uint64_t seed);
 void inputs_close(Inputs *in); // accepts a zeroed one
 
 // Keys of words out of a vocabulary of n_words, and queries that look for their own word.
@@ -24,7 +24,8 @@ Rows inputs_rows(const Inputs *in, int first, int n);
 // All of it as one step: of TIME_CROSS as many queries and keys as there are.
 Rows inputs_all(const Inputs *in);
 
-// ||out - exact|| / ||exact|| over the queries from `first` on, where exact is softmax attention over the same rows in
-// fp32, causal for TIME_CAUSAL. out: what the mechanism left in in->out. Below 0 with a line in err when memory runs
-// out.
-double inputs_error(const Inputs *in, TimeKind time, int first, Compute *c, char *err, size_t errlen);
+// ||x - exact|| / ||exact||
+double floats_error(const float *x, const float *exact, int64_t n);
+// The same of what a mechanism left in in->out, over the queries from `first` on, where exact is softmax attention over
+// the same rows in fp32, causal for TIME_CAUSAL.
+double inputs_error(const Inputs *in, TimeKind time, int first, Compute *c);

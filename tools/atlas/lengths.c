@@ -1,14 +1,18 @@
-// lengths: see lengths.h.
-#include "lengths.h"
+// lengths: mechanisms measured as the text grows: build/atlas --bench.
+//
+// Owns the table, the JSON and the plots of time and bytes against length. A length whose prefill would take longer
+// than the limit, judged by how the last two grew, is left out and said to be. Refuses nothing.
+#include "atlas.h"
 
 #include "cli.h"
 #include "curves.h"
-#include "show.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { MAX_LENGTHS = 24 };
 
 typedef struct {
     int n; // measured
@@ -28,13 +32,6 @@ static void format_bytes(char *to, size_t room, double b) {
     if (b < 0x1p20) snprintf(to, room, "%.3g KiB", b / 0x1p10);
     else if (b < 0x1p30) snprintf(to, room, "%.3g MiB", b / 0x1p20);
     else snprintf(to, room, "%.3g GiB", b / 0x1p30);
-}
-
-static void print_header(const Lengths *l) {
-    printf("%d heads of %d, %d threads, %s; a step of n rows, then single tokens\n\n", l->n_heads, l->head_dim,
-           threads_count(l->compute->pool), cpu_level_name(cpu_level()));
-    printf("| mechanism | n | prefill | decode, a token | GFLOP | GFLOP/s | cache or state | peak | error |\n"
-           "|---|--:|--:|--:|--:|--:|--:|--:|--:|\n");
 }
 
 static void print_trial(const Mechanism *m, const Trial *t) {
@@ -81,25 +78,18 @@ static Curve curve_of(const Mechanism *m, const Growth *g, int quantity) {
     return c;
 }
 
-static void plot(const Lengths *l, const Growth *growths) {
+static void plot(const Asked *a, const Growth *growths, const char *where) {
     char err[512], subtitle[200];
-    Curve *curves = calloc((size_t)(N_QUANTITIES * l->n_mechanisms), sizeof *curves);
+    int n = a->n_list;
+    Curve *curves = calloc((size_t)(N_QUANTITIES * n), sizeof *curves);
     if (!curves) die(1, "out of memory for the plots");
-    CurvePanel panels[N_QUANTITIES] = {{"Prefill of n tokens", format_seconds, NULL, l->n_mechanisms},
-                                       {"Decode, a token behind n", format_seconds, NULL, l->n_mechanisms},
-                                       {"Cache or state behind n tokens", format_bytes, NULL, l->n_mechanisms}};
-    for (int q = 0; q < N_QUANTITIES; q++) {
-        panels[q].curves = curves + q * l->n_mechanisms;
-        for (int i = 0; i < l->n_mechanisms; i++) {
-            curves[q * l->n_mechanisms + i] = curve_of(l->list[i], &growths[i], q);
-        }
-    }
-    snprintf(subtitle, sizeof subtitle, "%d heads of %d, %d threads, %s; one layer's mechanism alone", l->n_heads,
-             l->head_dim, threads_count(l->compute->pool), cpu_level_name(cpu_level()));
-    if (curves_write(l->svg, "Attention mechanisms as the text grows", subtitle, panels, N_QUANTITIES, err,
-                     sizeof err)) {
+    for (int i = 0; i < N_QUANTITIES * n; i++) curves[i] = curve_of(a->list[i % n], &growths[i % n], i / n);
+    const CurvePanel panels[N_QUANTITIES] = {{"Prefill of n tokens", format_seconds, curves, n},
+                                             {"Decode, a token behind n", format_seconds, curves + n, n},
+                                             {"Cache or state behind n tokens", format_bytes, curves + 2 * n, n}};
+    snprintf(subtitle, sizeof subtitle, "%s; one layer's mechanism alone", where);
+    if (curves_write(a->svg, "Attention mechanisms as the text grows", subtitle, panels, N_QUANTITIES, err, sizeof err))
         die(1, "%s", err);
-    }
     free(curves);
 }
 
@@ -113,31 +103,37 @@ static double predict(const Growth *g) {
     return last * fmin(fmax(factor, 2), 4.5);
 }
 
-static void run_mechanism(const Lengths *l, const Mechanism *m, Growth *g, json_t *list) {
-    Shape shape = shape_of(m, l->most, l->n_heads, l->head_dim);
-    for (int64_t n = l->least; n <= l->most && g->n < MAX_LENGTHS; n *= 2) {
+static void run_mechanism(const Asked *a, const Mechanism *m, Growth *g, json_t *list) {
+    Shape shape = shape_of(m, a->most, a->n_heads, a->head_dim);
+    for (int64_t n = a->least; n <= a->most && g->n < MAX_LENGTHS; n *= 2) {
         bool too_long = m->most_rows && n > m->most_rows;
-        if (too_long || predict(g) > l->limit) {
-            if (!l->json)
-                printf("| %s | %d | %s |\n", m->name, (int)n,
-                       too_long ? "left out: quadratic memory or loops" : "left out: --limit");
+        if (too_long || predict(g) > (double)a->limit) {
+            const char *why = too_long ? "quadratic memory or loops" : "--limit";
+            if (!a->json) printf("| %s | %d | left out: %s |\n", m->name, (int)n, why);
             return;
         }
-        g->trials[g->n] = trial_run(m, &shape, (int)n, l->compute);
-        if (l->json) json_array_append_new(list, trial_json(m, &g->trials[g->n]));
-        else print_trial(m, &g->trials[g->n]);
-        g->n++;
+        Trial *t = &g->trials[g->n++];
+        *t = trial_run(m, &shape, (int)n, a->compute);
+        json_array_append_new(list, trial_json(m, t));
+        if (!a->json) print_trial(m, t);
     }
 }
 
-void lengths_run(const Lengths *l) {
-    Growth *growths = calloc((size_t)l->n_mechanisms, sizeof *growths);
+void lengths_run(const Asked *a) {
+    char where[100];
+    Growth *growths = calloc((size_t)a->n_list, sizeof *growths);
     json_t *list = json_array();
-    if (!growths) die(1, "out of memory for %d mechanisms", l->n_mechanisms);
-    if (!l->json) print_header(l);
-    for (int i = 0; i < l->n_mechanisms; i++) run_mechanism(l, l->list[i], &growths[i], list);
-    if (l->json) show_json(json_incref(list));
-    if (l->svg) plot(l, growths);
-    json_decref(list);
+    if (!growths) die(1, "out of memory for %d mechanisms", a->n_list);
+    snprintf(where, sizeof where, "%d heads of %d, %d threads, %s", a->n_heads, a->head_dim,
+             threads_count(a->compute->pool), cpu_level_name(cpu_level()));
+    if (!a->json) {
+        printf("%s; a step of n rows, then single tokens\n\n"
+               "| mechanism | n | prefill | decode, a token | GFLOP | GFLOP/s | cache or state | peak | error |\n"
+               "|---|--:|--:|--:|--:|--:|--:|--:|--:|\n",
+               where);
+    }
+    for (int i = 0; i < a->n_list; i++) run_mechanism(a, a->list[i], &growths[i], list);
+    show_json(a, list);
+    if (a->svg) plot(a, growths, where);
     free(growths);
 }

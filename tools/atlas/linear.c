@@ -1,10 +1,12 @@
 // linear: attention whose weights are products of features, so that a state of fixed size replaces the cache.
 //
-// Owns the features (elu + 1, FAVOR+, random Fourier features), the gates of RetNet, GLA and the delta rules, and
-// Linformer's projection. All but Linformer are the engine's recurrences over features of queries and keys; a
-// normaliser is one more value, 1 for each key. Of elu + 1 and RetNet there are the parallel and the recurrent forms
+// Owns the features (elu + 1, FAVOR+, random Fourier features), the gates of RetNet, GLA, the delta rules, Mamba-2 and
+// RWKV-7, and Linformer's projection. All but Linformer are the engine's recurrences over features of queries and keys;
+// a normaliser is one more value, 1 for each key. Of elu + 1 and RetNet there are the parallel and the recurrent forms
 // too, to be compared with the chunks of the engine. Linformer is attention() over a fixed number of projected keys.
-// Refuses nothing. Draws: directions for each head in turn (linear_directions), Linformer its projection.
+// Refuses nothing. Draws: directions for each head in turn (draw_directions), RWKV-7 W_a, then r_k, Linformer its
+// projection.
+#include "cli.h"
 #include "recurrence.h"
 #include "recurrence_channels.h"
 #include "soft.h"
@@ -13,9 +15,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ELU, PERFORMER, RFA, RETNET, GLA, DELTA, GATED_DELTA };
-enum { FEATURES = 15, PARALLEL = 16, RECURRENT = 32 }; // variant: features and gates, and the form if not in chunks
-enum { PIECE = 256, TILE = 256 };                      // rows whose features are made at a time; keys of a product
+// A variant: whose features and gates, and the form if not in chunks.
+enum { ELU, PERFORMER, RFA, RETNET, GLA, DELTA, GATED_DELTA, MAMBA_2, RWKV_7 };
+enum { KINDS = 15, PARALLEL = 16, RECURRENT = 32 };
+// Sets of kinds.
+enum {
+    NORMALISED = 1 << ELU | 1 << PERFORMER | 1 << RFA, // the last value is 1, its sum the divisor
+    DIRECTED = 1 << PERFORMER | 1 << RFA,              // features of products with directions
+    FADING = 1 << RFA | 1 << RETNET | 1 << GATED_DELTA | 1 << MAMBA_2,
+    REPLACING = 1 << DELTA | 1 << GATED_DELTA, // by the delta rule
+    SCALED = 1 << RFA | 1 << MAMBA_2,          // values are multiplied by beta before
+    BY_CHANNEL = 1 << GLA | 1 << RWKV_7,       // decays of each key channel
+};
+enum { PIECE = 256, TILE = 256 }; // rows whose features are made at a time; keys of a product
 
 static const float LOG2_E = 1.44269504088896340736f;
 static const float KEY_CEILING = 40; // of a key's exponent in base 2: w . x - |x|^2 / 2 <= 28 needs a w of 7 deviations
@@ -23,21 +35,23 @@ static const float LEAST_SUM = 1e-20f; // of weights
 
 // Rows of a piece are [n_heads][width] of features and [n_heads][v_width] of values.
 typedef struct {
-    State *state;         // in chunks; else NULL
     float *matrix;        // RECURRENT: [n_heads][width][v_width]
     float *keys, *values; // PARALLEL: of all rows
-    float *directions;    // PERFORMER, RFA: [n_heads][width][head_dim]
+    float *drawn;         // DIRECTED: [n_heads][width][head_dim]; RWKV_7: W_a, the same, then r_k [n_heads][head_dim]
     float *q, *k, *v, *o; // [PIECE]
-    float *decay, *beta;  // [PIECE][n_heads]: logarithms; of GLA decay is factors, rows as k's
+    float *decay, *beta;  // [PIECE][n_heads]: logarithms; BY_CHANNEL decay is factors, rows as k's
+    float *remove, *add;  // RWKV_7: rows as k's
     int width, v_width;
-    bool normalised; // the last value is 1, its sum the divisor
 } Linear;
 
 static int kind_of(const Operator *op) {
-    return op->mechanism->variant & FEATURES;
+    return op->mechanism->variant & KINDS;
+}
+static bool is(const Operator *op, int kinds) {
+    return kinds >> kind_of(op) & 1;
 }
 static int form_of(const Operator *op) {
-    return op->mechanism->variant & ~FEATURES;
+    return op->mechanism->variant & ~KINDS;
 }
 
 // ---- what is drawn
@@ -79,32 +93,32 @@ static void draw_directions(const Operator *op, float *w, int width) {
     }
 }
 
-static int open_form(Operator *op, Linear *l, char *err, size_t errlen) {
+static void open_form(Operator *op, Linear *l) {
     const Shape *s = &op->shape;
     int64_t heads = s->n_heads;
     if (form_of(op) == RECURRENT) {
         l->matrix = operator_floats(op, heads * l->width * l->v_width);
-        return 0;
-    }
-    if (form_of(op) == PARALLEL) {
+        op->held = sizeof(float) * (double)heads * l->width * l->v_width;
+    } else if (form_of(op) == PARALLEL) {
         l->keys = operator_floats(op, s->n_max * heads * l->width);
         l->values = operator_floats(op, s->n_max * heads * l->v_width);
-        return 0;
+    } else {
+        char err[512];
+        StateShape shape = {.n_heads = s->n_heads, .n_key_heads = s->n_heads, .k_dim = l->width, .v_dim = l->v_width};
+        shape.pairs = is(op, BY_CHANNEL) ? l->add ? 2 : 1 : 0;
+        if (kind_of(op) == MAMBA_2) shape.n_key_heads = 1; // all take the first head's, as most of its models do
+        operator_state(op, &shape);
+        if (shape.pairs ? recurrence_channels_reserve(op->compute, &shape, err, sizeof err)
+                        : recurrence_reserve(op->compute, l->width, l->v_width, err, sizeof err))
+            die(1, "%s", err);
     }
-    StateShape shape = {.n_heads = s->n_heads, .n_key_heads = s->n_heads, .k_dim = l->width, .v_dim = l->v_width};
-    shape.pairs = kind_of(op) == GLA;
-    if (!(l->state = state_open(&shape, 0, err, errlen))) return -1;
-    return shape.pairs ? recurrence_channels_reserve(op->compute, &shape, err, errlen)
-                       : recurrence_reserve(op->compute, l->width, l->v_width, err, errlen);
 }
 
-static int linear_open(Operator *op, char *err, size_t errlen) {
+static void linear_open(Operator *op) {
     const Shape *s = &op->shape;
     Linear *l = op->own = operator_own(op, sizeof *l);
-    bool drawn = kind_of(op) == PERFORMER || kind_of(op) == RFA;
-    l->normalised = kind_of(op) <= RFA;
-    l->width = drawn ? (s->rank + 1) / 2 * 2 : s->head_dim;
-    l->v_width = s->head_dim + l->normalised;
+    l->width = is(op, DIRECTED) ? (s->rank + 1) / 2 * 2 : s->head_dim;
+    l->v_width = s->head_dim + is(op, NORMALISED);
     int64_t heads = (int64_t)PIECE * s->n_heads, features = heads * l->width, values = heads * l->v_width;
     l->q = operator_floats(op, 3 * features + 2 * values + heads);
     l->k = l->q + features;
@@ -112,30 +126,19 @@ static int linear_open(Operator *op, char *err, size_t errlen) {
     l->o = l->v + values;
     l->decay = l->o + values;
     l->beta = l->decay + features;
-    if (drawn) {
-        l->directions = operator_floats(op, (int64_t)s->n_heads * l->width * s->head_dim);
-        draw_directions(op, l->directions, l->width);
+    if (is(op, DIRECTED)) {
+        l->drawn = operator_floats(op, query_width(s) * l->width);
+        draw_directions(op, l->drawn, l->width);
+    } else if (kind_of(op) == RWKV_7) {
+        uint64_t seed = s->seed;
+        l->drawn = operator_normals(op, &seed, query_width(s) * (s->head_dim + 1), 1 / sqrtf((float)s->head_dim));
+        l->remove = operator_floats(op, features);
+        l->add = operator_floats(op, features);
     }
-    return open_form(op, l, err, errlen);
-}
-
-static double linear_bytes(const Operator *op) {
-    const Linear *l = op->own;
-    double heads = sizeof(float) * op->shape.n_heads;
-    if (l->state) return (double)state_bytes(l->state);
-    return l->matrix ? heads * l->width * l->v_width : heads * (l->width + l->v_width) * op->length;
-}
-
-static void linear_close(Operator *op) {
-    state_close(((Linear *)op->own)->state);
+    open_form(op, l);
 }
 
 // ---- features and gates of a row
-
-typedef struct {
-    const Operator *op;
-    Rows rows; // of a piece
-} Job;
 
 // x[i] = 2^(x[i] - ceiling) of exponents up to the ceiling.
 static void exponentials(const Operator *op, float *x, int n, float ceiling) {
@@ -164,8 +167,9 @@ static void make_features(const Operator *op, int width, const float *x, float *
             y[i] = i < width / 2 ? sinf(angle) : cosf(angle);
         }
     } else {
-        float by = kind == RETNET || kind == GLA ? 1 : 1 / sqrtf(square + 1e-6f);
-        for (int c = 0; c < d; c++) y[c] = x[c] * (key ? by : by / root);
+        float by = is(op, REPLACING) ? 1 / sqrtf(square + 1e-6f) : 1;
+        bool plain = key || kind == MAMBA_2 || kind == RWKV_7;
+        for (int c = 0; c < d; c++) y[c] = x[c] * (plain ? by : by / root);
     }
 }
 
@@ -174,50 +178,72 @@ static float softplus(float x) {
 }
 
 static void make_gates(const Operator *op, int head, const float *gate, float *decay, float *beta) {
+    int d = op->shape.head_dim;
     switch (kind_of(op)) {
     case RFA:
         *decay = -softplus(-gate[0] - 4);
         *beta = -expm1f(*decay);
         break;
     case RETNET: *decay = log1pf(-exp2f((float)(-5 - head))); break;
+    case MAMBA_2:
+        *beta = softplus(gate[0] - 4); // the step, small where the gate is: 0.018 at 0
+        *decay = -*beta * (float)(1 + head % 16);
+        break;
     case GATED_DELTA: *decay = -(float)(1 + head % 16) * softplus(gate[0] - 4); // fall through
     case DELTA: *beta = sigmoidf(gate[1]); break;
     case GLA:
-        for (int c = 0; c < op->shape.head_dim; c++) decay[c] = expf(-softplus(-gate[c]) / 16);
+        for (int c = 0; c < d; c++) decay[c] = expf(-softplus(-gate[c]) / 16);
+        break;
+    case RWKV_7:
+        for (int c = 0; c < d; c++) decay[c] = expf(-0.6065306597f * sigmoidf(gate[c]));
         break;
     default: break;
     }
 }
 
-static void prepare_row(void *context, int t, int worker) {
-    (void)worker;
-    const Job *job = context;
-    const Operator *op = job->op;
-    const Linear *l = op->own;
-    int d = op->shape.head_dim, heads = op->shape.n_heads, share = heads / op->shape.n_kv_heads;
-    for (int h = 0; h < heads; h++) {
-        int64_t at = (int64_t)t * heads + h, kv = ((int64_t)t * op->shape.n_kv_heads + h / share) * d;
-        float *v = l->v + at * l->v_width;
-        make_features(op, l->width, job->rows.q + at * d, l->q + at * l->width, false);
-        make_features(op, l->width, job->rows.k + kv, l->k + at * l->width, true);
-        make_gates(op, h, job->rows.gates + at * d, l->decay + at * (kind_of(op) == GLA ? d : 1), l->beta + at);
-        memcpy(v, job->rows.v + kv, sizeof *v * (size_t)d);
-        if (l->normalised) v[d] = 1;
-        for (int c = 0; kind_of(op) == RFA && c <= d; c++) v[c] *= l->beta[at];
+// RWKV-7's update of one head: the key is removed in its unit length, and added by the strengths a, whose products with
+// W_a are in `add` before.
+static void make_update(const Linear *l, int64_t at, int d) {
+    float square = 0;
+    for (int c = 0; c < d; c++) square += l->k[at + c] * l->k[at + c];
+    for (int c = 0; c < d; c++) {
+        float a = sigmoidf(l->add[at + c]);
+        l->remove[at + c] = l->k[at + c] / fmaxf(sqrtf(square), 1e-12f);
+        l->add[at + c] = a * l->remove[at + c];
+        l->k[at + c] *= a;
     }
 }
 
-static void finish_row(void *context, int t, int worker) {
-    (void)worker;
-    const Job *job = context;
-    const Linear *l = job->op->own;
-    int d = job->op->shape.head_dim, heads = job->op->shape.n_heads;
+static void prepare_row(const Work *w, int t) {
+    const Operator *op = w->op;
+    const Linear *l = op->own;
+    int d = op->shape.head_dim, heads = op->shape.n_heads;
     for (int h = 0; h < heads; h++) {
-        const float *o = l->o + ((int64_t)t * heads + h) * l->v_width;
-        float *out = job->rows.out + ((int64_t)t * heads + h) * d;
-        float sum = l->normalised ? o[d] : 1;
+        int64_t at = (int64_t)t * heads + h;
+        float *v = l->v + at * l->v_width;
+        make_features(op, l->width, w->rows->q + at * d, l->q + at * l->width, false);
+        make_features(op, l->width, w->rows->k + at * d, l->k + at * l->width, true);
+        make_gates(op, h, w->rows->gates + at * d, l->decay + at * (is(op, BY_CHANNEL) ? d : 1), l->beta + at);
+        memcpy(v, w->rows->v + at * d, sizeof *v * (size_t)d);
+        if (is(op, NORMALISED)) v[d] = 1;
+        for (int c = 0; is(op, SCALED) && c < l->v_width; c++) v[c] *= l->beta[at];
+        if (kind_of(op) == RWKV_7) make_update(l, at * d, d);
+    }
+}
+
+// The outputs over the sum of weights; and what a row adds of its own value, RWKV-7 by (sum_c q k r_k).
+static void finish_row(const Work *w, int t) {
+    const Operator *op = w->op;
+    const Linear *l = op->own;
+    int d = op->shape.head_dim, heads = op->shape.n_heads;
+    for (int h = 0; h < heads; h++) {
+        int64_t at = (int64_t)t * heads + h;
+        const float *o = l->o + at * l->v_width, *v = w->rows->v + at * d, *q = l->q + at * d, *k = l->k + at * d;
+        float *out = w->rows->out + at * d, sum = is(op, NORMALISED) ? o[d] : 1, own = kind_of(op) == MAMBA_2;
         if (fabsf(sum) < LEAST_SUM) sum = LEAST_SUM;
         for (int c = 0; c < d; c++) out[c] = o[c] / sum;
+        for (int c = 0; kind_of(op) == RWKV_7 && c < d; c++) own += q[c] * k[c] * l->drawn[(heads * d + h) * d + c];
+        for (int c = 0; own != 0 && c < d; c++) out[c] += own * v[c];
     }
 }
 
@@ -226,44 +252,25 @@ static void finish_row(void *context, int t, int worker) {
 static void chunked(const Operator *op, int n) {
     const Linear *l = op->own;
     int64_t k_ld = (int64_t)op->shape.n_heads * l->width, v_ld = (int64_t)op->shape.n_heads * l->v_width;
-    int kind = kind_of(op);
-    if (kind == GLA) {
-        ChannelRecurrence r = {.state = l->state,
-                               .n = n,
-                               .q = l->q,
-                               .k = l->k,
-                               .v = l->v,
-                               .decay = l->decay,
-                               .q_ld = k_ld,
-                               .k_ld = k_ld,
-                               .v_ld = v_ld,
-                               .decay_ld = k_ld,
-                               .out = l->o};
+    if (is(op, BY_CHANNEL)) {
+        ChannelRecurrence r = {op->state, n, l->q, l->k, l->v, l->decay, k_ld, k_ld, v_ld, k_ld, .out = l->o};
+        r.remove = l->remove;
+        r.add = l->add;
         recurrence_channels(op->compute, &r, 1);
     } else {
-        Recurrence r = {.state = l->state,
-                        .n = n,
-                        .q = l->q,
-                        .k = l->k,
-                        .v = l->v,
-                        .q_ld = k_ld,
-                        .k_ld = k_ld,
-                        .v_ld = v_ld,
-                        .out = l->o};
-        r.log_decay = kind == RFA || kind == RETNET || kind == GATED_DELTA ? l->decay : NULL;
-        r.beta = kind == DELTA || kind == GATED_DELTA ? l->beta : NULL;
+        Recurrence r = {op->state, n, l->q, l->k, l->v, k_ld, k_ld, v_ld, .out = l->o};
+        if (is(op, FADING)) r.log_decay = l->decay;
+        if (is(op, REPLACING)) r.beta = l->beta;
         recurrence(op->compute, &r, 1);
     }
-    state_advance(l->state, n);
+    state_advance(op->state, n);
 }
 
 // S = decay S + k v^T, o = S^T q, a row after the other.
-static void recurrent_head(void *context, int h, int worker) {
-    (void)worker;
-    const Job *job = context;
-    const Linear *l = job->op->own;
-    int heads = job->op->shape.n_heads;
-    for (int t = 0; t < job->rows.n_keys; t++) {
+static void recurrent_head(const Work *w, int h) {
+    const Linear *l = w->op->own;
+    int heads = w->op->shape.n_heads;
+    for (int t = 0; t < w->rows->n_keys; t++) {
         int64_t at = (int64_t)t * heads + h;
         const float *q = l->q + at * l->width, *k = l->k + at * l->width, *v = l->v + at * l->v_width;
         float *o = l->o + at * l->v_width, decay = expf(l->decay[at]);
@@ -279,13 +286,12 @@ static void recurrent_head(void *context, int h, int worker) {
 }
 
 // o_t = sum over j <= t of decay^(t - j) (q_t . k_j) v_j; the decay is the same in all rows.
-static void parallel_row(void *context, int item, int worker) {
-    const Job *job = context;
-    const Operator *op = job->op;
+static void parallel_row(const Work *w, int item) {
+    const Operator *op = w->op;
     const Linear *l = op->own;
     int heads = op->shape.n_heads, h = item % heads, row = op->length + item / heads;
     int64_t k_ld = (int64_t)heads * l->width, v_ld = (int64_t)heads * l->v_width;
-    float *s = compute_scratch(op->compute, worker), *o = l->o + (int64_t)item * l->v_width;
+    float *s = w->scratch, *o = l->o + (int64_t)item * l->v_width;
     memset(o, 0, sizeof *o * (size_t)l->v_width);
     for (int first = 0; first <= row; first += TILE) {
         int n = row + 1 - first < TILE ? row + 1 - first : TILE;
@@ -299,36 +305,47 @@ static void parallel_row(void *context, int item, int worker) {
     }
 }
 
-static double form_flops(const Operator *op, int n) {
+static void keep_rows(Operator *op, int n) {
+    const Linear *l = op->own;
+    int64_t k_row = (int64_t)op->shape.n_heads * l->width, v_row = (int64_t)op->shape.n_heads * l->v_width;
+    memcpy(l->keys + op->length * k_row, l->k, sizeof(float) * (size_t)(n * k_row));
+    memcpy(l->values + op->length * v_row, l->v, sizeof(float) * (size_t)(n * v_row));
+    op->held += sizeof(float) * n * (double)(k_row + v_row);
+}
+
+// Of n rows: the recurrence, and features, gates and what else is done for each channel.
+static double linear_flops(const Operator *op, int n) {
+    static const int around[] = {4, 4, 4, 4, 4, 4, 4, 3, 16}; // by kind
     const Linear *l = op->own;
     double k = l->width, v = l->v_width, state = k * v, rows = (double)n * op->shape.n_heads;
-    if (form_of(op) == RECURRENT) return rows * 5 * state;
-    if (form_of(op) == PARALLEL) return rows * (op->length + 0.5 * (n + 1)) * (2 * k + 2 * v + 2);
+    double row = around[kind_of(op)] * k;
     double one = 2 * state + STATE_CHUNK * (k + v); // a row times the state, and the rows of its chunk
-    bool delta = kind_of(op) == DELTA || kind_of(op) == GATED_DELTA;
-    return rows * (2 * state + one * (1 + delta) + (kind_of(op) == GLA ? STATE_CHUNK * k : 0));
+    if (form_of(op) == RECURRENT) row += 5 * state;
+    else if (form_of(op) == PARALLEL) row += (op->length + 0.5 * (n + 1)) * (2 * k + 2 * v + 2);
+    else if (kind_of(op) == RWKV_7) row += 8 * state + STATE_CHUNK * 8 * k;
+    else row += 2 * state + one * (1 + is(op, REPLACING)) + (is(op, BY_CHANNEL) ? STATE_CHUNK * k : 0);
+    return rows * row;
 }
 
 static void linear_piece(Operator *op, const Rows *rows) {
-    const Shape *s = &op->shape;
     const Linear *l = op->own;
-    Job job = {op, *rows};
-    int n = rows->n_keys;
-    if (l->directions) {
-        map_heads(op->compute, l->directions, s->n_heads, l->width, s->head_dim, rows->q, s->n_heads, l->q, n);
-        map_heads(op->compute, l->directions, s->n_heads, l->width, s->head_dim, rows->k, s->n_kv_heads, l->k, n);
-        op->flops += 4.0 * n * s->n_heads * l->width * s->head_dim;
+    int n = rows->n_keys, heads = op->shape.n_heads, d = op->shape.head_dim;
+    if (is(op, DIRECTED)) {
+        map_heads(op->compute, l->drawn, heads, l->width, d, rows->q, heads, l->q, n);
+        map_heads(op->compute, l->drawn, heads, l->width, d, rows->k, heads, l->k, n);
+        op->flops += 4.0 * n * heads * l->width * d;
+    } else if (kind_of(op) == RWKV_7) {
+        map_heads(op->compute, l->drawn, heads, d, d, rows->gates, heads, l->add, n);
+        op->flops += 2.0 * n * heads * d * d;
     }
-    threads_for(op->compute->pool, n, prepare_row, &job);
-    op->flops += 4.0 * n * s->n_heads * l->width + form_flops(op, n);
-    if (form_of(op) == RECURRENT) threads_for(op->compute->pool, s->n_heads, recurrent_head, &job);
+    operator_for(op, rows, n, prepare_row);
+    op->flops += linear_flops(op, n);
+    if (form_of(op) == RECURRENT) operator_for(op, rows, heads, recurrent_head);
     else if (form_of(op) == PARALLEL) {
-        int64_t k_row = (int64_t)s->n_heads * l->width, v_row = (int64_t)s->n_heads * l->v_width;
-        memcpy(l->keys + op->length * k_row, l->k, sizeof(float) * (size_t)(n * k_row));
-        memcpy(l->values + op->length * v_row, l->v, sizeof(float) * (size_t)(n * v_row));
-        threads_for(op->compute->pool, n * s->n_heads, parallel_row, &job);
+        keep_rows(op, n);
+        operator_for(op, rows, n * heads, parallel_row);
     } else chunked(op, n);
-    threads_for(op->compute->pool, n, finish_row, &job);
+    operator_for(op, rows, n, finish_row);
 }
 
 static void linear_step(Operator *op, const Rows *rows) {
@@ -342,59 +359,36 @@ typedef struct {
     float *e; // [rank][n_max], shared by heads, keys and values
 } Linformer;
 
-typedef struct {
-    const Operator *op;
-    PackedMatrix from; // [n] rows of all heads' keys and values
-    int n, width;
-    float *to; // [rank][width]
-} Projection;
-
-enum { PROJECTED = 16 }; // rows of an item
-
-static int linformer_open(Operator *op, char *err, size_t errlen) {
+static void linformer_open(Operator *op) {
     Linformer *l = op->own = operator_own(op, sizeof *l);
     uint64_t seed = op->shape.seed;
     int64_t n = (int64_t)op->shape.rank * op->shape.n_max;
     l->e = operator_normals(op, &seed, n, 1 / sqrtf((float)op->shape.n_max));
-    return soft_open(&l->soft, op, 0, 0, err, errlen);
-}
-
-static void project(void *context, int item, int worker) {
-    (void)worker;
-    const Projection *p = context;
-    const Shape *s = &p->op->shape;
-    int first = item * PROJECTED, n = s->rank - first < PROJECTED ? s->rank - first : PROJECTED;
-    p->op->compute->kernels->gemm_f32(p->to + (int64_t)first * p->width, p->width, &p->from,
-                                      ((Linformer *)p->op->own)->e + (int64_t)first * s->n_max, s->n_max, n, p->n,
-                                      p->width, false);
+    soft_open(&l->soft, op, 0, 0);
 }
 
 // Keys, then values, of `width` floats each, through E into to[2][rank][width].
 static void linformer_step(Operator *op, const Rows *rows) {
+    const Shape *s = &op->shape;
     Linformer *l = op->own;
-    int rank = op->shape.rank, width = op->shape.n_kv_heads * op->shape.head_dim, n = rows->n_keys;
+    int rank = s->rank, width = (int)key_width(s), n = rows->n_keys;
     int padded = (width + MAX_PANEL - 1) / MAX_PANEL * MAX_PANEL; // a panel is read whole
     float *from = floats_need((int64_t)n * padded), *to = floats_need(2LL * rank * width);
     for (int i = 0; i < 2; i++) {
         const float *x = i ? rows->v : rows->k;
-        for (int t = 0; t < n; t++)
-            memcpy(from + (int64_t)t * padded, x + (int64_t)t * width, sizeof *x * (size_t)width);
-        Projection p = {op, {.data = from, .row_stride = padded, .panel_stride = MAX_PANEL}, n, width, NULL};
-        p.to = to + (int64_t)i * rank * width;
-        threads_for(op->compute->pool, (rank + PROJECTED - 1) / PROJECTED, project, &p);
+        for (int64_t t = 0; t < n; t++) memcpy(from + t * padded, x + t * width, sizeof *x * (size_t)width);
+        PackedMatrix w = {.data = from, .row_stride = padded, .panel_stride = MAX_PANEL};
+        multiply_rows((Product){op->compute, to + (int64_t)i * rank * width, l->e, w, width, s->n_max, rank, n, width});
     }
     op->flops += 4.0 * rank * n * width;
-    soft_store(&l->soft, rank, to, to + (int64_t)rank * width);
-    Attention a = soft_problem(&l->soft, rows->q, rows->out, rows->n_q, 0, rank);
-    soft_attend(op, &a, 1);
-    soft_advance(&l->soft, rank);
+    Rows projected = {.n_q = rows->n_q, .n_keys = rank, .k = to, .v = to + (int64_t)rank * width, .out = rows->out};
+    soft_step(op, &l->soft, rows->q, &projected);
     free(from);
     free(to);
 }
 
-#define LINEAR(kind)                                                                                                   \
-    .family = "linear", .variant = (kind), .open = linear_open, .step = linear_step, .bytes = linear_bytes,            \
-    .close = linear_close
+#define RECURS(of, kind) .family = (of), .variant = (kind), .each_head = true, .open = linear_open, .step = linear_step
+#define LINEAR(kind) RECURS("linear", kind)
 #define ELU_PAPER .paper = "Katharopoulos et al. 2020, arXiv:2006.16236, equations 7, 9 and 16 to 20"
 #define RETNET_PAPER .paper = "Sun et al. 2023, arXiv:2307.08621, equations 5 to 7, without xPos"
 
@@ -421,18 +415,10 @@ const Mechanism linear_rows[] = {
      .formula = "phi(x) = [sin(W x / |x|), cos(W x / |x|)],   g = sigmoid(gate + 4)\n"
                 "S_t = g S_t-1 + (1 - g) phi(k_t) v_t^T,   z_t likewise,   o_t = S_t^T phi(q_t) / (z_t . phi(q_t))\n",
      .prefill = "O(n m d)", .decode = "O(m d)", .memory = "m d + m", .best_for = "text that forgets its past"},
-    {.family = "linear",
-     .name = "linformer",
-     .time = TIME_WHOLE,
-     .open = linformer_open,
-     .step = linformer_step,
-     .title = "attention over r projections of all keys; not causal",
-     .paper = "Wang et al. 2020, arXiv:2006.04768, equation 7, with one projection for all",
-     .formula = "o = softmax(Q (E K)^T / sqrt(d)) (E V),   E [r][n]\n",
-     .prefill = "O(n r d)",
-     .decode = "-",
-     .memory = "2 r d",
-     .best_for = "encoders of one length"},
+    {"linformer", "attention over r projections of all keys; not causal",
+     "Wang et al. 2020, arXiv:2006.04768, equation 7, with one projection for all",
+     "o = softmax(Q (E K)^T / sqrt(d)) (E V),   E [r][n]\n", "O(n r d)", "-", "2 r d", "encoders of one length",
+     .family = "linear", .time = TIME_WHOLE, .open = linformer_open, .step = linformer_step},
     {LINEAR(RETNET), RETNET_PAPER, .name = "retnet", .title = "retention: linear attention that fades, in chunks",
      .formula = "S_t = g_h S_t-1 + k_t v_t^T,   o_t = S_t^T q_t / sqrt(d),   g_h = 1 - 2^(-5 - h)\n",
      .prefill = "O(n d^2)", .decode = "O(d^2)", .memory = "d^2", .best_for = "streams whose past fades"},
@@ -459,4 +445,19 @@ const Mechanism linear_rows[] = {
                 "log a_t = -A_h softplus(gate - 4),   b_t = sigmoid(gate'),   |k| = |q| = 1\n",
      .prefill = "O(n d^2)", .decode = "O(d^2)", .memory = "d^2",
      .best_for = "recall on little memory; the recurrent layers of hybrids"},
+    {0}};
+
+const Mechanism recurrent_rows[] = {
+    {RECURS("beyond", MAMBA_2), .name = "mamba-2",
+     .title = "a state space with a decay and a step size for each token and head",
+     .paper = "Dao and Gu 2024, arXiv:2405.21060, section 6, without the layer's convolution, gate and norm",
+     .formula = "S_t = exp(s_t A_h) S_t-1 + s_t B_t x_t^T,   y_t = S_t^T C_t + x_t,   s_t = softplus(gate - 4)\n"
+                "C, B, x: queries and keys of the first head, values\n",
+     .prefill = "O(n d^2)", .decode = "O(d^2)", .memory = "d^2", .best_for = "long text; most layers of hybrids"},
+    {RECURS("beyond", RWKV_7), .name = "rwkv-7",
+     .title = "the delta rule with decays and strengths for each key channel",
+     .paper = "Peng et al. 2025, arXiv:2503.14456, equations 16 and 17, without token shift, gate and norm",
+     .formula = "S_t = diag(w_t) S_t-1 - (k^ a_t) (S_t-1^T k^)^T + (k_t a_t) v_t^T,   k^ = k_t / |k_t|\n"
+                "o_t = S_t^T q_t + (sum q k a r) v_t,   w = exp(-0.607 sigmoid(gate)),   a = sigmoid(W_a gate)\n",
+     .prefill = "O(n d^2)", .decode = "O(d^2)", .memory = "d^2", .best_for = "endless streams on little memory"},
     {0}};

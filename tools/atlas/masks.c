@@ -17,27 +17,16 @@ enum {
     N_RANDOM = 3, // BigBird's blocks
     DILATION = 4, // positions from key to key
     STRIDE = 8,   // blocks
-    N_TEXTS = DILATION,
     PIECE = 4096, // rows whose bitmap is made at a time
 };
 
-typedef struct {
-    Soft texts[N_TEXTS]; // one for each residue of DILATED; of the others the first
-} Sparse;
-
-static int sparse_open(Operator *op, char *err, size_t errlen) {
+// op->own: a Soft; of DILATED one for each residue of the positions.
+static void sparse_open(Operator *op) {
     int kind = op->mechanism->variant, window = kind <= DILATED ? op->shape.window : 0;
-    Sparse *s = op->own = operator_own(op, sizeof *s);
+    Soft *texts = op->own = operator_own(op, DILATION * sizeof *texts);
     for (int i = 0; i < (kind == DILATED ? DILATION : 1); i++) {
-        if (soft_open(&s->texts[i], op, window, kind == SINKS ? N_SINKS : 0, err, errlen)) return -1;
+        soft_open(&texts[i], op, window, kind == SINKS ? N_SINKS : 0);
     }
-    return 0;
-}
-
-// ---- spans
-
-static void span_step(Operator *op, const Rows *rows) {
-    soft_step(op, ((Sparse *)op->own)->texts, rows->q, rows);
 }
 
 // Rows first, first + DILATION, ... of `from` one behind the other in `to`, or back.
@@ -49,10 +38,9 @@ static void gather(float *to, const float *from, int first, int n, int64_t width
 }
 
 static void dilated_step(Operator *op, const Rows *rows) {
-    Sparse *s = op->own;
-    int64_t wide = (int64_t)op->shape.n_heads * op->shape.head_dim,
-            narrow = (int64_t)op->shape.n_kv_heads * op->shape.head_dim;
-    int room = rows->n_keys / DILATION + 1, length = op->length;
+    Soft *texts = op->own;
+    int64_t wide = query_width(&op->shape), narrow = key_width(&op->shape);
+    int room = rows->n_keys / DILATION + 1;
     float *q = floats_need(room * 2 * (wide + narrow));
     float *k = q + room * wide, *v = k + room * narrow, *out = v + room * narrow;
     for (int i = 0; i < DILATION && i < rows->n_keys; i++) {
@@ -61,20 +49,18 @@ static void dilated_step(Operator *op, const Rows *rows) {
         gather(k, rows->k, i, n, narrow, false);
         gather(v, rows->v, i, n, narrow, false);
         Rows text = {.n_q = n, .n_keys = n, .k = k, .v = v, .out = out};
-        op->length = (length + i) / DILATION; // of this text
-        soft_step(op, &s->texts[(length + i) % DILATION], q, &text);
+        soft_step(op, &texts[(op->length + i) % DILATION], q, &text);
         gather(rows->out, out, i, n, wide, true);
     }
-    op->length = length;
     free(q);
 }
 
 // Two-sided windows and tokens that see, and are seen by, all.
 static void longformer_step(Operator *op, const Rows *rows) {
-    Soft *s = ((Sparse *)op->own)->texts;
-    int n = rows->n_keys, side = op->shape.window > 2 ? op->shape.window / 2 : 1,
-        n_global = n < N_GLOBAL ? n : N_GLOBAL;
-    int64_t width = (int64_t)op->shape.n_heads * op->shape.head_dim;
+    Soft *s = op->own;
+    int n = rows->n_keys, side = op->shape.window > 2 ? op->shape.window / 2 : 1;
+    int n_global = n < N_GLOBAL ? n : N_GLOBAL;
+    int64_t width = query_width(&op->shape);
     soft_store(s, n, rows->k, rows->v);
     Attention list[2] = {
         soft_problem(s, rows->q, rows->out, n_global, 0, n),
@@ -83,7 +69,7 @@ static void longformer_step(Operator *op, const Rows *rows) {
     list[1].mask.ahead = side;
     list[1].mask.n_sinks = n_global;
     soft_attend(op, list, n > n_global ? 2 : 1);
-    soft_advance(s, n);
+    kvcache_advance(s->cache, n);
 }
 
 // ---- bitmaps
@@ -111,37 +97,33 @@ static void fill_row(const Operator *op, int block, int n, uint8_t *row) {
     if (op->mechanism->variant == BIGBIRD) add_random(row, op->shape.seed, block, causal ? block : n);
 }
 
-// n_q queries from `at` of the rows, which are all stored: a part up to a block's end, then whole blocks.
+// n_q queries from `at` of the rows, which are all stored: whole blocks, or a part of one.
 static void bitmap_piece(Operator *op, const Rows *rows, int at, int n_q) {
-    Soft *s = ((Sparse *)op->own)->texts;
     int block = op->shape.block, n_keys = op->length + rows->n_keys, pos = op->length + at;
     int n_blocks = (n_keys + block - 1) / block, first = pos / block, last = (pos + n_q - 1) / block;
-    int head = block - pos % block < n_q ? block - pos % block : n_q;
-    int64_t width = (int64_t)op->shape.n_heads * op->shape.head_dim;
+    int64_t width = query_width(&op->shape);
     uint8_t *bitmap = malloc((size_t)(last - first + 1) * (size_t)n_blocks);
     if (!bitmap) die(1, "out of memory for a mask of %d blocks", n_blocks);
     for (int b = first; b <= last; b++) fill_row(op, b, n_blocks, bitmap + (int64_t)(b - first) * n_blocks);
-    const float *q = rows->q + at * width;
-    float *out = rows->out + at * width;
-    Attention list[2] = {soft_problem(s, q, out, head, pos, n_keys),
-                         soft_problem(s, q + head * width, out + head * width, n_q - head, pos + head, n_keys)};
-    for (int i = 0; i < 2; i++) {
-        list[i].mask.bitmap = bitmap + i * n_blocks;
-        list[i].mask.block = block;
-        list[i].mask.bitmap_stride = n_blocks;
-    }
-    soft_attend(op, list, n_q > head ? 2 : 1);
+    Attention a = soft_problem(op->own, rows->q + at * width, rows->out + at * width, n_q, pos, n_keys);
+    a.mask.bitmap = bitmap;
+    a.mask.block = block;
+    a.mask.bitmap_stride = n_blocks;
+    soft_attend(op, &a, 1);
     free(bitmap);
 }
 
 static void bitmap_step(Operator *op, const Rows *rows) {
-    Soft *s = ((Sparse *)op->own)->texts;
+    Soft *s = op->own;
+    int block = op->shape.block, whole = PIECE < block ? block : PIECE / block * block;
     soft_store(s, rows->n_keys, rows->k, rows->v);
     for (int at = 0, n; at < rows->n_q; at += n) {
-        n = rows->n_q - at < PIECE ? rows->n_q - at : PIECE;
+        int behind = (op->length + at) % block; // rows of its block that came before
+        n = behind ? block - behind : whole;
+        if (n > rows->n_q - at) n = rows->n_q - at;
         bitmap_piece(op, rows, at, n);
     }
-    soft_advance(s, rows->n_keys);
+    kvcache_advance(s->cache, rows->n_keys);
 }
 
 #define SPARSE(kind) .family = "masks", .variant = (kind), .approximates = true, .open = sparse_open
@@ -150,10 +132,10 @@ const Mechanism masks_rows[] = {
     {"window", "a sliding window: the last w keys",
      "Beltagy et al. 2020, arXiv:2004.05150, section 3.1; Jiang et al. 2023, arXiv:2310.06825",
      "row t sees t - w < j <= t\n", "O(n w d)", "O(w d)", "2 w d", "local structure, endless text", SPARSE(WINDOW),
-     .step = span_step, .published = "2 times as fast at 16K with w = 4096 (arXiv:2310.06825, section 2)"},
+     .step = soft_plain_step, .published = "2 times as fast at 16K with w = 4096 (arXiv:2310.06825, section 2)"},
     {"sinks", "a window and the first tokens, which take the attention that is left over",
      "Xiao et al. 2023, arXiv:2309.17453, section 3.2", "row t sees j < 4 and t - w < j <= t\n", "O(n w d)", "O(w d)",
-     "2 w d", "endless text with a model trained on short", SPARSE(SINKS), .step = span_step,
+     "2 w d", "endless text with a model trained on short", SPARSE(SINKS), .step = soft_plain_step,
      .published = "up to 22.2 times as fast as a window computed again; 4 M tokens (arXiv:2309.17453, abstract)"},
     {"dilated", "a window of every 4th key", "Beltagy et al. 2020, arXiv:2004.05150, section 3.1",
      "row t sees j with t - j = 4 i, 0 <= i < w\n", "O(n w d)", "O(w d)", "8 w d", "wide reach in few layers",

@@ -9,8 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const Mechanism *const families[] = {scores_rows, heads_rows,  masks_rows, exact_rows,  linear_rows,
-                                            memory_rows, beyond_rows, hyena_rows, vision_rows, graph_rows};
+static const Mechanism *const families[] = {scores_rows, heads_rows,  masks_rows,     exact_rows,
+                                            linear_rows, memory_rows, recurrent_rows, beyond_rows,
+                                            hyena_rows,  vision_rows, graph_rows};
 
 const Mechanism *mechanism_at(int i) {
     for (size_t f = 0; f < sizeof families / sizeof *families; f++) {
@@ -37,37 +38,81 @@ Shape shape_of(const Mechanism *m, int n_max, int n_heads, int head_dim) {
     return s;
 }
 
-Shape shape_default(const Mechanism *m, int n_max) {
-    return shape_of(m, n_max, 8, 64);
-}
-
 // ---- operators
 
 int operator_open(Operator *op, const Mechanism *m, const Shape *shape, Compute *c, char *err, size_t errlen) {
-    *op = (Operator){.mechanism = m, .compute = c, .shape = *shape};
-    if (!m->open(op, err, errlen)) return 0;
-    operator_close(op);
-    return -1;
+    *op = (Operator){.mechanism = m, .compute = c, .shape = *shape, .kv_heads = shape->n_kv_heads};
+    if (m->whole_blocks && (shape->block < 1 || KV_BLOCK % shape->block)) {
+        return fail(err, errlen, "expected blocks that divide %d keys, found %d", KV_BLOCK, shape->block);
+    }
+    if (m->each_head) op->shape.n_kv_heads = shape->n_heads;
+    m->open(op);
+    return 0;
+}
+
+void operator_need(Operator *op, const Mechanism *m, const Shape *shape, Compute *c) {
+    char err[512];
+    if (operator_open(op, m, shape, c, err, sizeof err)) die(1, "%s: %s", m->name, err);
 }
 
 void operator_step(Operator *op, const Rows *rows) {
-    op->mechanism->step(op, rows);
+    const Shape *s = &op->shape;
+    Rows each = *rows;
+    float *copies = NULL;
+    if (op->kv_heads < s->n_kv_heads) {
+        int64_t n = rows->n_keys * key_width(s);
+        each.k = copies = floats_need(2 * n);
+        each.v = copies + n;
+        take_heads(s, copies, rows->k, op->kv_heads, 0, s->n_heads, rows->n_keys);
+        take_heads(s, copies + n, rows->v, op->kv_heads, 0, s->n_heads, rows->n_keys);
+    }
+    op->mechanism->step(op, &each);
     op->length += rows->n_keys;
+    free(copies);
 }
 
 double operator_bytes(const Operator *op) {
-    double bytes = 0;
-    if (op->mechanism->bytes) return op->mechanism->bytes(op);
+    double bytes = op->held + (op->state ? (double)state_bytes(op->state) : 0);
     for (int i = 0; i < op->n_caches; i++) bytes += (double)kvcache_bytes(op->caches[i]);
+    for (int i = 0; i < op->n_parts; i++) bytes += operator_bytes(&op->parts[i]);
     return bytes;
 }
 
 void operator_close(Operator *op) {
-    if (op->own && op->mechanism->close) op->mechanism->close(op);
+    for (int i = 0; i < op->n_parts; i++) operator_close(&op->parts[i]);
     for (int i = 0; i < op->n_caches; i++) kvcache_close(op->caches[i]);
+    state_close(op->state);
     for (int i = 0; i < op->n_blocks; i++) free(op->blocks[i]);
     *op = (Operator){0};
 }
+
+void operator_run(const Mechanism *m, const Shape *shape, Compute *c, const Rows *rows) {
+    Operator op;
+    operator_need(&op, m, shape, c);
+    operator_step(&op, rows);
+    operator_close(&op);
+}
+
+void mechanism_weights(const Mechanism *m, const Shape *shape, Compute *c, const Rows *rows, float *weights) {
+    int n = rows->n_keys, d = shape->head_dim, heads = shape->n_heads, n_kv = shape->n_kv_heads;
+    for (int first = 0; first < n; first += d) {
+        int count = n - first < d ? n - first : d;
+        float *v = floats_need(n * key_width(shape)), *out = floats_need(rows->n_q * query_width(shape));
+        for (int i = 0; i < count * n_kv; i++) v[first * key_width(shape) + (int64_t)i * d + i / n_kv] = 1;
+        Rows unit = *rows;
+        unit.v = v;
+        unit.out = out;
+        operator_run(m, shape, c, &unit);
+        for (int i = 0; i < rows->n_q * heads; i++) {
+            float *to = weights + ((int64_t)(i % heads) * rows->n_q + i / heads) * n + first;
+            memcpy(to, out + (int64_t)i * d, sizeof *to * (size_t)count);
+        }
+        free(v);
+        free(out);
+    }
+}
+
+// ---- memory and threads of operators
 
 void *operator_own(Operator *op, size_t bytes) {
     if (op->n_blocks == MAX_OWNED) die(1, "%s: more than %d blocks of memory", op->mechanism->name, MAX_OWNED);
@@ -84,48 +129,52 @@ float *operator_normals(Operator *op, uint64_t *seed, int64_t n, float deviation
     return x;
 }
 
-// The weights of keys first..first+head_dim-1; v and out: rows of scratch.
-static int probe(const Mechanism *m, const Shape *shape, Compute *c, const Rows *rows, int first, float *v, float *out,
-                 float *weights, char *err, size_t errlen) {
-    int n = rows->n_keys, d = shape->head_dim, n_kv = shape->n_kv_heads, last = first + d < n ? first + d : n;
-    memset(v, 0, sizeof *v * (size_t)n * (size_t)(n_kv * d));
-    for (int j = first; j < last; j++) {
-        for (int h = 0; h < n_kv; h++) v[((int64_t)j * n_kv + h) * d + j - first] = 1;
-    }
-    Operator op;
-    Rows unit = *rows;
-    unit.v = v;
-    unit.out = out;
-    if (operator_open(&op, m, shape, c, err, errlen)) return -1;
-    operator_step(&op, &unit);
-    operator_close(&op);
-    for (int t = 0; t < rows->n_q; t++) {
-        for (int h = 0; h < shape->n_heads; h++) {
-            const float *from = out + ((int64_t)t * shape->n_heads + h) * d;
-            memcpy(weights + ((int64_t)h * rows->n_q + t) * n + first, from, sizeof *from * (size_t)(last - first));
-        }
-    }
-    return 0;
+void operator_state(Operator *op, const StateShape *shape) {
+    char err[512];
+    op->state = state_open(shape, 0, err, sizeof err);
+    if (!op->state) die(1, "%s", err);
 }
 
-int mechanism_weights(const Mechanism *m, const Shape *shape, Compute *c, const Rows *rows, float *weights, char *err,
-                      size_t errlen) {
-    float *v = floats_alloc((int64_t)rows->n_keys * shape->n_kv_heads * shape->head_dim, err, errlen);
-    float *out = floats_alloc((int64_t)rows->n_q * shape->n_heads * shape->head_dim, err, errlen);
-    int rc = v && out ? 0 : -1;
-    for (int first = 0; first < rows->n_keys && !rc; first += shape->head_dim) {
-        rc = probe(m, shape, c, rows, first, v, out, weights, err, errlen);
-    }
-    free(v);
-    free(out);
-    return rc;
+void operator_scratch(Operator *op, int64_t n) {
+    char err[512];
+    if (compute_reserve_scratch(op->compute, sizeof(float) * (size_t)n, 0, err, sizeof err)) die(1, "%s", err);
+}
+
+typedef struct {
+    Work work;
+    void (*task)(const Work *w, int item);
+} Region;
+
+static void run_item(void *context, int item, int worker) {
+    const Region *r = context;
+    Work w = r->work;
+    w.scratch = compute_scratch(w.op->compute, worker);
+    r->task(&w, item);
+}
+
+void operator_for(const Operator *op, const Rows *rows, int n_items, void (*task)(const Work *w, int item)) {
+    Region r = {{op, rows, NULL}, task};
+    threads_for(op->compute->pool, n_items, run_item, &r);
+}
+
+enum { PRODUCT_ROWS = 32 }; // of an item
+
+static void product_item(void *context, int item, int worker) {
+    const Product *p = context;
+    int first = item * PRODUCT_ROWS, n = p->n_rows - first < PRODUCT_ROWS ? p->n_rows - first : PRODUCT_ROWS;
+    (void)worker;
+    p->compute->kernels->gemm_f32(p->y + first * p->y_ld, p->y_ld, &p->w, p->x + first * p->x_ld, p->x_ld, n, p->k,
+                                  p->n, false);
+}
+
+void multiply_rows(Product p) {
+    threads_for(p.compute->pool, (p.n_rows + PRODUCT_ROWS - 1) / PRODUCT_ROWS, product_item, &p);
 }
 
 // ---- what operators draw and share
 
 Rows rows_part(const Rows *rows, const Shape *shape, int first, int n) {
-    int64_t wide = (int64_t)first * shape->n_heads * shape->head_dim;
-    int64_t narrow = (int64_t)first * shape->n_kv_heads * shape->head_dim;
+    int64_t wide = first * query_width(shape), narrow = first * key_width(shape);
     return (Rows){n, n, rows->q + wide, rows->k + narrow, rows->v + narrow, rows->gates + wide, rows->out + wide};
 }
 

@@ -8,6 +8,7 @@
 #pragma once
 #include "compute.h"
 #include "kvcache.h"
+#include "state.h"
 
 // In which order an operator takes its rows.
 typedef enum {
@@ -37,23 +38,28 @@ typedef struct {
 } Rows;
 
 typedef struct Mechanism Mechanism;
+typedef struct Operator Operator;
 
 enum { MAX_OWNED = 12 };
 
 // A mechanism at work on one timeline.
-typedef struct {
+struct Operator {
     const Mechanism *mechanism;
     Compute *compute; // borrowed
     Shape shape;
+    int kv_heads;            // that rows come with: shape.n_kv_heads, or fewer with Mechanism.each_head
     int length;              // keys stored
     double flops;            // of all steps so far: each multiplication, addition and transcendental function counts 1
     double computed;         // pairs of a query and a key, of a head, that attention() computed in all steps
     double attended;         // seconds in attention()
+    double held;             // bytes kept of the text, those of caches, states and parts aside
     void *own;               // the mechanism's
-    void *blocks[MAX_OWNED]; // what operator_close frees: memory of operator_own, and caches
+    void *blocks[MAX_OWNED]; // what operator_close frees: memory of operator_own, caches, the state, and parts
     KvCache *caches[MAX_OWNED];
-    int n_blocks, n_caches;
-} Operator;
+    State *state;    // NULL: none
+    Operator *parts; // operators of which this one is made
+    int n_blocks, n_caches, n_parts;
+};
 
 struct Mechanism {
     const char *name, *title;     // "bigbird"; a line without a period
@@ -68,44 +74,57 @@ struct Mechanism {
     TimeKind time;
     int kv_heads;      // of the heads' keys and values; 0: one for each head
     bool approximates; // softmax attention over the same rows: the error against it means something
+    bool each_head;    // takes keys and values for each head of queries: copies of those that heads share
+    bool whole_blocks; // Shape.block divides a cache's block
     bool opaque;       // outputs are not sums of values by weights, so that there are no weights to show
     int most_rows;     // that the bench gives it; 0: any number. For what is O(n^2) in memory or in slow operations
     int variant;       // what the family's functions tell their rows apart by
-    // Sets op->own, with room for shape.n_max rows. -1 with a line in err.
-    int (*open)(Operator *op, char *err, size_t errlen);
-    // Appends, answers, and adds to op->flops; ends the program when a cache cannot grow. op->length is that before.
+    // Sets op->own, with room for shape.n_max rows. Ends the program when memory runs out, as step does.
+    void (*open)(Operator *op);
+    // Appends, answers, and adds to op->flops and op->held. op->length is that before.
     void (*step)(Operator *op, const Rows *rows);
-    double (*bytes)(const Operator *op); // of cache and state, held now; NULL: of the operator's caches
-    void (*close)(Operator *op);         // of what is neither a cache nor of operator_own; NULL: nothing
 };
 
 // A family's table, ended by a row without a name.
 extern const Mechanism scores_rows[], heads_rows[], masks_rows[], exact_rows[], linear_rows[], memory_rows[],
-    beyond_rows[], hyena_rows[], vision_rows[], graph_rows[];
+    recurrent_rows[], beyond_rows[], hyena_rows[], vision_rows[], graph_rows[];
 
 // The rows of all families in order; NULL behind the last.
 const Mechanism *mechanism_at(int i);
 // NULL: there is none of this name.
 const Mechanism *mechanism_find(const char *name);
 
-// What the program uses where nothing else is asked for: 8 heads of 64.
-Shape shape_default(const Mechanism *m, int n_max);
-// The same with other heads; as many of keys and values as the mechanism has, at most all.
+// What the program uses where nothing else is asked for; as many heads of keys and values as the mechanism has, at most
+// all.
 Shape shape_of(const Mechanism *m, int n_max, int n_heads, int head_dim);
 
-// -1 with a line in err.
+// -1 with a line in err where the mechanism refuses the shape.
 int operator_open(Operator *op, const Mechanism *m, const Shape *shape, Compute *c, char *err, size_t errlen);
+// The same; ends the program where it refuses.
+void operator_need(Operator *op, const Mechanism *m, const Shape *shape, Compute *c);
 void operator_step(Operator *op, const Rows *rows);
-double operator_bytes(const Operator *op);
-void operator_close(Operator *op); // accepts a zeroed one
+double operator_bytes(const Operator *op); // of caches and state, held now
+void operator_close(Operator *op);         // accepts a zeroed one
+// operator_need, one step, and close.
+void operator_run(const Mechanism *m, const Shape *shape, Compute *c, const Rows *rows);
 
 // What each row gives each row's value: weights[n_heads][n][n] of one mechanism that is not opaque, for n <= n_max rows
-// of q, k and gates. Found by running the operator on unit vectors as values, head_dim keys at a time. -1 with a line
-// in err.
-int mechanism_weights(const Mechanism *m, const Shape *shape, Compute *c, const Rows *rows, float *weights, char *err,
-                      size_t errlen);
+// of q, k and gates. Found by running the operator on unit vectors as values, head_dim keys at a time.
+void mechanism_weights(const Mechanism *m, const Shape *shape, Compute *c, const Rows *rows, float *weights);
 
 // ---- what operators draw and share
+
+// Floats in a row of all heads of queries, and of keys; where in keys and values of step's row t those of a head of
+// queries are.
+static inline int64_t query_width(const Shape *s) {
+    return (int64_t)s->n_heads * s->head_dim;
+}
+static inline int64_t key_width(const Shape *s) {
+    return (int64_t)s->n_kv_heads * s->head_dim;
+}
+static inline int64_t key_place(const Shape *s, int64_t t, int head) {
+    return t * key_width(s) + head / (s->n_heads / s->n_kv_heads) * s->head_dim;
+}
 
 // Rows first..first + n - 1 of a step that has as many queries as keys.
 Rows rows_part(const Rows *rows, const Shape *shape, int first, int n);
@@ -129,12 +148,32 @@ float sigmoidf(float x);
 void map_heads(const Compute *c, const float *w, int heads, int rows, int cols, const float *x, int x_heads, float *y,
                int n);
 
-// Zeroed memory on a cache line, for the operator's life; ends the program when there is none.
+// Zeroed memory on a cache line, for the operator's life; ends the program when there is none, as do the others.
 void *operator_own(Operator *op, size_t bytes);
 float *operator_floats(Operator *op, int64_t n);
 // n of them by draw_normals.
 float *operator_normals(Operator *op, uint64_t *seed, int64_t n, float deviation);
-
+void operator_state(Operator *op, const StateShape *shape);
+void operator_scratch(Operator *op, int64_t n); // floats of each worker
 // Zeroed floats on a cache line, for free(); NULL with a line in err, or the program ends.
 float *floats_alloc(int64_t n, char *err, size_t errlen);
 float *floats_need(int64_t n);
+
+// An item of a step that is split over threads.
+typedef struct {
+    const Operator *op;
+    const Rows *rows;
+    float *scratch; // the worker's
+} Work;
+void operator_for(const Operator *op, const Rows *rows, int n_items, void (*task)(const Work *w, int item));
+
+// y[n_rows][n] = x[n_rows][k] w, rows y_ld and x_ld floats apart, split over threads.
+typedef struct {
+    const Compute *compute;
+    float *y;
+    const float *x;
+    PackedMatrix w;
+    int64_t y_ld, x_ld;
+    int n_rows, k, n;
+} Product;
+void multiply_rows(Product p);

@@ -1,10 +1,13 @@
-// roles: see roles.h.
-#include "roles.h"
+// roles: what the heads of a real model do, by the weights that they give: build/atlas --heads MODEL -p TEXT.
+//
+// Owns the pass over the text, the measures and their table. The text is read twice over, [BOS] T T, and the second
+// reading is measured: there the same token and the one that followed it before are known places. Refuses models
+// without softmax attention, and texts too long for the picture.
+#include "atlas.h"
 
 #include "cli.h"
 #include "engine.h"
 #include "layers.h"
-#include "show.h"
 
 #include <math.h>
 #include <stb/stb_ds.h>
@@ -31,19 +34,17 @@ typedef struct {
     Compute *compute;
     int n;       // tokens read
     Head *heads; // stb_ds
-    char err[512];
-    bool failed;
 } Visit;
 
 static void keep_heads(void *context, int layer, int segment, const Attention *a) {
     (void)segment;
     Visit *v = context;
     int n = v->n;
-    float *all = malloc(sizeof *all * (size_t)a->n_q * (size_t)a->n_heads * (size_t)a->n_keys);
-    v->failed |= !all || attention_weights(v->compute, a, all, v->err, sizeof v->err) != 0;
-    for (int h = 0; h < a->n_heads && !v->failed; h++) {
-        Head head = {.layer = layer, .head = h, .weights = malloc(sizeof *all * (size_t)(n * n))};
-        if (!head.weights) die(1, "out of memory for the weights of the heads");
+    char err[512];
+    float *all = floats_need((int64_t)a->n_q * a->n_heads * a->n_keys);
+    if (attention_weights(v->compute, a, all, err, sizeof err)) die(1, "%s", err);
+    for (int h = 0; h < a->n_heads; h++) {
+        Head head = {.layer = layer, .head = h, .weights = floats_need((int64_t)n * n)};
         for (int t = 0; t < n; t++) {
             memcpy(head.weights + t * n, all + ((int64_t)t * a->n_heads + h) * n, sizeof *all * (size_t)n);
         }
@@ -80,14 +81,15 @@ static const char *role_of(const Head *h) {
     return h->share[best] >= 0.3 ? role_names[best] : "broad";
 }
 
-static void run_text(const Engine *e, Visit *v, const int32_t *tokens, char *err, size_t errlen) {
+static void run_text(const Engine *e, Visit *v, const int32_t *tokens) {
     const Decoder *d = &e->decoder;
     const Config *c = decoder_config(d);
+    char err[512];
     Workspace w = {.compute = v->compute};
     Memory memory;
     MemoryOptions options = {.kv = KV_DTYPE_F32, .n_ctx = c->max_seq_len, .rope_factors = d->rope_factors};
-    if (memory_open(&memory, c, &options, NULL, err, errlen) || memory_reserve(&memory, v->n, err, errlen) ||
-        workspace_reserve(&w, c, v->n, err, errlen)) {
+    if (memory_open(&memory, c, &options, NULL, err, sizeof err) || memory_reserve(&memory, v->n, err, sizeof err) ||
+        workspace_reserve(&w, c, v->n, err, sizeof err)) {
         die(1, "%s", err);
     }
     for (int t = 0; t < v->n; t++) w.positions[t] = t;
@@ -95,14 +97,13 @@ static void run_text(const Engine *e, Visit *v, const int32_t *tokens, char *err
     Segment segment = {.memory = &memory, .n = v->n};
     layers_forward(&d->stack, &w,
                    &(LayerPass){.segments = &segment, .n_segments = 1, .visit = keep_heads, .visit_context = v});
-    if (v->failed) die(1, "%s", *v->err ? v->err : "out of memory for the weights of the heads");
     workspace_close(&w);
     memory_close(&memory);
 }
 
-static void print_table(const Visit *v, const Roles *r, int text) {
-    printf("%s: \"%.60s\", %d tokens, read twice; shares of the second reading's weights, in %%\n\n", r->model, r->text,
-           text);
+static void print_table(const Visit *v, const Asked *a, int text) {
+    printf("%s: \"%.60s\", %d tokens, read twice; shares of the second reading's weights, in %%\n\n", a->heads,
+           a->prompt, text);
     printf("| layer | head |");
     for (int i = 0; i < N_ROLES; i++) printf(" %s |", role_names[i]);
     printf(" keys | role |\n|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|\n");
@@ -117,7 +118,7 @@ static void print_table(const Visit *v, const Roles *r, int text) {
     printf("%-10s how many keys the weights spread over (exp of their entropy)\n", "keys");
 }
 
-static void print_json(const Visit *v) {
+static json_t *heads_json(const Visit *v) {
     json_t *list = json_array();
     for (int i = 0; i < arrlen(v->heads); i++) {
         const Head *h = &v->heads[i];
@@ -126,10 +127,10 @@ static void print_json(const Visit *v) {
         for (int j = 0; j < N_ROLES; j++) json_object_set_new(o, role_names[j], json_real(h->share[j]));
         json_array_append_new(list, o);
     }
-    show_json(list);
+    return list;
 }
 
-static void draw(const Visit *v, const Roles *r) {
+static void draw(const Visit *v, const Asked *a) {
     int n_heads = (int)arrlen(v->heads);
     char(*titles)[64] = calloc((size_t)n_heads, sizeof *titles);
     AlignmentMap *maps = calloc((size_t)n_heads, sizeof *maps);
@@ -139,43 +140,45 @@ static void draw(const Visit *v, const Roles *r) {
         snprintf(titles[i], sizeof titles[i], "%d.%d %s", h->layer + 1, h->head + 1, role_of(h));
         maps[i] = (AlignmentMap){titles[i], h->weights};
     }
-    show_maps(r->svg, "What the heads look at: a text, read twice", r->text, v->n, maps, n_heads);
+    show_maps(a->svg, "What the heads look at: a text, read twice", a->prompt, v->n, maps, n_heads);
     free(titles);
     free(maps);
 }
 
-void roles_run(const Roles *r) {
+// [BOS] T T, to be freed; returns the number of tokens of T.
+static int encode_twice(const Engine *e, const Asked *a, int32_t **tokens) {
     char err[512];
-    Engine *e = engine_open(r->model, NULL, err, sizeof err);
+    int32_t *again;
+    int most = decoder_config(&e->decoder)->max_seq_len;
+    int first = engine_encode(e, a->prompt, strlen(a->prompt), true, false, tokens, err, sizeof err);
+    int text = first < 0 ? -1 : engine_encode(e, a->prompt, strlen(a->prompt), false, false, &again, err, sizeof err);
+    if (text < 0) die(1, "%s", err);
+    if (text < 2 || text > MAX_TEXT) die(1, "-p: expected a text of 2 to %d tokens, found %d", MAX_TEXT, text);
+    if (first != text + 1) die(1, "%s: expected a model whose texts begin with a token of their own", a->heads);
+    if (first + text > most) die(1, "-p: expected at most %d tokens for twice the text, found %d", most, first + text);
+    *tokens = realloc(*tokens, sizeof **tokens * (size_t)(first + text));
+    if (!*tokens) die(1, "out of memory for %d tokens", first + text);
+    memcpy(*tokens + first, again, sizeof *again * (size_t)text);
+    free(again);
+    return text;
+}
+
+void roles_run(const Asked *a) {
+    char err[512];
+    int32_t *tokens;
+    Engine *e = engine_open(a->heads, NULL, err, sizeof err);
     if (!e) die(1, "%s", err);
     tell_notes(engine_notes(e));
-    int32_t *ids, *again;
-    int first = engine_encode(e, r->text, strlen(r->text), true, false, &ids, err, sizeof err);
-    int text = first < 0 ? -1 : engine_encode(e, r->text, strlen(r->text), false, false, &again, err, sizeof err);
-    if (text < 0) die(1, "%s", err);
-    Compute compute;
-    Visit v = {.compute = &compute, .n = 1 + 2 * text};
-    if (text < 2 || text > MAX_TEXT) die(1, "-p: expected a text of 2 to %d tokens, found %d", MAX_TEXT, text);
-    if (first != text + 1) die(1, "%s: expected a model whose texts begin with a token of their own", r->model);
-    if (v.n > decoder_config(&e->decoder)->max_seq_len)
-        die(1, "-p: expected at most %d tokens for twice the text, found %d", decoder_config(&e->decoder)->max_seq_len,
-            v.n);
-    int32_t *tokens = malloc(sizeof *tokens * (size_t)v.n);
-    if (!tokens) die(1, "out of memory for %d tokens", v.n);
-    memcpy(tokens, ids, sizeof *ids * (size_t)first);
-    memcpy(tokens + first, again, sizeof *ids * (size_t)text);
-    if (compute_open(&compute, r->n_threads, err, sizeof err)) die(1, "%s", err);
-    run_text(e, &v, tokens, err, sizeof err);
-    if (!arrlen(v.heads)) die(1, "%s: expected softmax attention, found none", r->model);
+    int text = encode_twice(e, a, &tokens);
+    Visit v = {.compute = a->compute, .n = 1 + 2 * text};
+    run_text(e, &v, tokens);
+    if (!arrlen(v.heads)) die(1, "%s: expected softmax attention, found none", a->heads);
     for (int i = 0; i < arrlen(v.heads); i++) measure(&v.heads[i], v.n, text);
-    if (r->svg) draw(&v, r);
-    if (r->json) print_json(&v);
-    else print_table(&v, r, text);
+    if (a->svg) draw(&v, a);
+    if (!a->json) print_table(&v, a, text);
+    show_json(a, heads_json(&v));
     for (int i = 0; i < arrlen(v.heads); i++) free(v.heads[i].weights);
     arrfree(v.heads);
     free(tokens);
-    free(ids);
-    free(again);
-    compute_close(&compute);
     engine_close(e);
 }

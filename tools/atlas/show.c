@@ -1,5 +1,8 @@
-// show: see show.h.
-#include "show.h"
+// show: the list of mechanisms, and one as text, as JSON, and as a picture of who looks at whom.
+//
+// Owns the layout of the list and of a mechanism's page. The picture is measured: the weights that the operator gives a
+// short text of words that come again. Refuses nothing.
+#include "atlas.h"
 
 #include "cli.h"
 #include "inputs.h"
@@ -10,22 +13,35 @@
 #include <string.h>
 
 enum { ERROR_ROWS = 1000, N_WORDS = 100 }; // of the comparison with exact attention
+enum { N_FACTS = 11, FIRST_OF_PAGE = 3 };
 
-static json_t *facts(const Mechanism *m) {
+typedef struct {
+    const char *name, *text;
+} Fact;
+
+static void list_facts(const Mechanism *m, Fact facts[N_FACTS]) {
+    const Fact all[N_FACTS] = {{"name", m->name},           {"family", m->family},   {"title", m->title},
+                               {"paper", m->paper},         {"formula", m->formula}, {"prefill", m->prefill},
+                               {"decode", m->decode},       {"memory", m->memory},   {"best_for", m->best_for},
+                               {"published", m->published}, {"same_as", m->same_as}};
+    memcpy(facts, all, sizeof all);
+}
+
+static json_t *facts_json(const Mechanism *m) {
     json_t *o = json_object();
-    const char *const pairs[][2] = {{"name", m->name},           {"family", m->family},   {"title", m->title},
-                                    {"paper", m->paper},         {"formula", m->formula}, {"prefill", m->prefill},
-                                    {"decode", m->decode},       {"memory", m->memory},   {"best_for", m->best_for},
-                                    {"published", m->published}, {"same_as", m->same_as}};
-    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
-        if (pairs[i][1]) json_object_set_new(o, pairs[i][0], json_string(pairs[i][1]));
+    Fact facts[N_FACTS];
+    list_facts(m, facts);
+    for (int i = 0; i < N_FACTS; i++) {
+        if (facts[i].text) json_object_set_new(o, facts[i].name, json_string(facts[i].text));
     }
     return o;
 }
 
-void show_json(json_t *value) {
-    json_dumpf(value, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
-    putchar('\n');
+void show_json(const Asked *a, json_t *value) {
+    if (a->json) {
+        json_dumpf(value, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
+        putchar('\n');
+    }
     json_decref(value);
 }
 
@@ -33,34 +49,20 @@ json_t *show_number(double v) {
     return isfinite(v) ? json_real(v) : json_null();
 }
 
-void show_list(const Show *s) {
+void show_list(const Asked *a) {
     json_t *list = json_array();
     const char *family = "";
     const Mechanism *m;
     for (int i = 0; (m = mechanism_at(i)); i++) {
-        if (s->json) json_array_append_new(list, facts(m));
-        else
-            printf("%s%-8s %-16s %s\n", i && strcmp(family, m->family) ? "\n" : "",
-                   strcmp(family, m->family) ? m->family : "", m->name, m->title);
+        bool first = strcmp(family, m->family) != 0; // of a family
+        json_array_append_new(list, facts_json(m));
+        if (!a->json) printf("%s%-8s %-16s %s\n", i && first ? "\n" : "", first ? m->family : "", m->name, m->title);
         family = m->family;
     }
-    if (s->json) show_json(list);
-    else json_decref(list);
+    show_json(a, list);
 }
 
 // ---- the picture
-
-// One head that is as small as its text, so that a window and blocks show.
-static Shape picture_shape(const Mechanism *m, int n) {
-    Shape shape = shape_default(m, n);
-    shape.n_heads = shape.n_kv_heads = 1;
-    shape.head_dim = 32;
-    shape.window = 8;
-    shape.block = 4;
-    shape.rank = 16;
-    shape.type = KV_DTYPE_F32;
-    return shape;
-}
 
 // The shares of weights [n][n], of each row's largest: shades of their size, a dot where it is too small for one.
 static void print_weights(const float *w, int n) {
@@ -97,17 +99,20 @@ static void draw_weights(const char *path, const Mechanism *m, const float *w, i
     free(size);
 }
 
-// The weights [n][n] of a short text; NULL where there are none to show.
-static float *picture_weights(const Show *s, const Mechanism *m) {
-    char err[512];
+// The weights [n][n] of a short text; NULL where there are none to show. One head that is as small as its text, so that
+// a window and blocks show.
+static float *picture_weights(const Asked *a, const Mechanism *m) {
     if (m->opaque) return NULL;
-    Shape shape = picture_shape(m, s->n);
+    int n = a->n_shown;
+    Shape shape = {.n_heads = 1, .n_kv_heads = 1, .head_dim = 32, .n_max = n, .window = 8, .block = 4, .rank = 16};
+    shape.type = KV_DTYPE_F32;
+    shape.seed = 1;
     Inputs in;
-    float *w = floats_alloc((int64_t)s->n * s->n, err, sizeof err);
-    if (!w || inputs_open(&in, &shape, s->n, s->n, 3, err, sizeof err)) die(1, "%s", err);
+    float *w = floats_need((int64_t)n * n);
+    inputs_open(&in, &shape, n, n, 3);
     inputs_of_words(&in, 9, 5);
     Rows rows = inputs_all(&in);
-    if (mechanism_weights(m, &shape, s->compute, &rows, w, err, sizeof err)) die(1, "%s", err);
+    mechanism_weights(m, &shape, a->compute, &rows, w);
     inputs_close(&in);
     return w;
 }
@@ -115,69 +120,64 @@ static float *picture_weights(const Show *s, const Mechanism *m) {
 // ---- a page
 
 // Relative, against exact attention over random rows; below 0: it means nothing here.
-static double exact_error(const Show *s, const Mechanism *m) {
-    char err[512];
+static double exact_error(const Asked *a, const Mechanism *m) {
     if (!m->approximates) return -1;
-    Shape shape = shape_default(m, ERROR_ROWS);
+    Shape shape = shape_of(m, ERROR_ROWS, 8, 64);
     Inputs in;
-    Operator op;
-    if (inputs_open(&in, &shape, ERROR_ROWS, ERROR_ROWS, 2, err, sizeof err) ||
-        operator_open(&op, m, &shape, s->compute, err, sizeof err)) {
-        die(1, "%s", err);
-    }
+    inputs_open(&in, &shape, ERROR_ROWS, ERROR_ROWS, 2);
     inputs_of_words(&in, N_WORDS, 5);
     Rows rows = inputs_all(&in);
-    operator_step(&op, &rows);
-    operator_close(&op);
-    double error = inputs_error(&in, m->time, 0, s->compute, err, sizeof err);
-    if (error < 0) die(1, "%s", err);
+    operator_run(m, &shape, a->compute, &rows);
+    double error = inputs_error(&in, m->time, 0, a->compute);
     inputs_close(&in);
     return error;
 }
 
-static void print_text(const char *label, const char *text) {
+// "best_for" as "best for"; further lines of the text below its first.
+static void print_fact(const Fact *f) {
+    char label[32];
     const char *end;
-    for (; *text; text = *end ? end + 1 : end) {
+    snprintf(label, sizeof label, "%s", f->name);
+    if (strchr(label, '_')) *strchr(label, '_') = ' ';
+    for (const char *text = f->text; text && *text; text = *end ? end + 1 : end) {
         end = strchrnul(text, '\n');
         printf("%-10s %.*s\n", label, (int)(end - text), text);
-        label = "";
+        *label = 0;
     }
 }
 
-static void page_json(const Show *s, const Mechanism *m, const float *w, double error) {
-    json_t *o = facts(m), *rows = json_array();
+static void print_page(const Asked *a, const Mechanism *m, const float *w, double error) {
+    Fact facts[N_FACTS];
+    list_facts(m, facts);
+    printf("%s: %s\n\n", m->name, m->title);
+    for (int i = FIRST_OF_PAGE; i < N_FACTS; i++) print_fact(&facts[i]);
+    if (error >= 0)
+        printf("%-10s %.2g, relative to exact attention over %d tokens of %d words\n", "error", error, ERROR_ROWS,
+               N_WORDS);
+    if (w) printf("\nWho looks at whom, in %d tokens of 9 words (rows: queries):\n", a->n_shown);
+    if (w) print_weights(w, a->n_shown);
+}
+
+static json_t *page_json(const Asked *a, const Mechanism *m, const float *w, double error) {
+    json_t *o = facts_json(m), *rows = json_array();
     if (error >= 0) json_object_set_new(o, "error", json_real(error));
-    for (int t = 0; w && t < s->n; t++) {
+    for (int t = 0; w && t < a->n_shown; t++) {
         json_t *row = json_array();
-        for (int j = 0; j < s->n; j++) json_array_append_new(row, json_real((double)w[t * s->n + j]));
+        for (int j = 0; j < a->n_shown; j++) json_array_append_new(row, json_real((double)w[t * a->n_shown + j]));
         json_array_append_new(rows, row);
     }
     if (w) json_object_set(o, "weights", rows);
     json_decref(rows);
-    show_json(o);
+    return o;
 }
 
-void show_mechanism(const Show *s, const Mechanism *m) {
-    float *w = picture_weights(s, m);
-    double error = exact_error(s, m);
-    if (s->svg && !w) die(2, "--svg: %s has no weights to draw", m->name);
-    if (s->svg) draw_weights(s->svg, m, w, s->n);
-    if (s->json) page_json(s, m, w, error);
-    else {
-        printf("%s: %s\n\n", m->name, m->title);
-        print_text("paper", m->paper);
-        print_text("formula", m->formula);
-        print_text("prefill", m->prefill);
-        print_text("decode", m->decode);
-        print_text("memory", m->memory);
-        print_text("best for", m->best_for);
-        if (m->published) print_text("published", m->published);
-        if (m->same_as) print_text("same as", m->same_as);
-        if (error >= 0)
-            printf("%-10s %.2g, relative to exact attention over %d tokens of %d words\n", "error", error, ERROR_ROWS,
-                   N_WORDS);
-        if (w) printf("\nWho looks at whom, in %d tokens of 9 words (rows: queries):\n", s->n);
-        if (w) print_weights(w, s->n);
-    }
+void show_mechanism(const Asked *a) {
+    const Mechanism *m = a->list[0];
+    float *w = picture_weights(a, m);
+    double error = exact_error(a, m);
+    if (a->svg && !w) die(2, "--svg: %s has no weights to draw", m->name);
+    if (a->svg) draw_weights(a->svg, m, w, a->n_shown);
+    if (!a->json) print_page(a, m, w, error);
+    show_json(a, page_json(a, m, w, error));
     free(w);
 }

@@ -7,26 +7,29 @@
 
 enum { WINDOW_PIECE = 1024 };
 
-int soft_open_as(Soft *s, Operator *op, int n_heads, int n_kv_heads, int k_dim, int v_dim, int window, int n_sinks,
-                 char *err, size_t errlen) {
-    KvShape shape = {.n_kv_heads = n_kv_heads, .k_dim = k_dim, .v_dim = v_dim, .type = op->shape.type};
-    shape.window = window;
-    shape.n_sinks = n_sinks;
-    *s = (Soft){.n_heads = n_heads, .n_kv_heads = n_kv_heads, .k_dim = k_dim, .v_dim = v_dim};
+static int open_cache(Soft *s, Operator *op, int n_heads, const KvShape *shape, char *err, size_t errlen) {
+    *s = (Soft){.n_heads = n_heads, .n_kv_heads = shape->n_kv_heads, .k_dim = shape->k_dim, .v_dim = shape->v_dim};
     s->pool = op->compute->pool;
     s->scale = 1 / sqrtf((float)op->shape.head_dim);
-    s->mask = (AttnMask){.causal = op->mechanism->time == TIME_CAUSAL, .window = window, .n_sinks = n_sinks};
-    if (attention_reserve(op->compute, n_heads, n_kv_heads, k_dim, v_dim, err, errlen)) return -1;
-    s->cache = kvcache_open(&shape, NULL, err, errlen);
+    s->mask.causal = op->mechanism->time == TIME_CAUSAL;
+    s->mask.window = shape->window;
+    s->mask.n_sinks = shape->n_sinks;
+    if (attention_reserve(op->compute, n_heads, s->n_kv_heads, s->k_dim, s->v_dim, err, errlen)) return -1;
+    s->cache = kvcache_open(shape, NULL, err, errlen);
     if (!s->cache) return -1;
     op->caches[op->n_caches++] = s->cache;
     return 0;
 }
 
-int soft_open(Soft *s, Operator *op, int window, int n_sinks, char *err, size_t errlen) {
-    const Shape *shape = &op->shape;
-    return soft_open_as(s, op, shape->n_heads, shape->n_kv_heads, shape->head_dim, shape->head_dim, window, n_sinks,
-                        err, errlen);
+int soft_open_as(Soft *s, Operator *op, int n_heads, int n_kv_heads, int k_dim, int v_dim, char *err, size_t errlen) {
+    return open_cache(s, op, n_heads, &(KvShape){n_kv_heads, k_dim, v_dim, op->shape.type, 0, 0}, err, errlen);
+}
+
+void soft_open(Soft *s, Operator *op, int window, int n_sinks) {
+    const Shape *of = &op->shape;
+    KvShape shape = {of->n_kv_heads, of->head_dim, of->head_dim, of->type, window, n_sinks};
+    char err[512];
+    if (open_cache(s, op, of->n_heads, &shape, err, sizeof err)) die(1, "%s", err);
 }
 
 typedef struct {
@@ -55,10 +58,6 @@ void soft_store(Soft *s, int n, const float *k, const float *v) {
     threads_for_if(n >= KV_BLOCK, s->pool, n_items, store_item, &job);
 }
 
-void soft_advance(Soft *s, int n) {
-    kvcache_advance(s->cache, n);
-}
-
 Attention soft_problem(const Soft *s, const float *q, float *out, int n_q, int pos0, int n_keys) {
     Attention a = {.q = q, .out = out, .n_q = n_q, .n_heads = s->n_heads, .pos0 = pos0, .n_keys = n_keys};
     a.scale = s->scale;
@@ -79,15 +78,24 @@ void soft_attend(Operator *op, const Attention *list, int n) {
 
 // Where a window frees old blocks, the text is taken in pieces, so that it is never stored whole.
 void soft_step(Operator *op, Soft *s, const float *q, const Rows *rows) {
-    int piece = s->mask.window ? WINDOW_PIECE : rows->n_keys > 0 ? rows->n_keys : 1, length = op->length;
-    bool causal = op->mechanism->time == TIME_CAUSAL;
+    int piece = s->mask.window ? WINDOW_PIECE : rows->n_keys > 0 ? rows->n_keys : 1;
     int k_row = s->n_kv_heads * s->k_dim, v_row = s->n_kv_heads * s->v_dim;
     for (int at = 0; at < rows->n_keys || at == 0; at += piece) {
-        int n = rows->n_keys - at < piece ? rows->n_keys - at : piece, n_q = causal ? n : rows->n_q;
+        int n = rows->n_keys - at < piece ? rows->n_keys - at : piece, n_q = s->mask.causal ? n : rows->n_q;
+        int length = kvcache_length(s->cache);
         soft_store(s, n, rows->k + (int64_t)at * k_row, rows->v + (int64_t)at * v_row);
         Attention a = soft_problem(s, q + (int64_t)at * s->n_heads * s->k_dim,
-                                   rows->out + (int64_t)at * s->n_heads * s->v_dim, n_q, length + at, length + at + n);
+                                   rows->out + (int64_t)at * s->n_heads * s->v_dim, n_q, length, length + n);
         if (n_q) soft_attend(op, &a, 1);
-        soft_advance(s, n);
+        kvcache_advance(s->cache, n);
     }
+}
+
+void soft_plain_open(Operator *op) {
+    op->own = operator_own(op, sizeof(Soft));
+    soft_open(op->own, op, 0, 0);
+}
+
+void soft_plain_step(Operator *op, const Rows *rows) {
+    soft_step(op, op->own, rows->q, rows);
 }

@@ -1,31 +1,32 @@
-// survey: see survey.h.
-#include "survey.h"
-
-#include "show.h"
-#include "trial.h"
+// survey: every mechanism at two lengths: the comparative table that surveys print, measured beside claimed, and advice
+// drawn from the same measurements: build/atlas --table and --advise.
+//
+// Owns the columns, and what a need goes by. Refuses nothing.
+#include "atlas.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_MEASURED = 96, ROWS = 2048, FASTER = 32, HEADS = 4, WIDTH = 64 };
+enum { ROWS = 2048, HEADS = 4, WIDTH = 64 };
 
 typedef struct {
     const Mechanism *m;
     Trial small, large; // at n and 4 n
 } Measured;
 
-// Every mechanism that is not another's under a second name; *mha: its place.
-static int measure_all(Compute *c, bool fast, Measured *all, int *mha) {
-    const Mechanism *m;
-    int n = 0, rows = fast ? ROWS / FASTER : ROWS;
-    for (int i = 0; (m = mechanism_at(i)) && n < MAX_MEASURED; i++) {
-        if (m->same_as) continue;
+static void measure_all(const Asked *a, Measured *all) {
+    int rows = a->fast ? ROWS / FASTER : ROWS;
+    for (int i = 0; i < a->n_list; i++) {
+        const Mechanism *m = a->list[i];
         Shape s = shape_of(m, rows, HEADS, WIDTH);
-        if (!strcmp(m->name, "mha")) *mha = n;
-        all[n++] = (Measured){m, trial_run(m, &s, rows, c), trial_run(m, &s, 4 * rows, c)};
+        all[i] = (Measured){m, trial_run(m, &s, rows, a->compute), trial_run(m, &s, 4 * rows, a->compute)};
     }
-    return n;
+}
+
+static const Trial *find_mha(const Measured *all) {
+    while (strcmp(all->m->name, "mha")) all++;
+    return &all->large;
 }
 
 static const char *digits(char *to, size_t room, double v) {
@@ -33,21 +34,20 @@ static const char *digits(char *to, size_t room, double v) {
     return to;
 }
 
-void survey_table(Compute *c, bool json, bool fast) {
-    static Measured all[MAX_MEASURED];
-    int at = 0, n = measure_all(c, fast, all, &at);
-    const Trial *mha = &all[at].large;
+void survey_table(const Asked *asked) {
+    static Measured all[MAX_MECHANISMS];
+    measure_all(asked, all);
+    const Trial *mha = find_mha(all);
     json_t *rows = json_array();
-    if (!json) {
-        printf(
-            "%d heads of 64. Prefill grows as this power of n from %d to %d tokens; the rest at %d, beside mha's %.3g "
-            "ms, "
-            "%.3g us a token and %.3g MiB.\n\n| mechanism | prefill: claimed | grows | of mha's | decode: claimed | of "
-            "mha's | memory: claimed | of mha's | error | published | best for |\n"
-            "|---|---|--:|--:|---|--:|---|--:|--:|---|---|\n",
-            HEADS, all[0].small.n, mha->n, mha->n, mha->prefill * 1e3, mha->decode * 1e6, mha->bytes / 0x1p20);
+    if (!asked->json) {
+        printf("%d heads of 64. Prefill grows as this power of n from %d to %d tokens; the rest at %d, beside mha's "
+               "%.3g ms, %.3g us a token and %.3g MiB.\n\n"
+               "| mechanism | prefill: claimed | grows | of mha's | decode: claimed | of mha's | memory: claimed | of "
+               "mha's | error | published | best for |\n"
+               "|---|---|--:|--:|---|--:|---|--:|--:|---|---|\n",
+               HEADS, all[0].small.n, mha->n, mha->n, mha->prefill * 1e3, mha->decode * 1e6, mha->bytes / 0x1p20);
     }
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < asked->n_list; i++) {
         const Mechanism *m = all[i].m;
         const Trial *a = &all[i].large;
         double power = log2(a->prefill / all[i].small.prefill) / 2, prefill = a->prefill / mha->prefill;
@@ -58,13 +58,12 @@ void survey_table(Compute *c, bool json, bool fast) {
                                 m->decode, "decode_of_mha", show_number(decode), "memory_claimed", m->memory,
                                 "bytes_of_mha", bytes, "error", show_number(a->error), "published", m->published);
         json_array_append_new(rows, row);
-        if (json) continue;
+        if (asked->json) continue;
         printf("| %s | %s | n^%.2f | %.2g | %s | %s | %s | %.2g | %s | %s | %s |\n", m->name, m->prefill, power,
                prefill, m->decode, digits(slow, sizeof slow, decode), m->memory, bytes,
                digits(error, sizeof error, a->error), m->published ? m->published : "-", m->best_for);
     }
-    if (json) show_json(rows);
-    else json_decref(rows);
+    show_json(asked, rows);
 }
 
 // ---- advice
@@ -107,25 +106,24 @@ static const Measured *best_for(Measure by, const Measured *all, int n, const bo
     return best;
 }
 
-void survey_advise(Compute *c, bool json, bool fast) {
+void survey_advise(const Asked *a) {
     enum { PLACES = 4 };
-    static Measured all[MAX_MEASURED];
-    int mha = 0, n = measure_all(c, fast, all, &mha);
+    static Measured all[MAX_MECHANISMS];
     json_t *advice = json_array();
+    measure_all(a, all);
     for (size_t i = 0; i < sizeof needs / sizeof *needs; i++) {
-        bool taken[MAX_MEASURED] = {false};
+        bool taken[MAX_MECHANISMS] = {false};
         const Measured *best;
         json_t *list = json_array();
-        if (!json) printf("%s; in %s\n", needs[i].need, needs[i].unit);
-        for (int place = 0; place < PLACES && (best = best_for(needs[i].by, all, n, taken)); place++) {
+        if (!a->json) printf("%s; in %s\n", needs[i].need, needs[i].unit);
+        for (int place = 0; place < PLACES && (best = best_for(needs[i].by, all, a->n_list, taken)); place++) {
             double value = value_for(needs[i].by, best);
             taken[best - all] = true;
             json_array_append_new(list, json_pack("{s:s,s:f}", "mechanism", best->m->name, "value", value));
-            if (!json) printf("    %-18s %.3g   %s\n", best->m->name, value, best->m->best_for);
+            if (!a->json) printf("    %-18s %.3g   %s\n", best->m->name, value, best->m->best_for);
         }
         json_array_append_new(advice,
                               json_pack("{s:s,s:s,s:o}", "need", needs[i].need, "unit", needs[i].unit, "best", list));
     }
-    if (json) show_json(advice);
-    else json_decref(advice);
+    show_json(a, advice);
 }

@@ -1,5 +1,8 @@
-// trial: see trial.h.
-#include "trial.h"
+// trial: one mechanism measured at one length.
+//
+// Owns the clock, the peak of memory and what is compared with exact attention. Words that come again are the text
+// (inputs_of_words), so that a key far away can matter. Refuses nothing. Called by lengths, survey and claims.
+#include "atlas.h"
 
 #include "cli.h"
 #include "inputs.h"
@@ -48,30 +51,28 @@ static double time_step(Operator *op, const Rows *rows) {
     return seconds() - start;
 }
 
-static Rows next_token(const Inputs *in, TimeKind time, int at) {
-    Rows rows = inputs_rows(in, at, 1);
-    if (time == TIME_CROSS) rows.n_keys = 0; // the text looked at is whole
-    return rows;
-}
-
 // Seconds a token behind n rows.
 static double time_token(Operator *op, const Inputs *in, int n) {
     double took[TOKENS];
     for (int i = 0; i < TOKENS; i++) {
-        Rows token = next_token(in, op->mechanism->time, n + i);
+        Rows token = inputs_rows(in, n + i, 1);
+        if (op->mechanism->time == TIME_CROSS) token.n_keys = 0; // the text looked at is whole
         took[i] = time_step(op, &token);
     }
     return samples_median(took, TOKENS);
 }
 
+// Shape.n_max and its rows of words.
+static void open_text(Inputs *in, Shape *s, int n) {
+    s->n_max = n + TOKENS;
+    inputs_open(in, s, s->n_max, s->n_max, 1);
+    inputs_of_words(in, N_WORDS, 2);
+}
+
 Trial trial_run(const Mechanism *m, const Shape *shape, int n, Compute *c) {
-    char err[512];
     Shape s = *shape;
-    s.n_max = n + TOKENS;
-    bool decodes = m->time != TIME_WHOLE;
     Inputs in;
-    if (inputs_open(&in, &s, s.n_max, s.n_max, 1, err, sizeof err)) die(1, "%s", err);
-    inputs_of_words(&in, N_WORDS, 2);
+    open_text(&in, &s, n);
     Trial t = {.n = n, .prefill = INFINITY, .attended = INFINITY, .decode = NAN, .error = NAN};
     Rows prompt = inputs_rows(&in, 0, n);
     Operator op = {0};
@@ -79,7 +80,7 @@ Trial trial_run(const Mechanism *m, const Shape *shape, int n, Compute *c) {
     for (int i = 0; i < MOST_REPEATS && total < ENOUGH_SECONDS; i++) {
         operator_close(&op);
         double before = i ? 0 : restart_peak();
-        if (operator_open(&op, m, &s, c, err, sizeof err)) die(1, "%s: %s", m->name, err);
+        operator_need(&op, m, &s, c);
         double took = time_step(&op, &prompt);
         if (i == 0) t.peak = status_bytes("VmHWM:") - before;
         total += took;
@@ -89,26 +90,20 @@ Trial trial_run(const Mechanism *m, const Shape *shape, int n, Compute *c) {
     t.flops = op.flops;
     t.computed = op.computed;
     t.bytes = operator_bytes(&op);
-    if (decodes) t.decode = time_token(&op, &in, n);
+    if (m->time != TIME_WHOLE) t.decode = time_token(&op, &in, n);
     operator_close(&op);
-    if (m->approximates) {
-        in.n_q = in.n_keys = n;
-        t.error = inputs_error(&in, m->time, n > ERROR_ROWS ? n - ERROR_ROWS : 0, c, err, sizeof err);
-        if (t.error < 0) die(1, "%s", err);
-    }
+    in.n_q = in.n_keys = n;
+    if (m->approximates) t.error = inputs_error(&in, m->time, n > ERROR_ROWS ? n - ERROR_ROWS : 0, c);
     inputs_close(&in);
     return t;
 }
 
 Trial trial_stored(const Mechanism *m, const Shape *shape, int n, Compute *c) {
-    char err[512];
     Shape s = *shape;
-    s.n_max = n + TOKENS;
     Inputs in;
-    Operator op = {0};
-    if (inputs_open(&in, &s, s.n_max, s.n_max, 1, err, sizeof err)) die(1, "%s", err);
-    inputs_of_words(&in, N_WORDS, 2);
-    if (operator_open(&op, m, &s, c, err, sizeof err)) die(1, "%s: %s", m->name, err);
+    Operator op;
+    open_text(&in, &s, n);
+    operator_need(&op, m, &s, c);
     Rows stored = inputs_rows(&in, 0, n);
     stored.n_q = 0;
     Trial t = {.n = n, .prefill = time_step(&op, &stored), .bytes = operator_bytes(&op), .error = NAN};

@@ -20,7 +20,7 @@ typedef struct {
     int channels, hidden;
 } Gates;
 
-static int gates_open(Operator *op, char *err, size_t errlen) {
+static void gates_open(Operator *op) {
     const Shape *s = &op->shape;
     Gates *g = op->own = operator_own(op, sizeof *g);
     uint64_t seed = s->seed;
@@ -30,14 +30,6 @@ static int gates_open(Operator *op, char *err, size_t errlen) {
     g->w1 = operator_normals(op, &seed, n, 1 / sqrtf((float)g->channels));
     g->w2 = operator_normals(op, &seed, n, 1 / sqrtf((float)g->hidden));
     g->taps = operator_normals(op, &seed, 2 * SIDE * SIDE, 1.0f / SIDE);
-    (void)err;
-    (void)errlen;
-    return 0;
-}
-
-static double gates_bytes(const Operator *op) { // a feature map is read once: nothing is kept
-    (void)op;
-    return 0;
 }
 
 // y[channels] += W_2 relu(W_1 x)
@@ -89,8 +81,8 @@ static void gates_step(Operator *op, const Rows *rows) {
     }
     for (int t = 0; t < n && places; t++) place[t] = sigmoidf(convolve(g, maps, n, columns, t));
     for (int64_t i = 0; i < (int64_t)n * s->n_heads; i++) {
-        int64_t t = i / s->n_heads, h = i % s->n_heads / (s->n_heads / s->n_kv_heads);
-        for (int c = 0; c < d; c++) rows->out[i * d + c] = place[t] * x[t * channels + h * d + c];
+        const float *from = x + key_place(s, i / s->n_heads, (int)(i % s->n_heads));
+        for (int c = 0; c < d; c++) rows->out[i * d + c] = place[i / s->n_heads] * from[c];
     }
     op->flops += (places ? 8.0 : 3.0) * n * channels + (places ? 4.0 * SIDE * SIDE * n : 0);
     op->flops += (places ? 8.0 : 4.0) * channels * g->hidden;
@@ -98,27 +90,23 @@ static void gates_step(Operator *op, const Rows *rows) {
     free(x);
 }
 
-// ---- patches, and text between pictures
+// ---- text between pictures
 
 typedef struct {
     Soft soft;
     int asked; // queries so far
 } Looks;
 
-static int looks_open(Operator *op, char *err, size_t errlen) {
+static void looks_open(Operator *op) {
     Looks *l = op->own = operator_own(op, sizeof *l);
-    return soft_open(&l->soft, op, 0, 0, err, errlen);
-}
-
-static void patches_step(Operator *op, const Rows *rows) {
-    soft_step(op, &((Looks *)op->own)->soft, rows->q, rows);
+    soft_open(&l->soft, op, 0, 0);
 }
 
 // A picture is `block` keys, and `block` queries follow each: a problem for each picture, whose bitmap is its bit.
 static void pictures_step(Operator *op, const Rows *rows) {
     Looks *l = op->own;
     int block = op->shape.block, n_keys = op->length + rows->n_keys, n_pictures = (n_keys + block - 1) / block;
-    int64_t width = (int64_t)op->shape.n_heads * op->shape.head_dim;
+    int64_t width = query_width(&op->shape);
     uint8_t *bit = memset(floats_need(n_pictures), 0, (size_t)n_pictures);
     soft_store(&l->soft, rows->n_keys, rows->k, rows->v);
     for (int at = 0, n; at < rows->n_q; at += n, l->asked += n) {
@@ -130,13 +118,12 @@ static void pictures_step(Operator *op, const Rows *rows) {
         soft_attend(op, &a, 1);
         bit[picture] = 0;
     }
-    soft_advance(&l->soft, rows->n_keys);
+    kvcache_advance(l->soft.cache, rows->n_keys);
     free(bit);
 }
 
 #define GATES(kind)                                                                                                    \
-    .family = "vision", .time = TIME_WHOLE, .opaque = true, .variant = (kind), .open = gates_open, .step = gates_step, \
-    .bytes = gates_bytes
+    .family = "vision", .time = TIME_WHOLE, .opaque = true, .variant = (kind), .open = gates_open, .step = gates_step
 
 const Mechanism vision_rows[] = {
     {"se", "squeeze and excitation: a gate for each channel, from the means of all",
@@ -151,8 +138,8 @@ const Mechanism vision_rows[] = {
      .published = "ResNet-50's top-1 error 24.56 -> 22.66 % (arXiv:1807.06521, table 4)"},
     {"vit", "patches of a picture as words", "Dosovitskiy et al. 2020, arXiv:2010.11929, equations 1 to 4",
      "o_t = sum_j softmax_j(q_t . k_j / sqrt(d)) v_j over the class token and all patches\n", "O(n^2 d)", "-", "2 n d",
-     "pictures, with much data", .family = "vision", .time = TIME_WHOLE, .open = looks_open, .step = patches_step,
-     .same_as = "bidirectional"},
+     "pictures, with much data", .family = "vision", .time = TIME_WHOLE, .open = soft_plain_open,
+     .step = soft_plain_step, .same_as = "bidirectional"},
     {"image-text", "text that looks at the picture before it", "Alayrac et al. 2022, arXiv:2204.14198, section 2.3",
      "o_t = sum_j softmax_j(q_t . k_j / sqrt(d)) v_j over the patches j of the picture before t\n", "O(n p d)",
      "O(p d)", "2 m d", "captions, questions about pictures", .family = "vision", .time = TIME_CROSS,
