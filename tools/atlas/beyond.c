@@ -1,4 +1,4 @@
-// beyond: the mixers that models use in place of attention or beside it, beside the recurrences of linear.c.
+// beyond: the mixers that models use in place of attention or beside it; the recurrences among them are in linear.c.
 //
 // Owns the rows of the short convolution, of hybrids, and of attention before a mixture of experts. All run on the
 // engine's convolution and its experts. A hybrid gives a quarter of the heads to attention and the rest to another row

@@ -113,8 +113,8 @@ static void gat_step(Operator *op, const Rows *rows) {
     int n = rows->n_keys, d = s->head_dim, heads = s->n_heads;
     Graph graph = graph_draw(n, s->seed);
     float *from = floats_need(2LL * n * heads), *to = from + n * heads;
-    map_heads(op->compute, g->a, heads, 1, d, rows->q, heads, from, n);
-    map_heads(op->compute, g->a + heads * d, heads, 1, d, rows->k, heads, to, n);
+    map_heads(op->compute, g->a, heads, 1, d, rows->q, from, n);
+    map_heads(op->compute, g->a + heads * d, heads, 1, d, rows->k, to, n);
     op->flops += 4.0 * n * heads * d;
     graph_attend(op, &g->soft, &graph, from, to, rows->v, rows->out);
     graph_free(&graph);

@@ -38,11 +38,11 @@ static void latent_step(Operator *op, const Rows *rows) {
     int n = rows->n_keys, width = s->n_heads * s->head_dim;
     float *c = floats_need((int64_t)n * s->rank * (1 + 2 * s->n_heads));
     float *q = c + (int64_t)n * s->rank, *o = q + (int64_t)n * s->n_heads * s->rank;
-    map_heads(op->compute, l->down, 1, s->rank, width, rows->k, 1, c, n);
-    map_heads(op->compute, l->absorb, s->n_heads, s->rank, s->head_dim, rows->q, s->n_heads, q, n);
+    map_heads(op->compute, l->down, 1, s->rank, width, rows->k, c, n);
+    map_heads(op->compute, l->absorb, s->n_heads, s->rank, s->head_dim, rows->q, q, n);
     Rows latent = {.n_q = n, .n_keys = n, .k = c, .v = c, .out = o};
     soft_step(op, &l->soft, q, &latent);
-    map_heads(op->compute, l->up, s->n_heads, s->head_dim, s->rank, o, s->n_heads, rows->out, n);
+    map_heads(op->compute, l->up, s->n_heads, s->head_dim, s->rank, o, rows->out, n);
     op->flops += 6.0 * n * width * s->rank;
     free(c);
 }

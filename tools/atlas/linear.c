@@ -331,11 +331,11 @@ static void linear_piece(Operator *op, const Rows *rows) {
     const Linear *l = op->own;
     int n = rows->n_keys, heads = op->shape.n_heads, d = op->shape.head_dim;
     if (is(op, DIRECTED)) {
-        map_heads(op->compute, l->drawn, heads, l->width, d, rows->q, heads, l->q, n);
-        map_heads(op->compute, l->drawn, heads, l->width, d, rows->k, heads, l->k, n);
+        map_heads(op->compute, l->drawn, heads, l->width, d, rows->q, l->q, n);
+        map_heads(op->compute, l->drawn, heads, l->width, d, rows->k, l->k, n);
         op->flops += 4.0 * n * heads * l->width * d;
     } else if (kind_of(op) == RWKV_7) {
-        map_heads(op->compute, l->drawn, heads, d, d, rows->gates, heads, l->add, n);
+        map_heads(op->compute, l->drawn, heads, d, d, rows->gates, l->add, n);
         op->flops += 2.0 * n * heads * d * d;
     }
     operator_for(op, rows, n, prepare_row);

@@ -223,20 +223,14 @@ void draw_normals(uint64_t *state, float *x, int64_t n, float deviation) {
     for (int64_t i = 0; i < n; i++) x[i] = deviation * draw_normal(state);
 }
 
-void map_heads(const Compute *c, const float *w, int heads, int rows, int cols, const float *x, int x_heads, float *y,
-               int n) {
-    int share = heads / x_heads;
-    for (int h = 0; h < share; h++) { // the heads that each head of x is the h-th of
-        Tensor t = {.dtype = DTYPE_F32, .n_dims = 2, .shape = {(int64_t)heads * rows, cols}, .data = w};
-        HeadsLinear l = {.w = &t, .heads = x_heads, .first = h * rows, .pitch = share * rows, .n_rows = rows};
-        l.x = x;
-        l.x_ld = (int64_t)x_heads * cols;
-        l.x_head = cols;
-        l.y = y + (int64_t)h * rows;
-        l.y_ld = (int64_t)heads * rows;
-        l.y_head = (int64_t)share * rows;
-        ops_linear_heads(c, &l, n);
-    }
+void map_heads(const Compute *c, const float *w, int heads, int rows, int cols, const float *x, float *y, int n) {
+    Tensor t = {.dtype = DTYPE_F32, .n_dims = 2, .shape = {(int64_t)heads * rows, cols}, .data = w};
+    HeadsLinear l = {.w = &t, .heads = heads, .pitch = rows, .n_rows = rows, .x = x, .y = y};
+    l.x_ld = (int64_t)heads * cols;
+    l.x_head = cols;
+    l.y_ld = (int64_t)heads * rows;
+    l.y_head = rows;
+    ops_linear_heads(c, &l, n);
 }
 
 float *floats_alloc(int64_t n, char *err, size_t errlen) {

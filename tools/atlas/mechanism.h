@@ -114,8 +114,7 @@ void mechanism_weights(const Mechanism *m, const Shape *shape, Compute *c, const
 
 // ---- what operators draw and share
 
-// Floats in a row of all heads of queries, and of keys; where in keys and values of step's row t those of a head of
-// queries are.
+// Floats of a row of queries, and of a row of keys; where row t has the keys and values that a head of queries reads.
 static inline int64_t query_width(const Shape *s) {
     return (int64_t)s->n_heads * s->head_dim;
 }
@@ -143,10 +142,8 @@ void take_heads(const Shape *s, float *to, const float *x, int x_heads, int firs
 
 float sigmoidf(float x);
 
-// A matrix for each head: y[t][h] = w[h] x[t][h], w [heads][rows][cols]. x_heads: those of x; with fewer than `heads`,
-// each serves heads / x_heads in turn.
-void map_heads(const Compute *c, const float *w, int heads, int rows, int cols, const float *x, int x_heads, float *y,
-               int n);
+// A matrix for each head: y[t][h] = w[h] x[t][h], w [heads][rows][cols].
+void map_heads(const Compute *c, const float *w, int heads, int rows, int cols, const float *x, float *y, int n);
 
 // Zeroed memory on a cache line, for the operator's life; ends the program when there is none, as do the others.
 void *operator_own(Operator *op, size_t bytes);

@@ -35,7 +35,7 @@ static void general_step(Operator *op, const Rows *rows) {
     const Shape *s = &op->shape;
     Luong *l = op->own;
     float *q = floats_need(rows->n_q * query_width(s));
-    map_heads(op->compute, l->w, s->n_heads, s->head_dim, s->head_dim, rows->q, s->n_heads, q, rows->n_q);
+    map_heads(op->compute, l->w, s->n_heads, s->head_dim, s->head_dim, rows->q, q, rows->n_q);
     op->flops += 2.0 * rows->n_q * (double)query_width(s) * s->head_dim;
     soft_step(op, &l->soft, q, rows);
     free(q);
@@ -150,8 +150,8 @@ static void pairs_step(Operator *op, const Rows *rows) {
     memcpy(p->values + at, rows->v, sizeof(float) * (size_t)all);
     if (p->v) {
         mapped.q = q = floats_need(n * query_width(s));
-        map_heads(op->compute, p->wk, s->n_kv_heads, d, d, rows->k, s->n_kv_heads, p->keys + at, n);
-        map_heads(op->compute, p->wq, s->n_heads, d, d, rows->q, s->n_heads, q, n);
+        map_heads(op->compute, p->wk, s->n_kv_heads, d, d, rows->k, p->keys + at, n);
+        map_heads(op->compute, p->wq, s->n_heads, d, d, rows->q, q, n);
         op->flops += 2.0 * d * n * (double)(key_width(s) + query_width(s)) + 4.0 * d * pairs * s->n_heads;
     } else memcpy(p->keys + at, rows->k, sizeof(float) * (size_t)all);
     op->flops += 2.0 * d * pairs * s->n_heads;

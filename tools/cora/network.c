@@ -65,8 +65,8 @@ static int layer_run(const Layer *l, const Papers *p, Compute *c, const float *x
     if (l->from) {
         Soft soft;
         rc = graph_reserve(&soft, &op, l->heads, l->width, err, errlen);
-        map_heads(c, l->from, l->heads, 1, l->width, h, l->heads, from, p->n);
-        map_heads(c, l->to, l->heads, 1, l->width, h, l->heads, to, p->n);
+        map_heads(c, l->from, l->heads, 1, l->width, h, from, p->n);
+        map_heads(c, l->to, l->heads, 1, l->width, h, to, p->n);
         if (!rc) graph_attend(&op, &soft, &p->graph, from, to, h, out);
         operator_close(&op);
     } else graph_sum(&op, &p->graph, h, wide, out);
