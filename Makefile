@@ -210,7 +210,7 @@ test-data:
 
 test: deps test-data
 	@$(MAKE) --no-print-directory all checks
-	@tests/run_checks.sh $(CHECKS) tests/check_rooms.sh tests/check_readme.sh
+	@tests/run_checks.sh $(CHECKS) tests/check_rooms.sh tests/check_readme.sh tests/check_peers.sh
 
 # The checks of another build, without those that have nothing for it.
 checks_of = $(filter-out $(ALONE_$1:%=build/$1/tests/check_%),$(CHECKS:$(B)/%=build/$1/%))
@@ -273,10 +273,11 @@ $(FUZZERS): build/fuzz/%: $(B)/tests/fuzz/%.o $(OWN)
 	$(CC) $(CFLAGS) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(LDLIBS)
 endif
 
-# The same files through llama.cpp, as npm has it; see tools/peers.mjs for what PEER_MODELS and PEER_ROUNDS say.
+# The same files through llama.cpp, as npm has it, and through any llama-bench; see tools/peers.mjs for PEER_BENCH and
+# its other settings.
 peers: deps
 	@$(MAKE) --no-print-directory run build/bench build/synth
-	@command -v node >/dev/null && command -v npm >/dev/null || { echo "skipped: npm is not installed"; exit 0; }; \
+	@command -v node >/dev/null || { echo "skipped: node is not installed"; exit 0; }; \
 	node tools/peers.mjs
 
 format:

@@ -1,10 +1,18 @@
-// peers: the speed of the same GGUF files here and in llama.cpp, as npm's node-llama-cpp ships it, side by side.
+// peers: the speed of the same GGUF files here and in other engines, side by side: in llama.cpp, as npm's node-llama-cpp
+// ships it, and in any program that takes llama-bench's flags and prints its JSON.
 //
 // Installs the package into build/peers (its prebuilt library for CPUs alone; nothing is compiled), makes models where
-// none are named, runs both engines in turn, each in a process of its own, and prints one table of medians. Where the
-// package cannot be had it says so and ends with status 0. `make peers` calls it, from the root of the tree.
+// none are named, runs the engines in turn, each in a process of its own, and prints one table of medians. Where the
+// package cannot be had it says so and goes on without. A peer that fails at a test says so in a line and is left out of
+// that test. Exit status: 0; 1 where an engine failed; 2 where a setting is wrong. `make peers` calls it, from the root
+// of the tree.
 //
+//   PEER_BENCH   "ik=/path/llama-bench -fa 1; cpp=LD_LIBRARY_PATH=/lib2 /path/llama-bench": shell commands by name
+//   PEER_NPM     0: without node-llama-cpp
 //   PEER_MODELS  "a.gguf b.gguf"     PEER_ROUNDS  3     PEER_THREADS  the cores this process may use
+//   PEER_FOLDER  build/peers: where packages, models and the table are kept
+//
+// Arguments NAME=COMMAND are peers too, one each.
 import {spawnSync} from "node:child_process";
 import fs from "node:fs";
 import os from "node:os";
@@ -12,10 +20,12 @@ import path from "node:path";
 import {pathToFileURL} from "node:url";
 
 const VERSION = "3.22.1";
-const FOLDER = path.resolve("build/peers");
+const BUILD = process.env.TESSERA_BUILD ?? "build";
+const FOLDER = path.resolve(process.env.PEER_FOLDER ?? "build/peers");
 const MODULE = path.join(FOLDER, "node_modules/node-llama-cpp/dist/index.js");
 const SHAPES = [["smollm2-135m", "Q8_0", 145], ["tinyllama-1.1b", "Q8_0", 1120], ["tinyllama-1.1b", "Q4_0", 595]]; // MiB
 const SMALL_BYTES = 400e6; // a model up to this size has a long prompt, too
+const OURS = "Tessera", NPM = "llama.cpp"; // names of engines
 const DEPTH = 4096, PROMPT = 512, LONG = 4096, NEW = 32, BATCH = 512;
 const LEAST_IDLE = 0.9; // less: the machine has other work
 
@@ -27,12 +37,12 @@ function testsOf(model) {
     return tests;
 }
 
-function skip(why) {
-    console.log(`skipped: ${why}`);
-    process.exit(0);
+function end(status, line) {
+    console[status ? "error" : "log"](line);
+    process.exit(status);
 }
 
-// ---- llama.cpp, in a process of its own: one line of JSON: test name -> tokens a second of the library, and
+// ---- node-llama-cpp, in a process of its own: one line of JSON: test name -> tokens a second of the library, and
 // through JavaScript
 
 async function measurePeer(model, nThreads) {
@@ -84,44 +94,148 @@ async function measurePeer(model, nThreads) {
     process.exit(0);
 }
 
-// ---- both, in turn
+// ---- processes
+
+// Why a process failed, in a line: the last that speaks of an error, or the last of all.
+function reasonOf(done) {
+    const lines = (done.stderr ?? "").split("\n").map((line) => line.trim()).filter(Boolean);
+    return done.error?.message ?? lines.findLast((line) => /error|fail/i.test(line)) ?? lines.at(-1) ??
+        (done.signal ? `ended by ${done.signal}` : `ended with status ${done.status}`);
+}
 
 function run(command, args, options = {}) {
     const done = spawnSync(command, args, {encoding: "utf8", maxBuffer: 1 << 26, ...options});
-    if (done.error || done.status !== 0) throw new Error(`${command} ${args.join(" ")}: ${done.error ?? done.stderr}`);
+    if (done.error || done.status !== 0) throw new Error(reasonOf(done));
     return done.stdout;
 }
 
-function measureOurs(model, nThreads) {
-    const speeds = {};
-    for (const {name, n, depth, prompt} of testsOf(model)) {
-        const rows = JSON.parse(run("build/bench", [model, "-p", prompt ? n : 0, "-n", prompt ? 0 : n, "-d", depth, "-r", 1,
-            "-t", nThreads, "-o", "json"].map(String))).rows;
-        speeds[name] = rows[0].avg_ts;
-    }
-    return speeds;
+// ---- engines. measure(model) gives, by the names of tests, {speed} in tokens a second or {error}; ours also what a
+// decoded token reads, and the machine's bandwidth
+
+function eachTest(model, measure) {
+    return Object.fromEntries(testsOf(model).map((test) => {
+        try {
+            return [test.name, measure(test)];
+        } catch (error) {
+            return [test.name, {error: error.message}];
+        }
+    }));
 }
 
-function install() {
-    if (fs.existsSync(MODULE)) return;
-    const binary = `@node-llama-cpp/${os.platform()}-${os.arch()}`;
-    fs.mkdirSync(FOLDER, {recursive: true});
-    console.error(`installing node-llama-cpp ${VERSION} into build/peers (90 MB)`);
-    try {
-        run("npm", ["install", "--prefix", FOLDER, "--silent", "--ignore-scripts", "--omit=optional",
-            `node-llama-cpp@${VERSION}`, `${binary}@${VERSION}`]);
-    } catch {
-        skip(`npm could not install node-llama-cpp and ${binary}`);
-    }
+function tessera(nThreads) {
+    const measure = (model, {n, depth, prompt}) => {
+        const {rows: [row], machine} = JSON.parse(run(`${BUILD}/bench`, [model, "-p", prompt ? n : 0, "-n", prompt ? 0 : n,
+            "-d", depth, "-r", 1, "-t", nThreads, "-o", "json"].map(String)));
+        const gb = row.gb_per_s ?? 0;
+        return {speed: row.avg_ts, tokenBytes: gb * 1e9 / row.avg_ts, readGb: machine.read_gb_per_s ?? 0};
+    };
+    return {name: OURS, measure: (model) => eachTest(model, (test) => measure(model, test))};
 }
+
+// node-llama-cpp; null where npm cannot have it.
+function npmPeer(nThreads) {
+    if (process.env.PEER_NPM === "0") return null;
+    const binary = `@node-llama-cpp/${os.platform()}-${os.arch()}`;
+    if (!fs.existsSync(MODULE)) {
+        fs.mkdirSync(FOLDER, {recursive: true});
+        console.error(`installing node-llama-cpp ${VERSION} into ${path.relative(".", FOLDER)} (90 MB)`);
+        try {
+            run("npm", ["install", "--prefix", FOLDER, "--silent", "--ignore-scripts", "--omit=optional",
+                `node-llama-cpp@${VERSION}`, `${binary}@${VERSION}`]);
+        } catch {
+            console.error(`without ${NPM}: npm could not install node-llama-cpp and ${binary}`);
+            return null;
+        }
+    }
+    // One worker calls the library: with Node's four, each would bring threads of its own, and decode takes up to 3 times
+    // as long on two cores.
+    const env = {...process.env, UV_THREADPOOL_SIZE: "1"};
+    return {name: NPM, measure(model) {
+        try {
+            return JSON.parse(run(process.execPath, [process.argv[1], "measure", model, String(nThreads)], {env}));
+        } catch (error) {
+            return eachTest(model, () => ({error: error.message}));
+        }
+    }};
+}
+
+// ---- programs with llama-bench's flags
+
+const shell = (command, args) => ["sh", ["-c", `${command} "$@"`, "sh", ...args.map(String)]];
+
+// How it is told the depth of a generation: llama.cpp's -d, ik_llama.cpp's -gp, or null: neither.
+function depthFlag(name, command) {
+    const done = spawnSync(...shell(command, ["--help"]), {encoding: "utf8"});
+    const help = `${done.stdout}\n${done.stderr}`;
+    if (!/--n-gen\b/.test(help)) throw new Error(`expected llama-bench's --help, found: ${reasonOf(done)}`);
+    if (/--n-depth\b/.test(help)) return "-d";
+    if (/(^|\s)-gp\b/.test(help)) return "-gp";
+    console.error(`${name}: its --help has neither --n-depth nor -gp: without tests at a depth`);
+    return null;
+}
+
+// The one row of what llama-bench printed, whatever stands before and behind the list.
+function rowOf(text) {
+    const from = text.search(/^\[/m), to = text.lastIndexOf("]");
+    let rows;
+    try {
+        rows = JSON.parse(text.slice(from, to + 1));
+    } catch {
+        throw new Error("expected llama-bench's JSON on its standard output, found other text");
+    }
+    if (rows.length !== 1) throw new Error(`expected one row, found ${rows.length}`);
+    return rows[0];
+}
+
+// Its warm-up may be one token: a prompt is measured twice and the second counts.
+function benchPeer(name, command, nThreads) {
+    const flag = depthFlag(name, command), hasThreads = /(^|\s)(-t|--threads)(\s|=)/.test(command);
+    const measure = (model, {n, depth, prompt}) => {
+        const what = prompt ? ["-p", n, "-n", 0] : !depth ? ["-p", 0, "-n", n]
+            : flag === "-d" ? ["-p", 0, "-n", n, "-d", depth] : ["-p", 0, "-n", 0, "-gp", `${depth},${n}`];
+        const row = rowOf(run(...shell(command, ["-m", model, ...what, "-r", prompt ? 2 : 1, "-o", "json",
+            ...(hasThreads ? [] : ["-t", nThreads])])));
+        const inPrompt = prompt ? n : flag === "-gp" ? depth : 0, inDepth = flag === "-d" ? depth : 0;
+        const wanted = {n_prompt: inPrompt, n_gen: prompt ? 0 : n, n_depth: inDepth, n_threads: nThreads};
+        for (const [key, value] of Object.entries(wanted)) {
+            if ((row[key] ?? 0) !== value) throw new Error(`${key}: expected ${value}, found ${row[key]}`);
+        }
+        const speed = row.samples_ts?.at(-1);
+        if (!(speed > 0)) throw new Error(`samples_ts: expected tokens per second, found ${speed}`);
+        return {speed};
+    };
+    return {name, measure: (model) => eachTest(model, (test) => test.depth && !flag ? {} : measure(model, test))};
+}
+
+// NAME=COMMAND of PEER_BENCH and of the arguments: [name, command].
+function namedCommands() {
+    const list = [...(process.env.PEER_BENCH ?? "").split(";").filter((entry) => entry.trim()), ...process.argv.slice(2)];
+    const named = list.map((entry) => {
+        const found = entry.trim().match(/^([\w.+-]+)\s*=\s*(\S.*)$/s);
+        if (!found) end(2, `error: expected NAME=COMMAND, found '${entry.trim()}'`);
+        return found.slice(1);
+    });
+    const names = [OURS, NPM];
+    for (const [name] of named) {
+        if (names.includes(name)) end(2, `error: peer ${name}: expected a name of its own`);
+        names.push(name);
+    }
+    return named;
+}
+
+// ---- the runs
 
 function makeModels() {
-    if (process.env.PEER_MODELS) return process.env.PEER_MODELS.trim().split(/\s+/);
+    const given = (process.env.PEER_MODELS ?? "").split(/\s+/).filter(Boolean);
+    const missing = given.find((file) => !fs.existsSync(file));
+    if (missing) end(2, `error: PEER_MODELS: expected files, found no ${missing}`);
+    if (given.length) return given;
     return SHAPES.map(([shape, type, mib]) => {
         const file = path.join(FOLDER, `${shape}-${type}.gguf`);
         if (fs.existsSync(file)) return file;
         console.error(`making ${path.relative(".", file)} (${mib} MiB, random weights)`);
-        run("build/synth", [shape, type, file + ".part.gguf"]);
+        fs.mkdirSync(FOLDER, {recursive: true});
+        run(`${BUILD}/synth`, [shape, type, file + ".part.gguf"]);
         fs.renameSync(file + ".part.gguf", file);
         return file;
     });
@@ -137,6 +251,15 @@ function idleShare() {
     return (after[0] - before[0]) / (after[1] - before[1]);
 }
 
+// Adds what an engine gives to speeds[test name]; a test that fails once is null from then on.
+function addSpeeds({engine, speeds}, model, tell) {
+    for (const [name, found] of Object.entries(engine.measure(model))) {
+        if (found.error && speeds[name] !== null) tell(`${engine.name}: ${path.basename(model)}, ${name}: ${found.error}`);
+        if (!found.speed) speeds[name] = null;
+        else if (speeds[name] !== null) (speeds[name] ??= []).push(found);
+    }
+}
+
 // ---- the table
 
 const sorted = (values) => [...values].sort((a, b) => a - b);
@@ -144,53 +267,102 @@ function median(values) {
     const v = sorted(values), half = v.length >> 1;
     return v.length % 2 ? v[half] : (v[half - 1] + v[half]) / 2;
 }
-const cell = (values) => `${median(values).toFixed(1)} (${Math.min(...values).toFixed(1)}-${Math.max(...values).toFixed(1)})`;
+const spread = (values, digits) => `${Math.min(...values).toFixed(digits)}-${Math.max(...values).toFixed(digits)}`;
+const cell = (values) => values ? `${median(values).toFixed(1)} (${spread(values, 1)})` : "-";
 
-function table(results, nRounds, nThreads, idle) {
-    const overheads = [];
-    const lines = ["| model | MiB | test | Tessera t/s | llama.cpp t/s | ratio |", "|---|--:|---|--:|--:|--:|"];
-    for (const {model, ours, theirs} of results) {
-        for (const name of Object.keys(ours[0])) {
-            const a = ours.map((r) => r[name]), b = theirs.map((r) => r[name].speed), ratios = a.map((v, i) => v / b[i]);
-            const spread = `${Math.min(...ratios).toFixed(2)}-${Math.max(...ratios).toFixed(2)}`;
-            if (name.startsWith("tg")) overheads.push(...theirs.map((r) => 1e3 / r[name].through - 1e3 / r[name].speed));
-            lines.push(`| ${path.basename(model, ".gguf")} | ${(fs.statSync(model).size / 2 ** 20).toFixed(0)} | ${name} | ` +
-                `${cell(a)} | ${cell(b)} | **${median(ratios).toFixed(2)}** (${spread}) |`);
-        }
+// What memory allows, and how much of it ours reaches: two cells.
+function boundCells(ours, readGb) {
+    const tokenBytes = ours?.at(-1).tokenBytes;
+    if (!tokenBytes || !readGb) return "| |";
+    const bound = readGb * 1e9 / tokenBytes, share = median(ours.map((r) => r.speed)) / bound;
+    return `${bound.toFixed(1)} | ${share > 1 ? "in cache" : `${(100 * share).toFixed(0)} %`} |`;
+}
+
+// Against the peer that is fastest in this test.
+function ratioCell(ours, peers, nPeers) {
+    const best = peers.reduce((a, b) => !a || median(b.values) > median(a.values) ? b : a, null);
+    if (!ours || !best) return "-";
+    const ratios = ours.map((v, i) => v / best.values[i]);
+    return `**${median(ratios).toFixed(2)}** (${spread(ratios, 2)})${nPeers > 1 ? ` ${best.name}` : ""}`;
+}
+
+function tableRow(model, name, runs, readGb) {
+    const of = (run) => run.speeds[name]?.map((r) => r.speed);
+    const [own, ...others] = runs;
+    const peers = others.map((run) => ({name: run.engine.name, values: of(run)})).filter((peer) => peer.values);
+    return `| ${path.basename(model, ".gguf")} | ${(fs.statSync(model).size / 2 ** 20).toFixed(0)} | ${name} | ` +
+        `${cell(of(own))} | ${boundCells(own.speeds[name], readGb)} ${others.map((run) => cell(of(run))).join(" | ")} | ` +
+        `${ratioCell(of(own), peers, others.length)} |`;
+}
+
+// What the column of node-llama-cpp holds.
+function npmNote(results) {
+    const overheads = results.flatMap(({runs}) => runs.filter((run) => run.engine.name === NPM))
+        .flatMap((run) => Object.entries(run.speeds).filter(([name, found]) => name.startsWith("tg") && found))
+        .flatMap(([, found]) => found.map((r) => 1e3 / r.through - 1e3 / r.speed));
+    if (!overheads.length) return "";
+    return ` ${NPM} as npm's node-llama-cpp ${VERSION} ships it: flash attention, F16 cache, blocks of ${BATCH}. Its time is ` +
+        "that of its own clock: around it JavaScript, and picking a token, took another " +
+        `${median(overheads).toFixed(2)} ms of each token of the decode rows (median), which are not counted.`;
+}
+
+function table(results, engines, named, {nRounds, nThreads, idle}) {
+    const readGb = Math.max(...results.flatMap(({runs}) =>
+        Object.values(runs[0].speeds).flatMap((found) => (found ?? []).map((r) => r.readGb))), 0);
+    const peers = engines.slice(1).map((engine) => engine.name);
+    const lines = [`| model | MiB | test | ${OURS} t/s | bound t/s | of the bound | ` +
+        `${peers.map((name) => `${name} t/s`).join(" | ")} | ratio${peers.length > 1 ? " to the best" : ""} |`,
+        `|---|--:|---|--:|--:|--:|${"--:|".repeat(peers.length)}--:|`];
+    for (const {model, runs} of results) {
+        for (const {name} of testsOf(model)) lines.push(tableRow(model, name, runs, readGb));
     }
-    lines.push("", `${os.cpus()[0]?.model.trim()}, ${nThreads} threads, ${new Date().toISOString().slice(0, 10)}; medians of ` +
-        `${nRounds} interleaved rounds, least and most in parentheses; ratios are of one round, above 1 Tessera is faster; ` +
-        `cores ${(100 * idle).toFixed(0)} % idle before each round, or more. ` +
-        `llama.cpp as npm's node-llama-cpp ${VERSION} ships it: flash attention, F16 cache, blocks of ${BATCH}; Tessera's ` +
-        "cache is bf16. llama.cpp's time is that of its own clock: around it JavaScript, and picking a token, took another " +
-        `${median(overheads).toFixed(2)} ms of each token of the decode rows (median), which are not counted.`);
-    if (idle < LEAST_IDLE) lines.push("", "**Others were at work on this machine: llama.cpp's threads wait for each other at full " +
-        "speed, and lose far more than Tessera's. Not a comparison.**");
+    lines.push("", `${os.cpus()[0]?.model.trim()}, ${nThreads} threads, ${new Date().toISOString().slice(0, 10)}; memory reads ` +
+        `${readGb.toFixed(1)} GB/s (best of all probes), which is the bound of a decoded token's bytes; medians of ${nRounds} ` +
+        `interleaved rounds, least and most in parentheses; ratios are of one round, above 1 ${OURS} is faster; cores ` +
+        `${(100 * idle).toFixed(0)} % idle before each round, or more. ${OURS}'s cache is bf16.` + npmNote(results) +
+        named.map(([name, command]) => ` ${name}: \`${command}\`.`).join(""));
+    if (idle < LEAST_IDLE) lines.push("", "**Others were at work on this machine: threads that wait for each other at full " +
+        `speed, as llama.cpp's do, lose far more than ${OURS}'s. Not a comparison.**`);
     return lines.join("\n") + "\n";
 }
 
+// ---- all of it
+
 function main() {
-    if (!fs.existsSync("build/bench") || !fs.existsSync("build/synth")) skip("build/bench is missing: run make first");
+    const named = namedCommands();
     const nRounds = Number(process.env.PEER_ROUNDS ?? 3);
     const nThreads = Number(process.env.PEER_THREADS ?? os.availableParallelism());
     if (![nRounds, nThreads].every((n) => Number.isInteger(n) && n >= 1))
-        throw new Error("PEER_ROUNDS and PEER_THREADS: expected whole numbers from 1");
-    install();
-    // One worker calls the library: with Node's four, each would bring threads of its own, and decode takes up to 3 times
-    // as long on two cores.
-    const env = {...process.env, UV_THREADPOOL_SIZE: "1"};
-    const peer = (model) => JSON.parse(run(process.execPath, [process.argv[1], "measure", model, String(nThreads)], {env}));
-    const results = makeModels().map((model) => ({model, ours: [], theirs: []}));
+        end(2, "error: PEER_ROUNDS and PEER_THREADS: expected whole numbers from 1");
+    for (const program of ["bench", "synth"]) {
+        if (!fs.existsSync(`${BUILD}/${program}`)) end(1, `error: ${BUILD}/${program} is missing: run make first`);
+    }
+    const tell = (line) => {
+        console.error(`error: ${line}`);
+        process.exitCode = 1;
+    };
+    const peers = [npmPeer(nThreads)];
+    for (const [name, command] of named) {
+        try {
+            peers.push(benchPeer(name, command, nThreads));
+        } catch (error) {
+            tell(`${name}: ${error.message}`);
+        }
+    }
+    const engines = [tessera(nThreads), ...peers.filter(Boolean)];
+    if (engines.length === 1) end(process.exitCode ?? 0, "skipped: there is no peer to compare with");
+    const results = makeModels().map((model) => ({model, runs: engines.map((engine) => ({engine, speeds: {}}))}));
     let idle = 1;
     for (let round = 0; round < nRounds; round++) {
         idle = Math.min(idle, idleShare());
-        for (const r of results) {
-            console.error(`round ${round + 1} of ${nRounds}: ${path.basename(r.model)}`);
-            r.ours.push(measureOurs(r.model, nThreads));
-            r.theirs.push(peer(r.model));
+        for (const {model, runs} of results) {
+            console.error(`round ${round + 1} of ${nRounds}: ${path.basename(model)}`);
+            const first = round % runs.length; // each engine begins some round
+            for (const run of [...runs.slice(first), ...runs.slice(0, first)]) addSpeeds(run, model, tell);
         }
     }
-    const text = table(results, nRounds, nThreads, idle);
+    const text = table(results, engines, named, {nRounds, nThreads, idle});
+    fs.mkdirSync(FOLDER, {recursive: true});
     fs.writeFileSync(path.join(FOLDER, "table.md"), text);
     process.stdout.write(text);
 }
