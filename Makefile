@@ -68,7 +68,7 @@ SEES_model := $(SEES_compute) src/model src/model/mixers
 SEES_formats := $(SEES_model) src/text src/formats
 SEES_engine := $(SEES_formats) src/engine src
 SEES_run := $(SEES_base) src/run src
-SEES_others := $(SEES_engine) src/run tools tools/atlas tools/bench tools/cora tools/encdec tools/serve tools/vit tests tests/bad
+SEES_others := $(SEES_engine) src/run tools tools/atlas tools/bench tools/convnet tools/cora tools/encdec tools/serve tools/vit tests tests/bad
 room = $(firstword $(filter base text compute model formats engine run,$(word 2,$(subst /, ,$(filter src/%,$1)))) others)
 includes = $(addprefix -I,$(SEES_$(call room,$1)))
 
@@ -76,7 +76,7 @@ LIB_SRC := $(filter-out src/compute/kernels/%,$(wildcard $(foreach r,base text c
   $(patsubst %,src/compute/kernels/%.c,kernels scalar $(LEVELS_$(MACHINE)))
 RUN_SRC := $(wildcard src/run/*.c)
 # Programs of several files: tools/NAME/NAME.c is the program, its neighbours are parts that the checks use too.
-SUITES := atlas bench cora encdec serve vit
+SUITES := atlas bench convnet cora encdec serve vit
 TOOL_PARTS := curves gguf_writer gguf_types gguf_model gguf_layers gguf_list gguf_recurrent gguf_vocab logits_file synth_vocab svg
 PART_SRC := src/run/cli.c src/run/outfile.c src/run/stops.c $(TOOL_PARTS:%=tools/%.c) \
   $(filter-out $(LEFT_OUT) $(foreach s,$(SUITES),tools/$s/$s.c),$(wildcard $(SUITES:%=tools/%/*.c)))
