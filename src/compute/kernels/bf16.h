@@ -16,7 +16,12 @@ static inline __mmask16 first_lanes(int64_t n) {
 }
 
 static void round_to_bf16(uint16_t *y, const float *x, int64_t n) {
-    for (int64_t i = 0; i < n; i += 16) {
+    int64_t i = 0;
+    for (; i + 32 <= n; i += 32) {
+        __m512bh v = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(x + i + 16), _mm512_loadu_ps(x + i));
+        _mm512_storeu_si512(y + i, (__m512i)v);
+    }
+    for (; i < n; i += 16) {
         __mmask16 m = first_lanes(n - i);
         __m256bh v = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(m, x + i));
         _mm256_mask_storeu_epi16(y + i, m, (__m256i)v);
