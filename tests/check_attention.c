@@ -43,6 +43,7 @@ typedef struct {
     bool learned; // sink logits
     int block;    // bitmap; 0: none
     bool holes;   // bitmap with rows of blocks that see nothing
+    BlockPattern pattern;
 } MaskKind;
 
 static const MaskKind masks[] = {
@@ -78,6 +79,19 @@ static const MaskKind masks[] = {
      .n_sinks = 3,
      .block = 32,
      .learned = true},
+    {.name = "causal, pattern of 16",
+     .causal = true,
+     .pattern = {.size = 16, .window = 2, .n_global = 1, .n_random = 2}},
+    {.name = "causal, pattern of 5 without window",
+     .causal = true,
+     .learned = true,
+     .pattern = {.size = 5, .n_global = 2, .n_random = 16, .seed = 7}},
+    {.name = "causal, window 64, 3 sinks, pattern of 64",
+     .causal = true,
+     .window = 64,
+     .n_sinks = 3,
+     .pattern = {.size = 64, .window = 1, .n_random = 1, .seed = 1023}},
+    {.name = "pattern of 33", .pattern = {.size = 33, .window = 1, .n_random = 3, .seed = 2}},
 };
 
 static const int sizes[] = {1, 2, 15, 16, 17, 63, 64, 65, 1000};
@@ -204,7 +218,8 @@ static Data make_data(const Case *c) {
                         .window = c->mask->window,
                         .chunk = c->mask->chunk,
                         .ahead = c->mask->ahead,
-                        .n_sinks = c->mask->n_sinks};
+                        .n_sinks = c->mask->n_sinks,
+                        .pattern = c->mask->pattern};
     if (c->mask->learned) {
         d.sink_logits = need_floats(H);
         for (int h = 0; h < H; h++)
@@ -233,6 +248,25 @@ static void free_data(Data *d) {
 
 // ---- the reference
 
+static uint64_t finalised(uint64_t x) { // splitmix64's
+    x ^= x >> 30;
+    x *= 0xBF58476D1CE4E5B9u;
+    x ^= x >> 27;
+    x *= 0x94D049BB133111EBu;
+    return x ^ x >> 31;
+}
+
+// Whether the pattern shows a query at position p key j.
+static bool in_pattern(const BlockPattern *b, int p, int j) {
+    int from = p / b->size, to = j / b->size;
+    bool seen = to < b->n_global || from - to < b->window;
+    for (int i = 0; i < b->n_random && from > 0; i++) {
+        uint64_t counter = ((uint64_t)b->seed << 40) + ((uint64_t)from << 8) + (uint64_t)i;
+        seen |= finalised((counter + 1) * 0x9E3779B97F4A7C15u) % (uint64_t)from == (uint64_t)to;
+    }
+    return seen;
+}
+
 static bool visible(const AttnMask *m, int pos0, int n_keys, int t, int j) {
     int p = pos0 + t,
         hi = m->causal  ? p + 1
@@ -242,6 +276,7 @@ static bool visible(const AttnMask *m, int pos0, int n_keys, int t, int j) {
     if (first > lo) lo = first;
     if (j >= hi) return false;
     if (j < lo && j >= m->n_sinks) return false;
+    if (m->pattern.size) return in_pattern(&m->pattern, p, j);
     return !m->bitmap || m->bitmap[(t / m->block) * m->bitmap_stride + j / m->block] != 0;
 }
 

@@ -42,6 +42,12 @@ static const struct {
               {"linear_hedgehog", "layers of kind linear attention"},
               {"linear_t2r", "layers of kind linear attention"},
               {"linear_relu", "layers of kind linear attention"},
+              {"performer", "layers of kind linear attention"},
+              {"performer_nope", "layers of kind linear attention"},
+              {"hyena", "layers of kind Hyena"},
+              {"hyena_narrow", "layers of kind Hyena"},
+              {"bigbird_causal", "layers of kind attention in blocks"},
+              {"bigbird_window", "layers of kind attention in blocks"},
               {"llama_yarn_factor", "the rounding of YaRN's range"},
               {"smollm3_interval", "which layers have rotary positions"},
               {"smollm3_list", "which layers have rotary positions"}};

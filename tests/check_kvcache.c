@@ -193,6 +193,16 @@ static bool token_reads_back(const Pair *p, const KvView *view, int layer, int t
         for (int d = 0; d < vd; d++) {
             if (value_at(view, h, t, true, d) != p->v[vector * vd + d]) return false;
         }
+        int first = vd / 3, width = vd - first, n = (t + 1) % KV_BLOCK && t + 1 < p->length ? 2 : 1;
+        float *read = need_floats(n * width);
+        bool same = true;
+        kvview_values(view, h, t, n, first, width, read);
+        for (int i = 0; i < n * width; i++) {
+            int64_t token = vector + i / width * p->shape.n_kv_heads;
+            same &= read[i] == p->v[token * vd + first + i % width];
+        }
+        free(read);
+        if (!same) return false;
         for (int d = kd; d < whole_words(view->type, kd); d++) {
             if (memcmp(place(view, h, t, false, d), "\0\0\0", (size_t)value_bytes(view->type)) != 0) return false;
         }

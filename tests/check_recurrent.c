@@ -1,13 +1,14 @@
 // check_recurrent: what models with recurrent layers remember: going back to any position and every edit give the
 // logits of a fresh session, a token alone or many at once too, threads change nothing, and what they hold does not
-// grow.
+// grow. So do those whose cache holds something else than keys and values, or is seen in blocks.
 //
 // The models are the fixtures of check_families; there their logits are compared with references.
 #include "make_family.h"
 #include "reference.h"
 
-static const char *const fixtures[] = {"qwen3_next", "qwen35", "rwkv6",     "rwkv7",         "mamba",
-                                       "mamba2",     "lfm2",   "falcon_h1", "granite_hybrid"};
+static const char *const fixtures[] = {"qwen3_next",     "qwen35",    "rwkv6", "rwkv7",
+                                       "mamba",          "mamba2",    "lfm2",  "falcon_h1",
+                                       "granite_hybrid", "performer", "hyena", "bigbird_causal"};
 
 enum { TEXT = 700, MOST_VOCAB = FAMILY_VOCAB };
 static const double MOST_ERROR = 1e-10; // of logits whose products had other shapes
@@ -44,8 +45,14 @@ static void open_known(const char *name) {
     char path[200], err[300] = "";
     snprintf(path, sizeof path, "tests/fixtures/families/%s.json", name);
     family_read(&known.fixture, path);
-    write_family_gguf(&known.fixture, in_folder("model.gguf"));
-    known.engine = engine_open(in_folder("model.gguf"), NULL, err, sizeof err);
+    if (family_has_gguf(&known.fixture)) {
+        write_family_gguf(&known.fixture, in_folder("model.gguf"));
+        known.engine = engine_open(in_folder("model.gguf"), NULL, err, sizeof err);
+    } else {
+        write_family(&known.fixture);
+        make_tokenizer_bin(in_folder("tokenizer.bin"), known.fixture.vocab_size, 1);
+        known.engine = engine_open(folder, in_folder("tokenizer.bin"), err, sizeof err);
+    }
     NEED(known.engine, "%s: %s", name, err);
     for (int i = 0; i < TEXT; i++) known.tokens[i] = pick(known.fixture.vocab_size);
     Session *s = start(1);
@@ -135,12 +142,49 @@ static void one_at_a_time(void) {
 static void held_bytes(void) {
     Session *s = start(1);
     uint64_t state = session_info(s).state_bytes;
-    CHECK(state > 0, "%s: no state", known.fixture.name);
+    bool cache_alone = !strcmp(known.fixture.name, "bigbird_causal");
+    CHECK((state > 0) == !cache_alone, "%s: %llu bytes of state", known.fixture.name, (unsigned long long)state);
     for (int n = 1; n <= TEXT; n += 233) {
         read_text(s, known.tokens, n);
         CHECK(session_info(s).state_bytes == state, "%s: the state has grown after %d tokens", known.fixture.name, n);
     }
     session_close(s);
+}
+
+// Hyena's inputs as bfloat16 and int8: near those of fp32, and the same at once and token by token. A window is
+// refused.
+static void other_caches(void) {
+    static const KvType types[] = {KV_BF16, KV_Q8};
+    static const double most[] = {1e-4, 1e-3};
+    char err[300] = "";
+    open_known("hyena");
+    for (int i = 0; i < N_OF(types); i++) {
+        SessionOptions options = {.n_ctx = TEXT, .n_threads = 2, .kv = types[i]};
+        Session *s = need_session(known.engine, &options), *one = need_session(known.engine, &options);
+        Comparison all = {0};
+        double apart = 0;
+        int step = quick() ? 50 : 7;
+        for (int n = 1; n <= TEXT; n += step) {
+            read_text(s, known.tokens, n);
+            compare(&all, s, n);
+            if (n > 300) continue;
+            for (int m = n > step ? n - step + 1 : 1; m <= n; m++) read_text(one, known.tokens, m);
+            apart = fmax(apart, nmse_f32(session_logits(one), session_logits(s), known.fixture.vocab_size));
+        }
+        double error = all.error / all.power;
+        printf("  hyena, %s: NMSE %.1e, token by token %.1e\n", kv_type_name(types[i]), error, apart);
+        CHECK(error > 1e-11 && error < most[i], "hyena, %s: NMSE %.1e", kv_type_name(types[i]), error);
+        CHECK(apart < most[i] / 10, "hyena, %s: token by token NMSE %.1e", kv_type_name(types[i]), apart);
+        session_close(s);
+        session_close(one);
+    }
+    Session *narrow = session_open(known.engine, &(SessionOptions){.n_ctx = TEXT, .window = 40}, err, sizeof err);
+    CHECK(!narrow && strstr(err, "window: expected none"), "hyena: a window gives '%s'", err);
+    session_close(narrow);
+    Session *longer = session_open(known.engine, &(SessionOptions){.n_ctx = 1025}, err, sizeof err);
+    CHECK(!longer && strstr(err, "expected at most 1024"), "hyena: a longer context gives '%s'", err);
+    session_close(longer);
+    close_known();
 }
 
 static void with_each(void (*check)(void)) {
@@ -173,6 +217,7 @@ int main(void) {
     RUN(edits);
     RUN(tokens_one_by_one);
     RUN(bytes_stay);
+    RUN(other_caches);
     folder_remove();
     return test_report();
 }

@@ -359,8 +359,9 @@ UNUSED static void each_of(char **names, int n, void (*check)(const Fixture *f))
 
 // All, or those chosen, as folders; where checks are to be quick and none is chosen, one of each kind of layer.
 UNUSED static void each_kind(void (*check)(const Fixture *f)) {
-    static char *few[] = {"llama", "gemma3_text", "qwen3_next", "mamba", "mamba2",    "rwkv7",
-                          "lfm2",  "deepseek_v2", "gpt_oss",    "gla",   "falcon_h1", "mixtral"};
+    static char *few[] = {"llama",     "gemma3_text", "qwen3_next",  "mamba",     "mamba2",
+                          "rwkv7",     "lfm2",        "deepseek_v2", "gpt_oss",   "gla",
+                          "falcon_h1", "mixtral",     "hyena",       "performer", "bigbird_causal"};
     if (quick() && !n_chosen) each_of(few, N_OF(few), check);
     else each_family(check, false);
 }

@@ -66,12 +66,13 @@ static bool same_heads(const LayerRules *rules) {
 
 // The kinds of layers for which add_mixer has a function.
 static bool is_written(MixerKind mixer) {
-    return mixer != MIX_GLA && mixer != MIX_RETENTION && mixer != MIX_LINEAR;
+    return mixer != MIX_GLA && mixer != MIX_RETENTION && mixer != MIX_LINEAR && mixer != MIX_HYENA;
 }
 
 const char *gguf_model_unwritten(const Config *c) {
     for (int i = 0; i < c->n_kinds; i++) {
         if (!is_written(c->kinds[i].mixer)) return mixer_of(c->kinds[i].mixer)->name;
+        if (c->kinds[i].blocks.size) return "attention in blocks";
     }
     return NULL;
 }

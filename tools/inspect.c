@@ -204,7 +204,7 @@ static void print_attention(const Config *c) {
     LayerKind k;
     int window = config_rules(c, &k).window;
     print_recurrent(c);
-    if (!kind_has_cache(&k)) return;
+    if (!kind_has_cache(&k) || k.mixer == MIX_HYENA) return;
     const char *kind = k.n_kv_heads == 1 ? "multi-query" : "grouped";
     if (k.n_kv_heads == k.n_heads) kind = "multi-head";
     if (k.mixer == MIX_LATENT) print_latent(&k);
@@ -214,6 +214,10 @@ static void print_attention(const Config *c) {
     if (c->attn_scale > 0) printf(", scores times %g", (double)c->attn_scale);
     if (c->learned_sinks) printf(", learned sinks");
     putchar('\n');
+    if (k.blocks.size) {
+        printf("%-14s of %d tokens: %d of a window, %d first, %d drawn\n", "blocks", k.blocks.size, k.blocks.window,
+               k.blocks.n_global, k.blocks.n_random);
+    }
     if (!window) return;
     printf("%-14s %d tokens in %d of %d layers: %s\n", "window", window, count_windows(c), c->n_layers,
            layer_pattern(c));
@@ -232,6 +236,10 @@ static void print_positions(const Inspection *x) {
     }
     if (c->alibi_max > 0) {
         printf("%-14s ALiBi, slopes down to 2^-%g\n", "positions", (double)c->alibi_max);
+        return;
+    }
+    if (base.mixer == MIX_HYENA) {
+        printf("%-14s filters of %d\n", "positions", c->max_seq_len);
         return;
     }
     if (!kind_has_cache(&base)) {

@@ -182,27 +182,84 @@ static int first_key(const Plan *p, const Item *it, int tile) {
     return j0 < p->a->mask.n_sinks ? j0 : max_int(j0, it->lo_min / KV_GROUP * KV_GROUP);
 }
 
+// ---- the mask's blocks: of a bitmap, whose rows are counted from the first query, or of a pattern, from position 0
+
+// What one block of queries sees.
+typedef struct {
+    const uint8_t *bits;
+    const BlockPattern *pattern;
+    int index;
+    int drawn[MAX_RANDOM_BLOCKS];
+} BlockRow;
+
+static bool has_blocks(const Attention *a) {
+    return a->mask.bitmap || a->mask.pattern.size;
+}
+
+static int block_size(const Attention *a) {
+    return a->mask.bitmap ? a->mask.block : a->mask.pattern.size;
+}
+
+// Where query 0 is, in the positions that blocks of queries are counted in.
+static int block_start(const Attention *a) {
+    return a->mask.bitmap ? 0 : a->pos0;
+}
+
+static int block_of(const Attention *a, int t) {
+    return (block_start(a) + t) / block_size(a);
+}
+
+// splitmix64's finaliser of seed, block and i, modulo the number of blocks before this one.
+static int draw_block(int seed, int block, int i) {
+    uint64_t z = (((uint64_t)seed << 40 | (uint64_t)block << 8 | (uint64_t)i) + 1) * 0x9E3779B97F4A7C15u;
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+    return (int)((z ^ z >> 31) % (uint64_t)block);
+}
+
+static BlockRow block_row(const Attention *a, int index) {
+    const AttnMask *mask = &a->mask;
+    BlockRow row = {.index = index};
+    if (mask->bitmap) {
+        row.bits = mask->bitmap + (int64_t)index * mask->bitmap_stride;
+        return row;
+    }
+    row.pattern = &mask->pattern;
+    for (int i = 0; i < mask->pattern.n_random; i++) {
+        row.drawn[i] = index ? draw_block(mask->pattern.seed, index, i) : 0;
+    }
+    return row;
+}
+
+static bool block_seen(const BlockRow *row, int c) {
+    if (row->bits) return row->bits[c];
+    if (c < row->pattern->n_global || row->index - c < row->pattern->window) return true;
+    for (int i = 0; i < row->pattern->n_random; i++) {
+        if (row->drawn[i] == c) return true;
+    }
+    return false;
+}
+
 // The index of a span's first tile in the list.
 static int span_start(const Plan *p, TileList list, int span) {
     return (int)((int64_t)list.n * span / p->n_spans);
 }
 
-// Whether the bitmap shows some row of the item some key of a group.
+// Whether blocks show some row of the item some key of a group.
 static bool group_visible(const Plan *p, const Item *it, int j0) {
-    const AttnMask *mask = &p->a->mask;
-    int first = it->t0 / mask->block, last = (it->t0 + it->n_q - 1) / mask->block,
+    int first = block_of(p->a, it->t0), last = block_of(p->a, it->t0 + it->n_q - 1), size = block_size(p->a),
         end = min_int(j0 + KV_GROUP, it->hi_max);
-    for (int t = first; t <= last; t++) {
-        const uint8_t *bits = mask->bitmap + (int64_t)t * mask->bitmap_stride;
-        for (int j = j0 / mask->block; j * mask->block < end; j++) {
-            if (bits[j]) return true;
+    for (int b = first; b <= last; b++) {
+        BlockRow row = block_row(p->a, b);
+        for (int c = j0 / size; c * size < end; c++) {
+            if (block_seen(&row, c)) return true;
         }
     }
     return false;
 }
 
-// Keys j0..end-1 of tile i of a list, from the first of a group on: what is computed at a time. A bitmap cuts a tile
-// into the runs of groups that some row may see.
+// Keys j0..end-1 of tile i of a list, from the first of a group on: what is computed at a time. Blocks cut a tile into
+// the runs of groups that some row may see.
 typedef struct {
     int i, j0, end;
 } Piece;
@@ -210,12 +267,13 @@ typedef struct {
 // The first piece behind another one, or with end 0 the first of tile i; i = last: none is left.
 static Piece next_piece(const Plan *p, const Item *it, TileList tiles, Piece from, int last) {
     Piece c = from;
+    bool blocks = has_blocks(p->a);
     for (; c.i < last; c.i++, c.end = 0) {
         int tile = tile_at(tiles, c.i), end = min_int((tile + 1) * TILE, it->hi_max);
         if (c.i < tiles.n_sink_tiles) end = min_int(end, p->a->mask.n_sinks);
         c.j0 = c.end ? c.end : first_key(p, it, tile);
-        while (p->a->mask.bitmap && c.j0 < end && !group_visible(p, it, c.j0)) c.j0 += KV_GROUP;
-        c.end = p->a->mask.bitmap ? c.j0 : end;
+        while (blocks && c.j0 < end && !group_visible(p, it, c.j0)) c.j0 += KV_GROUP;
+        c.end = blocks ? c.j0 : end;
         while (c.end < end && group_visible(p, it, c.end)) c.end += KV_GROUP;
         c.end = min_int(c.end, end);
         if (c.j0 < end) return c;
@@ -225,13 +283,11 @@ static Piece next_piece(const Plan *p, const Item *it, TileList tiles, Piece fro
 
 typedef enum { SKIP, EDGE, FULL } Verdict;
 
-static Verdict judge_bitmap(const Plan *p, int t0, int t1, int j0, int j1) { // tokens t0..t1, keys j0..j1, inclusive
-    const AttnMask *mask = &p->a->mask;
-    int n_set = 0, n = 0;
-    for (int t = t0 / mask->block; t <= t1 / mask->block; t++) {
-        for (int j = j0 / mask->block; j <= j1 / mask->block; j++, n++) {
-            n_set += mask->bitmap[(int64_t)t * mask->bitmap_stride + j] != 0;
-        }
+static Verdict judge_blocks(const Plan *p, int t0, int t1, int j0, int j1) { // tokens t0..t1, keys j0..j1, inclusive
+    int n_set = 0, n = 0, size = block_size(p->a);
+    for (int b = block_of(p->a, t0); b <= block_of(p->a, t1); b++) {
+        BlockRow row = block_row(p->a, b);
+        for (int c = j0 / size; c <= j1 / size; c++, n++) n_set += block_seen(&row, c);
     }
     if (n_set == 0) return SKIP;
     return n_set == n ? FULL : EDGE;
@@ -248,10 +304,10 @@ static Verdict judge(const Plan *p, const Item *it, const AttnWorker *w, int r0,
     }
     if (j0 >= hi_max || (j1 <= lo_min && j0 >= n_sinks)) return SKIP;
     Verdict v = j1 <= hi_min && (j0 >= lo_max || j1 <= n_sinks) ? FULL : EDGE;
-    if (!p->a->mask.bitmap) return v;
+    if (!has_blocks(p->a)) return v;
     bool one_head = r0 / it->n_q == (r1 - 1) / it->n_q;
     int first = one_head ? r0 % it->n_q : 0, last = one_head ? (r1 - 1) % it->n_q : it->n_q - 1;
-    Verdict b = judge_bitmap(p, it->t0 + first, it->t0 + last, j0, j1 - 1);
+    Verdict b = judge_blocks(p, it->t0 + first, it->t0 + last, j0, j1 - 1);
     return b == FULL ? v : b;
 }
 
@@ -264,10 +320,11 @@ static void apply_mask(const Plan *p, const Item *it, const AttnWorker *w, float
     const AttnMask *mask = &p->a->mask;
     mask_scores(s, mask->n_sinks - j0, min_int(w->lo[r] - j0, n));
     mask_scores(s, w->hi[r] - j0, n);
-    if (!mask->bitmap) return;
-    const uint8_t *bits = mask->bitmap + (int64_t)((it->t0 + r % it->n_q) / mask->block) * mask->bitmap_stride;
-    for (int j = j0 / mask->block; j * mask->block < j0 + n; j++) {
-        if (!bits[j]) mask_scores(s, j * mask->block - j0, min_int((j + 1) * mask->block - j0, n));
+    if (!has_blocks(p->a)) return;
+    BlockRow row = block_row(p->a, block_of(p->a, it->t0 + r % it->n_q));
+    int size = block_size(p->a);
+    for (int c = j0 / size; c * size < j0 + n; c++) {
+        if (!block_seen(&row, c)) mask_scores(s, c * size - j0, min_int((c + 1) * size - j0, n));
     }
 }
 
@@ -592,12 +649,14 @@ static int count_visible(const Attention *a, int t, int first, int end) {
 
 double attention_pairs(const Attention *a) {
     double pairs = 0;
-    int block = a->mask.bitmap ? a->mask.block : a->n_keys;
-    for (int t0 = 0; t0 < a->n_q; t0 += a->mask.bitmap ? block : 1) {
-        int n = a->mask.bitmap ? min_int(block, a->n_q - t0) : 1;
-        const uint8_t *bits = a->mask.bitmap ? a->mask.bitmap + (int64_t)(t0 / block) * a->mask.bitmap_stride : NULL;
+    bool blocks = has_blocks(a);
+    int block = blocks ? block_size(a) : a->n_keys;
+    for (int t0 = 0, n; t0 < a->n_q; t0 += n) {
+        n = blocks ? min_int(block - (block_start(a) + t0) % block, a->n_q - t0) : 1;
+        BlockRow row = {0};
+        if (blocks) row = block_row(a, block_of(a, t0));
         for (int j = 0; j < a->n_keys; j += block) {
-            if (bits && !bits[j / block]) continue;
+            if (blocks && !block_seen(&row, j / block)) continue;
             int end = min_int(j + block, a->n_keys), all = end - j;
             bool whole = count_visible(a, t0, j, end) == all && count_visible(a, t0 + n - 1, j, end) == all;
             for (int t = t0; t < t0 + n && !whole; t++) pairs += count_visible(a, t, j, end);

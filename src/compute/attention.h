@@ -9,8 +9,18 @@
 #include "compute.h"
 #include "kvcache.h"
 
+// Blocks of `size` positions that a block of queries sees, whatever its place in a pass: block b of queries sees block
+// c of keys where c < n_global, b - c < window, or c is one of n_random that a hash of seed and b draws from those
+// before b (after BigBird, arXiv:2007.14062, section 2, which has no causal form).
+enum { MAX_RANDOM_BLOCKS = 16 };
+typedef struct {
+    int size; // 0: no pattern
+    int window, n_global, n_random;
+    int seed; // the layer, so that layers draw other blocks
+} BlockPattern;
+
 // A mask is data. Query t has position p = pos0 + t. Key j is visible when
-//   j < hi  and  (j >= lo  or  j < n_sinks)  and  (no bitmap, or the bit of its block is set)
+//   j < hi  and  (j >= lo  or  j < n_sinks)  and  (no bitmap and no pattern, or they show its block)
 // with hi = p + 1 if causal, p + ahead + 1 if ahead > 0, at most n_keys, else n_keys;  lo = the largest
 // of p - window + 1 if window > 0, p - p mod chunk if chunk > 0, and 0. A query that sees no key gets zeros.
 typedef struct {
@@ -24,6 +34,7 @@ typedef struct {
     // visible; NULL: all blocks are, and block and bitmap_stride are unused.
     const uint8_t *bitmap;
     int block, bitmap_stride;
+    BlockPattern pattern; // in place of a bitmap
 } AttnMask;
 
 typedef struct {

@@ -403,6 +403,22 @@ void kvcache_restart(KvCache *c) {
     c->length = 0;
 }
 
+void kvview_values(const KvView *v, int head, int first, int n, int d, int width, float *out) {
+    const char *base = (const char *)v->blocks[first / KV_BLOCK] + (size_t)head * v->head_bytes;
+    const void *words = base + v->v_offset;
+    const float *scales = (const float *)(const void *)(base + v->scales_offset) + KV_BLOCK;
+    for (int i = 0; i < n; i++) {
+        int slot = (first + i) % KV_BLOCK, at = (slot / v->word * v->v_dim + d) * v->word + slot % v->word;
+        for (int j = 0; j < width; j++, at += v->word) {
+            switch (v->type) {
+            case KV_DTYPE_F32: out[i * width + j] = ((const float *)words)[at]; break;
+            case KV_DTYPE_BF16: out[i * width + j] = f32_from_bf16(((const uint16_t *)words)[at]); break;
+            case KV_DTYPE_Q8: out[i * width + j] = (float)((const int8_t *)words)[at] * scales[slot]; break;
+            }
+        }
+    }
+}
+
 KvView kvcache_view(const KvCache *c) {
     return (KvView){
         .blocks = c->blocks,

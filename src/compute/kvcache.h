@@ -112,3 +112,5 @@ typedef struct {
     size_t head_bytes, v_offset, scales_offset;
 } KvView;
 KvView kvcache_view(const KvCache *c);
+// Dimensions d..d + width - 1 of one head's values of n positions from `first` on, all in one block: out[n][width].
+void kvview_values(const KvView *v, int head, int first, int n, int d, int width, float *out);

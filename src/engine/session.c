@@ -56,9 +56,13 @@ static uint64_t hash_positions(const Memory *m) {
 
 static int open_parts(Session *s, char *err, size_t errlen) {
     const Config *c = &s->engine->model.config;
-    if (c->learned_positions && s->n_ctx > c->max_seq_len) {
-        return fail(err, errlen, "context: expected at most %d, the positions that the model has learned, found %d",
-                    c->max_seq_len, s->n_ctx);
+    if ((c->learned_positions || c->filter_dim) && s->n_ctx > c->max_seq_len) {
+        return fail(err, errlen, "context: expected at most %d, the positions that the model has %s, found %d",
+                    c->max_seq_len, c->learned_positions ? "learned" : "filters for", s->n_ctx);
+    }
+    if (c->filter_dim && s->options.window > 0) {
+        return fail(err, errlen, "window: expected none, since the model's filters are as long as the text, found %d",
+                    s->options.window);
     }
     s->logits = malloc(sizeof *s->logits * (size_t)c->vocab_size);
     if (!s->logits) return fail(err, errlen, "out of memory for the logits");

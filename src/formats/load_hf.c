@@ -473,9 +473,13 @@ static void read_feature_map(Settings *s, Config *c) {
     static const struct {
         const char *name;
         FeatureMap map;
-    } maps[] = {{"identity", FEATURES_IDENTITY}, {"elu", FEATURES_ELU},
-                {"relu", FEATURES_RELU},         {"t2r", FEATURES_T2R},
-                {"hedgehog", FEATURES_HEDGEHOG}, {"elementwise_product", FEATURES_PRODUCT}};
+    } maps[] = {{"identity", FEATURES_IDENTITY},
+                {"elu", FEATURES_ELU},
+                {"relu", FEATURES_RELU},
+                {"t2r", FEATURES_T2R},
+                {"hedgehog", FEATURES_HEDGEHOG},
+                {"elementwise_product", FEATURES_PRODUCT},
+                {"positive_random", FEATURES_RANDOM}};
     enum { N_MAPS = sizeof maps / sizeof *maps };
     const char *name = settings_string(s, "feature_map", "elementwise_product");
     int i = 0;
@@ -483,15 +487,30 @@ static void read_feature_map(Settings *s, Config *c) {
     if (i < N_MAPS) {
         c->feature_map = maps[i].map;
     } else {
-        settings_fail(s, "feature_map",
-                      "expected elementwise_product, elu, relu, identity, t2r or hedgehog (no other is supported), "
-                      "found '%.40s'",
-                      name);
+        settings_fail(
+            s, "feature_map",
+            "expected elementwise_product, elu, relu, identity, t2r, hedgehog or positive_random (no other is "
+            "supported), found '%.40s'",
+            name);
     }
     c->features_tied = settings_bool(s, "tie_feature_map_qk", false);
     c->features_q_sum = settings_bool(s, "norm_q", false);
     c->features_k_sum = settings_bool(s, "norm_k", false);
     c->features_normed = settings_bool(s, "norm_feature_map", false);
+}
+
+// Performer's: as many as num_features of a head. The factors that a query's have in common cancel in outputs that are
+// over their sum, and in no others.
+static void read_random_features(Settings *s, Config *c, LayerRules *rules) {
+    c->features_width = rules->state.k_dim;
+    rules->state.k_dim = settings_int(s, "num_features", c->features_width, MAX_WIDTH, -1);
+    if (!c->features_normed || c->features_q_sum || c->features_k_sum)
+        settings_fail(s, "norm_feature_map", "expected true, without norm_q and norm_k, for random features");
+    if (strcmp(settings_string(s, "position_embedding_type", "nope"), "rope") != 0) return;
+    rules->rope = (RopeConfig){.rotary_dim = c->features_width, .pairing = ROPE_HALF};
+    rules->rope.theta = (float)settings_number(s, "rope_theta", 1e-3, LARGE, 10000);
+    if (c->features_width % 2)
+        settings_fail(s, "expand_k", "expected heads of an even width, found %d", c->features_width);
 }
 
 // Settings that this does not compute.
@@ -518,6 +537,7 @@ static void read_linear(Settings *s, Config *c, LayerRules *rules) {
         if (state->k_dim % 2) settings_fail(s, "expand_k", "expected heads of an even width, found %d", state->k_dim);
     }
     if (c->feature_map == FEATURES_HEDGEHOG) state->k_dim *= 2;
+    if (c->feature_map == FEATURES_RANDOM) read_random_features(s, c, rules);
     state->v_dim += c->features_normed;
     state->pairs = rules->mixer == MIX_GLA;
 }
@@ -570,6 +590,29 @@ static bool is_flash(const Family *f) {
     return f->mixer == MIX_LINEAR || f->mixer == MIX_RETENTION || f->mixer == MIX_GLA;
 }
 
+// Hyena's: a state for the short convolutions, and a cache whose values are what the long ones read.
+static void read_hyena(Settings *s, Config *c, LayerRules *rules) {
+    static const struct {
+        const char *key;
+        int value;
+    } fixed[] = {{"order", 2}, {"num_inner_mlps", 2}, {"num_heads", 1}, {"inner_factor", 1}, {"num_blocks", 1}};
+    static const char *const absent[] = {"post_order_ffn", "outer_mixing", "normalized"};
+    for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) {
+        settings_int(s, fixed[i].key, fixed[i].value, fixed[i].value, fixed[i].value);
+    }
+    for (size_t i = 0; i < sizeof absent / sizeof *absent; i++) {
+        if (settings_bool(s, absent[i], false)) settings_fail(s, absent[i], "expected false: true is not supported");
+    }
+    c->kinds[0] = (LayerKind){.n_heads = 1, .n_kv_heads = 1, .v_dim = c->dim};
+    rules->state.conv_width = settings_int(s, "short_filter_order", 1, MAX_TAPS, 3);
+    rules->state.conv_dim = c->dim < INT_MAX / 3 ? 3 * c->dim : INT_MAX; // refused by config_check
+    c->filter_dim = settings_int(s, "filter_order", 1, MAX_WIDTH, 64);
+    c->filter_bands = settings_int(s, "emb_dim", 3, MAX_WIDTH, 3) / 2;
+    c->filter_length = settings_int(s, "l_max", 2, MAX_POSITIONS, -1);
+    if (settings_int(s, "emb_dim", 3, MAX_WIDTH, 3) % 2 == 0) settings_fail(s, "emb_dim", "expected an odd number");
+    layers_add_every(&rules->recurrent, 1);
+}
+
 // Which layers are recurrent, and what they keep.
 static void read_recurrence(Settings *s, Config *c, const Family *f, LayerRules *rules) {
     Field list[MAX_FIELDS];
@@ -579,6 +622,10 @@ static void read_recurrence(Settings *s, Config *c, const Family *f, LayerRules 
     if (settings_failed(s)) return;
     if (f->mixer == MIX_RWKV6 || f->mixer == MIX_RWKV7 || flash) {
         read_all_recurrent(s, c, rules);
+        return;
+    }
+    if (f->mixer == MIX_HYENA) {
+        read_hyena(s, c, rules);
         return;
     }
     if (f->mixer == MIX_MAMBA) hybrid_read_mamba(s, c, f, &rules->state);
@@ -630,11 +677,20 @@ static void read_chunked_layers(Settings *s, Config *c, const Family *f, LayerRu
     read_temperature(s, c);
 }
 
+// The blocks that a query sees; the names are after BigBird's.
+static void read_blocks(Settings *s, LayerKind *k) {
+    k->blocks.size = settings_int(s, "block_size", 1, MAX_POSITIONS, 64);
+    k->blocks.window = settings_int(s, "num_window_blocks", 1, MAX_POSITIONS, 3);
+    k->blocks.n_global = settings_int(s, "num_global_blocks", 0, MAX_POSITIONS, 2);
+    k->blocks.n_random = settings_int(s, "num_random_blocks", 0, MAX_RANDOM_BLOCKS, 3);
+}
+
 static void read_layer_rules(Settings *s, Config *c, const Family *f, LayerRules *rules) {
     if (f->chunked) {
         read_chunked_layers(s, c, f, rules);
         return;
     }
+    if (f->blocks) read_blocks(s, &c->kinds[0]);
     json_t *full = json_string("full_attention"), *slides = json_string("sliding_attention");
     json_t *zero = json_integer(0), *one = json_integer(1);
     bool counts = !f->window_if_asked || settings_bool(s, "use_sliding_window", false);
@@ -768,6 +824,9 @@ static const struct {
     {"gla", "{\"num_heads\":4,\"expand_k\":0.5,\"expand_v\":1,\"norm_eps\":1e-6}"},
     {"retnet", "{\"num_heads\":8,\"expand_k\":1,\"expand_v\":2,\"hidden_ratio\":2,\"norm_eps\":1e-6}"},
     {"linear_attn", "{\"num_heads\":4,\"expand_k\":1,\"expand_v\":1,\"norm_eps\":1e-6}"},
+    {"performer",
+     "{\"num_heads\":4,\"expand_k\":1,\"expand_v\":1,\"norm_eps\":1e-6,\"feature_map\":\"positive_random\","
+     "\"norm_feature_map\":true}"},
 };
 
 // Keys that the settings leave out, from the class. rope_theta: unless it lies among the parameters of RoPE.

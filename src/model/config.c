@@ -72,8 +72,9 @@ bool kind_has_state(const LayerKind *k) {
 static bool same_kind(const LayerKind *a, const LayerKind *b) {
     return a->mixer == b->mixer && a->ffn == b->ffn && a->n_heads == b->n_heads && a->n_kv_heads == b->n_kv_heads &&
            a->k_dim == b->k_dim && a->v_dim == b->v_dim && a->window == b->window && a->chunked == b->chunked &&
-           a->gated == b->gated && rope_config_equal(&a->rope, &b->rope) &&
-           !memcmp(&a->latent, &b->latent, sizeof a->latent) && !memcmp(&a->state, &b->state, sizeof a->state);
+           a->gated == b->gated && !memcmp(&a->blocks, &b->blocks, sizeof a->blocks) &&
+           rope_config_equal(&a->rope, &b->rope) && !memcmp(&a->latent, &b->latent, sizeof a->latent) &&
+           !memcmp(&a->state, &b->state, sizeof a->state);
 }
 
 // Its place in the table, -1: there is no room.
@@ -102,7 +103,7 @@ static LayerKind attention_kind(const LayerKind *base, const LayerRules *rules, 
 static LayerKind mixing_kind(const LayerKind *base, const LayerRules *rules, int layer) {
     if (layers_have(&rules->idle, layer)) return (LayerKind){.mixer = MIX_NONE};
     bool recurrent = layers_have(&rules->recurrent, layer);
-    if (recurrent && rules->mixer != MIX_SSM_ATTENTION) {
+    if (recurrent && rules->mixer != MIX_SSM_ATTENTION && rules->mixer != MIX_HYENA) {
         return (LayerKind){.mixer = rules->mixer, .state = rules->state, .rope = rules->rope};
     }
     LayerKind k = attention_kind(base, rules, layer);
@@ -258,6 +259,7 @@ static int check_kind(const LayerKind *k, const char *path, char *err, size_t er
     const Count counts[] = {
         {"n_heads", k->n_heads}, {"n_kv_heads", k->n_kv_heads}, {"head_dim", k->k_dim}, {"value head_dim", k->v_dim}};
     if (check_state(&k->state, path, err, errlen)) return -1;
+    if (k->mixer == MIX_HYENA) return check_counts(counts + 3, 1, MAX_WIDTH, path, err, errlen);
     if (k->mixer != MIX_ATTENTION && k->mixer != MIX_LATENT && !k->n_heads) return 0;
     if (check_counts(counts, 4, MAX_WIDTH, path, err, errlen)) return -1;
     if (k->n_heads % k->n_kv_heads) {
@@ -353,6 +355,10 @@ int config_check(const Config *c, const char *path, char *err, size_t errlen) {
         if (check_kind(&c->kinds[i], path, err, errlen)) return -1;
     }
     if (check_experts(c, path, err, errlen)) return -1;
+    if (c->filter_dim && (double)c->max_seq_len * c->dim > MAX_STATE) {
+        return fail(err, errlen, "%s: filters: expected at most %d values, found %d x %d", path, MAX_STATE,
+                    c->max_seq_len, c->dim);
+    }
     bool latent = c->kinds[0].mixer == MIX_LATENT;
     if (c->temperature > 0 && latent) {
         return fail(err, errlen, "%s: attention temperature: expected none with latent attention, found %g", path,

@@ -4,7 +4,7 @@
 // Owns the table of layer kinds and the range checks that every loader's Config must pass before a tensor is looked up
 // or a product is formed. A zeroed field is what the first Llama does.
 #pragma once
-#include "kernels.h"
+#include "attention.h"
 #include "rope.h"
 #include "state.h"
 
@@ -30,7 +30,8 @@ enum {
     MAX_STATE = 1 << 28, // values of a layer's recurrent state
 };
 
-// How a layer mixes information between positions: one file of mixers/ for each value; the last three share one.
+// How a layer mixes information between positions: one file of mixers/ for each value; the three of linear attention
+// share one.
 // MIX_NONE: the layer has a feed-forward network alone.
 typedef enum {
     MIX_ATTENTION,
@@ -46,6 +47,7 @@ typedef enum {
     MIX_LINEAR,
     MIX_RETENTION,
     MIX_GLA,
+    MIX_HYENA,
     N_MIXERS
 } MixerKind;
 
@@ -58,6 +60,7 @@ typedef enum {
     FEATURES_T2R,      // max(W x, 0) (arXiv:2103.13076)
     FEATURES_PRODUCT,  // (W x + a) * (V x + b)
     FEATURES_HEDGEHOG, // softmax of (2 y, -2 y), y = W x + b: twice as many (arXiv:2402.04347)
+    FEATURES_RANDOM,   // exp(W x - |x|^2 / 2) of x / sqrt(sqrt(its width)), W drawn (arXiv:2009.14794, equation 7)
 } FeatureMap;
 
 // What follows the mixer.
@@ -77,11 +80,12 @@ typedef struct {
     FfnKind ffn;
 
     // attention; zeros: the mixer has none
-    int n_heads;      // query heads
-    int n_kv_heads;   // key/value heads; divides n_heads
-    int k_dim, v_dim; // widths of a head; not tied to dim / n_heads
-    int window;       // a query sees the last `window` positions, itself included; 0: all
-    bool chunked;     // and none before the last multiple of `window` (Llama 4)
+    int n_heads;         // query heads
+    int n_kv_heads;      // key/value heads; divides n_heads
+    int k_dim, v_dim;    // widths of a head; not tied to dim / n_heads
+    int window;          // a query sees the last `window` positions, itself included; 0: all
+    bool chunked;        // and none before the last multiple of `window` (Llama 4)
+    BlockPattern blocks; // the blocks of positions that a query sees; the seed is the layer's number
     RopeConfig rope;
     bool gated; // the output is times the sigmoid of gates that are projected with the queries (Qwen3-Next)
     LatentShape latent;
@@ -116,6 +120,7 @@ typedef struct {
     bool learned_sinks;     // one learned score for each query head enters the softmax's denominator only (gpt-oss)
     bool bidirectional;     // every position sees every other (encoders)
     FeatureMap feature_map; // of MIX_LINEAR
+    int features_width;     // of a head whose FEATURES_RANDOM are as many as the state has rows
     bool features_normed;   // its outputs are over the sum of the weights
     bool features_q_sum, features_k_sum; // features of a head are over their sum plus 1e-4
     bool features_tied;                  // queries and keys have one map, which files may have once
@@ -165,6 +170,11 @@ typedef struct {
     float step_min, step_max; // their step sizes are clamped to these (Mamba-2's time_step_limit); step_max 0: not
     int step_rank;            // of Mamba-1's step sizes, which come from so many values
     float step_norm_eps;      // those, B and C are normed, without weights, with this eps (Falcon Mamba); 0: not
+
+    // the network that gives MIX_HYENA its filters; their positions are max_seq_len
+    int filter_dim;    // its width
+    int filter_bands;  // cosines and as many sines of the position, beside the position itself
+    int filter_length; // positions in which its time goes from 0 to 1
 
     // biases of linear layers
     bool qkv_bias, out_bias, ffn_bias, router_bias;

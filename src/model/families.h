@@ -57,6 +57,7 @@ typedef struct Family {
     bool transposed;                // Hugging Face's matrices of layers are [in][out]
     bool experts_transposed;        // and those of all experts in one tensor, [experts][in][out]
     bool chunked;                   // windows are chunks, with Llama 4's names of settings and its layers of experts
+    bool blocks;                    // config.json has a pattern of blocks that a query sees
     bool gguf_fused_qkv;            // GGUF has query, key and value in one tensor, attn_qkv
     bool gguf_fused_ffn;            // and gate and up, in this order, in ffn_up
     int big_layers; // number of layers of the one model size that scales scores by 1 / sqrt(dim / n_heads): GGUF has no

@@ -326,7 +326,9 @@ static void attention_forward(const void *weights, const MixerCall *call) {
                                   .sink_logits = w->sinks,
                                   .bitmap = s->visible,
                                   .block = 1,
-                                  .bitmap_stride = s->stride};
+                                  .bitmap_stride = s->stride,
+                                  .pattern = call->kind->blocks};
+        list[i].mask.pattern.seed = call->layer;
     }
     mixer_attend(call, list);
     if (call->kind->gated) {

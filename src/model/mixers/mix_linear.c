@@ -2,7 +2,8 @@
 //
 //     q, k, v = W_q x, W_k x, W_v x;  q *= k_dim^-1/2
 //     MIX_LINEAR     S += phi(k) v^T;  o = S^T phi(q), over the sum of phi(k) . phi(q) where the config says so
-//                    (arXiv:2006.16236; feature maps: 2103.13076, 2402.04347)
+//                    (arXiv:2006.16236; feature maps: 2103.13076, 2402.04347; random ones, of q and k that may be
+//                    rotated: 2009.14794)
 //     MIX_RETENTION  q and k rotated;  S = gamma_h S + k v^T,  gamma_h = 1 - 2^(-5 - h) of head h (arXiv:2307.08621)
 //     MIX_GLA        S = diag(sigmoid(B A x + b)^(1/16)) S + k v^T (arXiv:2312.06635)
 //     y = W_o (rms(o) w silu(W_g x)), the norm over each head; MIX_LINEAR has no gate
@@ -25,11 +26,15 @@ typedef struct {
 } LinearWeights;
 
 static const float GATE_POWER = 1.0f / 16;
+// Of a key's random feature exp(w . x - |x|^2 / 2), which exp(|w|^2 / 2) bounds: keys of heads of 128 and more that lie
+// along one w are cut there, so that sums over a text stay finite.
+static const float MOST_EXPONENT = 60;
 
 // ---- shapes
 
 // Of a head of queries and keys before the feature map, and of values without the column of ones.
 static int raw_width(const Config *c, const StateShape *s) {
+    if (c->feature_map == FEATURES_RANDOM) return c->features_width;
     return c->feature_map == FEATURES_HEDGEHOG ? s->k_dim / 2 : s->k_dim;
 }
 
@@ -57,7 +62,12 @@ static void bind_map(Binder *b, MapWeights *m, const char *one, const char *firs
 }
 
 // Where both maps are one, files may have it once.
-static void bind_maps(Binder *b, LinearWeights *w, int width) {
+static void bind_maps(Binder *b, LinearWeights *w, int width, int n_features) {
+    if (b->config->feature_map == FEATURES_RANDOM) {
+        bind_dense(b, &w->map_q.first, "map_random", n_features, width, false);
+        w->map_k = w->map_q;
+        return;
+    }
     bool twice = bind_find(b, "map_k", -1, ".weight") || bind_find(b, "map_k1", -1, ".weight");
     bind_map(b, &w->map_q, "map_q", "map_q1", "map_q2", width);
     if (twice) bind_map(b, &w->map_k, "map_k", "map_k1", "map_k2", width);
@@ -87,7 +97,7 @@ static void linear_bind(Binder *b, void *weights, const LayerKind *kind) {
     bind_dense(b, &w->v, "attn_v", values, dim, false);
     if (kind->mixer != MIX_LINEAR) bind_dense(b, &w->gate, "attn_gate", values, dim, false);
     bind_dense(b, &w->out, "attn_output", dim, values, false);
-    if (kind->mixer == MIX_LINEAR) bind_maps(b, w, raw_width(c, s));
+    if (kind->mixer == MIX_LINEAR) bind_maps(b, w, raw_width(c, s), s->k_dim);
     if (kind->mixer == MIX_GLA) bind_decay(b, w, s);
     bool fused = bind_find(b, "gated_norm", -1, ".weight"); // the same numbers under another name
     w->norm = bind_vector(b, fused ? "gated_norm" : "head_norm", ".weight", value_width(c, s));
@@ -149,6 +159,7 @@ typedef struct {
     const Linears *l;
     float *x;    // [n][heads][raw], becomes [n][heads][k_dim]
     bool normed; // features of a head are over their sum
+    bool keys;
     float scale;
 } MapTask;
 
@@ -164,8 +175,18 @@ static void hedgehog(float *features, const float *y, int n) {
     for (int i = 0; i < 2 * n; i++) features[i] /= sum;
 }
 
+// second[0]: half the square of a key's length. Of a query's features a common factor cancels in the quotient: theirs is
+// such that the largest is 1.
+static void random_features(const Linears *l, float *x, const float *first, const float *second, bool keys) {
+    int n = l->shape->k_dim;
+    float root = 1 / sqrtf(sqrtf((float)l->config->features_width)), most = first[0];
+    for (int i = 1; i < n; i++) most = fmaxf(most, first[i]);
+    float less = keys ? second[0] : most * root;
+    for (int i = 0; i < n; i++) x[i] = expf(fminf(first[i] * root - less, MOST_EXPONENT));
+}
+
 // The features of one head: x of its raw values, or first and second of its learned maps.
-static void make_features(const Linears *l, float *x, const float *first, const float *second) {
+static void make_features(const Linears *l, float *x, const float *first, const float *second, bool keys) {
     int n = l->shape->k_dim;
     switch (l->config->feature_map) {
     case FEATURES_IDENTITY: break;
@@ -182,25 +203,46 @@ static void make_features(const Linears *l, float *x, const float *first, const 
         for (int i = 0; i < n; i++) x[i] = first[i] * second[i];
         break;
     case FEATURES_HEDGEHOG: hedgehog(x, first, n / 2); break;
+    case FEATURES_RANDOM: random_features(l, x, first, second, keys); break;
     }
+}
+
+// Of the values of a head that a map makes; those before it without one.
+static int mapped_width(const Linears *l) {
+    return l->config->feature_map == FEATURES_RANDOM ? l->shape->k_dim : raw_width(l->config, l->shape);
 }
 
 static void map_rows(void *context, int row, int n) {
     const MapTask *m = context;
     const Linears *l = m->l;
-    int heads = l->shape->n_heads, width = l->shape->k_dim, raw = raw_width(l->config, l->shape);
+    int heads = l->shape->n_heads, width = l->shape->k_dim, mapped = mapped_width(l);
     for (int64_t h = (int64_t)row * heads; h < (int64_t)(row + n) * heads; h++) {
         float *x = m->x + h * width, sum = 1e-4f;
-        make_features(l, x, l->b.first + h * raw, l->b.second + h * raw);
+        make_features(l, x, l->b.first + h * mapped, l->b.second + h * mapped, m->keys);
         for (int i = 0; i < width && m->normed; i++) sum += x[i];
         float scale = m->normed ? m->scale / sum : m->scale;
         for (int i = 0; i < width; i++) x[i] *= scale;
     }
 }
 
-static void map_features(const Linears *l, const MapWeights *w, float *x, bool normed, float scale) {
+// Half of |x|^2 for each head of x[n][heads][raw], where random features read it.
+static void square_rows(void *context, int row, int n) {
+    const MapTask *m = context;
+    const Linears *l = m->l;
+    int heads = l->shape->n_heads, raw = l->config->features_width, mapped = mapped_width(l);
+    for (int64_t h = (int64_t)row * heads; h < (int64_t)(row + n) * heads; h++) {
+        float sum = 0;
+        for (int i = 0; i < raw; i++) sum += m->x[h * raw + i] * m->x[h * raw + i];
+        l->b.second[h * mapped] = sum / (2 * sqrtf((float)raw));
+    }
+}
+
+static void map_features(const Linears *l, const MapWeights *w, float *x, bool normed, bool keys, float scale) {
     const Pass *pass = l->call->pass;
-    MapTask task = {.l = l, .x = x, .normed = normed, .scale = scale};
+    MapTask task = {.l = l, .x = x, .normed = normed, .keys = keys, .scale = scale};
+    if (l->config->feature_map == FEATURES_RANDOM && keys) {
+        mixer_rows(pass, (int)all_keys(l->shape), square_rows, &task);
+    }
     Linear list[] = {{.w = &w->first.w, .y = l->b.first, .bias = w->first.bias},
                      {.w = &w->second.w, .y = l->b.second, .bias = w->second.bias}};
     int n = dense_exists(&w->first) + dense_exists(&w->second);
@@ -211,10 +253,11 @@ static void map_features(const Linears *l, const MapWeights *w, float *x, bool n
 static void rotate_rows(void *context, int row, int n) {
     const Linears *l = context;
     const RopeConfig *rope = &l->call->kind->rope;
-    int64_t ld = all_keys(l->shape);
+    int width = raw_width(l->config, l->shape);
+    int64_t ld = (int64_t)l->shape->n_heads * width;
     const float *table = l->call->pass->rope_tables[l->call->kind_index] + (int64_t)row * rope->rotary_dim;
     for (int h = 0; h < l->shape->n_heads; h++) {
-        int64_t at = row * ld + (int64_t)h * l->shape->k_dim;
+        int64_t at = row * ld + (int64_t)h * width;
         rope_rotate(l->b.q + at, ld, table, rope->rotary_dim / 2, rope->pairing, n);
         rope_rotate(l->b.k + at, ld, table, rope->rotary_dim / 2, rope->pairing, n);
     }
@@ -272,8 +315,9 @@ static void project(const Linears *l) {
                      {.w = &w->v.w, .y = l->b.v},
                      {.w = &w->gate.w, .y = l->b.gate}};
     ops_linear(pass->compute, list, dense_exists(&w->gate) ? 4 : 3, l->call->x, pass->n);
-    map_features(l, &w->map_q, l->b.q, l->config->features_q_sum, 1 / sqrtf((float)l->shape->k_dim));
-    map_features(l, &w->map_k, l->b.k, l->config->features_k_sum, 1);
+    if (l->call->kind->rope.rotary_dim) mixer_rows(pass, (int)all_keys(l->shape), rotate_rows, (void *)l);
+    map_features(l, &w->map_q, l->b.q, l->config->features_q_sum, false, 1 / sqrtf((float)l->shape->k_dim));
+    map_features(l, &w->map_k, l->b.k, l->config->features_k_sum, true, 1);
 }
 
 static void recur(const Linears *l, const float *v, int64_t v_ld) {
@@ -308,7 +352,6 @@ static void linear_forward(const void *weights, const MixerCall *call) {
         .weights = weights, .call = call, .config = pass->config, .shape = s, .kernels = pass->compute->kernels};
     lay_out(&l.b, pass->scratch, s, pass->n);
     project(&l);
-    if (call->kind->rope.rotary_dim) mixer_rows(pass, (int)all_keys(s), rotate_rows, &l);
     if (call->kind->mixer == MIX_GLA) {
         low_rank_forward(pass, &l.weights->decay, SQUASH_NONE, call->x, l.b.first, l.b.decay);
         mixer_rows(pass, (int)all_keys(s), channel_decays, &l);

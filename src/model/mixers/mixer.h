@@ -66,7 +66,7 @@ typedef struct {
 
 const Mixer *mixer_of(MixerKind kind);
 extern const Mixer mixer_attention, mixer_latent, mixer_delta, mixer_rwkv6, mixer_rwkv7, mixer_ssm, mixer_ssm_attention,
-    mixer_conv, mixer_mamba, mixer_linear;
+    mixer_conv, mixer_mamba, mixer_linear, mixer_hyena;
 
 // Elementwise work, split over threads by rows of the pass: called for rows row..row + n - 1. width: values of a row
 // that it works on, to judge what is small.

@@ -51,6 +51,7 @@ const Mixer *mixer_of(MixerKind kind) {
         [MIX_LINEAR] = &mixer_linear,
         [MIX_RETENTION] = &mixer_linear,
         [MIX_GLA] = &mixer_linear,
+        [MIX_HYENA] = &mixer_hyena,
     };
     return mixers[kind];
 }
