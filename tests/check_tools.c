@@ -2,6 +2,7 @@
 // recomputation through tessera.h confirms. Runs ./run, bench, perplexity and synth of TESSERA_BUILD as children.
 #include "bad/commands.h"
 #include "kernels.h"
+#include "make_parrot.h"
 #include "tessera.h"
 
 #include <ctype.h>
@@ -197,6 +198,92 @@ static void test_bench_lists(void) {
     }
     CHECK(count_of(r.out, "\n| llama 0.11M F32 |") == 8 && strstr(r.out, "f32.bin: random weights\n"), "%s", r.out);
     release(&r);
+}
+
+static double median_of_3(const double v[3]) {
+    double least = fmin(v[0], fmin(v[1], v[2])), most = fmax(v[0], fmax(v[1], v[2]));
+    return v[0] + v[1] + v[2] - least - most;
+}
+
+// Two rows of a text, without guesses and with them: one is compared with the other, round by round.
+static void check_lookup_rows(const json_t *plain, const json_t *guided, const char *text, int n_threads) {
+    double ratios[3] = {0};
+    const char *names[2] = {json_string_value(json_object_get(plain, "text")),
+                            json_string_value(json_object_get(guided, "text"))};
+    CHECK(names[0] && names[1] && !strcmp(names[0], text) && !strcmp(names[1], text), "expected %s, found %s and %s",
+          text, names[0], names[1]);
+    CHECK(json_is_false(json_object_get(plain, "lookup")) && json_is_true(json_object_get(guided, "lookup")), "%s",
+          text);
+    CHECK(json_is_null(json_object_get(plain, "acceptance")) && number(plain, "tokens_per_pass") == 1, "%s", text);
+    for (size_t i = 0; i < 3; i++) {
+        ratios[i] = json_number_value(json_array_get(json_object_get(plain, "samples_ns"), i)) /
+                    json_number_value(json_array_get(json_object_get(guided, "samples_ns"), i));
+    }
+    double ratio = median_of_3(ratios), per_pass = number(guided, "tokens_per_pass");
+    CHECK(fabs(number(plain, "ratio") / ratio - 1) < 1e-3 && fabs(number(guided, "ratio") / ratio - 1) < 1e-3,
+          "%s: ratio %g, expected %g", text, number(guided, "ratio"), ratio);
+    CHECK(per_pass >= 1 && per_pass <= 8, "%s: %g tokens a pass", text, per_pass);
+    CHECK(number(plain, "n_gen") == number(guided, "n_gen") && number(plain, "n_depth") == number(guided, "n_depth") &&
+              number(plain, "n_prompt") == 0 && number(plain, "n_threads") == n_threads,
+          "%s: its rows differ", text);
+    CHECK(number(plain, "gb_per_s") > 0 && json_is_null(json_object_get(guided, "gb_per_s")), "%s: GB/s", text);
+}
+
+static void test_bench_lookup(void) {
+    Result r = CALL("bench", MODEL, "--lookup", "-n", "12,5", "-r", "2", "-t", "1");
+    CHECK(r.status == 0 && strstr(r.out, "| t/s | with look-up t/s | ratio | guesses right | tokens a pass |"),
+          "status %d: %s%s", r.status, r.out, r.err);
+    const char *texts[] = {"copy json", "copy quote", "story"};
+    for (int i = 0; i < 3; i++) {
+        char row[64];
+        snprintf(row, sizeof row, "| llama 0.11M F32 | 1 | %s |", texts[i]);
+        CHECK(count_of(r.out, row) == 2, "no two rows of %s in:\n%s", texts[i], r.out);
+    }
+    release(&r);
+    json_t *o = told(CALL("bench", MODEL, "--lookup", "-n", "12", "-r", "3", "-t", "1,2", "-o", "json")),
+           *rows = json_object_get(o, "rows");
+    CHECK(json_array_size(rows) == 12, "%zu rows", json_array_size(rows));
+    for (size_t i = 0; i + 1 < json_array_size(rows); i += 2) {
+        check_lookup_rows(json_array_get(rows, i), json_array_get(rows, i + 1), texts[i / 2 % 3], i < 6 ? 1 : 2);
+    }
+    json_decref(o);
+    r = CALL("bench", MODEL, "--lookup", "-n", "6", "-r", "1", "-o", "csv");
+    int commas[7] = {0}, line = 0;
+    for (const char *s = r.out; *s && line < 7; s++) {
+        commas[line] += *s == ',';
+        line += *s == '\n';
+    }
+    for (int i = 1; i < 7; i++) CHECK(commas[i] == commas[0] && commas[0] == 19, "columns differ: %s", r.out);
+    release(&r);
+}
+
+// The fields of llama-bench and a text of one's own, of which a model that goes round in it has every guess right; one
+// that says nothing is left out.
+static void test_bench_lookup_of_a_file(void) {
+    static const char round[] = "abc\n";
+    Parrot p = parrot_start();
+    for (int i = 0; i < 4; i++) p.next[3 + round[i]] = 3 + round[(i + 1) % 4];
+    parrot_write(&p, "parrot.bin", "parrot.tokenizer.bin");
+    const char *file = write_text("a \"round\".txt", "abc\nabc\nabc\nabc");
+    Result r = CALL("bench", in_folder("parrot.bin"), "--lookup", file, "-n", "50", "-r", "2", "-o", "jsonl");
+    CHECK(r.status == 0 && count_of(r.out, "\n") == 2 && strstr(r.err, "note: story: left out"), "status %d: %s%s",
+          r.status, r.out, r.err);
+    for (char *line = strtok(r.out, "\n"); line; line = strtok(NULL, "\n")) {
+        json_t *o = json_loads(line, 0, NULL);
+        CHECK(o, "no JSON: %s", line);
+        check_llama_bench_line(o, line);
+        const char *text = json_string_value(json_object_get(o, "text"));
+        CHECK(text && !strcmp(text, "copy a \"round\".txt") && number(o, "n_gen") == 50, "%s", line);
+        if (json_is_true(json_object_get(o, "lookup")))
+            CHECK(number(o, "acceptance") == 1 && number(o, "tokens_per_pass") > 1, "%s", line);
+        json_decref(o);
+    }
+    release(&r);
+    write_file("zero.txt", "a\0b", 3);
+    write_text("nothing.txt", "");
+    REFUSES(1, "absent.txt", "bench", MODEL, "--lookup", in_folder("absent.txt"));
+    REFUSES(1, "found an empty file", "bench", MODEL, "--lookup", in_folder("nothing.txt"));
+    REFUSES(1, "at byte 1: expected text, found a zero byte", "bench", MODEL, "--lookup", in_folder("zero.txt"));
 }
 
 static void test_bench_sweep(void) {
@@ -854,6 +941,8 @@ int main(void) {
     RUN(test_bench_csv);
     RUN(test_bench_jsonl);
     RUN(test_bench_lists);
+    RUN(test_bench_lookup);
+    RUN(test_bench_lookup_of_a_file);
     RUN(test_bench_sweep);
     RUN(test_bench_attention);
     RUN(test_levels);

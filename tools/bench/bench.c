@@ -1,12 +1,13 @@
 // bench: how fast a model runs on this machine, in tokens and in bytes per second.
 //
-// Opens the models, probes the machine, and leaves the rest to one of four measurements: rows, sweep, attention_bench,
-// products_bench.// Bytes are computed from the model's shape, only time is measured; decode is compared with the
-// machine's memory bandwidth (probe).
+// Opens the models, probes the machine, and leaves the rest to one of five measurements: rows, lookup_rows, sweep,
+// attention_bench, products_bench. Bytes are computed from the model's shape, only time is measured; decode is compared
+// with the machine's memory bandwidth (probe).
 #include "attention_bench.h"
 #include "cli.h"
 #include "engine.h"
 #include "file.h"
+#include "lookup_rows.h"
 #include "probe.h"
 #include "products_bench.h"
 #include "rows.h"
@@ -56,7 +57,7 @@ int main(int argc, char **argv) {
     open_models(&b);
     measure_use_model(&b, 0);
     probe_machine(&b);
-    (b.o.sweep ? sweep_run : rows_run)(&b);
+    (b.o.sweep ? sweep_run : b.o.lookup.wanted ? lookup_rows_run : rows_run)(&b);
     for (int i = 0; i < b.o.models.n; i++) engine_close(b.models[i].engine);
     return 0;
 }

@@ -89,6 +89,14 @@ static void take_model(void *to, const char *flag, const char *text) {
     for (char *path = strtok_r(copy, ",", &saved); path; path = strtok_r(NULL, ",", &saved)) add_model(to, flag, path);
 }
 
+static void take_lookup(void *to, const char *flag, const char *path) {
+    Texts *texts = to;
+    texts->wanted = true;
+    if (!path) return;
+    if (texts->n == MAX_LIST) die(2, "%s: expected up to %d files, found more", flag, MAX_LIST);
+    texts->v[texts->n++] = path;
+}
+
 static void take_kv(void *to, const char *flag, const char *text) {
     BenchOptions *o = to;
     cli_take_kv(&o->session.kv, flag, text);
@@ -103,12 +111,13 @@ static void check_plot(const char *path) {
     if (!strcmp(path, "-")) die(2, "--plot: expected a file, found -; stdout has the table");
 }
 
-static const char *instead_of_rows(const BenchOptions *o) {
+// What has a table of its own, with columns of its own.
+static const char *own_table(const BenchOptions *o) {
     return o->attention ? "--attention" : o->products ? "--products" : o->sweep ? "--sweep" : NULL;
 }
 
 static void check(const BenchOptions *o) {
-    const char *other = instead_of_rows(o);
+    const char *table = own_table(o), *other = o->lookup.wanted ? "--lookup" : table;
     const struct {
         const char *flag;
         bool given;
@@ -116,8 +125,8 @@ static void check(const BenchOptions *o) {
         {"-p", o->prompt.n}, {"-n", o->gen.n}, {"-d", o->depth.n}, {"-pg", o->pairs.prompt.n}, {"--batch", o->batch.n}};
     const char *no_model = o->attention ? "--attention" : o->products ? "--products" : NULL;
     if (!o->models.n && !no_model) die(2, "no model: expected build/bench MODEL, --attention N or --products N");
-    if (!!o->attention + !!o->products + !!o->sweep > 1)
-        die(2, "--attention, --products and --sweep: expected one, found more");
+    if (!!o->attention + !!o->products + !!o->sweep + o->lookup.wanted > 1)
+        die(2, "--attention, --products, --sweep and --lookup: expected one, found more");
     if (o->profile && other) die(2, "--profile: expected with -p and -n, found %s", other);
     if (o->profile && o->format != OUT_MD && o->format != OUT_JSON)
         die(2, "--profile: expected -o md or json, found %s", o->format == OUT_CSV ? "csv" : "jsonl");
@@ -125,10 +134,14 @@ static void check(const BenchOptions *o) {
     if (o->plot) check_plot(o->plot);
     cli_check_session(&o->session);
     for (size_t i = 0; other && i < sizeof rows_only / sizeof *rows_only; i++) {
-        if (rows_only[i].given) die(2, "%s: expected without %s", rows_only[i].flag, other);
+        bool kept = o->lookup.wanted && !strcmp(rows_only[i].flag, "-n");
+        if (rows_only[i].given && !kept) die(2, "%s: expected without %s", rows_only[i].flag, other);
     }
-    if (other && o->format == OUT_JSONL) die(2, "-o jsonl: expected without %s", other);
-    if (other && o->threads.n > 1) die(2, "-t: expected one number of threads with %s, found %d", other, o->threads.n);
+    for (int i = 0; o->lookup.wanted && i < o->gen.n; i++) {
+        if (!o->gen.v[i]) die(2, "-n: expected from 1 with --lookup, found 0");
+    }
+    if (table && o->format == OUT_JSONL) die(2, "-o jsonl: expected without %s", table);
+    if (table && o->threads.n > 1) die(2, "-t: expected one number of threads with %s, found %d", table, o->threads.n);
     if (o->sweep && o->models.n > 1) die(2, "--sweep: expected one model, found %d", o->models.n);
     if (no_model && o->models.n) die(2, "%s: expected no model, found %s", no_model, o->models.v[0]);
     if (no_model && o->session.n_ctx) die(2, "-c: expected without %s", no_model);
@@ -160,6 +173,10 @@ BenchOptions bench_options(int argc, char **argv) {
         {"--profile", NULL, "the time of each operation (with -o md or json)", SETS(&o.profile)},
         {"--sweep", "N", "instead: speed as the context grows to N tokens", TAKES_INT(&o.sweep, 2, MOST_TOKENS)},
         {"--plot", "FILE.svg", "with --sweep: write a chart", TAKES_STRING(&o.plot)},
+        {"--lookup", "[FILE]",
+         "instead: generation with guesses from the earlier text, and without, of texts to copy (FILE, which may be "
+         "repeated, or built-in ones) and of a story",
+         TAKES_CALL(&o.lookup, take_lookup)},
         {"--attention", "N", "instead: attention over N tokens, fused against unfused (needs no model)",
          TAKES_INT(&o.attention, 1, 32768)}, // a 4 GiB matrix
         {"--products", "N", "instead: a matrix times 1 to N vectors, against one vector (needs no model)",

@@ -23,7 +23,14 @@ typedef struct {
 } Models;
 
 typedef struct {
+    bool wanted;
+    int n; // 0: built-in texts
+    const char *v[MAX_LIST];
+} Texts;
+
+typedef struct {
     Models models;
+    Texts lookup;
     const char *tokenizer, *plot;
     List prompt, gen, depth, threads, batch;
     Pairs pairs; // prompts and what is generated behind each

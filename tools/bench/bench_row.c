@@ -10,8 +10,11 @@
 #include <stdio.h>
 #include <time.h>
 
-const char row_csv_header[] = "model,test,n_prompt,n_gen,n_depth,n_threads,avg_ts,stddev_ts,avg_ns,gb_per_s,kv_bytes,"
-                              "state_bytes,peak_rss,model_bytes,cpu_level";
+#define COLUMNS                                                                                                        \
+    "model,test,n_prompt,n_gen,n_depth,n_threads,avg_ts,stddev_ts,avg_ns,gb_per_s,kv_bytes,state_bytes,peak_rss,"      \
+    "model_bytes,cpu_level"
+const char row_csv_header[] = COLUMNS;
+const char row_lookup_csv_header[] = COLUMNS ",text,lookup,acceptance,tokens_per_pass,ratio";
 const char row_md_header[] =
     "| model | params | size | threads | test | t/s | GB/s | % of read | memory MiB | peak RSS MiB |\n"
     "|---|--:|--:|--:|---|--:|--:|--:|--:|--:|\n";
@@ -50,6 +53,35 @@ static json_t *real_array(const double *v, int n, double scale, bool whole) {
     return list;
 }
 
+static void add_lookup(json_t *o, const RowLookup *l) {
+    json_t *fields = json_pack("{s:s, s:b, s:o, s:f, s:f}", "text", l->text, "lookup", l->guesses, "acceptance",
+                               l->acceptance < 0 ? json_null() : json_real(l->acceptance), "tokens_per_pass",
+                               l->tokens_per_pass, "ratio", l->ratio);
+    if (!fields) die(1, "%s: its row could not be written as JSON", l->text);
+    json_object_update(o, fields);
+    json_decref(fields);
+}
+
+static void print_lookup_json(const RowLookup *l) {
+    fputs(", \"text\": ", stdout);
+    report_string(l->text);
+    printf(", \"lookup\": %s, \"acceptance\": ", l->guesses ? "true" : "false");
+    if (l->acceptance < 0) fputs("null", stdout);
+    else printf("%.6g", l->acceptance);
+    printf(", \"tokens_per_pass\": %.6g, \"ratio\": %.6g", l->tokens_per_pass, l->ratio);
+}
+
+static void print_lookup_csv(const RowLookup *l) {
+    fputs(",\"", stdout);
+    for (const char *c = l->text; *c; c++) {
+        if (*c == '"') putchar('"');
+        putchar(*c);
+    }
+    printf("\",%d,", l->guesses);
+    if (l->acceptance >= 0) printf("%.6g", l->acceptance);
+    printf(",%.6g,%.6g", l->tokens_per_pass, l->ratio);
+}
+
 // One line with the fields of llama-bench; those that mean nothing here have the values of its CPU builds.
 static void print_row_jsonl(const Bench *b, const Row *r) {
     char when[32];
@@ -77,6 +109,7 @@ static void print_row_jsonl(const Bench *b, const Row *r) {
     json_object_set_new(o, "n_sequences", json_integer(r->n_sequences));
     json_object_set_new(o, "samples_ns", real_array(r->seconds, r->n, 1e9, true));
     json_object_set_new(o, "samples_ts", real_array(r->speed, r->n, 1, false));
+    if (r->lookup) add_lookup(o, r->lookup);
     json_dumpf(o, stdout, JSON_REAL_PRECISION(9));
     putchar('\n');
     json_decref(o);
@@ -106,7 +139,9 @@ void row_print(Bench *b, const Row *r) {
         printf("%s,%s,%d,%d,%d,%d,%.6g,%.6g,%.0f,", b->model->label, r->test, r->n_prompt, r->n_gen, r->n_depth,
                b->n_threads, speed, spread, ns);
         if (r->gb > 0) printf("%.6g", r->gb);
-        printf(",%llu,%llu,%llu,%llu,%s\n", kv, state, rss, bytes, level);
+        printf(",%llu,%llu,%llu,%llu,%s", kv, state, rss, bytes, level);
+        if (r->lookup) print_lookup_csv(r->lookup);
+        putchar('\n');
         return;
     }
     printf("{\"model\": \"%s\", \"test\": \"%s\", \"n_prompt\": %d, \"n_gen\": %d, \"n_depth\": %d, \"n_sequences\": "
@@ -127,5 +162,6 @@ void row_print(Bench *b, const Row *r) {
         fputs(", \"profile\": ", stdout);
         profile_table_json(stdout, &table);
     }
+    if (r->lookup) print_lookup_json(r->lookup);
     putchar('}');
 }
