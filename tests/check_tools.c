@@ -260,9 +260,9 @@ static void test_bench_lookup(void) {
 // The fields of llama-bench and a text of one's own, of which a model that goes round in it has every guess right; one
 // that says nothing is left out.
 static void test_bench_lookup_of_a_file(void) {
-    static const char round[] = "abc\n";
+    static const char cycle[] = "abc\n";
     Parrot p = parrot_start();
-    for (int i = 0; i < 4; i++) p.next[3 + round[i]] = 3 + round[(i + 1) % 4];
+    for (int i = 0; i < 4; i++) p.next[3 + cycle[i]] = 3 + cycle[(i + 1) % 4];
     parrot_write(&p, "parrot.bin", "parrot.tokenizer.bin");
     const char *file = write_text("a \"round\".txt", "abc\nabc\nabc\nabc");
     Result r = CALL("bench", in_folder("parrot.bin"), "--lookup", file, "-n", "50", "-r", "2", "-o", "jsonl");
@@ -289,8 +289,10 @@ static void test_bench_lookup_of_a_file(void) {
 static void test_bench_sweep(void) {
     Result r = CALL("bench", MODEL, "--sweep", "600", "-r", "2", "--plot", in_folder("tools.svg"));
     CHECK(r.status == 0, "status %d: %s", r.status, r.err);
-    CHECK(strstr(r.out, "| PP | TG | N_KV | T_PP s | S_PP t/s | T_TG s | S_TG t/s | GB/s | memory MiB |"), "%s", r.out);
-    const char *rows[] = {"| 128 | 32 | 128 |", "| 256 | 32 | 256 |", "| 512 | 32 | 512 |", "| 512 | 32 | 600 |"};
+    CHECK(strstr(r.out, "| PP | TG | B | N_KV | T_PP s | S_PP t/s | T_TG s | S_TG t/s | GB/s | memory MiB |"), "%s",
+          r.out);
+    const char *rows[] = {"| 128 | 32 | 1 | 128 |", "| 256 | 32 | 1 | 256 |", "| 512 | 32 | 1 | 512 |",
+                          "| 512 | 32 | 1 | 600 |"};
     for (int i = 0; i < 4; i++) CHECK(strstr(r.out, rows[i]), "no row %s in:\n%s", rows[i], r.out);
     char *svg = read_file(in_folder("tools.svg"), NULL);
     CHECK(xml_valid(svg) && !strncmp(svg, "<svg ", 5), "not well formed: %s", svg);
@@ -312,6 +314,46 @@ static void test_bench_sweep(void) {
     CHECK(strstr(svg, "bf16 KV cache, window 16, 2 sinks"), "no window: %s", svg);
     free(svg);
     release(&r);
+}
+
+// Several numbers of texts: a row and a line of each; what they hold and their bound grow with them.
+static void test_bench_sweep_of_batches(void) {
+    json_t *o = told(CALL("bench", MODEL, "--sweep", "256", "--batch", "1,3,8", "-r", "1", "--plot", in_folder("b.svg"),
+                          "-o", "json")),
+           *rows = json_object_get(o, "rows");
+    static const int texts[3] = {1, 3, 8};
+    CHECK(json_array_size(rows) == 6, "%zu rows, expected 6", json_array_size(rows));
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        const json_t *row = json_array_get(rows, i), *alone = json_array_get(rows, i / 3 * 3);
+        int n = texts[i % 3];
+        CHECK(number(row, "n_sequences") == n && number(row, "n_kv") == 128 << i / 3, "row %zu", i);
+        CHECK(number(row, "kv_bytes") == n * number(alone, "kv_bytes"), "row %zu: bytes", i);
+        CHECK(number(row, "s_pp") == number(alone, "s_pp"), "row %zu: prefill is one text's", i);
+        double speed = 32 * n / number(row, "t_tg");
+        CHECK(fabs(number(row, "s_tg") / speed - 1) < 1e-4, "row %zu: %g tokens a second, expected %g", i,
+              number(row, "s_tg"), speed);
+        double bytes = number(row, "gb_per_s") / number(row, "s_tg") * 1e9, // of a token: weights are read for all
+            weights = number(json_object_get(o, "model"), "token_bytes"), kv = number(alone, "n_kv") + 16.5;
+        CHECK(fabs(bytes / (weights / n + kv * 2 * 2 * 32 * 2) - 1) < 1e-3, "row %zu: %g bytes a token", i, bytes);
+    }
+    json_decref(o);
+    char *svg = read_file(in_folder("b.svg"), NULL);
+    CHECK(xml_valid(svg) && !strstr(svg, "nan") && !strstr(svg, "inf"), "not well formed: %s", svg);
+    const char *parts[] = {">Decode of all texts, tokens per second<",
+                           ">Memory of all texts (KV cache), ",
+                           ">context of each text, tokens<",
+                           ">1 text<",
+                           ">3 texts<",
+                           ">8 texts<"};
+    for (int i = 0; i < N_OF(parts); i++) CHECK(strstr(svg, parts[i]), "no %s in %s", parts[i], svg);
+    CHECK(count_of(svg, "<polyline") == 7 + 7 && !strstr(svg, "bound by bandwidth"), "lines: %s", svg);
+    free(svg);
+    Result r = CALL("bench", MODEL, "--sweep", "40", "--batch", "2,3,4,5", "-r", "1", "--plot", in_folder("b.svg"));
+    CHECK(r.status == 0 && strstr(r.out, "| 40 | 32 | 5 | 40 |"), "status %d: %s%s", r.status, r.out, r.err);
+    release(&r);
+    svg = read_file(in_folder("b.svg"), NULL);
+    CHECK(xml_valid(svg) && !strstr(svg, "nan") && strstr(svg, ">2 texts<") && strstr(svg, ">5<"), "%s", svg);
+    free(svg);
 }
 
 static void test_bench_attention(void) {
@@ -944,6 +986,7 @@ int main(void) {
     RUN(test_bench_lookup);
     RUN(test_bench_lookup_of_a_file);
     RUN(test_bench_sweep);
+    RUN(test_bench_sweep_of_batches);
     RUN(test_bench_attention);
     RUN(test_levels);
     RUN(test_bench_profile);

@@ -3,6 +3,7 @@
 
 #include "cli.h"
 #include "cpu.h"
+#include "growth_plot.h"
 #include "habits.h"
 #include "outfile.h"
 #include "threads.h"
@@ -134,7 +135,7 @@ static void check(const BenchOptions *o) {
     if (o->plot) check_plot(o->plot);
     cli_check_session(&o->session);
     for (size_t i = 0; other && i < sizeof rows_only / sizeof *rows_only; i++) {
-        bool kept = o->lookup.wanted && !strcmp(rows_only[i].flag, "-n");
+        bool kept = !strcmp(rows_only[i].flag, o->lookup.wanted ? "-n" : o->sweep ? "--batch" : "");
         if (rows_only[i].given && !kept) die(2, "%s: expected without %s", rows_only[i].flag, other);
     }
     for (int i = 0; o->lookup.wanted && i < o->gen.n; i++) {
@@ -142,6 +143,8 @@ static void check(const BenchOptions *o) {
     }
     if (table && o->format == OUT_JSONL) die(2, "-o jsonl: expected without %s", table);
     if (table && o->threads.n > 1) die(2, "-t: expected one number of threads with %s, found %d", table, o->threads.n);
+    if (o->sweep && o->batch.n > GROWTH_MAX_BATCHES)
+        die(2, "--batch: expected up to %d numbers with --sweep, found %d", GROWTH_MAX_BATCHES, o->batch.n);
     if (o->sweep && o->models.n > 1) die(2, "--sweep: expected one model, found %d", o->models.n);
     if (no_model && o->models.n) die(2, "%s: expected no model, found %s", no_model, o->models.v[0]);
     if (no_model && o->session.n_ctx) die(2, "-c: expected without %s", no_model);
@@ -165,7 +168,7 @@ BenchOptions bench_options(int argc, char **argv) {
         {"-pg", "P,N", "a test of both: a prompt of P, then N tokens; may be repeated",
          TAKES_CALL(&o.pairs, take_pair)},
         {"-d --n-depth", "N,..", "depths: tokens already in the context (default: 0)", TAKES_CALL(&o.depth, take_list)},
-        {"--batch", "N,..", "decode tests: so many texts together, each a token a step (default: 1)",
+        {"--batch", "N,..", "decode tests, --sweep: so many texts together, each a token a step (default: 1)",
          TAKES_CALL(&o.batch, take_batch)},
         {"-r --repetitions", "N", "repetitions (default: 5)", TAKES_INT(&o.repeats, 1, MAX_REPEATS)},
         {"-o --output", "FORMAT", "md, csv, json, or jsonl: llama-bench's fields, one row a line (default: md)",

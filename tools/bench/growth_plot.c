@@ -20,8 +20,10 @@ enum {
     TITLE_SIZE = 19,
     PANEL_TITLE_SIZE = 14,
     TEXT_SIZE = 13,
-    MAX_POINTS = 64
+    MAX_SERIES = GROWTH_MAX_BATCHES // or one and its bound
 };
+
+static const SvgColour batch_colours[GROWTH_MAX_BATCHES] = {SVG_ORANGE, SVG_BLUE, SVG_GREEN, SVG_INK};
 
 typedef struct {
     const char *label, *dash; // dash NULL: a solid line with points
@@ -83,7 +85,7 @@ static void choose_axis(Panel *p, const Series *series, int n_series) {
         }
     }
     if (!(max > 0)) max = 1;
-    p->log = min > 0 && max > 3 * max_first; // a bound far above would flatten the measured curve
+    p->log = min > 0 && max > 3 * max_first; // a line far above would flatten the first
     if (p->log) {
         p->lo = pow(10, floor(log10(min)));
         p->hi = pow(10, ceil(log10(max)));
@@ -105,7 +107,12 @@ static void put_y_tick(const Panel *p, double v) {
     put_label(p, p->x0 - 8, y + 4, SVG_END, SVG_GREY, short_number(number, sizeof number, v, p->hi));
 }
 
+static bool is_alone(const GrowthPlot *p) {
+    return p->n_batches == 1 && p->batches->n_texts == 1;
+}
+
 static void put_axes(const Panel *p) {
+    const char *label = is_alone(p->plot) ? "context, tokens" : "context of each text, tokens";
     double step = nice_step(p->hi, 5);
     if (p->log) {
         for (double power = p->lo; power < p->hi * 1.001; power *= 10) put_y_tick(p, power);
@@ -121,7 +128,7 @@ static void put_axes(const Panel *p) {
         if (crowded || (p->plot->n - 1 - i) % every) continue;
         put_label(p, x, BOTTOM + 20, SVG_MIDDLE, SVG_GREY, short_context(number, sizeof number, p->plot->context[i]));
     }
-    put_label(p, p->x0 + PANEL_WIDTH / 2.0, BOTTOM + 42, SVG_MIDDLE, SVG_INK, "context, tokens");
+    put_label(p, p->x0 + PANEL_WIDTH / 2.0, BOTTOM + 42, SVG_MIDDLE, SVG_INK, label);
 }
 
 static void put_value(const Panel *p, const Series *s, int i, double x, double y) {
@@ -130,22 +137,36 @@ static void put_value(const Panel *p, const Series *s, int i, double x, double y
     svg_text(p->svg, &how, short_number(number, sizeof number, s->y[i], s->y[i]));
 }
 
-// The first value beside its point, away from the line; the last values in the margin, without overlap.
+// The last values in the margin: the first series' at its height, the others as near to theirs as the space between
+// them allows.
+static void put_last_values(const Panel *p, const Series *series, int n_series) {
+    int last = p->plot->n - 1, by_height[MAX_SERIES], own = 0;
+    double at[MAX_SERIES];
+    for (int s = 0; s < n_series; s++) {
+        int place = s;
+        for (; place > 0 && series[by_height[place - 1]].y[last] < series[s].y[last]; place--)
+            by_height[place] = by_height[place - 1];
+        by_height[place] = s;
+    }
+    for (int i = 0; i < n_series; i++) {
+        at[i] = y_at(p, series[by_height[i]].y[last]) + 4;
+        if (!by_height[i]) own = i;
+    }
+    for (int i = own - 1; i >= 0; i--) at[i] = fmin(at[i], at[i + 1] - LABEL_GAP);
+    for (int i = own + 1; i < n_series; i++) at[i] = fmax(at[i], at[i - 1] + LABEL_GAP);
+    for (int i = 0; i < n_series; i++) put_value(p, &series[by_height[i]], last, x_at(p, last) + 11, at[i]);
+}
+
+// The first value beside its point, away from the line.
 static void put_values(const Panel *p, const Series *series, int n_series) {
-    int last = p->plot->n - 1;
     const double *y = series[0].y;
     double first = y_at(p, y[0]), below = first + 32 < BOTTOM ? 22 : -11;
-    if (last > 0) put_value(p, &series[0], 0, x_at(p, 0) - 6, first + (y[1] > y[0] ? below : -11));
-    double own = y_at(p, y[last]) + 4, x = x_at(p, last) + 11;
-    put_value(p, &series[0], last, x, own);
-    if (n_series < 2) return;
-    double other = y_at(p, series[1].y[last]) + 4;
-    if (fabs(other - own) < LABEL_GAP) other = other <= own ? own - LABEL_GAP : own + LABEL_GAP;
-    put_value(p, &series[1], last, x, other);
+    if (p->plot->n > 1) put_value(p, &series[0], 0, x_at(p, 0) - 6, first + (y[1] > y[0] ? below : -11));
+    put_last_values(p, series, n_series);
 }
 
 static void put_series(const Panel *p, const Series *s) {
-    SvgPoint points[MAX_POINTS] = {0};
+    SvgPoint points[GROWTH_MAX_POINTS] = {0};
     int n = p->plot->n;
     for (int i = 0; i < n; i++) points[i] = (SvgPoint){x_at(p, i), y_at(p, s->y[i])};
     svg_curve(p->svg, points, n, s->colour, s->dash);
@@ -174,33 +195,61 @@ static void put_panel(const Svg *svg, const GrowthPlot *plot, int place, const c
     put_values(&p, series, n_series);
 }
 
-// Bytes in the largest unit of which there is one. Returns its name.
-static const char *scale_bytes(const double *bytes, int n, double *scaled) {
+// Bytes of all batches in the largest unit of which there is one. Returns its name.
+static const char *scale_bytes(const GrowthPlot *p, double scaled[GROWTH_MAX_BATCHES][GROWTH_MAX_POINTS]) {
     static const char *const units[] = {"KiB", "MiB", "GiB", "TiB"};
     double most = 0, unit = 0x1p10;
     int u = 0;
-    for (int i = 0; i < n; i++) most = fmax(most, bytes[i]);
+    for (int s = 0; s < p->n_batches; s++) {
+        for (int i = 0; i < p->n; i++) most = fmax(most, p->batches[s].held[i]);
+    }
     for (; u < 3 && most >= unit * 0x1p10; u++) unit *= 0x1p10;
-    for (int i = 0; i < n; i++) scaled[i] = bytes[i] / unit;
+    for (int s = 0; s < p->n_batches; s++) {
+        for (int i = 0; i < p->n; i++) scaled[s][i] = p->batches[s].held[i] / unit;
+    }
     return units[u];
+}
+
+// Decode and memory of each number of texts.
+static void put_batches(const Svg *svg, const GrowthPlot *p, const char *unit,
+                        double held[GROWTH_MAX_BATCHES][GROWTH_MAX_POINTS]) {
+    char labels[GROWTH_MAX_BATCHES][24], title[96];
+    Series decode[GROWTH_MAX_BATCHES], memory[GROWTH_MAX_BATCHES];
+    for (int s = 0; s < p->n_batches; s++) {
+        int n = p->batches[s].n_texts;
+        const char *unit_of_n = n == 1 ? " text" : " texts";
+        snprintf(labels[s], sizeof labels[s], "%d%s", n, s > 0 && p->n_batches > 3 ? "" : unit_of_n);
+        decode[s] = (Series){labels[s], NULL, batch_colours[s], p->batches[s].decode};
+        memory[s] = (Series){labels[s], NULL, batch_colours[s], held[s]};
+    }
+    put_panel(svg, p, 1, "Decode of all texts, tokens per second", decode, p->n_batches);
+    snprintf(title, sizeof title, "Memory of all texts (%s), %s", p->held_by, unit);
+    put_panel(svg, p, 2, title, memory, p->n_batches);
+}
+
+// Decode of one text, beside what memory allows.
+static void put_one(const Svg *svg, const GrowthPlot *p, const char *unit, const double *held) {
+    char title[64];
+    const Series decode[] = {{"measured", NULL, SVG_ORANGE, p->batches->decode},
+                             {"bound by bandwidth", "7 5", SVG_GREY, p->batches->bound}};
+    const Series memory[] = {{p->held_by, NULL, SVG_GREEN, held}};
+    put_panel(svg, p, 1, "Decode, tokens per second", decode, p->bound_known ? 2 : 1);
+    snprintf(title, sizeof title, "Memory of the session, %s", unit);
+    put_panel(svg, p, 2, title, memory, 1);
 }
 
 int growth_plot_write(const char *path, const GrowthPlot *p, char *err, size_t errlen) {
     Svg svg;
-    double held[MAX_POINTS];
-    char held_title[64];
+    double held[GROWTH_MAX_BATCHES][GROWTH_MAX_POINTS];
     if (svg_open(&svg, path, WIDTH, HEIGHT, false, p->title, err, errlen)) return -1;
     svg_text(&svg, &(SvgText){.x = LEFT, .y = 36, .size = TITLE_SIZE, .colour = SVG_INK, .bold = true}, p->title);
     svg_text(&svg, &(SvgText){.x = LEFT, .y = 58, .size = TEXT_SIZE, .colour = SVG_GREY}, p->shape);
     svg_text(&svg, &(SvgText){.x = LEFT, .y = 77, .size = TEXT_SIZE, .colour = SVG_GREY}, p->machine);
-    const char *unit = scale_bytes(p->held, p->n, held);
-    snprintf(held_title, sizeof held_title, "Memory of the session, %s", unit);
-    const Series prefill[] = {{"measured", NULL, SVG_BLUE, p->prefill}};
-    const Series decode[] = {{"measured", NULL, SVG_ORANGE, p->decode},
-                             {"bound by bandwidth", "7 5", SVG_GREY, p->bound}};
-    const Series memory[] = {{p->held_by, NULL, SVG_GREEN, held}};
+    const char *unit = scale_bytes(p, held);
+    bool alone = is_alone(p);
+    const Series prefill[] = {{alone ? "measured" : "1 text", NULL, alone ? SVG_BLUE : SVG_INK, p->prefill}};
     put_panel(&svg, p, 0, "Prefill, tokens per second", prefill, 1);
-    put_panel(&svg, p, 1, "Decode, tokens per second", decode, p->bound ? 2 : 1);
-    put_panel(&svg, p, 2, held_title, memory, 1);
+    if (alone) put_one(&svg, p, unit, held[0]);
+    else put_batches(&svg, p, unit, held);
     return svg_finish(&svg, err, errlen);
 }

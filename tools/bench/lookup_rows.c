@@ -94,7 +94,7 @@ static void close_texts(TextList *list) {
 
 // What was drawn behind a prompt and its first token, which the prompt's own pass gives.
 typedef struct {
-    int n;
+    int n, n_passes;
     double seconds;
     double cache_bytes; // that a pass read, on average
     DrafterInfo guesses;
@@ -114,23 +114,23 @@ static Drawn draw_text(Bench *b, Text *t, int n_new, bool guesses) {
     Sampler *sampler = sampler_open(NULL, b->info.vocab_size, err, sizeof err);
     Drafter *d = guesses ? drafter_lookup(err, sizeof err) : NULL;
     if (!sampler || (guesses && !d) || session_sync(b->session, t->ids, t->n, err, sizeof err)) die(1, "%s", err);
-    int n = draw(b, t, 0, sampler, NULL, 1), n_passes = 0;
+    int n = draw(b, t, 0, sampler, NULL, 1);
     double start = seconds();
     while (n <= n_new && !engine_is_end(b->model->engine, t->ids[t->n + n - 1])) {
         n += draw(b, t, n, sampler, d, n_new + 1 - n);
         drawn.cache_bytes += (double)session_info(b->session).memory_token_bytes;
-        n_passes++;
+        drawn.n_passes++;
     }
     drawn.seconds = seconds() - start;
     drawn.n = n - 1;
-    if (n_passes) drawn.cache_bytes /= n_passes;
+    if (drawn.n_passes) drawn.cache_bytes /= drawn.n_passes;
     if (d) drawn.guesses = drafter_info(d);
     drafter_close(d);
     sampler_close(sampler);
     return drawn;
 }
 
-// Both ways, the first in turn; what they draw is compared with `want`.
+// Both ways, each first in every other repetition; what they draw is compared with `want`.
 static void time_both(Bench *b, Text *t, const int32_t *want, int n_want, Row rows[2], int repetition,
                       DrafterInfo *guesses, double *cache_bytes) {
     for (int k = 0; k < 2; k++) {
@@ -140,7 +140,7 @@ static void time_both(Bench *b, Text *t, const int32_t *want, int n_want, Row ro
             die(1, "%s: with guesses and without them different tokens were drawn", t->name);
         rows[with].seconds[repetition] = drawn.seconds;
         rows[with].speed[repetition] = n_want / drawn.seconds;
-        guesses->n_passes += drawn.guesses.n_passes;
+        if (with) guesses->n_passes += (uint64_t)drawn.n_passes;
         guesses->n_guessed += drawn.guesses.n_guessed;
         guesses->n_right += drawn.guesses.n_right;
         if (!with) *cache_bytes += drawn.cache_bytes;
@@ -194,9 +194,8 @@ static void measure_text(Bench *b, Text *t, int n_new) {
         rows[k].lookup = &lookup[k];
         snprintf(rows[k].test, sizeof rows[k].test, "tg%d%s @ d%d", n, k ? " look-up" : "", t->n);
     }
-    rows[0].gb =
-        ((double)b->info.token_bytes + cache_bytes / b->o.repeats) * samples_mean(rows[0].speed, rows[0].n) * 1e-9;
-    double ratio = median_ratio(rows);
+    double ratio = median_ratio(rows), bytes = (double)b->info.token_bytes + cache_bytes / b->o.repeats;
+    rows[0].gb = bytes * samples_mean(rows[0].speed, rows[0].n) * 1e-9;
     lookup[0] = (RowLookup){t->name, false, -1, 1, ratio};
     lookup[1] = (RowLookup){t->name, true, guesses.n_guessed ? (double)guesses.n_right / (double)guesses.n_guessed : -1,
                             (double)n * b->o.repeats / (double)guesses.n_passes, ratio};

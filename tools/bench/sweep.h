@@ -1,4 +1,5 @@
-// sweep: bench --sweep: prefill and decode speed, and the bytes that a session holds, as the context grows.
+// sweep: bench --sweep: prefill and decode speed, and the bytes that sessions hold, as the context grows; decode of one
+// text, or of the numbers of texts that --batch names.
 #pragma once
 #include "measure.h"
 
