@@ -28,6 +28,7 @@
 //   b_lookup(table, b)        table[b] of 16 bytes
 //   b_words(a, b, c, d)       the bytes of four uint64_t, lowest first
 //   b_add(a, b)               sums of bytes
+//   b_at_most(b, n)           -1 in the bytes, unsigned, that are n or less, else 0
 //   b_negate(b, bits)         byte j is negated, as int8, if bit j of 32 is set
 //   E                         8 floats, one for each block
 //   e_load(p) e_scaled(e, x)

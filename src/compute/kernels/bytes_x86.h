@@ -43,6 +43,10 @@ static inline __m256i b_words(uint64_t a, uint64_t b, uint64_t c, uint64_t d) {
 
 #define b_add _mm256_add_epi8
 
+static inline __m256i b_at_most(__m256i b, int n) {
+    return _mm256_cmpeq_epi8(_mm256_min_epu8(b, _mm256_set1_epi8((char)n)), b);
+}
+
 static inline __m256i b_negate(__m256i b, uint32_t bits) {
     __m256i negative = b_where(bits, 255);
     return _mm256_sub_epi8(_mm256_xor_si256(b, negative), negative);

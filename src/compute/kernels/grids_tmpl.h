@@ -72,21 +72,36 @@ INNER B range_iq1_m(const uint8_t *q, int high) {
                  b_words(shift_if(high & 8), shift_if(high & 0x80), shift_if(high & 0x800), shift_if(high & 0x8000)));
 }
 
-// The codes that a power of 3 brings to the front of bytes with five codes (quant_grids.c), less 1.
-INNER void put_codes(int8_t *values, const uint8_t *bytes, const int n, int power) {
-    for (int j = 0; j < n; j++) values[j] = (int8_t)(((uint8_t)(bytes[j] * power) * 3 >> 8) - 1);
+// Three times eight bytes, without carries between them.
+INNER uint64_t thrice(uint64_t bytes) {
+    const uint64_t even = 0x00ff00ff00ff00ffu;
+    return ((bytes & even) * 3 & even) | ((bytes >> 8 & even) * 3 & even) << 8;
 }
 
-INNER B range_tq1_0(const BlockTQ1_0 *b, const int s) {
-    static const uint8_t powers[] = {1, 3, 9, 27, 81};
-    int8_t values[BLOCK];
-    if (s < 5) put_codes(values, b->q, 32, powers[s]);
-    else put_codes(values, b->q + 32, 16, powers[2 * s - 10]);
-    if (s == 5 || s == 6) put_codes(values + 16, b->q + 32, 16, powers[2 * s - 9]);
+// Bytes with five codes each (quant_grids.c), multiplied by the power of 3 that brings the range's code to the front.
+INNER B turned_tq1_0(const BlockTQ1_0 *b, const int s) {
+    uint64_t w0, w1, last = four_bytes(b->last);
+    B bytes = b_load(b->q);
+    memcpy(&w0, b->q + 32, sizeof w0);
+    memcpy(&w1, b->q + 40, sizeof w1);
     if (s == 7) {
-        for (int c = 0; c < 4; c++) put_codes(values + 16 + 4 * c, b->last, 4, powers[c]);
+        for (int c = 0; c < 4; c++) {
+            w0 = thrice(w0);
+            w1 = thrice(w1);
+        }
+        last |= thrice(last) << 32;
+        return b_words(w0, w1, last, thrice(thrice(last)));
     }
-    return b_load((const uint8_t *)values);
+    if (s >= 5) bytes = b_words(w0, w1, thrice(w0), thrice(w1));
+    for (int c = 0; c < (s == 6 ? 2 : s % 5); c++) bytes = b_add(b_add(bytes, bytes), bytes);
+    return bytes;
+}
+
+// Three times a byte has the code above 8 bits: below 1 to 85, below 2 to 170.
+INNER B range_tq1_0(const BlockTQ1_0 *b, const int s) {
+    const uint64_t ones = 0x0101010101010101u;
+    B bytes = turned_tq1_0(b, s);
+    return b_add(b_add(b_at_most(bytes, 85), b_at_most(bytes, 170)), b_words(ones, ones, ones, ones));
 }
 
 INNER B range_of_grid(const DType f, const uint8_t *p, const int s) {

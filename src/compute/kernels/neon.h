@@ -180,6 +180,11 @@ static inline B b_add(B a, B b) {
     return (B){{vaddq_u8(a.half[0], b.half[0]), vaddq_u8(a.half[1], b.half[1])}};
 }
 
+static inline B b_at_most(B b, int n) {
+    uint8x16_t most = vdupq_n_u8((uint8_t)n);
+    return (B){{vcleq_u8(b.half[0], most), vcleq_u8(b.half[1], most)}};
+}
+
 static inline B b_negate(B b, uint32_t bits) {
     B negative = b_where(bits, 255);
     for (int i = 0; i < 2; i++) b.half[i] = vsubq_u8(veorq_u8(b.half[i], negative.half[i]), negative.half[i]);
