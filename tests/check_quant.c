@@ -132,6 +132,7 @@ static const struct {
     {DTYPE_Q3_K, pack_q3_k, 3e-2, 2e-2, -4, 3},         {DTYPE_Q4_K, pack_q4_k, 6e-3, 4e-3, -8, 7},
     {DTYPE_Q5_K, pack_q5_k, 1.5e-3, 1e-3, -8, 7},       {DTYPE_Q6_K, pack_q6_k, 5e-4, 3e-4, -32, 31},
     {DTYPE_IQ4_NL, pack_iq4_nl, 7e-3, 6e-3, -127, 113}, {DTYPE_IQ4_XS, pack_iq4_xs, 7e-3, 6e-3, -127, 113},
+    {DTYPE_TQ1_0, pack_tq1_0, 0.21, 0.12, -1, 1},       {DTYPE_TQ2_0, pack_tq2_0, 0.21, 0.12, -1, 1},
 };
 
 enum { N_SUPERS = 200, N_VALUES = N_SUPERS * SUPER };
@@ -199,6 +200,8 @@ static float most_off(DType type) {
     switch (type) {
     case DTYPE_Q2_K: return 0.6f;
     case DTYPE_Q3_K: return 0.3f;
+    case DTYPE_TQ1_0:
+    case DTYPE_TQ2_0: return 0.8f; // values above the mean magnitude of those that are not 0
     default: return 0.2f;
     }
 }

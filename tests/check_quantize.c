@@ -40,7 +40,9 @@ static const struct {
              {"Q5_K", DTYPE_Q5_K, 2e-3, 0.2, 0.02},
              {"Q6_K", DTYPE_Q6_K, 5e-4, 5e-2, 1e-3},
              {"IQ4_NL", DTYPE_IQ4_NL, 1e-2, 0.5, 0.1},
-             {"IQ4_XS", DTYPE_IQ4_XS, 1e-2, 0.5, 0.1}};
+             {"IQ4_XS", DTYPE_IQ4_XS, 1e-2, 0.5, 0.1},
+             {"TQ1_0", DTYPE_TQ1_0, 0.25, 10, 0.1},
+             {"TQ2_0", DTYPE_TQ2_0, 0.25, 10, 0.1}};
 
 // ---- models as they were and as they are
 
@@ -579,6 +581,8 @@ static void test_fallback(void) {
                  {"Q4_K_S", DTYPE_Q5_0, DTYPE_F16, "8 of 8"},
                  {"Q5_K_S", DTYPE_Q5_1, DTYPE_F16, "8 of 8"},
                  {"IQ4_XS", DTYPE_IQ4_NL, DTYPE_F16, "8 of 8"},
+                 {"TQ1_0", DTYPE_Q4_0, DTYPE_F16, "8 of 8"},
+                 {"TQ2_0", DTYPE_Q4_0, DTYPE_F16, "8 of 8"},
                  {"BF16", DTYPE_BF16, DTYPE_BF16, NULL}};
     make_bin(IN_BIN, &spec);
     make_tokenizer_bin(in_folder("in.tokenizer.bin"), spec.vocab_size, 3);
@@ -626,8 +630,24 @@ static void test_types_of_the_ends(void) {
     REFUSES(2, "--output-tensor-type: expected F32, F16", "quantize", IN_BIN, OUT, "F32", "--output-tensor-type", "Q9");
 }
 
+// An embedding that is not the output has four bits in a ternary mix.
+static void test_ternary_embedding(void) {
+    BinSpec spec = wide;
+    Opened o;
+    spec.tied = false;
+    make_bin(IN_BIN, &spec);
+    TELLS(0, "!", "", "quantize", IN_BIN, OUT, "TQ2_0");
+    if (!opened(&o, OUT, NULL)) return;
+    const Weights *w = &o.model.weights;
+    CHECK(weights_find(w, "token_embd.weight")->dtype == DTYPE_Q4_K, "embedding");
+    CHECK(weights_find(w, "output.weight")->dtype == DTYPE_Q6_K, "output");
+    CHECK(weights_find(w, "blk.0.attn_v.weight")->dtype == DTYPE_TQ2_0, "attn_v");
+    closed(&o);
+}
+
 // What llama.cpp gives the tensors of a model of 16 layers: the types of attn_v and ffn_down by layer, a letter each
-// (digits: Q2_K to Q6_K, 8: Q8_0), of attn_output, of the others, of the embedding, which is the output too.
+// (digits: Q2_K to Q6_K, 8: Q8_0; t, T: TQ1_0, TQ2_0), of attn_output, of the others, of the embedding, which is the
+// output too.
 static void test_mixes(void) {
     static const BinSpec deep = {256, 256, 16, 4, 2, 300, 16, .tied = true, .seed = 3};
     static const struct {
@@ -648,9 +668,11 @@ static void test_mixes(void) {
         {"Q5_K_M", 17, "6655655655655666", "6655655655655666", '5', '5', '6'},
         {"Q6_K", 18, "6666666666666666", "6666666666666666", '6', '6', '6'},
         {"Q8_0", 7, "8888888888888888", "8888888888888888", '8', '8', '8'},
+        {"TQ1_0", 36, "tttttttttttttttt", "tttttttttttttttt", 't', 't', '6'},
+        {"TQ2_0", 37, "TTTTTTTTTTTTTTTT", "TTTTTTTTTTTTTTTT", 'T', 'T', '6'},
     };
-    static const DType types[] = {['2'] = DTYPE_Q2_K, ['3'] = DTYPE_Q3_K, ['4'] = DTYPE_Q4_K,
-                                  ['5'] = DTYPE_Q5_K, ['6'] = DTYPE_Q6_K, ['8'] = DTYPE_Q8_0};
+    static const DType types[] = {['2'] = DTYPE_Q2_K, ['3'] = DTYPE_Q3_K, ['4'] = DTYPE_Q4_K,  ['5'] = DTYPE_Q5_K,
+                                  ['6'] = DTYPE_Q6_K, ['8'] = DTYPE_Q8_0, ['t'] = DTYPE_TQ1_0, ['T'] = DTYPE_TQ2_0};
     make_bin(IN_BIN, &deep);
     make_tokenizer_bin(in_folder("in.tokenizer.bin"), deep.vocab_size, 3);
     for (int i = 0; i < N_OF(cases); i++) {
@@ -845,6 +867,7 @@ int main(void) {
     RUN(test_tokenizer_json);
     RUN(test_fallback);
     RUN(test_types_of_the_ends);
+    RUN(test_ternary_embedding);
     RUN(test_mixes);
     RUN(test_values_it_refuses);
     RUN(test_quantize_refuses);

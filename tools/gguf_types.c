@@ -35,8 +35,8 @@ typedef struct MixRules {
     const char *name, *alias;
     DType base;
     uint32_t file_type;
-    Rule values[MAX_RULES], down[MAX_RULES], out;
-    bool eight_out; // with eight experts, `out` is Q5_K
+    Rule values[MAX_RULES], down[MAX_RULES], out, embedding; // embedding: of one that is not the output too
+    bool eight_out;                                          // with eight experts, `out` is Q5_K
 } MixRules;
 
 static const MixRules mixes[] = {
@@ -49,6 +49,8 @@ static const MixRules mixes[] = {
      .eight_out = true},
     {"IQ4_XS", NULL, DTYPE_IQ4_XS, 30, .values = {{MANY_QUERIES, DTYPE_Q5_K}}, .down = {{FIRST_8TH, DTYPE_Q5_K}},
      .eight_out = true},
+    {.name = "TQ1_0", .base = DTYPE_TQ1_0, .file_type = 36, .embedding = {EVERYWHERE, DTYPE_Q4_K}},
+    {.name = "TQ2_0", .base = DTYPE_TQ2_0, .file_type = 37, .embedding = {EVERYWHERE, DTYPE_Q4_K}},
     {"Q2_K", NULL, DTYPE_Q2_K, 10, .values = {{MANY_QUERIES, DTYPE_Q4_K}, {EVERYWHERE, DTYPE_Q3_K}},
      .down = {{EVERYWHERE, DTYPE_Q3_K}}, .out = {EVERYWHERE, DTYPE_Q3_K}, .eight_out = true},
     {.name = "Q3_K_S", .base = DTYPE_Q3_K, .file_type = 11, .eight_out = true},
@@ -127,6 +129,7 @@ static DType type_in_mix(const MixRules *mix, const MixModel *m, const MixMatrix
     const char *part = x->part;
     if (dtype_info(mix->base)->block == 1) return mix->base;
     if (!strcmp(part, m->tied ? "token_embd" : "output")) return type_of_output(mix, x->cols);
+    if (!strcmp(part, "token_embd")) return by_rules(&mix->embedding, 1, mix->base, m, x->layer);
     if (!strcmp(part, "attn_v") || !strcmp(part, "attn_qkv")) return type_of_values(mix, m, x->layer);
     if (!strcmp(part, "attn_k")) return m->n_experts == EIGHT ? DTYPE_Q8_0 : mix->base;
     if (!strncmp(part, "ffn_down", 8)) return by_rules(mix->down, MAX_RULES, mix->base, m, x->layer);
@@ -139,8 +142,9 @@ static DType type_in_mix(const MixRules *mix, const MixModel *m, const MixMatrix
 static DType fallback(DType type, int64_t cols) {
     static const struct {
         DType type, small;
-    } list[] = {{DTYPE_Q2_K, DTYPE_Q4_0}, {DTYPE_Q3_K, DTYPE_Q4_0}, {DTYPE_Q4_K, DTYPE_Q5_0},
-                {DTYPE_Q5_K, DTYPE_Q5_1}, {DTYPE_Q6_K, DTYPE_Q8_0}, {DTYPE_IQ4_XS, DTYPE_IQ4_NL}};
+    } list[] = {{DTYPE_Q2_K, DTYPE_Q4_0},  {DTYPE_Q3_K, DTYPE_Q4_0}, {DTYPE_Q4_K, DTYPE_Q5_0},
+                {DTYPE_Q5_K, DTYPE_Q5_1},  {DTYPE_Q6_K, DTYPE_Q8_0}, {DTYPE_IQ4_XS, DTYPE_IQ4_NL},
+                {DTYPE_TQ1_0, DTYPE_Q4_0}, {DTYPE_TQ2_0, DTYPE_Q4_0}};
     for (size_t i = 0; i < sizeof list / sizeof *list && !divides(type, cols); i++) {
         if (type == list[i].type) type = list[i].small;
     }
@@ -187,10 +191,11 @@ void gguf_type_note(const TypeCount *c, GgufMix mix) {
 static const struct {
     DType dtype;
     void (*pack)(void *blocks, const float *x, int64_t n);
-} packs[] = {{DTYPE_Q8_0, pack_q8_0}, {DTYPE_Q4_0, pack_q4_0},     {DTYPE_Q4_1, pack_q4_1},
-             {DTYPE_Q5_0, pack_q5_0}, {DTYPE_Q5_1, pack_q5_1},     {DTYPE_Q2_K, pack_q2_k},
-             {DTYPE_Q3_K, pack_q3_k}, {DTYPE_Q4_K, pack_q4_k},     {DTYPE_Q5_K, pack_q5_k},
-             {DTYPE_Q6_K, pack_q6_k}, {DTYPE_IQ4_NL, pack_iq4_nl}, {DTYPE_IQ4_XS, pack_iq4_xs}};
+} packs[] = {{DTYPE_Q8_0, pack_q8_0},   {DTYPE_Q4_0, pack_q4_0},     {DTYPE_Q4_1, pack_q4_1},
+             {DTYPE_Q5_0, pack_q5_0},   {DTYPE_Q5_1, pack_q5_1},     {DTYPE_Q2_K, pack_q2_k},
+             {DTYPE_Q3_K, pack_q3_k},   {DTYPE_Q4_K, pack_q4_k},     {DTYPE_Q5_K, pack_q5_k},
+             {DTYPE_Q6_K, pack_q6_k},   {DTYPE_IQ4_NL, pack_iq4_nl}, {DTYPE_IQ4_XS, pack_iq4_xs},
+             {DTYPE_TQ1_0, pack_tq1_0}, {DTYPE_TQ2_0, pack_tq2_0}};
 
 enum { N_PACKS = sizeof packs / sizeof *packs };
 

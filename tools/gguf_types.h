@@ -17,9 +17,9 @@ typedef struct {
 } GgufMix;
 
 // Of a name, in any case; rules are NULL if it is not one of these, or Q3_K, Q4_K, Q5_K: their mixes of size M.
-#define GGUF_PLAIN_TYPES "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, IQ4_XS, Q2_K"
+#define GGUF_PLAIN_TYPES "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, IQ4_XS, TQ1_0, TQ2_0, Q2_K"
 #define GGUF_SIZED_TYPES "Q3_K_S, Q3_K_M, Q3_K_L, Q4_K_S, Q4_K_M, Q5_K_S, Q5_K_M or Q6_K"
-#define GGUF_TYPES GGUF_PLAIN_TYPES ", " GGUF_SIZED_TYPES
+#define GGUF_TYPES GGUF_PLAIN_TYPES ", " GGUF_SIZED_TYPES " (IQ3, IQ2 and IQ1 are only read)"
 GgufMix gguf_mix_named(const char *name, bool pure);
 const char *gguf_mix_name(GgufMix mix);
 uint32_t gguf_file_type(GgufMix mix); // the value of general.file_type

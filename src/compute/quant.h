@@ -279,3 +279,5 @@ void pack_q5_k(void *blocks, const float *x, int64_t n);
 void pack_q6_k(void *blocks, const float *x, int64_t n);
 void pack_iq4_nl(void *blocks, const float *x, int64_t n);
 void pack_iq4_xs(void *blocks, const float *x, int64_t n);
+void pack_tq1_0(void *blocks, const float *x, int64_t n);
+void pack_tq2_0(void *blocks, const float *x, int64_t n);

@@ -149,3 +149,66 @@ void unpack_tq2_0(float *y, const void *blocks, int64_t n) {
         for (int i = 0; i < SUPER; i++) *y++ = d * (float)((b->q[i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3) - 1);
     }
 }
+
+// The scale of least squared error for codes from 0 to 2: the mean magnitude of the values that do not become 0, those
+// above one of a few thresholds.
+static float search_ternary(const float *x) {
+    enum { TRIES = 32 };
+    float top = 0;
+    for (int i = 0; i < SUPER; i++) top = fmaxf(top, fabsf(x[i]));
+    double best = 0, best_gain = 0; // how much less the error is than with zeros
+    for (int t = 0; t < TRIES; t++) {
+        float threshold = top * ((float)t / TRIES);
+        double sum = 0;
+        int n = 0;
+        for (int i = 0; i < SUPER; i++) {
+            bool above = fabsf(x[i]) > threshold;
+            sum += above ? (double)fabsf(x[i]) : 0;
+            n += above;
+        }
+        if (n && sum * sum > best_gain * n) {
+            best_gain = sum * sum / n;
+            best = sum / n;
+        }
+    }
+    return (float)best;
+}
+
+// Scale and codes of a super-block.
+static uint16_t pack_ternary(uint8_t codes[SUPER], const float *x) {
+    uint16_t half = f16_from_f32(fminf(65504.0f, search_ternary(x)));
+    float d = f32_from_f16(half);
+    for (int i = 0; i < SUPER; i++) codes[i] = (uint8_t)(1 + (x[i] > d / 2) - (x[i] < -d / 2));
+    return half;
+}
+
+// A byte of TQ1_0 of 81 c0 + 27 c1 + 9 c2 + 3 c3 + c4.
+static uint8_t ternary_byte(int sum) {
+    return (uint8_t)((sum * 256 + 242) / 243);
+}
+
+void pack_tq1_0(void *blocks, const float *x, int64_t n) {
+    static const uint8_t weights[5] = {81, 27, 9, 3, 1};
+    BlockTQ1_0 *b = blocks;
+    for (BlockTQ1_0 *end = b + n; b < end; b++, x += SUPER) {
+        uint8_t codes[SUPER];
+        int sums[sizeof b->q + sizeof b->last] = {0};
+        b->d = pack_ternary(codes, x);
+        for (int i = 0, which; i < SUPER; i++) {
+            int at = ternary_place(i, &which);
+            sums[at] += codes[i] * weights[which];
+        }
+        for (int at = 0; at < 48; at++) b->q[at] = ternary_byte(sums[at]);
+        for (int at = 0; at < 4; at++) b->last[at] = ternary_byte(sums[48 + at]);
+    }
+}
+
+void pack_tq2_0(void *blocks, const float *x, int64_t n) {
+    BlockTQ2_0 *b = blocks;
+    for (BlockTQ2_0 *end = b + n; b < end; b++, x += SUPER) {
+        uint8_t codes[SUPER];
+        memset(b, 0, sizeof *b);
+        b->d = pack_ternary(codes, x);
+        for (int i = 0; i < SUPER; i++) b->q[i / 128 * 32 + i % 32] |= (uint8_t)(codes[i] << i % 128 / 32 * 2);
+    }
+}
