@@ -407,14 +407,18 @@ void kvview_values(const KvView *v, int head, int first, int n, int d, int width
     const char *base = (const char *)v->blocks[first / KV_BLOCK] + (size_t)head * v->head_bytes;
     const void *words = base + v->v_offset;
     const float *scales = (const float *)(const void *)(base + v->scales_offset) + KV_BLOCK;
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++, out += width) {
         int slot = (first + i) % KV_BLOCK, at = (slot / v->word * v->v_dim + d) * v->word + slot % v->word;
-        for (int j = 0; j < width; j++, at += v->word) {
-            switch (v->type) {
-            case KV_DTYPE_F32: out[i * width + j] = ((const float *)words)[at]; break;
-            case KV_DTYPE_BF16: out[i * width + j] = f32_from_bf16(((const uint16_t *)words)[at]); break;
-            case KV_DTYPE_Q8: out[i * width + j] = (float)((const int8_t *)words)[at] * scales[slot]; break;
-            }
+        const uint16_t *halves = (const uint16_t *)words + at;
+        const int8_t *bytes = (const int8_t *)words + at;
+        switch (v->type) {
+        case KV_DTYPE_F32: memcpy(out, (const float *)words + at, sizeof *out * (size_t)width); break;
+        case KV_DTYPE_BF16:
+            for (int j = 0; j < width; j++) out[j] = f32_from_bf16(halves[2 * j]);
+            break;
+        case KV_DTYPE_Q8:
+            for (int j = 0; j < width; j++) out[j] = (float)bytes[4 * j] * scales[slot];
+            break;
         }
     }
 }
