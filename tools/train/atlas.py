@@ -29,6 +29,7 @@ from training import Muon, keep_memory, save_atomically
 PAD_TARGET = -1
 MORE_SEEDS = [(kind, seed) for kind in ("mha", "window", "linear", "mamba2") for seed in (2, 3)]
 RUNS = [(kind, 1) for kind in MIXERS] + MORE_SEEDS
+NOT_SHIPPED = ("bigbird",)       # so that models/atlas stays below 10 MB
 VISIBLE = {"sinks": (Shape.window - Shape.n_sinks, Shape.n_sinks)}        # window and sinks, where a folder cannot say it
 
 
@@ -126,10 +127,15 @@ def shape_of(kind):
 
 
 def make_optimizers(model, lr):
-    matrices = [p for p in model.layers.parameters() if p.dim() == 2 and min(p.shape) >= 8]
-    chosen = {id(p) for p in matrices}
-    others = [p for p in model.parameters() if id(p) not in chosen]
-    decayed, plain = [p for p in others if p.dim() == 2], [p for p in others if p.dim() != 2]
+    """Muon for the matrices of layers; a network that gives filters is trained as vectors are, without decay."""
+    learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    filters = [p for name, p in learned.items() if "filter_fn" in name]
+    apart = {id(p) for p in filters}
+    matrices = [p for p in model.layers.parameters()
+                if p.requires_grad and p.dim() == 2 and min(p.shape) >= 8 and id(p) not in apart]
+    chosen = {id(p) for p in matrices} | apart
+    others = [p for p in learned.values() if id(p) not in chosen]
+    decayed, plain = [p for p in others if p.dim() == 2], [p for p in others if p.dim() != 2] + filters
     return [Muon(matrices, lr), torch.optim.AdamW([dict(params=decayed, weight_decay=0.1), dict(params=plain, weight_decay=0.0)],
                                                   lr=lr, betas=(0.9, 0.95))]
 
@@ -182,19 +188,24 @@ def train(args, kind, seed, train_tokens):
     return model, seconds + time.time() - began
 
 
+def is_rounded(name, p):
+    """What a folder has in F16: matrices, but for those whose products an exponential follows."""
+    return p.ndim == 2 and "projection" not in name
+
+
 def export(model, folder, tokenizer):
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as f:
         f.write(json.dumps(settings(model.shape), indent=1) + "\n")
     safetensors_file.write(os.path.join(folder, "model.safetensors"), tensors(model),
-                           lambda name, array: "F16" if array.ndim == 2 else "F32")
+                           lambda name, array: "F16" if is_rounded(name, array) else "F32")
     shutil.copy(tokenizer, os.path.join(folder, "tokenizer.model"))
 
 
 def round_weights(model):
     """To what the exported file holds."""
-    for p in model.parameters():
-        if p.dim() == 2:
+    for name, p in model.named_parameters():
+        if is_rounded(name, p):
             p.data = p.data.half().float()
     return model
 
@@ -253,7 +264,7 @@ def ship(args):
         f.write("# folder, bits per byte of short.txt by PyTorch, --window and --sinks of build/perplexity (0: none)\n")
         for kind in MIXERS:
             result = os.path.join(args.out, f"{kind}-1.json")
-            if not os.path.exists(result):
+            if kind in NOT_SHIPPED or not os.path.exists(result):
                 continue
             shutil.copytree(os.path.join(args.out, f"{kind}-1"), os.path.join(args.ship, kind), dirs_exist_ok=True)
             window, sinks = VISIBLE.get(kind, (0, 0))

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Draw the quality of the atlas's models against what they remember, from the table in tools/atlas/README.md.
+"""Draw what the atlas's small models learn against what they remember, from the tables in tools/atlas/README.md.
 
-    tools/train/atlas_figure.py [OUT.svg]      (default: tools/atlas/quality.svg)
+    tools/train/atlas_figure.py     # writes tools/atlas/quality.svg and tools/atlas/recall.svg
 
-A disc for each mechanism: to the right more bytes of cache or state after 2,048 tokens, upward more quality, the disc's
-area the tokens a second of decoding there. The table is the only source; a row that lacks a column is an error."""
+quality.svg: a disc for each mechanism; to the right more bytes of cache or state after 2,048 tokens, upward more quality,
+the disc's area the tokens a second of decoding there. recall.svg: a dot for each mechanism and size of its state; to the
+right more bytes after 128 tokens, upward more of 32 values recalled; sizes of one mechanism are joined. The tables are the
+only source; a file with too few rows of them is an error."""
 
 import math
 import os
@@ -12,36 +14,35 @@ import re
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-TABLE = os.path.join(HERE, '..', 'atlas', 'README.md')
+ATLAS = os.path.join(HERE, '..', 'atlas')
+TABLE = os.path.join(ATLAS, 'README.md')
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 60, 30, 64, 48
 MOST_AREA = 16 ** 2  # of the fastest row's disc, over pi
+NUMBER = r'([\d,.]+)'
 
 STYLE = '''
   .paper { fill: #ffffff } .ink { fill: #1f2328 } .grey { fill: #59636e } .rule { stroke: #d1d9e0 }
-  .disc { fill: #0969da; fill-opacity: .3; stroke: #0969da }
+  .disc { fill: #0969da; fill-opacity: .3; stroke: #0969da } .line { fill: none; stroke: #0969da; stroke-opacity: .5 }
   text { font: 12px system-ui, sans-serif } .title { font-size: 15px; font-weight: 600 }
   @media (prefers-color-scheme: dark) {
     .paper { fill: #0d1117 } .ink { fill: #f0f6fc } .grey { fill: #9198a1 } .rule { stroke: #3d444d }
-    .disc { fill: #4493f8; stroke: #4493f8 }
+    .disc { fill: #4493f8; stroke: #4493f8 } .line { stroke: #4493f8 }
   }
 '''
 
 
-def read_rows():
-    """[(name, quality in %, bytes, tokens/s)] of the rows that have all of them."""
-    number = r'([\d,.]+)'
-    row = re.compile(rf'^\| (\w+) \| {number} \| \d+ \| {number} % \| {number} \| {number} \| {number} \|$')
-    rows = []
+def read_rows(after, pattern, least):
+    """The numbers of the table's rows that fit the pattern, behind the line that begins so; a name first."""
+    rows, inside = [], False
     with open(TABLE, encoding='utf-8') as f:
         for line in f:
-            match = row.match(line.strip())
-            if not match:
-                continue
-            quality, size, speed = (float(match[i].replace(',', '')) for i in (3, 4, 5))
-            rows.append((match[1], quality, size, speed))
-    if len(rows) < 5:
-        sys.exit(f'{TABLE}: expected the table of quality, found {len(rows)} rows of it')
+            inside = line.startswith(after) or inside and line.startswith('|')
+            match = re.match(pattern, line.strip()) if inside else None
+            if match:
+                rows.append((match[1], *(float(x.replace(',', '')) for x in match.groups()[1:])))
+    if len(rows) < least:
+        sys.exit(f'{TABLE}: expected {least} rows or more behind "{after}", found {len(rows)}')
     return rows
 
 
@@ -61,50 +62,85 @@ def spread(wanted, gap):
     return placed
 
 
-def draw(rows):
-    low, high = min(r[1] for r in rows) - 5, max(r[1] for r in rows) + 5
-    first, last = math.log2(min(r[2] for r in rows)) - .4, math.log2(max(r[2] for r in rows)) + 1
-    fastest = max(r[3] for r in rows)
+class Chart:
+    """Bytes on a logarithmic scale to the right, a share in % upward."""
 
-    def x_of(size):
-        return LEFT + (math.log2(size) - first) / (last - first) * (WIDTH - LEFT - RIGHT)
+    def __init__(self, sizes, low, high, step, title, subtitle, below):
+        self.low, self.high = low, high
+        self.first, self.last = math.log2(min(sizes)) - .4, math.log2(max(sizes)) + 1
+        self.out = [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}">',
+            f'<style>{STYLE}</style>', f'<rect class="paper" width="{WIDTH}" height="{HEIGHT}"/>',
+            f'<text class="ink title" x="{LEFT}" y="24">{title}</text>',
+            f'<text class="grey" x="{LEFT}" y="43">{subtitle}</text>']
+        for share in range(int(math.ceil(low / step)) * step, int(high) + 1, step):
+            y = self.y(share)
+            self.out.append(f'<path class="rule" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>'
+                            f'<text class="grey" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{share} %</text>')
+        for power in range(math.ceil(self.first), math.floor(self.last) + 1):
+            label = f'{2 ** (power - 10)} KiB' if power < 20 else f'{2 ** (power - 20)} MiB'
+            self.out.append(f'<text class="grey" x="{self.x(2 ** power):.1f}" y="{HEIGHT - BOTTOM + 18}" '
+                            f'text-anchor="middle">{label}</text>')
+        self.out.append(f'<text class="grey" x="{(LEFT + WIDTH - RIGHT) / 2:.0f}" y="{HEIGHT - 8}" text-anchor="middle">'
+                        f'{below}</text>')
 
-    def y_of(quality):
-        return TOP + (high - quality) / (high - low) * (HEIGHT - TOP - BOTTOM)
+    def x(self, size):
+        return LEFT + (math.log2(size) - self.first) / (self.last - self.first) * (WIDTH - LEFT - RIGHT)
 
-    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}">',
-           f'<style>{STYLE}</style>', f'<rect class="paper" width="{WIDTH}" height="{HEIGHT}"/>',
-           f'<text class="ink title" x="{LEFT}" y="24">Quality of small trained models against what they remember</text>',
-           f'<text class="grey" x="{LEFT}" y="43">share of the way from piece frequencies to MHA in bits per byte; '
-           'a disc\'s area is the decode speed</text>']
-    for quality in range(int(math.ceil(low / 10)) * 10, int(high) + 1, 10):
-        y = y_of(quality)
-        out.append(f'<path class="rule" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>'
-                   f'<text class="grey" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{quality} %</text>')
-    for power in range(math.ceil(first), math.floor(last) + 1):
-        label = f'{2 ** (power - 10)} KiB' if power < 20 else f'{2 ** (power - 20)} MiB'
-        x = x_of(2 ** power)
-        out.append(f'<text class="grey" x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{label}</text>')
-    out.append(f'<text class="grey" x="{(LEFT + WIDTH - RIGHT) / 2:.0f}" y="{HEIGHT - 8}" text-anchor="middle">'
-               'keys and values, or state, of a text of 2,048 tokens</text>')
+    def y(self, share):
+        return TOP + (self.high - share) / (self.high - self.low) * (HEIGHT - TOP - BOTTOM)
+
+    def disc(self, size, share, radius):
+        self.out.append(f'<circle class="disc" cx="{self.x(size):.1f}" cy="{self.y(share):.1f}" r="{radius:.1f}"/>')
+
+    def name(self, text, x, y):
+        self.out.append(f'<text class="ink" x="{x:.1f}" y="{y + 4:.1f}">{text}</text>')
+
+    def write(self, name):
+        with open(os.path.join(ATLAS, name), 'w', encoding='utf-8') as f:
+            f.write('\n'.join(self.out) + '\n</svg>\n')
+
+
+def draw_quality():
+    rows = read_rows('| mechanism | bits per byte', rf'^\| (\w+) \| [\d.]+ \| \d+ \| {NUMBER} % \| {NUMBER} \| {NUMBER} \| '
+                     rf'{NUMBER} \|$', 5)
+    shares, fastest = [r[1] for r in rows], max(r[3] for r in rows)
+    chart = Chart([r[2] for r in rows], min(shares) - 5, max(shares) + 5, 10,
+                  'Quality of small trained models against what they remember',
+                  'share of the way from piece frequencies to MHA in bits per byte; a disc\'s area is the decode speed',
+                  'keys and values, or state, of a text of 2,048 tokens')
     columns = {}
     for row in rows:
         columns.setdefault(round(math.log2(row[2])), []).append(row)
     for column in columns.values():
-        heights = spread([y_of(r[1]) for r in column], 14)
-        label_x = max(x_of(r[2]) + math.sqrt(MOST_AREA * r[3] / fastest) for r in column) + 5
-        for (name, quality, size, speed), height in zip(column, heights):
-            radius = math.sqrt(MOST_AREA * speed / fastest)
-            out.append(f'<circle class="disc" cx="{x_of(size):.1f}" cy="{y_of(quality):.1f}" r="{radius:.1f}"/>'
-                       f'<text class="ink" x="{label_x:.1f}" y="{height + 4:.1f}">{name}</text>')
-    return '\n'.join(out) + '\n</svg>\n'
+        heights = spread([chart.y(r[1]) for r in column], 14)
+        label_x = max(chart.x(r[2]) + math.sqrt(MOST_AREA * r[3] / fastest) for r in column) + 5
+        for (name, quality, size, speed, _), height in zip(column, heights):
+            chart.disc(size, quality, math.sqrt(MOST_AREA * speed / fastest))
+            chart.name(name, label_x, height)
+    chart.write('quality.svg')
 
 
-def main():
-    path = sys.argv[1] if len(sys.argv) > 1 else os.path.join(HERE, '..', 'atlas', 'quality.svg')
-    with open(path, 'w', encoding='utf-8') as f:
-        f.write(draw(read_rows()))
+def draw_recall():
+    """Of the table's accuracies that of the longest text, the last before the steps."""
+    rows = read_rows('| recall: mechanism', rf'^\| (\w+) \| \d+ \| {NUMBER} \|(?: [\d.]+ % \|)* {NUMBER} % \| \d+ \|$', 5)
+    chart = Chart([r[1] for r in rows], 0, 104, 20, 'Recall against what is remembered',
+                  'share of 32 values recalled in 128 tokens; lines join the sizes of one mechanism\'s state',
+                  'keys and values, or state, of a text of 128 tokens')
+    kinds = {}
+    for name, size, share in rows:
+        kinds.setdefault(name, []).append((size, share))
+    ends = [sorted(points)[-1] for points in kinds.values()]
+    heights = spread([chart.y(share) for _, share in ends], 13)
+    for (name, points), (size, _), height in zip(kinds.items(), ends, heights):
+        path = 'L'.join(f'{chart.x(s):.1f} {chart.y(a):.1f}' for s, a in sorted(points))
+        chart.out.append(f'<path class="line" d="M{path}"/>')
+        for s, a in points:
+            chart.disc(s, a, 4)
+        chart.name(name, chart.x(size) + 9, height)
+    chart.write('recall.svg')
 
 
 if __name__ == '__main__':
-    main()
+    draw_quality()
+    draw_recall()

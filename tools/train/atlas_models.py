@@ -1,9 +1,10 @@
 """atlas_models.py: one small decoder, and the mechanisms that can sit in it, in PyTorch.
 
-Owns the mixers (softmax attention with windows and sinks, linear attention, RetNet, GLA, the gated delta net, Mamba-2,
-RWKV-7), the feed-forward layers, and how each of them is called in the folders that the engine loads: HF[kind] names a
-family of Hugging Face or flash-linear-attention, folder() gives config.json and tensors. `chunked_recurrence` is the one
-chunked form of everything that keeps a state. Refuses nothing: atlas.py and recall.py decide what is built.
+Owns the mixers (softmax attention with windows, sinks and blocks, linear attention, Performer, RetNet, GLA, the gated
+delta net, Mamba-2, RWKV-7, Hyena), the feed-forward layers, and how each of them is called in the folders that the engine
+loads: settings() gives config.json, tensors() the names of Hugging Face, flash-linear-attention or the project's own.
+`chunked_recurrence` is the one chunked form of everything that keeps a state. Refuses nothing: atlas.py and recall.py
+decide what is built.
 """
 import math
 from dataclasses import dataclass
@@ -30,6 +31,10 @@ class Shape:
     n_used: int = 2
     k_dim: int = 16        # of a head of a recurrent mechanism
     v_dim: int = 32
+    n_features: int = 64   # of a head of Performer
+    block: int = 16        # tokens of BigBird's blocks; a query sees 2 blocks of window, the first, and 1 drawn
+    filter_dim: int = 16   # of the network that gives Hyena's filters
+    filter_bands: int = 4  # cosines and sines of a position that it reads
     short_conv: bool = False   # before every mixer, width 4, with its input added (recall.py)
     eps: float = 1e-5
 
@@ -145,11 +150,37 @@ def rotate(x, theta=10000.0):
 
 # -- mixers: names of parts as in the folders ---------------------------------------------------------------------
 
+WINDOW_BLOCKS, GLOBAL_BLOCKS, RANDOM_BLOCKS = 2, 1, 1      # of BigBird
+
+
+def drawn_block(layer, block, i):
+    """The i-th of the blocks that a layer draws for a block of queries, from those before it: as the engine draws it."""
+    word = (1 << 64) - 1
+    z = (layer << 40 | block << 8 | i) + 1
+    z = z * 0x9E3779B97F4A7C15 & word
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & word
+    z = (z ^ z >> 27) * 0x94D049BB133111EB & word
+    return (z ^ z >> 31) % block
+
+
+def block_pattern(layer, n):
+    """[n, n]: which block of queries sees which block of keys; what is ahead is hidden by token."""
+    see = torch.zeros(n, n, dtype=torch.bool)
+    for b in range(n):
+        see[b, :GLOBAL_BLOCKS] = True
+        see[b, max(0, b - WINDOW_BLOCKS + 1):b + 1] = True
+        for i in range(RANDOM_BLOCKS if b else 0):
+            see[b, drawn_block(layer, b, i)] = True
+    return see
+
+
 class Softmax(nn.Module):
-    """Attention of Llama; a query sees the last `window` keys, itself included, and the first `sinks`; 0: all."""
-    def __init__(self, s, n_kv=None, window=0, sinks=0):
+    """Attention of Llama; a query sees the last `window` keys, itself included, and the first `sinks`; 0: all. With
+    `blocks` tokens to a block, those that the layer's pattern shows."""
+    def __init__(self, s, n_kv=None, window=0, sinks=0, blocks=0, layer=0):
         super().__init__()
         self.n, self.n_kv, self.window, self.sinks = s.n_heads, n_kv or s.n_heads, window, sinks
+        self.blocks, self.layer = blocks, layer
         d = s.dim // s.n_heads
         self.q_proj, self.k_proj = linear(s.dim, s.dim), linear(s.dim, d * self.n_kv)
         self.v_proj, self.o_proj = linear(s.dim, d * self.n_kv), linear(s.dim, s.dim)
@@ -163,6 +194,9 @@ class Softmax(nn.Module):
         see = i[None, :] <= i[:, None]
         if self.window:
             see &= (i[None, :] > i[:, None] - self.window) | (i[None, :] < self.sinks)
+        if self.blocks:
+            pattern = block_pattern(self.layer, -(-t // self.blocks)).to(x.device)
+            see &= pattern[i[:, None] // self.blocks, i[None, :] // self.blocks]
         score = (q @ k[:, None].transpose(2, 3)) * q.shape[-1] ** -0.5
         o = torch.softmax(score.masked_fill(~see, -math.inf), -1) @ v[:, None]
         return self.o_proj(join(o.reshape(rows * self.n, t, -1), self.n))
@@ -181,6 +215,34 @@ class LinearAttention(nn.Module):
         q, k, v = (heads(p(x), self.n) for p in (self.q_proj, self.k_proj, self.v_proj))
         q, k = (F.elu(q) + 1) * q.shape[-1] ** -0.5, F.elu(k) + 1
         o = recurrence(q, k, F.pad(v, (0, 1), value=1.0), torch.zeros_like(q[..., :1]))
+        return self.o_proj(join(self.norm(o[..., :-1] / (o[..., -1:] + 1e-10)), self.n))
+
+
+def orthogonal_directions(n, d):
+    """[n, d]: rows orthogonal within each d of them, as long as those of a normal matrix (arXiv:2009.14794, section 2.4)."""
+    blocks = [torch.linalg.qr(torch.randn(d, d))[0] for _ in range(-(-n // d))]
+    return torch.cat(blocks)[:n] * torch.randn(n, d).norm(dim=1, keepdim=True)
+
+
+class Performer(nn.Module):
+    """FAVOR+ (arXiv:2009.14794, equation 7): features exp(W x - |x|^2 / 2) whose products are exp(q . k / sqrt(d)) on
+    average, over their sum; rotary positions as attention has them. W is drawn once and stays."""
+    def __init__(self, s):
+        super().__init__()
+        self.n, d = s.n_heads, s.dim // s.n_heads
+        self.q_proj, self.k_proj, self.v_proj = linear(s.dim, s.dim), linear(s.dim, s.dim), linear(s.dim, s.n_heads * s.v_dim)
+        self.norm, self.o_proj = RmsNorm(s.v_dim, s.eps), linear(s.n_heads * s.v_dim, s.dim)
+        self.feature_map = nn.ModuleDict(dict(projection=linear(d, s.n_features)))
+        self.feature_map.projection.weight = nn.Parameter(orthogonal_directions(s.n_features, d), requires_grad=False)
+
+    def forward(self, x, carried):
+        q, k, v = (heads(p(x), self.n).float() for p in (self.q_proj, self.k_proj, self.v_proj))
+        with torch.autocast(x.device.type, enabled=False):
+            q, k = (rotate(y) * y.shape[-1] ** -0.25 for y in (q, k))
+            w = self.feature_map.projection.weight
+            q, k = q @ w.T, k @ w.T - k.pow(2).sum(-1, keepdim=True) / 2
+            q = (q - q.amax(-1, keepdim=True)).exp() * w.shape[0] ** -0.5     # the query's own factor cancels
+            o = recurrence(q, k.exp(), F.pad(v, (0, 1), value=1.0), torch.zeros_like(q[..., :1]))
         return self.o_proj(join(self.norm(o[..., :-1] / (o[..., -1:] + 1e-10)), self.n))
 
 
@@ -262,6 +324,55 @@ class Mamba2(nn.Module):
         k, q = (y.repeat_interleave(self.n, 0) for y in (k, q))
         o = recurrence(q, k, v * dt, g) + v * self.D.repeat(len(x))[:, None, None]
         return self.out_proj(self.norm(join(o, self.n) * F.silu(z)))
+
+
+class Sine(nn.Module):
+    def forward(self, x):
+        return torch.sin(x)
+
+
+class HyenaFilter(nn.Module):
+    """h_t = W3 sin(W2 sin(W1 sin(W0 e(t)))) exp(-delta t / (L - 1)) (arXiv:2302.10866, section 3.3); e(t) = t / (L - 1),
+    cosines, minus sines of 2 pi f t / L. The first frequency of the sines, 10, is in the weights."""
+    def __init__(self, s, frequency=10.0):
+        super().__init__()
+        self.length, self.bands, m = s.seq_len, s.filter_bands, s.filter_dim
+        widths = [2 * s.filter_bands + 1, m, m, m]
+        parts = []
+        for n, out in zip(widths, widths[1:]):
+            parts += [linear(n, out, bias=True), Sine()]
+            with torch.no_grad():
+                parts[-2].weight.mul_(frequency)
+                parts[-2].bias.mul_(frequency)
+        self.implicit_filter = nn.Sequential(*parts, linear(m, s.dim))
+        self.bias = nn.Parameter(torch.randn(s.dim))
+        decays = torch.linspace(math.log(100) / 1.5, math.log(100) / 0.3, s.dim)
+        self.modulation = nn.ParameterDict(dict(deltas=nn.Parameter(decays, requires_grad=False)))
+
+    def forward(self, n):
+        """[n, dim]"""
+        at = torch.arange(n, dtype=torch.float32)[:, None]
+        turn = 2 * math.pi * at / self.length * torch.linspace(1e-4, self.bands - 1, self.bands)
+        at = at / (self.length - 1)
+        h = self.implicit_filter(torch.cat([at, turn.cos(), -turn.sin()], -1))
+        return h * (-at * self.modulation.deltas).exp()
+
+
+class Hyena(nn.Module):
+    """arXiv:2302.10866, definition 3.1, order 2: y = W_o (x0 * (h conv (x1 * v))), x0, x1, v behind short convolutions."""
+    def __init__(self, s):
+        super().__init__()
+        self.in_proj, self.out_proj = linear(s.dim, 3 * s.dim, bias=True), linear(s.dim, s.dim, bias=True)
+        self.short_filter, self.filter_fn = Conv(3 * s.dim, taps=3, bias=True), HyenaFilter(s)
+
+    def forward(self, x, carried):
+        n = x.shape[1]
+        x0, x1, v = self.short_filter(self.in_proj(x).float()).chunk(3, -1)
+        z = x1 * v
+        with torch.autocast(x.device.type, enabled=False):
+            spectrum = torch.fft.rfft(z, 2 * n, dim=1) * torch.fft.rfft(self.filter_fn(n), 2 * n, dim=0)
+            y = torch.fft.irfft(spectrum, 2 * n, dim=1)[:, :n] + z * self.filter_fn.bias
+        return self.out_proj(y * x0)
 
 
 class LowRank(nn.Module):
@@ -359,12 +470,15 @@ MIXERS = {
     "mqa": lambda s, layer: Softmax(s, n_kv=1),
     "window": lambda s, layer: Softmax(s, window=s.window),
     "sinks": lambda s, layer: Softmax(s, window=s.window - s.n_sinks, sinks=s.n_sinks),
+    "bigbird": lambda s, layer: Softmax(s, blocks=s.block, layer=layer),
     "linear": lambda s, layer: LinearAttention(s),
+    "performer": lambda s, layer: Performer(s),
     "retnet": lambda s, layer: Retention(s),
     "gla": lambda s, layer: Gla(s),
     "gdn": lambda s, layer: DeltaNet(s),
     "mamba2": lambda s, layer: Mamba2(s),
     "rwkv7": lambda s, layer: Rwkv7(s, layer),
+    "hyena": lambda s, layer: Hyena(s),
     "hybrid": lambda s, layer: Softmax(s) if layer % 4 == 3 else Mamba2(s),
     "moe": lambda s, layer: Softmax(s),
 }
@@ -395,7 +509,7 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(s.dim, s.eps) if rwkv else RmsNorm(s.dim, s.eps)
         last = ("o_proj.weight", "out_proj.weight", "down_proj.weight", "value.weight")
         for name, p in self.named_parameters():
-            if p.dim() == 2 and name.endswith("weight"):
+            if p.dim() == 2 and name.endswith("weight") and p.requires_grad and "filter_fn" not in name:
                 nn.init.normal_(p, std=0.02 / math.sqrt(2 * s.n_layers) if name.endswith(last) else 0.02)
 
     def forward(self, tokens):
@@ -422,6 +536,10 @@ def state_bytes(s, tokens):
         if isinstance(m, Softmax):
             seen = min(tokens, m.window + m.sinks) if m.window else tokens
             total += 2 * seen * 2 * m.n_kv * s.dim // s.n_heads
+        elif isinstance(m, Hyena):
+            total += 2 * tokens * s.dim + 4 * 3 * s.dim * 2
+        elif isinstance(m, Performer):
+            total += 4 * s.n_heads * s.n_features * (s.v_dim + 1)
         elif isinstance(m, Rwkv7):
             total += 4 * (s.dim * m.head + 2 * s.dim)
         else:
@@ -436,8 +554,9 @@ def state_bytes(s, tokens):
 LLAMA = dict(embed="embed_tokens", norm="norm", norm1="input_layernorm", norm2="post_attention_layernorm",
              mixer="self_attn", ffn="mlp")
 FLA = dict(embed="embeddings", norm="norm", norm1="attn_norm", norm2="mlp_norm", mixer="attn", ffn="mlp")
+HYENA = dict(LLAMA, mixer="mixer")
 BAMBA = dict(LLAMA, norm="final_layernorm", norm2="pre_ff_layernorm", ffn="feed_forward")
-NAMES = {"linear": FLA, "retnet": FLA, "gla": FLA, "gdn": dict(LLAMA, mixer="linear_attn"), "mamba2": BAMBA, "hybrid": BAMBA,
+NAMES = {"linear": FLA, "performer": FLA, "hyena": HYENA, "retnet": FLA, "gla": FLA, "gdn": dict(LLAMA, mixer="linear_attn"), "mamba2": BAMBA, "hybrid": BAMBA,
          "rwkv7": dict(FLA, norm2="ffn_norm", ffn="ffn"), "moe": dict(LLAMA, ffn="block_sparse_moe")}
 EXPERT = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
 
@@ -460,6 +579,12 @@ def settings(s):
         "moe": dict(attention, model_type="mixtral", num_local_experts=s.n_experts, num_experts_per_tok=s.n_used,
                     intermediate_size=s.hidden // s.n_used),
         "linear": dict(expand, model_type="linear_attn", feature_map="elu", norm_feature_map=True),
+        "performer": dict(expand, model_type="performer", expand_k=1.0, num_features=s.n_features,
+                          position_embedding_type="rope", rope_theta=10000.0),
+        "bigbird": dict(attention, model_type="bigbird_causal", block_size=s.block, num_window_blocks=WINDOW_BLOCKS,
+                        num_global_blocks=GLOBAL_BLOCKS, num_random_blocks=RANDOM_BLOCKS),
+        "hyena": dict(model_type="hyena", short_filter_order=3, filter_order=s.filter_dim, emb_dim=2 * s.filter_bands + 1,
+                      l_max=s.seq_len, max_position_embeddings=9216),
         "retnet": dict(expand, model_type="retnet"),
         "gla": dict(expand, model_type="gla"),
         "gdn": dict(attention, model_type="qwen3_5_text", layer_types=["linear_attention"] * s.n_layers,

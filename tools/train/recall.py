@@ -22,8 +22,9 @@ from training import begin, descend, resume, save_atomically, task_parser, warm_
 LENGTHS = (8, 16, 32, 64, 128)
 BLANK, N_KEYS, N_VALUES = 0, 64, 64           # keys 1..64, values 65..128
 VOCAB = 1 + N_KEYS + N_VALUES
-KINDS = [("mha", 16), ("window", 16), ("linear", 16), ("retnet", 16), ("gla", 16), ("gdn", 16), ("mamba2", 16),
-         ("rwkv7", 32), ("gdn", 4), ("mamba2", 64)]
+KINDS = [("mha", 16), ("window", 16), ("linear", 16), ("performer", 16), ("retnet", 16), ("gla", 16), ("gdn", 16),
+         ("mamba2", 16), ("rwkv7", 32), ("hyena", 16)]
+SIZES = [(kind, k_dim) for k_dim in (32, 64) for kind in ("linear", "gdn", "mamba2", "gla")]   # a state of 2 and 4 times
 
 
 def make_recall(n, rows, rng):
@@ -47,12 +48,12 @@ def make_copy(n, rows, rng):
 
 
 TASKS = {"recall": make_recall, "copy": make_copy}
+RUNS = {"recall": KINDS + SIZES, "copy": KINDS}
 
 
 def shape_of(kind, k_dim):
     """A window of 16 tokens, so that it is shorter than most texts here."""
-    return Shape(kind=kind, n_layers=4 if kind == "hybrid" else 2, hidden=128, vocab_size=VOCAB, window=16, k_dim=k_dim,
-                 short_conv=True)
+    return Shape(kind=kind, n_layers=2, hidden=128, vocab_size=VOCAB, seq_len=LENGTHS[-1], window=16, k_dim=k_dim, short_conv=True)
 
 
 @torch.no_grad()
@@ -97,8 +98,8 @@ def run(args, task, kind, k_dim):
 
 
 def table(args):
-    for task in TASKS:
-        paths = [os.path.join(args.out, f"{task}-{kind}-{k_dim}.json") for kind, k_dim in KINDS]
+    for task, kinds in RUNS.items():
+        paths = [os.path.join(args.out, f"{task}-{kind}-{k_dim}.json") for kind, k_dim in kinds]
         results = [json.load(open(path, encoding="utf-8")) for path in paths if os.path.exists(path)]
         if not results:
             continue
@@ -118,7 +119,7 @@ def main():
     args = parser.parse_args()
     begin(args)
     for task in [args.task] if args.task else TASKS:
-        for kind, k_dim in () if args.table else KINDS:
+        for kind, k_dim in () if args.table else RUNS[task]:
             run(args, task, kind, k_dim)
     table(args)
 
