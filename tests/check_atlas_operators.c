@@ -845,7 +845,7 @@ static void permutation_equivariance(void) {
     }
     Operator op = {.mechanism = mechanism_find("gat"), .compute = &c, .shape = s};
     Soft soft;
-    NEED(!graph_reserve(&soft, &op, HEADS, D, err, sizeof err), "%s", err);
+    graph_reserve(&soft, &op, HEADS, D);
     graph_attend(&op, &soft, &g, a.q, a.k, a.v, a.out); // the first N rows of heads are halves of scores
     reorder(want, a.out, order, N, WIDTH);
     reorder(b.q, a.q, order, N, HEADS);

@@ -23,15 +23,14 @@ typedef struct {
 
 static void conv_open(Operator *op) {
     int64_t width = query_width(&op->shape);
-    uint64_t seed = op->shape.seed;
     ShortConv *m = op->own = operator_own(op, sizeof *m);
-    m->taps = operator_normals(op, &seed, TAPS * width, 1 / sqrtf(TAPS));
+    m->taps = operator_normals(op, TAPS * width, 1 / sqrtf(TAPS));
     m->gated = operator_floats(op, PIECE * width);
     m->y = operator_floats(op, PIECE * width);
     operator_state(op, &(StateShape){.conv_width = TAPS, .conv_dim = (int)width});
 }
 
-static void conv_piece(Operator *op, const Rows *rows) {
+static void conv_step(Operator *op, const Rows *rows) {
     const ShortConv *m = op->own;
     int64_t width = query_width(&op->shape), all = rows->n_keys * width;
     for (int64_t i = 0; i < all; i++) m->gated[i] = rows->k[i] * rows->v[i];
@@ -40,10 +39,6 @@ static void conv_piece(Operator *op, const Rows *rows) {
     state_advance(op->state, rows->n_keys);
     for (int64_t i = 0; i < all; i++) rows->out[i] = rows->q[i] * m->y[i];
     op->flops += (double)all * (2 * TAPS + 2);
-}
-
-static void conv_step(Operator *op, const Rows *rows) {
-    step_pieces(op, rows, PIECE, conv_piece);
 }
 
 // ---- hybrids
@@ -103,11 +98,10 @@ static Dense dense_of(float **at, int64_t rows, int64_t cols) {
 static void mixture_open(Operator *op) {
     int width = (int)query_width(&op->shape);
     int64_t square = (int64_t)width * width, rows = (int64_t)PIECE * width;
-    uint64_t seed = op->shape.seed;
     Mixture *m = op->own = operator_own(op, sizeof *m);
     soft_open(&m->soft, op, 0, 0);
     m->config = (Config){.dim = width, .hidden_dim = width, .n_experts = N_EXPERTS, .n_experts_used = N_USED};
-    float *at = operator_normals(op, &seed, N_EXPERTS * (width + 3 * square), 1 / sqrtf((float)width));
+    float *at = operator_normals(op, N_EXPERTS * (width + 3 * square), 1 / sqrtf((float)width));
     m->experts = (Experts){.list = m->list, .router = dense_of(&at, N_EXPERTS, width)};
     for (int i = 0; i < N_EXPERTS; i++) {
         m->list[i].gate = dense_of(&at, width, width);
@@ -125,13 +119,9 @@ static void mixture_step(Operator *op, const Rows *rows) {
     Mixture *m = op->own;
     int64_t width = m->config.dim;
     soft_step(op, &m->soft, rows->q, rows);
-    float *x = floats_need(PIECE * width);
-    for (int at = 0; at < rows->n_q; at += PIECE) {
-        int n = rows->n_q - at < PIECE ? rows->n_q - at : PIECE;
-        float *out = rows->out + at * width;
-        memcpy(x, out, sizeof *x * (size_t)(n * width));
-        experts_forward(op->compute, &m->config, &m->experts, &m->buffers, x, out, n, true);
-    }
+    float *x = floats_need(rows->n_q * width);
+    memcpy(x, rows->out, sizeof *x * (size_t)(rows->n_q * width));
+    experts_forward(op->compute, &m->config, &m->experts, &m->buffers, x, rows->out, rows->n_q, true);
     op->flops += 2.0 * rows->n_q * (double)width * (N_EXPERTS + 3.0 * N_USED * (double)width);
     free(x);
 }
@@ -146,7 +136,7 @@ const Mechanism beyond_rows[] = {
      "LFM2 (Liquid AI 2025, arXiv:2511.23404); H3's shift, Fu et al. 2022, arXiv:2212.14052",
      "o_t = q_t * (sum_{i < 3} h_i * (k_t-i * v_t-i)),   * and h for each channel\n", "O(n d)", "O(d)", "2 d",
      "cheap layers between those that attend", .family = "beyond", .opaque = true, .each_head = true, .open = conv_open,
-     .step = conv_step},
+     .step = conv_step, .piece = PIECE},
     {HYBRID(0, "mamba-2", "Mamba-2"), .name = "hybrid-mamba-2",
      .paper = "Waleffe et al. 2024, arXiv:2406.07887, section 4; heads in parallel as Falcon-H1, arXiv:2507.22448",
      .decode = "O(n d) / 4", .memory = "(2 n d + 3 d^2) / 4", .best_for = "recall at a quarter of the cache"},
@@ -167,5 +157,5 @@ const Mechanism beyond_rows[] = {
      "o_t = a_t + sum of the 2 best experts e: softmax(W_r a_t)_e W2_e (silu(W1_e a_t) * W3_e a_t),   "
      "a = causal attention\n",
      "O(n^2 d + n D^2), D = heads d", "O(n d + D^2)", "2 n d", "many parameters at the cost of few", .family = "beyond",
-     .opaque = true, .open = mixture_open, .step = mixture_step},
+     .opaque = true, .open = mixture_open, .step = mixture_step, .piece = PIECE},
     {0}};

@@ -12,8 +12,6 @@
 enum { FLASH, FLASH_BF16, FLASH_INT8, INT8, SAGE, FP8, FP8_ROTATED };
 enum { GROUP = MAX_PANEL }; // keys of a panel
 
-static const float LOG2_E = 1.44269504088896340736f;
-
 // ---- the matrix: all scores, then all probabilities, then the sums of values
 
 typedef struct {
@@ -84,12 +82,11 @@ static void tiles_open(Operator *op) {
         [FLASH] = KV_DTYPE_F32, [FLASH_BF16] = KV_DTYPE_BF16, [FLASH_INT8] = KV_DTYPE_Q8,  [INT8] = KV_DTYPE_Q8,
         [SAGE] = KV_DTYPE_Q8,   [FP8] = KV_DTYPE_F32,         [FP8_ROTATED] = KV_DTYPE_F32};
     const Shape *s = &op->shape;
-    uint64_t seed = s->seed;
     Tiles *t = op->own = operator_own(op, sizeof *t);
     op->shape.type = types[op->mechanism->variant];
     t->signs = operator_floats(op, s->head_dim);
     t->mean = operator_floats(op, key_width(s));
-    for (int c = 0; c < s->head_dim; c++) t->signs[c] = draw_bits(&seed) >> 63 ? 1 : -1;
+    for (int c = 0; c < s->head_dim; c++) t->signs[c] = draw_bits(&op->seed) >> 63 ? 1 : -1;
     soft_open(&t->soft, op, 0, 0);
 }
 

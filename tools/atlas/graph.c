@@ -38,12 +38,11 @@ void graph_free(Graph *g) {
     *g = (Graph){0};
 }
 
-int graph_reserve(Soft *s, Operator *op, int n_heads, int v_dim, char *err, size_t errlen) {
+void graph_reserve(Soft *s, Operator *op, int n_heads, int v_dim) {
     op->shape.type = KV_DTYPE_F32; // scores are not to be rounded
-    if (soft_open_as(s, op, n_heads, n_heads, 1, v_dim, err, errlen)) return -1;
+    soft_open_as(s, op, n_heads, n_heads, 1, v_dim);
     s->scale = 1;
     s->mask.causal = true; // with a window as long as the list: the span of a node's edges
-    return 0;
 }
 
 void graph_attend(Operator *op, Soft *s, const Graph *g, const float *from, const float *at, const float *v,
@@ -101,10 +100,8 @@ typedef struct {
 static void gat_open(Operator *op) {
     const Shape *s = &op->shape;
     Gat *g = op->own = operator_own(op, sizeof *g);
-    uint64_t seed = s->seed;
-    char err[512];
-    g->a = operator_normals(op, &seed, 2 * query_width(s), 1 / sqrtf((float)s->head_dim));
-    if (graph_reserve(&g->soft, op, s->n_heads, s->head_dim, err, sizeof err)) die(1, "%s", err);
+    g->a = operator_normals(op, 2 * query_width(s), 1 / sqrtf((float)s->head_dim));
+    graph_reserve(&g->soft, op, s->n_heads, s->head_dim);
 }
 
 static void gat_step(Operator *op, const Rows *rows) {
@@ -141,10 +138,8 @@ static float pair_bias(const Shape *s, int head, int64_t t, int64_t j) {
 
 static void pairs_open(Operator *op) {
     const Shape *s = &op->shape;
-    char err[512];
     op->own = operator_own(op, sizeof(Soft));
-    if (soft_open_as(op->own, op, s->n_heads, s->n_heads, s->head_dim + PIECE, s->head_dim, err, sizeof err))
-        die(1, "%s", err);
+    soft_open_as(op->own, op, s->n_heads, s->n_heads, s->head_dim + PIECE, s->head_dim);
 }
 
 static void pairs_step(Operator *op, const Rows *rows) {

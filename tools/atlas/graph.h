@@ -16,8 +16,8 @@ typedef struct {
 Graph graph_draw(int n, uint64_t seed);
 void graph_free(Graph *g);
 
-// What graph_attend needs, of n_heads heads with values of v_dim. -1 with a line in err.
-int graph_reserve(Soft *s, Operator *op, int n_heads, int v_dim, char *err, size_t errlen);
+// What graph_attend needs, of n_heads heads with values of v_dim. Ends the program when memory runs out.
+void graph_reserve(Soft *s, Operator *op, int n_heads, int v_dim);
 // GAT's attention (arXiv:1710.10903, equations 1 to 4): from and at [n][n_heads], the halves a . W h of a score for the
 // node that looks and for its neighbour; v and out [n][n_heads][v_dim]. Scores are LeakyReLU(from_i + at_j) with slope
 // 0.2. A node without neighbours gets zeros.

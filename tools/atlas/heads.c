@@ -3,7 +3,6 @@
 // Owns the rows of multi-head, grouped, single-head and latent keys and values, and of self- and cross-attention. All
 // are attention() over a cache of the heads' own shape. The latent form keeps one vector for all heads and is computed
 // in its absorbed form, a single key head that is its own value.
-#include "cli.h"
 #include "soft.h"
 
 #include <math.h>
@@ -23,13 +22,11 @@ typedef struct {
 static void latent_open(Operator *op) {
     const Shape *s = &op->shape;
     int64_t width = query_width(s), n = width * s->rank;
-    uint64_t seed = s->seed;
     Latent *l = op->own = operator_own(op, sizeof *l);
-    l->down = operator_normals(op, &seed, n, 1 / sqrtf((float)width));
-    l->absorb = operator_normals(op, &seed, n, 1 / sqrtf((float)s->rank));
-    l->up = operator_normals(op, &seed, n, 1 / sqrtf((float)s->rank));
-    char err[512];
-    if (soft_open_as(&l->soft, op, s->n_heads, 1, s->rank, s->rank, err, sizeof err)) die(1, "%s", err);
+    l->down = operator_normals(op, n, 1 / sqrtf((float)width));
+    l->absorb = operator_normals(op, n, 1 / sqrtf((float)s->rank));
+    l->up = operator_normals(op, n, 1 / sqrtf((float)s->rank));
+    soft_open_as(&l->soft, op, s->n_heads, 1, s->rank, s->rank);
 }
 
 static void latent_step(Operator *op, const Rows *rows) {

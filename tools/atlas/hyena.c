@@ -14,7 +14,8 @@ enum { HIDDEN = 16, INPUTS = 5, TAPS = 3, PIECE = 256 };
 
 // op->state: of the short convolutions over queries, keys and values.
 typedef struct {
-    float *network;       // W1, b, W2, taps
+    float *network; // W1, b
+    float *w2, *taps;
     float *filters;       // [channels][n_max], each in reverse, so that a row is a dot product
     float *past;          // [channels][n_max] k * v
     float *roots;         // cosines, then sines [size]: of half a turn over h steps, at h + j
@@ -28,7 +29,7 @@ typedef struct {
 static void make_filter(const Work *w, int channel) {
     const Hyena *y = w->op->own;
     int n = w->op->shape.n_max;
-    const float *w1 = y->network, *b = w1 + HIDDEN * INPUTS, *w2 = b + HIDDEN + (int64_t)channel * HIDDEN;
+    const float *w1 = y->network, *b = w1 + HIDDEN * INPUTS, *w2 = y->w2 + (int64_t)channel * HIDDEN;
     float *h = y->filters + (int64_t)channel * n, rate = (float)(2 + 4 * (channel % 8));
     for (int t = 0; t < n; t++) {
         float at = (float)t / (float)n, turn = 6.28318530718f * at, sum = 0;
@@ -43,19 +44,17 @@ static void make_filter(const Work *w, int channel) {
 }
 
 static void hyena_open(Operator *op) {
-    int64_t channels = query_width(&op->shape), n = op->shape.n_max, before = HIDDEN * INPUTS + HIDDEN;
-    uint64_t seed = op->shape.seed;
+    int64_t channels = query_width(&op->shape), n = op->shape.n_max;
     Hyena *y = op->own = operator_own(op, sizeof *y);
     for (y->size = 2; y->size < 2 * n; y->size *= 2) continue;
-    y->network = operator_floats(op, before + channels * (HIDDEN + 3 * TAPS));
+    y->network = operator_normals(op, HIDDEN * INPUTS + HIDDEN, 1);
+    y->w2 = operator_normals(op, channels * HIDDEN, 1 / sqrtf(HIDDEN));
+    y->taps = operator_normals(op, channels * 3 * TAPS, 1 / sqrtf(TAPS));
     y->filters = operator_floats(op, channels * n);
     y->past = operator_floats(op, channels * n);
     y->roots = operator_floats(op, 2LL * y->size);
     y->joined = operator_floats(op, PIECE * 3 * channels);
     y->made = operator_floats(op, PIECE * 3 * channels);
-    draw_normals(&seed, y->network, before, 1);
-    draw_normals(&seed, y->network + before, channels * HIDDEN, 1 / sqrtf(HIDDEN));
-    draw_normals(&seed, y->network + before + channels * HIDDEN, channels * 3 * TAPS, 1 / sqrtf(TAPS));
     for (int h = 1; h < y->size; h *= 2) {
         for (int j = 0; j < h && h + j < y->size; j++) {
             y->roots[h + j] = (float)cos(3.14159265358979323846 * j / h);
@@ -147,8 +146,7 @@ static void shift_piece(Operator *op, const Rows *rows) {
     for (int64_t i = 0; i < 3 * n; i++) {
         memcpy(y->joined + i * width, from[i % 3] + i / 3 * width, sizeof(float) * (size_t)width);
     }
-    Convolution c = {op->state, rows->n_keys, y->joined, 3 * width, .y = y->made};
-    c.taps = y->network + HIDDEN * INPUTS + HIDDEN + width * HIDDEN;
+    Convolution c = {op->state, rows->n_keys, y->joined, 3 * width, .taps = y->taps, .y = y->made};
     convolution(op->compute, &c, 1);
     state_advance(op->state, rows->n_keys);
     for (int64_t i = 0; i < n; i++) {

@@ -2,13 +2,12 @@
 //
 // Owns the features (elu + 1, FAVOR+, random Fourier features), the gates of RetNet, GLA, the delta rules, Mamba-2 and
 // RWKV-7, and Linformer's projection. All but Linformer are the engine's recurrences over features of queries and keys;
-// a normaliser is one more value, 1 for each key. Of elu + 1 and RetNet there are the parallel and the recurrent forms
-// too, to be compared with the chunks of the engine. Linformer is attention() over a fixed number of projected keys.
-// Refuses nothing. Draws: directions for each head in turn (draw_directions), RWKV-7 W_a, then r_k, Linformer its
-// projection.
+// a normaliser is one more value, 1 for each key. Of elu + 1 and RetNet there are the parallel form and the recurrent
+// one, a call for each row, to be compared with the engine's chunks. Linformer is attention() over a fixed number of
+// projected keys. Refuses nothing. Draws: directions for each head in turn (draw_directions), RWKV-7 W_a, then r_k,
+// Linformer its projection.
 #include "cli.h"
-#include "recurrence.h"
-#include "recurrence_channels.h"
+#include "recurrent.h"
 #include "soft.h"
 
 #include <math.h>
@@ -29,20 +28,17 @@ enum {
 };
 enum { PIECE = 256, TILE = 256 }; // rows whose features are made at a time; keys of a product
 
-static const float LOG2_E = 1.44269504088896340736f;
 static const float KEY_CEILING = 40; // of a key's exponent in base 2: w . x - |x|^2 / 2 <= 28 needs a w of 7 deviations
-static const float LEAST_SUM = 1e-20f; // of weights
 
 // Rows of a piece are [n_heads][width] of features and [n_heads][v_width] of values.
 typedef struct {
-    float *matrix;        // RECURRENT: [n_heads][width][v_width]
     float *keys, *values; // PARALLEL: of all rows
     float *drawn;         // DIRECTED: [n_heads][width][head_dim]; RWKV_7: W_a, the same, then r_k [n_heads][head_dim]
     float *q, *k, *v, *o; // [PIECE]
     float *decay, *beta;  // [PIECE][n_heads]: logarithms; BY_CHANNEL decay is factors, rows as k's
     float *remove, *add;  // RWKV_7: rows as k's
     int width, v_width;
-} Linear;
+} Features;
 
 static int kind_of(const Operator *op) {
     return op->mechanism->variant & KINDS;
@@ -79,27 +75,23 @@ static void draw_orthogonal(uint64_t *seed, float *w, int rows, int d) {
 }
 
 // FAVOR+ works on x / d^(1/4). RFA takes the sine of the first half's angles and the cosine of the same again.
-static void draw_directions(const Operator *op, float *w, int width) {
-    uint64_t seed = op->shape.seed;
+static void draw_directions(Operator *op, float *w, int width) {
     int d = op->shape.head_dim;
     for (int h = 0; h < op->shape.n_heads; h++, w += (int64_t)width * d) {
         if (kind_of(op) == RFA) {
-            draw_normals(&seed, w, (int64_t)width / 2 * d, 1);
+            draw_normals(&op->seed, w, (int64_t)width / 2 * d, 1);
             memcpy(w + (int64_t)width / 2 * d, w, sizeof *w * (size_t)(width / 2 * d));
         } else {
-            draw_orthogonal(&seed, w, width, d);
+            draw_orthogonal(&op->seed, w, width, d);
             for (int i = 0; i < width * d; i++) w[i] /= sqrtf(sqrtf((float)d));
         }
     }
 }
 
-static void open_form(Operator *op, Linear *l) {
+static void open_form(Operator *op, Features *l) {
     const Shape *s = &op->shape;
     int64_t heads = s->n_heads;
-    if (form_of(op) == RECURRENT) {
-        l->matrix = operator_floats(op, heads * l->width * l->v_width);
-        op->held = sizeof(float) * (double)heads * l->width * l->v_width;
-    } else if (form_of(op) == PARALLEL) {
+    if (form_of(op) == PARALLEL) {
         l->keys = operator_floats(op, s->n_max * heads * l->width);
         l->values = operator_floats(op, s->n_max * heads * l->v_width);
     } else {
@@ -116,7 +108,7 @@ static void open_form(Operator *op, Linear *l) {
 
 static void linear_open(Operator *op) {
     const Shape *s = &op->shape;
-    Linear *l = op->own = operator_own(op, sizeof *l);
+    Features *l = op->own = operator_own(op, sizeof *l);
     l->width = is(op, DIRECTED) ? (s->rank + 1) / 2 * 2 : s->head_dim;
     l->v_width = s->head_dim + is(op, NORMALISED);
     int64_t heads = (int64_t)PIECE * s->n_heads, features = heads * l->width, values = heads * l->v_width;
@@ -130,8 +122,7 @@ static void linear_open(Operator *op) {
         l->drawn = operator_floats(op, query_width(s) * l->width);
         draw_directions(op, l->drawn, l->width);
     } else if (kind_of(op) == RWKV_7) {
-        uint64_t seed = s->seed;
-        l->drawn = operator_normals(op, &seed, query_width(s) * (s->head_dim + 1), 1 / sqrtf((float)s->head_dim));
+        l->drawn = operator_normals(op, query_width(s) * (s->head_dim + 1), 1 / sqrtf((float)s->head_dim));
         l->remove = operator_floats(op, features);
         l->add = operator_floats(op, features);
     }
@@ -173,10 +164,6 @@ static void make_features(const Operator *op, int width, const float *x, float *
     }
 }
 
-static float softplus(float x) {
-    return x > 20 ? x : log1pf(expf(x));
-}
-
 static void make_gates(const Operator *op, int head, const float *gate, float *decay, float *beta) {
     int d = op->shape.head_dim;
     switch (kind_of(op)) {
@@ -203,7 +190,7 @@ static void make_gates(const Operator *op, int head, const float *gate, float *d
 
 // RWKV-7's update of one head: the key is removed in its unit length, and added by the strengths a, whose products with
 // W_a are in `add` before.
-static void make_update(const Linear *l, int64_t at, int d) {
+static void make_update(const Features *l, int64_t at, int d) {
     float square = 0;
     for (int c = 0; c < d; c++) square += l->k[at + c] * l->k[at + c];
     for (int c = 0; c < d; c++) {
@@ -216,7 +203,7 @@ static void make_update(const Linear *l, int64_t at, int d) {
 
 static void prepare_row(const Work *w, int t) {
     const Operator *op = w->op;
-    const Linear *l = op->own;
+    const Features *l = op->own;
     int d = op->shape.head_dim, heads = op->shape.n_heads;
     for (int h = 0; h < heads; h++) {
         int64_t at = (int64_t)t * heads + h;
@@ -234,7 +221,7 @@ static void prepare_row(const Work *w, int t) {
 // The outputs over the sum of weights; and what a row adds of its own value, RWKV-7 by (sum_c q k r_k).
 static void finish_row(const Work *w, int t) {
     const Operator *op = w->op;
-    const Linear *l = op->own;
+    const Features *l = op->own;
     int d = op->shape.head_dim, heads = op->shape.n_heads;
     for (int h = 0; h < heads; h++) {
         int64_t at = (int64_t)t * heads + h;
@@ -249,46 +236,30 @@ static void finish_row(const Work *w, int t) {
 
 // ---- forms
 
-static void chunked(const Operator *op, int n) {
-    const Linear *l = op->own;
+// The next n rows, `first` of the piece and those behind it.
+static void recur(const Operator *op, int first, int n) {
+    const Features *l = op->own;
+    int64_t row = (int64_t)first * op->shape.n_heads, keys = row * l->width, values = row * l->v_width;
     int64_t k_ld = (int64_t)op->shape.n_heads * l->width, v_ld = (int64_t)op->shape.n_heads * l->v_width;
+    const float *q = l->q + keys, *k = l->k + keys, *v = l->v + values;
     if (is(op, BY_CHANNEL)) {
-        ChannelRecurrence r = {op->state, n, l->q, l->k, l->v, l->decay, k_ld, k_ld, v_ld, k_ld, .out = l->o};
-        r.remove = l->remove;
-        r.add = l->add;
+        ChannelRecurrence r = {op->state, n, q, k, v, l->decay + keys, k_ld, k_ld, v_ld, k_ld, .out = l->o + values};
+        if (l->add) r.remove = l->remove + keys;
+        if (l->add) r.add = l->add + keys;
         recurrence_channels(op->compute, &r, 1);
     } else {
-        Recurrence r = {op->state, n, l->q, l->k, l->v, k_ld, k_ld, v_ld, .out = l->o};
-        if (is(op, FADING)) r.log_decay = l->decay;
-        if (is(op, REPLACING)) r.beta = l->beta;
+        Recurrence r = {op->state, n, q, k, v, k_ld, k_ld, v_ld, .out = l->o + values};
+        if (is(op, FADING)) r.log_decay = l->decay + row;
+        if (is(op, REPLACING)) r.beta = l->beta + row;
         recurrence(op->compute, &r, 1);
     }
     state_advance(op->state, n);
 }
 
-// S = decay S + k v^T, o = S^T q, a row after the other.
-static void recurrent_head(const Work *w, int h) {
-    const Linear *l = w->op->own;
-    int heads = w->op->shape.n_heads;
-    for (int t = 0; t < w->rows->n_keys; t++) {
-        int64_t at = (int64_t)t * heads + h;
-        const float *q = l->q + at * l->width, *k = l->k + at * l->width, *v = l->v + at * l->v_width;
-        float *o = l->o + at * l->v_width, decay = expf(l->decay[at]);
-        memset(o, 0, sizeof *o * (size_t)l->v_width);
-        for (int i = 0; i < l->width; i++) {
-            float *s = l->matrix + ((int64_t)h * l->width + i) * l->v_width;
-            for (int c = 0; c < l->v_width; c++) {
-                s[c] = decay * s[c] + k[i] * v[c];
-                o[c] += q[i] * s[c];
-            }
-        }
-    }
-}
-
 // o_t = sum over j <= t of decay^(t - j) (q_t . k_j) v_j; the decay is the same in all rows.
 static void parallel_row(const Work *w, int item) {
     const Operator *op = w->op;
-    const Linear *l = op->own;
+    const Features *l = op->own;
     int heads = op->shape.n_heads, h = item % heads, row = op->length + item / heads;
     int64_t k_ld = (int64_t)heads * l->width, v_ld = (int64_t)heads * l->v_width;
     float *s = w->scratch, *o = l->o + (int64_t)item * l->v_width;
@@ -306,7 +277,7 @@ static void parallel_row(const Work *w, int item) {
 }
 
 static void keep_rows(Operator *op, int n) {
-    const Linear *l = op->own;
+    const Features *l = op->own;
     int64_t k_row = (int64_t)op->shape.n_heads * l->width, v_row = (int64_t)op->shape.n_heads * l->v_width;
     memcpy(l->keys + op->length * k_row, l->k, sizeof(float) * (size_t)(n * k_row));
     memcpy(l->values + op->length * v_row, l->v, sizeof(float) * (size_t)(n * v_row));
@@ -316,7 +287,7 @@ static void keep_rows(Operator *op, int n) {
 // Of n rows: the recurrence, and features, gates and what else is done for each channel.
 static double linear_flops(const Operator *op, int n) {
     static const int around[] = {4, 4, 4, 4, 4, 4, 4, 3, 16}; // by kind
-    const Linear *l = op->own;
+    const Features *l = op->own;
     double k = l->width, v = l->v_width, state = k * v, rows = (double)n * op->shape.n_heads;
     double row = around[kind_of(op)] * k;
     double one = 2 * state + STATE_CHUNK * (k + v); // a row times the state, and the rows of its chunk
@@ -327,8 +298,8 @@ static double linear_flops(const Operator *op, int n) {
     return rows * row;
 }
 
-static void linear_piece(Operator *op, const Rows *rows) {
-    const Linear *l = op->own;
+static void linear_step(Operator *op, const Rows *rows) {
+    const Features *l = op->own;
     int n = rows->n_keys, heads = op->shape.n_heads, d = op->shape.head_dim;
     if (is(op, DIRECTED)) {
         map_heads(op->compute, l->drawn, heads, l->width, d, rows->q, l->q, n);
@@ -340,16 +311,13 @@ static void linear_piece(Operator *op, const Rows *rows) {
     }
     operator_for(op, rows, n, prepare_row);
     op->flops += linear_flops(op, n);
-    if (form_of(op) == RECURRENT) operator_for(op, rows, heads, recurrent_head);
-    else if (form_of(op) == PARALLEL) {
+    if (form_of(op) == PARALLEL) {
         keep_rows(op, n);
         operator_for(op, rows, n * heads, parallel_row);
-    } else chunked(op, n);
+    } else if (form_of(op) == RECURRENT) {
+        for (int t = 0; t < n; t++) recur(op, t, 1);
+    } else recur(op, 0, n);
     operator_for(op, rows, n, finish_row);
-}
-
-static void linear_step(Operator *op, const Rows *rows) {
-    step_pieces(op, rows, PIECE, linear_piece);
 }
 
 // ---- Linformer
@@ -361,9 +329,8 @@ typedef struct {
 
 static void linformer_open(Operator *op) {
     Linformer *l = op->own = operator_own(op, sizeof *l);
-    uint64_t seed = op->shape.seed;
     int64_t n = (int64_t)op->shape.rank * op->shape.n_max;
-    l->e = operator_normals(op, &seed, n, 1 / sqrtf((float)op->shape.n_max));
+    l->e = operator_normals(op, n, 1 / sqrtf((float)op->shape.n_max));
     soft_open(&l->soft, op, 0, 0);
 }
 
@@ -387,77 +354,68 @@ static void linformer_step(Operator *op, const Rows *rows) {
     free(to);
 }
 
-#define RECURS(of, kind) .family = (of), .variant = (kind), .each_head = true, .open = linear_open, .step = linear_step
+#define RECURS(of, kind)                                                                                               \
+    .family = (of), .variant = (kind), .each_head = true, .piece = PIECE, .open = linear_open, .step = linear_step
 #define LINEAR(kind) RECURS("linear", kind)
-#define ELU_PAPER .paper = "Katharopoulos et al. 2020, arXiv:2006.16236, equations 7, 9 and 16 to 20"
-#define RETNET_PAPER .paper = "Sun et al. 2023, arXiv:2307.08621, equations 5 to 7, without xPos"
+#define ELU_PAPER "Katharopoulos et al. 2020, arXiv:2006.16236, equations 7, 9 and 16 to 20"
+#define ELU_STATE "S_t = S_t-1 + phi(k_t) v_t^T,   z_t = z_t-1 + phi(k_t),   o_t = S_t^T phi(q_t) / (z_t . phi(q_t))\n"
+#define RETNET_PAPER "Sun et al. 2023, arXiv:2307.08621, equations 5 to 7, without xPos"
 
 const Mechanism linear_rows[] = {
-    {LINEAR(ELU), ELU_PAPER, .name = "linear", .title = "elu(x) + 1 as features, in chunks",
-     .formula = "S_t = S_t-1 + phi(k_t) v_t^T,   z_t = z_t-1 + phi(k_t),   o_t = S_t^T phi(q_t) / (z_t . phi(q_t))\n",
-     .prefill = "O(n d^2)", .decode = "O(d^2)", .memory = "d^2 + d", .best_for = "long text on little memory"},
-    {LINEAR(ELU | PARALLEL), ELU_PAPER, .name = "linear-parallel", .same_as = "linear", .most_rows = 8192,
-     .title = "elu(x) + 1, the parallel form: every pair",
-     .formula = "o_t = sum_{j <= t} (phi(q_t) . phi(k_j)) v_j / sum_{j <= t} phi(q_t) . phi(k_j)\n",
-     .prefill = "O(n^2 d)", .decode = "O(n d)", .memory = "2 n d", .best_for = "training on short text"},
-    {LINEAR(ELU | RECURRENT), ELU_PAPER, .name = "linear-recurrent", .same_as = "linear",
-     .title = "elu(x) + 1, the recurrent form: a row after the other",
-     .formula = "S_t = S_t-1 + phi(k_t) v_t^T,   z_t = z_t-1 + phi(k_t),   o_t = S_t^T phi(q_t) / (z_t . phi(q_t))\n",
-     .prefill = "O(n d^2)", .decode = "O(d^2)", .memory = "d^2 + d", .best_for = "generation"},
-    {LINEAR(PERFORMER), .name = "performer", .approximates = true,
-     .title = "FAVOR+: positive random features whose products are exp(q . k) on average",
-     .paper = "Choromanski et al. 2020, arXiv:2009.14794, equations 5 and 7, section 2.4",
-     .formula = "phi(x) = exp(W x - |x|^2 / 2) / sqrt(m),   x = q / d^(1/4), k / d^(1/4),   W orthogonal in blocks\n"
-                "o_t = S_t^T phi(q_t) / (z_t . phi(q_t))\n",
-     .prefill = "O(n m d)", .decode = "O(m d)", .memory = "m d + m", .best_for = "softmax weights that are near even"},
-    {LINEAR(RFA), .name = "rfa", .title = "random Fourier features of unit vectors, with a gate",
-     .paper = "Peng et al. 2021, arXiv:2103.02143, sections 3.1 and 3.2",
-     .formula = "phi(x) = [sin(W x / |x|), cos(W x / |x|)],   g = sigmoid(gate + 4)\n"
-                "S_t = g S_t-1 + (1 - g) phi(k_t) v_t^T,   z_t likewise,   o_t = S_t^T phi(q_t) / (z_t . phi(q_t))\n",
-     .prefill = "O(n m d)", .decode = "O(m d)", .memory = "m d + m", .best_for = "text that forgets its past"},
+    {"linear", "elu(x) + 1 as features, in chunks", ELU_PAPER, ELU_STATE, "O(n d^2)", "O(d^2)", "d^2 + d",
+     "long text on little memory", LINEAR(ELU)},
+    {"linear-parallel", "elu(x) + 1, the parallel form: every pair", ELU_PAPER,
+     "o_t = sum_{j <= t} (phi(q_t) . phi(k_j)) v_j / sum_{j <= t} phi(q_t) . phi(k_j)\n", "O(n^2 d)", "O(n d)", "2 n d",
+     "training on short text", LINEAR(ELU | PARALLEL), .same_as = "linear", .most_rows = 8192},
+    {"linear-recurrent", "elu(x) + 1, the recurrent form: a row after the other", ELU_PAPER, ELU_STATE, "O(n d^2)",
+     "O(d^2)", "d^2 + d", "generation", LINEAR(ELU | RECURRENT), .same_as = "linear"},
+    {"performer", "FAVOR+: positive random features whose products are exp(q . k) on average",
+     "Choromanski et al. 2020, arXiv:2009.14794, equations 5 and 7, section 2.4",
+     "phi(x) = exp(W x - |x|^2 / 2) / sqrt(m),   x = q / d^(1/4), k / d^(1/4),   W orthogonal in blocks\n"
+     "o_t = S_t^T phi(q_t) / (z_t . phi(q_t))\n",
+     "O(n m d)", "O(m d)", "m d + m", "softmax weights that are near even", LINEAR(PERFORMER), .approximates = true},
+    {"rfa", "random Fourier features of unit vectors, with a gate",
+     "Peng et al. 2021, arXiv:2103.02143, sections 3.1 and 3.2",
+     "phi(x) = [sin(W x / |x|), cos(W x / |x|)],   g = sigmoid(gate + 4)\n"
+     "S_t = g S_t-1 + (1 - g) phi(k_t) v_t^T,   z_t likewise,   o_t = S_t^T phi(q_t) / (z_t . phi(q_t))\n",
+     "O(n m d)", "O(m d)", "m d + m", "text that forgets its past", LINEAR(RFA)},
     {"linformer", "attention over r projections of all keys; not causal",
      "Wang et al. 2020, arXiv:2006.04768, equation 7, with one projection for all",
      "o = softmax(Q (E K)^T / sqrt(d)) (E V),   E [r][n]\n", "O(n r d)", "-", "2 r d", "encoders of one length",
      .family = "linear", .time = TIME_WHOLE, .open = linformer_open, .step = linformer_step},
-    {LINEAR(RETNET), RETNET_PAPER, .name = "retnet", .title = "retention: linear attention that fades, in chunks",
-     .formula = "S_t = g_h S_t-1 + k_t v_t^T,   o_t = S_t^T q_t / sqrt(d),   g_h = 1 - 2^(-5 - h)\n",
-     .prefill = "O(n d^2)", .decode = "O(d^2)", .memory = "d^2", .best_for = "streams whose past fades"},
-    {LINEAR(RETNET | PARALLEL), RETNET_PAPER, .name = "retnet-parallel", .same_as = "retnet", .most_rows = 8192,
-     .title = "retention, the parallel form: every pair",
-     .formula = "o_t = sum_{j <= t} g_h^(t - j) (q_t . k_j) v_j / sqrt(d)\n", .prefill = "O(n^2 d)", .decode = "O(n d)",
-     .memory = "2 n d", .best_for = "training on short text"},
-    {LINEAR(RETNET | RECURRENT), RETNET_PAPER, .name = "retnet-recurrent", .same_as = "retnet",
-     .title = "retention, the recurrent form: a row after the other",
-     .formula = "S_t = g_h S_t-1 + k_t v_t^T,   o_t = S_t^T q_t / sqrt(d)\n", .prefill = "O(n d^2)", .decode = "O(d^2)",
-     .memory = "d^2", .best_for = "generation"},
-    {LINEAR(GLA), .name = "gla", .title = "gated linear attention: each key channel fades at a rate of its own",
-     .paper = "Yang et al. 2023, arXiv:2312.06635, equation 3 and section 4.4",
-     .formula = "S_t = diag(a_t) S_t-1 + k_t v_t^T,   o_t = S_t^T q_t / sqrt(d),   a_t = sigmoid(gate_t)^(1/16)\n",
-     .prefill = "O(n d^2)", .decode = "O(d^2)", .memory = "d^2", .best_for = "long text on little memory"},
-    {LINEAR(DELTA), .name = "deltanet", .title = "the delta rule: a key's old value is replaced",
-     .paper = "Yang et al. 2024, arXiv:2406.06484, equation 1 and section 3",
-     .formula = "S_t = S_t-1 + b_t k_t (v_t - S_t-1^T k_t)^T,   o_t = S_t^T q_t / sqrt(d),   |k| = |q| = 1,   "
-                "b_t = sigmoid(gate)\n",
-     .prefill = "O(n d^2)", .decode = "O(d^2)", .memory = "d^2", .best_for = "recall on little memory"},
-    {LINEAR(GATED_DELTA), .name = "gated-deltanet", .title = "the delta rule on a state that fades",
-     .paper = "Yang et al. 2024, arXiv:2412.06464, equation 10",
-     .formula = "S_t = a_t S_t-1 + b_t k_t (v_t - a_t S_t-1^T k_t)^T,   o_t = S_t^T q_t / sqrt(d)\n"
-                "log a_t = -A_h softplus(gate - 4),   b_t = sigmoid(gate'),   |k| = |q| = 1\n",
-     .prefill = "O(n d^2)", .decode = "O(d^2)", .memory = "d^2",
-     .best_for = "recall on little memory; the recurrent layers of hybrids"},
+    {"retnet", "retention: linear attention that fades, in chunks", RETNET_PAPER,
+     "S_t = g_h S_t-1 + k_t v_t^T,   o_t = S_t^T q_t / sqrt(d),   g_h = 1 - 2^(-5 - h)\n", "O(n d^2)", "O(d^2)", "d^2",
+     "streams whose past fades", LINEAR(RETNET)},
+    {"retnet-parallel", "retention, the parallel form: every pair", RETNET_PAPER,
+     "o_t = sum_{j <= t} g_h^(t - j) (q_t . k_j) v_j / sqrt(d)\n", "O(n^2 d)", "O(n d)", "2 n d",
+     "training on short text", LINEAR(RETNET | PARALLEL), .same_as = "retnet", .most_rows = 8192},
+    {"retnet-recurrent", "retention, the recurrent form: a row after the other", RETNET_PAPER,
+     "S_t = g_h S_t-1 + k_t v_t^T,   o_t = S_t^T q_t / sqrt(d)\n", "O(n d^2)", "O(d^2)", "d^2", "generation",
+     LINEAR(RETNET | RECURRENT), .same_as = "retnet"},
+    {"gla", "gated linear attention: each key channel fades at a rate of its own",
+     "Yang et al. 2023, arXiv:2312.06635, equation 3 and section 4.4",
+     "S_t = diag(a_t) S_t-1 + k_t v_t^T,   o_t = S_t^T q_t / sqrt(d),   a_t = sigmoid(gate_t)^(1/16)\n", "O(n d^2)",
+     "O(d^2)", "d^2", "long text on little memory", LINEAR(GLA)},
+    {"deltanet", "the delta rule: a key's old value is replaced",
+     "Yang et al. 2024, arXiv:2406.06484, equation 1 and section 3",
+     "S_t = S_t-1 + b_t k_t (v_t - S_t-1^T k_t)^T,   o_t = S_t^T q_t / sqrt(d),   |k| = |q| = 1,   b_t = "
+     "sigmoid(gate)\n",
+     "O(n d^2)", "O(d^2)", "d^2", "recall on little memory", LINEAR(DELTA)},
+    {"gated-deltanet", "the delta rule on a state that fades", "Yang et al. 2024, arXiv:2412.06464, equation 10",
+     "S_t = a_t S_t-1 + b_t k_t (v_t - a_t S_t-1^T k_t)^T,   o_t = S_t^T q_t / sqrt(d)\n"
+     "log a_t = -A_h softplus(gate - 4),   b_t = sigmoid(gate'),   |k| = |q| = 1\n",
+     "O(n d^2)", "O(d^2)", "d^2", "recall on little memory; the recurrent layers of hybrids", LINEAR(GATED_DELTA)},
     {0}};
 
 const Mechanism recurrent_rows[] = {
-    {RECURS("beyond", MAMBA_2), .name = "mamba-2",
-     .title = "a state space with a decay and a step size for each token and head",
-     .paper = "Dao and Gu 2024, arXiv:2405.21060, section 6, without the layer's convolution, gate and norm",
-     .formula = "S_t = exp(s_t A_h) S_t-1 + s_t B_t x_t^T,   y_t = S_t^T C_t + x_t,   s_t = softplus(gate - 4)\n"
-                "C, B, x: queries and keys of the first head, values\n",
-     .prefill = "O(n d^2)", .decode = "O(d^2)", .memory = "d^2", .best_for = "long text; most layers of hybrids"},
-    {RECURS("beyond", RWKV_7), .name = "rwkv-7",
-     .title = "the delta rule with decays and strengths for each key channel",
-     .paper = "Peng et al. 2025, arXiv:2503.14456, equations 16 and 17, without token shift, gate and norm",
-     .formula = "S_t = diag(w_t) S_t-1 - (k^ a_t) (S_t-1^T k^)^T + (k_t a_t) v_t^T,   k^ = k_t / |k_t|\n"
-                "o_t = S_t^T q_t + (sum q k a r) v_t,   w = exp(-0.607 sigmoid(gate)),   a = sigmoid(W_a gate)\n",
-     .prefill = "O(n d^2)", .decode = "O(d^2)", .memory = "d^2", .best_for = "endless streams on little memory"},
+    {"mamba-2", "a state space with a decay and a step size for each token and head",
+     "Dao and Gu 2024, arXiv:2405.21060, section 6, without the layer's convolution, gate and norm",
+     "S_t = exp(s_t A_h) S_t-1 + s_t B_t x_t^T,   y_t = S_t^T C_t + x_t,   s_t = softplus(gate - 4)\n"
+     "C, B, x: queries and keys of the first head, values\n",
+     "O(n d^2)", "O(d^2)", "d^2", "long text; most layers of hybrids", RECURS("beyond", MAMBA_2)},
+    {"rwkv-7", "the delta rule with decays and strengths for each key channel",
+     "Peng et al. 2025, arXiv:2503.14456, equations 16 and 17, without token shift, gate and norm",
+     "S_t = diag(w_t) S_t-1 - (k^ a_t) (S_t-1^T k^)^T + (k_t a_t) v_t^T,   k^ = k_t / |k_t|\n"
+     "o_t = S_t^T q_t + (sum q k a r) v_t,   w = exp(-0.607 sigmoid(gate)),   a = sigmoid(W_a gate)\n",
+     "O(n d^2)", "O(d^2)", "d^2", "endless streams on little memory", RECURS("beyond", RWKV_7)},
     {0}};

@@ -41,7 +41,7 @@ Shape shape_of(const Mechanism *m, int n_max, int n_heads, int head_dim) {
 // ---- operators
 
 int operator_open(Operator *op, const Mechanism *m, const Shape *shape, Compute *c, char *err, size_t errlen) {
-    *op = (Operator){.mechanism = m, .compute = c, .shape = *shape, .kv_heads = shape->n_kv_heads};
+    *op = (Operator){.mechanism = m, .compute = c, .shape = *shape, .seed = shape->seed, .kv_heads = shape->n_kv_heads};
     if (m->whole_blocks && (shape->block < 1 || KV_BLOCK % shape->block)) {
         return fail(err, errlen, "expected blocks that divide %d keys, found %d", KV_BLOCK, shape->block);
     }
@@ -56,6 +56,7 @@ void operator_need(Operator *op, const Mechanism *m, const Shape *shape, Compute
 }
 
 void operator_step(Operator *op, const Rows *rows) {
+    const Mechanism *m = op->mechanism;
     const Shape *s = &op->shape;
     Rows each = *rows;
     float *copies = NULL;
@@ -66,7 +67,8 @@ void operator_step(Operator *op, const Rows *rows) {
         take_heads(s, copies, rows->k, op->kv_heads, 0, s->n_heads, rows->n_keys);
         take_heads(s, copies + n, rows->v, op->kv_heads, 0, s->n_heads, rows->n_keys);
     }
-    op->mechanism->step(op, &each);
+    if (m->piece) step_pieces(op, &each, m->piece, m->step);
+    else m->step(op, &each);
     op->length += rows->n_keys;
     free(copies);
 }
@@ -123,9 +125,9 @@ float *operator_floats(Operator *op, int64_t n) {
     return operator_own(op, sizeof(float) * (size_t)n);
 }
 
-float *operator_normals(Operator *op, uint64_t *seed, int64_t n, float deviation) {
+float *operator_normals(Operator *op, int64_t n, float deviation) {
     float *x = operator_floats(op, n);
-    draw_normals(seed, x, n, deviation);
+    draw_normals(&op->seed, x, n, deviation);
     return x;
 }
 

@@ -47,6 +47,7 @@ struct Operator {
     const Mechanism *mechanism;
     Compute *compute; // borrowed
     Shape shape;
+    uint64_t seed;           // of the next number that open draws
     int kv_heads;            // that rows come with: shape.n_kv_heads, or fewer with Mechanism.each_head
     int length;              // keys stored
     double flops;            // of all steps so far: each multiplication, addition and transcendental function counts 1
@@ -79,6 +80,7 @@ struct Mechanism {
     bool opaque;       // outputs are not sums of values by weights, so that there are no weights to show
     int most_rows;     // that the bench gives it; 0: any number. For what is O(n^2) in memory or in slow operations
     int variant;       // what the family's functions tell their rows apart by
+    int piece;         // rows that step takes at most; 0: any number
     // Sets op->own, with room for shape.n_max rows. Ends the program when memory runs out, as step does.
     void (*open)(Operator *op);
     // Appends, answers, and adds to op->flops and op->held. op->length is that before.
@@ -114,6 +116,9 @@ void mechanism_weights(const Mechanism *m, const Shape *shape, Compute *c, const
 
 // ---- what operators draw and share
 
+static const float LOG2_E = 1.44269504088896340736f;
+static const float LEAST_SUM = 1e-20f; // of weights
+
 // Floats of a row of queries, and of a row of keys; where row t has the keys and values that a head of queries reads.
 static inline int64_t query_width(const Shape *s) {
     return (int64_t)s->n_heads * s->head_dim;
@@ -148,8 +153,8 @@ void map_heads(const Compute *c, const float *w, int heads, int rows, int cols, 
 // Zeroed memory on a cache line, for the operator's life; ends the program when there is none, as do the others.
 void *operator_own(Operator *op, size_t bytes);
 float *operator_floats(Operator *op, int64_t n);
-// n of them by draw_normals.
-float *operator_normals(Operator *op, uint64_t *seed, int64_t n, float deviation);
+// The next n by draw_normals from op->seed.
+float *operator_normals(Operator *op, int64_t n, float deviation);
 void operator_state(Operator *op, const StateShape *shape);
 void operator_scratch(Operator *op, int64_t n); // floats of each worker
 // Zeroed floats on a cache line, for free(); NULL with a line in err, or the program ends.

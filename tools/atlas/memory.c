@@ -19,8 +19,6 @@ enum {
     TOGETHER = 8,   // queries that read the index together
 };
 
-static const float LEAST_SUM = 1e-20f; // of weights
-
 // ---- retrieval: the last keys, and the best of those before
 
 // Parts of a worker's scratch memory: scores [TOGETHER][n_blocks], and of a query's keys; a query in whole words of the
@@ -229,12 +227,11 @@ typedef struct {
 
 static void infini_open(Operator *op) {
     const Shape *s = &op->shape;
-    uint64_t seed = s->seed;
     Infini *m = op->own = operator_own(op, sizeof *m);
     int64_t d = s->head_dim, rows = (int64_t)s->n_kv_heads * s->window;
     m->segment = s->window;
     m->width = s->head_dim + 1;
-    m->gates = operator_normals(op, &seed, s->n_heads, 1);
+    m->gates = operator_normals(op, s->n_heads, 1);
     for (int h = 0; h < s->n_heads; h++) m->gates[h] = sigmoidf(m->gates[h]);
     m->matrix = operator_floats(op, key_width(s) * m->width + MAX_PANEL);
     m->keys = operator_floats(op, rows * d);

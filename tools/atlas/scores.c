@@ -12,8 +12,6 @@
 enum { LUONG_DOT, LUONG_GENERAL, ADDITIVE, ARGMAX, SAMPLED };
 enum { TILE = 256, PAIRS = 32 }; // keys scored at a time; keys whose tanh is taken at a time
 
-static const float LOG2_E = 1.44269504088896340736f;
-
 // ---- products
 
 typedef struct {
@@ -24,9 +22,8 @@ typedef struct {
 static void luong_open(Operator *op) {
     const Shape *s = &op->shape;
     Luong *l = op->own = operator_own(op, sizeof *l);
-    uint64_t seed = s->seed;
     int64_t n = query_width(s) * s->head_dim;
-    if (op->mechanism->variant == LUONG_GENERAL) l->w = operator_normals(op, &seed, n, 1 / sqrtf((float)s->head_dim));
+    if (op->mechanism->variant == LUONG_GENERAL) l->w = operator_normals(op, n, 1 / sqrtf((float)s->head_dim));
     soft_open(&l->soft, op, 0, 0);
     l->soft.scale = 1;
 }
@@ -52,14 +49,13 @@ static void pairs_open(Operator *op) {
     const Shape *s = &op->shape;
     int64_t d = s->head_dim;
     float deviation = 1 / sqrtf((float)d);
-    uint64_t seed = s->seed;
     Pairs *p = op->own = operator_own(op, sizeof *p);
     p->keys = operator_floats(op, s->n_max * key_width(s));
     p->values = operator_floats(op, s->n_max * key_width(s));
     if (op->mechanism->variant != ADDITIVE) return;
-    p->wq = operator_normals(op, &seed, query_width(s) * d, deviation);
-    p->wk = operator_normals(op, &seed, key_width(s) * d, deviation);
-    p->v = operator_normals(op, &seed, query_width(s), 1);
+    p->wq = operator_normals(op, query_width(s) * d, deviation);
+    p->wk = operator_normals(op, key_width(s) * d, deviation);
+    p->v = operator_normals(op, query_width(s), 1);
 }
 
 // s[i] of n keys of one head from `first` on: v . tanh(W_q q + W_k k), or q . k / sqrt(d).
@@ -92,51 +88,51 @@ static float gumbel(const Operator *op, int row, int head, int key) {
     return -logf(-logf(draw_uniform(&state)));
 }
 
-// The value of the key of the largest score; of SAMPLED, of score and noise.
-static void choose_value(const Operator *op, int row, int head, const float *q, int n_keys, float *s, float *out) {
-    const Pairs *p = op->own;
-    float most = SCORE_MASKED;
-    int best = 0;
-    for (int first = 0; first < n_keys; first += TILE) {
-        int n = n_keys - first < TILE ? n_keys - first : TILE;
-        score_tile(op, head, q, first, n, s, NULL);
-        for (int i = 0; i < n; i++) {
-            float score = op->mechanism->variant == SAMPLED ? s[i] + gumbel(op, row, head, first + i) : s[i];
-            if (score <= most) continue;
-            most = score;
-            best = first + i;
-        }
+// What a query has found in the keys so far: a softmax's largest exponent and sum; the best key and its score.
+typedef struct {
+    float m, l, most;
+    int best;
+} Found;
+
+// The best key is that of the largest score; of SAMPLED, of score and noise.
+static void choose_key(const Operator *op, int row, int head, int first, int n, const float *s, Found *found) {
+    for (int i = 0; i < n; i++) {
+        float score = op->mechanism->variant == SAMPLED ? s[i] + gumbel(op, row, head, first + i) : s[i];
+        if (score <= found->most) continue;
+        found->most = score;
+        found->best = first + i;
     }
-    memcpy(out, p->values + key_place(&op->shape, best, head), sizeof *out * (size_t)op->shape.head_dim);
 }
 
-// softmax(scores) V
-static void weigh_values(const Operator *op, int head, const float *q, int n_keys, float *s, float *out) {
+// out: the sum of values by exp(score - m).
+static void add_values(const Operator *op, int head, int first, int n, float *s, Found *found, float *out) {
     const Pairs *p = op->own;
     int d = op->shape.head_dim;
-    float m = SCORE_START, l = 0;
-    memset(out, 0, sizeof *out * (size_t)d);
-    for (int first = 0; first < n_keys; first += TILE) {
-        int n = n_keys - first < TILE ? n_keys - first : TILE;
-        score_tile(op, head, q, first, n, s, s + TILE);
-        for (int i = 0; i < n; i++) s[i] *= LOG2_E;
-        float rescale = op->compute->kernels->softmax_row(s, n, &m, &l);
-        for (int c = 0; c < d; c++) out[c] *= rescale;
-        for (int i = 0; i < n; i++) {
-            const float *v = p->values + key_place(&op->shape, first + i, head);
-            for (int c = 0; c < d; c++) out[c] += s[i] * v[c];
-        }
+    for (int i = 0; i < n; i++) s[i] *= LOG2_E;
+    float rescale = op->compute->kernels->softmax_row(s, n, &found->m, &found->l);
+    for (int c = 0; c < d; c++) out[c] *= rescale;
+    for (int i = 0; i < n; i++) {
+        const float *v = p->values + key_place(&op->shape, first + i, head);
+        for (int c = 0; c < d; c++) out[c] += s[i] * v[c];
     }
-    for (int c = 0; c < d; c++) out[c] /= l;
 }
 
 static void pairs_item(const Work *w, int item) {
     const Operator *op = w->op;
+    const Pairs *p = op->own;
     int heads = op->shape.n_heads, d = op->shape.head_dim, head = item % heads, row = op->length + item / heads;
-    const float *q = w->rows->q + (int64_t)item * d;
-    float *out = w->rows->out + (int64_t)item * d;
-    if (op->mechanism->variant == ADDITIVE) weigh_values(op, head, q, row + 1, w->scratch, out);
-    else choose_value(op, row, head, q, row + 1, w->scratch, out);
+    float *out = w->rows->out + (int64_t)item * d, *s = w->scratch;
+    Found found = {.m = SCORE_START, .most = SCORE_MASKED};
+    memset(out, 0, sizeof *out * (size_t)d);
+    for (int first = 0; first <= row; first += TILE) {
+        int n = row + 1 - first < TILE ? row + 1 - first : TILE;
+        score_tile(op, head, w->rows->q + (int64_t)item * d, first, n, s, s + TILE);
+        if (p->v) add_values(op, head, first, n, s, &found, out);
+        else choose_key(op, row, head, first, n, s, &found);
+    }
+    if (p->v) {
+        for (int c = 0; c < d; c++) out[c] /= found.l;
+    } else memcpy(out, p->values + key_place(&op->shape, found.best, head), sizeof *out * (size_t)d);
 }
 
 static void pairs_step(Operator *op, const Rows *rows) {

@@ -7,29 +7,27 @@
 
 enum { WINDOW_PIECE = 1024 };
 
-static int open_cache(Soft *s, Operator *op, int n_heads, const KvShape *shape, char *err, size_t errlen) {
+static void open_cache(Soft *s, Operator *op, int n_heads, const KvShape *shape) {
+    char err[512];
     *s = (Soft){.n_heads = n_heads, .n_kv_heads = shape->n_kv_heads, .k_dim = shape->k_dim, .v_dim = shape->v_dim};
     s->pool = op->compute->pool;
     s->scale = 1 / sqrtf((float)op->shape.head_dim);
     s->mask.causal = op->mechanism->time == TIME_CAUSAL;
     s->mask.window = shape->window;
     s->mask.n_sinks = shape->n_sinks;
-    if (attention_reserve(op->compute, n_heads, s->n_kv_heads, s->k_dim, s->v_dim, err, errlen)) return -1;
-    s->cache = kvcache_open(shape, NULL, err, errlen);
-    if (!s->cache) return -1;
+    bool reserved = !attention_reserve(op->compute, n_heads, s->n_kv_heads, s->k_dim, s->v_dim, err, sizeof err);
+    s->cache = reserved ? kvcache_open(shape, NULL, err, sizeof err) : NULL;
+    if (!s->cache) die(1, "%s", err);
     op->caches[op->n_caches++] = s->cache;
-    return 0;
 }
 
-int soft_open_as(Soft *s, Operator *op, int n_heads, int n_kv_heads, int k_dim, int v_dim, char *err, size_t errlen) {
-    return open_cache(s, op, n_heads, &(KvShape){n_kv_heads, k_dim, v_dim, op->shape.type, 0, 0}, err, errlen);
+void soft_open_as(Soft *s, Operator *op, int n_heads, int n_kv_heads, int k_dim, int v_dim) {
+    open_cache(s, op, n_heads, &(KvShape){n_kv_heads, k_dim, v_dim, op->shape.type, 0, 0});
 }
 
 void soft_open(Soft *s, Operator *op, int window, int n_sinks) {
     const Shape *of = &op->shape;
-    KvShape shape = {of->n_kv_heads, of->head_dim, of->head_dim, of->type, window, n_sinks};
-    char err[512];
-    if (open_cache(s, op, of->n_heads, &shape, err, sizeof err)) die(1, "%s", err);
+    open_cache(s, op, of->n_heads, &(KvShape){of->n_kv_heads, of->head_dim, of->head_dim, of->type, window, n_sinks});
 }
 
 typedef struct {

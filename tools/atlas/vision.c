@@ -2,91 +2,42 @@
 //
 // Owns the rows of squeeze-and-excitation, CBAM, ViT's patches and text between pictures. A feature map is the rows'
 // values: a place of the grid a row, a channel each number, of as many columns as rows where it is full. Gates of
-// channels and places have no softmax; the others are attention(). Refuses nothing. Draws: the channels' W_1
-// [channels / 16][channels], then W_2 [channels][channels / 16], CBAM's 7 x 7 taps of means, then of maxima.
+// channels and places are those of convolutional networks; the others are attention(). Refuses nothing. Draws: the
+// channels' W_1 [channels / 16][channels], then W_2 [channels][channels / 16], CBAM's 7 x 7 taps of means, then of
+// maxima.
+#include "gates.h"
 #include "soft.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { SE, CBAM };
-enum { REDUCTION = 16, SIDE = 7 }; // channels for each hidden one; of CBAM's convolution
+enum { SE, CBAM, REDUCTION = 16 }; // channels for each hidden one
 
 // ---- gates of channels and places
 
-typedef struct {
-    float *w1, *w2, *taps; // [hidden][channels], [channels][hidden], [2][SIDE][SIDE]
-    int channels, hidden;
-} Gates;
-
 static void gates_open(Operator *op) {
-    const Shape *s = &op->shape;
     Gates *g = op->own = operator_own(op, sizeof *g);
-    uint64_t seed = s->seed;
-    g->channels = s->n_kv_heads * s->head_dim;
+    g->channels = (int)key_width(&op->shape);
     g->hidden = g->channels < REDUCTION ? 1 : g->channels / REDUCTION;
     int64_t n = (int64_t)g->channels * g->hidden;
-    g->w1 = operator_normals(op, &seed, n, 1 / sqrtf((float)g->channels));
-    g->w2 = operator_normals(op, &seed, n, 1 / sqrtf((float)g->hidden));
-    g->taps = operator_normals(op, &seed, 2 * SIDE * SIDE, 1.0f / SIDE);
-}
-
-// y[channels] += W_2 relu(W_1 x)
-static void add_excitation(const Gates *g, const float *x, float *y) {
-    for (int i = 0; i < g->hidden; i++) {
-        float sum = 0;
-        for (int c = 0; c < g->channels; c++) sum += g->w1[(int64_t)i * g->channels + c] * x[c];
-        if (sum <= 0) continue;
-        for (int c = 0; c < g->channels; c++) y[c] += g->w2[(int64_t)c * g->hidden + i] * sum;
-    }
-}
-
-// Of n numbers `stride` apart: their mean, then their largest.
-static void pool(const float *x, int n, int64_t stride, float *mean, float *most) {
-    *mean = 0;
-    *most = x[0];
-    for (int i = 0; i < n; i++) {
-        *mean += x[i * stride] / (float)n;
-        *most = fmaxf(*most, x[i * stride]);
-    }
-}
-
-// The convolution over the grid's maps [2][n] at one place; 0 beyond the grid's edges and its last row's end.
-static float convolve(const Gates *g, const float *maps, int n, int columns, int place) {
-    float sum = 0;
-    for (int i = 0; i < 2 * SIDE * SIDE; i++) {
-        int y = place / columns + i / SIDE % SIDE - SIDE / 2, x = place % columns + i % SIDE - SIDE / 2;
-        bool inside = y >= 0 && x >= 0 && x < columns && y * columns + x < n;
-        if (inside) sum += g->taps[i] * maps[i / (SIDE * SIDE) * n + y * columns + x];
-    }
-    return sum;
+    g->w1 = operator_normals(op, n, 1 / sqrtf((float)g->channels));
+    g->w2 = operator_normals(op, n, 1 / sqrtf((float)g->hidden));
+    if (op->mechanism->variant == SE) return;
+    g->taps = operator_normals(op, 2 * GATE_SIDE * GATE_SIDE, 1.0f / GATE_SIDE);
 }
 
 static void gates_step(Operator *op, const Rows *rows) {
     const Shape *s = &op->shape;
     const Gates *g = op->own;
-    int n = rows->n_keys, channels = g->channels, columns = (int)ceil(sqrt(n)), d = s->head_dim;
-    bool places = op->mechanism->variant == CBAM;
-    float *mean = floats_need(3LL * channels + 3LL * n), *most = mean + channels, *gate = most + channels;
-    float *maps = gate + channels, *place = maps + 2LL * n, *x = floats_need((int64_t)n * channels);
-    for (int c = 0; c < channels; c++) pool(rows->v + c, n, channels, mean + c, most + c);
-    add_excitation(g, mean, gate);
-    if (places) add_excitation(g, most, gate);
-    for (int c = 0; c < channels; c++) gate[c] = sigmoidf(gate[c]);
-    for (int64_t i = 0; i < (int64_t)n * channels; i++) x[i] = rows->v[i] * gate[i % channels];
-    for (int t = 0; t < n; t++) {
-        place[t] = 1;
-        if (places) pool(x + (int64_t)t * channels, channels, 1, maps + t, maps + n + t);
-    }
-    for (int t = 0; t < n && places; t++) place[t] = sigmoidf(convolve(g, maps, n, columns, t));
-    for (int64_t i = 0; i < (int64_t)n * s->n_heads; i++) {
-        const float *from = x + key_place(s, i / s->n_heads, (int)(i % s->n_heads));
-        for (int c = 0; c < d; c++) rows->out[i * d + c] = place[i / s->n_heads] * from[c];
-    }
-    op->flops += (places ? 8.0 : 3.0) * n * channels + (places ? 4.0 * SIDE * SIDE * n : 0);
-    op->flops += (places ? 8.0 : 4.0) * channels * g->hidden;
-    free(mean);
+    int n = rows->n_keys;
+    int64_t all = (int64_t)n * g->channels;
+    float *x = floats_need(all + gates_floats(g, n));
+    memcpy(x, rows->v, sizeof *x * (size_t)all);
+    gates_apply(g, x, n, (int)ceil(sqrt(n)), x + all);
+    take_heads(s, rows->out, x, s->n_kv_heads, 0, s->n_heads, n);
+    op->flops += (g->taps ? 8.0 : 3.0) * (double)all + (g->taps ? 4.0 * GATE_SIDE * GATE_SIDE * n : 0);
+    op->flops += (g->taps ? 8.0 : 4.0) * g->channels * g->hidden;
     free(x);
 }
 

@@ -1,8 +1,8 @@
-// gates: the gates of a convolutional network's feature map: of channels, as squeeze-and-excitation has them
-// (arXiv:1709.01507, equations 2 to 4), and of channels, then places, as CBAM has them (arXiv:1807.06521, equations 1
-// to 3).
+// gates: the gates of a feature map: of channels, as squeeze-and-excitation has them (arXiv:1709.01507, equations 2 to
+// 4), and of channels, then places, as CBAM has them (arXiv:1807.06521, equations 1 to 3).
 //
-// Owns their arithmetic. Refuses nothing: shapes were checked by the model. Called by convnet_model and its check.
+// Owns their arithmetic. Refuses nothing: shapes were checked by the model. Called by convnet_model, the atlas's rows
+// of pictures, and their checks.
 #pragma once
 #include <stdint.h>
 

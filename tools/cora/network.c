@@ -53,26 +53,23 @@ static int bind(Weights *w, const Papers *p, Layer layers[2], char *err, size_t 
 }
 
 // out [n][heads * width] of x [n][inputs]
-static int layer_run(const Layer *l, const Papers *p, Compute *c, const float *x, float *out, char *err,
-                     size_t errlen) {
+static void layer_run(const Layer *l, const Papers *p, Compute *c, const float *x, float *out) {
     int wide = l->heads * l->width;
     Operator op = {.mechanism = mechanism_find(l->from ? "gat" : "gcn"), .compute = c};
     Tensor w = {.dtype = DTYPE_F32, .n_dims = 2, .shape = {wide, l->inputs}, .data = l->weight};
     float *h = floats_need((int64_t)p->n * (wide + 2 * l->heads)), *from = h + (int64_t)p->n * wide;
     float *to = from + (int64_t)p->n * l->heads;
-    int rc = 0;
     ops_linear(c, &(Linear){.w = &w, .y = h}, 1, x, p->n);
     if (l->from) {
         Soft soft;
-        rc = graph_reserve(&soft, &op, l->heads, l->width, err, errlen);
+        graph_reserve(&soft, &op, l->heads, l->width);
         map_heads(c, l->from, l->heads, 1, l->width, h, from, p->n);
         map_heads(c, l->to, l->heads, 1, l->width, h, to, p->n);
-        if (!rc) graph_attend(&op, &soft, &p->graph, from, to, h, out);
+        graph_attend(&op, &soft, &p->graph, from, to, h, out);
         operator_close(&op);
     } else graph_sum(&op, &p->graph, h, wide, out);
     for (int64_t i = 0; i < (int64_t)p->n * wide; i++) out[i] += l->bias[i % wide];
     free(h);
-    return rc;
 }
 
 int network_run(const char *path, const Papers *p, Compute *c, float *logits, const char **kind, char *err,
@@ -85,11 +82,11 @@ int network_run(const char *path, const Papers *p, Compute *c, float *logits, co
         int64_t n = (int64_t)p->n * layers[0].heads * layers[0].width;
         float *hidden = floats_need(n);
         *kind = layers[0].from ? "GAT" : "GCN";
-        rc = layer_run(&layers[0], p, c, p->words, hidden, err, errlen);
+        layer_run(&layers[0], p, c, p->words, hidden);
         for (int64_t i = 0; i < n; i++) { // ELU, ReLU
             if (hidden[i] < 0) hidden[i] = layers[0].from ? expm1f(hidden[i]) : 0;
         }
-        if (!rc) rc = layer_run(&layers[1], p, c, hidden, logits, err, errlen);
+        layer_run(&layers[1], p, c, hidden, logits);
         free(hidden);
     }
     weights_free(&w);
