@@ -83,7 +83,7 @@ flags_exist() {
     local program flag bad=0
     while read -r program flag; do
         "$program" --help | grep -qE "(^| |,)$flag( |,|\$)" || { echo "$program: no $flag in its --help" && bad=1; }
-    done < <(grep -oE '(\./run|build/(bench|perplexity|quantize|inspect|tokenize|synth|encdec|vit|atlas|serve)) [^`;|]*' README.md |
+    done < <(grep -oE '(\./run|build/(bench|perplexity|quantize|inspect|tokenize|synth|encdec|vit|convnet|atlas|serve)) [^`;|]*' README.md |
         sed 's/   .*//' | awk '{ for (i = 2; i <= NF; i++) if ($i ~ /^--?[a-z][a-z-]*$/) print $1, $i }' | sort -u)
     [ "$bad" = 0 ]
 }
