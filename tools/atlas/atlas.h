@@ -46,7 +46,5 @@ typedef struct {
     double error;              // of the last rows, relative to exact attention; NAN: it means nothing
 } Trial;
 
-// shape.n_max is set here.
-Trial trial_run(const Mechanism *m, const Shape *shape, int n, Compute *c);
-// The same where the n rows are keys alone, which nobody asks until the tokens are decoded: of prefill, only the time.
-Trial trial_stored(const Mechanism *m, const Shape *shape, int n, Compute *c);
+// shape.n_max is set here. stored: the n rows are keys alone, which nobody asks until the tokens are decoded.
+Trial trial_run(const Mechanism *m, const Shape *shape, int n, bool stored, Compute *c);

@@ -17,8 +17,8 @@ enum { PIECE = 256, TAPS = 3, N_EXPERTS = 8, N_USED = 2 };
 // ---- the short convolution
 
 typedef struct {
-    float *taps;      // [TAPS][width]
-    float *gated, *y; // [PIECE][width]: k * v, and convolved
+    float *taps;  // [TAPS][width]
+    float *gated; // [PIECE][width]: k * v
 } ShortConv;
 
 static void conv_open(Operator *op) {
@@ -26,7 +26,6 @@ static void conv_open(Operator *op) {
     ShortConv *m = op->own = operator_own(op, sizeof *m);
     m->taps = operator_normals(op, TAPS * width, 1 / sqrtf(TAPS));
     m->gated = operator_floats(op, PIECE * width);
-    m->y = operator_floats(op, PIECE * width);
     operator_state(op, &(StateShape){.conv_width = TAPS, .conv_dim = (int)width});
 }
 
@@ -34,10 +33,10 @@ static void conv_step(Operator *op, const Rows *rows) {
     const ShortConv *m = op->own;
     int64_t width = query_width(&op->shape), all = rows->n_keys * width;
     for (int64_t i = 0; i < all; i++) m->gated[i] = rows->k[i] * rows->v[i];
-    Convolution c = {op->state, rows->n_keys, m->gated, width, .taps = m->taps, .y = m->y};
+    Convolution c = {op->state, rows->n_keys, m->gated, width, .taps = m->taps, .y = rows->out};
     convolution(op->compute, &c, 1);
     state_advance(op->state, rows->n_keys);
-    for (int64_t i = 0; i < all; i++) rows->out[i] = rows->q[i] * m->y[i];
+    for (int64_t i = 0; i < all; i++) rows->out[i] *= rows->q[i];
     op->flops += (double)all * (2 * TAPS + 2);
 }
 

@@ -6,7 +6,6 @@
 
 #include "cli.h"
 #include "inputs.h"
-#include "soft.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -48,7 +47,7 @@ static int rows_of(const Test *t, int n) {
 static Trial try_at(const Test *t, const char *name, int n) {
     const Mechanism *m = mechanism_find(name);
     Shape s = shape_of(m, n, HEADS, WIDTH);
-    return trial_run(m, &s, n, t->compute);
+    return trial_run(m, &s, n, false, t->compute);
 }
 
 static Trial try(const Test *t, const char *name, int n) {
@@ -65,7 +64,7 @@ static void try_sharings(const Test *t, int n, Trial trials[N_SHARINGS]) {
         const Mechanism *m = mechanism_find(names[i]);
         Shape s = shape_of(m, n, MANY_HEADS, WIDTH);
         s.n_kv_heads = kv_heads[i];
-        trials[i] = trial_run(m, &s, rows_of(t, n), t->compute);
+        trials[i] = trial_run(m, &s, rows_of(t, n), false, t->compute);
     }
 }
 
@@ -196,15 +195,9 @@ static Verdict test_linear(Test *t) {
 static Verdict test_union(Test *t) {
     enum { N = 512, SIZE = 16, BLOCKS = N / SIZE };
     static uint8_t parts[4][BLOCKS * BLOCKS]; // window, global, random, and their union
-    Mechanism m = {.time = TIME_CAUSAL};
-    Shape s = {.n_heads = 1, .n_kv_heads = 1, .head_dim = WIDTH, .n_max = N, .type = KV_DTYPE_F32};
-    Operator op = {.mechanism = &m, .compute = t->compute, .shape = s};
     Inputs in;
-    Soft soft;
     uint64_t seed = 1;
-    inputs_open(&in, &s, N, N, 1);
-    soft_open(&soft, &op, 0, 0);
-    soft_store(&soft, N, in.k, in.v);
+    inputs_open(&in, &(Shape){.n_heads = 1, .n_kv_heads = 1, .head_dim = WIDTH}, N, N, 1);
     for (int i = 0; i < BLOCKS * BLOCKS; i++) {
         int b = i / BLOCKS, c = i % BLOCKS;
         parts[0][i] = b - c < 3;
@@ -214,9 +207,8 @@ static Verdict test_union(Test *t) {
     }
     float *sum = floats_need(N * WIDTH);
     for (int p = 0; p < 4; p++) {
-        Attention a = soft_problem(&soft, in.q, in.out, N, 0, N);
-        a.mask = (AttnMask){.causal = true, .bitmap = parts[p], .block = SIZE, .bitmap_stride = BLOCKS};
-        attention(t->compute, &a, 1);
+        AttnMask mask = {.causal = true, .bitmap = parts[p], .block = SIZE, .bitmap_stride = BLOCKS};
+        inputs_attend(&in, &mask, 0, in.out, t->compute);
         for (int i = 0; i < N * WIDTH && p < 3; i++) sum[i] += in.out[i];
     }
     say(t,
@@ -224,7 +216,6 @@ static Verdict test_union(Test *t) {
         "to 3; divided by 3 it still gives a key seen twice twice the weight",
         floats_error(sum, in.out, N * WIDTH));
     free(sum);
-    operator_close(&op);
     inputs_close(&in);
     return FAILS;
 }
@@ -240,7 +231,7 @@ static Verdict test_million(Test *t) {
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
         const Mechanism *m = mechanism_find(list[i].name);
         Shape s = shape_of(m, n, 1, WIDTH);
-        Trial a = (list[i].stored ? trial_stored : trial_run)(m, &s, n, t->compute);
+        Trial a = trial_run(m, &s, n, list[i].stored, t->compute);
         say(t, "%s: %.3g s to %s, %.3g us a token, %.3g MiB; ", m->name, a.prefill, list[i].stored ? "store" : "read",
             a.decode * 1e6, a.bytes / 0x1p20);
     }

@@ -39,8 +39,7 @@ void graph_free(Graph *g) {
 }
 
 void graph_reserve(Soft *s, Operator *op, int n_heads, int v_dim) {
-    op->shape.type = KV_DTYPE_F32; // scores are not to be rounded
-    soft_open_as(s, op, n_heads, n_heads, 1, v_dim);
+    soft_open_as(s, op, n_heads, &(KvShape){n_heads, 1, v_dim, KV_DTYPE_F32, 0, 0}); // scores are not to be rounded
     s->scale = 1;
     s->mask.causal = true; // with a window as long as the list: the span of a node's edges
 }
@@ -118,14 +117,14 @@ static void gat_step(Operator *op, const Rows *rows) {
     free(from);
 }
 
-static void gcn_open(Operator *op) {
-    (void)op; // keeps nothing
-}
-
 static void gcn_step(Operator *op, const Rows *rows) {
     Graph graph = graph_draw(rows->n_keys, op->shape.seed);
     graph_sum(op, &graph, rows->v, (int)query_width(&op->shape), rows->out);
     graph_free(&graph);
+}
+
+static void gcn_open(Operator *op) {
+    (void)op; // keeps nothing
 }
 
 // ---- a bias for each pair, and a gate
@@ -139,7 +138,7 @@ static float pair_bias(const Shape *s, int head, int64_t t, int64_t j) {
 static void pairs_open(Operator *op) {
     const Shape *s = &op->shape;
     op->own = operator_own(op, sizeof(Soft));
-    soft_open_as(op->own, op, s->n_heads, s->n_heads, s->head_dim + PIECE, s->head_dim);
+    soft_open_as(op->own, op, s->n_heads, &(KvShape){s->n_heads, s->head_dim + PIECE, s->head_dim, s->type, 0, 0});
 }
 
 static void pairs_step(Operator *op, const Rows *rows) {

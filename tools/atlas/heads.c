@@ -26,7 +26,7 @@ static void latent_open(Operator *op) {
     l->down = operator_normals(op, n, 1 / sqrtf((float)width));
     l->absorb = operator_normals(op, n, 1 / sqrtf((float)s->rank));
     l->up = operator_normals(op, n, 1 / sqrtf((float)s->rank));
-    soft_open_as(&l->soft, op, s->n_heads, 1, s->rank, s->rank);
+    soft_open_as(&l->soft, op, s->n_heads, &(KvShape){1, s->rank, s->rank, s->type, 0, 0});
 }
 
 static void latent_step(Operator *op, const Rows *rows) {

@@ -60,20 +60,25 @@ double floats_error(const float *x, const float *exact, int64_t n) {
     return sqrt(error / power);
 }
 
-double inputs_error(const Inputs *in, TimeKind time, int first, Compute *c) {
-    int64_t width = query_width(&in->shape);
-    int n_q = in->n_q - first;
-    float *exact = floats_need(n_q * width);
-    Mechanism m = {.time = time};
+void inputs_attend(const Inputs *in, const AttnMask *mask, int first, float *out, Compute *c) {
+    Mechanism m = {0};
     Operator op = {.mechanism = &m, .compute = c, .shape = in->shape};
     Soft s;
     op.shape.type = KV_DTYPE_F32;
     soft_open(&s, &op, 0, 0);
     soft_store(&s, in->n_keys, in->k, in->v);
-    Attention a = soft_problem(&s, in->q + first * width, exact, n_q, first, in->n_keys);
+    const float *q = in->q + first * query_width(&in->shape);
+    Attention a = soft_problem(&s, q, out, in->n_q - first, first, in->n_keys);
+    a.mask = *mask;
     attention(c, &a, 1);
     operator_close(&op);
-    double error = floats_error(in->out + first * width, exact, n_q * width);
+}
+
+double inputs_error(const Inputs *in, TimeKind time, int first, Compute *c) {
+    int64_t done = first * query_width(&in->shape), n = in->n_q * query_width(&in->shape) - done;
+    float *exact = floats_need(n);
+    inputs_attend(in, &(AttnMask){.causal = time == TIME_CAUSAL}, first, exact, c);
+    double error = floats_error(in->out + done, exact, n);
     free(exact);
     return error;
 }

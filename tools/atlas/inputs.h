@@ -4,6 +4,7 @@
 // comparison with exact attention. Refuses nothing but sizes that do not fit into memory. Called by show, the bench and
 // the checks.
 #pragma once
+#include "attention.h"
 #include "mechanism.h"
 
 typedef struct {
@@ -26,6 +27,9 @@ Rows inputs_all(const Inputs *in);
 
 // ||x - exact|| / ||exact||
 double floats_error(const float *x, const float *exact, int64_t n);
-// The same of what a mechanism left in in->out, over the queries from `first` on, where exact is softmax attention over
-// the same rows in fp32, causal for TIME_CAUSAL.
+// Softmax attention in fp32 over all keys, by a mask: out [n_q - first][n_heads][head_dim] of the queries from `first`
+// on.
+void inputs_attend(const Inputs *in, const AttnMask *mask, int first, float *out, Compute *c);
+// The relative error of what a mechanism left in in->out, over the queries from `first` on, where exact is softmax
+// attention over the same rows in fp32, causal for TIME_CAUSAL.
 double inputs_error(const Inputs *in, TimeKind time, int first, Compute *c);

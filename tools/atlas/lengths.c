@@ -113,7 +113,7 @@ static void run_mechanism(const Asked *a, const Mechanism *m, Growth *g, json_t 
             return;
         }
         Trial *t = &g->trials[g->n++];
-        *t = trial_run(m, &shape, (int)n, a->compute);
+        *t = trial_run(m, &shape, (int)n, false, a->compute);
         json_array_append_new(list, trial_json(m, t));
         if (!a->json) print_trial(m, t);
     }

@@ -142,21 +142,15 @@ void operator_scratch(Operator *op, int64_t n) {
     if (compute_reserve_scratch(op->compute, sizeof(float) * (size_t)n, 0, err, sizeof err)) die(1, "%s", err);
 }
 
-typedef struct {
-    Work work;
-    void (*task)(const Work *w, int item);
-} Region;
-
 static void run_item(void *context, int item, int worker) {
-    const Region *r = context;
-    Work w = r->work;
+    Work w = *(const Work *)context;
     w.scratch = compute_scratch(w.op->compute, worker);
-    r->task(&w, item);
+    w.task(&w, item);
 }
 
-void operator_for(const Operator *op, const Rows *rows, int n_items, void (*task)(const Work *w, int item)) {
-    Region r = {{op, rows, NULL}, task};
-    threads_for(op->compute->pool, n_items, run_item, &r);
+void operator_for(const Operator *op, const Rows *rows, int n_items, WorkTask *task) {
+    Work w = {op, rows, NULL, task};
+    threads_for(op->compute->pool, n_items, run_item, &w);
 }
 
 enum { PRODUCT_ROWS = 32 }; // of an item

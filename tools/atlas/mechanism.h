@@ -161,13 +161,16 @@ void operator_scratch(Operator *op, int64_t n); // floats of each worker
 float *floats_alloc(int64_t n, char *err, size_t errlen);
 float *floats_need(int64_t n);
 
-// An item of a step that is split over threads.
-typedef struct {
+// A step that is split over threads: what the task of an item gets.
+typedef struct Work Work;
+typedef void WorkTask(const Work *w, int item);
+struct Work {
     const Operator *op;
     const Rows *rows;
     float *scratch; // the worker's
-} Work;
-void operator_for(const Operator *op, const Rows *rows, int n_items, void (*task)(const Work *w, int item));
+    WorkTask *task;
+};
+void operator_for(const Operator *op, const Rows *rows, int n_items, WorkTask *task);
 
 // y[n_rows][n] = x[n_rows][k] w, rows y_ld and x_ld floats apart, split over threads.
 typedef struct {

@@ -221,15 +221,14 @@ typedef struct {
     Soft soft;            // of the segment
     float *gates;         // [n_heads]: the memory's share
     float *matrix;        // [n_kv_heads][head_dim][width], then a panel that may be read; the last column is the sum z
-    float *keys, *values; // of the segment: [n_kv_heads][segment] features of keys; [width] with 1 behind the value
-    int segment, width;
+    float *keys, *values; // of the segment: [n_kv_heads][window] features of keys; [width] with 1 behind the value
+    int width;            // head_dim + 1
 } Infini;
 
 static void infini_open(Operator *op) {
     const Shape *s = &op->shape;
     Infini *m = op->own = operator_own(op, sizeof *m);
     int64_t d = s->head_dim, rows = (int64_t)s->n_kv_heads * s->window;
-    m->segment = s->window;
     m->width = s->head_dim + 1;
     m->gates = operator_normals(op, s->n_heads, 1);
     for (int h = 0; h < s->n_heads; h++) m->gates[h] = sigmoidf(m->gates[h]);
@@ -238,7 +237,7 @@ static void infini_open(Operator *op) {
     m->values = operator_floats(op, rows * m->width + MAX_PANEL);
     op->held = sizeof(float) * (double)(rows * (d + m->width) + key_width(s) * m->width);
     soft_open(&m->soft, op, 0, 0);
-    operator_scratch(op, m->segment * (d + m->width));
+    operator_scratch(op, s->window * (d + m->width));
 }
 
 static void elu_1(float *y, const float *x, int n) {
@@ -278,7 +277,7 @@ static void read_head(const Work *w, int head) {
 static void write_head(const Work *w, int kv_head) {
     const Operator *op = w->op;
     const Infini *m = op->own;
-    int d = op->shape.head_dim, width = m->width, n = m->segment;
+    int d = op->shape.head_dim, width = m->width, n = op->shape.window;
     float *y = w->scratch, *turned = y + (int64_t)n * width;
     const float *keys = m->keys + (int64_t)kv_head * n * d;
     float *values = m->values + (int64_t)kv_head * n * width;
@@ -300,21 +299,21 @@ static void infini_part(Operator *op, const Rows *rows) {
     operator_for(op, rows, s->n_heads, read_head);
     op->flops += 2.0 * n * d * m->width * s->n_heads;
     for (int i = 0; i < n * s->n_kv_heads; i++) {
-        int64_t at = (int64_t)(i % s->n_kv_heads) * m->segment + filled + i / s->n_kv_heads, from = (int64_t)i * d;
+        int64_t at = (int64_t)(i % s->n_kv_heads) * s->window + filled + i / s->n_kv_heads, from = (int64_t)i * d;
         elu_1(m->keys + at * d, rows->k + from, d);
         memcpy(m->values + at * m->width, rows->v + from, sizeof *m->values * (size_t)d);
         m->values[at * m->width + d] = 1;
     }
-    if (filled + n < m->segment) return;
+    if (filled + n < s->window) return;
     operator_for(op, rows, s->n_kv_heads, write_head);
-    op->flops += 4.0 * m->segment * d * m->width * s->n_kv_heads;
+    op->flops += 4.0 * s->window * d * m->width * s->n_kv_heads;
     kvcache_restart(m->soft.cache);
 }
 
 static void infini_step(Operator *op, const Rows *rows) {
     const Infini *m = op->own;
     for (int at = 0, n; at < rows->n_keys; at += n) {
-        int left = m->segment - kvcache_length(m->soft.cache);
+        int left = op->shape.window - kvcache_length(m->soft.cache);
         n = left < rows->n_keys - at ? left : rows->n_keys - at;
         Rows part = rows_part(rows, &op->shape, at, n);
         infini_part(op, &part);

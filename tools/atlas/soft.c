@@ -7,7 +7,7 @@
 
 enum { WINDOW_PIECE = 1024 };
 
-static void open_cache(Soft *s, Operator *op, int n_heads, const KvShape *shape) {
+void soft_open_as(Soft *s, Operator *op, int n_heads, const KvShape *shape) {
     char err[512];
     *s = (Soft){.n_heads = n_heads, .n_kv_heads = shape->n_kv_heads, .k_dim = shape->k_dim, .v_dim = shape->v_dim};
     s->pool = op->compute->pool;
@@ -21,13 +21,10 @@ static void open_cache(Soft *s, Operator *op, int n_heads, const KvShape *shape)
     op->caches[op->n_caches++] = s->cache;
 }
 
-void soft_open_as(Soft *s, Operator *op, int n_heads, int n_kv_heads, int k_dim, int v_dim) {
-    open_cache(s, op, n_heads, &(KvShape){n_kv_heads, k_dim, v_dim, op->shape.type, 0, 0});
-}
-
 void soft_open(Soft *s, Operator *op, int window, int n_sinks) {
     const Shape *of = &op->shape;
-    open_cache(s, op, of->n_heads, &(KvShape){of->n_kv_heads, of->head_dim, of->head_dim, of->type, window, n_sinks});
+    KvShape shape = {of->n_kv_heads, of->head_dim, of->head_dim, of->type, window, n_sinks};
+    soft_open_as(s, op, of->n_heads, &shape);
 }
 
 typedef struct {

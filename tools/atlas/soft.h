@@ -17,8 +17,8 @@ typedef struct {
 // Heads, widths and stored type of the operator, scale 1 / sqrt(head_dim), no mask but the window and the sinks (both
 // may be 0). Ends the program when memory runs out.
 void soft_open(Soft *s, Operator *op, int window, int n_sinks);
-// The same with its own number of heads and widths, without a window.
-void soft_open_as(Soft *s, Operator *op, int n_heads, int n_kv_heads, int k_dim, int v_dim);
+// The same with a cache of another shape.
+void soft_open_as(Soft *s, Operator *op, int n_heads, const KvShape *shape);
 
 // Writes n keys [n][n_kv_heads][k_dim] and values [n][n_kv_heads][v_dim] behind those stored, ending the program when
 // memory runs out; kvcache_advance makes them part of the text, after attention where a window frees old blocks.

@@ -20,7 +20,8 @@ static void measure_all(const Asked *a, Measured *all) {
     for (int i = 0; i < a->n_list; i++) {
         const Mechanism *m = a->list[i];
         Shape s = shape_of(m, rows, HEADS, WIDTH);
-        all[i] = (Measured){m, trial_run(m, &s, rows, a->compute), trial_run(m, &s, 4 * rows, a->compute)};
+        all[i] =
+            (Measured){m, trial_run(m, &s, rows, false, a->compute), trial_run(m, &s, 4 * rows, false, a->compute)};
     }
 }
 

@@ -62,19 +62,15 @@ static double time_token(Operator *op, const Inputs *in, int n) {
     return samples_median(took, TOKENS);
 }
 
-// Shape.n_max and its rows of words.
-static void open_text(Inputs *in, Shape *s, int n) {
-    s->n_max = n + TOKENS;
-    inputs_open(in, s, s->n_max, s->n_max, 1);
-    inputs_of_words(in, N_WORDS, 2);
-}
-
-Trial trial_run(const Mechanism *m, const Shape *shape, int n, Compute *c) {
+Trial trial_run(const Mechanism *m, const Shape *shape, int n, bool stored, Compute *c) {
     Shape s = *shape;
     Inputs in;
-    open_text(&in, &s, n);
+    s.n_max = n + TOKENS;
+    inputs_open(&in, &s, s.n_max, s.n_max, 1);
+    inputs_of_words(&in, N_WORDS, 2);
     Trial t = {.n = n, .prefill = INFINITY, .attended = INFINITY, .decode = NAN, .error = NAN};
     Rows prompt = inputs_rows(&in, 0, n);
+    if (stored) prompt.n_q = 0;
     Operator op = {0};
     double total = 0;
     for (int i = 0; i < MOST_REPEATS && total < ENOUGH_SECONDS; i++) {
@@ -93,22 +89,7 @@ Trial trial_run(const Mechanism *m, const Shape *shape, int n, Compute *c) {
     if (m->time != TIME_WHOLE) t.decode = time_token(&op, &in, n);
     operator_close(&op);
     in.n_q = in.n_keys = n;
-    if (m->approximates) t.error = inputs_error(&in, m->time, n > ERROR_ROWS ? n - ERROR_ROWS : 0, c);
-    inputs_close(&in);
-    return t;
-}
-
-Trial trial_stored(const Mechanism *m, const Shape *shape, int n, Compute *c) {
-    Shape s = *shape;
-    Inputs in;
-    Operator op;
-    open_text(&in, &s, n);
-    operator_need(&op, m, &s, c);
-    Rows stored = inputs_rows(&in, 0, n);
-    stored.n_q = 0;
-    Trial t = {.n = n, .prefill = time_step(&op, &stored), .bytes = operator_bytes(&op), .error = NAN};
-    t.decode = time_token(&op, &in, n);
-    operator_close(&op);
+    if (m->approximates && !stored) t.error = inputs_error(&in, m->time, n > ERROR_ROWS ? n - ERROR_ROWS : 0, c);
     inputs_close(&in);
     return t;
 }
