@@ -677,7 +677,7 @@ static void mix_family(const Fixture *f) {
         int longest = engine_info(e).max_seq_len < 200 ? engine_info(e).max_seq_len : LONGEST;
         m = (Mix){.e = e, .name = f->name, .exact = exact, .vocab = f->vocab_size, .longest = longest};
         m.options = (SessionOptions){.n_threads = 2, .n_ctx = longest, .kv = exact ? KV_BF16 : (KvType)pick(3)};
-        if (pick(4) == 0) {
+        if (pick(4) == 0 && takes_window(f->name)) {
             m.options.window = 20;
             m.options.n_sinks = 3;
         }

@@ -112,6 +112,7 @@ static void check_model(const Engine *e, const char *name) {
     SamplerOptions samplers[] = {
         {0}, {.temperature = 0.9f, .top_k = 20, .seed = 5}, {.temperature = 1.2f, .repeat_penalty = 1.2f, .seed = 6}};
     for (int i = 0; i < N_OF(options); i++) {
+        if (options[i].window && !takes_window(name)) continue;
         options[i].n_ctx = n_text;
         generate_plain(e, &options[i], &samplers[i], &p);
         for (Quality q = 0; q < N_QUALITIES; q++) {

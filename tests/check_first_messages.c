@@ -131,8 +131,7 @@ static void types_by_name(void) {
     static const struct {
         uint32_t number;
         const char *name;
-    } types[] = {{16, "IQ2_XXS"}, {17, "IQ2_XS"}, {18, "IQ3_XXS"}, {19, "IQ1_S"}, {21, "IQ3_S"}, {22, "IQ2_S"},
-                 {29, "IQ1_M"},   {34, "TQ1_0"},  {35, "TQ2_0"},   {15, "Q8_K"},  {9, "Q8_1"},   {28, "F64"}};
+    } types[] = {{15, "Q8_K"}, {9, "Q8_1"}, {28, "F64"}};
     folder_empty();
     for (int i = 0; i < N_OF(types); i++) {
         char want[80];
