@@ -124,20 +124,23 @@ def draw_quality():
 def draw_recall():
     """Of the table's accuracies that of the longest text, the last before the steps."""
     rows = read_rows('| recall: mechanism', rf'^\| (\w+) \| \d+ \| {NUMBER} \|(?: [\d.]+ % \|)* {NUMBER} % \| \d+ \|$', 5)
-    chart = Chart([r[1] for r in rows], 0, 104, 20, 'Recall against what is remembered',
+    chart = Chart([r[1] for r in rows], -6, 104, 20, 'Recall against what is remembered',
                   'share of 32 values recalled in 128 tokens; lines join the sizes of one mechanism\'s state',
                   'keys and values, or state, of a text of 128 tokens')
     kinds = {}
     for name, size, share in rows:
         kinds.setdefault(name, []).append((size, share))
-    ends = [sorted(points)[-1] for points in kinds.values()]
-    heights = spread([chart.y(share) for _, share in ends], 13)
-    for (name, points), (size, _), height in zip(kinds.items(), ends, heights):
-        path = 'L'.join(f'{chart.x(s):.1f} {chart.y(a):.1f}' for s, a in sorted(points))
+    columns = {}
+    for name, points in kinds.items():
+        points.sort()
+        path = 'L'.join(f'{chart.x(size):.1f} {chart.y(share):.1f}' for size, share in points)
         chart.out.append(f'<path class="line" d="M{path}"/>')
-        for s, a in points:
-            chart.disc(s, a, 4)
-        chart.name(name, chart.x(size) + 9, height)
+        for size, share in points:
+            chart.disc(size, share, 4)
+        columns.setdefault(round(math.log2(size)), []).append((name, size, share))
+    for column in columns.values():
+        for (name, size, _), height in zip(column, spread([chart.y(r[2]) for r in column], 13)):
+            chart.name(name, chart.x(size) + 9, height)
     chart.write('recall.svg')
 
 
