@@ -224,7 +224,7 @@ san tsan: deps test-data
 	@TESSERA_BUILD=build/$@ TESSERA_TEST_QUICK=1 $(ENV_$@) tests/run_checks.sh $(call checks_of,$@)
 
 # Nothing for arm64: checks that read bytes and compute little, or drive programs whose parts other checks run there.
-ALONE_arm64 := atlas_models atlas_program batch bf16 conversion draft encdec_program hostile_families inspect jinja picture quantize schema serve serve_text serve_tools
+ALONE_arm64 := atlas_models atlas_program batch bf16 conversion draft encdec_program hostile_families inspect jinja picture quantize schema serve serve_text serve_tools tools
 # Cross-compiled, and run by qemu-user; the libraries come as Debian's arm64 packages.
 ARM64_LIB := /usr/lib/aarch64-linux-gnu
 test-arm64: deps test-data

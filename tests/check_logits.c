@@ -542,6 +542,7 @@ static void stories260K_q8(void) {
 }
 
 int main(void) {
+    if (emulated()) setenv("TESSERA_TEST_BEST_LEVEL", "1", 0); // checks of kernels and of attention try every level
     RUN(random_models);
     RUN(windows);
     RUN(token_by_token);
