@@ -260,7 +260,8 @@ static uint64_t finalised(uint64_t x) { // splitmix64's
 static bool in_pattern(const BlockPattern *b, int p, int j) {
     int from = p / b->size, to = j / b->size;
     bool seen = to < b->n_global || from - to < b->window;
-    for (int i = 0; i < b->n_random && from > 0; i++) {
+    if (!from) return seen; // no block stands before it
+    for (int i = 0; i < b->n_random; i++) {
         uint64_t counter = ((uint64_t)b->seed << 40) + ((uint64_t)from << 8) + (uint64_t)i;
         seen |= finalised((counter + 1) * 0x9E3779B97F4A7C15u) % (uint64_t)from == (uint64_t)to;
     }

@@ -158,16 +158,21 @@ static void print_page(const Asked *a, const Mechanism *m, const float *w, doubl
     if (w) print_weights(w, a->n_shown);
 }
 
-static json_t *page_json(const Asked *a, const Mechanism *m, const float *w, double error) {
-    json_t *o = facts_json(m), *rows = json_array();
-    if (error >= 0) json_object_set_new(o, "error", json_real(error));
-    for (int t = 0; w && t < a->n_shown; t++) {
+// w[n][n]
+static json_t *weights_json(const float *w, int n) {
+    json_t *rows = json_array();
+    for (int t = 0; t < n; t++) {
         json_t *row = json_array();
-        for (int j = 0; j < a->n_shown; j++) json_array_append_new(row, json_real((double)w[t * a->n_shown + j]));
+        for (int j = 0; j < n; j++) json_array_append_new(row, json_real((double)w[t * n + j]));
         json_array_append_new(rows, row);
     }
-    if (w) json_object_set(o, "weights", rows);
-    json_decref(rows);
+    return rows;
+}
+
+static json_t *page_json(const Asked *a, const Mechanism *m, const float *w, double error) {
+    json_t *o = facts_json(m);
+    if (error >= 0) json_object_set_new(o, "error", json_real(error));
+    if (w) json_object_set_new(o, "weights", weights_json(w, a->n_shown));
     return o;
 }
 

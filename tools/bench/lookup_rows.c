@@ -199,8 +199,11 @@ static void measure_text(Bench *b, Text *t, int n_new) {
     lookup[0] = (RowLookup){t->name, false, -1, 1, ratio};
     lookup[1] = (RowLookup){t->name, true, guesses.n_guessed ? (double)guesses.n_right / (double)guesses.n_guessed : -1,
                             (double)n * b->o.repeats / (double)guesses.n_passes, ratio};
-    if (b->o.format == OUT_MD) print_md(b, rows);
-    for (int k = 0; k < 2 && b->o.format != OUT_MD; k++) row_print(b, &rows[k]);
+    if (b->o.format == OUT_MD) {
+        print_md(b, rows);
+        return;
+    }
+    for (int k = 0; k < 2; k++) row_print(b, &rows[k]);
 }
 
 // ---- all of them

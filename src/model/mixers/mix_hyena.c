@@ -91,17 +91,22 @@ static float *filter_row(const HyenaWeights *w, int dim, int first, int distance
     return w->filters + (int64_t)w->n_filters * first + (int64_t)(w->n_filters - 1 - distance) * tile_width(dim, first);
 }
 
+// room: for the layers' inputs [widest], outputs [f->width], and a filter [dim].
+static void fill_filters(const HyenaWeights *w, const FilterNetwork *f, double *room, int widest) {
+    double *y = room + widest, *h = y + f->width;
+    for (int t = 0; t < w->n_filters; t++) {
+        filter_at(f, t, room, y, h);
+        for (int c = 0; c < f->dim; c++) filter_row(w, f->dim, c / CHANNELS * CHANNELS, t)[c % CHANNELS] = (float)h[c];
+    }
+}
+
 static void make_filters(Binder *b, HyenaWeights *w, const FilterNetwork *f) {
     int inputs = 2 * f->bands + 1, widest = inputs > f->width ? inputs : f->width, dim = f->dim;
     double *room = malloc(sizeof *room * ((size_t)widest + (size_t)f->width + (size_t)dim));
     w->n_filters = b->config->max_seq_len;
     w->filters = weights_own(b->weights, sizeof *w->filters * (size_t)w->n_filters * (size_t)dim);
-    if (!room || !w->filters) binder_fail(b, "out of memory for filters of %d x %d values", w->n_filters, dim);
-    double *y = room + widest, *h = y + f->width;
-    for (int t = 0; !b->failed && t < w->n_filters; t++) {
-        filter_at(f, t, room, y, h);
-        for (int c = 0; c < dim; c++) filter_row(w, dim, c / CHANNELS * CHANNELS, t)[c % CHANNELS] = (float)h[c];
-    }
+    if (room && w->filters) fill_filters(w, f, room, widest);
+    else binder_fail(b, "out of memory for filters of %d x %d values", w->n_filters, dim);
     free(room);
 }
 
