@@ -355,8 +355,8 @@ static void fill_blocks(uint8_t *w, int64_t n_blocks, int format) {
 
 // Value i of a quantized vector, without its scale (the order: kernels.h).
 static int quantized_value(const Activations *a, int i) {
-    int unit = K->unit;
-    return a->q[i / unit * unit + i % 16 / 8 * (unit / 2) + i % unit / 16 * 8 + i % 8];
+    int span = K->span, part = i % 32 / 16 * 2 + i % 2;
+    return a->q[i / span * span + part * (span / 4) + i % span / 32 * 8 + i % 16 / 2];
 }
 
 // What quantize makes of x: every value within half a step of the largest of its 32, the sums, zeros behind.

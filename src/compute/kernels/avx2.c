@@ -1,5 +1,5 @@
 // avx2: the kernels for AVX2, FMA and F16C. Eight lanes, 16 registers.
-#include "kernels.h"
+#include "inner.h"
 
 #include <immintrin.h>
 #include <string.h>
@@ -99,20 +99,46 @@ static inline void transpose_4(float *dst, int64_t ldd, const float *src, int64_
 
 #define U __m256i
 #define SIGNED_BIAS 0
-#define u_store b_store
+#define u_or _mm256_or_si256
+#define u_flip(u) _mm256_xor_si256(u, _mm256_set1_epi8((char)0x80))
 
 static inline __m256i u_load(const int8_t *p) {
     return _mm256_loadu_si256((const __m256i *)(const void *)p);
 }
 
-static inline __m256i u_join(__m256i a, __m256i b, int i) {
-    (void)b;
-    (void)i;
-    return a;
+static inline void u_store(uint8_t *p, __m256i u) {
+    _mm256_storeu_si256((__m256i *)(void *)p, u);
 }
 
-#define u_nibbles(a, b, i) b_nibbles(a)
-#define u_lookup(table, u) b_lookup((const uint8_t *)(table), u)
+// Addresses and shifts are constants but for a base, so the conditions are decided by the compiler.
+INNER __m256i u_gather(const uint8_t *const at[2], const int h) {
+    (void)h;
+    if (at[1] == at[0] + 16) return _mm256_loadu_si256((const __m256i *)(const void *)at[0]);
+    __m128i first = _mm_loadu_si128((const __m128i *)(const void *)at[0]);
+    if (at[1] == at[0]) return _mm256_broadcastsi128_si256(first);
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(first), _mm_loadu_si128((const __m128i *)(const void *)at[1]),
+                                   1);
+}
+
+// Of different shifts none is to the left, or none to the right.
+INNER __m256i u_bits(__m256i u, const int shift[2], int mask) {
+    const int a = shift[0], b = shift[1];
+    if (a != b && a >= 0 && b >= 0) u = _mm256_srlv_epi64(u, _mm256_setr_epi64x(a, a, b, b));
+    else if (a != b) u = _mm256_sllv_epi64(u, _mm256_setr_epi64x(-a, -a, -b, -b));
+    else if (a > 0) u = _mm256_srli_epi16(u, a);
+    else if (a < 0) u = _mm256_slli_epi16(u, -a);
+    return _mm256_and_si256(u, _mm256_set1_epi8((char)mask));
+}
+
+INNER __m256i u_half(const __m256i ranges[2], const int h) {
+    return h ? _mm256_permute2x128_si256(ranges[0], ranges[1], 0x31)
+             : _mm256_permute2x128_si256(ranges[0], ranges[1], 0x20);
+}
+
+static inline __m256i u_lookup(const uint8_t *table, __m256i u) {
+    __m128i t = _mm_loadu_si128((const __m128i *)(const void *)table);
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(t), u);
+}
 
 #define W __m256i
 #define v_float _mm256_cvtepi32_ps
@@ -121,21 +147,14 @@ static inline __m256i w_load(const int16_t *p) {
     return _mm256_loadu_si256((const __m256i *)(const void *)p);
 }
 
-static inline __m256i w_half(__m256i u, int half) {
-    __m256i zero = _mm256_setzero_si256();
-    return half ? _mm256_unpackhi_epi8(u, zero) : _mm256_unpacklo_epi8(u, zero);
-}
-
-static inline __m256i w_half_signed(__m256i u, int half) {
-    return _mm256_srai_epi16(half ? _mm256_unpackhi_epi8(u, u) : _mm256_unpacklo_epi8(u, u), 8);
-}
-
-static inline __m256 w_dots(__m256i w0, __m256i w1, __m256i x0, __m256i x1) {
-    return v_float(_mm256_add_epi32(_mm256_madd_epi16(w0, x0), _mm256_madd_epi16(w1, x1)));
-}
+#define w_keep(w) __asm__("" : "+x"(w))
+#define w_even(u) _mm256_and_si256(u, _mm256_set1_epi16(255))
+#define w_odd(u) _mm256_srli_epi16(u, 8)
 
 #define I __m256i
 #define i_set1 _mm256_set1_epi32
+#define i_dots _mm256_madd_epi16
+#define i_add_dots(sum, w, x) _mm256_add_epi32(sum, _mm256_madd_epi16(w, x))
 
 // Sums of two products fit 16 bits: at most 128 * 127 * 2.
 static inline __m256i i_dots_signed(__m256i sum, __m256i u, __m256i x) {
@@ -149,11 +168,13 @@ static inline __m256i u_set1(const int8_t *p) {
     return _mm256_set1_epi32(word);
 }
 
-static inline __m256 v_spread(const float *groups, int i, bool pairs) {
-    if (pairs) return _mm256_broadcast_ss(groups + 2 * i);
-    __m256i first = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1),
-            at = _mm256_add_epi32(first, _mm256_set1_epi32(2 * i % 4));
-    return _mm256_permutevar_ps(_mm256_broadcast_ps((const __m128 *)(const void *)(groups + 2 * i / 4 * 4)), at);
+static inline __m256 v_load_u8(const uint8_t *p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
+}
+
+static inline __m256 v_spread(const __m256 *groups, int i, int h) {
+    const __m256i every_other = _mm256_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2);
+    return _mm256_permutevar8x32_ps(groups[i / 2], _mm256_add_epi32(every_other, _mm256_set1_epi32(4 * (i % 2) + h)));
 }
 
 static inline __m256 v_twice(__m256 d, int i) {

@@ -1,5 +1,5 @@
 // avx512: the kernels for AVX-512 F, BW, DQ, VL and VNNI. Sixteen lanes, 32 registers.
-#include "kernels.h"
+#include "inner.h"
 
 #include <immintrin.h>
 #include <string.h>
@@ -96,21 +96,45 @@ static inline void transpose_4(float *dst, int64_t ldd, const float *src, int64_
 #define SIGNED_BIAS 128
 #define u_load(p) _mm512_loadu_si512(p)
 #define u_store(p, u) _mm512_storeu_si512(p, u)
+#define u_or _mm512_or_si512
+#define u_flip(u) _mm512_xor_si512(u, _mm512_set1_epi8((char)0x80))
 
-static inline __m512i u_join(__m256i a, __m256i b, int i) {
-    (void)i;
-    return _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1);
+INNER __m128i bytes_16(const uint8_t *p) {
+    return _mm_loadu_si128((const __m128i *)(const void *)p);
 }
 
-static inline __m512i u_nibbles(const uint8_t *a, const uint8_t *b, int i) {
-    (void)i;
-    __m512i v = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)a));
-    v = _mm512_mask_broadcast_i32x4(v, 0xff00, _mm_loadu_si128((const __m128i *)(const void *)b));
-    v = _mm512_srlv_epi64(v, _mm512_setr_epi64(0, 0, 4, 4, 0, 0, 4, 4));
-    return _mm512_and_si512(v, _mm512_set1_epi8(15));
+// Addresses and shifts are constants but for a base, so the conditions are decided by the compiler. Masked broadcasts,
+// and loads that cross a cache line, are slower than insertions.
+INNER __m512i u_gather(const uint8_t *const at[4], const int h) {
+    const int64_t b = at[1] - at[0], c = at[2] - at[0], d = at[3] - at[0];
+    if (b == 16 && c == 32 && d == 48) return _mm512_loadu_si512(at[0]);
+    if (b == 0 && c == 0 && d == 0) return _mm512_broadcast_i32x4(bytes_16(at[0]));
+    if ((b == 0 || c == 0) && b + c == 32 && d == 32) {
+        const int64_t q = 2 * h, r = q + b / 8, s = q + c / 8, t = q + d / 8;
+        const __m512i quarters = _mm512_setr_epi64(q, q + 1, r, r + 1, s, s + 1, t, t + 1);
+        return _mm512_permutexvar_epi64(quarters, _mm512_loadu_si512(at[0] - 16 * h));
+    }
+    __m256i first = _mm256_inserti128_si256(_mm256_castsi128_si256(bytes_16(at[0])), bytes_16(at[1]), 1);
+    __m256i last = _mm256_inserti128_si256(_mm256_castsi128_si256(bytes_16(at[2])), bytes_16(at[3]), 1);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(first), last, 1);
 }
 
-static inline __m512i u_lookup(const int8_t *table, __m512i u) {
+INNER __m512i u_bits(__m512i u, const int shift[4], int mask) {
+    const int a = shift[0], b = shift[1], c = shift[2], d = shift[3];
+    const bool alike = a == b && a == c && a == d;
+    if (!alike) u = _mm512_rorv_epi64(u, _mm512_setr_epi64(a, a, b, b, c, c, d, d));
+    else if (a > 0) u = _mm512_srli_epi16(u, (unsigned)a);
+    else if (a < 0) u = _mm512_slli_epi16(u, (unsigned)-a);
+    return _mm512_and_si512(u, _mm512_set1_epi8((char)mask));
+}
+
+INNER __m512i u_half(const __m256i ranges[4], const int h) {
+    __m512i a = _mm512_inserti64x4(_mm512_castsi256_si512(ranges[0]), ranges[1], 1);
+    __m512i b = _mm512_inserti64x4(_mm512_castsi256_si512(ranges[2]), ranges[3], 1);
+    return h ? _mm512_shuffle_i64x2(a, b, 0xdd) : _mm512_shuffle_i64x2(a, b, 0x88);
+}
+
+static inline __m512i u_lookup(const uint8_t *table, __m512i u) {
     return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)table)), u);
 }
 
@@ -124,25 +148,23 @@ static inline __m256 e_halves_q4_0(const uint8_t *p) {
 
 #define W __m512i
 #define w_load(p) _mm512_loadu_si512(p)
-
-static inline __m512i w_half(__m512i u, int half) {
-    __m512i zero = _mm512_setzero_si512();
-    return half ? _mm512_unpackhi_epi8(u, zero) : _mm512_unpacklo_epi8(u, zero);
-}
-
-static inline __m512i w_half_signed(__m512i u, int half) {
-    return _mm512_srai_epi16(half ? _mm512_unpackhi_epi8(u, u) : _mm512_unpacklo_epi8(u, u), 8);
-}
-
-static inline __m512 w_dots(__m512i w0, __m512i w1, __m512i x0, __m512i x1) {
-    return _mm512_cvtepi32_ps(_mm512_dpwssd_epi32(_mm512_madd_epi16(w0, x0), w1, x1));
-}
+#define w_keep(w) __asm__("" : "+v"(w))
+#define w_even(u) _mm512_and_si512(u, _mm512_set1_epi16(255))
+#define w_odd(u) _mm512_srli_epi16(u, 8)
 
 typedef int I32x16 __attribute__((vector_size(64))); // gcc copies sums needlessly where they are __m512i
 
 #define I I32x16
 #define i_set1(n) (I32x16) _mm512_set1_epi32(n)
 #define v_float(i) _mm512_cvtepi32_ps((__m512i)(i))
+
+static inline I32x16 i_dots(__m512i w, __m512i x) {
+    return (I32x16)_mm512_madd_epi16(w, x);
+}
+
+static inline I32x16 i_add_dots(I32x16 sum, __m512i w, __m512i x) {
+    return (I32x16)_mm512_dpwssd_epi32((__m512i)sum, w, x);
+}
 
 static inline I32x16 i_dots_signed(I32x16 sum, __m512i u, __m512i x) {
     __m512i biased = _mm512_xor_si512(u, _mm512_set1_epi8((char)0x80));
@@ -155,10 +177,13 @@ static inline __m512i u_set1(const int8_t *p) {
     return _mm512_set1_epi32(word);
 }
 
-static inline __m512 v_spread(const float *groups, int i, bool pairs) {
-    (void)pairs;
-    const __m512i quarter = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-    return _mm512_permutexvar_ps(_mm512_add_epi32(quarter, _mm512_set1_epi32(4 * i)), _mm512_loadu_ps(groups));
+static inline __m512 v_load_u8(const uint8_t *p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
+}
+
+static inline __m512 v_spread(const __m512 *groups, int i, int h) {
+    const __m512i every_other = _mm512_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2, 4, 4, 4, 4, 6, 6, 6, 6);
+    return _mm512_permutexvar_ps(_mm512_add_epi32(every_other, _mm512_set1_epi32(8 * i + h)), *groups);
 }
 
 static inline __m512 v_twice(__m256 d, int i) {

@@ -1,33 +1,36 @@
-// blocks_tmpl: products of quantized rows with a quantized vector, bytes times bytes; unpacking of block formats.
+// blocks_tmpl: products of quantized rows with a quantized vector, bytes times words; unpacking of block formats.
 // Included before lanes_tmpl.h. Beside the vector V of that file, the including file must define:
 //   U                         a vector of 4 * LANES bytes
 //   u_load(p) u_store(p, u)   unaligned
-//   u_join(a, b, i)           vector i of a chunk, whose first and last bytes are in the ranges a and b
-//   u_nibbles(a, b, i)        the same for the ranges b_nibbles(a) and b_nibbles(b)
-//   u_lookup(table, u)        table[u] of 16 signed bytes
+//   u_gather(at, h)           16 bytes from each of LANES / 4 addresses; if those are of halves h of 32 bytes, the
+//   other
+//                             halves may be read, too
+//   u_bits(u, shift, mask)    u >> shift & mask in every byte; shift: of each 16 bytes (an array), to the left where
+//                             negative. No bit of the mask comes from another byte
+//   u_or(a, b) u_flip(u)      flip: the highest bit of every byte
+//   u_lookup(table, u)        table[u] of 16 bytes
+//   u_half(ranges, h)         16 bytes from each of LANES / 4 ranges (B): the first or the last ones
+//   u_set1(p)                 four bytes, repeated
 //   W                         a vector of 2 * LANES int16
 //   w_load(p)                 unaligned
-//   w_half(u, h) w_half_signed(u, h)  half h of each 16 bytes of u, below 128 or signed, as words
-//   w_dots(w0, w1, x0, x1)    LANES sums of four products of words as floats, two of w0 x0 and two of w1 x1
-//   I                         LANES int32, for the gemm of int8
+//   w_keep(w)                 nothing, but w is a register from here on: compilers load it again for each use
+//   w_even(u) w_odd(u)        every other byte of u, as words
+//   I                         LANES int32
+//   i_dots(w, x)              LANES sums of two products of words, of 16 bytes to 4 lanes
+//   i_add_dots(i, w, x)       i + the same
 //   i_set1(n) v_float(i)
 //   i_dots_signed(i, u, x)    i + the products of signed bytes, four neighbours to a lane, plus SIGNED_BIAS times the
 //                             sum of x
-//   u_set1(p)                 four bytes, repeated
-//   v_spread(g, i, pairs)     g: a float for each of 16 groups; lane l gets that of group (4 * LANES * i + 4 l) / 16.
-//                             pairs: the groups 2 i and 2 i + 1 have the same
+//   v_load_u8(p)              LANES bytes as floats
+//   v_spread(g, i, h)         g: vectors of the 16 groups; lane l gets group 2 (i * LANES / 4 + l / 4) + h
 //   v_twice(e, i)             vector i of the 8 floats of e, each twice
 //   Bytes16, v_bytes(b, i)    16 bytes (a vector extension type); vector i of them, int8 as floats
 //   v_store_i8(p, v) v_store_i16(p, v)  LANES floats that are integers, as int8 or int16
 //   B                         32 bytes, the values of a range
-//   b_load(p) b_store(p, b) b_or(a, b)
-//   b_bits(b, shift, mask)    b >> shift & mask, in every byte
-//   b_up(b, shift)            b << shift in every byte, of which no bit is lost
+//   b_load(p) b_or(a, b) b_add(a, b)
 //   b_nibbles(p)              the low nibbles of 16 bytes, then the high ones
 //   b_where(bits, value)      byte j is `value` if bit j of 32 is set, else 0
-//   b_lookup(table, b)        table[b] of 16 bytes
 //   b_words(a, b, c, d)       the bytes of four uint64_t, lowest first
-//   b_add(a, b)               sums of bytes
 //   b_at_most(b, n)           -1 in the bytes, unsigned, that are n or less, else 0
 //   b_negate(b, bits)         byte j is negated, as int8, if bit j of 32 is set
 //   E                         8 floats, one for each block
@@ -36,10 +39,12 @@
 //   e_halves_q4_0(p)          from the scales of 8 blocks of Q4_0 (optional)
 //   f_half(h)                 F16 as a float
 //
-// A chunk is 256 values of a row: a super-block or eight blocks of 32, read as eight ranges of 32. Each of its 16
-// groups of 16 values has a scale and a minimum: a weight is scale * value + minimum, value a byte. The vector has 16
-// bits (kernels.h), so sums of four products are exact in fp32. The only error is the vector's rounding, 2^-16 of the
-// largest of 32 neighbours, far below the quantization error of the weights.
+// A chunk is 256 values of a row: a super-block or eight blocks of 32. Each of its 16 groups of 16 values has a scale
+// and a minimum: a weight is scale * value + minimum, value an unsigned byte. A span is as many blocks as V has fours
+// of lanes: four lanes sum the products of a block, of which the bytes of two vectors, its first and its last 16
+// values, become the words of four: the even and the odd values of each. The vector has 16 bits and lies in memory in
+// the order of those words (kernels.h). Its rounding, 2^-16 of the largest of 32 neighbours, is far below the
+// quantization error of the weights; sums are exact up to fp32's rounding of each eight products.
 //
 // One vector meets rows as they are decoded. Several meet a tile of decoded rows: the same operations in the same
 // order, so the same bits.
@@ -52,19 +57,21 @@ enum {
     CHUNK = 256,
     GROUPS = 16,
     GROUP_V = GROUPS / LANES,
-    UNIT = 4 * LANES, // values of a U
-    UNITS = CHUNK / UNIT,
+    SPAN_BLOCKS = LANES / 4,
+    SPAN = SPAN_BLOCKS * BLOCK,
+    SPANS = CHUNK / SPAN,
     Q16_MAX = 255 * 127 + 127,
-    TILE_X = 4,      // vectors whose sums are registers
-    TILE_ROWS = 8,   // rows decoded at a time
-    TILE_CHUNKS = 2, // chunks of each: they stay in L1, and so does this part of TILE_X vectors
+    ROWS = LANES == 8 ? 1 : 2, // rows that meet the same words of a vector
+    TILE_X = 4,                // vectors whose sums with ROWS rows are registers
+    TILE_ROWS = 8,             // rows decoded at a time
+    TILE_CHUNKS = 2,           // chunks of each: they stay in L1, and so does this part of TILE_X vectors
 };
 
 // ---- the vector
 
-// The place of value i, a multiple of 8, in Activations.q: two halves of a unit as w_half takes them from its bytes.
-INNER int word_at(int i) {
-    return i / UNIT * UNIT + i % 16 / 8 * (UNIT / 2) + i % UNIT / 16 * 8;
+// The place in Activations.q of the first of eight words: the even or odd ones of 16 values from value i.
+INNER int word_at(int i, int odd) {
+    return i / SPAN * SPAN + (i % BLOCK / 16 * 2 + odd) * (SPAN / 4) + i % SPAN / BLOCK * 8;
 }
 
 static void quantize(const Activations *a, const float *x, int k) {
@@ -77,62 +84,129 @@ static void quantize(const Activations *a, const float *x, int k) {
         float most = v_max_of(top), scale = most * (1.0f / Q16_MAX), inverse = scale > 0 ? 1 / scale : 0;
         int16_t words[BLOCK];
         for (int j = 0; j < BLOCK / LANES; j++) v_store_i16(words + j * LANES, v_round(v_mul(v[j], v_set1(inverse))));
-        for (int j = 0; j < BLOCK; j += 8) memcpy(a->q + word_at(i + j), words + j, 8 * sizeof *words);
         for (int g = 0; g < BLOCK / 16; g++) {
             int sum = 0;
             for (int j = 16 * g; j < 16 * g + 16; j++) sum += words[j];
+            for (int odd = 0; odd < 2; odd++) {
+                int16_t *to = a->q + word_at(i + 16 * g, odd);
+                for (int j = 0; j < 8; j++) to[j] = words[16 * g + 2 * j + odd];
+            }
             a->scale[i / 16 + g] = scale;
             a->sum[i / 16 + g] = scale * (float)sum;
         }
     }
     int padded = (k + CHUNK - 1) / CHUNK * CHUNK;
-    for (int i = k; i < padded; i += 8) memset(a->q + word_at(i), 0, 8 * sizeof *a->q);
+    for (int i = k; i < padded; i += 16) {
+        for (int odd = 0; odd < 2; odd++) memset(a->q + word_at(i, odd), 0, 8 * sizeof *a->q);
+    }
     memset(a->scale + k / 16, 0, sizeof(float) * (size_t)((padded - k) / 16));
     memset(a->sum + k / 16, 0, sizeof(float) * (size_t)((padded - k) / 16));
 }
 
-// ---- values of range s of a chunk, as 32 bytes
+// ---- values of a span of a chunk, as bytes
 
-INNER B fifth_bits(const uint8_t *p) {
-    uint32_t bits;
-    memcpy(&bits, p, sizeof bits);
-    return b_where(bits, 16);
+// 16 values in 16 bytes: each byte's bits from `shift` on.
+typedef struct {
+    const uint8_t *at;
+    int shift;
+} Place;
+
+// How a format stores its values.
+typedef struct {
+    bool places;           // in places of 16 (low_place, high_place); else in ranges of 32 (range_of)
+    uint8_t low, high;     // masks of the bits that a low and a high place have of a value; high 0: there are none
+    int up;                // the high bits belong so far up
+    const uint8_t *lookup; // the bits are an index into this table; NULL: they are the value
+    bool flipped;          // values are signed: 128 is added
+    int zero;              // the byte that stands for 0; 0 where a format stores minima
+} Layout;
+
+// Twice E2M1's values, plus 12; IQ4's values, plus 128.
+static const uint8_t e2m1_bytes[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+static const uint8_t iq4_bytes[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241};
+
+INNER Layout layout_of(const DType f) {
+    switch (f) {
+    case DTYPE_Q4_0: return (Layout){.places = true, .low = 15, .zero = 8};
+    case DTYPE_Q4_1:
+    case DTYPE_Q4_K: return (Layout){.places = true, .low = 15};
+    case DTYPE_IQ4_NL:
+    case DTYPE_IQ4_XS: return (Layout){.places = true, .low = 15, .lookup = iq4_bytes, .zero = 128};
+    case DTYPE_MXFP4: return (Layout){.places = true, .low = 15, .lookup = e2m1_bytes, .zero = 12};
+    case DTYPE_Q5_K: return (Layout){.places = true, .low = 15, .high = 1, .up = 4};
+    case DTYPE_Q6_K: return (Layout){.places = true, .low = 15, .high = 3, .up = 4, .zero = 32};
+    case DTYPE_Q2_K: return (Layout){.places = true, .low = 3};
+    case DTYPE_Q3_K: return (Layout){.places = true, .low = 3, .high = 1, .up = 2, .zero = 4};
+    case DTYPE_TQ2_0: return (Layout){.places = true, .low = 3, .zero = 1};
+    case DTYPE_Q5_0: return (Layout){.zero = 16};
+    case DTYPE_Q5_1: return (Layout){.zero = 0};
+    case DTYPE_TQ1_0: return (Layout){.zero = 1};
+    default: return (Layout){.flipped = true, .zero = 128}; // Q8_0 and grids
+    }
 }
 
-// Twice E2M1's values, plus 12.
-static const uint8_t e2m1_bytes[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+// Half h of range s.
+INNER Place low_place(const DType f, const uint8_t *p, int s, int h) {
+    switch (f) {
+    case DTYPE_Q4_1: return (Place){p + s * 20 + 4, h * 4};
+    case DTYPE_MXFP4: return (Place){p + s * 17 + 1, h * 4};
+    case DTYPE_IQ4_XS: return (Place){p + offsetof(BlockIQ4_XS, q) + s * 16, h * 4};
+    case DTYPE_Q4_K: return (Place){p + offsetof(BlockQ4_K, q) + s / 2 * 32 + h * 16, s % 2 * 4};
+    case DTYPE_Q5_K: return (Place){p + offsetof(BlockQ5_K, q) + s / 2 * 32 + h * 16, s % 2 * 4};
+    case DTYPE_Q6_K: return (Place){p + offsetof(BlockQ6_K, low) + s / 4 * 64 + s % 2 * 32 + h * 16, s % 4 / 2 * 4};
+    case DTYPE_Q2_K: return (Place){p + offsetof(BlockQ2_K, q) + s / 4 * 32 + h * 16, s % 4 * 2};
+    case DTYPE_Q3_K: return (Place){p + offsetof(BlockQ3_K, q) + s / 4 * 32 + h * 16, s % 4 * 2};
+    case DTYPE_TQ2_0: return (Place){p + offsetof(BlockTQ2_0, q) + s / 4 * 32 + h * 16, s % 4 * 2};
+    default: return (Place){p + s * 18 + 2, h * 4}; // Q4_0 and IQ4_NL
+    }
+}
 
+INNER Place high_place(const DType f, const uint8_t *p, int s, int h) {
+    switch (f) {
+    case DTYPE_Q5_K: return (Place){p + offsetof(BlockQ5_K, high) + h * 16, s};
+    case DTYPE_Q6_K: return (Place){p + offsetof(BlockQ6_K, high) + s / 4 * 32 + h * 16, s % 4 * 2};
+    default: return (Place){p + offsetof(BlockQ3_K, high) + h * 16, s};
+    }
+}
+
+// Range s: 32 values as bytes.
 INNER B range_of(const DType f, const uint8_t *p, int s) {
     switch (f) {
     case DTYPE_Q8_0: return b_load(p + s * 34 + 2);
-    case DTYPE_Q4_0: return b_nibbles(p + s * 18 + 2);
-    case DTYPE_Q4_1: return b_nibbles(p + s * 20 + 4);
-    case DTYPE_Q5_0: return b_or(b_nibbles(p + s * 22 + 6), fifth_bits(p + s * 22 + 2));
-    case DTYPE_Q5_1: return b_or(b_nibbles(p + s * 24 + 8), fifth_bits(p + s * 24 + 4));
-    case DTYPE_IQ4_NL: return b_lookup((const uint8_t *)iq4_values, b_nibbles(p + s * 18 + 2));
-    case DTYPE_IQ4_XS: {
-        const BlockIQ4_XS *b = (const BlockIQ4_XS *)(const void *)p;
-        return b_lookup((const uint8_t *)iq4_values, b_nibbles(b->q + s * 16));
-    }
-    case DTYPE_MXFP4: return b_lookup(e2m1_bytes, b_nibbles(p + s * 17 + 1));
-    case DTYPE_Q4_K: return b_bits(b_load(((const BlockQ4_K *)(const void *)p)->q + s / 2 * 32), s % 2 * 4, 15);
-    case DTYPE_Q5_K: {
-        const BlockQ5_K *b = (const BlockQ5_K *)(const void *)p;
-        B high = b_up(b_bits(b_load(b->high), s, 1), 4);
-        return b_or(b_bits(b_load(b->q + s / 2 * 32), s % 2 * 4, 15), high);
-    }
-    case DTYPE_Q6_K: {
-        const BlockQ6_K *b = (const BlockQ6_K *)(const void *)p;
-        B high = b_up(b_bits(b_load(b->high + s / 4 * 32), s % 4 * 2, 3), 4);
-        return b_or(b_bits(b_load(b->low + s / 4 * 64 + s % 2 * 32), s % 4 / 2 * 4, 15), high);
-    }
-    case DTYPE_Q2_K: return b_bits(b_load(((const BlockQ2_K *)(const void *)p)->q + s / 4 * 32), s % 4 * 2, 3);
-    case DTYPE_Q3_K: {
-        const BlockQ3_K *b = (const BlockQ3_K *)(const void *)p;
-        B high = b_up(b_bits(b_load(b->high), s, 1), 2);
-        return b_or(b_bits(b_load(b->q + s / 4 * 32), s % 4 * 2, 3), high);
-    }
+    case DTYPE_Q5_0: return b_or(b_nibbles(p + s * 22 + 6), b_where(four_bytes(p + s * 22 + 2), 16));
+    case DTYPE_Q5_1: return b_or(b_nibbles(p + s * 24 + 8), b_where(four_bytes(p + s * 24 + 4), 16));
     default: return range_of_grid(f, p, s);
+    }
+}
+
+// Bits of half h of the blocks of span i, from the low or from the high places.
+INNER U bits_of(const DType f, const uint8_t *p, int i, int h, const bool high) {
+    const uint8_t *at[SPAN_BLOCKS];
+    int shift[SPAN_BLOCKS];
+    const Layout l = layout_of(f);
+#pragma GCC unroll 4
+    for (int b = 0; b < SPAN_BLOCKS; b++) {
+        Place place = high ? high_place(f, p, i * SPAN_BLOCKS + b, h) : low_place(f, p, i * SPAN_BLOCKS + b, h);
+        at[b] = place.at;
+        shift[b] = high ? place.shift - l.up : place.shift;
+    }
+    return u_bits(u_gather(at, h), shift, high ? l.high << l.up : l.low);
+}
+
+// Span i of the chunk at p: the first and the last 16 values of each block.
+INNER void bytes_of(U u[2], const DType f, const uint8_t *p, int i) {
+    const Layout l = layout_of(f);
+    B ranges[SPAN_BLOCKS];
+    if (!l.places) {
+#pragma GCC unroll 4
+        for (int b = 0; b < SPAN_BLOCKS; b++) ranges[b] = range_of(f, p, i * SPAN_BLOCKS + b);
+    }
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; h++) {
+        u[h] = l.places ? bits_of(f, p, i, h, false) : u_half(ranges, h);
+        if (l.high) u[h] = u_or(u[h], bits_of(f, p, i, h, true));
+        if (l.lookup) u[h] = u_lookup(l.lookup, u[h]);
+        if (l.flipped) u[h] = u_flip(u[h]);
     }
 }
 
@@ -158,12 +232,9 @@ INNER Bytes16 bytes_at(const void *p) {
     return b;
 }
 
-// The minimum is the scale times a constant.
-INNER void scales_with_zero(Scales *s, E d, float zero) {
-    for (int i = 0; i < GROUP_V; i++) {
-        s->scale[i] = v_twice(d, i);
-        s->minimum[i] = v_mul(s->scale[i], v_set1(zero));
-    }
+// A scale for each block of 32.
+INNER void scales_of_blocks(Scales *s, E d) {
+    for (int i = 0; i < GROUP_V; i++) s->scale[i] = v_twice(d, i);
 }
 
 INNER void scales_with_minima(Scales *s, E d, E m) {
@@ -184,12 +255,9 @@ INNER void scales_q4_k(Scales *s, const uint8_t *packed, uint16_t d, uint16_t m)
     scales_with_minima(s, e_scaled(e_bytes(scales), f_half(d)), e_scaled(e_bytes(minima), -f_half(m)));
 }
 
-// An int8 scale for each group, and a constant zero point.
-INNER void scales_of_bytes(Scales *s, Bytes16 bytes, float d, float zero) {
-    for (int i = 0; i < GROUP_V; i++) {
-        s->scale[i] = v_mul(v_bytes(bytes, i), v_set1(d));
-        s->minimum[i] = v_mul(s->scale[i], v_set1(zero));
-    }
+// An int8 scale for each group.
+INNER void scales_of_bytes(Scales *s, Bytes16 bytes, float d) {
+    for (int i = 0; i < GROUP_V; i++) s->scale[i] = v_mul(v_bytes(bytes, i), v_set1(d));
 }
 
 INNER void scales_q2_k(Scales *s, const BlockQ2_K *b) {
@@ -230,20 +298,23 @@ INNER void scales_iq4_xs(Scales *s, const BlockIQ4_XS *b) {
     E scales = e_bytes(low | high << 4);
     for (int i = 0; i < GROUP_V; i++) {
         s->scale[i] = v_mul(v_sub(v_twice(scales, i), v_set1(32)), v_set1(f_half(b->d)));
-        s->minimum[i] = v_zero();
     }
+}
+
+INNER bool has_minima(const DType f) {
+    return f == DTYPE_Q4_1 || f == DTYPE_Q5_1 || f == DTYPE_Q2_K || f == DTYPE_Q4_K || f == DTYPE_Q5_K;
 }
 
 INNER void scales_of(Scales *s, const DType f, const uint8_t *p) {
     switch (f) {
-    case DTYPE_Q8_0: scales_with_zero(s, halves_at(p, 34), 0); break;
-    case DTYPE_IQ4_NL: scales_with_zero(s, e_halves_q4_0(p), 0); break;
+    case DTYPE_Q8_0: scales_of_blocks(s, halves_at(p, 34)); break;
+    case DTYPE_Q4_0:
+    case DTYPE_IQ4_NL: scales_of_blocks(s, e_halves_q4_0(p)); break;
     case DTYPE_IQ4_XS: scales_iq4_xs(s, (const BlockIQ4_XS *)(const void *)p); break;
-    case DTYPE_Q4_0: scales_with_zero(s, e_halves_q4_0(p), -8); break;
     case DTYPE_Q4_1: scales_with_minima(s, halves_at(p, 20), halves_at(p + 2, 20)); break;
-    case DTYPE_Q5_0: scales_with_zero(s, halves_at(p, 22), -16); break;
+    case DTYPE_Q5_0: scales_of_blocks(s, halves_at(p, 22)); break;
     case DTYPE_Q5_1: scales_with_minima(s, halves_at(p, 24), halves_at(p + 2, 24)); break;
-    case DTYPE_MXFP4: scales_with_zero(s, half_powers(p), -12); break;
+    case DTYPE_MXFP4: scales_of_blocks(s, half_powers(p)); break;
     case DTYPE_Q4_K: {
         const BlockQ4_K *b = (const BlockQ4_K *)(const void *)p;
         scales_q4_k(s, b->scales, b->d, b->m);
@@ -256,54 +327,82 @@ INNER void scales_of(Scales *s, const DType f, const uint8_t *p) {
     }
     case DTYPE_Q6_K: {
         const BlockQ6_K *b = (const BlockQ6_K *)(const void *)p;
-        scales_of_bytes(s, bytes_at(b->scales), f_half(b->d), -32);
+        scales_of_bytes(s, bytes_at(b->scales), f_half(b->d));
         break;
     }
     case DTYPE_Q2_K: scales_q2_k(s, (const BlockQ2_K *)(const void *)p); break;
     case DTYPE_Q3_K: {
         const BlockQ3_K *b = (const BlockQ3_K *)(const void *)p;
-        scales_of_bytes(s, bytes_q3_k(b), f_half(b->d), -4);
+        scales_of_bytes(s, bytes_q3_k(b), f_half(b->d));
         break;
     }
     case DTYPE_IQ2_S: {
         const BlockIQ2_S *b = (const BlockIQ2_S *)(const void *)p;
-        scales_of_bytes(s, odd_scales_iq2(b->scales), f_half(b->d) / 8, 0);
+        scales_of_bytes(s, odd_scales_iq2(b->scales), f_half(b->d) / 8);
         break;
     }
     case DTYPE_IQ2_XS: {
         const BlockIQ2_XS *b = (const BlockIQ2_XS *)(const void *)p;
-        scales_of_bytes(s, odd_scales_iq2(b->scales), f_half(b->d) / 8, 0);
+        scales_of_bytes(s, odd_scales_iq2(b->scales), f_half(b->d) / 8);
         break;
     }
     case DTYPE_IQ1_M: {
         const BlockIQ1_M *b = (const BlockIQ1_M *)(const void *)p;
-        scales_of_bytes(s, odd_scales_iq1_m(b), d_iq1_m(b) / 8, 0);
+        scales_of_bytes(s, odd_scales_iq1_m(b), d_iq1_m(b) / 8);
         break;
     }
-    default: scales_with_zero(s, grid_scales_of_8(f, p), 0);
+    default: scales_of_blocks(s, grid_scales_of_8(f, p));
     }
+    const float zero = (float)layout_of(f).zero;
+    if (has_minima(f)) return;
+    for (int i = 0; i < GROUP_V; i++) s->minimum[i] = v_mul(s->scale[i], v_set1(-zero));
 }
 
 // ---- to fp32
 
+// Its loads spread a value over a vector; gcc would keep it in registers and permute those, of which there can be
+// fewer.
+#define IN_MEMORY(array) __asm__("" : "+m"(array))
+
 // n values of a chunk. Products of scales and values are exact in fp32 and one sum is rounded (quant.h), so the results
-// equal those of quant.c (but for the sign of zero). Bytes are below 128 or, of some formats, signed.
+// equal those of quant.c (but for the sign of zero).
 INNER void unpack_chunk(const DType f, float *y, const uint8_t *p, int n) {
     Scales s;
     float scale[GROUPS], minimum[GROUPS];
-    int8_t values[BLOCK];
     scales_of(&s, f, p);
     for (int i = 0; i < GROUP_V; i++) {
         v_store(scale + i * LANES, s.scale[i]);
         v_store(minimum + i * LANES, s.minimum[i]);
     }
+    IN_MEMORY(scale);
+    IN_MEMORY(minimum);
+    if (f == DTYPE_Q8_0) {
 #pragma GCC unroll 8
-    for (int i = 0; i < CHUNK / BLOCK; i++) {
-        if (i * BLOCK >= n) break;
-        b_store(values, range_of(f, p, i));
-        for (int j = 0; j < BLOCK; j += LANES) {
-            int g = (i * BLOCK + j) / 16;
-            v_store(y + i * BLOCK + j, v_fma(v_load_i8(values + j), v_set1(scale[g]), v_set1(minimum[g])));
+        for (int b = 0; b < CHUNK / BLOCK; b++) {
+            if (b * BLOCK >= n) break;
+            const int8_t *q = ((const BlockQ8_0 *)(const void *)p)[b].q;
+            for (int j = 0; j < BLOCK; j += LANES) {
+                v_store(y + b * BLOCK + j, v_mul(v_load_i8(q + j), v_set1(scale[2 * b])));
+            }
+        }
+        return;
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < SPANS; i++) {
+        if (i * SPAN >= n) break;
+        U u[2];
+        uint8_t values[2][SPAN / 2];
+        bytes_of(u, f, p, i);
+        for (int h = 0; h < 2; h++) u_store(values[h], u[h]);
+        IN_MEMORY(values);
+#pragma GCC unroll 8
+        for (int g = 0; g < SPAN / 16; g++) { // groups
+            int at = i * SPAN / 16 + g;
+            if (at * 16 >= n) break;
+            for (int j = 0; j < 16; j += LANES) {
+                V v = v_load_u8(values[g % 2] + g / 2 * 16 + j);
+                v_store(y + at * 16 + j, v_fma(v, v_set1(scale[at]), v_set1(minimum[at])));
+            }
         }
     }
 }
@@ -316,11 +415,6 @@ INNER void unpack_format(const DType f, const int block, const int block_bytes, 
 }
 
 // ---- rows
-
-// Bytes that are signed, and then without a minimum.
-INNER bool has_signed_bytes(const DType f) {
-    return f == DTYPE_Q8_0 || (f >= DTYPE_IQ4_NL && f <= DTYPE_TQ2_0);
-}
 
 // Scales of blocks of 32.
 INNER bool has_wide_groups(const DType f) {
@@ -335,68 +429,58 @@ INNER bool has_wide_groups(const DType f) {
     }
 }
 
-// Unit i of a chunk's values.
-INNER U values_of(const DType f, const uint8_t *p, const int i) {
-    int first = i * UNIT / BLOCK, last = (i * UNIT + UNIT - 1) / BLOCK;
-    if (f == DTYPE_Q4_0) return u_nibbles(p + first * 18 + 2, p + last * 18 + 2, i);
-    if (f == DTYPE_IQ4_NL) return u_lookup(iq4_values, u_nibbles(p + first * 18 + 2, p + last * 18 + 2, i));
-    if (f == DTYPE_IQ4_XS) return u_lookup(iq4_values, u_nibbles(p + first * 16 + 8, p + last * 16 + 8, i));
-    if (f == DTYPE_Q4_1) return u_nibbles(p + first * 20 + 4, p + last * 20 + 4, i);
-    return u_join(range_of(f, p, first), range_of(f, p, last), i);
+// A span as words: the even and the odd ones of the first 16 values of each block, then of the last 16.
+INNER void words_from(W w[4], const U u[2]) {
+    for (int h = 0; h < 2; h++) {
+        w[2 * h] = w_even(u[h]);
+        w[2 * h + 1] = w_odd(u[h]);
+    }
 }
 
-INNER W half_of(const DType f, U u, const int half) {
-    return has_signed_bytes(f) ? w_half_signed(u, half) : w_half(u, half);
+INNER void words_of(W w[4], const DType f, const uint8_t *p, int i) {
+    U u[2];
+    bytes_of(u, f, p, i);
+    words_from(w, u);
 }
 
-// The sums of a row and a vector: of even and of odd units, the minima with the even ones.
+// Of `rows` rows (up to ROWS) and `count` vectors (up to TILE_X), both constants at every call, so that all are
+// registers: their sums, and the scales of a chunk's groups, a row's times a vector's.
 typedef struct {
-    V even, odd;
+    V sum[ROWS][TILE_X];
+    V scale[ROWS][TILE_X][GROUP_V];
 } Sums;
 
-// Scales of chunk c's groups with those of the vector, to `scale`; adds the minima.
-INNER void add_minima(Sums *sums, float *scale, const Scales *s, const Activations *a, int c, const bool minima) {
-    for (int i = 0; i < GROUP_V; i++) {
-        V minimum = s->minimum[i], sum = v_load(a->sum + c * GROUPS + i * LANES);
-        if (minima) sums->even = v_fma(minimum, sum, sums->even);
-        v_store(scale + i * LANES, v_mul(s->scale[i], v_load(a->scale + c * GROUPS + i * LANES)));
+// Chunk c begins: its scales; adds its minima.
+INNER void begin_chunk(Sums *sums, const Scales *s[ROWS], const Activations *a, int c, const int rows,
+                       const int count) {
+    for (int t = 0; t < count; t++) {
+        for (int g = 0; g < GROUP_V; g++) {
+            V sum = v_load(a[t].sum + c * GROUPS + g * LANES), scale = v_load(a[t].scale + c * GROUPS + g * LANES);
+            for (int r = 0; r < rows; r++) {
+                sums->sum[r][t] = v_fma(s[r]->minimum[g], sum, sums->sum[r][t]);
+                sums->scale[r][t][g] = v_mul(s[r]->scale[g], scale);
+            }
+        }
     }
 }
 
-// Adds the products of unit i of chunk c.
-INNER void add_unit(Sums *sums, W w0, W w1, const float *scale, const Activations *a, int c, const int i,
+// Adds the products of span i of chunk c; w: its words in each row. wide: the format has scales of blocks of 32.
+INNER void add_span(Sums *sums, W w[ROWS][4], const Activations *a, int c, int i, const int rows, const int count,
                     const bool wide) {
-    const int16_t *q = a->q + c * CHUNK + i * UNIT;
-    V dots = w_dots(w0, w1, w_load(q), w_load(q + UNIT / 2)), by = v_spread(scale, i, wide);
-    if (i % 2) sums->odd = v_fma(dots, by, sums->odd);
-    else sums->even = v_fma(dots, by, sums->even);
-}
-
-// Adds the products of the first n values of chunk c of a row.
-INNER void add_chunk(Sums *sums, const DType f, const uint8_t *p, const Activations *a, int c, int n) {
-    Scales s;
-    float scale[GROUPS];
-    scales_of(&s, f, p);
-    add_minima(sums, scale, &s, a, c, !has_signed_bytes(f));
-#pragma GCC unroll 16
-    for (int i = 0; i < UNITS; i++) {
-        if (i * UNIT >= n) break;
-        U u = values_of(f, p, i);
-        add_unit(sums, half_of(f, u, 0), half_of(f, u, 1), scale, a, c, i, has_wide_groups(f));
+    for (int t = 0; t < count; t++) {
+        I dots[ROWS];
+#pragma GCC unroll 4
+        for (int part = 0; part < 4; part++) {
+            const bool first = part == 0 || (part == 2 && !wide), last = part == 3 || (part == 1 && !wide);
+            W x = w_load(a[t].q + c * CHUNK + i * SPAN + part * (SPAN / 4));
+            if (rows > 1) w_keep(x);
+            for (int r = 0; r < rows; r++) {
+                dots[r] = first ? i_dots(w[r][part], x) : i_add_dots(dots[r], w[r][part], x);
+                V by = v_spread(sums->scale[r][t], i, part / 2 * !wide);
+                if (last) sums->sum[r][t] = v_fma(v_float(dots[r]), by, sums->sum[r][t]);
+            }
+        }
     }
-}
-
-// The whole chunks of a row, then the incomplete last one, whose padding is multiplied by zeros.
-INNER V dot_of_row(const DType f, const int chunk_bytes, const uint8_t *w, const uint8_t *rest, const Activations *a,
-                   int k) {
-    Sums sums = {v_zero(), v_zero()};
-    int n_chunks = k / CHUNK;
-    for (int c = 0; c < n_chunks; c++, w += chunk_bytes) {
-        for (int line = 0; line < chunk_bytes; line += LINE_BYTES) __builtin_prefetch(w + AHEAD_BYTES + line);
-        add_chunk(&sums, f, w, a, c, CHUNK);
-    }
-    if (rest) add_chunk(&sums, f, rest, a, n_chunks, k % CHUNK);
-    return v_add(sums.even, sums.odd);
 }
 
 typedef struct {
@@ -405,96 +489,129 @@ typedef struct {
     uint8_t padded[CHUNK / BLOCK * 34];
 } RowBytes;
 
-// The incomplete last chunk of the row at w; NULL: none. It may be read in place if rows follow.
-INNER const uint8_t *rest_of_row(RowBytes *b, const uint8_t *w) {
-    const uint8_t *rest = w + b->whole_bytes;
-    if (b->whole_bytes == b->row_bytes) return NULL;
-    if (b->end - rest >= b->chunk_bytes) return rest;
+// Chunk c of the row at w. An incomplete one is read in place where rows follow, else from a copy with zeros.
+INNER const uint8_t *chunk_at(RowBytes *b, const uint8_t *w, int c) {
+    const uint8_t *p = w + c * b->chunk_bytes;
+    if (c * b->chunk_bytes < b->whole_bytes || b->end - p >= b->chunk_bytes) return p;
     memset(b->padded, 0, sizeof b->padded);
-    return memcpy(b->padded, rest, (size_t)(b->row_bytes - b->whole_bytes));
+    return memcpy(b->padded, p, (size_t)(b->row_bytes - b->whole_bytes));
+}
+
+// ---- one vector: rows as they are decoded
+
+// Adds the products of the first n values of chunk c, which is at p.
+INNER void add_chunk(Sums *sums, const DType f, const uint8_t *p, const Activations *a, int c, int n) {
+    Scales s;
+    scales_of(&s, f, p);
+    const Scales *scales[ROWS] = {&s};
+    begin_chunk(sums, scales, a, c, 1, 1);
+#pragma GCC unroll 8
+    for (int i = 0; i < SPANS; i++) {
+        if (i * SPAN >= n) break;
+        W words[ROWS][4];
+        words_of(words[0], f, p, i);
+        add_span(sums, words, a, c, i, 1, 1, has_wide_groups(f));
+    }
+}
+
+// The whole chunks of a row, then the incomplete last one, whose padding is multiplied by zeros.
+INNER V dot_of_row(const DType f, RowBytes *b, const uint8_t *w, const Activations *a, int k) {
+    Sums sums = {.sum = {{v_zero()}}};
+    // Rows with a byte for each value come faster where the processor alone prefetches.
+    int n_chunks = k / CHUNK, ahead = b->chunk_bytes > CHUNK ? 0 : b->chunk_bytes;
+    for (int c = 0; c < n_chunks; c++) {
+        const uint8_t *p = w + c * b->chunk_bytes;
+        for (int line = 0; line < ahead; line += LINE_BYTES) __builtin_prefetch(p + AHEAD_BYTES + line);
+        add_chunk(&sums, f, p, a, c, CHUNK);
+    }
+    if (k % CHUNK) add_chunk(&sums, f, chunk_at(b, w, n_chunks), a, n_chunks, k % CHUNK);
+    return sums.sum[0][0];
+}
+
+// The lanes of up to four rows' sums, added up.
+INNER void store_sums(float *y, const V *sum, int n_rows) {
+    float sums[4];
+    V zero = v_zero();
+    v_sum4(sums, sum[0], n_rows > 1 ? sum[1] : zero, n_rows > 2 ? sum[2] : zero, n_rows > 3 ? sum[3] : zero);
+    memcpy(y, sums, sizeof(float) * (size_t)(n_rows < 4 ? n_rows : 4));
 }
 
 INNER void matvec_one(const DType f, RowBytes b, float *y, const uint8_t *w, const Activations *a, int n_rows, int k) {
     for (int i = 0; i < n_rows; i += 4) {
-        V sum[4] = {v_zero(), v_zero(), v_zero(), v_zero()};
-        float sums[4];
+        V sum[4];
         int n = n_rows - i < 4 ? n_rows - i : 4;
-        for (int r = 0; r < n; r++, w += b.row_bytes) {
-            sum[r] = dot_of_row(f, b.chunk_bytes, w, rest_of_row(&b, w), a, k);
-        }
-        v_sum4(sums, sum[0], sum[1], sum[2], sum[3]);
-        memcpy(y + i, sums, sizeof(float) * (size_t)n);
+        for (int r = 0; r < n; r++, w += b.row_bytes) sum[r] = dot_of_row(f, &b, w, a, k);
+        store_sums(y + i, sum, n);
     }
 }
 
-// ---- several vectors
+// ---- several vectors: tiles of decoded rows
 
 typedef struct {
-    int8_t q[CHUNK];
+    U u[SPANS][2];
     Scales s;
 } DecodedChunk;
 
 INNER void decode_chunk(DecodedChunk *d, const DType f, const uint8_t *p) {
     scales_of(&d->s, f, p);
-#pragma GCC unroll 16
-    for (int i = 0; i < UNITS; i++) u_store(d->q + i * UNIT, values_of(f, p, i));
-}
-
-// Columns c0 * CHUNK.. of a row times `count` vectors (a constant at every call); sums[t] are `step` apart.
-INNER void add_decoded(Sums *sums, int64_t step, const DecodedChunk *d, const Activations *a, int c0, int k,
-                       const int count, const DType f) {
-    Sums s[TILE_X];
-    for (int t = 0; t < count; t++) s[t] = sums[t * step];
-    for (int c = c0; c < c0 + TILE_CHUNKS && c * CHUNK < k; c++, d++) {
-        float scale[TILE_X][GROUPS];
-        for (int t = 0; t < count; t++) add_minima(&s[t], scale[t], &d->s, a + t, c, !has_signed_bytes(f));
-        int n = k - c * CHUNK;
-#pragma GCC unroll 16
-        for (int i = 0; i < UNITS; i++) {
-            if (i * UNIT >= n) break;
-            U u = u_load(d->q + i * UNIT);
-            W w0 = half_of(f, u, 0), w1 = half_of(f, u, 1);
-            for (int t = 0; t < count; t++) add_unit(&s[t], w0, w1, scale[t], a + t, c, i, has_wide_groups(f));
-        }
-    }
-    for (int t = 0; t < count; t++) sums[t * step] = s[t];
+#pragma GCC unroll 8
+    for (int i = 0; i < SPANS; i++) bytes_of(d->u[i], f, p, i);
 }
 
 typedef struct {
     DecodedChunk chunks[TILE_ROWS][TILE_CHUNKS];
-    Sums sums[MAX_SHARED][TILE_ROWS];
+    V sums[MAX_SHARED][TILE_ROWS];
 } RowTile;
 
-INNER void add_tile(RowTile *tile, const Activations *a, int n, int n_rows, int c0, int k, const DType f) {
+// Columns c0 * CHUNK.. of the decoded rows r.. times the vectors t.. of which a[0] is the first.
+INNER void add_decoded(RowTile *tile, int r, int t, const Activations *a, int c0, int k, const int count,
+                       const bool wide) {
+    Sums sums;
+    for (int i = 0; i < ROWS; i++) {
+        for (int j = 0; j < count; j++) sums.sum[i][j] = tile->sums[t + j][r + i];
+    }
+    for (int c = c0; c < c0 + TILE_CHUNKS && c * CHUNK < k; c++) {
+        const DecodedChunk *d[ROWS];
+        const Scales *scales[ROWS];
+        for (int i = 0; i < ROWS; i++) {
+            d[i] = &tile->chunks[r + i][c - c0];
+            scales[i] = &d[i]->s;
+        }
+        begin_chunk(&sums, scales, a, c, ROWS, count);
+#pragma GCC unroll 8
+        for (int i = 0; i < SPANS; i++) {
+            if (c * CHUNK + i * SPAN >= k) break;
+            W w[ROWS][4];
+            for (int j = 0; j < ROWS; j++) words_from(w[j], d[j]->u[i]);
+            add_span(&sums, w, a, c, i, ROWS, count, wide);
+        }
+    }
+    for (int i = 0; i < ROWS; i++) {
+        for (int j = 0; j < count; j++) tile->sums[t + j][r + i] = sums.sum[i][j];
+    }
+}
+
+// ROWS rows at a time: of an odd number the last one twice.
+INNER void add_tile(RowTile *tile, const Activations *a, int n, int n_rows, int c0, int k, const bool wide) {
     for (int t = 0; t < n; t += TILE_X) {
-        for (int r = 0; r < n_rows; r++) {
-            Sums *s = &tile->sums[t][r];
-            const DecodedChunk *d = tile->chunks[r];
+        for (int r = 0; r < n_rows; r += ROWS) {
             switch (n - t) {
-            case 1: add_decoded(s, TILE_ROWS, d, a + t, c0, k, 1, f); break;
-            case 2: add_decoded(s, TILE_ROWS, d, a + t, c0, k, 2, f); break;
-            case 3: add_decoded(s, TILE_ROWS, d, a + t, c0, k, 3, f); break;
-            default: add_decoded(s, TILE_ROWS, d, a + t, c0, k, TILE_X, f);
+            case 1: add_decoded(tile, r, t, a + t, c0, k, 1, wide); break;
+            case 2: add_decoded(tile, r, t, a + t, c0, k, 2, wide); break;
+            case 3: add_decoded(tile, r, t, a + t, c0, k, TILE_X < 3 ? TILE_X : 3, wide); break;
+            default: add_decoded(tile, r, t, a + t, c0, k, TILE_X, wide);
             }
         }
     }
 }
 
 // One for all formats that are alike once they are decoded.
-static void add_tile_signed(RowTile *tile, const Activations *a, int n, int n_rows, int c0, int k) {
-    add_tile(tile, a, n, n_rows, c0, k, DTYPE_Q8_0);
+OUTER void add_tile_wide(RowTile *tile, const Activations *a, int n, int n_rows, int c0, int k) {
+    add_tile(tile, a, n, n_rows, c0, k, true);
 }
 
-static void add_tile_signed_narrow(RowTile *tile, const Activations *a, int n, int n_rows, int c0, int k) {
-    add_tile(tile, a, n, n_rows, c0, k, DTYPE_IQ2_S);
-}
-
-static void add_tile_wide(RowTile *tile, const Activations *a, int n, int n_rows, int c0, int k) {
-    add_tile(tile, a, n, n_rows, c0, k, DTYPE_Q4_0);
-}
-
-static void add_tile_narrow(RowTile *tile, const Activations *a, int n, int n_rows, int c0, int k) {
-    add_tile(tile, a, n, n_rows, c0, k, DTYPE_Q6_K);
+OUTER void add_tile_narrow(RowTile *tile, const Activations *a, int n, int n_rows, int c0, int k) {
+    add_tile(tile, a, n, n_rows, c0, k, false);
 }
 
 INNER void matvec_tile(const DType f, RowBytes *b, float *y, int64_t ldy, const uint8_t *w, const Activations *a, int n,
@@ -502,59 +619,47 @@ INNER void matvec_tile(const DType f, RowBytes *b, float *y, int64_t ldy, const 
     RowTile tile;
     memset(tile.sums, 0, sizeof tile.sums[0] * (size_t)n);
     for (int c0 = 0; c0 * CHUNK < k; c0 += TILE_CHUNKS) {
-        for (int r = 0; r < n_rows; r++) {
+        for (int r = 0; r < n_rows + n_rows % ROWS; r++) {
             for (int c = c0; c < c0 + TILE_CHUNKS && c * CHUNK < k; c++) {
-                const uint8_t *row = w + (int64_t)r * b->row_bytes, *p = row + c * b->chunk_bytes;
+                const uint8_t *row = w + (int64_t)(r < n_rows ? r : n_rows - 1) * b->row_bytes;
+                const uint8_t *p = row + c * b->chunk_bytes;
                 for (int line = 0; line < b->chunk_bytes; line += LINE_BYTES) {
                     __builtin_prefetch(p + TILE_ROWS * (int64_t)b->row_bytes + line);
                 }
-                decode_chunk(&tile.chunks[r][c - c0], f, (c + 1) * CHUNK > k ? rest_of_row(b, row) : p);
+                decode_chunk(&tile.chunks[r][c - c0], f, chunk_at(b, row, c));
             }
         }
-        bool is_signed = has_signed_bytes(f), wide = has_wide_groups(f);
-        if (is_signed && wide) add_tile_signed(&tile, a, n, n_rows, c0, k);
-        else if (is_signed) add_tile_signed_narrow(&tile, a, n, n_rows, c0, k);
-        else if (wide) add_tile_wide(&tile, a, n, n_rows, c0, k);
+        if (has_wide_groups(f)) add_tile_wide(&tile, a, n, n_rows, c0, k);
         else add_tile_narrow(&tile, a, n, n_rows, c0, k);
     }
     for (int t = 0; t < n; t++) {
-        for (int r = 0; r < n_rows; r += 4) {
-            V sum[4];
-            float sums[4];
-            for (int i = 0; i < 4; i++) {
-                Sums *s = &tile.sums[t][r + i];
-                sum[i] = r + i < n_rows ? v_add(s->even, s->odd) : v_zero();
-            }
-            v_sum4(sums, sum[0], sum[1], sum[2], sum[3]);
-            memcpy(y + t * ldy + r, sums, sizeof(float) * (size_t)(n_rows - r < 4 ? n_rows - r : 4));
-        }
+        for (int r = 0; r < n_rows; r += 4) store_sums(y + t * ldy + r, &tile.sums[t][r], n_rows - r);
     }
 }
 
-typedef void (*MatvecTile)(RowBytes *b, float *y, int64_t ldy, const uint8_t *w, const Activations *a, int n,
-                           int n_rows, int k);
+INNER void matvec_several(const DType f, RowBytes *b, float *y, int64_t ldy, const uint8_t *w, const Activations *a,
+                          int n, int n_rows, int k) {
+    for (int r = 0; r < n_rows; r += TILE_ROWS, w += TILE_ROWS * (int64_t)b->row_bytes) {
+        matvec_tile(f, b, y + r, ldy, w, a, n, n_rows - r < TILE_ROWS ? n_rows - r : TILE_ROWS, k);
+    }
+}
 
-INNER void matvec_format(const DType f, const int block, const int block_bytes, float *y, int64_t ldy, const uint8_t *w,
-                         const Activations *a, int n, int n_rows, int k, MatvecTile tile) {
+INNER RowBytes rows_of(const int block, const int block_bytes, const uint8_t *w, int n_rows, int k) {
     RowBytes b = {.chunk_bytes = CHUNK / block * block_bytes, .row_bytes = k / block * block_bytes};
     b.whole_bytes = k / CHUNK * b.chunk_bytes;
     b.end = w + (int64_t)n_rows * b.row_bytes;
-    if (n == 1) {
-        matvec_one(f, b, y, w, a, n_rows, k);
-        return;
-    }
-    for (int r = 0; r < n_rows; r += TILE_ROWS, w += TILE_ROWS * (int64_t)b.row_bytes) {
-        tile(&b, y + r, ldy, w, a, n, n_rows - r < TILE_ROWS ? n_rows - r : TILE_ROWS, k);
-    }
+    return b;
 }
 
 #define DEFINE_FORMAT(name, f, block, bytes)                                                                           \
-    OUTER void tile_##name(RowBytes *b, float *y, int64_t ldy, const uint8_t *w, const Activations *a, int n,          \
-                           int n_rows, int k) {                                                                        \
-        matvec_tile(f, b, y, ldy, w, a, n, n_rows, k);                                                                 \
+    OUTER void several_##name(RowBytes *b, float *y, int64_t ldy, const uint8_t *w, const Activations *a, int n,       \
+                              int n_rows, int k) {                                                                     \
+        matvec_several(f, b, y, ldy, w, a, n, n_rows, k);                                                              \
     }                                                                                                                  \
     static void matvec_##name(float *y, int64_t ldy, const void *w, const Activations *a, int n, int n_rows, int k) {  \
-        matvec_format(f, block, bytes, y, ldy, w, a, n, n_rows, k, tile_##name);                                       \
+        RowBytes b = rows_of(block, bytes, w, n_rows, k);                                                              \
+        if (n == 1) matvec_one(f, b, y, w, a, n_rows, k);                                                              \
+        else several_##name(&b, y, ldy, w, a, n, n_rows, k);                                                           \
     }                                                                                                                  \
     static void unpack_##name##_fast(float *y, const void *blocks, int n) {                                            \
         unpack_format(f, block, bytes, y, blocks, n);                                                                  \

@@ -8,18 +8,6 @@ static inline __m256i b_load(const uint8_t *p) {
     return _mm256_loadu_si256((const __m256i *)(const void *)p);
 }
 
-static inline void b_store(int8_t *p, __m256i b) {
-    _mm256_storeu_si256((__m256i *)(void *)p, b);
-}
-
-static inline __m256i b_bits(__m256i b, int shift, int mask) {
-    return _mm256_and_si256(_mm256_srli_epi16(b, shift), _mm256_set1_epi8((char)mask));
-}
-
-static inline __m256i b_up(__m256i b, int shift) {
-    return _mm256_slli_epi16(b, shift);
-}
-
 static inline __m256i b_nibbles(const uint8_t *p) {
     __m128i q = _mm_loadu_si128((const __m128i *)(const void *)p);
     return _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16(q, 4), q), _mm256_set1_epi8(15));
@@ -30,11 +18,6 @@ static inline __m256i b_where(uint32_t bits, int value) {
     const __m256i bit = _mm256_set1_epi64x((long long)0x8040201008040201u);
     __m256i v = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32((int)bits), byte), bit);
     return _mm256_and_si256(_mm256_cmpeq_epi8(v, bit), _mm256_set1_epi8((char)value));
-}
-
-static inline __m256i b_lookup(const uint8_t *table, __m256i b) {
-    __m128i t = _mm_loadu_si128((const __m128i *)(const void *)table);
-    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(t), b);
 }
 
 static inline __m256i b_words(uint64_t a, uint64_t b, uint64_t c, uint64_t d) {

@@ -1,5 +1,5 @@
-// grids_tmpl: values and scales of the block formats whose values come from grids (grids.h) or are -1, 0 and 1. All are
-// signed bytes without a minimum. Included by blocks_tmpl.h, which lists the b_ and e_ operations.
+// grids_tmpl: values and scales of the block formats whose values come from grids (grids.h), as signed bytes, or are
+// codes of -1, 0 and 1. Included by blocks_tmpl.h, which lists the b_ and e_ operations.
 #include "grids.h"
 
 // Bytes as words of 16 bits; nibbles as bytes.
@@ -99,13 +99,12 @@ INNER B turned_tq1_0(const BlockTQ1_0 *b, const int s) {
 
 // Three times a byte has the code above 8 bits: below 1 to 85, below 2 to 170.
 INNER B range_tq1_0(const BlockTQ1_0 *b, const int s) {
-    const uint64_t ones = 0x0101010101010101u;
+    const uint64_t twos = 0x0202020202020202u;
     B bytes = turned_tq1_0(b, s);
-    return b_add(b_add(b_at_most(bytes, 85), b_at_most(bytes, 170)), b_words(ones, ones, ones, ones));
+    return b_add(b_add(b_at_most(bytes, 85), b_at_most(bytes, 170)), b_words(twos, twos, twos, twos));
 }
 
 INNER B range_of_grid(const DType f, const uint8_t *p, const int s) {
-    static const uint8_t codes_tq2_0[16] = {255, 0, 1, 2};
     switch (f) {
     case DTYPE_IQ3_S: {
         const BlockIQ3_S *b = (const BlockIQ3_S *)(const void *)p;
@@ -141,8 +140,7 @@ INNER B range_of_grid(const DType f, const uint8_t *p, const int s) {
         const BlockIQ1_M *b = (const BlockIQ1_M *)(const void *)p;
         return range_iq1_m(b->q + 4 * s, b->high[2 * s] | b->high[2 * s + 1] << 8);
     }
-    case DTYPE_TQ1_0: return range_tq1_0((const BlockTQ1_0 *)(const void *)p, s);
-    default: return b_lookup(codes_tq2_0, b_bits(b_load(p + s / 4 * 32), s % 4 * 2, 3)); // DTYPE_TQ2_0
+    default: return range_tq1_0((const BlockTQ1_0 *)(const void *)p, s);
     }
 }
 

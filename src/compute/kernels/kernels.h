@@ -37,9 +37,9 @@ typedef enum {
 } Activation;
 
 // A vector quantized to 16 bits for products with quantized rows: x[i] ~ scale[i / 16] * q, with equal scales for each
-// 32 values; sum: of x over 16 values. Padded with zeros to a multiple of 256 values. In each `unit` values (of the
-// level), the halves of each 16 stand apart, as bytes are widened there: value i has the word
-// i / unit * unit + i % 16 / 8 * (unit / 2) + i % unit / 16 * 8 + i % 8.
+// 32 values; sum: of x over 16 values. Padded with zeros to a multiple of 256 values. In each `span` values (of the
+// level), the even and the odd ones of the first and of the last 16 of each 32 stand apart, as bytes are widened there:
+// value i has the word i / span * span + (i % 32 / 16 * 2 + i % 2) * (span / 4) + i % span / 32 * 8 + i % 16 / 2.
 typedef struct {
     int16_t *q;
     float *scale, *sum;
@@ -125,10 +125,10 @@ typedef struct {
     void (*unpack_i8g)(float *y, const int8_t *q, const float *scales, int group, int64_t first, int n);
 
     // Products of quantized rows with a vector x that `quantize` quantized (k a multiple of 32). blocks: [N_DTYPES],
-    // zeros for types that are no block format. NULL, as is `quantize`: the level has none. unit: see Activations.
+    // zeros for types that are no block format. NULL, as is `quantize`: the level has none. span: see Activations.
     void (*quantize)(const Activations *a, const float *x, int k);
     const BlockKernels *blocks;
-    int unit;
+    int span;
 
     // One panel from rows of w: p[j * panel + i] = w[i * ldw + j] for i < n_rows <= panel, then zeros
     void (*pack)(float *panel, const float *w, int64_t ldw, int n_rows, int k);

@@ -759,4 +759,4 @@ static void scan_row(float *y, float *h, const float *a, int64_t ld, const float
     }
 }
 
-const Kernels TABLE = {.name = LEVEL_NAME, SHARED_KERNELS, .quantize = quantize, .blocks = block_kernels, .unit = UNIT};
+const Kernels TABLE = {.name = LEVEL_NAME, SHARED_KERNELS, .quantize = quantize, .blocks = block_kernels, .span = SPAN};

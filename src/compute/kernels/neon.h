@@ -87,24 +87,27 @@ static inline void transpose_4(float *dst, int64_t ldd, const float *src, int64_
 #define i_set1 vdupq_n_s32
 #define v_float vcvtq_f32_s32
 #define u_load vld1q_s8
-#define u_store vst1q_s8
+#define u_store(p, u) vst1q_u8(p, vreinterpretq_u8_s8(u))
+#define u_or vorrq_s8
+#define u_flip(u) veorq_s8(u, vdupq_n_s8(-128))
 #define W int16x8_t
 #define w_load vld1q_s16
-#define w_half w_half_signed
+#define w_keep(w) __asm__("" : "+w"(w))
+#define w_even(u) vandq_s16(vreinterpretq_s16_s8(u), vdupq_n_s16(255))
+#define w_odd(u) vreinterpretq_s16_u16(vshrq_n_u16(vreinterpretq_u16_s8(u), 8))
 
 typedef uint8_t Bytes16 __attribute__((vector_size(16)));
 typedef struct {
     uint8x16_t half[2];
 } B;
 
-static inline int16x8_t w_half_signed(int8x16_t u, int half) {
-    return half ? vmovl_high_s8(u) : vmovl_s8(vget_low_s8(u));
+// All lanes are of one group, so the order is free.
+static inline int32x4_t i_dots(int16x8_t w, int16x8_t x) {
+    return vmlal_high_s16(vmull_s16(vget_low_s16(w), vget_low_s16(x)), w, x);
 }
 
-// All lanes are of one group, so the order is free.
-static inline float32x4_t w_dots(int16x8_t w0, int16x8_t w1, int16x8_t x0, int16x8_t x1) {
-    int32x4_t sum = vmlal_high_s16(vmull_s16(vget_low_s16(w0), vget_low_s16(x0)), w0, x0);
-    return vcvtq_f32_s32(vmlal_high_s16(vmlal_s16(sum, vget_low_s16(w1), vget_low_s16(x1)), w1, x1));
+static inline int32x4_t i_add_dots(int32x4_t sum, int16x8_t w, int16x8_t x) {
+    return vmlal_high_s16(vmlal_s16(sum, vget_low_s16(w), vget_low_s16(x)), w, x);
 }
 
 static inline int8x16_t u_set1(const int8_t *p) {
@@ -113,46 +116,35 @@ static inline int8x16_t u_set1(const int8_t *p) {
     return vreinterpretq_s8_s32(vdupq_n_s32(word));
 }
 
-static inline int8x16_t u_join(B a, B b, int i) {
-    (void)b;
-    return vreinterpretq_s8_u8(a.half[i % 2]);
+static inline int8x16_t u_gather(const uint8_t *const at[1], const int h) {
+    (void)h;
+    return vreinterpretq_s8_u8(vld1q_u8(at[0]));
+}
+
+static inline int8x16_t u_bits(int8x16_t u, const int shift[1], int mask) {
+    uint8x16_t moved = vshlq_u8(vreinterpretq_u8_s8(u), vdupq_n_s8((int8_t)-shift[0]));
+    return vreinterpretq_s8_u8(vandq_u8(moved, vdupq_n_u8((uint8_t)mask)));
+}
+
+static inline int8x16_t u_lookup(const uint8_t *table, int8x16_t u) {
+    return vreinterpretq_s8_u8(vqtbl1q_u8(vld1q_u8(table), vreinterpretq_u8_s8(u)));
+}
+
+static inline int8x16_t u_half(const B ranges[1], int h) {
+    return vreinterpretq_s8_u8(ranges[0].half[h]);
 }
 
 static inline B b_load(const uint8_t *p) {
     return (B){{vld1q_u8(p), vld1q_u8(p + 16)}};
 }
 
-static inline void b_store(int8_t *p, B b) {
-    for (int i = 0; i < 2; i++) vst1q_s8(p + 16 * i, vreinterpretq_s8_u8(b.half[i]));
-}
-
 static inline B b_or(B a, B b) {
     return (B){{vorrq_u8(a.half[0], b.half[0]), vorrq_u8(a.half[1], b.half[1])}};
-}
-
-static inline B b_bits(B b, int shift, int mask) {
-    for (int i = 0; i < 2; i++) b.half[i] = vandq_u8(b.half[i] >> (uint8_t)shift, vdupq_n_u8((uint8_t)mask));
-    return b;
-}
-
-static inline B b_up(B b, int shift) {
-    for (int i = 0; i < 2; i++) b.half[i] = b.half[i] << (uint8_t)shift;
-    return b;
 }
 
 static inline B b_nibbles(const uint8_t *p) {
     uint8x16_t q = vld1q_u8(p);
     return (B){{vandq_u8(q, vdupq_n_u8(15)), vshrq_n_u8(q, 4)}};
-}
-
-static inline int8x16_t u_nibbles(const uint8_t *a, const uint8_t *b, int i) {
-    (void)b;
-    uint8x16_t q = vld1q_u8(a);
-    return vreinterpretq_s8_u8(i % 2 ? vshrq_n_u8(q, 4) : vandq_u8(q, vdupq_n_u8(15)));
-}
-
-static inline int8x16_t u_lookup(const int8_t *table, int8x16_t u) {
-    return vqtbl1q_s8(vld1q_s8(table), vreinterpretq_u8_s8(u));
 }
 
 static inline B b_where(uint32_t bits, int value) {
@@ -164,11 +156,6 @@ static inline B b_where(uint32_t bits, int value) {
         b.half[i] = vandq_u8(vtstq_u8(v, bit), vdupq_n_u8((uint8_t)value));
     }
     return b;
-}
-
-static inline B b_lookup(const uint8_t *table, B b) {
-    uint8x16_t t = vld1q_u8(table);
-    return (B){{vqtbl1q_u8(t, b.half[0]), vqtbl1q_u8(t, b.half[1])}};
 }
 
 static inline B b_words(uint64_t a, uint64_t b, uint64_t c, uint64_t d) {
@@ -219,9 +206,15 @@ static inline E e_scaled(E e, float x) {
     return (E){{vmulq_n_f32(e.half[0], x), vmulq_n_f32(e.half[1], x)}};
 }
 
-static inline float32x4_t v_spread(const float *groups, int i, bool pairs) {
-    (void)pairs;
-    return vdupq_n_f32(groups[i]);
+static inline float32x4_t v_load_u8(const uint8_t *p) {
+    uint32_t four;
+    __builtin_memcpy(&four, p, sizeof four);
+    uint16x8_t wide = vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(four)));
+    return vcvtq_f32_u32(vmovl_u16(vget_low_u16(wide)));
+}
+
+static inline float32x4_t v_spread(const float32x4_t *groups, int i, int h) {
+    return vdupq_n_f32(groups[i / 2][i % 2 * 2 + h]);
 }
 
 static inline float32x4_t v_twice(E d, int i) {
