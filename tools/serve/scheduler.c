@@ -9,20 +9,20 @@ enum {
     LEAST_CHUNK = 16, // prompt tokens that every pass has room for, so that prompts advance beside any decoding
     FIRST_CHUNK = 64, // of the first passes, before any is measured
     HEADROOM = 64,    // tokens that each running task must have room to grow by before another one begins
+    N_SIZES = 16,     // of passes whose cost is kept apart
 };
 
-// How many prompt tokens a pass may have so that it takes `target` seconds: follows what passes took.
+// What passes of more than 2^(i-1) and up to 2^i rows took, i its index: averages that forget.
 typedef struct {
-    double tokens, target;
-} Budget;
+    double rows, seconds; // 0: none yet
+} Cost;
 
 struct Scheduler {
     SchedulerOptions options;
     Stepper stepper;
     Task **waiting, **running; // stb_ds arrays; parked tasks stand first in `waiting`, by age
     Part *parts;               // stb_ds array: of this pass
-    Budget beside, alone;      // beside rows that decode, and without them
-    bool was_beside;           // `beside` is measured; until then it follows from token_s
+    Cost costs[N_SIZES];
     double token_s;
     int64_t n_submitted, n_parked;
     uint64_t needed; // bytes that the parts so far would add
@@ -32,8 +32,6 @@ Scheduler *scheduler_open(const SchedulerOptions *o, const Stepper *stepper) {
     Scheduler *s = calloc(1, sizeof *s);
     if (!s) return NULL;
     *s = (Scheduler){.options = *o, .stepper = *stepper};
-    s->beside = (Budget){LEAST_CHUNK, 0.8 * o->gap};
-    s->alone = (Budget){FIRST_CHUNK < o->block ? FIRST_CHUNK : o->block, 4 * o->gap};
     return s;
 }
 
@@ -106,6 +104,56 @@ static void park_youngest(Scheduler *s) {
     s->n_parked++;
 }
 
+// ---- what passes cost
+
+static void learn(Scheduler *s, int rows, int prompt_tokens, double took) {
+    if (took <= 0) return;
+    int i = 0;
+    while (i < N_SIZES - 1 && 1 << i < rows) i++;
+    Cost *c = &s->costs[i];
+    double weight = c->rows > 0 ? 0.3 : 1;
+    c->rows += weight * (rows - c->rows);
+    c->seconds += weight * (took - c->seconds);
+    if (!prompt_tokens) return;
+    double each = took / prompt_tokens;
+    s->token_s = s->token_s <= 0 ? each : 0.8 * s->token_s + 0.2 * each;
+}
+
+// Seconds of a pass of so many rows: between the nearest sizes that were measured; beyond the largest, as much for each
+// row; below the smallest, no less than it. 0: none was measured. Since rows that are many do not cost more each, a
+// pass of the larger size that something held up counts for no more than that.
+static double predict(const Scheduler *s, int rows) {
+    Cost less = {0}, more = {0};
+    for (int i = 0; i < N_SIZES && more.rows <= 0; i++) {
+        if (s->costs[i].rows <= rows) less = s->costs[i].rows > 0 ? s->costs[i] : less;
+        else more = s->costs[i];
+    }
+    if (less.rows <= 0) return more.seconds;
+    if (more.rows <= 0) return less.seconds * rows / less.rows;
+    double most = less.seconds * more.rows / less.rows;
+    if (more.seconds > most) more.seconds = most;
+    return less.seconds + (more.seconds - less.seconds) * (rows - less.rows) / (more.rows - less.rows);
+}
+
+// Seconds that a pass may take in which so many prompts are read beside so many rows: the gap, where no more texts wait
+// for their first token than for their next; then longer, in proportion. Where even the least chunk takes most of a gap
+// the pass may take half as long again, in which most models read three times as many tokens.
+static double allowed(const Scheduler *s, int rows, int prompts) {
+    double gap = s->options.gap, least = 1.5 * predict(s, rows + LEAST_CHUNK);
+    double most = !rows ? 4 * gap : prompts > rows ? 0.8 * gap * prompts / rows : 0.8 * gap;
+    if (most > 4 * gap) most = 4 * gap;
+    return most > least ? most : least;
+}
+
+// Prompt tokens that a pass with so many rows has room for.
+static int room_beside(const Scheduler *s, int rows, int prompts) {
+    int most = s->options.block > rows + LEAST_CHUNK ? s->options.block - rows : LEAST_CHUNK;
+    double seconds = allowed(s, rows, prompts);
+    if (predict(s, most) <= 0) return most < FIRST_CHUNK ? most : FIRST_CHUNK;
+    while (most > LEAST_CHUNK && predict(s, rows + most) > seconds) most--;
+    return most;
+}
+
 // ---- a pass
 
 static bool add_part(Scheduler *s, Task *t, int n) {
@@ -164,6 +212,12 @@ static bool can_step(const Scheduler *s) {
     return false;
 }
 
+static int count_prompts(const Scheduler *s) {
+    int n = 0;
+    for (ptrdiff_t i = 0; i < arrlen(s->running); i++) n += left(s->running[i]) > 1 && !s->running[i]->blocked;
+    return n;
+}
+
 // Fills the parts, and parks tasks until what is left has room. Returns the prompt tokens; *rows: those that decode.
 static int fill(Scheduler *s, int *rows) {
     for (bool parked = false;;) {
@@ -172,8 +226,7 @@ static int fill(Scheduler *s, int *rows) {
         s->needed = 0;
         bool roomy = add_rows(s);
         *rows = (int)arrlen(s->parts);
-        Budget *b = *rows ? &s->beside : &s->alone;
-        int used = roomy ? add_prompts(s, (int)b->tokens) : 0;
+        int prompts = roomy ? count_prompts(s) : 0, used = prompts ? add_prompts(s, room_beside(s, *rows, prompts)) : 0;
         if ((roomy && arrlen(s->parts)) || !can_step(s)) return used;
         if (arrlen(s->running) > 1) {
             park_youngest(s);
@@ -186,28 +239,12 @@ static int fill(Scheduler *s, int *rows) {
     }
 }
 
-static double limited(const Scheduler *s, double tokens) {
-    return tokens < LEAST_CHUNK ? LEAST_CHUNK : tokens > s->options.block ? s->options.block : tokens;
-}
-
-// A pass of `used` prompt tokens took `took` seconds. A budget that was not used up may grow, but shows nothing else.
-static void learn(Scheduler *s, Budget *b, int used, double took) {
-    if (!used || took <= 0) return;
-    double each = took / used, ratio = b->target / took;
-    s->token_s = s->token_s <= 0 ? each : 0.8 * s->token_s + 0.2 * each;
-    if (b == &s->alone && !s->was_beside) s->beside.tokens = limited(s, s->beside.target / s->token_s);
-    s->was_beside |= b == &s->beside;
-    if (used < (int)b->tokens && ratio > 1) return;
-    double next = (used < (int)b->tokens ? used : b->tokens) * (ratio > 1.5 ? 1.5 : ratio);
-    b->tokens = limited(s, next);
-}
-
 int scheduler_pass(Scheduler *s) {
     int rows, used = fill(s, &rows), n = (int)arrlen(s->parts);
     if (!n) return 0;
     double start = s->stepper.now(s->stepper.context);
     s->stepper.step(s->stepper.context, s->parts, n);
-    learn(s, rows ? &s->beside : &s->alone, used, s->stepper.now(s->stepper.context) - start);
+    learn(s, rows + used, used, s->stepper.now(s->stepper.context) - start);
     for (int i = 0; i < n; i++) {
         if (s->parts[i].ended) list_drop(s->running, s->parts[i].task);
         else s->parts[i].task->n_done += s->parts[i].n;

@@ -3,8 +3,10 @@
 // Owns the queue, the list of running tasks, and what passes were measured to cost. Refuses tasks beyond the queue's
 // limit. Knows no text, no HTTP and no engine: who computes fills a Stepper (worker.c; a fake in check_scheduler.c).
 //
-// A pass takes the next token of every task that decodes, then prompt tokens up to a budget. The budget follows the
-// measured time of passes, so that the gap between two tokens of a text stays under `gap` while prompts always advance.
+// A pass takes the next token of every task that decodes, then as many prompt tokens as its time has room for, by what
+// passes of its size took: the gap between two tokens of a text stays under `gap` while prompts always advance. Where
+// more tasks wait for their first token than decode, a pass may take longer in proportion, up to four gaps; where the
+// model is too slow for the gap, half as long again as with the fewest prompt tokens.
 // Of several prompts the one goes first whose seconds left, less its seconds waited, are fewest. When memory is short
 // the youngest task loses what was computed for it and waits again in front of the queue.
 #pragma once
@@ -41,7 +43,7 @@ typedef struct {
 typedef struct {
     int parallel;      // tasks that run at once
     int queue;         // tasks that may wait
-    int block;         // most prompt tokens of a pass
+    int block;         // most tokens of a pass
     double gap;        // seconds between two tokens of a text
     uint64_t kv_bytes; // most bytes of all timelines; 0: no limit
 } SchedulerOptions;
