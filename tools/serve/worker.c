@@ -145,7 +145,7 @@ static void drop_leader(Worker *w, const Choice *first) {
 
 static void end_part(Worker *w, Part *p, const StepSegment *g) {
     Choice *c = (Choice *)p->task;
-    if (!c->session || g->done < p->n) {
+    if (!c->session || g->err[0]) {
         ApiError error;
         api_fail(&error, 500, NULL, "%s", c->session ? g->err : "out of memory for a session");
         p->ended = true;
