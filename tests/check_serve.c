@@ -1,7 +1,7 @@
 // check_serve: build/serve as clients meet it: replies, streams, stops, cancelling, limits, hostile bytes, its end.
 #include "api_client.h"
 
-static const char MODEL[] = "models/stories.bin";
+static const char MODEL[] = "models/stories.bin", TOKENIZER[] = "models/stories.tokenizer.bin";
 
 // ---- replies
 
@@ -595,6 +595,25 @@ static void it_ends_at_once(void) {
     for (int i = 0; i < 5; i++) close(fd[i]);
 }
 
+// The pass before it listens: a model that cannot compute is refused at once, and without that pass by each reply.
+static void it_warms_up(void) {
+    size_t n;
+    char *bytes = read_file(MODEL, &n);
+    const float nan = NAN;
+    memcpy(bytes + 256, &nan, sizeof nan); // the first norm, behind the header
+    const char *path = write_file("damaged.bin", bytes, n);
+    free(bytes);
+    REFUSES(1, "the warm-up: the logits after token 64 are not finite", "serve", path, "-z", TOKENIZER, "-t", "1",
+            "--port", "0");
+    NEED(SERVER_START(path, "-z", TOKENIZER, "-t", "1", "--no-warmup"), "the server does not start");
+    json_t *v = ask_json(500, "/v1/completions", "{'prompt': 'Once'}");
+    CHECK(strstr(text_at(v, "error.message"), "not finite"), "%s", text_at(v, "error.message"));
+    json_decref(v);
+    CHECK(server_stop(SIGTERM) == 0, "its exit status");
+    NEED(SERVER_START(MODEL, "-t", "1", "-c", "1"), "with room for one token, it does not start");
+    CHECK(server_stop(SIGTERM) == 0, "its exit status");
+}
+
 static void its_command_line(void) {
     REFUSES(2, "--port", "serve", MODEL, "--port", "70000");
     REFUSES(1, "none.gguf", "serve", "none.gguf");
@@ -631,6 +650,7 @@ int main(void) {
     RUN(keys_are_asked_for);
     RUN(it_drains);
     RUN(it_ends_at_once);
+    RUN(it_warms_up);
     RUN(its_command_line);
     folder_remove();
     return test_report();

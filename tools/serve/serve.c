@@ -15,7 +15,7 @@ typedef struct {
     const char *model, *tokenizer, *name, *chat_template;
     float gap_ms;
     float kv_mib, prefix_mib;
-    bool quiet;
+    bool no_warmup, quiet;
 } Extra;
 
 static void parse(ServerOptions *o, Extra *x, int argc, char **argv) {
@@ -43,8 +43,11 @@ static void parse(ServerOptions *o, Extra *x, int argc, char **argv) {
          TAKES_FLOAT(&x->prefix_mib, 0, 1e9)},
         {"--exact", NULL, "the same bits whatever is or was computed beside a text; slower, and nothing is found again",
          SETS(&o->exact)},
-        {"--gap", "MS", "milliseconds between two tokens of a text while prompts are read (default: 150)",
+        {"--gap", "MS",
+         "milliseconds between two tokens of a text while prompts are read (default: 150); more where more texts wait",
          TAKES_FLOAT(&x->gap_ms, 1, 60000)},
+        {"--no-warmup", NULL, "listen at once, without the passes that map the weights and start the threads",
+         SETS(&x->no_warmup)},
         WINDOW_FLAGS(&o->session),
         QUIET_FLAG(&x->quiet),
     };
@@ -116,6 +119,22 @@ static void close_chat(Served *m) {
     free((char *)(uintptr_t)m->chat_template);
 }
 
+// A prompt and a token after it, of ids that mean nothing, so that the first request finds the weights mapped and the
+// buffers there.
+static void warm_up(const Engine *engine, const SessionOptions *o) {
+    enum { N_PROMPT = 64 };
+    char err[512];
+    int32_t ids[N_PROMPT + 1];
+    Session *s = session_open(engine, o, err, sizeof err);
+    if (!s) die(1, "%s", err);
+    int n_ctx = session_info(s).n_ctx, n = n_ctx > N_PROMPT ? N_PROMPT : n_ctx - 1,
+        vocab = engine_info(engine).vocab_size;
+    for (int i = 0; i <= n; i++) ids[i] = (int32_t)(i * 7919LL % vocab);
+    if ((n && session_sync(s, ids, n, err, sizeof err)) || session_sync(s, ids, n + 1, err, sizeof err))
+        die(1, "the warm-up: %s", err);
+    session_close(s);
+}
+
 // As many connections as the system lets us have.
 static void raise_limits(void) {
     struct rlimit r;
@@ -142,12 +161,15 @@ int main(int argc, char **argv) {
     o.model.most_choices =
         o.scheduler.parallel + o.scheduler.queue < 128 ? o.scheduler.parallel + o.scheduler.queue : 128;
     open_chat(&o.model, extra.chat_template);
-    Session *probe = session_open(engine, &o.session, err, sizeof err); // what the options mean, before anyone asks
-    if (!probe) die(1, "%s", err);
-    session_close(probe);
+    // What the options mean, before anyone asks. It stays open, and with it the threads and buffers that sessions
+    // share.
+    Session *keeper = session_open(engine, &o.session, err, sizeof err);
+    if (!keeper) die(1, "%s", err);
+    if (!extra.no_warmup) warm_up(engine, &o.session);
     // The scheduler keeps --kv-mib. What was generated has not the bits of what is read as a prompt.
     engine_limit(engine, 0, o.exact ? 0 : (uint64_t)((double)extra.prefix_mib * 0x1p20));
     serve(&o, extra.quiet);
+    session_close(keeper);
     close_chat(&o.model);
     engine_close(engine);
 }
