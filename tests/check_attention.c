@@ -98,6 +98,7 @@ static const int sizes[] = {1, 2, 15, 16, 17, 63, 64, 65, 1000};
 static const int thread_counts[] = {1, 2, 3, 7};
 
 enum { N_MASKS = N_OF(masks), N_SIZES = N_OF(sizes), N_SHAPES = N_OF(shapes), N_POOLS = N_OF(thread_counts) };
+static Compute computes[N_POOLS];
 enum { ORDINARY, HUGE_SCORES, EQUAL_SCORES, N_FILLS }; // EQUAL: q = 0, the mean of the visible values
 enum { CLEAN, NAN_BEHIND, NAN_UNDER, N_POISONS };      // NaN stored behind n_keys; where the keys then are, too
 static const float caps[] = {0, 50, 3, 0.25f};         // of the scores, 0: none
@@ -163,13 +164,13 @@ static KvCache *make_cache(const Case *c, const float *k, const float *v) {
     float *poison = need_floats(n_poison);
     for (int64_t i = 0; i < n_poison; i++) poison[i] = i % 3 ? NAN : INFINITY;
     if (c->poison == NAN_UNDER) {
-        kvcache_store(cache, room, poison, poison);
+        kvcache_store(cache, NULL, room, poison, poison);
         kvcache_advance(cache, room);
         kvcache_truncate(cache, 0);
         kvcache_reserve(cache, room);
     }
     int first = pick(c->n_keys + 1);
-    kvcache_store(cache, first, k, v);
+    kvcache_store(cache, computes[first % N_POOLS].pool, first, k, v);
     kvcache_advance(cache, first);
     for (int h = 0; h < n_kv; h++) {
         KvRows rows = {.k_ld = (int64_t)n_kv * kd, .v_ld = (int64_t)n_kv * vd};
@@ -179,7 +180,7 @@ static KvCache *make_cache(const Case *c, const float *k, const float *v) {
     }
     kvcache_advance(cache, c->n_keys - first);
     if (c->poison == NAN_BEHIND) {
-        kvcache_store(cache, room - c->n_keys, poison, poison);
+        kvcache_store(cache, NULL, room - c->n_keys, poison, poison);
         kvcache_advance(cache, room - c->n_keys);
         if (pick(2)) kvcache_truncate(cache, c->n_keys);
     }
@@ -415,7 +416,6 @@ static Expected reference(const Attention *a, const float *k, const float *v, in
 
 // ---- running a case
 
-static Compute computes[N_POOLS];
 static int n_cases;
 
 static const char *describe(const Case *c) {
@@ -786,7 +786,7 @@ static void evicted_by(int window, int n_sinks, int shape, KvDType type, int mos
         n = most_at_once == 1 ? 1 : 1 + pick(most_at_once);
         if (n > n_total - at) n = n_total - at;
         CHECK(!kvcache_reserve(cache, n), "no memory for %d tokens", n);
-        kvcache_store(cache, n, rows.new_k + (int64_t)at * s->n_kv_heads * s->k_dim,
+        kvcache_store(cache, NULL, n, rows.new_k + (int64_t)at * s->n_kv_heads * s->k_dim,
                       rows.new_v + (int64_t)at * s->n_kv_heads * s->v_dim);
         bool look = most_at_once > 1 || at % by_speed(61, 203, 203) == 0 || at % KV_BLOCK < 2;
         if (look) attend_to_the_end(cache, s, &rows, n);

@@ -155,7 +155,7 @@ static void store_layer(Pair *p, int layer, int n, bool by_head) {
     for (int64_t i = 0; i < (int64_t)n * v_ld; i++) v[i] = ldexpf(test_uniform(), pick(12) - 6);
     soil_pads(p, layer, n);
     if (by_head) store_heads(cache, s, n, (KvRows){.k = k, .v = v, .k_ld = k_ld, .v_ld = v_ld});
-    else kvcache_store(cache, n, k, v);
+    else kvcache_store(cache, NULL, n, k, v);
     for (int t = 0; t < n; t++) {
         int64_t token = (int64_t)layer * MAX_TOKENS + p->length + t;
         for (int h = 0; h < s->n_kv_heads; h++) {
@@ -342,7 +342,7 @@ static void bf16_rounding(void) { // to nearest, ties to even, at every place of
         uint32_t bits = sign | (0x38000000u + high + low[pick(N_OF(low))]);
         memcpy(&rows[i], &bits, sizeof bits);
     }
-    kvcache_store(memory_cache(&p.m, 0), 40, rows, rows + 16 * 40);
+    kvcache_store(memory_cache(&p.m, 0), NULL, 40, rows, rows + 16 * 40);
     memory_advance(&p.m, 40);
     p.length = 40;
     for (int i = 0; i < 16 * 40; i++) {
@@ -389,7 +389,7 @@ static void q8_rounding(void) {
         if (i % 5 == 2) x[pick(HD)] *= 1e6f;
         if (i % 25 == 3) memset(x, 0, sizeof *x * HD);
     }
-    kvcache_store(c, N, rows, rows + N * HD);
+    kvcache_store(c, NULL, N, rows, rows + N * HD);
     kvcache_advance(c, N);
     KvView view = kvcache_view(c);
     for (int i = 0; i < 2 * N; i++) q8_check(&view, i % N, i >= N, rows + i * HD);
@@ -408,7 +408,7 @@ static void q8_of_no_number(void) {
     if (!c) return;
     float rows[N * HD] = {0};
     for (int i = 0; i < N; i++) rows[i * HD + i] = odd[i];
-    kvcache_store(c, N, rows, rows);
+    kvcache_store(c, NULL, N, rows, rows);
     kvcache_advance(c, N);
     KvView view = kvcache_view(c);
     for (int i = 0; i < 2 * N; i++) {

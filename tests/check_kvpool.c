@@ -26,7 +26,7 @@ static void append_zeros(KvCache *c, int n) {
     float *rows = need_floats((int64_t)n * 2 * 10);
     memset(rows, 0, sizeof *rows * (size_t)n * 2 * 10);
     CHECK(!kvcache_reserve(c, n), "no memory for %d tokens", n);
-    kvcache_store(c, n, rows, rows);
+    kvcache_store(c, NULL, n, rows, rows);
     kvcache_advance(c, n);
     free(rows);
 }

@@ -56,7 +56,7 @@ static void store(Timeline *t, int text, int n) {
         const LayerKind *kind = config_kind(&t->config, layer);
         float *k = make_rows(text, layer, first, n, kind->n_kv_heads, false, kind->k_dim);
         float *v = make_rows(text, layer, first, n, kind->n_kv_heads, true, kind->v_dim);
-        kvcache_store(memory_cache(&t->m, layer), n, k, v);
+        kvcache_store(memory_cache(&t->m, layer), NULL, n, k, v);
         free(k);
         free(v);
     }

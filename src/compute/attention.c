@@ -774,7 +774,7 @@ static void store_unit_values(KvCache *units, const Attention *a, int first, flo
             load_key(kv, h, j, k + h * kd);
             if (j >= first && j < first + vd) v[h * vd + j - first] = 1;
         }
-        kvcache_store(units, 1, k, v);
+        kvcache_store(units, NULL, 1, k, v);
         kvcache_advance(units, 1);
     }
 }

@@ -310,14 +310,28 @@ void kvcache_store_head(KvCache *c, int head, int first, int n, const KvRows *ro
     }
 }
 
-void kvcache_store(KvCache *c, int n, const float *k, const float *v) {
+typedef struct {
+    KvCache *cache;
+    int n;
+    KvRows rows; // of all heads
+} StoreJob;
+
+// Up to a block of tokens of one head.
+static void store_item(void *context, int item, int worker) {
+    (void)worker;
+    const StoreJob *job = context;
+    const KvShape *s = &job->cache->shape;
+    int head = item % s->n_kv_heads, first = item / s->n_kv_heads * KV_BLOCK;
+    KvRows rows = job->rows;
+    rows.k += first * rows.k_ld + head * s->k_dim;
+    rows.v += first * rows.v_ld + head * s->v_dim;
+    kvcache_store_head(job->cache, head, first, job->n - first < KV_BLOCK ? job->n - first : KV_BLOCK, &rows);
+}
+
+void kvcache_store(KvCache *c, ThreadPool *pool, int n, const float *k, const float *v) {
     const KvShape *s = &c->shape;
-    for (int h = 0; h < s->n_kv_heads; h++) {
-        KvRows rows = {.k = k + h * s->k_dim, .v = v + h * s->v_dim};
-        rows.k_ld = (int64_t)s->n_kv_heads * s->k_dim;
-        rows.v_ld = (int64_t)s->n_kv_heads * s->v_dim;
-        kvcache_store_head(c, h, 0, n, &rows);
-    }
+    StoreJob job = {c, n, {k, v, (int64_t)s->n_kv_heads * s->k_dim, (int64_t)s->n_kv_heads * s->v_dim}};
+    threads_for_if(pool && n >= KV_BLOCK, pool, blocks_of(n) * s->n_kv_heads, store_item, &job);
 }
 
 void kvcache_advance(KvCache *c, int n) {

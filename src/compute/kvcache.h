@@ -10,6 +10,8 @@
 //                             with Q8 the scales of K [KV_BLOCK] and V [KV_BLOCK]: one for each vector
 // One panel of memory behind each block is readable.
 #pragma once
+#include "threads.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -68,10 +70,10 @@ int kvcache_room(const KvCache *c); // tokens that the reserved blocks hold, sto
 // Give back reserved blocks beyond so many tokens, but none that is filled.
 void kvcache_trim(KvCache *c, int room);
 // Write rows k [n][n_kv_heads][k_dim], v [n][n_kv_heads][v_dim] at positions length..length+n-1, which must be
-// reserved.
-void kvcache_store(KvCache *c, int n, const float *k, const float *v);
-// The same for one KV head and n tokens from length + first on, for splitting over threads. k and v point to the head's
-// first row; rows are k_ld and v_ld floats apart.
+// reserved, on the threads of a pool; NULL: on the calling one.
+void kvcache_store(KvCache *c, ThreadPool *pool, int n, const float *k, const float *v);
+// The same for one KV head and n tokens from length + first on. k and v point to the head's first row; rows are k_ld
+// and v_ld floats apart.
 typedef struct {
     const float *k, *v;
     int64_t k_ld, v_ld;

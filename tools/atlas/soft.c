@@ -27,30 +27,9 @@ void soft_open(Soft *s, Operator *op, int window, int n_sinks) {
     soft_open_as(s, op, of->n_heads, &shape);
 }
 
-typedef struct {
-    const Soft *s;
-    int n;
-    const float *k, *v;
-} StoreJob;
-
-// A block of tokens of one head.
-static void store_item(void *context, int item, int worker) {
-    const StoreJob *job = context;
-    const Soft *s = job->s;
-    (void)worker;
-    int head = item % s->n_kv_heads, first = item / s->n_kv_heads * KV_BLOCK;
-    int n = job->n - first < KV_BLOCK ? job->n - first : KV_BLOCK;
-    KvRows rows = {.k_ld = (int64_t)s->n_kv_heads * s->k_dim, .v_ld = (int64_t)s->n_kv_heads * s->v_dim};
-    rows.k = job->k + first * rows.k_ld + head * s->k_dim;
-    rows.v = job->v + first * rows.v_ld + head * s->v_dim;
-    kvcache_store_head(s->cache, head, first, n, &rows);
-}
-
 void soft_store(Soft *s, int n, const float *k, const float *v) {
     if (kvcache_reserve(s->cache, n)) die(1, "out of memory for the keys and values of %d more tokens", n);
-    StoreJob job = {s, n, k, v};
-    int n_items = (n + KV_BLOCK - 1) / KV_BLOCK * s->n_kv_heads;
-    threads_for_if(n >= KV_BLOCK, s->pool, n_items, store_item, &job);
+    kvcache_store(s->cache, s->pool, n, k, v);
 }
 
 Attention soft_problem(const Soft *s, const float *q, float *out, int n_q, int pos0, int n_keys) {

@@ -103,7 +103,7 @@ static bool measure_attention(Bench *b, Compute *compute, const AttentionShape *
     KvCache *cache = kvcache_open(&kv, NULL, err, sizeof err);
     if (!cache) die(1, "%s", err);
     if (kvcache_reserve(cache, n)) die(1, "out of memory for the cache of %d tokens", n);
-    kvcache_store(cache, n, k, v);
+    kvcache_store(cache, compute->pool, n, k, v);
     kvcache_advance(cache, n);
     if (attention_reserve(compute, n_heads, n_kv, hd, hd, err, sizeof err)) die(1, "%s", err);
     Attention fused = {.q = q, .out = out, .n_q = n, .n_heads = n_heads, .n_keys = n};

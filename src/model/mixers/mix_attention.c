@@ -349,8 +349,8 @@ void cross_store(const AttentionWeights *w, const MixerCall *call) {
     ops_linear(pass->compute, kv, 2, call->x, pass->n);
     for (int i = 0, row = 0; i < pass->n_segments; row += pass->segments[i++].n) {
         const Segment *s = &pass->segments[i];
-        kvcache_store(memory_cache(s->memory, call->layer), s->n, b.k + row * kind_k_dim(call->kind),
-                      b.v + row * kind_v_dim(call->kind));
+        kvcache_store(memory_cache(s->memory, call->layer), pass->compute->pool, s->n,
+                      b.k + row * kind_k_dim(call->kind), b.v + row * kind_v_dim(call->kind));
     }
 }
 
