@@ -1,7 +1,7 @@
 // Tessera: a minimal transformer inference engine. The one public header.
 //
 // The rooms of src/, as in README.md, which also says which of them may include which:
-//   base/             bytes and the machine: mapped files, JSON, UTF-8, threads, the processor
+//   base/             bytes and the machine: mapped files, JSON, UTF-8, random numbers, threads, the processor
 //   text/             text to token ids and back: vocabularies, normalizers, patterns; knows no file format
 //   compute/          numbers: stored types, matrix products, the one attention loop, the KV cache; knows shapes, no
 //                     architecture

@@ -16,7 +16,7 @@ static void naive_luong_dot(const Shape *s, const Rows *r, double *out) {
 
 static float *drawn(uint64_t *seed, int64_t n, double deviation) {
     float *x = need_floats(n);
-    draw_normals(seed, x, n, (float)deviation);
+    random_normals(seed, x, n, (float)deviation);
     return x;
 }
 

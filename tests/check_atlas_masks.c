@@ -32,7 +32,7 @@ static bool sees_longformer(const Shape *s, int t, int j, const void *context) {
 static bool drawn_for(const Shape *s, int block, int n, int c) {
     uint64_t state = s->seed + (uint64_t)block * 0x9e6c63d0876a9a35u;
     bool found = false;
-    for (int i = 0; i < 3 && n > 0; i++) found |= draw_bits(&state) % (uint64_t)n == (uint64_t)c;
+    for (int i = 0; i < 3 && n > 0; i++) found |= random_bits(&state) % (uint64_t)n == (uint64_t)c;
     return found;
 }
 static bool sees_bigbird(const Shape *s, int t, int j, const void *context) {

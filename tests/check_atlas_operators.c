@@ -20,7 +20,7 @@ static void widen(double *y, const float *x, int n) {
 }
 static float *drawn(uint64_t *seed, int64_t n, double deviation) {
     float *x = need_floats(n);
-    draw_normals(seed, x, n, (float)deviation);
+    random_normals(seed, x, n, (float)deviation);
     return x;
 }
 
@@ -121,7 +121,7 @@ static float *performer_directions(const Shape *s, int width, bool orthogonal) {
         double *rows = need(sizeof *rows * (size_t)(width * d));
         for (int i = 0; i < width; i++) {
             double *x = rows + i * d, length = 0;
-            for (int c = 0; c < d; c++) x[c] = (double)draw_normal(&seed);
+            for (int c = 0; c < d; c++) x[c] = (double)random_normal(&seed);
             for (int j = i / d * d; orthogonal && j < i; j++) {
                 double along = 0;
                 for (int c = 0; c < d; c++) along += x[c] * rows[j * d + c];
@@ -132,7 +132,7 @@ static float *performer_directions(const Shape *s, int width, bool orthogonal) {
         }
         for (int i = 0; i < width; i++) {
             double square = 0;
-            for (int c = 0; orthogonal && c < d; c++) square += pow((double)draw_normal(&seed), 2);
+            for (int c = 0; orthogonal && c < d; c++) square += pow((double)random_normal(&seed), 2);
             for (int c = 0; c < d; c++) {
                 double x = rows[i * d + c] * (orthogonal ? sqrt(square) : 1) / pow(d, 0.25);
                 w[((int64_t)h * width + i) * d + c] = (float)x;
@@ -777,7 +777,7 @@ static double biased_score(const Shape *s, const Rows *r, int t, int j, int head
     (void)context;
     uint64_t pair = ((uint64_t)head * (uint64_t)s->n_max + (uint64_t)t) * (uint64_t)s->n_max + (uint64_t)j;
     uint64_t state = s->seed + pair * 0x9e6c63d0876a9a35u;
-    return scaled_score(s, r, t, j, head, NULL) + 4 * (double)draw_uniform(&state) - 2;
+    return scaled_score(s, r, t, j, head, NULL) + 4 * (double)random_open(&state) - 2;
 }
 static void naive_pairs(const Shape *s, const Rows *r, double *out) {
     naive_softmax(s, r, biased_score, sees_all, NULL, out);
@@ -819,7 +819,7 @@ static void permutation_equivariance(void) {
     inputs_open(&b, &s, N, N, 9);
     for (int i = 0; i < N; i++) order[i] = i;
     for (int i = N - 1; i > 0; i--) {
-        int j = (int)(draw_bits(&seed) % (uint64_t)(i + 1)), was = order[i];
+        int j = (int)(random_bits(&seed) % (uint64_t)(i + 1)), was = order[i];
         order[i] = order[j];
         order[j] = was;
     }

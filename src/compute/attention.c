@@ -7,6 +7,7 @@
 #include "attention.h"
 
 #include "file.h"
+#include "random.h"
 
 #include <limits.h>
 #include <math.h>
@@ -209,12 +210,10 @@ static int block_of(const Attention *a, int t) {
     return (block_start(a) + t) / block_size(a);
 }
 
-// splitmix64's finaliser of seed, block and i, modulo the number of blocks before this one.
+// Number seed, block, i of splitmix64, modulo the number of blocks before this one.
 static int draw_block(int seed, int block, int i) {
-    uint64_t z = (((uint64_t)seed << 40 | (uint64_t)block << 8 | (uint64_t)i) + 1) * 0x9E3779B97F4A7C15u;
-    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
-    return (int)((z ^ z >> 31) % (uint64_t)block);
+    uint64_t state = ((uint64_t)seed << 40 | (uint64_t)block << 8 | (uint64_t)i) * 0x9E3779B97F4A7C15u;
+    return (int)(random_bits(&state) % (uint64_t)block);
 }
 
 static BlockRow block_row(const Attention *a, int index) {

@@ -6,6 +6,7 @@
 #include "sampler.h"
 
 #include "file.h"
+#include "random.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -20,7 +21,7 @@ typedef struct {
 
 struct Sampler {
     SamplerOptions options;
-    uint64_t random; // splitmix64 state
+    uint64_t random; // the state of its numbers
     int vocab_size;
     Candidate *candidates; // [vocab_size]
     float *weights;        // [vocab_size]
@@ -159,13 +160,6 @@ static const float *adjust(Sampler *s, const float *logits) {
 
 // ---- the pick
 
-static double random_unit(Sampler *s) { // [0, 1), splitmix64
-    uint64_t z = s->random += 0x9E3779B97F4A7C15u;
-    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
-    return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
-}
-
 static int by_logit(const void *a, const void *b) { // best first, ties by id
     const Candidate *x = a, *y = b;
     if (x->logit != y->logit) return x->logit < y->logit ? 1 : -1;
@@ -240,7 +234,7 @@ static int32_t draw(Sampler *s, const float *logits) {
         s->weights[i] = expf((c[i].logit - c[0].logit) / o->temperature);
         total += (double)s->weights[i];
     }
-    double at = random_unit(s) * total;
+    double at = random_unit(&s->random) * total;
     for (int i = 0; i < n - 1; i++) {
         at -= (double)s->weights[i];
         if (at < 0) return c[i].id;

@@ -202,7 +202,7 @@ static Verdict test_union(Test *t) {
         int b = i / BLOCKS, c = i % BLOCKS;
         parts[0][i] = b - c < 3;
         parts[1][i] = c < 1;
-        parts[2][i] = draw_bits(&seed) % BLOCKS < 3;
+        parts[2][i] = random_bits(&seed) % BLOCKS < 3;
         parts[3][i] = parts[0][i] | parts[1][i] | parts[2][i];
     }
     float *sum = floats_need(N * WIDTH);
@@ -276,7 +276,7 @@ static Verdict test_precision(Test *t) {
         inputs_open(&in, &s, N, N, 4);
         float *all[] = {in.q, in.k, in.v};
         for (int64_t j = 0; j < 3 * N * 2 * 64; j++) {
-            if (draw_uniform(&seed) < 0.001f) all[j % 3][j / 3] += 10 * draw_normal(&seed);
+            if (random_open(&seed) < 0.001f) all[j % 3][j / 3] += 10 * random_normal(&seed);
         }
         Rows rows = inputs_all(&in);
         operator_run(m, &s, t->compute, &rows);

@@ -86,7 +86,7 @@ static void tiles_open(Operator *op) {
     op->shape.type = types[op->mechanism->variant];
     t->signs = operator_floats(op, s->head_dim);
     t->mean = operator_floats(op, key_width(s));
-    for (int c = 0; c < s->head_dim; c++) t->signs[c] = draw_bits(&op->seed) >> 63 ? 1 : -1;
+    for (int c = 0; c < s->head_dim; c++) t->signs[c] = random_bits(&op->seed) >> 63 ? 1 : -1;
     soft_open(&t->soft, op, 0, 0);
 }
 

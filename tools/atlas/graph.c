@@ -24,7 +24,7 @@ Graph graph_draw(int n, uint64_t seed) {
     for (int i = 0; i < n; i++) {
         g.start[i] = n_edges;
         for (int64_t j = i, left = OTHERS; j < i + n && left >= 0;
-             j += 1 + (int64_t)(draw_bits(&seed) % most), left--) {
+             j += 1 + (int64_t)(random_bits(&seed) % most), left--) {
             g.to[n_edges++] = (int)(j % n);
         }
     }
@@ -132,7 +132,7 @@ static void gcn_open(Operator *op) {
 // Between -2 and 2; in a model a row of the pairs' n x n table, times a vector of the head.
 static float pair_bias(const Shape *s, int head, int64_t t, int64_t j) {
     uint64_t state = s->seed + (uint64_t)((head * s->n_max + t) * s->n_max + j) * 0x9e6c63d0876a9a35u;
-    return 4 * draw_uniform(&state) - 2;
+    return 4 * random_open(&state) - 2;
 }
 
 static void pairs_open(Operator *op) {

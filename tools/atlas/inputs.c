@@ -14,7 +14,7 @@ void inputs_open(Inputs *in, const Shape *shape, int n_q, int n_keys, uint64_t s
     *in = (Inputs){.shape = *shape, .n_q = n_q, .n_keys = n_keys};
     for (int i = 0; i < 5; i++) {
         *parts[i] = floats_need(sizes[i]);
-        if (parts[i] != &in->out) draw_normals(&seed, *parts[i], sizes[i], 1);
+        if (parts[i] != &in->out) random_normals(&seed, *parts[i], sizes[i], 1);
     }
 }
 
@@ -28,14 +28,14 @@ void inputs_close(Inputs *in) {
 static void add_word(float *x, int n_heads, int d, uint64_t word, float noise) {
     for (int i = 0; i < n_heads * d; i++) {
         uint64_t seed = word * 0x100000001b3u + (uint64_t)(i % d);
-        x[i] = noise * x[i] + draw_normal(&seed);
+        x[i] = noise * x[i] + random_normal(&seed);
     }
 }
 
 void inputs_of_words(Inputs *in, int n_words, uint64_t seed) {
     int d = in->shape.head_dim, n = in->n_q > in->n_keys ? in->n_q : in->n_keys;
     for (int t = 0; t < n; t++) {
-        uint64_t word = draw_bits(&seed) % (uint64_t)n_words + 1;
+        uint64_t word = random_bits(&seed) % (uint64_t)n_words + 1;
         if (t < in->n_q) add_word(in->q + t * query_width(&in->shape), in->shape.n_heads, d, word, 0.5f);
         if (t < in->n_keys) add_word(in->k + t * key_width(&in->shape), in->shape.n_kv_heads, d, word, 0.5f);
     }

@@ -57,7 +57,7 @@ static void draw_orthogonal(uint64_t *seed, float *w, int rows, int d) {
     for (int i = 0; i < rows; i++) {
         float *x = w + (int64_t)i * d;
         double length = 0;
-        draw_normals(seed, x, d, 1);
+        random_normals(seed, x, d, 1);
         for (int j = i / d * d; j < i; j++) {
             const float *unit = w + (int64_t)j * d;
             double along = 0;
@@ -69,7 +69,7 @@ static void draw_orthogonal(uint64_t *seed, float *w, int rows, int d) {
     }
     for (int i = 0; i < rows; i++) {
         float square = 0;
-        for (int c = 0; c < d; c++) square += powf(draw_normal(seed), 2);
+        for (int c = 0; c < d; c++) square += powf(random_normal(seed), 2);
         for (int c = 0; c < d; c++) w[(int64_t)i * d + c] *= sqrtf(square);
     }
 }
@@ -79,7 +79,7 @@ static void draw_directions(Operator *op, float *w, int width) {
     int d = op->shape.head_dim;
     for (int h = 0; h < op->shape.n_heads; h++, w += (int64_t)width * d) {
         if (kind_of(op) == RFA) {
-            draw_normals(&op->seed, w, (int64_t)width / 2 * d, 1);
+            random_normals(&op->seed, w, (int64_t)width / 2 * d, 1);
             memcpy(w + (int64_t)width / 2 * d, w, sizeof *w * (size_t)(width / 2 * d));
         } else {
             draw_orthogonal(&op->seed, w, width, d);

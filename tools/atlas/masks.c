@@ -77,7 +77,7 @@ static void longformer_step(Operator *op, const Rows *rows) {
 // BigBird's random blocks of a row: N_RANDOM of the first n blocks, perhaps one twice.
 static void add_random(uint8_t *row, uint64_t seed, int block, int n) {
     uint64_t state = seed + (uint64_t)block * 0x9e6c63d0876a9a35u;
-    for (int i = 0; i < N_RANDOM && n > 0; i++) row[draw_bits(&state) % (uint64_t)n] = 1;
+    for (int i = 0; i < N_RANDOM && n > 0; i++) row[random_bits(&state) % (uint64_t)n] = 1;
 }
 
 // Which of n blocks of keys a block of queries sees; a causal mask cuts what is ahead.

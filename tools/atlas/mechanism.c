@@ -127,7 +127,7 @@ float *operator_floats(Operator *op, int64_t n) {
 
 float *operator_normals(Operator *op, int64_t n, float deviation) {
     float *x = operator_floats(op, n);
-    draw_normals(&op->seed, x, n, deviation);
+    random_normals(&op->seed, x, n, deviation);
     return x;
 }
 
@@ -197,26 +197,6 @@ void take_heads(const Shape *s, float *to, const float *x, int x_heads, int firs
 
 float sigmoidf(float x) {
     return 1 / (1 + expf(-x));
-}
-
-uint64_t draw_bits(uint64_t *state) {
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
-float draw_uniform(uint64_t *state) {
-    return ((float)(draw_bits(state) >> 41) + 0.5f) * 0x1p-23f;
-}
-
-float draw_normal(uint64_t *state) {
-    float radius = sqrtf(-2 * logf(draw_uniform(state)));
-    return radius * cosf(6.28318530718f * draw_uniform(state));
-}
-
-void draw_normals(uint64_t *state, float *x, int64_t n, float deviation) {
-    for (int64_t i = 0; i < n; i++) x[i] = deviation * draw_normal(state);
 }
 
 void map_heads(const Compute *c, const float *w, int heads, int rows, int cols, const float *x, float *y, int n) {

@@ -8,6 +8,7 @@
 #pragma once
 #include "compute.h"
 #include "kvcache.h"
+#include "random.h"
 #include "state.h"
 
 // In which order an operator takes its rows.
@@ -135,12 +136,6 @@ Rows rows_part(const Rows *rows, const Shape *shape, int first, int n);
 // The step in parts of at most `piece` rows, op->length being that before each.
 void step_pieces(Operator *op, const Rows *rows, int piece, void (*step)(Operator *op, const Rows *rows));
 
-// The next 64 bits of a generator (splitmix64), and numbers made of them.
-uint64_t draw_bits(uint64_t *state);
-float draw_uniform(uint64_t *state); // (0, 1)
-float draw_normal(uint64_t *state);
-void draw_normals(uint64_t *state, float *x, int64_t n, float deviation);
-
 // Heads first..first + count - 1 of rows x [n][x_heads][head_dim], each of which serves n_heads / x_heads in turn, to
 // [n][count][head_dim].
 void take_heads(const Shape *s, float *to, const float *x, int x_heads, int first, int count, int n);
@@ -153,7 +148,7 @@ void map_heads(const Compute *c, const float *w, int heads, int rows, int cols, 
 // Zeroed memory on a cache line, for the operator's life; ends the program when there is none, as do the others.
 void *operator_own(Operator *op, size_t bytes);
 float *operator_floats(Operator *op, int64_t n);
-// The next n by draw_normals from op->seed.
+// The next n by random_normals from op->seed.
 float *operator_normals(Operator *op, int64_t n, float deviation);
 void operator_state(Operator *op, const StateShape *shape);
 void operator_scratch(Operator *op, int64_t n); // floats of each worker

@@ -85,7 +85,7 @@ static float gumbel(const Operator *op, int row, int head, int key) {
     uint64_t state =
         op->shape.seed + ((uint64_t)row * (uint64_t)op->shape.n_heads + (uint64_t)head) * 0x2545f4914f6cdd1du;
     state += (uint64_t)key * 0x9e6c63d0876a9a35u;
-    return -logf(-logf(draw_uniform(&state)));
+    return -logf(-logf(random_open(&state)));
 }
 
 // What a query has found in the keys so far: a softmax's largest exponent and sum; the best key and its score.
