@@ -618,3 +618,7 @@ void ops_gate(const Compute *c, float *gate, float *up, int n, int hidden_dim, A
     RowJob job = {.y = gate, .up = up, .n = n, .dim = hidden_dim, .activation = a, .limit = clamp};
     for_rows(c, &job, gate_item, PROFILE_GATE, 12);
 }
+
+float sigmoidf(float x) {
+    return 1 / (1 + expf(-x));
+}

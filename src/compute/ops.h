@@ -62,3 +62,5 @@ void ops_clamp(const Compute *c, float *x, int n, int dim, float limit); // to -
 void ops_softcap(const Compute *c, float *x, int n, int dim, float cap); // cap tanh(x / cap)
 // Gated feed-forward network: gate = activation(gate) * up. clamp: Config.ffn_clamp, or 0.
 void ops_gate(const Compute *c, float *gate, float *up, int n, int hidden_dim, Activation a, float clamp);
+
+float sigmoidf(float x); // 1 / (1 + exp(-x))

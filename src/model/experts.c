@@ -254,7 +254,7 @@ static void weigh_sparse(const Config *c, const float *logits, const int32_t *pi
 static void pick(const Config *c, const Experts *e, float *routes, int32_t *picks, float *weights) {
     bool closed[MAX_EXPERTS];
     Choice choice = {.scores = routes, .bias = e->choice_bias};
-    for (int i = 0; c->router_sigmoid && i < c->n_experts; i++) routes[i] = 1 / (1 + expf(-routes[i]));
+    for (int i = 0; c->router_sigmoid && i < c->n_experts; i++) routes[i] = sigmoidf(routes[i]);
     if (c->n_expert_groups > 1) {
         choice.group = c->n_experts / c->n_expert_groups;
         close_groups(c, &choice, closed);
@@ -303,7 +303,7 @@ static void shared_forward(const Compute *compute, const Config *c, const Expert
     ffn_forward(compute, c, &e->shared, &b->ffn, x, b->picked_y, n, false);
     profile_begin(compute->profile, PROFILE_ROUTE);
     for (int t = 0; t < n; t++) {
-        float share = 1 / (1 + expf(-b->weights[t]));
+        float share = sigmoidf(b->weights[t]);
         for (int d = 0; d < c->dim; d++) y[(int64_t)t * c->dim + d] += share * b->picked_y[(int64_t)t * c->dim + d];
     }
     profile_end(compute->profile, 0, 0);

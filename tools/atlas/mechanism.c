@@ -3,9 +3,7 @@
 
 #include "cli.h"
 #include "file.h"
-#include "ops.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -193,10 +191,6 @@ void take_heads(const Shape *s, float *to, const float *x, int x_heads, int firs
             memcpy(to, x + (t * x_heads + h / share) * (int64_t)d, sizeof *x * d);
         }
     }
-}
-
-float sigmoidf(float x) {
-    return 1 / (1 + expf(-x));
 }
 
 void map_heads(const Compute *c, const float *w, int heads, int rows, int cols, const float *x, float *y, int n) {

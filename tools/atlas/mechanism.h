@@ -8,6 +8,7 @@
 #pragma once
 #include "compute.h"
 #include "kvcache.h"
+#include "ops.h"
 #include "random.h"
 #include "state.h"
 
@@ -139,8 +140,6 @@ void step_pieces(Operator *op, const Rows *rows, int piece, void (*step)(Operato
 // Heads first..first + count - 1 of rows x [n][x_heads][head_dim], each of which serves n_heads / x_heads in turn, to
 // [n][count][head_dim].
 void take_heads(const Shape *s, float *to, const float *x, int x_heads, int first, int count, int n);
-
-float sigmoidf(float x);
 
 // A matrix for each head: y[t][h] = w[h] x[t][h], w [heads][rows][cols].
 void map_heads(const Compute *c, const float *w, int heads, int rows, int cols, const float *x, float *y, int n);

@@ -1,14 +1,10 @@
 // gates: see gates.h.
 #include "gates.h"
 
-#include <math.h>
+#include "ops.h"
 
 int64_t gates_floats(const Gates *g, int n) {
     return 3LL * g->channels + 3LL * n;
-}
-
-static float sigmoid(float x) {
-    return 1 / (1 + expf(-x));
 }
 
 // gate[channels] += W_2 relu(W_1 x)
@@ -38,7 +34,7 @@ static void gate_channels(const Gates *g, const float *x, int n, float *gate, fl
     for (int c = 0; c < channels; c++) mean[c] /= (float)n;
     add_excitation(g, mean, gate);
     if (g->taps) add_excitation(g, most, gate);
-    for (int c = 0; c < channels; c++) gate[c] = sigmoid(gate[c]);
+    for (int c = 0; c < channels; c++) gate[c] = sigmoidf(gate[c]);
 }
 
 // One map's share of the convolution at row y, column x; 0 beyond the grid's edges and its last row's end.
@@ -68,8 +64,8 @@ static void gate_places(const Gates *g, const float *x, int n, int columns, floa
     }
     for (int t = 0; t < n; t++) {
         int y = t / columns, at = t % columns;
-        gate[t] = sigmoid(convolve(g->taps, maps, n, columns, y, at) +
-                          convolve(g->taps + GATE_SIDE * GATE_SIDE, maps + n, n, columns, y, at));
+        gate[t] = sigmoidf(convolve(g->taps, maps, n, columns, y, at) +
+                           convolve(g->taps + GATE_SIDE * GATE_SIDE, maps + n, n, columns, y, at));
     }
 }
 

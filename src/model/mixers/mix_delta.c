@@ -177,7 +177,7 @@ static void prepare_rows(void *context, int row, int n) {
         }
         float *beta = d->b.beta + t * s->n_heads, *decay = d->b.decay + t * s->n_heads;
         for (int h = 0; h < s->n_heads; h++) {
-            beta[h] = 1 / (1 + expf(-beta[h]));
+            beta[h] = sigmoidf(beta[h]);
             decay[h] = d->weights->a[h] * softplus(decay[h] + d->weights->dt[h]);
         }
     }
