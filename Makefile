@@ -99,6 +99,7 @@ $(SUITES:%=$(B)/%): $(OWN)
 $(B)/vit $(foreach c,picture vit,$(B)/tests/check_$c): LDLIBS += $(PICTURE_LIBS)
 $(B)/serve $(B)/tests/check_serve: LDLIBS += $(HTTP_LIBS)
 $(B)/tools/serve/page.o: tools/serve/page.html
+$(B)/tools/atlas/facts.o: tools/atlas/facts.json
 $(CHECKS): $(B)/tests/%: $(B)/tests/%.o $(OWN)
 $(B)/tests/check_kernels: $(TILES_$(MACHINE):%.c=$(B)/%.o)
 $(B)/run $(PROGRAMS) $(CHECKS):

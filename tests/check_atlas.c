@@ -1,6 +1,8 @@
 // check_atlas: the atlas's softmax mechanisms against naive versions in double, identities between them, and the list.
 #include "atlas_reference.h"
 
+#include "facts.h"
+
 // ---- scores
 
 static void naive_scaled(const Shape *s, const Rows *r, double *out) {
@@ -172,15 +174,20 @@ static const Subject subjects[] = {{"scaled-dot", naive_scaled, 1e-5, false},
 // ---- the list
 
 static void rows_are_complete(void) {
+    static const char *const needed[] = {"family",  "title",  "paper",  "formula",
+                                         "prefill", "decode", "memory", "best_for"};
     const Mechanism *m;
-    for (int i = 0; (m = mechanism_at(i)); i++) {
-        CHECK(m->family && m->title && m->paper && m->formula && m->prefill && m->decode && m->memory && m->best_for,
-              "%s: a fact is missing", m->name);
+    int n = 0;
+    for (; (m = mechanism_at(n)); n++) {
+        for (int k = 0; k < N_OF(needed); k++) CHECK(fact(m, needed[k]), "%s: expected a %s", m->name, needed[k]);
         CHECK(m->open && m->step, "%s: no operator", m->name);
         CHECK(mechanism_find(m->name) == m, "%s: a second row of this name", m->name);
-        CHECK(!m->same_as || mechanism_find(m->same_as), "%s: same as %s, which is none", m->name, m->same_as);
-        CHECK(m->formula[strlen(m->formula) - 1] == '\n', "%s: the formula's last line has no end", m->name);
+        const char *same_as = fact(m, "same_as"), *formula = fact(m, "formula");
+        CHECK(!same_as || mechanism_find(same_as), "%s: same as %s, which is none", m->name, same_as);
+        CHECK(formula && formula[strlen(formula) - 1] == '\n', "%s: the formula's last line has no end", m->name);
     }
+    CHECK((int)json_array_size(facts_all()) == n, "facts of %zu mechanisms, expected %d", json_array_size(facts_all()),
+          n);
     CHECK(!mechanism_find("none"), "a mechanism called none");
 }
 

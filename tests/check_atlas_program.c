@@ -2,7 +2,7 @@
 // and pictures, claims, the heads of the shipped model, and wrong command lines.
 #include "child.h"
 
-#include "mechanism.h"
+#include "facts.h"
 
 #define STORIES "models/stories.bin"
 
@@ -12,7 +12,7 @@ static void lists_every_mechanism(void) {
     const Mechanism *m;
     int n = 0;
     for (; (m = mechanism_at(n)); n++) {
-        CHECK(strstr(r.out, m->title), "%s is not in the list", m->name);
+        CHECK(strstr(r.out, fact(m, "title")), "%s is not in the list", m->name);
         const char *name = json_string_value(json_object_get(json_array_get(all, (size_t)n), "name"));
         CHECK(name && !strcmp(name, m->name), "JSON: expected %s, found %s", m->name, name ? name : "none");
     }
@@ -37,7 +37,8 @@ static void shows_each(void) {
                 if (j > t) ahead += fabs(w);
             }
             CHECK(m->time != TIME_CAUSAL || ahead == 0, "%s: row %zu looks ahead: %g", m->name, t, ahead);
-            CHECK(strcmp(m->family, "masks") || fabs(sum - 1) < 1e-5, "%s: row %zu sums to %g", m->name, t, sum);
+            CHECK(strcmp(fact(m, "family"), "masks") || fabs(sum - 1) < 1e-5, "%s: row %zu sums to %g", m->name, t,
+                  sum);
         }
         if (m->approximates) CHECK(number(o, "error") >= 0, "%s: no error", m->name);
         json_decref(o);

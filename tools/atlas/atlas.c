@@ -38,7 +38,7 @@ static void take_names(Asked *a, char **names, int n) {
     if (n > MAX_MECHANISMS) die(2, "--bench: expected at most %d mechanisms, found %d", MAX_MECHANISMS, n);
     for (int i = 0; i < n; i++) a->list[a->n_list++] = find(names[i]);
     for (int i = 0; !n && (m = mechanism_at(i)); i++) {
-        if (!m->same_as && a->n_list < MAX_MECHANISMS) a->list[a->n_list++] = m;
+        if (!fact(m, "same_as") && a->n_list < MAX_MECHANISMS) a->list[a->n_list++] = m;
     }
     a->n_named = n;
 }

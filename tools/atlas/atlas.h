@@ -1,9 +1,7 @@
 // atlas: what the commands of build/atlas share: what was asked for, a trial's measurements, and JSON.
 #pragma once
 #include "alignment.h"
-#include "mechanism.h"
-
-#include <jansson.h>
+#include "facts.h"
 
 enum { MAX_SHOWN = 96, MAX_MECHANISMS = 96 }; // rows of a picture; in the list
 enum { FASTER = 32 };                         // what --fast divides lengths by

@@ -125,36 +125,16 @@ static void mixture_step(Operator *op, const Rows *rows) {
     free(x);
 }
 
-#define HYBRID(partner, name, plural)                                                                                  \
-    .family = "beyond", .variant = (partner), .opaque = true, .each_head = true, .open = hybrid_open,                  \
-    .step = hybrid_step, .prefill = "O(n^2 d) / 4", .title = "a quarter of the heads attends, the others are " plural, \
-    .formula = "o_h = causal attention for a quarter of the heads, else " name "\n"
+#define HYBRID(partner)                                                                                                \
+    .variant = (partner), .opaque = true, .each_head = true, .open = hybrid_open, .step = hybrid_step
 
 const Mechanism beyond_rows[] = {
-    {"short-conv", "a gated convolution over the last 3 rows",
-     "LFM2 (Liquid AI 2025, arXiv:2511.23404); H3's shift, Fu et al. 2022, arXiv:2212.14052",
-     "o_t = q_t * (sum_{i < 3} h_i * (k_t-i * v_t-i)),   * and h for each channel\n", "O(n d)", "O(d)", "2 d",
-     "cheap layers between those that attend", .family = "beyond", .opaque = true, .each_head = true, .open = conv_open,
-     .step = conv_step, .piece = PIECE},
-    {HYBRID(0, "mamba-2", "Mamba-2"), .name = "hybrid-mamba-2",
-     .paper = "Waleffe et al. 2024, arXiv:2406.07887, section 4; heads in parallel as Falcon-H1, arXiv:2507.22448",
-     .decode = "O(n d) / 4", .memory = "(2 n d + 3 d^2) / 4", .best_for = "recall at a quarter of the cache"},
-    {HYBRID(1, "rwkv-7", "RWKV-7"), .name = "hybrid-rwkv-7",
-     .paper = "ours, after arXiv:2406.07887 and arXiv:2503.14456", .decode = "O(n d) / 4",
-     .memory = "(2 n d + 3 d^2) / 4", .best_for = "recall at a quarter of the cache"},
-    {HYBRID(2, "hyena", "Hyena"), .name = "hybrid-hyena",
-     .paper = "StripedHyena's mix, as in Poli et al. 2024, arXiv:2403.17844", .decode = "O(n d)",
-     .memory = "(2 n d + 3 n d) / 4", .best_for = "long prompts with little generation"},
-    {HYBRID(3, "short-conv", "short convolutions"), .name = "hybrid-short-conv",
-     .paper = "LFM2, Liquid AI 2025, arXiv:2511.23404", .decode = "O(n d) / 4", .memory = "2 n d / 4",
-     .best_for = "fast small models on devices"},
-    {HYBRID(4, "gated-deltanet", "gated delta nets"), .name = "hybrid-deltanet",
-     .paper = "Yang et al. 2024, arXiv:2412.06464, section 4; Qwen3-Next's layers", .decode = "O(n d) / 4",
-     .memory = "(2 n d + 3 d^2) / 4", .best_for = "long context at near full quality"},
-    {"moe", "attention, then 2 of 8 expert networks for each row",
-     "Jiang et al. 2024, arXiv:2401.04088, section 2.1; Fedus et al. 2021, arXiv:2101.03961",
-     "o_t = a_t + sum of the 2 best experts e: softmax(W_r a_t)_e W2_e (silu(W1_e a_t) * W3_e a_t),   "
-     "a = causal attention\n",
-     "O(n^2 d + n D^2), D = heads d", "O(n d + D^2)", "2 n d", "many parameters at the cost of few", .family = "beyond",
-     .opaque = true, .open = mixture_open, .step = mixture_step, .piece = PIECE},
-    {0}};
+    {"short-conv", .opaque = true, .each_head = true, .open = conv_open, .step = conv_step, .piece = PIECE},
+    {"hybrid-mamba-2", HYBRID(0)},
+    {"hybrid-rwkv-7", HYBRID(1)},
+    {"hybrid-hyena", HYBRID(2)},
+    {"hybrid-short-conv", HYBRID(3)},
+    {"hybrid-deltanet", HYBRID(4)},
+    {"moe", .opaque = true, .open = mixture_open, .step = mixture_step, .piece = PIECE},
+    {0},
+};

@@ -148,41 +148,17 @@ static void rounded_step(Operator *op, const Rows *rows) {
     free(q);
 }
 
-#define EXACT .family = "exact", .approximates = true
-#define TILED(kind) EXACT, .variant = (kind), .open = tiles_open, .step = soft_plain_step
-#define ROUNDED(kind) EXACT, .variant = (kind), .open = tiles_open, .step = rounded_step
+#define TILED(kind) .approximates = true, .variant = (kind), .open = tiles_open, .step = soft_plain_step
+#define ROUNDED(kind) .approximates = true, .variant = (kind), .open = tiles_open, .step = rounded_step
 
 const Mechanism exact_rows[] = {
-    {"naive", "the n x n matrix, written and read", "Vaswani et al. 2017, arXiv:1706.03762, equation 1, as it stands",
-     "S = Q K^T / sqrt(d),   P = softmax(S),   O = P V; each stored\n", "O(n^2 d)", "O(n d)", "2 n d + n^2",
-     "explaining", EXACT, .most_rows = 8192, .open = matrix_open, .step = matrix_step},
-    {"flash", "tiles and an online softmax, in fp32: the engine's loop",
-     "Dao et al. 2022, arXiv:2205.14135, algorithm 1; Dao 2023, arXiv:2307.08691",
-     "for each tile of keys: S, m' = max(m, S), P = exp(S - m'), O = O exp(m - m') + P V\n", "O(n^2 d)", "O(n d)",
-     "2 n d of 4 bytes", "everything exact", TILED(FLASH),
-     .published = "3 times as fast on GPT-2 at 1K (arXiv:2205.14135, abstract)"},
-    {"flash-bf16", "the same over keys and values in bfloat16, products too where the processor has them",
-     "Dao 2023, arXiv:2307.08691", "as flash, with bf16(K), bf16(V)\n", "O(n^2 d)", "O(n d)", "2 n d of 2 bytes",
-     "the engine's default", TILED(FLASH_BF16),
-     .published = "2 times FlashAttention, 50 to 73 % of an A100's peak (arXiv:2307.08691, abstract)"},
-    {"flash-int8", "the same over int8 keys and values, queries and probabilities in 16 bits",
-     "the engine's --kv q8; cf. Hooper et al. 2024, arXiv:2401.18079",
-     "as flash, with int8(K), int8(V), a scale for each vector\n", "O(n^2 d)", "O(n d)", "2 n d of 1 byte",
-     "long context in little memory", TILED(FLASH_INT8)},
-    {"int8", "queries in int8 too, without smoothing", "Zhang et al. 2024, arXiv:2410.02367, without its section 4.2",
-     "as flash-int8, with int8(Q)\n", "O(n^2 d)", "O(n d)", "2 n d of 1 byte", "seeing what smoothing is for",
-     ROUNDED(INT8)},
-    {"sage", "int8 queries and keys, the keys smoothed", "Zhang et al. 2024, arXiv:2410.02367, section 4.2",
-     "as int8, with int8(K - mean K): softmax does not see what all keys have in common\n", "O(n^2 d)", "O(n d)",
-     "2 n d of 1 byte", "processors with int8 products", ROUNDED(SAGE),
-     .published = "2.1 times FlashAttention-2 (arXiv:2410.02367, abstract)"},
-    {"fp8", "8-bit floats (e4m3), emulated",
-     "Shah et al. 2024, arXiv:2407.08608, section 3.3, a scale for each row in place of each block",
-     "as flash, of e4m3(Q), e4m3(K), e4m3(V)\n", "O(n^2 d)", "O(n d)", "2 n d of 1 byte", "GPUs that have them",
-     ROUNDED(FP8)},
-    {"fp8-rotated", "the same after a random rotation that spreads outliers",
-     "Shah et al. 2024, arXiv:2407.08608, section 3.3, incoherent processing",
-     "as fp8, of Q M and K M with M = diag(random signs) Hadamard / sqrt(d)\n", "O(n^2 d)", "O(n d)", "2 n d of 1 byte",
-     "GPUs that have them", ROUNDED(FP8_ROTATED),
-     .published = "error 2.6 times below plain fp8 (arXiv:2407.08608, abstract)"},
-    {0}};
+    {"naive", .approximates = true, .most_rows = 8192, .open = matrix_open, .step = matrix_step},
+    {"flash", TILED(FLASH)},
+    {"flash-bf16", TILED(FLASH_BF16)},
+    {"flash-int8", TILED(FLASH_INT8)},
+    {"int8", ROUNDED(INT8)},
+    {"sage", ROUNDED(SAGE)},
+    {"fp8", ROUNDED(FP8)},
+    {"fp8-rotated", ROUNDED(FP8_ROTATED)},
+    {0},
+};

@@ -168,21 +168,11 @@ static void pairs_step(Operator *op, const Rows *rows) {
     free(keys);
 }
 
-#define GRAPH(name) .family = "graphs", .time = TIME_WHOLE, .each_head = true, .open = name##_open, .step = name##_step
+#define GRAPH .time = TIME_WHOLE, .each_head = true
 
 const Mechanism graph_rows[] = {
-    {"gat", "graph attention: softmax over a node's neighbours, scores by a small network",
-     "Velickovic et al. 2017, arXiv:1710.10903, equations 1 to 4, over a graph that is drawn",
-     "o_i = sum_j in N(i) softmax_j(LeakyReLU(a_q . q_i + a_k . k_j)) v_j,   q = k = v = W h in its layers\n", "O(E d)",
-     "-", "E (d + 1)", "graphs whose neighbours differ in weight", GRAPH(gat),
-     .published = "Cora 83.0 +- 0.7 %, GCN 81.5 % (arXiv:1710.10903, table 2)"},
-    {"gcn", "graph convolution: sums over a node's neighbours, by their degrees",
-     "Kipf and Welling 2016, arXiv:1609.02907, equation 2, over a graph that is drawn",
-     "o_i = sum_j in N(i) v_j / sqrt(deg_i deg_j),   N(i) with i itself\n", "O(E d)", "-", "0", "graphs, at less cost",
-     GRAPH(gcn), .published = "Cora 81.5 % (arXiv:1609.02907, table 2)"},
-    {"pair-bias", "attention with a bias for each pair, and a gate",
-     "Jumper et al. 2021, AlphaFold 2 (doi:10.1038/s41586-021-03819-2), supplement, row-wise attention with pair bias",
-     "o_i = sigmoid(gate_i) * sum_j softmax_j(q_i . k_j / sqrt(d) + b_ij) v_j\n", "O(n^2 d)", "-",
-     "2 n d, and n^2 for the pairs", "pairs of which something is known: structures, relative places", GRAPH(pairs),
-     .most_rows = 8192},
-    {0}};
+    {"gat", GRAPH, .open = gat_open, .step = gat_step},
+    {"gcn", GRAPH, .open = gcn_open, .step = gcn_step},
+    {"pair-bias", GRAPH, .open = pairs_open, .step = pairs_step, .most_rows = 8192},
+    {0},
+};

@@ -44,34 +44,11 @@ static void latent_step(Operator *op, const Rows *rows) {
     free(c);
 }
 
-#define SHARED .family = "heads", .open = soft_plain_open, .step = soft_plain_step
+#define SHARED .open = soft_plain_open, .step = soft_plain_step
 
 const Mechanism heads_rows[] = {
-    {"mha", "multi-head attention: each head has keys and values of its own",
-     "Vaswani et al. 2017, arXiv:1706.03762, section 3.2.2", "o_h = softmax(Q_h K_h^T / sqrt(d)) V_h\n", "O(n^2 d)",
-     "O(n d)", "2 n d", "quality without a budget", SHARED, .approximates = true,
-     .published = "28.4 BLEU, WMT14 en-de (arXiv:1706.03762, table 2)"},
-    {"gqa", "grouped queries: heads of a group share keys and values",
-     "Ainslie et al. 2023, arXiv:2305.13245, section 2.2",
-     "o_h = softmax(Q_h K_g^T / sqrt(d)) V_g,   g = h / (heads in a group)\n", "O(n^2 d)", "O(n d)",
-     "2 n d / (heads in a group)", "chat and long prompts; the default of open models", SHARED, .kv_heads = 2,
-     .published = "T5-XXL with 8 groups: 47.1 of MHA's 47.2, 0.28 s a sample of 1.51 s (arXiv:2305.13245, table 1)"},
-    {"mqa", "multi-query: one head of keys and values for all", "Shazeer 2019, arXiv:1911.02150, section 3",
-     "o_h = softmax(Q_h K^T / sqrt(d)) V\n", "O(n^2 d)", "O(n d)", "2 n d / heads", "many streams at once", SHARED,
-     .kv_heads = 1, .published = "T5-XXL: 46.6 of MHA's 47.2, 0.24 s a sample of 1.51 s (arXiv:2305.13245, table 1)"},
-    {"mla", "latent keys and values: one narrow vector a token for all heads",
-     "DeepSeek-AI 2024, arXiv:2405.04434, section 2.1.2, equations 9 to 11",
-     "c = W_down x,   o_h = W_v,h sum_j softmax((W_k,h^T q_h) . c_j / sqrt(d)) c_j\n", "O(n^2 r)", "O(n r)",
-     "n r / heads", "long context at full quality", .family = "heads", .opaque = true, .open = latent_open,
-     .step = latent_step,
-     .published = "cache 93.3 % smaller, generation 5.76 times as fast (arXiv:2405.04434, abstract)"},
-    {"causal", "self-attention that sees the past alone", "Vaswani et al. 2017, arXiv:1706.03762, section 3.2.3",
-     "o_t = sum_{j <= t} softmax_j(q_t . k_j / sqrt(d)) v_j\n", "O(n^2 d), half of it", "O(n d)", "2 n d", "generation",
-     SHARED, .approximates = true, .same_as = "mha"},
-    {"bidirectional", "self-attention that sees the whole text", "Devlin et al. 2018, arXiv:1810.04805, section 3",
-     "o_t = sum_j softmax_j(q_t . k_j / sqrt(d)) v_j\n", "O(n^2 d)", "-", "2 n d", "encoders, pictures", SHARED,
-     .time = TIME_WHOLE, .published = "GLUE 80.5 (arXiv:1810.04805, abstract)"},
-    {"cross", "queries of one text over keys and values of another",
-     "Vaswani et al. 2017, arXiv:1706.03762, section 3.2.3", "o_t = sum_j softmax_j(q_t . k'_j / sqrt(d)) v'_j\n",
-     "O(n m d)", "O(m d)", "2 m d", "translation, captions, speech", SHARED, .time = TIME_CROSS},
-    {0}};
+    {"mha", SHARED, .approximates = true},    {"gqa", SHARED, .kv_heads = 2},
+    {"mqa", SHARED, .kv_heads = 1},           {"mla", .opaque = true, .open = latent_open, .step = latent_step},
+    {"causal", SHARED, .approximates = true}, {"bidirectional", SHARED, .time = TIME_WHOLE},
+    {"cross", SHARED, .time = TIME_CROSS},    {0},
+};

@@ -172,10 +172,6 @@ static void hyena_step(Operator *op, const Rows *rows) {
 }
 
 const Mechanism hyena_rows[] = {
-    {"hyena", "gated convolutions as long as the text, their filters from a small network",
-     "Poli et al. 2023, arXiv:2302.10866, definition 3.1 and section 3.3, order 2",
-     "q, k, v through convolutions of 3 taps;   o_t = q_t * sum_{j <= t} h_t-j * k_j * v_j,   * for each channel\n"
-     "h_t = W2 sin(W1 e(t) + b) exp(-rate t),   e(t) = (t, cos, sin)\n",
-     "O(n log n d)", "O(n d)", "n d", "long prompts with little generation", .family = "beyond", .opaque = true,
-     .each_head = true, .open = hyena_open, .step = hyena_step},
-    {0}};
+    {"hyena", .opaque = true, .each_head = true, .open = hyena_open, .step = hyena_step},
+    {0},
+};

@@ -57,9 +57,8 @@ static json_t *trial_json(const Mechanism *m, const Trial *t) {
 
 static int family_of(const Mechanism *m) { // its place among the families
     int family = 0;
-    const Mechanism *other;
-    for (int i = 1; (other = mechanism_at(i)) && other != m + 1; i++) {
-        family += strcmp(other->family, mechanism_at(i - 1)->family) != 0;
+    for (int i = 1; mechanism_at(i - 1) != m; i++) {
+        family += strcmp(fact(mechanism_at(i), "family"), fact(mechanism_at(i - 1), "family")) != 0;
     }
     return family;
 }

@@ -354,68 +354,21 @@ static void linformer_step(Operator *op, const Rows *rows) {
     free(to);
 }
 
-#define RECURS(of, kind)                                                                                               \
-    .family = (of), .variant = (kind), .each_head = true, .piece = PIECE, .open = linear_open, .step = linear_step
-#define LINEAR(kind) RECURS("linear", kind)
-#define ELU_PAPER "Katharopoulos et al. 2020, arXiv:2006.16236, equations 7, 9 and 16 to 20"
-#define ELU_STATE "S_t = S_t-1 + phi(k_t) v_t^T,   z_t = z_t-1 + phi(k_t),   o_t = S_t^T phi(q_t) / (z_t . phi(q_t))\n"
-#define RETNET_PAPER "Sun et al. 2023, arXiv:2307.08621, equations 5 to 7, without xPos"
+#define LINEAR(kind) .variant = (kind), .each_head = true, .piece = PIECE, .open = linear_open, .step = linear_step
 
 const Mechanism linear_rows[] = {
-    {"linear", "elu(x) + 1 as features, in chunks", ELU_PAPER, ELU_STATE, "O(n d^2)", "O(d^2)", "d^2 + d",
-     "long text on little memory", LINEAR(ELU)},
-    {"linear-parallel", "elu(x) + 1, the parallel form: every pair", ELU_PAPER,
-     "o_t = sum_{j <= t} (phi(q_t) . phi(k_j)) v_j / sum_{j <= t} phi(q_t) . phi(k_j)\n", "O(n^2 d)", "O(n d)", "2 n d",
-     "training on short text", LINEAR(ELU | PARALLEL), .same_as = "linear", .most_rows = 8192},
-    {"linear-recurrent", "elu(x) + 1, the recurrent form: a row after the other", ELU_PAPER, ELU_STATE, "O(n d^2)",
-     "O(d^2)", "d^2 + d", "generation", LINEAR(ELU | RECURRENT), .same_as = "linear"},
-    {"performer", "FAVOR+: positive random features whose products are exp(q . k) on average",
-     "Choromanski et al. 2020, arXiv:2009.14794, equations 5 and 7, section 2.4",
-     "phi(x) = exp(W x - |x|^2 / 2) / sqrt(m),   x = q / d^(1/4), k / d^(1/4),   W orthogonal in blocks\n"
-     "o_t = S_t^T phi(q_t) / (z_t . phi(q_t))\n",
-     "O(n m d)", "O(m d)", "m d + m", "softmax weights that are near even", LINEAR(PERFORMER), .approximates = true},
-    {"rfa", "random Fourier features of unit vectors, with a gate",
-     "Peng et al. 2021, arXiv:2103.02143, sections 3.1 and 3.2",
-     "phi(x) = [sin(W x / |x|), cos(W x / |x|)],   g = sigmoid(gate + 4)\n"
-     "S_t = g S_t-1 + (1 - g) phi(k_t) v_t^T,   z_t likewise,   o_t = S_t^T phi(q_t) / (z_t . phi(q_t))\n",
-     "O(n m d)", "O(m d)", "m d + m", "text that forgets its past", LINEAR(RFA)},
-    {"linformer", "attention over r projections of all keys; not causal",
-     "Wang et al. 2020, arXiv:2006.04768, equation 7, with one projection for all",
-     "o = softmax(Q (E K)^T / sqrt(d)) (E V),   E [r][n]\n", "O(n r d)", "-", "2 r d", "encoders of one length",
-     .family = "linear", .time = TIME_WHOLE, .open = linformer_open, .step = linformer_step},
-    {"retnet", "retention: linear attention that fades, in chunks", RETNET_PAPER,
-     "S_t = g_h S_t-1 + k_t v_t^T,   o_t = S_t^T q_t / sqrt(d),   g_h = 1 - 2^(-5 - h)\n", "O(n d^2)", "O(d^2)", "d^2",
-     "streams whose past fades", LINEAR(RETNET)},
-    {"retnet-parallel", "retention, the parallel form: every pair", RETNET_PAPER,
-     "o_t = sum_{j <= t} g_h^(t - j) (q_t . k_j) v_j / sqrt(d)\n", "O(n^2 d)", "O(n d)", "2 n d",
-     "training on short text", LINEAR(RETNET | PARALLEL), .same_as = "retnet", .most_rows = 8192},
-    {"retnet-recurrent", "retention, the recurrent form: a row after the other", RETNET_PAPER,
-     "S_t = g_h S_t-1 + k_t v_t^T,   o_t = S_t^T q_t / sqrt(d)\n", "O(n d^2)", "O(d^2)", "d^2", "generation",
-     LINEAR(RETNET | RECURRENT), .same_as = "retnet"},
-    {"gla", "gated linear attention: each key channel fades at a rate of its own",
-     "Yang et al. 2023, arXiv:2312.06635, equation 3 and section 4.4",
-     "S_t = diag(a_t) S_t-1 + k_t v_t^T,   o_t = S_t^T q_t / sqrt(d),   a_t = sigmoid(gate_t)^(1/16)\n", "O(n d^2)",
-     "O(d^2)", "d^2", "long text on little memory", LINEAR(GLA)},
-    {"deltanet", "the delta rule: a key's old value is replaced",
-     "Yang et al. 2024, arXiv:2406.06484, equation 1 and section 3",
-     "S_t = S_t-1 + b_t k_t (v_t - S_t-1^T k_t)^T,   o_t = S_t^T q_t / sqrt(d),   |k| = |q| = 1,   b_t = "
-     "sigmoid(gate)\n",
-     "O(n d^2)", "O(d^2)", "d^2", "recall on little memory", LINEAR(DELTA)},
-    {"gated-deltanet", "the delta rule on a state that fades", "Yang et al. 2024, arXiv:2412.06464, equation 10",
-     "S_t = a_t S_t-1 + b_t k_t (v_t - a_t S_t-1^T k_t)^T,   o_t = S_t^T q_t / sqrt(d)\n"
-     "log a_t = -A_h softplus(gate - 4),   b_t = sigmoid(gate'),   |k| = |q| = 1\n",
-     "O(n d^2)", "O(d^2)", "d^2", "recall on little memory; the recurrent layers of hybrids", LINEAR(GATED_DELTA)},
-    {0}};
-
-const Mechanism recurrent_rows[] = {
-    {"mamba-2", "a state space with a decay and a step size for each token and head",
-     "Dao and Gu 2024, arXiv:2405.21060, section 6, without the layer's convolution, gate and norm",
-     "S_t = exp(s_t A_h) S_t-1 + s_t B_t x_t^T,   y_t = S_t^T C_t + x_t,   s_t = softplus(gate - 4)\n"
-     "C, B, x: queries and keys of the first head, values\n",
-     "O(n d^2)", "O(d^2)", "d^2", "long text; most layers of hybrids", RECURS("beyond", MAMBA_2)},
-    {"rwkv-7", "the delta rule with decays and strengths for each key channel",
-     "Peng et al. 2025, arXiv:2503.14456, equations 16 and 17, without token shift, gate and norm",
-     "S_t = diag(w_t) S_t-1 - (k^ a_t) (S_t-1^T k^)^T + (k_t a_t) v_t^T,   k^ = k_t / |k_t|\n"
-     "o_t = S_t^T q_t + (sum q k a r) v_t,   w = exp(-0.607 sigmoid(gate)),   a = sigmoid(W_a gate)\n",
-     "O(n d^2)", "O(d^2)", "d^2", "endless streams on little memory", RECURS("beyond", RWKV_7)},
-    {0}};
+    {"linear", LINEAR(ELU)},
+    {"linear-parallel", LINEAR(ELU | PARALLEL), .most_rows = 8192},
+    {"linear-recurrent", LINEAR(ELU | RECURRENT)},
+    {"performer", LINEAR(PERFORMER), .approximates = true},
+    {"rfa", LINEAR(RFA)},
+    {"linformer", .time = TIME_WHOLE, .open = linformer_open, .step = linformer_step},
+    {"retnet", LINEAR(RETNET)},
+    {"retnet-parallel", LINEAR(RETNET | PARALLEL), .most_rows = 8192},
+    {"retnet-recurrent", LINEAR(RETNET | RECURRENT)},
+    {"gla", LINEAR(GLA)},
+    {"deltanet", LINEAR(DELTA)},
+    {"gated-deltanet", LINEAR(GATED_DELTA)},
+    {0},
+};
+const Mechanism recurrent_rows[] = {{"mamba-2", LINEAR(MAMBA_2)}, {"rwkv-7", LINEAR(RWKV_7)}, {0}};

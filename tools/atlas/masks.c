@@ -126,41 +126,16 @@ static void bitmap_step(Operator *op, const Rows *rows) {
     kvcache_advance(s->cache, rows->n_keys);
 }
 
-#define SPARSE(kind) .family = "masks", .variant = (kind), .approximates = true, .open = sparse_open
+#define SPARSE(kind) .variant = (kind), .approximates = true, .open = sparse_open
 
 const Mechanism masks_rows[] = {
-    {"window", "a sliding window: the last w keys",
-     "Beltagy et al. 2020, arXiv:2004.05150, section 3.1; Jiang et al. 2023, arXiv:2310.06825",
-     "row t sees t - w < j <= t\n", "O(n w d)", "O(w d)", "2 w d", "local structure, endless text", SPARSE(WINDOW),
-     .step = soft_plain_step, .published = "2 times as fast at 16K with w = 4096 (arXiv:2310.06825, section 2)"},
-    {"sinks", "a window and the first tokens, which take the attention that is left over",
-     "Xiao et al. 2023, arXiv:2309.17453, section 3.2", "row t sees j < 4 and t - w < j <= t\n", "O(n w d)", "O(w d)",
-     "2 w d", "endless text with a model trained on short", SPARSE(SINKS), .step = soft_plain_step,
-     .published = "up to 22.2 times as fast as a window computed again; 4 M tokens (arXiv:2309.17453, abstract)"},
-    {"dilated", "a window of every 4th key", "Beltagy et al. 2020, arXiv:2004.05150, section 3.1",
-     "row t sees j with t - j = 4 i, 0 <= i < w\n", "O(n w d)", "O(w d)", "8 w d", "wide reach in few layers",
-     SPARSE(DILATED), .step = dilated_step},
-    {"strided", "a window and every 8th block behind it",
-     "Child et al. 2019, arXiv:1904.10509, section 4.2, strided, in blocks as in section 5.5",
-     "block b sees block c: b - c < w / block, or b - c a multiple of 8\n", "O(n (w + n / 8) d)", "O((w + n / 8) d)",
-     "2 n d", "periodic data: pictures, audio", SPARSE(STRIDED), .step = bitmap_step,
-     .published = "CIFAR-10 2.80 bits a dimension (arXiv:1904.10509, table 1)"},
-    {"fixed", "the own stretch of 8 blocks, and the last block of each",
-     "Child et al. 2019, arXiv:1904.10509, section 4.2, fixed, in blocks as in section 5.5",
-     "block b sees block c: b / 8 = c / 8, or c mod 8 = 7\n", "O(n (w + n / 8) d)", "O((w + n / 8) d)", "2 n d",
-     "text in sparse layers", SPARSE(FIXED), .step = bitmap_step,
-     .published = "enwik8 0.99 bits a byte (arXiv:1904.10509, table 1)"},
-    {"longformer", "a window to both sides, and global tokens", "Beltagy et al. 2020, arXiv:2004.05150, section 3.1",
-     "row t sees |t - j| <= w / 2 and j < 2; rows 0 and 1 see all\n", "O(n w d)", "-", "2 n d",
-     "encoding long documents", SPARSE(LONGFORMER), .time = TIME_WHOLE, .step = longformer_step,
-     .published = "text8 1.10, enwik8 1.00 bits a character (arXiv:2004.05150, table 2)"},
-    {"bigbird", "window, global and random blocks under one softmax",
-     "Zaheer et al. 2020, arXiv:2007.14062, section 2 and appendix D",
-     "block b sees block c: |b - c| <= w / (2 block), c < 2, b < 2, or c one of 3 drawn for b\n", "O(n w d)", "-",
-     "2 n d", "encoding long documents", SPARSE(BIGBIRD), .time = TIME_WHOLE, .step = bitmap_step,
-     .published = "texts 8 times as long on the same hardware (arXiv:2007.14062, abstract)"},
-    {"bigbird-causal", "BigBird for generation; the paper has none, this form is ours",
-     "ours, after Zaheer et al. 2020, arXiv:2007.14062",
-     "block b sees block c <= b: b - c < w / block, c < 2, or c one of 3 drawn from those before b\n", "O(n w d)",
-     "O(w d)", "2 n d", "the comparison with other causal masks", SPARSE(BIGBIRD), .step = bitmap_step},
-    {0}};
+    {"window", SPARSE(WINDOW), .step = soft_plain_step},
+    {"sinks", SPARSE(SINKS), .step = soft_plain_step},
+    {"dilated", SPARSE(DILATED), .step = dilated_step},
+    {"strided", SPARSE(STRIDED), .step = bitmap_step},
+    {"fixed", SPARSE(FIXED), .step = bitmap_step},
+    {"longformer", SPARSE(LONGFORMER), .time = TIME_WHOLE, .step = longformer_step},
+    {"bigbird", SPARSE(BIGBIRD), .time = TIME_WHOLE, .step = bitmap_step},
+    {"bigbird-causal", SPARSE(BIGBIRD), .step = bitmap_step},
+    {0},
+};

@@ -1,10 +1,10 @@
-// mechanism: what the atlas knows of an attention mechanism: its facts, and an operator that runs it.
+// mechanism: an operator that runs an attention mechanism.
 //
 // Owns the interface and the list of all rows. A mechanism is a row in the table of its family's file (scores.c,
-// heads.c, ...); a new family is a file, its table here and in mechanism.c. All operators take the same rows of
-// queries, keys, values and gates, so that one bench, one picture and one check serve them all; what a mechanism needs
-// besides (projections, random features, pooling weights) it draws from Shape.seed when it is opened. Refuses nothing
-// itself.
+// heads.c, ...), and what is known of it is in facts.json; a new family is a file, its table here and in mechanism.c.
+// All operators take the same rows of queries, keys, values and gates, so that one bench, one picture and one check
+// serve them all; what a mechanism needs besides (projections, random features, pooling weights) it draws from
+// Shape.seed when it is opened. Refuses nothing itself.
 #pragma once
 #include "compute.h"
 #include "kvcache.h"
@@ -65,15 +65,7 @@ struct Operator {
 };
 
 struct Mechanism {
-    const char *name, *title;     // "bigbird"; a line without a period
-    const char *paper;            // "Zaheer et al. 2020, arXiv:2007.14062, section 2"
-    const char *formula;          // lines of plain text, each with its newline
-    const char *prefill, *decode; // complexity: "O(n^2 d)"; of one token: "O(n d)", "-" where there is none
-    const char *memory;           // of a head, in values: "2 n d"
-    const char *best_for;
-    const char *published; // a figure of its paper with the place; NULL: none
-    const char *family;    // "masks"
-    const char *same_as;   // the row whose operator this is under another name; NULL: its own
+    const char *name; // "bigbird", as in facts.json
     TimeKind time;
     int kv_heads;      // of the heads' keys and values; 0: one for each head
     bool approximates; // softmax attention over the same rows: the error against it means something

@@ -320,28 +320,11 @@ static void infini_step(Operator *op, const Rows *rows) {
     }
 }
 
-#define RETRIEVES(kind)                                                                                                \
-    .family = "memory", .variant = (kind), .approximates = true, .whole_blocks = true, .open = retrieval_open,         \
-    .step = retrieval_step
+#define RETRIEVES(kind) .variant = (kind), .whole_blocks = true, .open = retrieval_open, .step = retrieval_step
 
 const Mechanism memory_rows[] = {
-    {"retrieval", "the last w keys, and the k best of those before, looked up in an index",
-     "Wu et al. 2022, arXiv:2203.08913, section 3.2, with one softmax in place of its gate; an index of blocks' means",
-     "row t sees the last w keys from a block's start on, and of the 4 k keys in the blocks b before with the largest\n"
-     "q_t . mean(k_b) the k with the largest q_t . k_j\n",
-     "O(n (w + k + n / block) d)", "O((w + k + n / block) d)", "2 n d + n d / block",
-     "long documents that are looked up", RETRIEVES(RETRIEVAL),
-     .published = "perplexity falls up to a memory of 262K tokens (arXiv:2203.08913, abstract)"},
-    {"moba", "a block of queries' own keys, and the blocks whose mean key fits best",
-     "Lu et al. 2025, arXiv:2502.13189, section 2",
-     "row t sees its own block and the k / block blocks b before with the largest q_t . mean(k_b)\n",
-     "O(n (k + n / block) d)", "O((k + n / block) d)", "2 n d + n d / block", "long context trained to be sparse",
-     RETRIEVES(ROUTING)},
-    {"infini", "softmax within a segment of w rows, a linear state for all before",
-     "Munkhdalai et al. 2024, arXiv:2404.07143, section 2.1, with the delta rule",
-     "o = g s(q) M / (s(q) z) + (1 - g) softmax(q K^T / sqrt(d)) V over the segment,   s = elu + 1\n"
-     "behind a segment M += s(K)^T (V - s(K) M / (s(K) z)),   z += sum s(k)\n",
-     "O(n (w + d) d)", "O((w + d) d)", "d^2 + d + 4 w d", "endless text on fixed memory", .family = "memory",
-     .open = infini_open, .step = infini_step,
-     .published = "114 times less memory than the baseline with retrieval (arXiv:2404.07143, section 1)"},
-    {0}};
+    {"retrieval", RETRIEVES(RETRIEVAL), .approximates = true},
+    {"moba", RETRIEVES(ROUTING), .approximates = true},
+    {"infini", .open = infini_open, .step = infini_step},
+    {0},
+};

@@ -156,30 +156,15 @@ static void pairs_step(Operator *op, const Rows *rows) {
     free(q);
 }
 
-#define LUONG(kind) .family = "scores", .variant = (kind), .open = luong_open
-#define PAIRWISE(kind) .family = "scores", .variant = (kind), .open = pairs_open, .step = pairs_step, .most_rows = 8192
+#define LUONG(kind) .variant = (kind), .open = luong_open
+#define PAIRWISE(kind) .variant = (kind), .open = pairs_open, .step = pairs_step, .most_rows = 8192
 
 const Mechanism scores_rows[] = {
-    {"scaled-dot", "scaled dot products, the scores of the transformer",
-     "Vaswani et al. 2017, arXiv:1706.03762, equation 1", "o = softmax(Q K^T / sqrt(d)) V\n", "O(n^2 d)", "O(n d)",
-     "2 n d", "the reference", .family = "scores", .open = soft_plain_open, .step = soft_plain_step,
-     .approximates = true, .published = "28.4 BLEU, WMT14 en-de (arXiv:1706.03762, table 2)"},
-    {"luong-dot", "dot products without a scale", "Luong et al. 2015, arXiv:1508.04025, section 3.1",
-     "score(q, k) = q . k,   o = softmax(scores) V\n", "O(n^2 d)", "O(n d)", "2 n d", "narrow heads", LUONG(LUONG_DOT),
-     .step = soft_plain_step, .published = "5.0 BLEU above systems without attention (arXiv:1508.04025, abstract)"},
-    {"luong-general", "a learned bilinear form: dot products with projected queries",
-     "Luong et al. 2015, arXiv:1508.04025, section 3.1", "score(q, k) = q^T W k,   o = softmax(scores) V\n",
-     "O(n d^2 + n^2 d)", "O(d^2 + n d)", "2 n d", "queries and keys of different kinds", LUONG(LUONG_GENERAL),
-     .step = general_step, .published = "5.0 BLEU above systems without attention (arXiv:1508.04025, abstract)"},
-    {"additive", "a small network for each pair", "Bahdanau et al. 2014, arXiv:1409.0473, appendix A.1.2",
-     "score(q, k) = v . tanh(W_q q + W_k k),   o = softmax(scores) V\n", "O(n^2 d), a tanh each", "O(n d), a tanh each",
-     "2 n d", "short sequences, small data", PAIRWISE(ADDITIVE),
-     .published = "26.75 BLEU, 17.82 from a fixed vector (arXiv:1409.0473, table 1, trained to 50 words)"},
-    {"argmax", "hard attention: the value of the best key",
-     "Xu et al. 2015, arXiv:1502.03044, section 4.1, taken greedily", "o = v_j,   j = argmax_j q . k_j / sqrt(d)\n",
-     "O(n^2 d)", "O(n d)", "2 n d", "alignments that are one to one", PAIRWISE(ARGMAX)},
-    {"sampled", "hard attention: a value drawn by its probability",
-     "Xu et al. 2015, arXiv:1502.03044, section 4.1; trained by REINFORCE (Williams 1992)",
-     "o = v_j,   j ~ softmax(q . k_j / sqrt(d))\n", "O(n^2 d)", "O(n d)", "2 n d", "training hard choices",
-     PAIRWISE(SAMPLED), .published = "BLEU-1 on COCO 71.8, soft 70.7 (arXiv:1502.03044, table 1)"},
-    {0}};
+    {"scaled-dot", .open = soft_plain_open, .step = soft_plain_step, .approximates = true},
+    {"luong-dot", LUONG(LUONG_DOT), .step = soft_plain_step},
+    {"luong-general", LUONG(LUONG_GENERAL), .step = general_step},
+    {"additive", PAIRWISE(ADDITIVE)},
+    {"argmax", PAIRWISE(ARGMAX)},
+    {"sampled", PAIRWISE(SAMPLED)},
+    {0},
+};

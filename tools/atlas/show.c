@@ -13,30 +13,7 @@
 #include <string.h>
 
 enum { ERROR_ROWS = 1000, N_WORDS = 100 }; // of the comparison with exact attention
-enum { N_FACTS = 11, FIRST_OF_PAGE = 3 };
-
-typedef struct {
-    const char *name, *text;
-} Fact;
-
-static void list_facts(const Mechanism *m, Fact facts[N_FACTS]) {
-    const Fact all[N_FACTS] = {{"name", m->name},           {"family", m->family},   {"title", m->title},
-                               {"paper", m->paper},         {"formula", m->formula}, {"prefill", m->prefill},
-                               {"decode", m->decode},       {"memory", m->memory},   {"best_for", m->best_for},
-                               {"published", m->published}, {"same_as", m->same_as}};
-    memcpy(facts, all, sizeof all);
-}
-
-static json_t *facts_json(const Mechanism *m) {
-    json_t *o = json_object();
-    Fact facts[N_FACTS];
-    list_facts(m, facts);
-    for (int i = 0; i < N_FACTS; i++) {
-        if (facts[i].text) json_object_set_new(o, facts[i].name, json_string(facts[i].text));
-    }
-    return o;
-}
-
+enum { FIRST_OF_PAGE = 3 };                // fact: behind name, family and title
 void show_json(const Asked *a, json_t *value) {
     if (a->json) {
         json_dumpf(value, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
@@ -50,16 +27,15 @@ json_t *show_number(double v) {
 }
 
 void show_list(const Asked *a) {
-    json_t *list = json_array();
-    const char *family = "";
+    const char *last = "";
     const Mechanism *m;
-    for (int i = 0; (m = mechanism_at(i)); i++) {
-        bool first = strcmp(family, m->family) != 0; // of a family
-        json_array_append_new(list, facts_json(m));
-        if (!a->json) printf("%s%-8s %-16s %s\n", i && first ? "\n" : "", first ? m->family : "", m->name, m->title);
-        family = m->family;
+    for (int i = 0; !a->json && (m = mechanism_at(i)); i++) {
+        const char *family = fact(m, "family");
+        bool first = strcmp(family, last) != 0; // of a family
+        printf("%s%-8s %-16s %s\n", i && first ? "\n" : "", first ? family : "", m->name, fact(m, "title"));
+        last = family;
     }
-    show_json(a, list);
+    show_json(a, json_incref(facts_all()));
 }
 
 // ---- the picture
@@ -95,7 +71,7 @@ void show_maps(const char *path, const char *title, const char *subtitle, int n,
 static void draw_weights(const char *path, const Mechanism *m, const float *w, int n) {
     float *size = floats_need((int64_t)n * n);
     for (int i = 0; i < n * n; i++) size[i] = fminf(fabsf(w[i]), 1);
-    show_maps(path, m->title, m->paper, n, &(AlignmentMap){m->name, size}, 1);
+    show_maps(path, fact(m, "title"), fact(m, "paper"), n, &(AlignmentMap){m->name, size}, 1);
     free(size);
 }
 
@@ -104,9 +80,7 @@ static void draw_weights(const char *path, const Mechanism *m, const float *w, i
 static float *picture_weights(const Asked *a, const Mechanism *m) {
     if (m->opaque) return NULL;
     int n = a->n_shown;
-    Shape shape = {.n_heads = 1, .n_kv_heads = 1, .head_dim = 32, .n_max = n, .window = 8, .block = 4, .rank = 16};
-    shape.type = KV_DTYPE_F32;
-    shape.seed = 1;
+    Shape shape = {1, 1, .head_dim = 32, n, .window = 8, .block = 4, .rank = 16, KV_DTYPE_F32, .seed = 1};
     Inputs in;
     float *w = floats_need((int64_t)n * n);
     inputs_open(&in, &shape, n, n, 3);
@@ -134,12 +108,12 @@ static double exact_error(const Asked *a, const Mechanism *m) {
 }
 
 // "best_for" as "best for"; further lines of the text below its first.
-static void print_fact(const Fact *f) {
+static void print_fact(const char *name, const char *text) {
     char label[32];
     const char *end;
-    snprintf(label, sizeof label, "%s", f->name);
+    snprintf(label, sizeof label, "%s", name);
     if (strchr(label, '_')) *strchr(label, '_') = ' ';
-    for (const char *text = f->text; text && *text; text = *end ? end + 1 : end) {
+    for (; *text; text = *end ? end + 1 : end) {
         end = strchrnul(text, '\n');
         printf("%-10s %.*s\n", label, (int)(end - text), text);
         *label = 0;
@@ -147,10 +121,13 @@ static void print_fact(const Fact *f) {
 }
 
 static void print_page(const Asked *a, const Mechanism *m, const float *w, double error) {
-    Fact facts[N_FACTS];
-    list_facts(m, facts);
-    printf("%s: %s\n\n", m->name, m->title);
-    for (int i = FIRST_OF_PAGE; i < N_FACTS; i++) print_fact(&facts[i]);
+    const char *name;
+    json_t *value;
+    int i = 0;
+    printf("%s: %s\n\n", m->name, fact(m, "title"));
+    json_object_foreach(facts_of(m), name, value) {
+        if (i++ >= FIRST_OF_PAGE) print_fact(name, json_string_value(value));
+    }
     if (error >= 0)
         printf("%-10s %.2g, relative to exact attention over %d tokens of %d words\n", "error", error, ERROR_ROWS,
                N_WORDS);
@@ -170,7 +147,7 @@ static json_t *weights_json(const float *w, int n) {
 }
 
 static json_t *page_json(const Asked *a, const Mechanism *m, const float *w, double error) {
-    json_t *o = facts_json(m);
+    json_t *o = json_copy(facts_of(m));
     if (error >= 0) json_object_set_new(o, "error", json_real(error));
     if (w) json_object_set_new(o, "weights", weights_json(w, a->n_shown));
     return o;

@@ -54,15 +54,17 @@ void survey_table(const Asked *asked) {
         double power = log2(a->prefill / all[i].small.prefill) / 2, prefill = a->prefill / mha->prefill;
         double decode = a->decode / mha->decode, bytes = a->bytes / mha->bytes;
         char slow[32], error[32];
+        const char *to_read = fact(m, "prefill"), *a_token = fact(m, "decode"), *to_keep = fact(m, "memory");
+        const char *published = fact(m, "published");
         json_t *row = json_pack("{s:s,s:s,s:f,s:f,s:s,s:o,s:s,s:f,s:o,s:s?}", "mechanism", m->name, "prefill_claimed",
-                                m->prefill, "prefill_power", power, "prefill_of_mha", prefill, "decode_claimed",
-                                m->decode, "decode_of_mha", show_number(decode), "memory_claimed", m->memory,
-                                "bytes_of_mha", bytes, "error", show_number(a->error), "published", m->published);
+                                to_read, "prefill_power", power, "prefill_of_mha", prefill, "decode_claimed", a_token,
+                                "decode_of_mha", show_number(decode), "memory_claimed", to_keep, "bytes_of_mha", bytes,
+                                "error", show_number(a->error), "published", published);
         json_array_append_new(rows, row);
         if (asked->json) continue;
-        printf("| %s | %s | n^%.2f | %.2g | %s | %s | %s | %.2g | %s | %s | %s |\n", m->name, m->prefill, power,
-               prefill, m->decode, digits(slow, sizeof slow, decode), m->memory, bytes,
-               digits(error, sizeof error, a->error), m->published ? m->published : "-", m->best_for);
+        printf("| %s | %s | n^%.2f | %.2g | %s | %s | %s | %.2g | %s | %s | %s |\n", m->name, to_read, power, prefill,
+               a_token, digits(slow, sizeof slow, decode), to_keep, bytes, digits(error, sizeof error, a->error),
+               published ? published : "-", fact(m, "best_for"));
     }
     show_json(asked, rows);
 }
@@ -121,7 +123,7 @@ void survey_advise(const Asked *a) {
             double value = value_for(needs[i].by, best);
             taken[best - all] = true;
             json_array_append_new(list, json_pack("{s:s,s:f}", "mechanism", best->m->name, "value", value));
-            if (!a->json) printf("    %-18s %.3g   %s\n", best->m->name, value, best->m->best_for);
+            if (!a->json) printf("    %-18s %.3g   %s\n", best->m->name, value, fact(best->m, "best_for"));
         }
         json_array_append_new(advice,
                               json_pack("{s:s,s:s,s:o}", "need", needs[i].need, "unit", needs[i].unit, "best", list));

@@ -73,26 +73,12 @@ static void pictures_step(Operator *op, const Rows *rows) {
     free(bit);
 }
 
-#define GATES(kind)                                                                                                    \
-    .family = "vision", .time = TIME_WHOLE, .opaque = true, .variant = (kind), .open = gates_open, .step = gates_step
+#define GATES(kind) .time = TIME_WHOLE, .opaque = true, .variant = (kind), .open = gates_open, .step = gates_step
 
 const Mechanism vision_rows[] = {
-    {"se", "squeeze and excitation: a gate for each channel, from the means of all",
-     "Hu et al. 2017, arXiv:1709.01507, equations 2 to 4",
-     "o_t = sigmoid(W_2 relu(W_1 mean_t x_t)) * x_t,   x: values, a number a channel\n", "O(n D), D = heads d", "-",
-     "0", "channels of convnets", GATES(SE),
-     .published = "ResNet-50's top-1 error 24.80 -> 23.29 % (arXiv:1709.01507, table 2)"},
-    {"cbam", "gates of channels, then of places", "Woo et al. 2018, arXiv:1807.06521, equations 2 and 3",
-     "y_t = sigmoid(F(mean_t x_t) + F(max_t x_t)) * x_t,   F(z) = W_2 relu(W_1 z)\n"
-     "o_t = sigmoid(conv 7 x 7 of [mean_c y; max_c y])_t y_t\n",
-     "O(n D), D = heads d", "-", "0", "channels and places of convnets", GATES(CBAM),
-     .published = "ResNet-50's top-1 error 24.56 -> 22.66 % (arXiv:1807.06521, table 4)"},
-    {"vit", "patches of a picture as words", "Dosovitskiy et al. 2020, arXiv:2010.11929, equations 1 to 4",
-     "o_t = sum_j softmax_j(q_t . k_j / sqrt(d)) v_j over the class token and all patches\n", "O(n^2 d)", "-", "2 n d",
-     "pictures, with much data", .family = "vision", .time = TIME_WHOLE, .open = soft_plain_open,
-     .step = soft_plain_step, .same_as = "bidirectional"},
-    {"image-text", "text that looks at the picture before it", "Alayrac et al. 2022, arXiv:2204.14198, section 2.3",
-     "o_t = sum_j softmax_j(q_t . k_j / sqrt(d)) v_j over the patches j of the picture before t\n", "O(n p d)",
-     "O(p d)", "2 m d", "captions, questions about pictures", .family = "vision", .time = TIME_CROSS,
-     .open = looks_open, .step = pictures_step},
-    {0}};
+    {"se", GATES(SE)},
+    {"cbam", GATES(CBAM)},
+    {"vit", .time = TIME_WHOLE, .open = soft_plain_open, .step = soft_plain_step},
+    {"image-text", .time = TIME_CROSS, .open = looks_open, .step = pictures_step},
+    {0},
+};
