@@ -28,11 +28,20 @@ static bool sees_longformer(const Shape *s, int t, int j, const void *context) {
     return t < 2 || j < 2 || abs(t - j) <= s->window / 2;
 }
 
-// The three blocks drawn for a block, of the first n.
+// One of the three blocks drawn for a block, of n.
 static bool drawn_for(const Shape *s, int block, int n, int c) {
     uint64_t state = s->seed + (uint64_t)block * 0x9e6c63d0876a9a35u;
     bool found = false;
-    for (int i = 0; i < 3 && n > 0; i++) found |= random_bits(&state) % (uint64_t)n == (uint64_t)c;
+    for (int i = 0; i < 3; i++) found |= random_bits(&state) % (uint64_t)n == (uint64_t)c;
+    return found;
+}
+// One of the three drawn for it from those before it: number seed, block, i of the generator.
+static bool drawn_before(const Shape *s, int block, int c) {
+    bool found = false;
+    for (uint64_t i = 0; i < 3 && block > 0; i++) {
+        uint64_t state = (s->seed << 40 | (uint64_t)block << 8 | i) * 0x9E3779B97F4A7C15u;
+        found |= random_bits(&state) % (uint64_t)block == (uint64_t)c;
+    }
     return found;
 }
 static bool sees_bigbird(const Shape *s, int t, int j, const void *context) {
@@ -44,7 +53,7 @@ static bool sees_bigbird(const Shape *s, int t, int j, const void *context) {
 static bool sees_bigbird_causal(const Shape *s, int t, int j, const void *context) {
     (void)context;
     int b = t / s->block, c = j / s->block;
-    return j <= t && (b - c < s->window / s->block || c < 2 || drawn_for(s, b, b, c));
+    return j <= t && (b - c < s->window / s->block || c < 2 || drawn_before(s, b, c));
 }
 
 #define NAIVE(name)                                                                                                    \

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WINDOW, SINKS, DILATED, STRIDED, FIXED, LONGFORMER, BIGBIRD };
+enum { WINDOW, SINKS, DILATED, STRIDED, FIXED, LONGFORMER, BIGBIRD, BIGBIRD_CAUSAL };
 enum {
     N_SINKS = 4,  // StreamingLLM's
     N_GLOBAL = 2, // Longformer's tokens, BigBird's blocks
@@ -26,6 +26,10 @@ static void sparse_open(Operator *op) {
     Soft *texts = op->own = operator_own(op, DILATION * sizeof *texts);
     for (int i = 0; i < (kind == DILATED ? DILATION : 1); i++) {
         soft_open(&texts[i], op, window, kind == SINKS ? N_SINKS : 0);
+    }
+    if (kind == BIGBIRD_CAUSAL) {
+        const Shape *s = &op->shape;
+        texts->mask.pattern = (BlockPattern){s->block, s->window / s->block, N_GLOBAL, N_RANDOM, (int)s->seed};
     }
 }
 
@@ -74,27 +78,21 @@ static void longformer_step(Operator *op, const Rows *rows) {
 
 // ---- bitmaps
 
-// BigBird's random blocks of a row: N_RANDOM of the first n blocks, perhaps one twice.
-static void add_random(uint8_t *row, uint64_t seed, int block, int n) {
-    uint64_t state = seed + (uint64_t)block * 0x9e6c63d0876a9a35u;
-    for (int i = 0; i < N_RANDOM && n > 0; i++) row[random_bits(&state) % (uint64_t)n] = 1;
-}
-
-// Which of n blocks of keys a block of queries sees; a causal mask cuts what is ahead.
+// Which of n blocks of keys a block of queries sees; a causal mask cuts what is ahead. BigBird draws a block perhaps
+// twice.
 static void fill_row(const Operator *op, int block, int n, uint8_t *row) {
     int near = op->shape.window / op->shape.block;
-    bool causal = op->mechanism->time == TIME_CAUSAL;
+    uint64_t state = op->shape.seed + (uint64_t)block * 0x9e6c63d0876a9a35u;
     memset(row, 0, (size_t)n);
     for (int j = 0; j < n; j++) {
         int distance = block - j;
         switch (op->mechanism->variant) {
         case STRIDED: row[j] = distance >= 0 && (distance < near || distance % STRIDE == 0); break;
         case FIXED: row[j] = j / STRIDE == block / STRIDE || j % STRIDE == STRIDE - 1; break;
-        default:
-            row[j] = j < N_GLOBAL || (!causal && block < N_GLOBAL) || abs(distance) < (causal ? near : near / 2 + 1);
+        default: row[j] = j < N_GLOBAL || block < N_GLOBAL || abs(distance) <= near / 2;
         }
     }
-    if (op->mechanism->variant == BIGBIRD) add_random(row, op->shape.seed, block, causal ? block : n);
+    for (int i = 0; op->mechanism->variant == BIGBIRD && i < N_RANDOM; i++) row[random_bits(&state) % (uint64_t)n] = 1;
 }
 
 // n_q queries from `at` of the rows, which are all stored: whole blocks, or a part of one.
@@ -136,6 +134,6 @@ const Mechanism masks_rows[] = {
     {"fixed", SPARSE(FIXED), .step = bitmap_step},
     {"longformer", SPARSE(LONGFORMER), .time = TIME_WHOLE, .step = longformer_step},
     {"bigbird", SPARSE(BIGBIRD), .time = TIME_WHOLE, .step = bitmap_step},
-    {"bigbird-causal", SPARSE(BIGBIRD), .step = bitmap_step},
+    {"bigbird-causal", SPARSE(BIGBIRD_CAUSAL), .step = soft_plain_step},
     {0},
 };
