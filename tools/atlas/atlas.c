@@ -27,16 +27,13 @@ static void take_lengths(void *to, const char *flag, const char *value) {
     free(dots);
 }
 
-static const Mechanism *find(const char *name) {
-    const Mechanism *m = mechanism_find(name);
-    if (!m) die(2, "expected a mechanism of the list that build/atlas prints, found '%s'", name);
-    return m;
-}
-
 static void take_names(Asked *a, char **names, int n) {
     const Mechanism *m;
     if (n > MAX_MECHANISMS) die(2, "--bench: expected at most %d mechanisms, found %d", MAX_MECHANISMS, n);
-    for (int i = 0; i < n; i++) a->list[a->n_list++] = find(names[i]);
+    for (int i = 0; i < n; i++) {
+        a->list[a->n_list++] = m = mechanism_find(names[i]);
+        if (!m) die(2, "expected a mechanism of the list that build/atlas prints, found '%s'", names[i]);
+    }
     for (int i = 0; !n && (m = mechanism_at(i)); i++) {
         if (!fact(m, "same_as") && a->n_list < MAX_MECHANISMS) a->list[a->n_list++] = m;
     }

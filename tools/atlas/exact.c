@@ -9,64 +9,55 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FLASH, FLASH_BF16, FLASH_INT8, INT8, SAGE, FP8, FP8_ROTATED };
-enum { GROUP = MAX_PANEL }; // keys of a panel
+enum { FLASH, FP8, FP8_ROTATED, FLASH_BF16, FLASH_INT8, INT8, SAGE }; // over fp32, bfloat16, and int8
 
 // ---- the matrix: all scores, then all probabilities, then the sums of values
 
 typedef struct {
-    float *k;     // [n_kv_heads][groups of GROUP keys][head_dim][GROUP]
-    float *v;     // [n_kv_heads][n_max][head_dim], then a panel that may be read
-    int n_groups; // of n_max keys
+    float *k, *v; // [panels of keys][n_kv_heads][head_dim][MAX_PANEL]; [n_max][n_kv_heads][head_dim], then a panel
 } Matrix;
 
-static int whole_groups(int n) {
-    return (n + GROUP - 1) / GROUP;
-}
-
 static void matrix_open(Operator *op) {
-    const Shape *s = &op->shape;
     Matrix *m = op->own = operator_own(op, sizeof *m);
-    m->n_groups = whole_groups(s->n_max);
-    m->k = operator_floats(op, (int64_t)s->n_kv_heads * m->n_groups * GROUP * s->head_dim);
-    m->v = operator_floats(op, s->n_max * key_width(s) + GROUP);
+    int64_t n_max = op->shape.n_max, width = key_width(&op->shape);
+    m->k = operator_floats(op, (n_max / MAX_PANEL + 1) * MAX_PANEL * width);
+    m->v = operator_floats(op, n_max * width + MAX_PANEL);
 }
 
 // Of the scores, which stand in place of outputs.
 static void softmax_row(const Work *w, int t) {
     const Operator *op = w->op;
-    int n = op->length + t + 1, n_keys = op->length + w->rows->n_keys, width = whole_groups(n_keys) * GROUP;
-    float *s = w->rows->out + (int64_t)t * width, scale = LOG2_E / sqrtf((float)op->shape.head_dim);
+    int n = op->length + t + 1, n_keys = op->length + w->rows->n_keys;
+    float *s = w->rows->out + (int64_t)t * n_keys, scale = LOG2_E / sqrtf((float)op->shape.head_dim);
     float m = SCORE_START, l = 0;
     for (int j = 0; j < n; j++) s[j] *= scale;
     op->compute->kernels->softmax_row(s, n, &m, &l);
     for (int j = 0; j < n; j++) s[j] /= l;
-    memset(s + n, 0, sizeof *s * (size_t)(width - n));
+    memset(s + n, 0, sizeof *s * (size_t)(n_keys - n));
 }
 
 static void matrix_step(Operator *op, const Rows *rows) {
     const Shape *s = &op->shape;
     const Matrix *m = op->own;
-    int d = s->head_dim, n_keys = op->length + rows->n_keys, width = whole_groups(n_keys) * GROUP;
-    for (int64_t i = 0; i < (int64_t)rows->n_keys * s->n_kv_heads; i++) {
-        int64_t h = i % s->n_kv_heads, j = op->length + i / s->n_kv_heads;
-        float *k = m->k + ((h * m->n_groups + j / GROUP) * d) * GROUP + j % GROUP;
-        for (int c = 0; c < d; c++) k[c * GROUP] = rows->k[i * d + c];
-        memcpy(m->v + (h * s->n_max + j) * d, rows->v + i * d, sizeof(float) * (size_t)d);
+    int n = rows->n_keys, n_keys = op->length + n, d = s->head_dim;
+    int64_t wide = query_width(s), narrow = key_width(s);
+    float *scores = floats_need((int64_t)n * n_keys);
+    memcpy(m->v + op->length * narrow, rows->v, sizeof *m->v * (size_t)(n * narrow));
+    for (int64_t i = 0; i < n * narrow; i++) {
+        int64_t j = op->length + i / narrow;
+        m->k[(j / MAX_PANEL * narrow + i % narrow) * MAX_PANEL + j % MAX_PANEL] = rows->k[i];
     }
-    int64_t wide = query_width(s);
-    float *scores = floats_need((int64_t)rows->n_q * width);
     for (int h = 0; h < s->n_heads; h++) {
-        int64_t kv = h / (s->n_heads / s->n_kv_heads);
-        PackedMatrix k = {.data = m->k + kv * m->n_groups * GROUP * d, .row_stride = GROUP, .panel_stride = GROUP * d};
-        PackedMatrix v = {.data = m->v + kv * s->n_max * d, .row_stride = d, .panel_stride = GROUP};
-        multiply_rows((Product){op->compute, scores, rows->q + h * d, k, width, wide, rows->n_q, d, width});
-        operator_for(op, &(Rows){.n_keys = rows->n_keys, .out = scores}, rows->n_q, softmax_row);
-        multiply_rows((Product){op->compute, rows->out + h * d, scores, v, wide, width, rows->n_q, n_keys, d});
+        PackedMatrix v = packed_rows(m->v + key_place(s, 0, h), narrow), k = {.row_stride = MAX_PANEL};
+        k.data = m->k + key_place(s, 0, h) * MAX_PANEL;
+        k.panel_stride = narrow * MAX_PANEL;
+        multiply_rows((Product){op->compute, scores, rows->q + h * d, k, n_keys, wide, n, d, n_keys});
+        operator_for(op, &(Rows){.n_keys = n, .out = scores}, n, softmax_row);
+        multiply_rows((Product){op->compute, rows->out + h * d, scores, v, wide, n_keys, n, n_keys, d});
     }
     free(scores);
-    op->flops += 4.0 * rows->n_q * n_keys * (double)wide; // hidden pairs are computed too
-    op->held += 2.0 * sizeof(float) * rows->n_keys * (double)key_width(s);
+    op->flops += 4.0 * n * n_keys * (double)wide; // hidden pairs are computed too
+    op->held += 2.0 * sizeof(float) * n * (double)narrow;
 }
 
 // ---- tiles, of numbers as they are or rounded before
@@ -78,12 +69,10 @@ typedef struct {
 } Tiles;
 
 static void tiles_open(Operator *op) {
-    static const KvDType types[] = {
-        [FLASH] = KV_DTYPE_F32, [FLASH_BF16] = KV_DTYPE_BF16, [FLASH_INT8] = KV_DTYPE_Q8,  [INT8] = KV_DTYPE_Q8,
-        [SAGE] = KV_DTYPE_Q8,   [FP8] = KV_DTYPE_F32,         [FP8_ROTATED] = KV_DTYPE_F32};
+    int kind = op->mechanism->variant;
     const Shape *s = &op->shape;
     Tiles *t = op->own = operator_own(op, sizeof *t);
-    op->shape.type = types[op->mechanism->variant];
+    op->shape.type = kind < FLASH_BF16 ? KV_DTYPE_F32 : kind == FLASH_BF16 ? KV_DTYPE_BF16 : KV_DTYPE_Q8;
     t->signs = operator_floats(op, s->head_dim);
     t->mean = operator_floats(op, key_width(s));
     for (int c = 0; c < s->head_dim; c++) t->signs[c] = random_bits(&op->seed) >> 63 ? 1 : -1;

@@ -9,6 +9,7 @@
 #include "cli.h"
 
 #include <math.h>
+#include <stb/stb_ds.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,9 +24,10 @@ Graph graph_draw(int n, uint64_t seed) {
     int n_edges = 0;
     for (int i = 0; i < n; i++) {
         g.start[i] = n_edges;
-        for (int64_t j = i, left = OTHERS; j < i + n && left >= 0;
-             j += 1 + (int64_t)(random_bits(&seed) % most), left--) {
+        int64_t j = i;
+        for (int left = OTHERS; j < i + n && left >= 0; left--) {
             g.to[n_edges++] = (int)(j % n);
+            j += 1 + (int64_t)(random_bits(&seed) % most);
         }
     }
     g.start[n] = n_edges;
@@ -46,12 +48,11 @@ void graph_reserve(Soft *s, Operator *op, int n_heads, int v_dim) {
 
 void graph_attend(Operator *op, Soft *s, const Graph *g, const float *from, const float *at, const float *v,
                   float *out) {
-    int heads = s->n_heads, n_edges = g->start[g->n], n_problems = 0;
-    int64_t width = (int64_t)heads * s->v_dim;
+    int heads = s->n_heads, v_dim = kvcache_view(s->cache).v_dim, n_edges = g->start[g->n];
+    int64_t width = (int64_t)heads * v_dim;
     float *keys = floats_need(n_edges * (heads + width) + heads), *values = keys + (int64_t)n_edges * heads;
     float *ones = values + n_edges * width;
-    Attention *list = malloc(sizeof *list * (size_t)(g->n + 1));
-    if (!list) die(1, "out of memory for a graph of %d nodes", g->n);
+    Attention *list = NULL; // stb_ds
     for (int h = 0; h < heads; h++) ones[h] = 1;
     memset(out, 0, sizeof *out * (size_t)(g->n * width));
     for (int i = 0; i < g->n; i++) {
@@ -68,12 +69,12 @@ void graph_attend(Operator *op, Soft *s, const Graph *g, const float *from, cons
     for (int i = 0; i < g->n; i++) {
         int end = g->start[i + 1];
         if (end == g->start[i]) continue;
-        list[n_problems] = soft_problem(s, ones, out + i * width, 1, end - 1, end);
-        list[n_problems++].mask.window = end - g->start[i];
+        arrput(list, soft_problem(s, ones, out + i * width, 1, end - 1, end));
+        arrlast(list).mask.window = end - g->start[i];
     }
-    soft_attend(op, list, n_problems);
+    soft_attend(op, list, (int)arrlen(list));
     kvcache_advance(s->cache, n_edges);
-    free(list);
+    arrfree(list);
     free(keys);
 }
 
@@ -123,10 +124,6 @@ static void gcn_step(Operator *op, const Rows *rows) {
     graph_free(&graph);
 }
 
-static void gcn_open(Operator *op) {
-    (void)op; // keeps nothing
-}
-
 // ---- a bias for each pair, and a gate
 
 // Between -2 and 2; in a model a row of the pairs' n x n table, times a vector of the head.
@@ -172,7 +169,7 @@ static void pairs_step(Operator *op, const Rows *rows) {
 
 const Mechanism graph_rows[] = {
     {"gat", GRAPH, .open = gat_open, .step = gat_step},
-    {"gcn", GRAPH, .open = gcn_open, .step = gcn_step},
+    {"gcn", GRAPH, .step = gcn_step},
     {"pair-bias", GRAPH, .open = pairs_open, .step = pairs_step, .most_rows = 8192},
     {0},
 };

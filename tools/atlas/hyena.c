@@ -7,7 +7,6 @@
 #include "mechanism.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { HIDDEN = 16, INPUTS = 5, TAPS = 3, PIECE = 256 };
@@ -74,22 +73,14 @@ static void transform(const Hyena *y, float *restrict re, float *restrict im, in
         const float *restrict c = y->roots + h, *restrict s = y->roots + y->size + h;
         for (int block = 0; block < n; block += 2 * h) {
             float *restrict ar = re + block, *restrict ai = im + block, *restrict br = ar + h, *restrict bi = ai + h;
-            if (forward) {
-                for (int j = 0; j < h; j++) {
-                    float dr = ar[j] - br[j], di = ai[j] - bi[j];
-                    ar[j] += br[j];
-                    ai[j] += bi[j];
-                    br[j] = dr * c[j] - di * s[j];
-                    bi[j] = dr * s[j] + di * c[j];
-                }
-            } else {
-                for (int j = 0; j < h; j++) {
-                    float tr = br[j] * c[j] + bi[j] * s[j], ti = bi[j] * c[j] - br[j] * s[j];
-                    br[j] = ar[j] - tr;
-                    bi[j] = ai[j] - ti;
-                    ar[j] += tr;
-                    ai[j] += ti;
-                }
+            for (int j = 0; j < h; j++) {
+                float tr = forward ? br[j] : br[j] * c[j] + bi[j] * s[j];
+                float ti = forward ? bi[j] : bi[j] * c[j] - br[j] * s[j];
+                float dr = ar[j] - tr, di = ai[j] - ti;
+                ar[j] += tr;
+                ai[j] += ti;
+                br[j] = forward ? dr * c[j] - di * s[j] : dr;
+                bi[j] = forward ? dr * s[j] + di * c[j] : di;
             }
         }
     }

@@ -5,7 +5,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 void inputs_open(Inputs *in, const Shape *shape, int n_q, int n_keys, uint64_t seed) {
     int64_t wide = query_width(shape), narrow = key_width(shape);

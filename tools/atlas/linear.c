@@ -26,7 +26,7 @@ enum {
     SCALED = 1 << RFA | 1 << MAMBA_2,          // values are multiplied by beta before
     BY_CHANNEL = 1 << GLA | 1 << RWKV_7,       // decays of each key channel
 };
-enum { PIECE = 256, TILE = 256 }; // rows whose features are made at a time; keys of a product
+enum { PIECE = 256 }; // rows whose features are made at a time
 
 static const float KEY_CEILING = 40; // of a key's exponent in base 2: w . x - |x|^2 / 2 <= 28 needs a w of 7 deviations
 
@@ -93,7 +93,8 @@ static void open_form(Operator *op, Features *l) {
     int64_t heads = s->n_heads;
     if (form_of(op) == PARALLEL) {
         l->keys = operator_floats(op, s->n_max * heads * l->width);
-        l->values = operator_floats(op, s->n_max * heads * l->v_width);
+        l->values = operator_floats(op, s->n_max * heads * l->v_width + MAX_PANEL);
+        operator_scratch(op, s->n_max);
     } else {
         char err[512];
         StateShape shape = {.n_heads = s->n_heads, .n_key_heads = s->n_heads, .k_dim = l->width, .v_dim = l->v_width};
@@ -260,28 +261,13 @@ static void recur(const Operator *op, int first, int n) {
 static void parallel_row(const Work *w, int item) {
     const Operator *op = w->op;
     const Features *l = op->own;
-    int heads = op->shape.n_heads, h = item % heads, row = op->length + item / heads;
-    int64_t k_ld = (int64_t)heads * l->width, v_ld = (int64_t)heads * l->v_width;
-    float *s = w->scratch, *o = l->o + (int64_t)item * l->v_width;
-    memset(o, 0, sizeof *o * (size_t)l->v_width);
-    for (int first = 0; first <= row; first += TILE) {
-        int n = row + 1 - first < TILE ? row + 1 - first : TILE;
-        op->compute->kernels->matvec_f32(s, 0, l->keys + first * k_ld + h * l->width, k_ld,
-                                         l->q + (int64_t)item * l->width, 0, 1, n, l->width);
-        for (int j = 0; j < n; j++) {
-            const float *v = l->values + (first + j) * v_ld + h * l->v_width;
-            float weight = s[j] * expf((float)(row - first - j) * l->decay[item]);
-            for (int c = 0; c < l->v_width; c++) o[c] += weight * v[c];
-        }
-    }
-}
-
-static void keep_rows(Operator *op, int n) {
-    const Features *l = op->own;
-    int64_t k_row = (int64_t)op->shape.n_heads * l->width, v_row = (int64_t)op->shape.n_heads * l->v_width;
-    memcpy(l->keys + op->length * k_row, l->k, sizeof(float) * (size_t)(n * k_row));
-    memcpy(l->values + op->length * v_row, l->v, sizeof(float) * (size_t)(n * v_row));
-    op->held += sizeof(float) * n * (double)(k_row + v_row);
+    const Kernels *kn = op->compute->kernels;
+    int heads = op->shape.n_heads, h = item % heads, n = op->length + item / heads + 1;
+    float *s = w->scratch, *q = l->q + (int64_t)item * l->width;
+    PackedMatrix values = packed_rows(l->values + h * l->v_width, heads * l->v_width);
+    kn->matvec_f32(s, 0, l->keys + h * l->width, heads * l->width, q, 0, 1, n, l->width);
+    for (int j = 0; j < n; j++) s[j] *= expf((float)(n - 1 - j) * l->decay[item]);
+    kn->gemm_f32(l->o + (int64_t)item * l->v_width, 0, &values, s, 0, 1, n, l->v_width, false);
 }
 
 // Of n rows: the recurrence, and features, gates and what else is done for each channel.
@@ -299,8 +285,13 @@ static double linear_flops(const Operator *op, int n) {
 }
 
 static void linear_step(Operator *op, const Rows *rows) {
-    const Features *l = op->own;
+    Features *l = op->own;
     int n = rows->n_keys, heads = op->shape.n_heads, d = op->shape.head_dim;
+    if (form_of(op) == PARALLEL) { // which keeps all rows
+        l->k = l->keys + (int64_t)op->length * heads * l->width;
+        l->v = l->values + (int64_t)op->length * heads * l->v_width;
+        op->held += (double)sizeof(float) * n * heads * (l->width + l->v_width);
+    }
     if (is(op, DIRECTED)) {
         map_heads(op->compute, l->drawn, heads, l->width, d, rows->q, l->q, n);
         map_heads(op->compute, l->drawn, heads, l->width, d, rows->k, l->k, n);
@@ -311,10 +302,8 @@ static void linear_step(Operator *op, const Rows *rows) {
     }
     operator_for(op, rows, n, prepare_row);
     op->flops += linear_flops(op, n);
-    if (form_of(op) == PARALLEL) {
-        keep_rows(op, n);
-        operator_for(op, rows, n * heads, parallel_row);
-    } else if (form_of(op) == RECURRENT) {
+    if (form_of(op) == PARALLEL) operator_for(op, rows, n * heads, parallel_row);
+    else if (form_of(op) == RECURRENT) {
         for (int t = 0; t < n; t++) recur(op, t, 1);
     } else recur(op, 0, n);
     operator_for(op, rows, n, finish_row);
@@ -339,13 +328,11 @@ static void linformer_step(Operator *op, const Rows *rows) {
     const Shape *s = &op->shape;
     Linformer *l = op->own;
     int rank = s->rank, width = (int)key_width(s), n = rows->n_keys;
-    int padded = (width + MAX_PANEL - 1) / MAX_PANEL * MAX_PANEL; // a panel is read whole
-    float *from = floats_need((int64_t)n * padded), *to = floats_need(2LL * rank * width);
+    float *from = floats_need((int64_t)n * width + MAX_PANEL), *to = floats_need(2LL * rank * width);
     for (int i = 0; i < 2; i++) {
-        const float *x = i ? rows->v : rows->k;
-        for (int64_t t = 0; t < n; t++) memcpy(from + t * padded, x + t * width, sizeof *x * (size_t)width);
-        PackedMatrix w = {.data = from, .row_stride = padded, .panel_stride = MAX_PANEL};
-        multiply_rows((Product){op->compute, to + (int64_t)i * rank * width, l->e, w, width, s->n_max, rank, n, width});
+        memcpy(from, i ? rows->v : rows->k, sizeof *from * (size_t)n * (size_t)width);
+        multiply_rows((Product){op->compute, to + (int64_t)i * rank * width, l->e, packed_rows(from, width), width,
+                                s->n_max, rank, n, width});
     }
     op->flops += 4.0 * rank * n * width;
     Rows projected = {.n_q = rows->n_q, .n_keys = rank, .k = to, .v = to + (int64_t)rank * width, .out = rows->out};

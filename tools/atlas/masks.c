@@ -12,12 +12,13 @@
 
 enum { WINDOW, SINKS, DILATED, STRIDED, FIXED, LONGFORMER, BIGBIRD, BIGBIRD_CAUSAL };
 enum {
-    N_SINKS = 4,  // StreamingLLM's
-    N_GLOBAL = 2, // Longformer's tokens, BigBird's blocks
-    N_RANDOM = 3, // BigBird's blocks
-    DILATION = 4, // positions from key to key
-    STRIDE = 8,   // blocks
-    PIECE = 4096, // rows whose bitmap is made at a time
+    N_SINKS = 4,   // StreamingLLM's
+    N_GLOBAL = 2,  // Longformer's tokens, BigBird's blocks
+    N_RANDOM = 3,  // BigBird's blocks
+    DILATION = 4,  // positions from key to key
+    STRIDE = 8,    // blocks
+    PIECE = 4096,  // rows whose bitmap is made at a time
+    STORED = 1024, // rows that a window takes at a time, so that a text is never stored whole
 };
 
 // op->own: a Soft; of DILATED one for each residue of the positions.
@@ -127,9 +128,9 @@ static void bitmap_step(Operator *op, const Rows *rows) {
 #define SPARSE(kind) .variant = (kind), .approximates = true, .open = sparse_open
 
 const Mechanism masks_rows[] = {
-    {"window", SPARSE(WINDOW), .step = soft_plain_step},
-    {"sinks", SPARSE(SINKS), .step = soft_plain_step},
-    {"dilated", SPARSE(DILATED), .step = dilated_step},
+    {"window", SPARSE(WINDOW), .step = soft_plain_step, .piece = STORED},
+    {"sinks", SPARSE(SINKS), .step = soft_plain_step, .piece = STORED},
+    {"dilated", SPARSE(DILATED), .step = dilated_step, .piece = DILATION * STORED},
     {"strided", SPARSE(STRIDED), .step = bitmap_step},
     {"fixed", SPARSE(FIXED), .step = bitmap_step},
     {"longformer", SPARSE(LONGFORMER), .time = TIME_WHOLE, .step = longformer_step},

@@ -29,11 +29,9 @@ const Mechanism *mechanism_find(const char *name) {
 }
 
 Shape shape_of(const Mechanism *m, int n_max, int n_heads, int head_dim) {
-    Shape s = {.n_heads = n_heads, .head_dim = head_dim, .n_max = n_max, .window = 256, .block = 64, .rank = 128};
-    s.n_kv_heads = m->kv_heads && m->kv_heads < n_heads ? m->kv_heads : n_heads;
-    s.type = KV_DTYPE_BF16;
-    s.seed = 1;
-    return s;
+    int n_kv_heads = m->kv_heads && m->kv_heads < n_heads ? m->kv_heads : n_heads;
+    return (Shape){n_heads,     n_kv_heads,  head_dim,      n_max,    .window = 256,
+                   .block = 64, .rank = 128, KV_DTYPE_BF16, .seed = 1};
 }
 
 // ---- operators
@@ -44,7 +42,7 @@ int operator_open(Operator *op, const Mechanism *m, const Shape *shape, Compute 
         return fail(err, errlen, "expected blocks that divide %d keys, found %d", KV_BLOCK, shape->block);
     }
     if (m->each_head) op->shape.n_kv_heads = shape->n_heads;
-    m->open(op);
+    if (m->open) m->open(op);
     return 0;
 }
 
@@ -203,17 +201,9 @@ void map_heads(const Compute *c, const float *w, int heads, int rows, int cols, 
     ops_linear_heads(c, &l, n);
 }
 
-float *floats_alloc(int64_t n, char *err, size_t errlen) {
+float *floats_need(int64_t n) {
     size_t bytes = sizeof(float) * scratch_floats(n > 0 ? n : 1);
     float *x = aligned_alloc(64, bytes);
-    if (x) memset(x, 0, bytes);
-    else fail(err, errlen, "out of memory for %lld numbers", (long long)n);
-    return x;
-}
-
-float *floats_need(int64_t n) {
-    char err[200];
-    float *x = floats_alloc(n, err, sizeof err);
-    if (!x) die(1, "%s", err);
-    return x;
+    if (!x) die(1, "out of memory for %lld numbers", (long long)n);
+    return memset(x, 0, bytes);
 }

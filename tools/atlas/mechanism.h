@@ -75,7 +75,8 @@ struct Mechanism {
     int most_rows;     // that the bench gives it; 0: any number. For what is O(n^2) in memory or in slow operations
     int variant;       // what the family's functions tell their rows apart by
     int piece;         // rows that step takes at most; 0: any number
-    // Sets op->own, with room for shape.n_max rows. Ends the program when memory runs out, as step does.
+    // Sets op->own, with room for shape.n_max rows; NULL: it keeps nothing. Ends the program when memory runs out, as
+    // step does.
     void (*open)(Operator *op);
     // Appends, answers, and adds to op->flops and op->held. op->length is that before.
     void (*step)(Operator *op, const Rows *rows);
@@ -143,8 +144,7 @@ float *operator_floats(Operator *op, int64_t n);
 float *operator_normals(Operator *op, int64_t n, float deviation);
 void operator_state(Operator *op, const StateShape *shape);
 void operator_scratch(Operator *op, int64_t n); // floats of each worker
-// Zeroed floats on a cache line, for free(); NULL with a line in err, or the program ends.
-float *floats_alloc(int64_t n, char *err, size_t errlen);
+// Zeroed floats on a cache line, for free(); ends the program when there are none.
 float *floats_need(int64_t n);
 
 // A step that is split over threads: what the task of an item gets.
@@ -158,6 +158,10 @@ struct Work {
 };
 void operator_for(const Operator *op, const Rows *rows, int n_items, WorkTask *task);
 
+// Rows of ld floats as they are: word k of column i is x[k * ld + i]. A panel behind the last may be read.
+static inline PackedMatrix packed_rows(const float *x, int64_t ld) {
+    return (PackedMatrix){.data = x, .row_stride = ld, .panel_stride = MAX_PANEL};
+}
 // y[n_rows][n] = x[n_rows][k] w, rows y_ld and x_ld floats apart, split over threads.
 typedef struct {
     const Compute *compute;

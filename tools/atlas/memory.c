@@ -21,21 +21,14 @@ enum {
 
 // ---- retrieval: the last keys, and the best of those before
 
-// Parts of a worker's scratch memory: scores [TOGETHER][n_blocks], and of a query's keys; a query in whole words of the
-// cache; what is chosen.
-enum { BLOCK_SCORES, KEY_SCORES, QUERY, BEST_BLOCKS, BEST_KEYS, N_PARTS };
-
 typedef struct {
     Soft soft;
-    float *means;                           // the index: [n_kv_heads][n_max / block][head_dim] of whole blocks
-    float *sums;                            // [n_kv_heads][head_dim] of the keys of the block that is not whole yet
+    float *means;                           // the index: [n_kv_heads][n_max / block][head_dim]; of the last block a sum
     int n_blocks, most_chosen, most_viewed; // blocks of n_max; chosen for a query; of the cache that a query views
     int grain;                              // keys of a bit
     Attention *list;                        // [QUERIES][n_heads]
     void **views;                           // [QUERIES][n_heads][most_viewed]
     uint8_t *bits;                          // [QUERIES][n_heads][most_viewed * KV_BLOCK / grain]
-    int *seen;                              // [QUERIES][n_heads], keys
-    int64_t parts[N_PARTS];                 // where they begin
     int first;                              // position of the queries at hand
 } Retrieval;
 
@@ -57,20 +50,12 @@ static void retrieval_open(Operator *op) {
     if (r->most_viewed > whole) r->most_viewed = whole;
     int64_t items = (int64_t)QUERIES * s->n_heads;
     r->means = operator_floats(op, r->n_blocks * key_width(s));
-    r->sums = operator_floats(op, key_width(s));
     r->list = operator_own(op, sizeof *r->list * (size_t)items);
     r->views = operator_own(op, sizeof *r->views * (size_t)(items * r->most_viewed));
     r->bits = operator_own(op, (size_t)(items * r->most_viewed) * KV_BLOCK / (size_t)r->grain);
-    r->seen = operator_own(op, sizeof *r->seen * (size_t)items);
     soft_open(&r->soft, op, 0, 0);
-    const int64_t sizes[N_PARTS] = {[BLOCK_SCORES] = (int64_t)TOGETHER * r->n_blocks,
-                                    [KEY_SCORES] = (int64_t)r->most_chosen * s->block + 2 * KV_GROUP,
-                                    [QUERY] = s->head_dim + 4,
-                                    [BEST_BLOCKS] = 2LL * r->most_chosen, // a Scored is two floats
-                                    [BEST_KEYS] = 2LL * s->rank};
-    int64_t used = 0;
-    for (int i = 0; i < N_PARTS; used += (int64_t)scratch_floats(sizes[i++])) r->parts[i] = used;
-    operator_scratch(op, used);
+    int64_t keys = (int64_t)r->most_chosen * s->block + 2 * KV_GROUP, chosen = r->most_chosen + s->rank;
+    operator_scratch(op, TOGETHER * r->n_blocks + s->head_dim + 4 + keys + 2 * chosen); // a Scored is two floats
 }
 
 // Adds the step's keys to the means of their blocks.
@@ -79,13 +64,13 @@ static void index_keys(Operator *op, const Rows *rows) {
     int d = op->shape.head_dim, block = op->shape.block, width = (int)key_width(&op->shape);
     for (int t = 0; t < rows->n_keys; t++) {
         int at = op->length + t;
-        for (int i = 0; i < width; i++) r->sums[i] += rows->k[(int64_t)t * width + i];
-        if ((at + 1) % block) continue;
+        bool whole = (at + 1) % block == 0;
         for (int i = 0; i < width; i++) {
-            r->means[((int64_t)(i / d) * r->n_blocks + at / block) * d + i % d] = r->sums[i] / (float)block;
-            r->sums[i] = 0;
+            float *mean = &r->means[((int64_t)(i / d) * r->n_blocks + at / block) * d + i % d];
+            *mean += rows->k[(int64_t)t * width + i];
+            if (whole) *mean /= (float)block;
         }
-        op->held += sizeof(float) * width;
+        op->held += whole ? sizeof(float) * (double)width : 0;
     }
 }
 
@@ -137,17 +122,17 @@ static int place_block(const Operator *op, int head, int block, void **view, int
     return (*n_view - 1) * KV_BLOCK + first % KV_BLOCK;
 }
 
-// Query i of those at hand, of a head: its view, its bits and its problem.
-static void choose(const Work *w, int i, int head, const float *block_scores) {
+// Query i of those at hand, of a head: its view, its bits and its problem. room: for the query in whole words of the
+// cache, scores of keys, and what is chosen.
+static void choose(const Work *w, int i, int head, const float *block_scores, float *room) {
     const Operator *op = w->op;
     const Shape *s = &op->shape;
     const Retrieval *r = op->own;
     int pos = r->first + i, recent = recent_from(op, pos), item = i * s->n_heads + head, n_view = 0;
     int kv_head = head / (s->n_heads / s->n_kv_heads), block = s->block;
     const float *q = w->rows->q + (int64_t)item * s->head_dim;
-    float *scores = w->scratch + r->parts[KEY_SCORES], *words = w->scratch + r->parts[QUERY];
-    Scored *best = (Scored *)(w->scratch + r->parts[BEST_BLOCKS]);
-    Scored *best_keys = (Scored *)(w->scratch + r->parts[BEST_KEYS]);
+    float *words = room, *scores = words + s->head_dim + 4;
+    Scored *best = (Scored *)(scores + r->most_chosen * block + 2 * KV_GROUP), *best_keys = best + r->most_chosen;
     void **view = r->views + (int64_t)item * r->most_viewed;
     int64_t n_bits = (int64_t)r->most_viewed * KV_BLOCK / r->grain;
     uint8_t *bits = memset(r->bits + item * n_bits, 0, (size_t)n_bits);
@@ -166,7 +151,6 @@ static void choose(const Work *w, int i, int head, const float *block_scores) {
     }
     int n_keys = r->grain == 1 ? take_best(scores, n_scores, s->rank, best_keys) : 0;
     for (int j = 0; j < n_keys; j++) bits[best[best_keys[j].at / block].at + best_keys[j].at % block] = 1;
-    r->seen[item] = (r->grain == 1 ? n_keys : n_scores) + pos + 1 - recent;
     for (int b = recent / block; b * block <= pos; b++) {
         int at = place_block(op, kv_head, b, view, &n_view);
         memset(bits + at / r->grain, 1, (size_t)(block / r->grain));
@@ -188,11 +172,11 @@ static void choose_some(const Work *w, int item) {
     int n_blocks = recent_from(w->op, r->first + first + n - 1) / s->block;
     const float *means = r->means + (int64_t)(head / (s->n_heads / s->n_kv_heads)) * r->n_blocks * d;
     const float *q = w->rows->q + first * query_width(s) + head * d;
-    float *scores = w->scratch + r->parts[BLOCK_SCORES];
+    float *scores = w->scratch, *room = scores + TOGETHER * r->n_blocks;
     if (n_blocks) {
         w->op->compute->kernels->matvec_f32(scores, r->n_blocks, means, d, q, query_width(s), n, n_blocks, d);
     }
-    for (int i = 0; i < n; i++) choose(w, first + i, head, scores + (int64_t)i * r->n_blocks);
+    for (int i = 0; i < n; i++) choose(w, first + i, head, scores + (int64_t)i * r->n_blocks, room);
 }
 
 static void retrieval_step(Operator *op, const Rows *rows) {
@@ -205,11 +189,11 @@ static void retrieval_step(Operator *op, const Rows *rows) {
         r->first = op->length + at;
         operator_for(op, &part, (part.n_q + TOGETHER - 1) / TOGETHER * s->n_heads, choose_some);
         attention(op->compute, r->list, part.n_q * s->n_heads);
-        for (int i = 0; i < part.n_q * s->n_heads; i++) {
-            int before = recent_from(op, r->first + i / s->n_heads) / s->block;
-            int chosen = before < r->most_chosen ? before : r->most_chosen;
-            double keys = r->grain == 1 ? 2.0 * chosen * s->block : 0; // scored
-            op->flops += s->head_dim * (4.0 * r->seen[i] + 2.0 * before + keys);
+        for (int pos = r->first; pos < r->first + part.n_q; pos++) {
+            int recent = recent_from(op, pos), before = recent / s->block;
+            int chosen = (before < r->most_chosen ? before : r->most_chosen) * s->block; // keys
+            int seen = (r->grain == 1 && chosen > s->rank ? s->rank : chosen) + pos + 1 - recent;
+            op->flops += (double)query_width(s) * (4.0 * seen + 2.0 * before + (r->grain == 1 ? 2.0 * chosen : 0));
         }
     }
     kvcache_advance(r->soft.cache, rows->n_keys);
@@ -244,15 +228,11 @@ static void elu_1(float *y, const float *x, int n) {
     for (int i = 0; i < n; i++) y[i] = x[i] > 0 ? x[i] + 1 : expf(x[i]);
 }
 
-static PackedMatrix panels(const float *data, int width) {
-    return (PackedMatrix){.data = data, .row_stride = width, .panel_stride = MAX_PANEL};
-}
-
 // What the memory of a head holds for n features [n][head_dim]: y [n][width], values by their weights' sum.
 static void recall(const Operator *op, int kv_head, const float *x, int n, float *y) {
     const Infini *m = op->own;
     int d = op->shape.head_dim, width = m->width;
-    PackedMatrix matrix = panels(m->matrix + (int64_t)kv_head * d * width, width);
+    PackedMatrix matrix = packed_rows(m->matrix + (int64_t)kv_head * d * width, width);
     op->compute->kernels->gemm_f32(y, width, &matrix, x, d, n, d, width, false);
     for (int i = 0; i < n; i++) {
         for (int c = 0; c < d; c++) y[i * width + c] /= fmaxf(y[i * width + d], LEAST_SUM);
@@ -286,7 +266,7 @@ static void write_head(const Work *w, int kv_head) {
         for (int c = 0; c < d; c++) values[i * width + c] -= y[i * width + c];
     }
     for (int i = 0; i < n * d; i++) turned[i % d * n + i / d] = keys[i];
-    PackedMatrix by = panels(values, width);
+    PackedMatrix by = packed_rows(values, width);
     op->compute->kernels->gemm_f32(m->matrix + (int64_t)kv_head * d * width, width, &by, turned, n, d, n, width, true);
 }
 

@@ -25,6 +25,7 @@ static const char *const role_places[N_ROLES] = {
 
 typedef struct {
     int layer, head;
+    char title[64]; // of its picture
     float *weights; // [n][n]
     double share[N_ROLES];
     double keys; // exp of the weights' entropy, averaged: how many keys a row spreads over
@@ -131,18 +132,14 @@ static json_t *heads_json(const Visit *v) {
 }
 
 static void draw(const Visit *v, const Asked *a) {
-    int n_heads = (int)arrlen(v->heads);
-    char(*titles)[64] = calloc((size_t)n_heads, sizeof *titles);
-    AlignmentMap *maps = calloc((size_t)n_heads, sizeof *maps);
-    if (!titles || !maps) die(1, "out of memory for the picture");
-    for (int i = 0; i < n_heads; i++) {
-        const Head *h = &v->heads[i];
-        snprintf(titles[i], sizeof titles[i], "%d.%d %s", h->layer + 1, h->head + 1, role_of(h));
-        maps[i] = (AlignmentMap){titles[i], h->weights};
+    AlignmentMap *maps = NULL;
+    for (int i = 0; i < arrlen(v->heads); i++) {
+        Head *h = &v->heads[i];
+        snprintf(h->title, sizeof h->title, "%d.%d %s", h->layer + 1, h->head + 1, role_of(h));
+        arrput(maps, ((AlignmentMap){h->title, h->weights}));
     }
-    show_maps(a->svg, "What the heads look at: a text, read twice", a->prompt, v->n, maps, n_heads);
-    free(titles);
-    free(maps);
+    show_maps(a->svg, "What the heads look at: a text, read twice", a->prompt, v->n, maps, (int)arrlen(maps));
+    arrfree(maps);
 }
 
 // [BOS] T T, to be freed; returns the number of tokens of T.

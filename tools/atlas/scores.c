@@ -2,7 +2,7 @@
 //
 // Owns the rows of dot products, of Luong's and Bahdanau's scores, and of hard attention. Dot products of any kind are
 // the engine's attention() with other queries. A tanh for each pair and a choice of one value are not, and have a loop
-// of their own over tiles of keys: one (query, head) an item.
+// of their own: one (query, head) an item, whose scores are in a worker's scratch memory.
 #include "soft.h"
 
 #include <math.h>
@@ -10,7 +10,7 @@
 #include <string.h>
 
 enum { LUONG_DOT, LUONG_GENERAL, ADDITIVE, ARGMAX, SAMPLED };
-enum { TILE = 256, PAIRS = 32 }; // keys scored at a time; keys whose tanh is taken at a time
+enum { PAIRS = 32 }; // keys whose tanh is taken at a time
 
 // ---- products
 
@@ -51,88 +51,71 @@ static void pairs_open(Operator *op) {
     float deviation = 1 / sqrtf((float)d);
     Pairs *p = op->own = operator_own(op, sizeof *p);
     p->keys = operator_floats(op, s->n_max * key_width(s));
-    p->values = operator_floats(op, s->n_max * key_width(s));
+    p->values = operator_floats(op, s->n_max * key_width(s) + MAX_PANEL);
+    operator_scratch(op, s->n_max + PAIRS * d);
     if (op->mechanism->variant != ADDITIVE) return;
     p->wq = operator_normals(op, query_width(s) * d, deviation);
     p->wk = operator_normals(op, key_width(s) * d, deviation);
     p->v = operator_normals(op, query_width(s), 1);
 }
 
-// s[i] of n keys of one head from `first` on: v . tanh(W_q q + W_k k), or q . k / sqrt(d).
-static void score_tile(const Operator *op, int head, const float *q, int first, int n, float *s, float *pairs) {
+// s[n], of the first n keys: v . tanh(W_q q + W_k k), or q . k / sqrt(d). room: [PAIRS][head_dim]
+static void score_keys(const Operator *op, int head, const float *q, int n, float *s, float *room) {
     const Pairs *p = op->own;
     const Kernels *kn = op->compute->kernels;
     int d = op->shape.head_dim;
     int64_t ld = key_width(&op->shape);
-    const float *k = p->keys + key_place(&op->shape, first, head);
+    const float *k = p->keys + key_place(&op->shape, 0, head);
     if (!p->v) {
         kn->matvec_f32(s, 0, k, ld, q, 0, 1, n, d);
         for (int i = 0; i < n; i++) s[i] /= sqrtf((float)d);
-        return;
     }
-    for (int i = 0; i < n; i += PAIRS) {
-        int some = n - i < PAIRS ? n - i : PAIRS;
+    for (int i = 0, some; p->v && i < n; i += some) {
+        some = n - i < PAIRS ? n - i : PAIRS;
         for (int j = 0; j < some; j++) {
-            for (int c = 0; c < d; c++) pairs[j * d + c] = q[c] + k[(i + j) * ld + c];
+            for (int c = 0; c < d; c++) room[j * d + c] = q[c] + k[(i + j) * ld + c];
         }
-        kn->softcap(pairs, some * d, 1, 1); // tanh
-        kn->matvec_f32(s + i, 0, pairs, d, p->v + head * d, 0, 1, some, d);
+        kn->softcap(room, some * d, 1, 1); // tanh
+        kn->matvec_f32(s + i, 0, room, d, p->v + head * d, 0, 1, some, d);
     }
 }
 
 // Gumbel noise of one pair: the largest score + noise is a sample of the softmax (Gumbel 1954; arXiv:1411.0030).
 static float gumbel(const Operator *op, int row, int head, int key) {
-    uint64_t state =
-        op->shape.seed + ((uint64_t)row * (uint64_t)op->shape.n_heads + (uint64_t)head) * 0x2545f4914f6cdd1du;
-    state += (uint64_t)key * 0x9e6c63d0876a9a35u;
+    uint64_t pair = (uint64_t)row * (uint64_t)op->shape.n_heads + (uint64_t)head;
+    uint64_t state = op->shape.seed + pair * 0x2545f4914f6cdd1du + (uint64_t)key * 0x9e6c63d0876a9a35u;
     return -logf(-logf(random_open(&state)));
 }
 
-// What a query has found in the keys so far: a softmax's largest exponent and sum; the best key and its score.
-typedef struct {
-    float m, l, most;
-    int best;
-} Found;
-
-// The best key is that of the largest score; of SAMPLED, of score and noise.
-static void choose_key(const Operator *op, int row, int head, int first, int n, const float *s, Found *found) {
-    for (int i = 0; i < n; i++) {
-        float score = op->mechanism->variant == SAMPLED ? s[i] + gumbel(op, row, head, first + i) : s[i];
-        if (score <= found->most) continue;
-        found->most = score;
-        found->best = first + i;
+// Of keys 0..row that of the largest score; of SAMPLED, of score and noise.
+static int choose_key(const Operator *op, int row, int head, const float *s) {
+    float most = SCORE_MASKED;
+    int best = 0;
+    for (int i = 0; i <= row; i++) {
+        float score = op->mechanism->variant == SAMPLED ? s[i] + gumbel(op, row, head, i) : s[i];
+        if (score <= most) continue;
+        most = score;
+        best = i;
     }
-}
-
-// out: the sum of values by exp(score - m).
-static void add_values(const Operator *op, int head, int first, int n, float *s, Found *found, float *out) {
-    const Pairs *p = op->own;
-    int d = op->shape.head_dim;
-    for (int i = 0; i < n; i++) s[i] *= LOG2_E;
-    float rescale = op->compute->kernels->softmax_row(s, n, &found->m, &found->l);
-    for (int c = 0; c < d; c++) out[c] *= rescale;
-    for (int i = 0; i < n; i++) {
-        const float *v = p->values + key_place(&op->shape, first + i, head);
-        for (int c = 0; c < d; c++) out[c] += s[i] * v[c];
-    }
+    return best;
 }
 
 static void pairs_item(const Work *w, int item) {
     const Operator *op = w->op;
     const Pairs *p = op->own;
+    const Kernels *kn = op->compute->kernels;
     int heads = op->shape.n_heads, d = op->shape.head_dim, head = item % heads, row = op->length + item / heads;
-    float *out = w->rows->out + (int64_t)item * d, *s = w->scratch;
-    Found found = {.m = SCORE_START, .most = SCORE_MASKED};
-    memset(out, 0, sizeof *out * (size_t)d);
-    for (int first = 0; first <= row; first += TILE) {
-        int n = row + 1 - first < TILE ? row + 1 - first : TILE;
-        score_tile(op, head, w->rows->q + (int64_t)item * d, first, n, s, s + TILE);
-        if (p->v) add_values(op, head, first, n, s, &found, out);
-        else choose_key(op, row, head, first, n, s, &found);
-    }
+    float *out = w->rows->out + (int64_t)item * d, *s = w->scratch, m = SCORE_START, l = 0;
+    score_keys(op, head, w->rows->q + (int64_t)item * d, row + 1, s, s + op->shape.n_max);
     if (p->v) {
-        for (int c = 0; c < d; c++) out[c] /= found.l;
-    } else memcpy(out, p->values + key_place(&op->shape, found.best, head), sizeof *out * (size_t)d);
+        PackedMatrix values = packed_rows(p->values + key_place(&op->shape, 0, head), key_width(&op->shape));
+        for (int i = 0; i <= row; i++) s[i] *= LOG2_E;
+        kn->softmax_row(s, row + 1, &m, &l);
+        kn->gemm_f32(out, 0, &values, s, 0, 1, row + 1, d, false);
+        for (int c = 0; c < d; c++) out[c] /= l;
+    } else {
+        memcpy(out, p->values + key_place(&op->shape, choose_key(op, row, head, s), head), sizeof *out * (size_t)d);
+    }
 }
 
 static void pairs_step(Operator *op, const Rows *rows) {

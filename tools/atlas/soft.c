@@ -5,19 +5,16 @@
 
 #include <math.h>
 
-enum { WINDOW_PIECE = 1024 };
-
 void soft_open_as(Soft *s, Operator *op, int n_heads, const KvShape *shape) {
     char err[512];
-    *s = (Soft){.n_heads = n_heads, .n_kv_heads = shape->n_kv_heads, .k_dim = shape->k_dim, .v_dim = shape->v_dim};
-    s->pool = op->compute->pool;
-    s->scale = 1 / sqrtf((float)op->shape.head_dim);
+    *s = (Soft){.pool = op->compute->pool, .n_heads = n_heads, .scale = 1 / sqrtf((float)op->shape.head_dim)};
     s->mask.causal = op->mechanism->time == TIME_CAUSAL;
     s->mask.window = shape->window;
     s->mask.n_sinks = shape->n_sinks;
-    bool reserved = !attention_reserve(op->compute, n_heads, s->n_kv_heads, s->k_dim, s->v_dim, err, sizeof err);
-    s->cache = reserved ? kvcache_open(shape, NULL, err, sizeof err) : NULL;
-    if (!s->cache) die(1, "%s", err);
+    s->cache = kvcache_open(shape, NULL, err, sizeof err);
+    if (!s->cache ||
+        attention_reserve(op->compute, n_heads, shape->n_kv_heads, shape->k_dim, shape->v_dim, err, sizeof err))
+        die(1, "%s", err);
     op->caches[op->n_caches++] = s->cache;
 }
 
@@ -50,19 +47,12 @@ void soft_attend(Operator *op, const Attention *list, int n) {
     op->attended += seconds() - start;
 }
 
-// Where a window frees old blocks, the text is taken in pieces, so that it is never stored whole.
 void soft_step(Operator *op, Soft *s, const float *q, const Rows *rows) {
-    int piece = s->mask.window ? WINDOW_PIECE : rows->n_keys > 0 ? rows->n_keys : 1;
-    int k_row = s->n_kv_heads * s->k_dim, v_row = s->n_kv_heads * s->v_dim;
-    for (int at = 0; at < rows->n_keys || at == 0; at += piece) {
-        int n = rows->n_keys - at < piece ? rows->n_keys - at : piece, n_q = s->mask.causal ? n : rows->n_q;
-        int length = kvcache_length(s->cache);
-        soft_store(s, n, rows->k + (int64_t)at * k_row, rows->v + (int64_t)at * v_row);
-        Attention a = soft_problem(s, q + (int64_t)at * s->n_heads * s->k_dim,
-                                   rows->out + (int64_t)at * s->n_heads * s->v_dim, n_q, length, length + n);
-        if (n_q) soft_attend(op, &a, 1);
-        kvcache_advance(s->cache, n);
-    }
+    int length = kvcache_length(s->cache), n = rows->n_keys;
+    soft_store(s, n, rows->k, rows->v);
+    Attention a = soft_problem(s, q, rows->out, rows->n_q, length, length + n);
+    if (rows->n_q) soft_attend(op, &a, 1);
+    kvcache_advance(s->cache, n);
 }
 
 void soft_plain_open(Operator *op) {

@@ -9,7 +9,7 @@
 typedef struct {
     KvCache *cache;   // the operator closes it
     ThreadPool *pool; // borrowed
-    int n_heads, n_kv_heads, k_dim, v_dim;
+    int n_heads;
     float scale;
     AttnMask mask;
 } Soft;

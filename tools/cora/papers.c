@@ -199,10 +199,10 @@ static int read_papers(Papers *p, const Source *s) {
     }
     *p = (Papers){.n = words[0].rows + words[1].rows, .n_words = words[0].cols, .n_classes = classes[0].cols};
     p->n_test = words[1].rows;
-    p->words = floats_alloc((int64_t)p->n * p->n_words, s->err, s->errlen);
+    p->words = floats_need((int64_t)p->n * p->n_words);
     p->labels = calloc((size_t)p->n, sizeof *p->labels);
     p->test = calloc((size_t)p->n_test, sizeof *p->test);
-    if (!p->words || !p->labels || !p->test) return fail(s->err, s->errlen, "out of memory for %d papers", p->n);
+    if (!p->labels || !p->test) return fail(s->err, s->errlen, "out of memory for %d papers", p->n);
     if (read_places(p, &s[PLACES])) return -1;
     for (int i = 0; i < p->n; i++) {
         int test = i - words[0].rows, part = test >= 0, row = part ? test : i, place = part ? p->test[test] : i;
