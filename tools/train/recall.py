@@ -48,7 +48,7 @@ def make_copy(n, rows, rng):
 
 
 TASKS = {"recall": make_recall, "copy": make_copy}
-RUNS = {"recall": KINDS + SIZES, "copy": KINDS}
+RUNS = KINDS + SIZES
 
 
 def shape_of(kind, k_dim):
@@ -98,8 +98,8 @@ def run(args, task, kind, k_dim):
 
 
 def table(args):
-    for task, kinds in RUNS.items():
-        paths = [os.path.join(args.out, f"{task}-{kind}-{k_dim}.json") for kind, k_dim in kinds]
+    for task in TASKS:
+        paths = [os.path.join(args.out, f"{task}-{kind}-{k_dim}.json") for kind, k_dim in RUNS]
         results = [json.load(open(path, encoding="utf-8")) for path in paths if os.path.exists(path)]
         if not results:
             continue
@@ -119,7 +119,7 @@ def main():
     args = parser.parse_args()
     begin(args)
     for task in [args.task] if args.task else TASKS:
-        for kind, k_dim in () if args.table else RUNS[task]:
+        for kind, k_dim in () if args.table else RUNS:
             run(args, task, kind, k_dim)
     table(args)
 
