@@ -3,8 +3,8 @@
 // The rooms of src/, as in README.md, which also says which of them may include which:
 //   base/             bytes and the machine: mapped files, JSON, UTF-8, random numbers, threads, the processor
 //   text/             text to token ids and back: vocabularies, normalizers, patterns; knows no file format
-//   compute/          numbers: stored types, matrix products, the one attention loop, the KV cache; knows shapes, no
-//                     architecture
+//   compute/          numbers: stored types, matrix products, the one attention loop, the KV cache, recurrences and
+//                     their states; knows shapes, no architecture
 //   compute/kernels/  the inner loops, once for each instruction-set level
 //   model/            what a model is: its config, families, tensors, the stack of layers; decoder, encoder,
 //                     encoder-decoder
