@@ -53,9 +53,10 @@ FAKE
 mkdir "$tmp/npm"
 printf '#!/bin/sh\nexit 1\n' >"$tmp/npm/npm"
 chmod +x "$tmp/bench" "$tmp/npm/npm"
+${TESSERA_BUILD:-build}/synth tiny F32 "$tmp/tiny.gguf" 2>/dev/null # a model of a moment
 
 peers() { # PEER_BENCH, arguments...
-    PEER_BENCH=$1 PATH="$tmp/npm:$PATH" PEER_MODELS=models/stories.bin PEER_ROUNDS=${rounds:-1} PEER_THREADS=1 \
+    PEER_BENCH=$1 PATH="$tmp/npm:$PATH" PEER_MODELS=$tmp/tiny.gguf PEER_ROUNDS=${rounds:-1} PEER_THREADS=1 \
         PEER_FOLDER="$tmp/peers" PEER_NPM=${npm:-0} node tools/peers.mjs "${@:2}" >"$tmp/out" 2>"$tmp/err"
 }
 shows() { # part, file
@@ -70,10 +71,10 @@ field() { row "$1" | cut -d'|' -f"$2"; }
 two_dialects() {
     rounds=2 peers "cpp=$tmp/bench d 1000; ik=$tmp/bench gp 50 -t 1" || { cat "$tmp/err" && return 1; }
     shows "| model | MiB | test | Tessera t/s | bound t/s | of the bound | cpp t/s | ik t/s | ratio to the best |" out &&
-        shows "-m models/stories.bin -p 0 -n 32 -d 4096 -r 1 -o json -t 1" d.args &&
-        shows "-m models/stories.bin -p 512 -n 0 -r 2 -o json -t 1" d.args &&
-        shows "-m models/stories.bin -p 4096 -n 0 -r 2 -o json -t 1" d.args &&
-        shows "-t 1 -m models/stories.bin -p 0 -n 0 -gp 4096,32 -r 1 -o json" gp.args &&
+        shows "-m $tmp/tiny.gguf -p 0 -n 32 -d 4096 -r 1 -o json -t 1" d.args &&
+        shows "-m $tmp/tiny.gguf -p 512 -n 0 -r 2 -o json -t 1" d.args &&
+        shows "-m $tmp/tiny.gguf -p 4096 -n 0 -r 2 -o json -t 1" d.args &&
+        shows "-t 1 -m $tmp/tiny.gguf -p 0 -n 0 -gp 4096,32 -r 1 -o json" gp.args &&
         [ "$(grep -c -- '-t 1.*-t 1' "$tmp/gp.args")" = 0 ] && [ "$(wc -l <"$tmp/gp.args")" = 9 ] || return
     local test
     for test in pp512 pp4096 tg32 "tg32 @ d4096"; do
@@ -98,16 +99,16 @@ ratios_follow() {
 failing_peers_are_named() {
     peers "gone=$tmp/no-such-program; fail=$tmp/bench fail 5; torn=$tmp/bench torn 5; two=$tmp/bench two 5; ok=$tmp/bench d 5"
     [ $? = 1 ] && shows "error: gone: expected llama-bench's --help, found: " err &&
-        shows "error: fail: stories.bin, pp512: main: error: failed to load model" err &&
-        shows "error: torn: stories.bin, tg32: expected llama-bench's JSON on its standard output, found other text" err &&
-        shows "error: two: stories.bin, tg32: expected one row, found 2" err || return
+        shows "error: fail: tiny.gguf, pp512: main: error: failed to load model" err &&
+        shows "error: torn: tiny.gguf, tg32: expected llama-bench's JSON on its standard output, found other text" err &&
+        shows "error: two: tiny.gguf, tg32: expected one row, found 2" err || return
     [ "$(field pp512 7)$(field pp512 8)$(field pp512 9)" = "---" ] && [ "$(field pp512 10)" = "5.0 (5.0-5.0)" ] ||
         { row pp512 && return 1; }
     [ "$(grep -c '^error: ' "$tmp/err")" = 13 ] || { cat "$tmp/err" && return 1; } # gone, and four tests of three
 }
 other_threads_are_refused() {
     peers "wide=$tmp/bench d 5 -t 3"
-    [ $? = 1 ] && shows "error: wide: stories.bin, pp512: n_threads: expected 1, found 3" err
+    [ $? = 1 ] && shows "error: wide: tiny.gguf, pp512: n_threads: expected 1, found 3" err
 }
 depth_may_be_missing() {
     peers "old=$tmp/bench none 5" || { cat "$tmp/err" && return 1; }

@@ -16,28 +16,23 @@ declare -A sees=([base]="base" [text]="base text" [compute]="base compute" [mode
     [formats]="base text compute model formats" [engine]="base text compute model formats engine" [run]="base run")
 sources() { find src -name '*.[ch]' | sort; }
 
-# Preprocess a file that includes this header, with these flags.
-plant() { # header flags...
-    echo "#include \"$1\"" >"$tmp/planted.c"
-    ${CC:-gcc} "${@:2}" -idirafter /usr/include -D_GNU_SOURCE -std=gnu11 -E "$tmp/planted.c" -o /dev/null \
-        2>"$tmp/error"
+# A file that names the headers it can find among these, and one that includes them: preprocessed with these flags.
+found() { # flags..., headers on stdin
+    sed 's/.*/#if __has_include("&")\n& is found\n#endif/' | preprocess "$@" | sed -n 's/ is found$//p'
+}
+preprocess() { ${CC:-gcc} "$@" -idirafter /usr/include -D_GNU_SOURCE -std=gnu11 -E -P -x c -; }
+headers_of() { # rooms...
+    find "${@/#/src/}" -name '*.h' ! -name '*_tmpl.h' ! -name 'neon.h' | sed 's|.*/||' | sort
 }
 planted_includes_fail() {
-    local bad=0 room other header flags
+    local bad=0 room flags seen
     for room in $rooms; do
         read -ra flags <<<"$(MAKEFLAGS= make -s --no-print-directory show-includes FILE="src/$room/planted.c")"
-        for other in $rooms; do
-            for header in $(find "src/$other" -name '*.h' ! -name '*_tmpl.h' ! -name 'neon.h' | sed 's|.*/||'); do
-                plant "$header" "${flags[@]}"
-                local status=$? seen=0
-                [[ " ${sees[$room]} " == *" $other "* ]] && seen=1
-                if [ $seen = 1 ] && [ $status != 0 ]; then
-                    echo "src/$room cannot include $header of src/$other: $(head -n 1 "$tmp/error")" && bad=1
-                elif [ $seen = 0 ] && ! grep -q "$header: No such file" "$tmp/error"; then
-                    echo "src/$room can include $header of src/$other" && bad=1
-                fi
-            done
-        done
+        read -ra seen <<<"${sees[$room]}"
+        diff <(headers_of "${seen[@]}") <(headers_of $rooms | found "${flags[@]}") >"$tmp/error" ||
+            { sed -n "s|^< |src/$room cannot include |p; s|^> |src/$room can include |p" "$tmp/error" && bad=1; }
+        headers_of "${seen[@]}" | sed 's/.*/#include "&"/' | preprocess "${flags[@]}" 2>"$tmp/error" >/dev/null ||
+            { echo "src/$room: $(head -n 3 "$tmp/error")" && bad=1; }
     done
     return $bad
 }
