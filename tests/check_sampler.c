@@ -1,6 +1,7 @@
 // The sampler against a reference in double, and the options that the library refuses by name: of samplers and of
 // sessions.
 #include "tessera.h"
+#include "make_bin.h"
 #include "reference.h"
 
 #include <math.h>
@@ -237,13 +238,15 @@ static bool watch(void *context, int done, int n) {
 
 // A prompt is stopped between two blocks, keeps what it has, and goes on to the same logits.
 static void test_watch(void) {
-    enum { N = 530 };
+    enum { N = 530, WORDS = 300 };
     char err[256] = "";
     int32_t tokens[N];
-    Engine *e = engine_open(MODEL, NULL, err, sizeof err);
+    make_bin(BIN_DIR "watched.bin", &(BinSpec){32, 48, 2, 4, 2, WORDS, N, .seed = 5});
+    make_tokenizer_bin(BIN_DIR "watched.tokenizer.bin", WORDS, 5);
+    Engine *e = engine_open(BIN_DIR "watched.bin", NULL, err, sizeof err);
     CHECK(e, "%s", err);
     if (!e) return;
-    for (int i = 0; i < N; i++) tokens[i] = (int32_t)(300 + test_u32() % 1000);
+    for (int i = 0; i < N; i++) tokens[i] = 3 + pick(WORDS - 3);
     SessionOptions o = {.n_ctx = N};
     Session *a = session_open(e, &o, err, sizeof err), *b = session_open(e, &o, err, sizeof err);
     Watched w = {.stop_at = 1};

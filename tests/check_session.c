@@ -13,9 +13,9 @@
 
 enum { N_SESSIONS = 16, N_TOKENS = 40, IDLE_BYTES = 64 << 10 };
 
-static Engine *open_engine(void) {
+static Engine *open_engine(const char *path) {
     char err[256] = "";
-    Engine *e = engine_open(MODEL, NULL, err, sizeof err);
+    Engine *e = engine_open(path, NULL, err, sizeof err);
     if (e) return e;
     fprintf(stderr, "%s\n", err);
     exit(1);
@@ -43,7 +43,7 @@ static void make_text(int i, int vocab, int32_t *ids) {
 }
 
 static void threads_are_shared(void) {
-    Engine *e = open_engine();
+    Engine *e = open_engine(MODEL);
     session_close(open_session(e, 3)); // a sanitizer starts a thread of its own with the first
     int before = count_threads();
     Session *first = open_session(e, 3), *more[N_SESSIONS];
@@ -79,23 +79,28 @@ static void see_state(void *context, int position, const float *state) {
     s->n_states++;
 }
 
+static const BinSpec small = {STATE_DIM, 48, 2, 4, 2, STATE_VOCAB, 64, .seed = 5};
+
+static Engine *open_small(void) {
+    make_bin(BIN_DIR "states.bin", &small);
+    make_tokenizer_bin(BIN_DIR "states.tokenizer.bin", STATE_VOCAB, 5);
+    return open_engine(BIN_DIR "states.bin");
+}
+
 // States times the output matrix are the logits, at every position, also of a text that is computed in two steps.
 static void states_give_the_logits(void) {
-    const BinSpec spec = {STATE_DIM, 48, 2, 4, 2, STATE_VOCAB, 64, .seed = 5};
     char err[256];
     static Seen seen;
     int32_t ids[N_TOKENS];
-    make_bin(BIN_DIR "states.bin", &spec);
-    make_tokenizer_bin(BIN_DIR "states.tokenizer.bin", STATE_VOCAB, 5);
-    Engine *e = engine_open(BIN_DIR "states.bin", NULL, err, sizeof err);
-    Session *s = e ? session_open(e, NULL, err, sizeof err) : NULL;
+    Engine *e = open_small();
+    Session *s = session_open(e, NULL, err, sizeof err);
     NEED(s, "%s", err);
     make_text(0, STATE_VOCAB, ids);
     session_visit(s, see_logits, &seen);
     session_visit_states(s, see_state, &seen);
     CHECK(!session_sync(s, ids, 7, err, sizeof err) && !session_sync(s, ids, N_TOKENS, err, sizeof err), "%s", err);
     CHECK(seen.n == N_TOKENS && seen.n_states == N_TOKENS, "%d logits, %d states", seen.n, seen.n_states);
-    float *w = bin_values(&spec, BIN_CLASSIFIER, 0);
+    float *w = bin_values(&small, BIN_CLASSIFIER, 0);
     for (int t = 0; t < N_TOKENS; t++) {
         for (int v = 0; v < STATE_VOCAB; v++) {
             double want = 0, bound = 0;
@@ -122,7 +127,7 @@ static size_t allocated(void) {
 // Beside its cache, an idle session costs its text and one row of logits.
 static void an_idle_session_is_small(void) {
     char err[256] = "";
-    Engine *e = open_engine();
+    Engine *e = open_small();
     int vocab = engine_info(e).vocab_size;
     int32_t ids[N_TOKENS];
     Session *first = open_session(e, 2), *more[N_SESSIONS];
@@ -166,7 +171,7 @@ static void *run_session(void *job) {
 // Sessions that compute at the same time, some a token at a time, give what each gives alone.
 static void sessions_do_not_disturb_one_another(void) {
     enum { N = 4 };
-    Engine *e = open_engine();
+    Engine *e = open_engine(MODEL);
     int vocab = engine_info(e).vocab_size;
     size_t row = sizeof(float) * (size_t)vocab;
     Job jobs[N] = {0}, alone[N] = {0};
