@@ -76,7 +76,7 @@ static double mix(const Engine *e, const SessionOptions *options, bool exact, co
     Errors errors = {0};
     int vocab = engine_info(e).vocab_size, n_unequal = 0;
     open_texts(e, texts, *options);
-    for (int step = 0; step < by_speed(40, 20, 10); step++) {
+    for (int step = 0; step < by_speed(40, 20, 6); step++) {
         StepSegment list[N_TEXTS] = {0};
         Text *of[N_TEXTS];
         int n = 0;
@@ -463,7 +463,7 @@ static void threads_share_prefixes(void) {
     pthread_t threads[N_THREADS];
     for (int i = 0; i < N_THREADS; i++) {
         readers[i] = (Reader){.e = e, .options = options, .tokens = tokens, .logits = logits, .first = i};
-        readers[i].n_rounds = quick() ? 6 : 40;
+        readers[i].n_rounds = by_speed(40, 6, 3);
         pthread_create(&threads[i], NULL, read_shared, &readers[i]);
     }
     for (int i = 0; i < N_THREADS; i++) pthread_join(threads[i], NULL);
@@ -698,7 +698,7 @@ static void count_family(const Fixture *f) {
 static void random_mixes(void) {
     steps_of_family = n_found = 0;
     each_kind(count_family);
-    steps_of_family = (n_chosen ? 10000 : by_speed(10000, 600, 600)) / (steps_of_family + 1) + 2;
+    steps_of_family = (n_chosen ? 10000 : by_speed(10000, 600, 300)) / (steps_of_family + 1) + 2;
     each_kind(mix_family);
     CHECK(n_found > 0 || n_chosen, "no text was found again"); // a window of the model keeps texts private
 }

@@ -9,7 +9,7 @@
 
 enum { N_TEXT = 100, LONG_TEXT = 560, N_PROMPT = 20 }; // a long text has blocks that fall out of a window
 
-static int n_text = N_TEXT;
+static int n_text = N_TEXT, n_models;
 
 // ---- guesses whose quality is known
 
@@ -111,7 +111,9 @@ static void check_model(const Engine *e, const char *name) {
     // Two of three texts are sampled, one with penalties.
     SamplerOptions samplers[] = {
         {0}, {.temperature = 0.9f, .top_k = 20, .seed = 5}, {.temperature = 1.2f, .repeat_penalty = 1.2f, .seed = 6}};
-    for (int i = 0; i < N_OF(options); i++) {
+    // Where not all are taken, every model has another.
+    int step = by_speed(1, 1, N_OF(options));
+    for (int i = n_models++ % step; i < N_OF(options); i += step) {
         if (options[i].window && !takes_window(name)) continue;
         options[i].n_ctx = n_text;
         generate_plain(e, &options[i], &samplers[i], &p);

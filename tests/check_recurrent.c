@@ -13,6 +13,8 @@ static const char *const fixtures[] = {"qwen3_next",     "qwen35",    "rwkv6", "
 enum { TEXT = 700, MOST_VOCAB = FAMILY_VOCAB };
 static const double MOST_ERROR = 1e-10; // of logits whose products had other shapes
 
+static int n_text = TEXT; // main makes it shorter where that takes long
+
 typedef struct {
     Fixture fixture;
     Engine *engine;
@@ -54,10 +56,10 @@ static void open_known(const char *name) {
         known.engine = engine_open(folder, in_folder("tokenizer.bin"), err, sizeof err);
     }
     NEED(known.engine, "%s: %s", name, err);
-    for (int i = 0; i < TEXT; i++) known.tokens[i] = pick(known.fixture.vocab_size);
+    for (int i = 0; i < n_text; i++) known.tokens[i] = pick(known.fixture.vocab_size);
     Session *s = start(1);
     session_visit(s, see, &known);
-    read_text(s, known.tokens, TEXT);
+    read_text(s, known.tokens, n_text);
     session_close(s);
 }
 
@@ -88,15 +90,15 @@ static void report(const Comparison *c, const char *what) {
 // Back to every position, and to positions drawn at random, forwards and backwards.
 static void go_back(void) {
     Session *s = start(2);
-    read_text(s, known.tokens, TEXT);
+    read_text(s, known.tokens, n_text);
     Comparison all = {0};
     int step = quick() ? 97 : 1;
-    for (int n = TEXT - 1; n > 0; n -= step) {
+    for (int n = n_text - 1; n > 0; n -= step) {
         read_text(s, known.tokens, n);
         compare(&all, s, n);
     }
     for (int i = 0; i < (quick() ? 5 : 150); i++) {
-        int n = 1 + pick(TEXT);
+        int n = 1 + pick(n_text);
         read_text(s, known.tokens, n);
         compare(&all, s, n);
     }
@@ -109,10 +111,10 @@ static void edit(void) {
     Session *s = start(1), *fresh = start(1);
     int32_t edited[TEXT];
     for (int i = 0; i < (quick() ? 2 : 40); i++) {
-        int at = pick(TEXT), n = at + 1 + pick(TEXT - at);
+        int at = pick(n_text), n = at + 1 + pick(n_text - at);
         memcpy(edited, known.tokens, sizeof edited);
         edited[at] = (edited[at] + 1) % known.fixture.vocab_size;
-        read_text(s, known.tokens, TEXT);
+        read_text(s, known.tokens, n_text);
         read_text(s, edited, n);
         session_close(fresh);
         fresh = start(1);
@@ -127,7 +129,7 @@ static void edit(void) {
 static void one_at_a_time(void) {
     Session *one = start(1), *two = start(2);
     Comparison all = {0};
-    for (int n = 1; n <= (quick() ? 70 : TEXT); n++) {
+    for (int n = 1; n <= (quick() ? 70 : n_text); n++) {
         read_text(one, known.tokens, n);
         read_text(two, known.tokens, n);
         CHECK(!memcmp(session_logits(one), session_logits(two), sizeof(float) * (size_t)known.fixture.vocab_size),
@@ -144,7 +146,7 @@ static void held_bytes(void) {
     uint64_t state = session_info(s).state_bytes;
     bool cache_alone = !strcmp(known.fixture.name, "bigbird_causal");
     CHECK((state > 0) == !cache_alone, "%s: %llu bytes of state", known.fixture.name, (unsigned long long)state);
-    for (int n = 1; n <= TEXT; n += 233) {
+    for (int n = 1; n <= n_text; n += n_text / 3) {
         read_text(s, known.tokens, n);
         CHECK(session_info(s).state_bytes == state, "%s: the state has grown after %d tokens", known.fixture.name, n);
     }
@@ -164,7 +166,7 @@ static void other_caches(void) {
         Comparison all = {0};
         double apart = 0;
         int step = quick() ? 50 : 7;
-        for (int n = 1; n <= TEXT; n += step) {
+        for (int n = 1; n <= n_text; n += step) {
             read_text(s, known.tokens, n);
             compare(&all, s, n);
             if (n > 300) continue;
@@ -212,6 +214,7 @@ static void bytes_stay(void) {
 }
 
 int main(void) {
+    n_text = by_speed(TEXT, TEXT, 300);
     folder_make();
     RUN(goes_back);
     RUN(edits);

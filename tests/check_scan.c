@@ -118,7 +118,7 @@ static void check_calls(const Rows *r, const float *y, float *again) {
 // From each length back to each position of its open chunk, and on from there, one token first.
 static void check_going_back(const Rows *r, const float *y, float *again) {
     State *s = open_state(r);
-    for (int length = 1; length <= TOKENS; length += 7) {
+    for (int length = 1; length <= TOKENS; length += by_speed(7, 7, 29)) {
         for (int to = length / STATE_CHUNK * STATE_CHUNK; to <= length && to < TOKENS; to++) {
             state_restart(s);
             run(&computes[0], r, s, length, again);

@@ -142,7 +142,7 @@ static void stop_strings(void) {
     json_t *v = ask_json(200, "/v1/completions", "{'prompt': 'Once upon a time', 'temperature': 0, 'max_tokens': 40}");
     char *whole = strdup(text_at(v, "choices.0.text"));
     json_decref(v);
-    for (size_t at = 0; at + 12 < strlen(whole); at += 3) {
+    for (size_t at = 0; at + 12 < strlen(whole); at += (size_t)by_speed(3, 3, 7)) {
         char stop[16] = "", body[256];
         strncat(stop, whole + at, 1 + at % 9);
         bool stream = at % 2;
@@ -172,7 +172,7 @@ static void answers_of_a_form(void) {
         "'properties': {'title': {'type': 'string', 'maxLength': 12}, 'n': {'type': 'integer', 'minimum': "
         "1, 'maximum': 9}}, 'required': ['title', 'n'], 'additionalProperties': false}}}";
     char body[1024];
-    for (int seed = 0; seed < 6; seed++) {
+    for (int seed = 0; seed < by_speed(6, 6, 2); seed++) {
         snprintf(body, sizeof body,
                  "{'messages': [{'role': 'user', 'content': 'Hi'}], 'seed': %d, 'n': 2, 'response_format': %s}", seed,
                  form);
@@ -256,13 +256,13 @@ static void bad_requests(void) {
 
 // ---- clients that go away
 
-static const char LONG_BODY[] =
-    "{\"prompt\": \"Once\", \"max_tokens\": 500, \"ignored\": 1, \"logit_bias\": {\"2\": -100, \"1\": "
-    "-100}, \"stream\": true, \"n\": 16}";
-
 static int begin_long(bool stream) {
-    char *body = strdup(LONG_BODY);
-    if (!stream) memcpy(strstr(body, "true"), "null", 4);
+    char *body = NULL;
+    if (asprintf(&body,
+                 "{\"prompt\": \"Once\", \"max_tokens\": %d, \"ignored\": 1, \"logit_bias\": {\"2\": -100, \"1\": "
+                 "-100}, \"stream\": %s, \"n\": 16}",
+                 by_speed(500, 500, 150), stream ? "true" : "null") < 0)
+        abort();
     char *text = request_text("POST", "/v1/completions", "", body);
     int fd = dial();
     say(fd, text, strlen(text));

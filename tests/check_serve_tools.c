@@ -64,7 +64,7 @@ static void forced_calls(void) {
                    {"{'type': 'function', 'function': {'name': 'move'}}", "move"}};
     for (int t = 0; t < N_OF(templates); t++) {
         NEED(start_with("models/stories.bin", templates[t]), "the server does not start");
-        for (int i = 0; i < N_OF(choices) * 4; i++) {
+        for (int i = 0; i < N_OF(choices) * 4; i += by_speed(1, 1, 4)) {
             const char *choice = choices[i / 4].choice, *only = choices[i / 4].only;
             char body[2048];
             snprintf(body, sizeof body, ASK("Hi") ", 'tool_choice': %s, 'seed': %d, 'parallel_tool_calls': false",

@@ -152,7 +152,8 @@ static void try_variants(Bad *b, char *changes, void (*attempt)(const Bad *)) {
         b->change = bytes;
         find_place(b, whole);
         snprintf(b->what, sizeof b->what, "tests/bad/%s.txt:%d: %s: %.100s", b->table, b->line, b->name, whole);
-        attempt(b);
+        // An emulator reads the same bytes slowly: every third there.
+        if (!emulated() || bad_tried % 3 == 0) attempt(b);
         free(bytes);
         free(whole);
         bad_tried++;
