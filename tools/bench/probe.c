@@ -45,7 +45,7 @@ static int chunks_of_pass(ThreadPool *pool, Reading *r) {
     double start = seconds();
     threads_for(pool, FIRST_CHUNKS, read_chunk, r);
     double n = fmin(CHUNKS, FIRST_CHUNKS * PASS_SECONDS / (seconds() - start));
-    return n > FIRST_CHUNKS ? (int)n : FIRST_CHUNKS;
+    return n > 1 ? (int)n : 1;
 }
 
 static double measure_read(ThreadPool *pool, CpuLevel level) {
