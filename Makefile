@@ -33,6 +33,7 @@ ifeq ($(CONFIG),fuzz)
 endif
 ifeq ($(CONFIG),arm64)
   CC := aarch64-linux-gnu-gcc
+  override CFLAGS += -g1
   LDFLAGS += -static # the cross compiler's loader and the arm64 packages' libc need not fit each other
   LINE_LIBS += -ltinfo -lbsd -lmd
   # Debian's libevent-dev can be installed for one machine at a time.
@@ -215,17 +216,20 @@ test: deps test-data
 
 # The checks of another build, without those that have nothing for it.
 checks_of = $(filter-out $(ALONE_$1:%=build/$1/tests/check_%),$(CHECKS:$(B)/%=build/$1/%))
-# Nothing for tsan: checks that start no thread, or only programs that other checks run with threads; more levels than one.
-ALONE_tsan := atlas atlas_exact atlas_masks atlas_operators atlas_program bad bf16 containers conversion encdec_program \
-  first_messages gguf heads hf hostile_families inspect jinja kernels kvcache load outfile picture quant quantize rope \
-  safetensors sampler schema sentencepiece settings tokenizer tokenizer_json tokenizer_kinds tokenizer_steps words
+# Nothing for tsan: checks that start no thread, or only programs that other checks run with threads; more levels
+# than one.
+ALONE_tsan := atlas atlas_exact atlas_masks atlas_models atlas_operators atlas_program bad bf16 containers conversion \
+  encdec_program first_messages gguf heads hf hostile_families inspect jinja kernels kvcache load outfile \
+  picture quant quantize rope safetensors sampler schema sentencepiece settings tokenizer tokenizer_json \
+  tokenizer_kinds tokenizer_steps words
 ENV_tsan := TESSERA_TEST_BEST_LEVEL=1
 san tsan: deps test-data
 	@$(MAKE) --no-print-directory CONFIG=$@ all $(call checks_of,$@)
 	@TESSERA_BUILD=build/$@ TESSERA_TEST_QUICK=1 $(ENV_$@) tests/run_checks.sh $(call checks_of,$@)
 
 # Nothing for arm64: checks that read bytes and compute little, or drive programs whose parts other checks run there.
-ALONE_arm64 := atlas_models atlas_program batch bf16 conversion draft encdec_program hostile_families inspect jinja picture quantize schema serve serve_text serve_tools tools
+ALONE_arm64 := atlas_models atlas_program batch bf16 conversion draft encdec_program hostile_families inspect jinja \
+  outfile picture quantize schema serve serve_text serve_tools tools
 # Cross-compiled, and run by qemu-user; the libraries come as Debian's arm64 packages.
 ARM64_LIB := /usr/lib/aarch64-linux-gnu
 test-arm64: deps test-data

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Run the checks (through $RUNNER if set), as many at a time as there are cores (JOBS), the slowest first; show what each
-# says in the given order and the seconds it took, end on "N passed, N failed, N skipped". A check that ends without its
-# own closing line counts as one failure.
+# Run the checks (through $RUNNER if set), one more at a time than there are cores (JOBS), since some wait for others; the
+# slowest first; show what each says in the given order and the seconds it took, end on "N passed, N failed, N skipped". A
+# check that ends without its own closing line counts as one failure.
 set -u
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
@@ -31,18 +31,19 @@ show() { # check number
 
 turn() { # check: 1 what would hold up the end, 2 the others, 3 what a busy machine disturbs (it runs alone)
     case ${1##*/} in
-    check_serve | check_attention | check_batch | check_draft | check_logits | check_serve_tools) echo 1 ;;
+    check_attention | check_batch | check_draft | check_families | check_recurrent | check_serve | check_serve_tools | check_vit)
+        echo 1 ;;
     check_threads) echo 3 ;;
     check_tools) [ -n "${TESSERA_TEST_QUICK-}" ] && echo 1 || echo 3 ;; # quick runs compare no speeds
     *) echo 2 ;;
     esac
 }
 
-checks=("$@")
+checks=("$@") jobs=${JOBS:-$(($(nproc) + 1))}
 for now in 1 2 3; do
     for n in "${!checks[@]}"; do
         [ "$(turn "${checks[$n]}")" = $now ] || continue
-        while [ "$(jobs -rp | wc -l)" -ge "$([ $now = 3 ] && echo 1 || echo "${JOBS:-$(nproc)}")" ]; do wait -n; done
+        while [ "$(jobs -rp | wc -l)" -ge "$([ $now = 3 ] && echo 1 || echo "$jobs")" ]; do wait -n; done
         run "${checks[$n]}" "$n" &
     done
 done
