@@ -106,7 +106,7 @@ static const json_t *family_spec(const Fixture *f, const char *name) {
 static size_t put_value(FILE *f, const char *dtype, double value) {
     float f32 = (float)value;
     uint16_t half = dtype[0] == 'B' ? bf16_from_f32(f32) : f16_from_f32(f32);
-    uint8_t byte = (uint8_t)value;
+    uint8_t byte = strstr(dtype, "8") ? (uint8_t)value : 0;
     if (strstr(dtype, "64")) return fwrite(&(uint64_t){0}, 1, sizeof(uint64_t), f);
     if (strstr(dtype, "8")) return fwrite(&byte, 1, sizeof byte, f);
     return strcmp(dtype, "F32") != 0 ? fwrite(&half, 1, sizeof half, f) : fwrite(&f32, 1, sizeof f32, f);
