@@ -120,15 +120,15 @@ static void learn(Scheduler *s, int rows, int prompt_tokens, double took) {
 }
 
 // Seconds of a pass of so many rows: between the nearest sizes that were measured; beyond the largest, as much for each
-// row; below the smallest, no less than it. 0: none was measured. Since rows that are many do not cost more each, a
-// pass of the larger size that something held up counts for no more than that.
+// row; below the smallest, half of it and the rest by rows. 0: none was measured. Since rows that are many do not cost
+// more each, a pass of the larger size that something held up counts for no more than that.
 static double predict(const Scheduler *s, int rows) {
     Cost less = {0}, more = {0};
     for (int i = 0; i < N_SIZES && more.rows <= 0; i++) {
         if (s->costs[i].rows <= rows) less = s->costs[i].rows > 0 ? s->costs[i] : less;
         else more = s->costs[i];
     }
-    if (less.rows <= 0) return more.seconds;
+    if (less.rows <= 0) return more.rows > 0 ? more.seconds * (0.5 + 0.5 * rows / more.rows) : 0;
     if (more.rows <= 0) return less.seconds * rows / less.rows;
     double most = less.seconds * more.rows / less.rows;
     if (more.seconds > most) more.seconds = most;
