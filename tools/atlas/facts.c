@@ -7,6 +7,7 @@
 
 extern const char facts_begin[], facts_end[];
 __asm__(".section .rodata\n"
+        ".global facts_begin, facts_end\n"
         "facts_begin: .incbin \"tools/atlas/facts.json\"\n"
         "facts_end: .byte 0\n"
         ".previous\n");
