@@ -5,10 +5,9 @@
 #include <string.h>
 
 enum {
-    // Where panels win over shared rows, measured: with blocks (panels of bfloat16 and of int8: sooner), with 16-bit and
-    // with fp32 rows.
+    // Where panels win over shared rows, measured: with blocks (panels of bfloat16: see Bf16Kernels; of int8: sooner),
+    // with 16-bit and with fp32 rows.
     SHARED_BLOCKS = 36,
-    SHARED_BLOCKS_BF16 = 28,
     SHARED_BLOCKS_INT8 = 16,
     SHARED_HALVES = 10,
     SHARED_FLOATS = 7,
@@ -296,7 +295,7 @@ int ops_shared(const Compute *c, const Tensor *w) {
     if (dtype_info(w->dtype)->block <= 1) return SHARED_HALVES;
     if (!has_matvec(c, w)) return 1;
     if (c->fast && c->kernels->int8) return SHARED_BLOCKS_INT8;
-    return c->kernels->bf16 ? SHARED_BLOCKS_BF16 : SHARED_BLOCKS;
+    return c->kernels->bf16 ? c->kernels->bf16->shared : SHARED_BLOCKS;
 }
 
 static void quantize_item(void *context, int item, int worker) {

@@ -182,5 +182,6 @@ static void gemm_int8(float *y, int64_t ldy, const Int8Panel *w, const Int8Rows 
     }
 }
 
+enum { SHARED = 16 }; // measured before rows of blocks had spans
 const Bf16Kernels bf16_amx = BF16_KERNELS;
 const Int8Kernels int8_amx = {.round = round_to_int8, .gemm = gemm_int8};

@@ -15,4 +15,5 @@ static inline __m512 v_add_dots(__m512 sum, __m512 pairs, int pair) {
 
 #include "pairs_tmpl.h"
 
+enum { SHARED = 28 };
 const Bf16Kernels bf16_avx512 = BF16_KERNELS;

@@ -1,4 +1,4 @@
-// bf16: the Bf16Kernels of x86 but for the gemm. Included by avx512bf16.c and amx.c, which define it.
+// bf16: the Bf16Kernels of x86 but for the gemm. Included by avx512bf16.c and amx.c, which define it and SHARED.
 #pragma once
 #include "inner.h"
 
@@ -7,7 +7,7 @@
 enum { PANEL = MAX_PANEL, PAIR = 2 };
 
 #define BF16_KERNELS                                                                                                   \
-    { .round = round_to_bf16, .from_i8 = pairs_from_i8, .softmax_row = softmax_row, .gemm = gemm }
+    { .shared = SHARED, .round = round_to_bf16, .from_i8 = pairs_from_i8, .softmax_row = softmax_row, .gemm = gemm }
 
 // The first n of 16 lanes, n clamped to 0..16.
 static inline __mmask16 first_lanes(int64_t n) {

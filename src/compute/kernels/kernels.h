@@ -67,6 +67,7 @@ typedef void (*GemmKernel)(float *y, int64_t ldy, const PackedMatrix *w, const f
 
 // Products of bfloat16 with fp32 sums. `pack` of the same level makes panels of rounded rows, taken as words.
 typedef struct {
+    int shared; // up to so many tokens, blocks as stored (BlockKernels.matvec) are faster than panels of them: measured
     void (*round)(uint16_t *y, const float *x, int64_t n); // to nearest, ties to even
     // n_rows rows of n words of four int8 become 2 n_rows rows of n words of two bfloat16.
     void (*from_i8)(uint16_t *y, const int8_t *x, int64_t n, int n_rows);

@@ -66,4 +66,4 @@ static float softmax_row(uint16_t *p, const float *s, int n_keys, const float *s
 }
 
 const Bf16Kernels bf16_neon = {
-    .round = round_to_bf16, .from_i8 = pairs_from_i8, .softmax_row = softmax_row, .gemm = gemm};
+    .shared = 16, .round = round_to_bf16, .from_i8 = pairs_from_i8, .softmax_row = softmax_row, .gemm = gemm};
