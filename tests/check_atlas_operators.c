@@ -122,17 +122,19 @@ static float *performer_directions(const Shape *s, int width, bool orthogonal) {
         for (int i = 0; i < width; i++) {
             double *x = rows + i * d, length = 0;
             for (int c = 0; c < d; c++) x[c] = (double)random_normal(&seed);
-            for (int j = i / d * d; orthogonal && j < i; j++) {
+            for (int j = orthogonal ? i / d * d : i; j < i; j++) {
                 double along = 0;
                 for (int c = 0; c < d; c++) along += x[c] * rows[j * d + c];
                 for (int c = 0; c < d; c++) x[c] -= along * rows[j * d + c];
             }
             for (int c = 0; c < d; c++) length += x[c] * x[c];
-            for (int c = 0; orthogonal && c < d; c++) x[c] /= sqrt(length);
+            for (int c = 0; c < d; c++) x[c] /= orthogonal ? sqrt(length) : 1;
         }
         for (int i = 0; i < width; i++) {
             double square = 0;
-            for (int c = 0; orthogonal && c < d; c++) square += pow((double)random_normal(&seed), 2);
+            if (orthogonal) {
+                for (int c = 0; c < d; c++) square += pow((double)random_normal(&seed), 2);
+            }
             for (int c = 0; c < d; c++) {
                 double x = rows[i * d + c] * (orthogonal ? sqrt(square) : 1) / pow(d, 0.25);
                 w[((int64_t)h * width + i) * d + c] = (float)x;

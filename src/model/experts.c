@@ -254,7 +254,9 @@ static void weigh_sparse(const Config *c, const float *logits, const int32_t *pi
 static void pick(const Config *c, const Experts *e, float *routes, int32_t *picks, float *weights) {
     bool closed[MAX_EXPERTS];
     Choice choice = {.scores = routes, .bias = e->choice_bias};
-    for (int i = 0; c->router_sigmoid && i < c->n_experts; i++) routes[i] = sigmoidf(routes[i]);
+    if (c->router_sigmoid) {
+        for (int i = 0; i < c->n_experts; i++) routes[i] = sigmoidf(routes[i]);
+    }
     if (c->n_expert_groups > 1) {
         choice.group = c->n_experts / c->n_expert_groups;
         close_groups(c, &choice, closed);

@@ -93,7 +93,9 @@ static void fill_row(const Operator *op, int block, int n, uint8_t *row) {
         default: row[j] = j < N_GLOBAL || block < N_GLOBAL || abs(distance) <= near / 2;
         }
     }
-    for (int i = 0; op->mechanism->variant == BIGBIRD && i < N_RANDOM; i++) row[random_bits(&state) % (uint64_t)n] = 1;
+    if (op->mechanism->variant == BIGBIRD) {
+        for (int i = 0; i < N_RANDOM; i++) row[random_bits(&state) % (uint64_t)n] = 1;
+    }
 }
 
 // n_q queries from `at` of the rows, which are all stored: whole blocks, or a part of one.

@@ -69,8 +69,9 @@ static void score_keys(const Operator *op, int head, const float *q, int n, floa
     if (!p->v) {
         kn->matvec_f32(s, 0, k, ld, q, 0, 1, n, d);
         for (int i = 0; i < n; i++) s[i] /= sqrtf((float)d);
+        return;
     }
-    for (int i = 0, some; p->v && i < n; i += some) {
+    for (int i = 0, some; i < n; i += some) {
         some = n - i < PAIRS ? n - i : PAIRS;
         for (int j = 0; j < some; j++) {
             for (int c = 0; c < d; c++) room[j * d + c] = q[c] + k[(i + j) * ld + c];

@@ -114,10 +114,9 @@ static inline void u_store(uint8_t *p, __m256i u) {
 INNER __m256i u_gather(const uint8_t *const at[2], const int h) {
     (void)h;
     if (at[1] == at[0] + 16) return _mm256_loadu_si256((const __m256i *)(const void *)at[0]);
-    __m128i first = _mm_loadu_si128((const __m128i *)(const void *)at[0]);
+    __m128i first = bytes_16(at[0]);
     if (at[1] == at[0]) return _mm256_broadcastsi128_si256(first);
-    return _mm256_inserti128_si256(_mm256_castsi128_si256(first), _mm_loadu_si128((const __m128i *)(const void *)at[1]),
-                                   1);
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(first), bytes_16(at[1]), 1);
 }
 
 // Of different shifts none is to the left, or none to the right.
@@ -136,8 +135,7 @@ INNER __m256i u_half(const __m256i ranges[2], const int h) {
 }
 
 static inline __m256i u_lookup(const uint8_t *table, __m256i u) {
-    __m128i t = _mm_loadu_si128((const __m128i *)(const void *)table);
-    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(t), u);
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(bytes_16(table)), u);
 }
 
 #define W __m256i

@@ -99,10 +99,6 @@ static inline void transpose_4(float *dst, int64_t ldd, const float *src, int64_
 #define u_or _mm512_or_si512
 #define u_flip(u) _mm512_xor_si512(u, _mm512_set1_epi8((char)0x80))
 
-INNER __m128i bytes_16(const uint8_t *p) {
-    return _mm_loadu_si128((const __m128i *)(const void *)p);
-}
-
 // Addresses and shifts are constants but for a base, so the conditions are decided by the compiler. Masked broadcasts,
 // and loads that cross a cache line, are slower than insertions.
 INNER __m512i u_gather(const uint8_t *const at[4], const int h) {
@@ -135,7 +131,7 @@ INNER __m512i u_half(const __m256i ranges[4], const int h) {
 }
 
 static inline __m512i u_lookup(const uint8_t *table, __m512i u) {
-    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)table)), u);
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(bytes_16(table)), u);
 }
 
 // Words 0, 9, 18, ... 63.

@@ -2,9 +2,8 @@
 // Included before lanes_tmpl.h. Beside the vector V of that file, the including file must define:
 //   U                         a vector of 4 * LANES bytes
 //   u_load(p) u_store(p, u)   unaligned
-//   u_gather(at, h)           16 bytes from each of LANES / 4 addresses; if those are of halves h of 32 bytes, the
-//   other
-//                             halves may be read, too
+//   u_gather(at, h)           16 bytes from each of LANES / 4 addresses; where those are the halves h of 32 bytes,
+//                             the other halves may be read, too
 //   u_bits(u, shift, mask)    u >> shift & mask in every byte; shift: of each 16 bytes (an array), to the left where
 //                             negative. No bit of the mask comes from another byte
 //   u_or(a, b) u_flip(u)      flip: the highest bit of every byte
@@ -301,10 +300,6 @@ INNER void scales_iq4_xs(Scales *s, const BlockIQ4_XS *b) {
     }
 }
 
-INNER bool has_minima(const DType f) {
-    return f == DTYPE_Q4_1 || f == DTYPE_Q5_1 || f == DTYPE_Q2_K || f == DTYPE_Q4_K || f == DTYPE_Q5_K;
-}
-
 INNER void scales_of(Scales *s, const DType f, const uint8_t *p) {
     switch (f) {
     case DTYPE_Q8_0: scales_of_blocks(s, halves_at(p, 34)); break;
@@ -354,14 +349,13 @@ INNER void scales_of(Scales *s, const DType f, const uint8_t *p) {
     default: scales_of_blocks(s, grid_scales_of_8(f, p));
     }
     const float zero = (float)layout_of(f).zero;
-    if (has_minima(f)) return;
+    if (zero == 0) return; // the format stores minima
     for (int i = 0; i < GROUP_V; i++) s->minimum[i] = v_mul(s->scale[i], v_set1(-zero));
 }
 
 // ---- to fp32
 
-// Its loads spread a value over a vector; gcc would keep it in registers and permute those, of which there can be
-// fewer.
+// Its loads spread a value over a vector; gcc would keep it in registers and permute those, which is slower.
 #define IN_MEMORY(array) __asm__("" : "+m"(array))
 
 // n values of a chunk. Products of scales and values are exact in fp32 and one sum is rounded (quant.h), so the results

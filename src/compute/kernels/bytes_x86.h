@@ -4,12 +4,16 @@ typedef uint8_t Bytes16 __attribute__((vector_size(16)));
 #define B __m256i
 #define b_or _mm256_or_si256
 
+INNER __m128i bytes_16(const uint8_t *p) {
+    return _mm_loadu_si128((const __m128i *)(const void *)p);
+}
+
 static inline __m256i b_load(const uint8_t *p) {
     return _mm256_loadu_si256((const __m256i *)(const void *)p);
 }
 
 static inline __m256i b_nibbles(const uint8_t *p) {
-    __m128i q = _mm_loadu_si128((const __m128i *)(const void *)p);
+    __m128i q = bytes_16(p);
     return _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16(q, 4), q), _mm256_set1_epi8(15));
 }
 
