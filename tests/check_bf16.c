@@ -1,6 +1,8 @@
 // What products of bfloat16 and of int8 and a KV_Q8 cache cost models that were trained: the divergence of the next
 // token's distribution, and perplexity, over the same text. Both are in nats a token; what is found is printed.
 #include "child.h"
+#include "kernels.h"
+#include "make_family.h"
 
 #define TINYSTORIES SHARED_DATA "tinystories-656k-gguf/TinyStories-656K.f16.gguf"
 #define STORIES260K SHARED_DATA "stories260K/stories260K.gguf"
@@ -129,6 +131,61 @@ static void products_of_int8(void) {
     CHECK(kl[0] == kl[1] && kl[0] > 1e-4, "KL with 1 thread %.9g, with 3 %.9g", kl[0], kl[1]);
 }
 
+// ---- tokens that are read one by one, their vectors in int8
+
+// KL divergence of softmax(q) from softmax(p).
+static double divergence(const float *p, const float *q, int n) {
+    double p_sum = 0, q_sum = 0, kl = 0;
+    for (int i = 0; i < n; i++) {
+        p_sum += exp((double)p[i]);
+        q_sum += exp((double)q[i]);
+    }
+    for (int i = 0; i < n; i++) {
+        kl += exp((double)p[i]) / p_sum * ((double)p[i] - (double)q[i] - log(p_sum) + log(q_sum));
+    }
+    return kl;
+}
+
+// What it costs is near what one rounding to 127 steps does: neither nothing nor more.
+static void vectors_of_int8(void) {
+    static const struct {
+        const char *name;
+        DType dtype;
+    } types[] = {{"Q4_0", DTYPE_Q4_0}, {"Q4_K", DTYPE_Q4_K}, {"Q6_K", DTYPE_Q6_K}, {"Q8_0", DTYPE_Q8_0}};
+    const Kernels *k = kernels();
+    struct stat st;
+    if (!k->takes_bytes || stat(OURS, &st)) {
+        printf("  (no vectors of int8 here)\n");
+        test_was_skipped = 1;
+        return;
+    }
+    size_t n_text;
+    char err[256] = "", *text = read_file(TEXT, &n_text);
+    for (int i = 0; i < N_OF(types); i++) {
+        Engine *e = engine_open(model_path(&(Model){OURS, types[i].name}), NULL, err, sizeof err);
+        NEED(e, "%s", err);
+        int32_t *tokens;
+        int n = engine_encode(e, text, n_text, true, false, &tokens, err, sizeof err), vocab = engine_info(e).vocab_size;
+        CHECK(n > 60, "%s", err);
+        if (n > by_speed(400, 200, 60)) n = by_speed(400, 200, 60);
+        Session *exact = need_session(e, &(SessionOptions){.n_threads = 2, .kv = KV_F32});
+        Session *fast = need_session(e, &(SessionOptions){.n_threads = 2, .kv = KV_F32, .precision = PRECISION_FAST});
+        double kl = 0;
+        for (int t = 1; t <= n; t++) {
+            CHECK(!session_sync(exact, tokens, t, err, sizeof err) && !session_sync(fast, tokens, t, err, sizeof err),
+                  "%s", err);
+            kl += divergence(session_logits(exact), session_logits(fast), vocab) / n;
+        }
+        printf("    %-27s %-4s one token at a time: KL %.1e nats\n", OURS, types[i].name, kl);
+        CHECK(k->takes_bytes(types[i].dtype) ? kl > 5e-5 && kl < 6e-4 : kl == 0, "%s: KL %.2g", types[i].name, kl);
+        free(tokens);
+        session_close(exact);
+        session_close(fast);
+        engine_close(e);
+    }
+    free(text);
+}
+
 // ---- a cache of int8
 
 static const struct {
@@ -156,6 +213,7 @@ int main(void) {
     if (make_text()) {
         RUN(products_of_bf16);
         RUN(products_of_int8);
+        RUN(vectors_of_int8);
         RUN(cache_of_int8);
     } else {
         printf("  (no %stext here)\n", SHARED_DATA);

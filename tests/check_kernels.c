@@ -355,8 +355,9 @@ static void fill_blocks(uint8_t *w, int64_t n_blocks, int format) {
 
 // Value i of a quantized vector, without its scale (the order: kernels.h).
 static int quantized_value(const Activations *a, int i) {
-    int span = K->span, part = i % 32 / 16 * 2 + i % 2;
-    return a->q[i / span * span + part * (span / 4) + i % span / 32 * 8 + i % 16 / 2];
+    int span = K->span, first = i / span * span, half = i % 32 / 16, block = i % span / 32;
+    if (a->bytes) return a->bytes[first + half * (span / 2) + block * 16 + i % 16];
+    return a->words[first + (half * 2 + i % 2) * (span / 4) + block * 8 + i % 16 / 2];
 }
 
 // What quantize makes of x: every value within half a step of the largest of its 32, the sums, zeros behind.
@@ -364,7 +365,7 @@ static void check_quantized(const Activations *a, const float *x, int k) {
     for (int i = 0; i < k; i++) {
         double top = 0, step = (double)a->scale[i / 16], got = step * quantized_value(a, i);
         for (int j = i / 32 * 32; j < i / 32 * 32 + 32; j++) top = fmax(top, fabs((double)x[j]));
-        CHECK(fabs(step - top / 32512) <= 1e-6 * top + 1e-44, "%s: step %g of %g", doing, step, top);
+        CHECK(fabs(step - top / (a->bytes ? 127 : 32512)) <= 1e-6 * top + 1e-44, "%s: step %g of %g", doing, step, top);
         CHECK(fabs(got - (double)x[i]) <= 0.51 * step + 2e-44 || top < 1e-33, "%s: x[%d] = %g became %g", doing, i,
               (double)x[i], got);
     }
@@ -378,6 +379,13 @@ static void check_quantized(const Activations *a, const float *x, int k) {
     }
 }
 
+static Activations need_activations(bool bytes, int64_t padded) {
+    Activations a = {.scale = need_floats(padded / 16), .sum = need_floats(padded / 16)};
+    if (bytes) a.bytes = need((size_t)padded);
+    else a.words = need(sizeof *a.words * (size_t)padded);
+    return a;
+}
+
 // Several vectors, the first of them a, give each the bits that it gets alone.
 static void matvec_blocks_shared(int format, const uint8_t *w, const Activations *a, const float *y, int n_rows, int k,
                                  int kind) {
@@ -387,8 +395,7 @@ static void matvec_blocks_shared(int format, const uint8_t *w, const Activations
     Activations many[MAX_SHARED] = {*a};
     float *x = need_floats(k), *all = need_floats(n_y), *one = need_floats(n_rows);
     for (int t = 1; t < count; t++) {
-        many[t] =
-            (Activations){need(sizeof(int16_t) * (size_t)padded), need_floats(padded / 16), need_floats(padded / 16)};
+        many[t] = need_activations(a->bytes, padded);
         fill_floats(x, k, kind);
         K->quantize(&many[t], x, k);
     }
@@ -400,7 +407,8 @@ static void matvec_blocks_shared(int format, const uint8_t *w, const Activations
         kernels_of->matvec(one, 0, w, &many[t], 1, n_rows, k);
         CHECK(!memcmp(of_all, one, sizeof *one * (size_t)n_rows), "%s: vector %d of %d differs", doing, t, count);
         for (int i = n_rows; t < count - 1 && i < ldy; i++) CHECK(is_gap(of_all[i]), "%s: wrote a gap", doing);
-        free(many[t].q);
+        free(many[t].words);
+        free(many[t].bytes);
         free(many[t].scale);
         free(many[t].sum);
     }
@@ -409,14 +417,15 @@ static void matvec_blocks_shared(int format, const uint8_t *w, const Activations
     free(one);
 }
 
-static void matvec_blocks_case(int format, int n_rows, int k, int kind) {
+static void matvec_blocks_case(int format, int n_rows, int k, int kind, bool bytes) {
     const DTypeInfo *info = dtype_info(formats[format].dtype);
-    DOING("matvec %s n_rows %d k %d data %d", info->name, n_rows, k, kind);
+    DOING("matvec %s n_rows %d k %d data %d %s", info->name, n_rows, k, kind, bytes ? "bytes" : "words");
     int64_t row_bytes = k / info->block * info->block_bytes, padded = (k + 255) / 256 * 256;
     uint8_t *w = fence_put(0, n_rows * row_bytes);
     float *x = fence_floats(1, k), *y = fence_floats(2, n_rows), *one = fence_floats(3, n_rows), *v = need_floats(k);
-    Activations a = {.q = fence_put(4, 2 * padded)};
-    a.scale = fence_floats(5, padded / 16), a.sum = need_floats(padded / 16);
+    Activations a = {.scale = fence_floats(5, padded / 16), .sum = need_floats(padded / 16)};
+    if (bytes) a.bytes = fence_put(4, padded);
+    else a.words = fence_put(4, 2 * padded);
     fill_blocks(w, n_rows * (k / info->block), format);
     fill_floats(x, k, kind);
     K->quantize(&a, x, k);
@@ -461,8 +470,10 @@ static void matvec_blocks(void) {
     for (int f = N_FLOAT_FORMATS; K->blocks && f < N_FORMATS; f++) {
         for (int i = 0; i < N_OF(sizes); i++) {
             if (sizes[i] % dtype_info(formats[f].dtype)->block) continue;
-            for (int n_rows = 1; n_rows < 20; n_rows += 1 + n_rows / 2)
-                matvec_blocks_case(f, n_rows, sizes[i], pick(N_KINDS));
+            for (int n_rows = 1; n_rows < 20; n_rows += 1 + n_rows / 2) {
+                matvec_blocks_case(f, n_rows, sizes[i], pick(N_KINDS), false);
+                if (K->takes_bytes(formats[f].dtype)) matvec_blocks_case(f, n_rows, sizes[i], pick(N_KINDS), true);
+            }
             unpack_blocks_case(f, sizes[i]);
         }
     }

@@ -19,7 +19,7 @@ int compute_open(Compute *c, int n_threads, char *err, size_t errlen) {
 void compute_close(Compute *c) {
     threads_stop(c->pool);
     free(c->scratch);
-    free(c->quantized[0].q);
+    free(c->words[0].words);
     free(c->rounded);
     memset(c, 0, sizeof *c);
 }
@@ -86,13 +86,13 @@ int compute_reserve(Compute *c, int cols, int n, char *err, size_t errlen) {
     if (posix_memalign(&memory, ALIGNMENT, each * MAX_SHARED)) {
         return fail(err, errlen, "out of memory: %zu bytes for quantized activations", each * MAX_SHARED);
     }
-    free(c->quantized[0].q);
+    free(c->words[0].words);
     c->max_cols = cols;
     for (int t = 0; t < MAX_SHARED; t++) {
         char *at = (char *)memory + (size_t)t * each;
-        c->quantized[t] = (Activations){.q = (int16_t *)(void *)at};
-        c->quantized[t].scale = (float *)(void *)(at + sizeof(int16_t) * width);
-        c->quantized[t].sum = c->quantized[t].scale + width / 16;
+        float *scale = (float *)(void *)(at + sizeof(int16_t) * width), *sum = scale + width / 16;
+        c->words[t] = (Activations){.words = (int16_t *)(void *)at, .scale = scale, .sum = sum};
+        c->bytes[t] = (Activations){.bytes = (int8_t *)at, .scale = scale, .sum = sum};
     }
     return 0;
 }

@@ -15,11 +15,12 @@ typedef struct {
     Profile *profile; // NULL: no timing
     char *scratch;    // [threads][worker_bytes], then shared_bytes for all workers
     size_t worker_bytes, shared_bytes;
-    Activations quantized[MAX_SHARED]; // up to max_cols values each; unused where the level has no `quantize`
+    // Up to max_cols values each, as words or, in the same memory, as bytes; unused where the level has no `quantize`.
+    Activations words[MAX_SHARED], bytes[MAX_SHARED];
     uint16_t *rounded; // the input as bfloat16, up to max_rounded values; NULL where the level has no bfloat16 products
     int max_cols;
     int64_t max_rounded;
-    bool fast;  // products of many tokens with weights of 8 bits and fewer round both to int8; off by default
+    bool fast; // products with weights of 8 bits and fewer round x to int8, those of many tokens w too; off by default
     bool exact; // products give each row the bits that it gets alone, however many there are; off by default
 } Compute;
 

@@ -5,10 +5,9 @@
 #include <string.h>
 
 enum {
-    // Where panels win over shared rows, measured: with blocks (panels of bfloat16: see Bf16Kernels; of int8: sooner),
-    // with 16-bit and with fp32 rows.
+    // Where panels win over shared rows, measured: with blocks (panels of bfloat16 and of int8: see their kernels), with
+    // 16-bit and with fp32 rows.
     SHARED_BLOCKS = 36,
-    SHARED_BLOCKS_INT8 = 16,
     SHARED_HALVES = 10,
     SHARED_FLOATS = 7,
     GEMM_K = 512,   // columns of a panel: it stays in L2, the same columns of x in L1
@@ -37,7 +36,8 @@ typedef struct {
     const Linear *list;
     const float *x;
     int n;
-    bool int8;
+    const Activations *quantized; // where rows are read as they are stored
+    bool int8;                    // x in int8, where panels are packed
     int rows_per_item[MAX_LINEARS];
     int first_item[MAX_LINEARS + 1];
 } LinearJob;
@@ -133,7 +133,7 @@ static void matvec_item(void *context, int item, int worker) {
         float sums[MAX_SHARED * SUM_ROWS], *y = l->y + row0 + i;
         Vectors v = {job->x, cols, l->add ? sums : y, l->add ? count : rows, n};
         const char *w = (const char *)l->w->data + (row0 + i) * row_bytes;
-        if (quantized) k->blocks[l->w->dtype].matvec(v.y, v.ldy, w, job->c->quantized, n, count, (int)cols);
+        if (quantized) k->blocks[l->w->dtype].matvec(v.y, v.ldy, w, job->quantized, n, count, (int)cols);
         else matvec(k, &v, l->w, row0 + i, count, compute_scratch(job->c, worker));
         for (int t = 0; t < n; t++, y += rows) {
             float *out = v.y + t * v.ldy;
@@ -294,7 +294,7 @@ int ops_shared(const Compute *c, const Tensor *w) {
     if (w->dtype == DTYPE_F32) return SHARED_FLOATS;
     if (dtype_info(w->dtype)->block <= 1) return SHARED_HALVES;
     if (!has_matvec(c, w)) return 1;
-    if (c->fast && c->kernels->int8) return SHARED_BLOCKS_INT8;
+    if (c->fast && c->kernels->int8) return c->kernels->int8->shared;
     return c->kernels->bf16 ? c->kernels->bf16->shared : SHARED_BLOCKS;
 }
 
@@ -302,7 +302,7 @@ static void quantize_item(void *context, int item, int worker) {
     (void)worker;
     const LinearJob *job = context;
     int64_t cols = job->list[0].w->shape[1];
-    job->c->kernels->quantize(&job->c->quantized[item], job->x + item * cols, (int)cols);
+    job->c->kernels->quantize(&job->quantized[item], job->x + item * cols, (int)cols);
 }
 
 // Rows of an item: at most about MATVEC_CHUNK bytes, and equally many items for each thread. Changes no sum.
@@ -318,17 +318,19 @@ static int matvec_rows(const Tensor *w, int n_threads) {
 static void linear_rows(const Compute *c, const Linear *list, int count, const float *x, int n) {
     LinearJob job = {.c = c, .list = list, .x = x, .n = n};
     int limit = MAX_SHARED, type = 0;
-    bool quantized = false, rounded = false;
+    bool quantized = false, rounded = false, int8 = c->fast;
     job.int8 = true;
     for (int i = 0; i < count; i++) {
         int most = ops_shared(c, list[i].w);
         quantized |= has_matvec(c, list[i].w);
+        int8 &= !has_matvec(c, list[i].w) || c->kernels->takes_bytes(list[i].w->dtype);
         rounded |= uses_bf16(c, list[i].w, n);
         job.int8 &= uses_int8(c, list[i].w, n);
         limit = most < limit ? most : limit;
         type = i && type != (int)list[i].w->dtype ? N_DTYPES : (int)list[i].w->dtype;
     }
     bool few = c->exact || n <= limit;
+    job.quantized = int8 ? c->bytes : c->words;
     profile_begin(c->profile, (few ? PROFILE_MATVEC : PROFILE_GEMM) + type);
     int64_t cols = list[0].w->shape[1], n_x = n * cols;
     if (few && quantized) threads_for_if(n > 1 && n_x >= SMALL_FLOATS, c->pool, n, quantize_item, &job);

@@ -145,7 +145,6 @@ static inline __m256i w_load(const int16_t *p) {
     return _mm256_loadu_si256((const __m256i *)(const void *)p);
 }
 
-#define w_keep(w) __asm__("" : "+x"(w))
 #define w_even(u) _mm256_and_si256(u, _mm256_set1_epi16(255))
 #define w_odd(u) _mm256_srli_epi16(u, 8)
 
@@ -158,6 +157,17 @@ static inline __m256i w_load(const int16_t *p) {
 static inline __m256i i_dots_signed(__m256i sum, __m256i u, __m256i x) {
     __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(u), _mm256_sign_epi8(x, u));
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+// Sums of two and of four products fit 16 bits.
+#define MOST_BYTE 63
+static inline __m256i i_dots_bytes(__m256i u, __m256i x) {
+    return _mm256_madd_epi16(_mm256_maddubs_epi16(u, x), _mm256_set1_epi16(1));
+}
+
+static inline __m256i i_dots_bytes_2(const __m256i u[2], const __m256i x[2]) {
+    __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(u[0], x[0]), _mm256_maddubs_epi16(u[1], x[1]));
+    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
 
 static inline __m256i u_set1(const int8_t *p) {

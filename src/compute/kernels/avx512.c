@@ -144,7 +144,6 @@ static inline __m256 e_halves_q4_0(const uint8_t *p) {
 
 #define W __m512i
 #define w_load(p) _mm512_loadu_si512(p)
-#define w_keep(w) __asm__("" : "+v"(w))
 #define w_even(u) _mm512_and_si512(u, _mm512_set1_epi16(255))
 #define w_odd(u) _mm512_srli_epi16(u, 8)
 
@@ -165,6 +164,15 @@ static inline I32x16 i_add_dots(I32x16 sum, __m512i w, __m512i x) {
 static inline I32x16 i_dots_signed(I32x16 sum, __m512i u, __m512i x) {
     __m512i biased = _mm512_xor_si512(u, _mm512_set1_epi8((char)0x80));
     return (I32x16)_mm512_dpbusd_epi32((__m512i)sum, biased, x);
+}
+
+#define MOST_BYTE 255
+static inline I32x16 i_dots_bytes(__m512i u, __m512i x) {
+    return (I32x16)_mm512_dpbusd_epi32(_mm512_setzero_si512(), u, x);
+}
+
+static inline I32x16 i_dots_bytes_2(const __m512i u[2], const __m512i x[2]) {
+    return (I32x16)_mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), u[0], x[0]), u[1], x[1]);
 }
 
 static inline __m512i u_set1(const int8_t *p) {

@@ -12,12 +12,14 @@
 //   u_set1(p)                 four bytes, repeated
 //   W                         a vector of 2 * LANES int16
 //   w_load(p)                 unaligned
-//   w_keep(w)                 nothing, but w is a register from here on: compilers load it again for each use
 //   w_even(u) w_odd(u)        every other byte of u, as words
 //   I                         LANES int32
 //   i_dots(w, x)              LANES sums of two products of words, of 16 bytes to 4 lanes
 //   i_add_dots(i, w, x)       i + the same
 //   i_set1(n) v_float(i)
+//   MOST_BYTE                 the largest byte of a weight that may meet vectors of bytes: 63 or 255
+//   i_dots_bytes(u, x)        sums of the products of unsigned bytes u with signed ones, four neighbours to a lane
+//   i_dots_bytes_2(u, x)      of two vectors u[2], x[2]
 //   i_dots_signed(i, u, x)    i + the products of signed bytes, four neighbours to a lane, plus SIGNED_BIAS times the
 //                             sum of x
 //   v_load_u8(p)              LANES bytes as floats
@@ -43,10 +45,10 @@
 // of lanes: four lanes sum the products of a block, of which the bytes of two vectors, its first and its last 16
 // values, become the words of four: the even and the odd values of each. The vector has 16 bits and lies in memory in
 // the order of those words (kernels.h). Its rounding, 2^-16 of the largest of 32 neighbours, is far below the
-// quantization error of the weights; sums are exact up to fp32's rounding of each eight products.
+// quantization error of the weights; sums are exact up to fp32's rounding of each eight products. A vector of 8 bits
+// (`bytes`) meets the bytes as they are: half the operations, and a rounding of 2^-8.
 //
-// One vector meets rows as they are decoded. Several meet a tile of decoded rows: the same operations in the same
-// order, so the same bits.
+// Several vectors meet each row as it is decoded, with the operations of one in its order: the same bits.
 
 #include "inner.h"
 
@@ -60,10 +62,10 @@ enum {
     SPAN = SPAN_BLOCKS * BLOCK,
     SPANS = CHUNK / SPAN,
     Q16_MAX = 255 * 127 + 127,
-    ROWS = LANES == 8 ? 1 : 2, // rows that meet the same words of a vector
-    TILE_X = 4,                // vectors whose sums with ROWS rows are registers
-    TILE_ROWS = 8,             // rows decoded at a time
-    TILE_CHUNKS = 2,           // chunks of each: they stay in L1, and so does this part of TILE_X vectors
+    Q8_MAX = 127,
+    MOST_VECTORS = LANES == 16 ? 8 : 4, // that meet a row at a time: their sums are registers
+    PART_BYTES = 16 << 10,              // of them that stay in L1
+    PART_ROWS = 8,
 };
 
 // ---- the vector
@@ -73,33 +75,48 @@ INNER int word_at(int i, int odd) {
     return i / SPAN * SPAN + (i % BLOCK / 16 * 2 + odd) * (SPAN / 4) + i % SPAN / BLOCK * 8;
 }
 
-static void quantize(const Activations *a, const float *x, int k) {
+// The place in Activations.bytes of 16 values from value i on.
+INNER int bytes_from(int i) {
+    return i / SPAN * SPAN + i % BLOCK / 16 * (SPAN / 2) + i % SPAN / BLOCK * 16;
+}
+
+INNER void put_group(const Activations *a, int i, const int16_t *words, const bool bytes) {
+    for (int j = 0; bytes && j < 16; j++) a->bytes[bytes_from(i) + j] = (int8_t)words[j];
+    for (int odd = 0; !bytes && odd < 2; odd++) {
+        int16_t *to = a->words + word_at(i, odd);
+        for (int j = 0; j < 8; j++) to[j] = words[2 * j + odd];
+    }
+}
+
+INNER void quantize_to(const Activations *a, const float *x, int k, const bool bytes) {
     for (int i = 0; i < k; i += BLOCK) {
         V v[BLOCK / LANES], top = v_zero();
         for (int j = 0; j < BLOCK / LANES; j++) {
             v[j] = v_load(x + i + j * LANES);
             top = v_max(top, v_max(v[j], v_sub(v_zero(), v[j])));
         }
-        float most = v_max_of(top), scale = most * (1.0f / Q16_MAX), inverse = scale > 0 ? 1 / scale : 0;
+        float most = v_max_of(top), scale = most * (1.0f / (bytes ? Q8_MAX : Q16_MAX));
+        float inverse = scale > 0 ? 1 / scale : 0;
         int16_t words[BLOCK];
         for (int j = 0; j < BLOCK / LANES; j++) v_store_i16(words + j * LANES, v_round(v_mul(v[j], v_set1(inverse))));
         for (int g = 0; g < BLOCK / 16; g++) {
             int sum = 0;
             for (int j = 16 * g; j < 16 * g + 16; j++) sum += words[j];
-            for (int odd = 0; odd < 2; odd++) {
-                int16_t *to = a->q + word_at(i + 16 * g, odd);
-                for (int j = 0; j < 8; j++) to[j] = words[16 * g + 2 * j + odd];
-            }
+            put_group(a, i + 16 * g, words + 16 * g, bytes);
             a->scale[i / 16 + g] = scale;
             a->sum[i / 16 + g] = scale * (float)sum;
         }
     }
     int padded = (k + CHUNK - 1) / CHUNK * CHUNK;
-    for (int i = k; i < padded; i += 16) {
-        for (int odd = 0; odd < 2; odd++) memset(a->q + word_at(i, odd), 0, 8 * sizeof *a->q);
-    }
+    const int16_t zeros[16] = {0};
+    for (int i = k; i < padded; i += 16) put_group(a, i, zeros, bytes);
     memset(a->scale + k / 16, 0, sizeof(float) * (size_t)((padded - k) / 16));
     memset(a->sum + k / 16, 0, sizeof(float) * (size_t)((padded - k) / 16));
+}
+
+static void quantize(const Activations *a, const float *x, int k) {
+    if (a->bytes) quantize_to(a, x, k, true);
+    else quantize_to(a, x, k, false);
 }
 
 // ---- values of a span of a chunk, as bytes
@@ -410,6 +427,15 @@ INNER void unpack_format(const DType f, const int block, const int block_bytes, 
 
 // ---- rows
 
+// Rows of grids cost more to decode than to multiply: they have less code of their own.
+INNER bool is_grid(const DType f) {
+    return !layout_of(f).places && f != DTYPE_Q8_0 && f != DTYPE_Q5_0 && f != DTYPE_Q5_1;
+}
+
+static inline bool takes_bytes(const DType f) {
+    return !is_grid(f) && MOST_BYTE >= (layout_of(f).zero == 128 ? 255 : 63);
+}
+
 // Scales of blocks of 32.
 INNER bool has_wide_groups(const DType f) {
     switch (f) {
@@ -431,48 +457,54 @@ INNER void words_from(W w[4], const U u[2]) {
     }
 }
 
-INNER void words_of(W w[4], const DType f, const uint8_t *p, int i) {
-    U u[2];
-    bytes_of(u, f, p, i);
-    words_from(w, u);
-}
-
-// Of `rows` rows (up to ROWS) and `count` vectors (up to TILE_X), both constants at every call, so that all are
-// registers: their sums, and the scales of a chunk's groups, a row's times a vector's.
+// Of a row and `count` vectors, a constant at every call, so that all are registers: their sums, and the scales of a
+// chunk's groups, the row's times a vector's.
 typedef struct {
-    V sum[ROWS][TILE_X];
-    V scale[ROWS][TILE_X][GROUP_V];
+    V sum[MOST_VECTORS], scale[MOST_VECTORS][GROUP_V];
 } Sums;
 
 // Chunk c begins: its scales; adds its minima.
-INNER void begin_chunk(Sums *sums, const Scales *s[ROWS], const Activations *a, int c, const int rows,
-                       const int count) {
+INNER void begin_chunk(Sums *sums, const Scales *s, const Activations *a, int c, const int count) {
     for (int t = 0; t < count; t++) {
         for (int g = 0; g < GROUP_V; g++) {
             V sum = v_load(a[t].sum + c * GROUPS + g * LANES), scale = v_load(a[t].scale + c * GROUPS + g * LANES);
-            for (int r = 0; r < rows; r++) {
-                sums->sum[r][t] = v_fma(s[r]->minimum[g], sum, sums->sum[r][t]);
-                sums->scale[r][t][g] = v_mul(s[r]->scale[g], scale);
-            }
+            sums->sum[t] = v_fma(s->minimum[g], sum, sums->sum[t]);
+            sums->scale[t][g] = v_mul(s->scale[g], scale);
         }
     }
 }
 
-// Adds the products of span i of chunk c; w: its words in each row. wide: the format has scales of blocks of 32.
-INNER void add_span(Sums *sums, W w[ROWS][4], const Activations *a, int c, int i, const int rows, const int count,
-                    const bool wide) {
+// Adds dots, of span i and of vector t, times their scales: of half h, or of both where the format has wide groups.
+INNER void add_dots(Sums *sums, int t, I dots, int i, const int h) {
+    sums->sum[t] = v_fma(v_float(dots), v_spread(sums->scale[t], i, h), sums->sum[t]);
+}
+
+// Adds the products of span i of chunk c, whose bytes are u.
+INNER void add_span_bytes(Sums *sums, const U u[2], const Activations *a, int c, int i, const int count,
+                          const bool wide) {
     for (int t = 0; t < count; t++) {
-        I dots[ROWS];
-#pragma GCC unroll 4
-        for (int part = 0; part < 4; part++) {
-            const bool first = part == 0 || (part == 2 && !wide), last = part == 3 || (part == 1 && !wide);
-            W x = w_load(a[t].q + c * CHUNK + i * SPAN + part * (SPAN / 4));
-            if (rows > 1) w_keep(x);
-            for (int r = 0; r < rows; r++) {
-                dots[r] = first ? i_dots(w[r][part], x) : i_add_dots(dots[r], w[r][part], x);
-                V by = v_spread(sums->scale[r][t], i, part / 2 * !wide);
-                if (last) sums->sum[r][t] = v_fma(v_float(dots[r]), by, sums->sum[r][t]);
-            }
+        const int8_t *at = a[t].bytes + c * CHUNK + i * SPAN;
+        U x[2] = {u_load(at), u_load(at + SPAN / 2)};
+        if (wide) {
+            add_dots(sums, t, i_dots_bytes_2(u, x), i, 0);
+            continue;
+        }
+        for (int h = 0; h < 2; h++) add_dots(sums, t, i_dots_bytes(u[h], x[h]), i, h);
+    }
+}
+
+INNER void add_span_words(Sums *sums, const U u[2], const Activations *a, int c, int i, const int count,
+                          const bool wide) {
+    W w[4];
+    words_from(w, u);
+    for (int t = 0; t < count; t++) {
+        const int16_t *at = a[t].words + c * CHUNK + i * SPAN;
+        I dots[2];
+        for (int h = 0; h < 2; h++) {
+            W even = w_load(at + h * SPAN / 2), odd = w_load(at + h * SPAN / 2 + SPAN / 4);
+            dots[h] = h && wide ? i_add_dots(dots[0], w[2], even) : i_dots(w[2 * h], even);
+            dots[h] = i_add_dots(dots[h], w[2 * h + 1], odd);
+            if (h || !wide) add_dots(sums, t, dots[h], i, h * !wide);
         }
     }
 }
@@ -491,35 +523,33 @@ INNER const uint8_t *chunk_at(RowBytes *b, const uint8_t *w, int c) {
     return memcpy(b->padded, p, (size_t)(b->row_bytes - b->whole_bytes));
 }
 
-// ---- one vector: rows as they are decoded
-
 // Adds the products of the first n values of chunk c, which is at p.
-INNER void add_chunk(Sums *sums, const DType f, const uint8_t *p, const Activations *a, int c, int n) {
+INNER void add_chunk(Sums *sums, const DType f, const uint8_t *p, const Activations *a, int c, int n, const int count,
+                     const bool bytes) {
     Scales s;
     scales_of(&s, f, p);
-    const Scales *scales[ROWS] = {&s};
-    begin_chunk(sums, scales, a, c, 1, 1);
+    begin_chunk(sums, &s, a, c, count);
 #pragma GCC unroll 8
     for (int i = 0; i < SPANS; i++) {
         if (i * SPAN >= n) break;
-        W words[ROWS][4];
-        words_of(words[0], f, p, i);
-        add_span(sums, words, a, c, i, 1, 1, has_wide_groups(f));
+        U u[2];
+        bytes_of(u, f, p, i);
+        if (bytes) add_span_bytes(sums, u, a, c, i, count, has_wide_groups(f));
+        else add_span_words(sums, u, a, c, i, count, has_wide_groups(f));
     }
 }
 
-// The whole chunks of a row, then the incomplete last one, whose padding is multiplied by zeros.
-INNER V dot_of_row(const DType f, RowBytes *b, const uint8_t *w, const Activations *a, int k) {
-    Sums sums = {.sum = {{v_zero()}}};
+// Adds chunks c0 to c1 of the row at w; the last one may be incomplete, its padding is multiplied by zeros.
+INNER void add_chunks(Sums *sums, const DType f, RowBytes *b, const uint8_t *w, const Activations *a, int c0, int c1,
+                      int k, const int count, const bool bytes) {
     // Rows with a byte for each value come faster where the processor alone prefetches.
-    int n_chunks = k / CHUNK, ahead = b->chunk_bytes > CHUNK ? 0 : b->chunk_bytes;
-    for (int c = 0; c < n_chunks; c++) {
+    int whole = c1 < k / CHUNK ? c1 : k / CHUNK, ahead = b->chunk_bytes > CHUNK ? 0 : b->chunk_bytes;
+    for (int c = c0; c < whole; c++) {
         const uint8_t *p = w + c * b->chunk_bytes;
         for (int line = 0; line < ahead; line += LINE_BYTES) __builtin_prefetch(p + AHEAD_BYTES + line);
-        add_chunk(&sums, f, p, a, c, CHUNK);
+        add_chunk(sums, f, p, a, c, CHUNK, count, bytes);
     }
-    if (k % CHUNK) add_chunk(&sums, f, chunk_at(b, w, n_chunks), a, n_chunks, k % CHUNK);
-    return sums.sum[0][0];
+    if (whole < c1) add_chunk(sums, f, chunk_at(b, w, whole), a, whole, k % CHUNK, count, bytes);
 }
 
 // The lanes of up to four rows' sums, added up.
@@ -530,111 +560,44 @@ INNER void store_sums(float *y, const V *sum, int n_rows) {
     memcpy(y, sums, sizeof(float) * (size_t)(n_rows < 4 ? n_rows : 4));
 }
 
-INNER void matvec_one(const DType f, RowBytes b, float *y, const uint8_t *w, const Activations *a, int n_rows, int k) {
-    for (int i = 0; i < n_rows; i += 4) {
-        V sum[4];
-        int n = n_rows - i < 4 ? n_rows - i : 4;
-        for (int r = 0; r < n; r++, w += b.row_bytes) sum[r] = dot_of_row(f, &b, w, a, k);
-        store_sums(y + i, sum, n);
-    }
-}
-
-// ---- several vectors: tiles of decoded rows
-
-typedef struct {
-    U u[SPANS][2];
-    Scales s;
-} DecodedChunk;
-
-INNER void decode_chunk(DecodedChunk *d, const DType f, const uint8_t *p) {
-    scales_of(&d->s, f, p);
-#pragma GCC unroll 8
-    for (int i = 0; i < SPANS; i++) bytes_of(d->u[i], f, p, i);
-}
-
-typedef struct {
-    DecodedChunk chunks[TILE_ROWS][TILE_CHUNKS];
-    V sums[MAX_SHARED][TILE_ROWS];
-} RowTile;
-
-// Columns c0 * CHUNK.. of the decoded rows r.. times the vectors t.. of which a[0] is the first.
-INNER void add_decoded(RowTile *tile, int r, int t, const Activations *a, int c0, int k, const int count,
-                       const bool wide) {
-    Sums sums;
-    for (int i = 0; i < ROWS; i++) {
-        for (int j = 0; j < count; j++) sums.sum[i][j] = tile->sums[t + j][r + i];
-    }
-    for (int c = c0; c < c0 + TILE_CHUNKS && c * CHUNK < k; c++) {
-        const DecodedChunk *d[ROWS];
-        const Scales *scales[ROWS];
-        for (int i = 0; i < ROWS; i++) {
-            d[i] = &tile->chunks[r + i][c - c0];
-            scales[i] = &d[i]->s;
+// `count` vectors meet each row as it is decoded, and a part of some rows before the next part: that of the vectors
+// stays in L1. The products of the first n are stored.
+INNER void matvec_rows(const DType f, RowBytes *b, float *y, int64_t ldy, const uint8_t *w, const Activations *a, int n,
+                       int n_rows, int k, const int count, const bool bytes) {
+    const int n_chunks = (k + CHUNK - 1) / CHUNK, part = PART_BYTES / CHUNK / count / (bytes ? 1 : 2);
+    for (int i = 0, rows; i < n_rows; i += rows, w += rows * (int64_t)b->row_bytes) {
+        V of[MOST_VECTORS][PART_ROWS];
+        rows = n_rows - i < PART_ROWS ? n_rows - i : PART_ROWS;
+        for (int t = 0; t < count; t++) {
+            for (int r = 0; r < rows; r++) of[t][r] = v_zero();
         }
-        begin_chunk(&sums, scales, a, c, ROWS, count);
-#pragma GCC unroll 8
-        for (int i = 0; i < SPANS; i++) {
-            if (c * CHUNK + i * SPAN >= k) break;
-            W w[ROWS][4];
-            for (int j = 0; j < ROWS; j++) words_from(w[j], d[j]->u[i]);
-            add_span(&sums, w, a, c, i, ROWS, count, wide);
-        }
-    }
-    for (int i = 0; i < ROWS; i++) {
-        for (int j = 0; j < count; j++) tile->sums[t + j][r + i] = sums.sum[i][j];
-    }
-}
-
-// ROWS rows at a time: of an odd number the last one twice.
-INNER void add_tile(RowTile *tile, const Activations *a, int n, int n_rows, int c0, int k, const bool wide) {
-    for (int t = 0; t < n; t += TILE_X) {
-        for (int r = 0; r < n_rows; r += ROWS) {
-            switch (n - t) {
-            case 1: add_decoded(tile, r, t, a + t, c0, k, 1, wide); break;
-            case 2: add_decoded(tile, r, t, a + t, c0, k, 2, wide); break;
-            case 3: add_decoded(tile, r, t, a + t, c0, k, TILE_X < 3 ? TILE_X : 3, wide); break;
-            default: add_decoded(tile, r, t, a + t, c0, k, TILE_X, wide);
+        for (int c = 0; c < n_chunks; c += part) {
+            int end = n_chunks - c < part ? n_chunks : c + part;
+            for (int r = 0; r < rows; r++) {
+                Sums sums;
+                for (int t = 0; t < count; t++) sums.sum[t] = of[t][r];
+                add_chunks(&sums, f, b, w + r * (int64_t)b->row_bytes, a, c, end, k, count, bytes);
+                for (int t = 0; t < count; t++) of[t][r] = sums.sum[t];
             }
         }
-    }
-}
-
-// One for all formats that are alike once they are decoded.
-OUTER void add_tile_wide(RowTile *tile, const Activations *a, int n, int n_rows, int c0, int k) {
-    add_tile(tile, a, n, n_rows, c0, k, true);
-}
-
-OUTER void add_tile_narrow(RowTile *tile, const Activations *a, int n, int n_rows, int c0, int k) {
-    add_tile(tile, a, n, n_rows, c0, k, false);
-}
-
-INNER void matvec_tile(const DType f, RowBytes *b, float *y, int64_t ldy, const uint8_t *w, const Activations *a, int n,
-                       int n_rows, int k) {
-    RowTile tile;
-    memset(tile.sums, 0, sizeof tile.sums[0] * (size_t)n);
-    for (int c0 = 0; c0 * CHUNK < k; c0 += TILE_CHUNKS) {
-        for (int r = 0; r < n_rows + n_rows % ROWS; r++) {
-            for (int c = c0; c < c0 + TILE_CHUNKS && c * CHUNK < k; c++) {
-                const uint8_t *row = w + (int64_t)(r < n_rows ? r : n_rows - 1) * b->row_bytes;
-                const uint8_t *p = row + c * b->chunk_bytes;
-                for (int line = 0; line < b->chunk_bytes; line += LINE_BYTES) {
-                    __builtin_prefetch(p + TILE_ROWS * (int64_t)b->row_bytes + line);
-                }
-                decode_chunk(&tile.chunks[r][c - c0], f, chunk_at(b, row, c));
-            }
+        for (int t = 0; t < n; t++) {
+            for (int r = 0; r < rows; r += 4) store_sums(y + t * ldy + i + r, &of[t][r], rows - r);
         }
-        if (has_wide_groups(f)) add_tile_wide(&tile, a, n, n_rows, c0, k);
-        else add_tile_narrow(&tile, a, n, n_rows, c0, k);
-    }
-    for (int t = 0; t < n; t++) {
-        for (int r = 0; r < n_rows; r += 4) store_sums(y + t * ldy + r, &tile.sums[t][r], n_rows - r);
     }
 }
 
-INNER void matvec_several(const DType f, RowBytes *b, float *y, int64_t ldy, const uint8_t *w, const Activations *a,
-                          int n, int n_rows, int k) {
-    for (int r = 0; r < n_rows; r += TILE_ROWS, w += TILE_ROWS * (int64_t)b->row_bytes) {
-        matvec_tile(f, b, y + r, ldy, w, a, n, n_rows - r < TILE_ROWS ? n_rows - r : TILE_ROWS, k);
+// As many vectors at a time as are registers, of words four; of numbers between, the last one several times.
+INNER void matvec_any(const DType f, RowBytes *b, float *y, int64_t ldy, const uint8_t *w, const Activations *a, int n,
+                      int n_rows, int k, const bool bytes) {
+    const int most = bytes ? MOST_VECTORS : 4;
+    for (int done; n > 0; n -= done, a += done, y += done * ldy) {
+        Activations all[MOST_VECTORS];
+        done = n >= most - 1 && n > 2 ? (n < most ? n : most) : n < 4 ? n : 4;
+        for (int t = 0; t < MOST_VECTORS; t++) all[t] = a[t < done ? t : done - 1];
+        if (done == 1) matvec_rows(f, b, y, ldy, w, all, done, n_rows, k, 1, bytes);
+        else if (done == 2 && !is_grid(f)) matvec_rows(f, b, y, ldy, w, all, done, n_rows, k, 2, bytes);
+        else if (done <= 4) matvec_rows(f, b, y, ldy, w, all, done, n_rows, k, 4, bytes);
+        else if (most > 4) matvec_rows(f, b, y, ldy, w, all, done, n_rows, k, MOST_VECTORS, bytes);
     }
 }
 
@@ -645,18 +608,18 @@ INNER RowBytes rows_of(const int block, const int block_bytes, const uint8_t *w,
     return b;
 }
 
-#define DEFINE_FORMAT(name, f, block, bytes)                                                                           \
-    OUTER void several_##name(RowBytes *b, float *y, int64_t ldy, const uint8_t *w, const Activations *a, int n,       \
-                              int n_rows, int k) {                                                                     \
-        matvec_several(f, b, y, ldy, w, a, n, n_rows, k);                                                              \
+#define DEFINE_FORMAT(name, f, block, size)                                                                            \
+    OUTER void words_##name(RowBytes *b, float *y, int64_t ldy, const uint8_t *w, const Activations *a, int n,         \
+                            int n_rows, int k) {                                                                       \
+        matvec_any(f, b, y, ldy, w, a, n, n_rows, k, false);                                                           \
     }                                                                                                                  \
     static void matvec_##name(float *y, int64_t ldy, const void *w, const Activations *a, int n, int n_rows, int k) {  \
-        RowBytes b = rows_of(block, bytes, w, n_rows, k);                                                              \
-        if (n == 1) matvec_one(f, b, y, w, a, n_rows, k);                                                              \
-        else several_##name(&b, y, ldy, w, a, n, n_rows, k);                                                           \
+        RowBytes b = rows_of(block, size, w, n_rows, k);                                                               \
+        if (takes_bytes(f) && a->bytes) matvec_any(f, &b, y, ldy, w, a, n, n_rows, k, true);                           \
+        else words_##name(&b, y, ldy, w, a, n, n_rows, k);                                                             \
     }                                                                                                                  \
     static void unpack_##name##_fast(float *y, const void *blocks, int n) {                                            \
-        unpack_format(f, block, bytes, y, blocks, n);                                                                  \
+        unpack_format(f, block, size, y, blocks, n);                                                                   \
     }
 DEFINE_FORMAT(q4_0, DTYPE_Q4_0, BLOCK, sizeof(BlockQ4_0))
 DEFINE_FORMAT(q4_1, DTYPE_Q4_1, BLOCK, sizeof(BlockQ4_1))

@@ -36,12 +36,14 @@ typedef enum {
     N_ACTIVATIONS
 } Activation;
 
-// A vector quantized to 16 bits for products with quantized rows: x[i] ~ scale[i / 16] * q, with equal scales for each
-// 32 values; sum: of x over 16 values. Padded with zeros to a multiple of 256 values. In each `span` values (of the
-// level), the even and the odd ones of the first and of the last 16 of each 32 stand apart, as bytes are widened there:
-// value i has the word i / span * span + (i % 32 / 16 * 2 + i % 2) * (span / 4) + i % span / 32 * 8 + i % 16 / 2.
+// A vector quantized to 16 or to 8 bits for products with quantized rows: x[i] ~ scale[i / 16] * q, with equal scales
+// for each 32 values; sum: of x over 16 values. Padded with zeros to a multiple of 256 values. In each `span` values (of
+// the level), the even and the odd ones of the first and of the last 16 of each 32 stand apart, as bytes are widened
+// there: value i has the word i / span * span + (i % 32 / 16 * 2 + i % 2) * (span / 4) + i % span / 32 * 8 + i % 16 / 2.
+// Bytes come as they are in the rows: i / span * span + i % 32 / 16 * (span / 2) + i % span / 32 * 16 + i % 16.
 typedef struct {
-    int16_t *q;
+    int16_t *words; // one of the two; the other is NULL
+    int8_t *bytes;
     float *scale, *sum;
 } Activations;
 
@@ -97,6 +99,7 @@ typedef struct {
 
 // Products of int8: the sums of a part are exact integers, so that all levels give the same bits.
 typedef struct {
+    int shared; // as in Bf16Kernels
     // n values, a multiple of 16, to the nearest multiples of the scale that is returned: the largest |x| / INT8_TOP.
     // NaN where a value is not finite.
     float (*round)(int8_t *q, const float *x, int n);
@@ -128,6 +131,7 @@ typedef struct {
     // Products of quantized rows with a vector x that `quantize` quantized (k a multiple of 32). blocks: [N_DTYPES],
     // zeros for types that are no block format. NULL, as is `quantize`: the level has none. span: see Activations.
     void (*quantize)(const Activations *a, const float *x, int k);
+    bool (*takes_bytes)(DType format); // may its vectors be bytes?
     const BlockKernels *blocks;
     int span;
 

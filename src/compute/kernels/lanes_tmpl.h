@@ -759,4 +759,7 @@ static void scan_row(float *y, float *h, const float *a, int64_t ld, const float
     }
 }
 
-const Kernels TABLE = {.name = LEVEL_NAME, SHARED_KERNELS, .quantize = quantize, .blocks = block_kernels, .span = SPAN};
+const Kernels TABLE = {
+    .name = LEVEL_NAME, SHARED_KERNELS,          .quantize = quantize, .takes_bytes = takes_bytes,
+    .span = SPAN,       .blocks = block_kernels,
+};

@@ -90,9 +90,11 @@ static inline void transpose_4(float *dst, int64_t ldd, const float *src, int64_
 #define u_store(p, u) vst1q_u8(p, vreinterpretq_u8_s8(u))
 #define u_or vorrq_s8
 #define u_flip(u) veorq_s8(u, vdupq_n_s8(-128))
+#define MOST_BYTE 63
+#define i_dots_bytes(u, x) i_dots_signed(vdupq_n_s32(0), u, x)
+#define i_dots_bytes_2(u, x) i_dots_signed(i_dots_bytes((u)[0], (x)[0]), (u)[1], (x)[1])
 #define W int16x8_t
 #define w_load vld1q_s16
-#define w_keep(w) __asm__("" : "+w"(w))
 #define w_even(u) vandq_s16(vreinterpretq_s16_s8(u), vdupq_n_s16(255))
 #define w_odd(u) vreinterpretq_s16_u16(vshrq_n_u16(vreinterpretq_u16_s8(u), 8))
 
