@@ -1,6 +1,8 @@
 // check_schema: JSON Schemas as automata: what is accepted, what is refused, random texts against a validator of the
-// test's own, and masks against every token by itself.
+// test's own, masks against every token by itself, and free text with JSON behind marks.
 #include "engine.h"
+#include "make_marked.h"
+#include "marked.h"
 #include "schema.h"
 #include "tokenmask.h"
 
@@ -402,7 +404,155 @@ static void a_model_obeys(void) {
     engine_close(e);
 }
 
+// ---- JSON behind marks
+
+typedef struct {
+    const char *mark, *close;
+    bool once;
+} MarkedCase;
+
+static const char *without_blanks(const char *t) {
+    for (int i = 0; i < 20 && *t && strchr(" \t\r\n", *t); i++) t++;
+    return t;
+}
+
+// By searching for the mark, and reading what stands behind it.
+static bool is_marked_text(const MarkedCase *m, const char *t, const json_t *schema) {
+    while ((t = strstr(t, m->mark))) {
+        json_error_t at;
+        t = without_blanks(t + strlen(m->mark));
+        json_t *v = json_loads(t, JSON_DISABLE_EOF_CHECK, &at);
+        bool sound = v && valid(schema, schema, v);
+        json_decref(v);
+        if (!sound) return false;
+        t += at.position;
+        if (*m->close) t = without_blanks(t);
+        if (strncmp(t, m->close, strlen(m->close)) != 0) return false;
+        t += strlen(m->close);
+        if (m->once) return !*t;
+    }
+    return true;
+}
+
+static void free_text_and_marks(void) {
+    static const MarkedCase forms[] = {{"<t>", "</t>", false}, {"<t>", "</t>", true}, {"<<t<<", "", false},
+                                       {"[T]", "", true},      {"aab", "b", false},   {"\xC3\xA9", ">", false}};
+    static const char *const common[] = {"{'a':1}", "{'a': 2}", "{'a':3}", "{", " ", "\n", "x", "}", "'"};
+    json_t *schema = json_loads("{\"type\":\"object\",\"properties\":{\"a\":{\"enum\":[1,2]}},\"required\":[\"a\"],"
+                                "\"additionalProperties\":false}",
+                                0, NULL);
+    int n_yes = 0, n_calls = 0, n_no = 0;
+    for (int i = 0; i < N_OF(forms); i++) {
+        const MarkedCase *m = &forms[i];
+        char err[256];
+        Automaton *a = automaton_open();
+        int rule = marked_compile(a, schema_compile(a, schema, err, sizeof err), m->mark, m->close, m->once),
+            start = automaton_start(a, rule);
+        for (int round = 0; round < by_speed(4000, 4000, 40000); round++) {
+            char text[400] = "";
+            for (unsigned n = test_u32() % 12; n; n--) {
+                unsigned kind = test_u32() % 8;
+                size_t at = test_u32() % strlen(m->mark);
+                if (kind < 2) strcat(text, m->mark);
+                else if (kind < 4) strcat(text, m->close);
+                else if (kind == 4) strncat(text, m->mark + at, 1 + test_u32() % 2);
+                else strcat(text, common[test_u32() % (kind == 5 ? N_OF(common) : 2)]);
+            }
+            for (char *c = text; *c; c++) *c = *c == '\'' ? '"' : *c;
+            int state = start;
+            for (const char *c = text; *c; c++) state = automaton_next(a, state, (unsigned char)*c);
+            bool want = is_marked_text(m, text, schema);
+            CHECK(automaton_accepts(a, state) == want, "form %d: %s: expected %d", i, text, want);
+            n_yes += want;
+            n_no += !want;
+            n_calls += want && strstr(text, m->mark);
+        }
+        automaton_close(a);
+    }
+    CHECK(n_yes > 1000 && n_no > 1000 && n_calls > 200, "%d accepted, %d of them with calls, %d not", n_yes, n_calls,
+          n_no);
+    json_decref(schema);
+}
+
+// The tokens of a text that `said` is cut into at each |, then whether `next` may follow.
+static const struct {
+    const char *said, *next;
+    bool allowed;
+} after[] = {
+    {"", "a", true},
+    {"", "<call>", true},
+    {"", "</call>", true},
+    {"", "<think>", true},
+    {"", "</s>", true},
+    {"a|<think>|a", "</s>", true},
+    {"", "ll>{'b", true},
+    {"<|ca", "ll>{'b", false},
+    {"<|ca", "ll>{'k", true},          // the mark and the beginning of a call
+    {"<|ca|<think>", "ll>{'b", false}, // nothing stands between them in the text
+    {"<|ca|<think>", "ll>{'k", true},
+    {"<call>", "a", false},
+    {"<call>", "{'k", true},
+    {"<call>", "{'b", false},
+    {"<call>", "</s>", false},
+    {"<call>", "<think>", false},
+    {"<call>", "<call>", false},
+    {"<call>|{'k", "</call>", false},
+    {"<call>|{'k|':1}", "</call>", true},
+    {"<call>|{'k|':1}", "</s>", false},
+    {"<call>|{'k|':1}", "a", false},
+    {"<|ca|ll>{'k|':1}|</call>", "a", true},
+    {"<|ca|ll>{'k|':1}|</call>|a|<call>", "{'b", false},
+    {"<|ca|ll>{'k|':1}|</call>|a|<call>", "{'k", true},
+    {"<call>|{'k|':1}|</call>", "</s>", true},
+    {"<call>|{'k|':1}|</call>", "<think>", true},
+};
+
+static int32_t token_of(const Tokenizer *t, const char *text, size_t n) {
+    char *json = json_of(text);
+    int32_t id = 0;
+    while (id < tokenizer_size(t) &&
+           ((size_t)tokenizer_piece(t, id)->len != n || memcmp(tokenizer_piece(t, id)->text, json, n) != 0))
+        id++;
+    free(json);
+    return id;
+}
+
+static void marks_of_tokens(void) {
+    static const char *const words[] = {"a", "<", "ca", "ll>{\"b", "ll>{\"k", "{\"k", "{\"b", "\":1}"},
+                             *const marks[] = {"<call>", "</call>", "<think>"};
+    static const char schema[] = "{\"properties\":{\"k\":{\"type\":\"integer\"}}}";
+    char err[256];
+    Engine e = {.tokenizer = make_marked(words, N_OF(words), marks, N_OF(marks), TOKEN_CONTROL, false)};
+    e.order = tokenorder_open(e.tokenizer, err, sizeof err);
+    e.info.vocab_size = tokenizer_size(e.tokenizer);
+    float *logits = calloc((size_t)e.info.vocab_size, sizeof *logits);
+    for (int i = 0; i < N_OF(after); i++) {
+        Constraint *c =
+            constraint_open_marked(&e, NULL, schema, &(ConstraintMarks){"<call>", "</call>", false}, err, sizeof err);
+        NEED(c, "%s", err);
+        for (const char *at = after[i].said; *at; at += strspn(at, "|")) {
+            int32_t id = token_of(e.tokenizer, at, strcspn(at, "|"));
+            const float *allowed = constraint_mask(c, logits);
+            CHECK(allowed && allowed[id] == 0, "case %d: %s is not allowed", i, at);
+            constraint_accept(c, id);
+            at += strcspn(at, "|");
+        }
+        const float *allowed = constraint_mask(c, logits);
+        int32_t id = token_of(e.tokenizer, after[i].next, strlen(after[i].next));
+        CHECK(allowed && (allowed[id] == 0) == after[i].allowed, "case %d: %s behind %s", i, after[i].next,
+              after[i].said);
+        CHECK(!constraint_complete(c), "case %d is complete", i);
+        constraint_close(c);
+    }
+    CHECK(!constraint_open_marked(&e, NULL, schema, &(ConstraintMarks){"", "", false}, err, sizeof err), "no mark");
+    free(logits);
+    tokenorder_close(e.order);
+    tokenizer_free(e.tokenizer);
+}
+
 int main(void) {
+    RUN(free_text_and_marks);
+    RUN(marks_of_tokens);
     RUN(accepted_and_not);
     RUN(refused);
     RUN(random_texts_are_valid);

@@ -1,5 +1,5 @@
-// check_serve_tools: calls of tools as clients of build/serve meet them: forced ones, whose arguments are of their
-// schema, those that a model makes by itself, whole and as streams, and their results in the next prompt.
+// check_serve_tools: calls of tools as clients of build/serve meet them: forced ones and those that a model makes by
+// itself, whose arguments are of their schema, whole and as streams, and their results in the next prompt.
 #include "api_client.h"
 #include "make_parrot.h"
 
@@ -32,6 +32,10 @@ static const char XML[] = SHOWN EACH "[{{ m.role }}]{{ m.content }}{% for c in m
     "'function': "                                                                                                     \
     "{'name': 'move', 'strict': true, 'parameters': {'$defs': {'way': {'enum': ['up', 'down']}}, 'type': 'object', "   \
     "'properties': {'to': {'$ref': '#/$defs/way'}}, 'required': ['to'], 'additionalProperties': false}}}]"
+// The same, whose arguments may be anything.
+#define LOOSE_TOOLS                                                                                                    \
+    "'tools': [{'type': 'function', 'function': {'name': 'weather', 'parameters': {'type': 'object'}}}, "              \
+    "{'type': 'function', 'function': {'name': 'move', 'parameters': {'type': 'object'}}}]"
 #define ASK(what) "{'messages': [{'role': 'user', 'content': '" what "'}], 'max_tokens': 300, " TOOLS
 
 static bool start_with(const char *model, const char *template) {
@@ -99,6 +103,8 @@ static void what_cannot_be_enforced(void) {
         {"'tools': [{'type': 'function', 'function': {'name': 'f', 'parameters': {'not': {}}}}], 'tool_choice': "
          "'required'",
          "tools"},
+        {"'tools': [{'type': 'function', 'function': {'name': 'f', 'strict': true, 'parameters': {'not': {}}}}]",
+         "tools"},
         {TOOLS ", 'response_format': {'type': 'json_object'}", "response_format"},
         {TOOLS ", 'tool_choice': {'type': 'function', 'function': {'name': 'none'}}", "tool_choice"},
     };
@@ -109,10 +115,17 @@ static void what_cannot_be_enforced(void) {
         CHECK(!strcmp(text_at(v, "error.param"), list[i].param), "%s: %s", list[i].more, text_at(v, "error.message"));
         json_decref(v);
     }
-    json_t *v =
-        ask_json(200, "/v1/chat/completions",
-                 "{'messages': [{'role': 'user', 'content': 'a'}], 'max_tokens': 3, 'tool_choice': 'none', " TOOLS "}");
-    json_decref(v);
+    static const char *const taken[] = {
+        TOOLS ", 'tool_choice': 'none'",
+        "'tools': [{'type': 'function', 'function': {'name': 'f', 'parameters': {'not': {}}}}]", // any object
+    };
+    json_t *v;
+    for (int i = 0; i < N_OF(taken); i++) {
+        char body[2048];
+        snprintf(body, sizeof body, "{'messages': [{'role': 'user', 'content': 'a'}], 'max_tokens': 3, %s}", taken[i]);
+        v = ask_json(200, "/v1/chat/completions", body);
+        json_decref(v);
+    }
     CHECK(server_stop(SIGTERM) == 0, "its exit status");
     NEED(start_with("models/stories.bin", XML), "the server does not start");
     v = ask_json(400, "/v1/chat/completions", ASK("a") "}");
@@ -132,7 +145,8 @@ static void check_said(const Said *want, const char *more) {
     snprintf(body, sizeof body, "{'messages': [{'role': 'user', 'content': 'Say %s'}], 'temperature': 0, %s, ",
              want->letter, more);
     for (int stream = 0; stream < 2; stream++) {
-        char *full = joined(strdup(body), stream ? "'stream': true, " TOOLS "}" : TOOLS "}"), *found = strdup("");
+        char *full = joined(strdup(body), stream ? "'stream': true, " LOOSE_TOOLS "}" : LOOSE_TOOLS "}"),
+             *found = strdup("");
         Stream s = {0};
         json_t *v = NULL;
         if (stream) s = ask_stream("/v1/chat/completions", full);
@@ -162,8 +176,9 @@ static void calls_of_its_own(void) {
                 "ty\"", ": \"Gr\xC3", "\xBC", "n\"}", "}\n</tool_", "call>", NULL);
     parrot_song(&p, "Z", "It is ", "<b>", "sunny", NULL);
     parrot_song(&p, "V", "Wait. ", "<tool_call>", "{\"name\": \"move\", \"arguments\": {}}", "</tool_call>",
-                "\n<tool_call>", "{\"arguments\": {\"to\": \"up\"}, ", "\"name\": \"move\"}", "</tool_call>", NULL);
-    parrot_song(&p, "W", "<tool_call>", "{\"name\": \"fly\"", "}", "</tool_call>", NULL);
+                "\n<tool_call>", "{\"name\": \"move\", ", "\"arguments\": {\"to\": \"up\"}}", "</tool_call>", NULL);
+    parrot_song(&p, "W", "{\"name\": \"fly\"", "}", NULL);
+    parrot_song(&p, "U", "{\"name\": \"move\", ", "\"parameters\": ", "{\"to\": 3}}", NULL);
     parrot_write(&p, "parrot.bin", "parrot.tokenizer.bin");
     NEED(start_with(in_folder("parrot.bin"), HERMES), "the server does not start");
     check_said(&(Said){"Q", "", "weather{\"city\": \"Gr\xC3\xBCn\"}", "tool_calls"}, "'tool_choice': 'auto'");
@@ -171,12 +186,64 @@ static void calls_of_its_own(void) {
     check_said(&(Said){"V", "Wait. ", "move{}move{\"to\": \"up\"}", "tool_calls"}, "'seed': 1");
     check_said(&(Said){"V", "Wait. ", "move{}", "tool_calls"}, "'parallel_tool_calls': false");
     check_said(&(Said){"V", "Wait. ", "move{}", "length"}, "'max_tokens': 4");
-    check_said(&(Said){"W", "<tool_call>{\"name\": \"fly\"}</tool_call>", "", "stop"}, "'seed': 1");
     check_said(&(Said){"Q",
                        "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Gr\xC3\xBCn\"}}\n</tool_call>",
                        "", "stop"},
                "'tool_choice': 'none'");
     CHECK(server_stop(SIGTERM) == 0, "its exit status");
+    NEED(start_with(in_folder("parrot.bin"), LLAMA), "the server does not start"); // no mark, so nothing is enforced
+    check_said(&(Said){"W", "{\"name\": \"fly\"}", "", "stop"}, "'seed': 1");
+    check_said(&(Said){"U", "", "move{\"to\": 3}", "tool_calls"}, "'seed': 1");
+    CHECK(server_stop(SIGTERM) == 0, "its exit status");
+}
+
+// ---- what a model would say by itself, and cannot
+
+static void calls_are_enforced(void) {
+    static const struct {
+        const char *template, *letter, *text, *only; // NULL: either tool
+        size_t n;                                    // calls
+    } list[] = {
+        {HERMES, "A", "Well. ", NULL, 1},     {HERMES, "B", "", "move", 1},        {HERMES, "C", "", NULL, 1},
+        {HERMES, "D", "See: ", "weather", 2}, {HERMES, "E", "a <tool b", NULL, 0}, {NO_TOOLS, "F", "", "weather", 1},
+        {MISTRAL, "G", "", NULL, 1},          {MISTRAL, "H", "So ", "move", 2},
+    };
+    Parrot p = parrot_start();
+    parrot_song(&p, "A", "Well. ", "<tool_call>\n", "{\"name\": \"fly\", \"arguments\": {}}\n", "</tool_call>", NULL);
+    parrot_song(&p, "B", "<tool", "_call>\n{\"na", "me\": \"move\"", ", \"arguments\": {\"to\": ", "\"left\"}}", NULL);
+    parrot_song(&p, "C", "<tool_call>", NULL);
+    parrot_song(&p, "D", "See: ", "<tool_call>",
+                "{\"name\": \"weather\", \"arguments\": {\"city\": \"Rome\", \"days\": 2", "}}", "</tool_call>",
+                "<tool_call>", "{\"name\": \"weather\", \"arguments\": {\"city\": ", "3", NULL);
+    parrot_song(&p, "E", "a <to", "ol b", NULL);
+    parrot_song(&p, "]", "<tool_call>", "{\"name\": \"weather\", ", "\"days\": 2", NULL);
+    parrot_song(&p, "G", "[TOOL_", "CALLS] [{\"n", "ame\": \"fly\"}", NULL);
+    parrot_song(&p, "H", "So ", "[TOOL_CALLS]", "[{\"name\": \"move\", \"arguments\": {\"to\": \"up\"", "}}, ",
+                "{\"name\": \"move\", \"arguments\": {\"to\": ", "\"left", NULL);
+    parrot_write(&p, "parrot.bin", "parrot.tokenizer.bin");
+    for (int i = 0; i < N_OF(list); i++) {
+        if (!i || list[i].template != list[i - 1].template)
+            NEED(start_with(in_folder("parrot.bin"), list[i].template), "the server does not start");
+        for (int single = 0; single < 2; single++) {
+            char body[2048];
+            size_t n = single && list[i].n > 1 ? 1 : list[i].n;
+            snprintf(body, sizeof body,
+                     "{'messages': [{'role': 'user', 'content': 'Say %s'}], 'temperature': 0, %s" TOOLS "}",
+                     list[i].letter, single ? "'parallel_tool_calls': false, " : "");
+            json_t *v = ask_json(200, "/v1/chat/completions", body);
+            const json_t *message = json_object_get(json_array_get(json_object_get(v, "choices"), 0), "message"),
+                         *calls = json_object_get(message, "tool_calls");
+            const char *text = *list[i].text ? text_at(message, "content") : "",
+                       *finish = text_at(v, "choices.0.finish_reason");
+            CHECK(!strcmp(text, list[i].text) && json_array_size(calls) == n, "after %s: text '%s', %zu calls",
+                  list[i].letter, text, json_array_size(calls));
+            CHECK(!strcmp(finish, n ? "tool_calls" : "stop"), "after %s: %s", list[i].letter, finish);
+            for (size_t k = 0; k < json_array_size(calls); k++) check_call(json_array_get(calls, k), list[i].only);
+            json_decref(v);
+        }
+        if (i + 1 == N_OF(list) || list[i].template != list[i + 1].template)
+            CHECK(server_stop(SIGTERM) == 0, "its exit status");
+    }
 }
 
 // A call and its result come back in the messages: the same number of tokens as the template's text has.
@@ -209,6 +276,7 @@ int main(void) {
     RUN(forced_calls);
     RUN(what_cannot_be_enforced);
     RUN(calls_of_its_own);
+    RUN(calls_are_enforced);
     RUN(results_reach_the_prompt);
     folder_remove();
     return test_report();

@@ -104,3 +104,9 @@ int tokenmask_next(const TokenOrder *o, Automaton *a, int state, int32_t id) {
     for (int i = 0; i < len; i++) state = automaton_next(a, state, (unsigned char)text[i]);
     return state;
 }
+
+bool tokenmask_has_text(const TokenOrder *o, int32_t id) {
+    const char *text;
+    int len;
+    return token_text(o, id, &text, &len);
+}

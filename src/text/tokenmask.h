@@ -17,3 +17,4 @@ void tokenorder_close(TokenOrder *o); // accepts NULL
 int tokenmask_fill(TokenOrder *o, Automaton *a, int state, uint64_t *mask);
 // The state behind a token's text.
 int tokenmask_next(const TokenOrder *o, Automaton *a, int state, int32_t id);
+bool tokenmask_has_text(const TokenOrder *o, int32_t id); // false: it is never allowed

@@ -170,14 +170,20 @@ static int check_length(const Served *m, int n, const char *param, ApiError *e) 
 
 // ---- response_format
 
-// One automaton for each text, whose states are its own. schema NULL: any object.
-static int constrain(Request *r, const Served *m, const char *schema, const char *param, ApiError *e) {
+static const Chat *chat_of(const Request *r, const Served *m) {
+    return !r->chat ? NULL : r->own_chat ? r->own_chat : m->chat;
+}
+
+// One automaton for each text, whose states are its own. schema NULL: any object. marks NULL: all of the text.
+static int constrain(Request *r, const Served *m, const char *schema, const ConstraintMarks *marks, const char *param,
+                     ApiError *e) {
     char err[256];
-    const Chat *chat = !r->chat ? NULL : r->own_chat ? r->own_chat : m->chat;
+    const Chat *chat = chat_of(r, m);
     if (chat && chat_has_channels(chat))
         return api_fail(e, 400, param, "%s is not supported with this model's format of answers", param);
     for (int i = (int)arrlen(r->prompts) * r->n_choices; i > 0; i--) {
-        Constraint *c = constraint_open(m->engine, chat, schema, err, sizeof err);
+        Constraint *c = marks ? constraint_open_marked(m->engine, chat, schema, marks, err, sizeof err)
+                              : constraint_open(m->engine, chat, schema, err, sizeof err);
         if (!c) return api_fail(e, 400, param, "%s: %s", param, err);
         arrput(r->constraints, c);
     }
@@ -191,13 +197,13 @@ static int read_format(Request *r, const Served *m, const json_t *body, ApiError
                  *schema = json_object_get(json_object_get(format, "json_schema"), "schema");
     const char *type = json_string_value(json_object_get(format, "type"));
     if (!format || (type && !strcmp(type, "text"))) return 0;
-    if (type && !strcmp(type, "json_object")) return constrain(r, m, NULL, name, e);
+    if (type && !strcmp(type, "json_object")) return constrain(r, m, NULL, NULL, name, e);
     if (!type || strcmp(type, "json_schema") != 0)
         return api_fail(e, 400, name, "response_format: expected a type of text, json_object or json_schema");
     if (!json_is_object(schema))
         return api_fail(e, 400, name, "response_format: json_schema.schema: expected an object");
     char *text = json_dumps(schema, JSON_COMPACT);
-    int rc = text ? constrain(r, m, text, name, e) : api_fail(e, 500, NULL, "out of memory");
+    int rc = text ? constrain(r, m, text, NULL, name, e) : api_fail(e, 500, NULL, "out of memory");
     free(text);
     return rc;
 }
@@ -373,13 +379,15 @@ static int read_messages(Request *r, const Served *m, const json_t *list, ApiErr
 static int read_form(Request *r, const Served *m, const json_t *body, ApiError *e) {
     const json_t *format = body_field(body, "response_format");
     const char *type = json_string_value(json_object_get(format, "type"));
-    if (r->tools.forced) return encode_lead(r, m, e) ? -1 : constrain(r, m, r->tools.schema, "tools", e);
+    if (r->tools.forced) return encode_lead(r, m, e) ? -1 : constrain(r, m, r->tools.schema, NULL, "tools", e);
     if (r->tools.names && format && !(type && !strcmp(type, "text"))) {
         return api_fail(
             e, 400, "response_format",
             "response_format cannot be enforced while tools may be called; tool_choice \"none\" keeps them out");
     }
-    return read_format(r, m, body, e);
+    if (!r->tools.schema || chat_has_channels(chat_of(r, m))) return read_format(r, m, body, e);
+    ConstraintMarks marks = {m->tools->mark, m->tools->close, m->tools->list || r->tools.single};
+    return constrain(r, m, r->tools.schema, &marks, "tools", e);
 }
 
 int request_chat(Request *r, const Served *m, const char *body, size_t n, ApiError *error) {

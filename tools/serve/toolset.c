@@ -3,6 +3,7 @@
 
 #include "body.h"
 #include "cli.h"
+#include "schema.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -61,10 +62,21 @@ static json_t *moved(const json_t *schema, const char *to) {
     return copy;
 }
 
-static json_t *parameters_of(const json_t *function, const char *place) {
-    const json_t *p = json_object_get(function, "parameters");
-    if (json_is_object(p)) return moved(p, place);
-    return json_pack("{s:s, s:b}", "type", "object", "additionalProperties", 0);
+static bool can_be_enforced(const json_t *schema) {
+    char err[256];
+    Automaton *a = automaton_open();
+    if (!a) die(1, "out of memory");
+    int rule = schema_compile(a, schema, err, sizeof err);
+    automaton_close(a);
+    return rule >= 0;
+}
+
+// Of a tool that need not be called and is not strict, what cannot be enforced is any object.
+static json_t *parameters_of(const ToolSet *t, size_t i, const char *place) {
+    const json_t *f = function_of(t, i), *p = json_object_get(f, "parameters");
+    if (!json_is_object(p)) return json_pack("{s:s, s:b}", "type", "object", "additionalProperties", 0);
+    if (t->forced || json_is_true(json_object_get(f, "strict")) || can_be_enforced(p)) return moved(p, place);
+    return json_pack("{s:s}", "type", "object");
 }
 
 // Of a call of the tool with this name, or of any (NULL).
@@ -74,7 +86,7 @@ static char *make_schema(const ToolSet *t, const ToolForm *form, const char *onl
         char place[40];
         snprintf(place, sizeof place, "#/$defs/%zu", i);
         if (only && strcmp(only, t->names[i]) != 0) continue;
-        json_object_set_new(defs, place + 8, parameters_of(function_of(t, i), place));
+        json_object_set_new(defs, place + 8, parameters_of(t, i, place));
         json_t *way = json_pack("{s:s, s:{s:{s:s}, s:{s:s}}, s:[s, s], s:b}", "type", "object", "properties", "name",
                                 "const", t->names[i], form->arguments, "$ref", place, "required", "name",
                                 form->arguments, "additionalProperties", 0);
@@ -98,7 +110,11 @@ static int read_choice(ToolSet *t, const ToolForm *form, const json_t *choice, A
     static const char param[] = "tool_choice";
     const char *word = json_string_value(choice), *type = json_string_value(json_object_get(choice, "type")),
                *name = json_string_value(json_object_get(json_object_get(choice, "function"), "name"));
-    if (!choice || (word && (!strcmp(word, "auto") || !strcmp(word, "none")))) return 0;
+    if (word && !strcmp(word, "none")) return 0;
+    if (!choice || (word && !strcmp(word, "auto"))) {
+        if (t->names && *form->mark) t->schema = make_schema(t, form, NULL);
+        return 0;
+    }
     if (word ? strcmp(word, "required") != 0 : !type || strcmp(type, "function") != 0 || !name)
         return api_fail(e, 400, param, "tool_choice: expected none, auto, required, or a function by its name");
     ptrdiff_t i = 0;

@@ -1,7 +1,8 @@
 // toolset: the tools of a request and which of them the answer must call.
 //
-// Owns the fields tools, tool_choice and parallel_tool_calls, the JSON Schema of a call that must come, and what a
-// model is told whose template knows no tools. Refuses, by the field, what is malformed and what is no function.
+// Owns the fields tools, tool_choice and parallel_tool_calls, the JSON Schema of calls, and what a model is told whose
+// template knows no tools. Refuses, by the field, what is malformed, what is no function, and a schema that cannot be
+// enforced of a tool that must be called or is strict; of another its arguments are any object.
 #pragma once
 #include "apierror.h"
 #include "toolform.h"
@@ -13,7 +14,7 @@ typedef struct {
     bool forced;  // the answer is a call
     bool single;  // and at most one
     json_t *list; // as the request has it
-    char *schema; // malloc'd: of what follows the form's lead, when the answer is a call
+    char *schema; // malloc'd: of what follows the form's mark; NULL: nothing tells where an optional call begins
 } ToolSet;
 
 // form NULL: why says why there can be no tools. Returns 0, or -1 with *error filled. toolset_free also then.
