@@ -41,10 +41,10 @@ struct Automaton {
     struct {
         uint64_t key;
         int value;
-    } * state_of;                        // stb_ds map, by hash
-    int n_classes;                       // of bytes that every set has or lacks together; 0: the grammar is still built
-    uint8_t class_of[256], byte_of[256]; // the class of a byte; a byte of a class
-    Place *todo, *found;                 // stb_ds arrays: of the step being made
+    } * state_of;          // stb_ds map, by hash
+    int n_classes;         // of bytes that every set has or lacks together; 0: the grammar is still built
+    uint8_t class_of[256]; // of a byte
+    Place *todo, *found;   // stb_ds arrays: of the step being made
 };
 
 Automaton *automaton_open(void) {
@@ -85,9 +85,15 @@ static int add(Automaton *a, NodeKind kind, int what, int next) {
     return (int)arrlen(a->nodes) - 1;
 }
 
+static bool same(const ByteSet *x, const ByteSet *y) {
+    uint64_t differ = 0;
+    for (int i = 0; i < 4; i++) differ |= x->bits[i] ^ y->bits[i];
+    return !differ;
+}
+
 int automaton_set(Automaton *a, ByteSet set, int next) {
     ptrdiff_t i = 0;
-    while (i < arrlen(a->sets) && memcmp(&a->sets[i], &set, sizeof set) != 0) i++;
+    while (i < arrlen(a->sets) && !same(&a->sets[i], &set)) i++;
     if (i == arrlen(a->sets)) arrput(a->sets, set);
     return add(a, NODE_SET, (int)i, next);
 }
@@ -135,16 +141,18 @@ size_t automaton_size(const Automaton *a) {
 
 // ---- states
 
+// Each set splits the classes into the bytes that it has and the others.
 static void find_classes(Automaton *a) {
-    for (unsigned b = 0; b < 256; b++) {
-        int c = 0;
-        for (; c < a->n_classes; c++) {
-            ptrdiff_t i = 0;
-            while (i < arrlen(a->sets) && has(&a->sets[i], b) == has(&a->sets[i], a->byte_of[c])) i++;
-            if (i == arrlen(a->sets)) break;
+    a->n_classes = 1;
+    for (ptrdiff_t i = 0; i < arrlen(a->sets); i++) {
+        int part[2][256]; // of a class: the class of its bytes that the set lacks, and of those it has
+        memset(part, -1, sizeof part);
+        a->n_classes = 0;
+        for (unsigned b = 0; b < 256; b++) {
+            int *class = &part[has(&a->sets[i], b)][a->class_of[b]];
+            if (*class < 0) *class = a->n_classes++;
+            a->class_of[b] = (uint8_t) * class;
         }
-        if (c == a->n_classes) a->byte_of[a->n_classes++] = (uint8_t)b;
-        a->class_of[b] = (uint8_t)c;
     }
 }
 

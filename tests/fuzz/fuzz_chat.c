@@ -30,6 +30,13 @@ static const char *const marks[] = {
 };
 enum { N_TEMPLATES = sizeof templates / sizeof *templates, N_MARKS = sizeof marks / sizeof *marks };
 
+// Those that inputs share, made when they are first asked for.
+static struct {
+    Tokenizer *tokenizer;
+    Chat *chats[N_TEMPLATES];
+    int marks[N_TEMPLATES]; // of a conversation that says "x"
+} kinds[4];
+
 static Tokenizer *make_tokenizer(unsigned kind) {
     static const char *const words[] = {" ", "<", "|", "i", "m", "im", "<|", "|>", "<|im", "\n", "\n\n", " ["};
     return make_marked(words, sizeof words / sizeof *words, marks, N_MARKS, kind & 2 ? TOKEN_USER : TOKEN_CONTROL,
@@ -82,24 +89,32 @@ static void answer_with(const Chat *c, const uint8_t *data, size_t size) {
     answer_close(a);
 }
 
+static Chat *shared_chat(unsigned kind, unsigned choice) {
+    Chat **c = &kinds[kind].chats[choice];
+    if (*c) return *c;
+    *c = chat_open(kinds[kind].tokenizer, templates[choice], 0, NULL, 0);
+    REQUIRE(*c);
+    kinds[kind].marks[choice] = count_marks(*c, "x", 1, !choice);
+    REQUIRE(kinds[kind].marks[choice] >= 0);
+    return *c;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < 2) return 0;
-    unsigned choice = data[0] % (N_TEMPLATES + 1), kind = data[1];
+    unsigned choice = data[0] % (N_TEMPLATES + 1), kind = data[1] & 3;
+    bool own = choice == N_TEMPLATES;
     char *text = malloc(size - 1);
     REQUIRE(text);
     memcpy(text, data + 2, size - 2);
     text[size - 2] = 0;
-    Tokenizer *t = make_tokenizer(kind);
-    Chat *c = t ? chat_open(t, choice < N_TEMPLATES ? templates[choice] : text, 0, NULL, 0) : NULL;
+    if (!kinds[kind].tokenizer) kinds[kind].tokenizer = make_tokenizer(kind);
+    REQUIRE(kinds[kind].tokenizer);
+    Chat *c = own ? chat_open(kinds[kind].tokenizer, text, 0, NULL, 0) : shared_chat(kind, choice);
     int marked = c ? count_marks(c, text, size - 2, !choice) : 0;
-    if (choice < N_TEMPLATES) {
-        REQUIRE(c && marked >= 0);
-        REQUIRE(count_marks(c, "x", 1, !choice) == marked);
-    }
+    if (!own) REQUIRE(marked == kinds[kind].marks[choice]);
     if (c) try_fields(c, text);
     if (c) answer_with(c, data + 2, size - 2);
-    chat_close(c);
-    tokenizer_free(t);
+    if (own) chat_close(c);
     free(text);
     return 0;
 }

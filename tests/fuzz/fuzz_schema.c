@@ -1,7 +1,8 @@
 // fuzz_schema: JSON Schemas from arbitrary bytes, and random texts of what compiles.
 //
-// Byte 0: how many of the bytes are choices among the allowed bytes of a text; the rest is pieces of schemas, one a
-// byte, or, where the first of them is 0xFF, the schema itself. Aborts when a text that is accepted is no JSON.
+// Byte 0: how many of the bytes choose those of a text, each the first from it on that is allowed; the rest is pieces
+// of schemas, one a byte, or, where the first of them is 0xFF, the schema itself. Aborts when a text that is accepted
+// is no JSON.
 #include "schema.h"
 
 #include <jansson.h>
@@ -18,6 +19,15 @@ static const char *const pieces[] = {"{", "}", "[", "]", ",", ":", "\"type\":", 
 // clang-format on
 enum { N_PIECES = sizeof pieces / sizeof *pieces, MOST_TEXT = 512 };
 
+// The first allowed byte from `from` on; -1: none is.
+static int allowed_byte(Automaton *a, int state, unsigned from) {
+    for (unsigned i = 0; i < 256; i++) {
+        unsigned char b = (unsigned char)(from + i);
+        if (automaton_next(a, state, b) != AUTOMATON_DEAD) return b;
+    }
+    return -1;
+}
+
 static void walk(Automaton *a, int state, Input *in) {
     char text[MOST_TEXT];
     for (size_t n = 0; n < MOST_TEXT && in->at < in->end; n++) {
@@ -27,13 +37,11 @@ static void walk(Automaton *a, int state, Input *in) {
             REQUIRE(v || strstr(at.text, "too big") || strstr(at.text, "overflow"));
             json_decref(v);
         }
-        unsigned char allowed[256];
-        unsigned n_allowed = 0;
-        for (unsigned b = 0; b < 256; b++)
-            if (automaton_next(a, state, (unsigned char)b) != AUTOMATON_DEAD) allowed[n_allowed++] = (unsigned char)b;
-        if (!n_allowed) return;
-        text[n] = (char)allowed[next(in, 255) % n_allowed];
-        state = automaton_next(a, state, (unsigned char)text[n]);
+        int b = allowed_byte(a, state, next(in, 255));
+        REQUIRE(b < 0 || automaton_goes_on(a, state));
+        if (b < 0) return;
+        text[n] = (char)b;
+        state = automaton_next(a, state, (unsigned char)b);
     }
 }
 
