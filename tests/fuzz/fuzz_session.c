@@ -7,6 +7,7 @@
 #include "hash.h"
 #include "session.h"
 
+#include <fcntl.h>
 #include <math.h>
 #include <unistd.h>
 
@@ -14,11 +15,12 @@
 
 enum { N_MODELS = 3, N_SAVED = 70, N_OTHER = 5, HEAD = 56, MOST_PARTS = 4096, EDIT_BYTES = 5 };
 
-static char path[] = "/tmp/fuzz_session.XXXXXX";
-
 static struct {
     Engine *engine;
-    uint8_t *file;            // a session of N_SAVED tokens, saved
+    char path[64];            // of a file in memory: a session of N_SAVED tokens, saved
+    int fd;                   // of that file
+    const uint8_t *saved;     // its bytes
+    uint8_t *file;            // the same, altered by the input; equal between inputs
     size_t n, n_front;        // n_front: head, tokens, borders
     size_t parts[MOST_PARTS]; // that the checksum is made of, in order
     int n_parts;
@@ -57,17 +59,30 @@ static uint64_t checksum(int model) {
     return hash;
 }
 
-static void save_one(int model) {
-    char err[256];
-    Session *s = session_of(model, N_SAVED, 1);
-    REQUIRE(!session_save(s, path, err, sizeof err));
+static uint8_t *bytes_of(const char *path, size_t *n) {
     FILE *f = fopen(path, "rb");
     REQUIRE(f && !fseek(f, 0, SEEK_END));
-    models[model].n = (size_t)ftell(f);
-    models[model].file = malloc(models[model].n);
+    *n = (size_t)ftell(f);
+    uint8_t *bytes = malloc(*n);
     rewind(f);
-    REQUIRE(fread(models[model].file, 1, models[model].n, f) == models[model].n);
+    REQUIRE(fread(bytes, 1, *n, f) == *n);
     fclose(f);
+    return bytes;
+}
+
+static void write_at(int model, size_t at, const void *bytes, size_t n) {
+    REQUIRE(pwrite(models[model].fd, bytes, n, (off_t)at) == (ssize_t)n);
+}
+
+static void save_one(int model) {
+    char err[256], *path = strcpy(models[model].path, "/dev/shm/fuzz_session.XXXXXX");
+    Session *s = session_of(model, N_SAVED, 1);
+    int fd = mkstemp(path);
+    REQUIRE(fd >= 0 && !close(fd) && !session_save(s, path, err, sizeof err));
+    models[model].saved = bytes_of(path, &models[model].n);
+    models[model].file = bytes_of(path, &models[model].n);
+    models[model].fd = open(path, O_WRONLY | O_CLOEXEC);
+    REQUIRE(models[model].fd >= 0);
     size_t vocab = (size_t)engine_info(models[model].engine).vocab_size;
     add_part(&model, NULL, HEAD);
     add_part(&model, NULL, sizeof(int32_t) * N_SAVED);
@@ -80,28 +95,20 @@ static void save_one(int model) {
     session_close(s);
 }
 
-static void remove_file(void) {
-    remove(path);
+static void remove_files(void) {
+    for (int i = 0; i < N_MODELS; i++) remove(models[i].path);
 }
 
 static void open_models(void) {
     static const char *const names[] = {"models/atlas/gqa", "models/atlas/hybrid", "models/atlas/window"};
     char err[256];
-    int fd = mkstemp(path);
-    REQUIRE(fd >= 0);
-    close(fd);
-    atexit(remove_file);
+    atexit(remove_files);
     for (int i = 0; i < N_MODELS; i++) {
         models[i].engine = engine_open(names[i], NULL, err, sizeof err);
         REQUIRE(models[i].engine);
         save_one(i);
         models[i].other = session_of(i, N_OTHER, 3);
     }
-}
-
-static void write_file(const uint8_t *bytes, size_t n) {
-    FILE *f = fopen(path, "wb");
-    REQUIRE(f && fwrite(bytes, 1, n, f) == n && !fclose(f));
 }
 
 // A token more, of what was loaded.
@@ -118,26 +125,60 @@ static void go_on(Session *s) {
     REQUIRE(session_length(s) <= n / 2);
 }
 
+// Where an edit writes: in the head, in what stands before the logits, or anywhere.
+static size_t place_of(int model, const uint8_t *edit) {
+    size_t place = (size_t)edit[1] | (size_t)edit[2] << 8 | (size_t)edit[3] << 16, room = edit[0] % 4 == 0 ? HEAD
+                                                                                          : edit[0] % 4 == 1
+                                                                                              ? models[model].n_front
+                                                                                              : models[model].n;
+    return place % room;
+}
+
+static void put_hash(int model, const uint8_t *from) {
+    size_t at = models[model].n - sizeof(uint64_t);
+    memmove(models[model].file + at, from, sizeof(uint64_t));
+    write_at(model, at, from, sizeof(uint64_t));
+}
+
+// The file in memory as the edits make it; *n_kept: how much of it.
+static bool alter(int model, const uint8_t *edits, size_t n_edits, bool fits, bool cut, size_t *n_kept) {
+    bool changed = false;
+    for (const uint8_t *e = edits; e < edits + n_edits * EDIT_BYTES; e += EDIT_BYTES) {
+        size_t at = place_of(model, e);
+        models[model].file[at] = e[4];
+        write_at(model, at, &e[4], 1);
+        if (cut) *n_kept = ((size_t)e[1] | (size_t)e[2] << 8 | (size_t)e[3] << 16) % (models[model].n + 1);
+    }
+    if (fits) {
+        uint64_t hash = checksum(model);
+        put_hash(model, (const uint8_t *)&hash);
+    }
+    for (const uint8_t *e = edits; e < edits + n_edits * EDIT_BYTES; e += EDIT_BYTES) {
+        size_t at = place_of(model, e);
+        changed |= models[model].file[at] != models[model].saved[at];
+    }
+    if (*n_kept != models[model].n) REQUIRE(!ftruncate(models[model].fd, (off_t)*n_kept));
+    return changed || *n_kept != models[model].n;
+}
+
+static void restore(int model, const uint8_t *edits, size_t n_edits, size_t n_kept) {
+    const uint8_t *saved = models[model].saved;
+    for (const uint8_t *e = edits; e < edits + n_edits * EDIT_BYTES; e += EDIT_BYTES) {
+        size_t at = place_of(model, e);
+        models[model].file[at] = saved[at];
+        write_at(model, at, &saved[at], 1);
+    }
+    put_hash(model, saved + models[model].n - sizeof(uint64_t));
+    if (n_kept != models[model].n) write_at(model, n_kept, saved + n_kept, models[model].n - n_kept);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (!models[0].engine) open_models();
     if (!size) return 0;
     int model = data[0] % N_MODELS;
-    bool fits = data[0] & 64, cut = data[0] & 128;
+    const char *path = models[model].path;
     size_t n = models[model].n, n_kept = n, n_edits = (size - 1) / EDIT_BYTES;
-    uint8_t *before = malloc(n);
-    memcpy(before, models[model].file, n);
-    for (const uint8_t *e = data + 1; n_edits; n_edits--, e += EDIT_BYTES) {
-        size_t place = (size_t)e[1] | (size_t)e[2] << 8 | (size_t)e[3] << 16;
-        size_t at = e[0] % 4 == 0 ? place % HEAD : e[0] % 4 == 1 ? place % models[model].n_front : place % n;
-        models[model].file[at] = e[4];
-        if (cut) n_kept = place % (n + 1);
-    }
-    if (fits) {
-        uint64_t hash = checksum(model);
-        memcpy(models[model].file + n - sizeof hash, &hash, sizeof hash);
-    }
-    bool changed = n_kept != n || memcmp(before, models[model].file, n);
-    write_file(models[model].file, n_kept);
+    bool changed = alter(model, data + 1, n_edits, data[0] & 64, data[0] & 128, &n_kept);
     char err[500] = "";
     Session *s = session_fork(models[model].other, err, sizeof err);
     REQUIRE(s);
@@ -149,7 +190,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         go_on(s);
     }
     session_close(s);
-    memcpy(models[model].file, before, n);
-    free(before);
+    restore(model, data + 1, n_edits, n_kept);
     return 0;
 }
