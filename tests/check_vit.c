@@ -1,7 +1,8 @@
 // check_vit: vision transformers against PyTorch's double-precision logits, and equalities that need no oracle.
 //
 // tests/fixtures/vit_random.txt holds the logits of models with random weights that this file makes again from their
-// names (tests/fixtures/vit_random.py says how); tests/fixtures/vit_fashion.tsv those of the shipped model.
+// names (tests/fixtures/vit_random.py says how); vit_fashion.tsv and vit_small.tsv, for the two shipped models, the
+// classes of 10,000 test pictures and the logits of the first hundred (tools/train/vit_reference.py).
 #include "bad/commands.h"
 #include "bad/model_folder.h"
 
@@ -11,8 +12,8 @@
 #include "rollout.h"
 
 #define CASES "tests/fixtures/vit_random.txt"
-#define FASHION "tests/fixtures/vit_fashion.tsv"
 #define SHIPPED "models/vit"
+#define SMALL "models/convnet/vit"
 #define PICTURES "/usr/share/datasets/fashion-mnist/t10k-images-idx3-ubyte.gz"
 
 // ---- random models, written as a folder
@@ -204,24 +205,21 @@ static void truncated_weights(void) {
     refuse_cut_weights();
 }
 
-// ---- the shipped model
+// ---- the shipped models
 
-static void shipped_model(void) {
-    SKIP_WITHOUT(SHIPPED "/model.safetensors");
-    SKIP_WITHOUT(FASHION);
-    SKIP_WITHOUT(PICTURES);
+static void shipped_model(const char *shipped, const char *fixture) {
     char err[512] = "", *line = NULL;
     size_t room = 0;
     Vit v;
     IdxImages set;
     Preprocess steps;
     Classifier c;
-    NEED(!vit_open(&v, SHIPPED, err, sizeof err) && !idx_read_images(&set, PICTURES, err, sizeof err) &&
-             !preprocess_load(&steps, SHIPPED, v.image_size, v.n_channels, err, sizeof err) &&
+    NEED(!vit_open(&v, shipped, err, sizeof err) && !idx_read_images(&set, PICTURES, err, sizeof err) &&
+             !preprocess_load(&steps, shipped, v.image_size, v.n_channels, err, sizeof err) &&
              !classifier_open(&c, &v, 2, err, sizeof err),
          "%s", err);
-    FILE *f = fopen(FASHION, "r");
-    CHECK(f && getline(&line, &room, f) == set.n + 1, "%s: expected a line of %d classes", FASHION, set.n);
+    FILE *f = fopen(fixture, "r");
+    CHECK(f && getline(&line, &room, f) == set.n + 1, "%s: expected a line of %d classes", fixture, set.n);
     char *classes = strdup(line ? line : "");
     int n = by_speed(set.n, 200, 20), batch = n < 100 ? n : 100, n_ties = 0, each = vit_pixels(&v);
     double most = 0;
@@ -248,7 +246,7 @@ static void shipped_model(void) {
             CHECK(error <= 1e-6, "picture %d: logits: NMSE %g", i, error);
         }
     }
-    printf("  %s: %d pictures in their classes (%d at a tie), logits of %d: NMSE up to %.1e\n", SHIPPED, n, n_ties,
+    printf("  %s: %d pictures in their classes (%d at a tie), logits of %d: NMSE up to %.1e\n", shipped, n, n_ties,
            batch, most);
     if (f) fclose(f);
     free(line);
@@ -259,6 +257,12 @@ static void shipped_model(void) {
     classifier_close(&c);
     idx_free_images(&set);
     vit_close(&v);
+}
+
+static void shipped_models(void) {
+    SKIP_WITHOUT(PICTURES);
+    shipped_model(SHIPPED, "tests/fixtures/vit_fashion.tsv");
+    shipped_model(SMALL, "tests/fixtures/vit_small.tsv");
 }
 
 // ---- rollout
@@ -696,7 +700,7 @@ int main(void) {
     RUN(hostile_config);
     RUN(hostile_tensors);
     RUN(truncated_weights);
-    RUN(shipped_model);
+    RUN(shipped_models);
     RUN(rollouts);
     RUN(program_pictures);
     RUN(program_refuses);
