@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Draw what the atlas's small models learn against what they remember, from the tables in tools/atlas/README.md.
 
-    tools/train/atlas_figure.py     # writes tools/atlas/quality.svg and tools/atlas/recall.svg
+    tools/train/atlas_figure.py     # writes quality.svg, recall.svg and copy.svg in tools/atlas
 
 quality.svg: a disc for each mechanism; to the right more bytes of cache or state after 2,048 tokens, upward more quality,
-the disc's area the tokens a second of decoding there. recall.svg: a dot for each mechanism and size of its state; to the
-right more bytes after 128 tokens, upward more of 32 values recalled; sizes of one mechanism are joined. The tables are the
-only source; a file with too few rows of them is an error."""
+the disc's area the tokens a second of decoding there. recall.svg and copy.svg: a dot for each mechanism and size of its
+state; to the right more bytes after 128 tokens, upward more of 32 values recalled or of 64 symbols copied; sizes of one
+mechanism are joined. The tables are the only source; a file with too few rows of them is an error."""
 
 import math
 import os
@@ -18,7 +18,7 @@ ATLAS = os.path.join(HERE, '..', 'atlas')
 TABLE = os.path.join(ATLAS, 'README.md')
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 60, 30, 64, 48
-MOST_AREA = 16 ** 2  # of the fastest row's disc, over pi
+MOST_AREA = 11 ** 2  # of the fastest row's disc, over pi
 NUMBER = r'([\d,.]+)'
 
 STYLE = '''
@@ -121,11 +121,10 @@ def draw_quality():
     chart.write('quality.svg')
 
 
-def draw_recall():
-    """Of the table's accuracies that of the longest text, the last before the steps."""
-    rows = read_rows('| recall: mechanism', rf'^\| (\w+) \| \d+ \| {NUMBER} \|(?: [\d.]+ % \|)* {NUMBER} % \| \d+ \|$', 5)
-    chart = Chart([r[1] for r in rows], -6, 104, 20, 'Recall against what is remembered',
-                  'share of 32 values recalled in 128 tokens; lines join the sizes of one mechanism\'s state',
+def draw_task(task, title, shares):
+    """Of the table's accuracies that of the longest text, the last with a percent sign."""
+    rows = read_rows(f'| {task}: mechanism', rf'^\| (\w+) \| \d+ \| {NUMBER} \|(?: [\d.]+ % \|)* {NUMBER} % \| [\d., ]+ \| [\d, ]+ \|$', 5)
+    chart = Chart([r[1] for r in rows], -6, 104, 20, title, shares,
                   'keys and values, or state, of a text of 128 tokens')
     kinds = {}
     for name, size, share in rows:
@@ -141,9 +140,11 @@ def draw_recall():
     for column in columns.values():
         for (name, size, _), height in zip(column, spread([chart.y(r[2]) for r in column], 13)):
             chart.name(name, chart.x(size) + 9, height)
-    chart.write('recall.svg')
+    chart.write(task + '.svg')
 
 
 if __name__ == '__main__':
     draw_quality()
-    draw_recall()
+    draw_task('recall', 'Recall against what is remembered',
+              'share of 32 values recalled in 128 tokens, mean of the seeds; lines join the sizes of one mechanism\'s state')
+    draw_task('copy', 'Copying against what is remembered', 'share of 64 symbols copied in 128 tokens, mean of the seeds')

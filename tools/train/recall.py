@@ -6,7 +6,8 @@ Owns two made-up tasks and the training of two-layer decoders on them. "recall" 
 (arXiv:2312.04927): n / 4 pairs of a key and its value, then every key once more in the second half of n tokens, among
 blanks; the value is to be said there. "copy": n / 2 symbols, a border, the symbols again. Every step has one length of a
 mixture, so one training gives the whole curve. All mechanisms have a short convolution before them, softmax as well, so
-that none lacks neighbours. A run goes on from its last checkpoint; a finished one is not repeated.
+that none lacks neighbours. Every run is made from two seeds, and the table has their means. A run goes on from its last
+checkpoint; a finished one is not repeated.
 """
 import json
 import os
@@ -48,7 +49,8 @@ def make_copy(n, rows, rng):
 
 
 TASKS = {"recall": make_recall, "copy": make_copy}
-RUNS = KINDS + SIZES
+RUNS = sorted(KINDS + SIZES, key=lambda run: ([kind for kind, _ in KINDS].index(run[0]), run[1]))
+SEEDS = (1, 2)
 
 
 def shape_of(kind, k_dim):
@@ -63,19 +65,19 @@ def accuracy(model, task, n):
     return (model(tokens).argmax(-1) == targets)[scored].float().mean().item()
 
 
-def run(args, task, kind, k_dim):
-    name = f"{task}-{kind}-{k_dim}"
+def run(args, task, kind, k_dim, seed):
+    name = f"{task}-{kind}-{k_dim}-{seed}"
     path, checkpoint = (os.path.join(args.out, name + end) for end in (".json", ".pt"))
     if os.path.exists(path):
         return
-    torch.manual_seed(args.seed)
+    torch.manual_seed(seed)
     shape = shape_of(kind, k_dim)
     model = Decoder(shape)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.01, betas=(0.9, 0.98))
     at = resume(checkpoint, model, optimizer).get("step", 0)
     began, start = time.time(), at
     while at < args.steps:
-        rng = np.random.default_rng([args.seed, at])
+        rng = np.random.default_rng([seed, at])
         n = int(rng.choice(LENGTHS))
         tokens, targets = (torch.from_numpy(x) for x in TASKS[task](n, args.tokens // n, rng))
         warm_up_and_decay(optimizer, args.lr, at, args.steps)
@@ -91,24 +93,35 @@ def run(args, task, kind, k_dim):
             save_atomically(dict(model=model.state_dict(), optimizer=optimizer.state_dict(), step=at), checkpoint)
             if longest > 0.99:
                 break
-    result = dict(task=task, kind=kind, k_dim=k_dim, steps=at, parameters=sum(p.numel() for p in model.parameters()),
+    result = dict(task=task, kind=kind, k_dim=k_dim, seed=seed, steps=at, parameters=sum(p.numel() for p in model.parameters()),
                   bytes=state_bytes(shape, LENGTHS[-1]), accuracy={n: accuracy(model, task, n) for n in LENGTHS})
     with open(path, "w", encoding="utf-8") as f:
         json.dump(result, f)
 
 
+def percent(share):
+    return f"{100 * share:.1f} %"
+
+
+def row(results):
+    """Of one mechanism and size: means over its seeds, and what each seed gave at the longest."""
+    first, longest = results[0], str(LENGTHS[-1])
+    means = [percent(np.mean([r["accuracy"][str(n)] for r in results])) for n in LENGTHS]
+    each = ", ".join(f"{100 * r['accuracy'][longest]:.1f}" for r in results)
+    steps = ", ".join(dict.fromkeys(str(r["steps"]) for r in results))
+    return f"| {first['kind']} | {first['k_dim']} | {first['bytes']:,} | {' | '.join(means)} | {each} | {steps} |"
+
+
 def table(args):
+    lengths = " | ".join(f"n = {n}" for n in LENGTHS)
     for task in TASKS:
-        paths = [os.path.join(args.out, f"{task}-{kind}-{k_dim}.json") for kind, k_dim in RUNS]
-        results = [json.load(open(path, encoding="utf-8")) for path in paths if os.path.exists(path)]
-        if not results:
-            continue
-        lengths = " | ".join(f"n = {n}" for n in LENGTHS)
-        print(f"\n| {task}: mechanism | k of a head | bytes at {LENGTHS[-1]} | {lengths} | steps |")
-        print("|---" * (4 + len(LENGTHS)) + "|")
-        for r in results:
-            print(f"| {r['kind']} | {r['k_dim']} | {r['bytes']:,} | "
-                  + " | ".join(f"{100 * a:.1f} %" for a in r["accuracy"].values()) + f" | {r['steps']} |")
+        print(f"\n| {task}: mechanism | k of a head | bytes at {LENGTHS[-1]} | {lengths} | its seeds | steps |")
+        print("|---|" + "--:|" * (4 + len(LENGTHS)))
+        for kind, k_dim in RUNS:
+            paths = [os.path.join(args.out, f"{task}-{kind}-{k_dim}-{seed}.json") for seed in SEEDS]
+            results = [json.load(open(path, encoding="utf-8")) for path in paths if os.path.exists(path)]
+            if results:
+                print(row(results))
 
 
 def main():
@@ -116,11 +129,13 @@ def main():
                          600, 4e-3)
     parser.add_argument("--task", choices=list(TASKS), help="one of them (default: both)")
     parser.add_argument("--tokens", type=int, default=2048, help="of a step")
+    parser.set_defaults(seed=None)   # both
     args = parser.parse_args()
     begin(args)
     for task in [args.task] if args.task else TASKS:
         for kind, k_dim in () if args.table else RUNS:
-            run(args, task, kind, k_dim)
+            for seed in [args.seed] if args.seed else SEEDS:
+                run(args, task, kind, k_dim, seed)
     table(args)
 
 
