@@ -18,6 +18,7 @@ enum {
     WIDE_ITEMS = 4,          // where each thread gets so many such items
     WIDE_VALUES = 512 << 10, // and x has so many values: it leaves L2
     WORKER_FLOATS = WIDE * PANEL_FLOATS + UNPACK_K * MAX_PANEL,
+    SUMMED_ROWS = 64,         // of a transposed matrix, unpacked at a time
     UNPACKED = 4096,          // values that matvec_blocks unpacks at a time: they stay in L1
     MATVEC_CHUNK = 128 << 10, // bytes of weights in a work item
     SMALL_BYTES = 160 << 10,  // products that read less run on one thread
@@ -399,8 +400,26 @@ static void heads_gemm(const HeadsJob *job, int head, int row0, int n_rows, int 
     }
 }
 
+// Columns from col0 on: the sum of the matrix's rows, each times a value of x.
+static void heads_transposed(const HeadsJob *job, int head, int col0, int worker) {
+    const HeadsLinear *l = job->l;
+    const Kernels *k = job->c->kernels;
+    int left = (int)l->w->shape[1] - col0, n_cols = left < UNPACK_K ? left : UNPACK_K;
+    float *rows = compute_scratch(job->c, worker), *y = l->y + head * l->y_head + col0;
+    PackedMatrix w = {.data = rows, .row_stride = UNPACK_K, .panel_stride = MAX_PANEL};
+    for (int row = 0, n; row < l->n_rows; row += n) {
+        n = l->n_rows - row < SUMMED_ROWS ? l->n_rows - row : SUMMED_ROWS;
+        unpack_rows(k, rows, l->w, l->first + head * l->pitch + row, n, col0, n_cols);
+        k->gemm_f32(y, l->y_ld, &w, l->x + head * l->x_head + row, l->x_ld, job->n, n, n_cols, row > 0);
+    }
+}
+
 static void heads_item(void *context, int item, int worker) {
     const HeadsJob *job = context;
+    if (job->l->transposed) {
+        heads_transposed(job, item / job->panels, item % job->panels * UNPACK_K, worker);
+        return;
+    }
     int head = item / job->panels, row0 = item % job->panels * job->c->kernels->panel, left = job->l->n_rows - row0;
     if (job->few) heads_matvec(job, head, worker);
     else heads_gemm(job, head, row0, left < job->c->kernels->panel ? left : job->c->kernels->panel, worker);
@@ -410,8 +429,9 @@ void ops_linear_heads(const Compute *c, const HeadsLinear *l, int n) {
     HeadsJob job = {.c = c, .l = l, .n = n, .panels = 1};
     int64_t cols = l->w->shape[1], values = n * l->x_ld;
     job.few = c->exact || n <= (dtype_info(l->w->dtype)->block > 1 ? 1 : ops_shared(c, l->w));
-    job.bf16 = !job.few && uses_bf16(c, l->w, n) && values <= c->max_rounded;
-    if (!job.few) job.panels = (l->n_rows + c->kernels->panel - 1) / c->kernels->panel;
+    job.bf16 = !job.few && !l->transposed && uses_bf16(c, l->w, n) && values <= c->max_rounded;
+    if (l->transposed) job.panels = (int)((cols + UNPACK_K - 1) / UNPACK_K);
+    else if (!job.few) job.panels = (l->n_rows + c->kernels->panel - 1) / c->kernels->panel;
     profile_begin(c->profile, (job.few ? PROFILE_MATVEC : PROFILE_GEMM) + (int)l->w->dtype);
     if (job.bf16) c->kernels->bf16->round(c->rounded, l->x, values);
     double bytes = (double)tensor_bytes(l->w) / (double)l->w->shape[0] * l->heads * l->n_rows;

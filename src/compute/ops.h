@@ -39,7 +39,8 @@ typedef struct {
 int ops_shared(const Compute *c, const Tensor *w);
 void ops_linear(const Compute *c, const Linear *list, int count, const float *x, int n);
 // A matrix for each head: y[t][h] = w[h] x[t][h]. Rows of x are x_ld floats apart, those of y y_ld; heads in them
-// x_head and y_head. w[h] is the n_rows rows of w from first + h pitch on.
+// x_head and y_head. w[h] is the n_rows rows of w from first + h pitch on. Transposed: y[t][h] = w[h]^T x[t][h]; w is
+// not fp32 then.
 typedef struct {
     const Tensor *w; // [..][cols]
     int heads, first, pitch, n_rows;
@@ -47,6 +48,7 @@ typedef struct {
     int64_t x_ld, x_head;
     float *y;
     int64_t y_ld, y_head;
+    bool transposed;
 } HeadsLinear;
 void ops_linear_heads(const Compute *c, const HeadsLinear *l, int n);
 void ops_embed(const Compute *c, float *y, const Tensor *table, const int32_t *tokens, int n); // y[n][cols]

@@ -31,33 +31,26 @@ static void bind_stacked(Binder *b, Dense *dense, const char *part, int64_t head
     dense->w.shape[1] = cols;
 }
 
-// W_k^T of every head from kv_b, whose rows are W_k and W_v of a head in turn. Blocks become fp32, which holds each of
-// their values; other types stay.
+// W_k^T of every head from kv_b, whose rows are W_k and W_v of a head in turn.
 static void transpose_keys(Binder *b, Dense *to, const Tensor *kv_b, const LayerKind *kind) {
-    const DTypeInfo *info = dtype_info(kv_b->dtype);
-    bool blocks = info->block > 1;
-    DType dtype = blocks ? DTYPE_F32 : kv_b->dtype;
-    size_t size = dtype == DTYPE_F32 ? sizeof(float) : sizeof(uint16_t),
-           row_bytes = tensor_bytes(kv_b) / kv_b->shape[0];
+    size_t size = kv_b->dtype == DTYPE_F32 ? sizeof(float) : sizeof(uint16_t);
     int64_t rank = rank_of(kind), nope = kind->latent.nope_dim, step = nope + kind->latent.value_dim;
     char *all = weights_own(b->weights, size * (size_t)(kind->n_heads * rank * nope));
-    float *unpacked = weights_own(b->weights, sizeof *unpacked * (size_t)rank);
-    if (!all || !unpacked) {
+    if (!all) {
         binder_fail(b, "out of memory for the keys' matrices of %d heads", kind->n_heads);
         return;
     }
     for (int64_t i = 0; i < kind->n_heads * nope; i++) {
         int64_t head = i / nope, dim = i % nope;
-        const char *row = (const char *)kv_b->data + (size_t)(head * step + dim) * row_bytes;
-        if (blocks) info->unpack(unpacked, row, rank / info->block);
-        const char *values = blocks ? (const char *)unpacked : row;
+        const char *row = (const char *)kv_b->data + (size_t)((head * step + dim) * rank) * size;
         for (int64_t j = 0; j < rank; j++)
-            memcpy(all + ((head * rank + j) * nope + dim) * size, values + j * size, size);
+            memcpy(all + (size_t)((head * rank + j) * nope + dim) * size, row + (size_t)j * size, size);
     }
-    to->w = (Tensor){.dtype = dtype, .n_dims = 2, .shape = {kind->n_heads * rank, nope}, .data = all};
+    to->w = (Tensor){.dtype = kv_b->dtype, .n_dims = 2, .shape = {kind->n_heads * rank, nope}, .data = all};
 }
 
-// Both matrices apart, or W_k and W_v of each head in one tensor; some files have it three times over.
+// Both matrices apart, or W_k and W_v of each head in one tensor; some files have it three times over. Blocks lie along
+// the rows of W_k, which stay as they are.
 static void bind_up_projections(Binder *b, LatentWeights *w, const LayerKind *kind) {
     int rank = rank_of(kind), nope = kind->latent.nope_dim, value = kind->latent.value_dim;
     const Tensor *both = NULL;
@@ -70,7 +63,7 @@ static void bind_up_projections(Binder *b, LatentWeights *w, const LayerKind *ki
         bind_stacked(b, &w->v_b, "attn_v_b", kind->n_heads, value, rank);
         w->v_pitch = value;
     } else if (both) {
-        transpose_keys(b, &w->k_b, both, kind);
+        if (dtype_info(both->dtype)->block <= 1) transpose_keys(b, &w->k_b, both, kind);
         w->v_b.w = *both;
         w->v_first = nope;
         w->v_pitch = nope + value;
@@ -167,17 +160,20 @@ static void project(const Latent *l) {
 
 static void absorb(const Latent *l) {
     const LayerKind *kind = l->call->kind;
+    const LatentWeights *w = l->weights;
+    bool own = dense_exists(&w->k_b);
     ops_linear_heads(l->call->pass->compute,
-                     &(HeadsLinear){.w = &l->weights->k_b.w,
+                     &(HeadsLinear){.w = own ? &w->k_b.w : &w->v_b.w,
                                     .heads = kind->n_heads,
-                                    .pitch = rank_of(kind),
-                                    .n_rows = rank_of(kind),
+                                    .pitch = own ? rank_of(kind) : w->v_pitch,
+                                    .n_rows = own ? rank_of(kind) : kind->latent.nope_dim,
                                     .x = l->b.q,
                                     .x_ld = query_width(kind),
                                     .x_head = kind_head_dim(kind),
                                     .y = l->b.absorbed,
                                     .y_ld = kind_q_dim(kind),
-                                    .y_head = kind->k_dim},
+                                    .y_head = kind->k_dim,
+                                    .transposed = !own},
                      l->call->pass->n);
 }
 

@@ -17,7 +17,7 @@ typedef struct {
     Norm q_norm;  // [q_rank]
     Dense kv_a;   // [rank + rotary][dim]
     Norm kv_norm; // [rank]
-    Dense k_b;    // [n_heads rank][nope_dim]: of each head W_k^T
+    Dense k_b;    // [n_heads rank][nope_dim]: of each head W_k^T; absent: W_k is the rows of v_b before each W_v
     Dense v_b;    // W_v of head h is value_dim rows from v_first + h v_pitch on, of rank columns
     int v_first, v_pitch;
     bool gguf_joint; // from a GGUF file with W_k and W_v in one tensor
