@@ -129,7 +129,7 @@ settings_are_checked() {
             { echo "  $bad: $(cat "$tmp/err")" && return 1; }
     done
     rounds=0 peers "ok=$tmp/bench d 5"
-    [ $? = 2 ] && shows "error: PEER_ROUNDS and PEER_THREADS: expected whole numbers from 1" err
+    [ $? = 2 ] && shows "error: PEER_ROUNDS, PEER_THREADS and PEER_DEPTH: expected whole numbers from 1" err
 }
 check two_dialects
 check ratios_follow

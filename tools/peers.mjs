@@ -10,6 +10,7 @@
 //   PEER_BENCH   "ik=/path/llama-bench -fa 1; cpp=LD_LIBRARY_PATH=/lib2 /path/llama-bench": shell commands by name
 //   PEER_NPM     0: without node-llama-cpp
 //   PEER_MODELS  "a.gguf b.gguf"     PEER_ROUNDS  3     PEER_THREADS  the cores this process may use
+//   PEER_DEPTH   4096: tokens before those of the last test
 //   PEER_FOLDER  build/peers: where packages, models and the table are kept
 //
 // Arguments NAME=COMMAND are peers too, one each.
@@ -26,7 +27,7 @@ const MODULE = path.join(FOLDER, "node_modules/node-llama-cpp/dist/index.js");
 const SHAPES = [["smollm2-135m", "Q8_0", 145], ["tinyllama-1.1b", "Q8_0", 1120], ["tinyllama-1.1b", "Q4_0", 595]]; // MiB
 const SMALL_BYTES = 400e6; // a model up to this size has a long prompt, too
 const OURS = "Tessera", NPM = "llama.cpp"; // names of engines
-const DEPTH = 4096, PROMPT = 512, LONG = 4096, NEW = 32, BATCH = 512;
+const DEPTH = Number(process.env.PEER_DEPTH ?? 4096), PROMPT = 512, LONG = 4096, NEW = 32, BATCH = 512;
 const LEAST_IDLE = 0.9; // less: the machine has other work
 
 // Tests of a model: n tokens behind `depth` others, at once or one by one.
@@ -86,8 +87,9 @@ async function measurePeer(model, nThreads) {
         return {speed: n / await libraryTime() * 1e3, through: n / all * 1e3};
     }
     const results = {};
-    for (const test of tests) {
-        await time({...test, n: Math.min(test.n, test.prompt ? PROMPT : 8)}); // warm up
+    for (const test of tests) { // first a warm-up; behind a text its last tokens, which a state cannot give back
+        const n = Math.min(test.n, test.prompt ? PROMPT : 8);
+        await time({...test, n, depth: Math.max(test.depth - n, 0)});
         results[test.name] = await time(test);
     }
     console.log(JSON.stringify(results));
@@ -332,8 +334,8 @@ function main() {
     const named = namedCommands();
     const nRounds = Number(process.env.PEER_ROUNDS ?? 3);
     const nThreads = Number(process.env.PEER_THREADS ?? os.availableParallelism());
-    if (![nRounds, nThreads].every((n) => Number.isInteger(n) && n >= 1))
-        end(2, "error: PEER_ROUNDS and PEER_THREADS: expected whole numbers from 1");
+    if (![nRounds, nThreads, DEPTH].every((n) => Number.isInteger(n) && n >= 1))
+        end(2, "error: PEER_ROUNDS, PEER_THREADS and PEER_DEPTH: expected whole numbers from 1");
     for (const program of ["bench", "synth"]) {
         if (!fs.existsSync(`${BUILD}/${program}`)) end(1, `error: ${BUILD}/${program} is missing: run make first`);
     }
