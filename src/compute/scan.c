@@ -3,8 +3,8 @@
 
 #include <string.h>
 
-// Channels of an item of work. Its states and A lie side by side while it runs: in the matrices the rows of so many
-// channels lie apart by what makes them share lines of the first cache.
+// Channels of an item of work. While it runs several rows, its states and A lie side by side: in the matrices the rows
+// of so many channels lie apart by what makes them share lines of the first cache. One row alone reads a line once.
 enum { CHANNELS = 64 };
 _Static_assert(2 * SCAN_STATES * CHANNELS * sizeof(float) <= COMPUTE_SCRATCH, "a worker's scratch holds h and A");
 
@@ -13,24 +13,25 @@ typedef struct {
     const Scan *s;
     const Kernels *kernels;
     int first, n, states, channels;
-    float *h, *a; // [states][CHANNELS]
+    float *h; // [states][ld]
+    const float *a;
+    int64_t ld;
 } Block;
 
-// Columns of a matrix [states][channels], and back.
-static void load_block(const Block *b, float *to, const float *from) {
+static void copy_block(const Block *b, float *to, int64_t to_ld, const float *from, int64_t from_ld) {
+    if (to == from) return;
     for (int64_t i = 0; i < b->states; i++) {
-        memcpy(to + i * CHANNELS, from + i * b->channels + b->first, sizeof *to * (size_t)b->n);
+        memcpy(to + i * to_ld, from + i * from_ld, sizeof *to * (size_t)b->n);
     }
 }
 
+// To the block's columns of a matrix [states][channels].
 static void store_block(const Block *b, float *to) {
-    for (int64_t i = 0; i < b->states; i++) {
-        memcpy(to + i * b->channels + b->first, b->h + i * CHANNELS, sizeof *to * (size_t)b->n);
-    }
+    copy_block(b, to + b->first, b->channels, b->h, b->ld);
 }
 
 static void run_row(const Block *b, float *y, const float *step, const float *u, const float *key, const float *query) {
-    b->kernels->scan_row(y, b->h, b->a, CHANNELS, step + b->first, u + b->first, key, query, b->n, b->states);
+    b->kernels->scan_row(y, b->h, b->a, b->ld, step + b->first, u + b->first, key, query, b->n, b->states);
 }
 
 // The state at the end of the text: the running one, or the border's and the rows behind it, where going back or a
@@ -39,7 +40,8 @@ static void load_state(const Block *b) {
     State *s = b->s->state;
     float unused[CHANNELS];
     int row = state_decayed(s);
-    load_block(b, b->h, row ? state_running(s) : state_matrix(s, 0));
+    const float *from = row ? state_running(s) : state_matrix(s, 0);
+    copy_block(b, b->h, b->ld, from + b->first, b->channels);
     for (int n = state_length(s) - state_border(s); row < n; row++) {
         const float *key = state_keys(s, 0) + (int64_t)row * b->states;
         int64_t at = (int64_t)row * b->channels;
@@ -50,7 +52,6 @@ static void load_state(const Block *b) {
 static void run_block(const Block *b) {
     const Scan *s = b->s;
     int length = state_length(s->state);
-    load_block(b, b->a, s->a);
     load_state(b);
     for (int64_t t = 0; t < s->n; t++) {
         int64_t at = t * b->channels;
@@ -74,8 +75,16 @@ static void run_item(void *context, int index, int worker) {
     b.states = shape->k_dim;
     b.channels = shape->v_dim;
     b.n = b.channels - b.first < CHANNELS ? b.channels - b.first : CHANNELS;
-    b.h = compute_scratch(job->compute, worker);
-    b.a = b.h + SCAN_STATES * CHANNELS;
+    b.h = state_running(s->state) + b.first;
+    b.a = s->a + b.first;
+    b.ld = b.channels;
+    if (s->n > 1) {
+        float *a = compute_scratch(job->compute, worker);
+        copy_block(&b, a, CHANNELS, b.a, b.ld);
+        b.a = a;
+        b.h = a + SCAN_STATES * CHANNELS;
+        b.ld = CHANNELS;
+    }
     run_block(&b);
 }
 
