@@ -82,7 +82,7 @@ enum { MOST_CONTEXT = 1 << 28 };
     }
 #define PRECISION_FLAG(o)                                                                                              \
     {                                                                                                                  \
-        "--precision", "HOW", "exact, or fast: prompts in int8 with weights of 8 bits and fewer (default: exact)",     \
+        "--precision", "HOW", "exact, or fast: products in int8 with weights of 8 bits and fewer (default: exact)",    \
             TAKES_CHOICE(&(o)->precision, "exact fast")                                                                \
     }
 #define KV_HELP "type of the KV cache: bf16, f32 or q8 (default: bf16)"
