@@ -21,7 +21,7 @@ enum {
     SUMMED_ROWS = 64,         // of a transposed matrix, unpacked at a time
     UNPACKED = 4096,          // values that matvec_blocks unpacks at a time: they stay in L1
     MATVEC_CHUNK = 128 << 10, // bytes of weights in a work item
-    SMALL_BYTES = 160 << 10,  // products that read less run on one thread
+    SMALL_VALUES = 40 << 10,  // products with fewer weights run on one thread: they take 1 to 2 microseconds
     SMALL_FLOATS = 16 << 10,  // the same for element-wise operations
 };
 
@@ -350,7 +350,7 @@ static void linear_rows(const Compute *c, const Linear *list, int count, const f
         bytes += tensor_bytes(w);
         values += (double)tensor_count(w);
     }
-    bool small = bytes * (uint64_t)n < SMALL_BYTES;
+    bool small = values * n < SMALL_VALUES;
     threads_for_if(!small, c->pool, job.first_item[count], few ? matvec_item : gemm_item, &job);
     profile_end(c->profile, 2 * values * n, (double)bytes);
 }
@@ -434,10 +434,10 @@ void ops_linear_heads(const Compute *c, const HeadsLinear *l, int n) {
     else if (!job.few) job.panels = (l->n_rows + c->kernels->panel - 1) / c->kernels->panel;
     profile_begin(c->profile, (job.few ? PROFILE_MATVEC : PROFILE_GEMM) + (int)l->w->dtype);
     if (job.bf16) c->kernels->bf16->round(c->rounded, l->x, values);
-    double bytes = (double)tensor_bytes(l->w) / (double)l->w->shape[0] * l->heads * l->n_rows;
-    bool small = bytes * n < SMALL_BYTES;
+    double rows = (double)l->heads * l->n_rows, bytes = (double)tensor_bytes(l->w) / (double)l->w->shape[0] * rows;
+    bool small = rows * (double)cols * n < SMALL_VALUES;
     threads_for_if(!small, c->pool, l->heads * job.panels, heads_item, &job);
-    profile_end(c->profile, 2.0 * l->heads * l->n_rows * (double)cols * n, bytes);
+    profile_end(c->profile, 2 * rows * (double)cols * n, bytes);
 }
 
 // ---- operations on rows
