@@ -485,6 +485,23 @@ static void check_answer(const Chat *c, const char *const *pieces, const char *s
 #define ANSWER(chat, says_, thinks, end_at, verbatim, ...)                                                             \
     check_answer(chat, (const char *const[]){__VA_ARGS__, NULL}, says_, thinks, end_at, verbatim)
 
+// An example may take less than a conversation; what a template would show with more is unknown.
+static void test_slow_templates(void) {
+    Tokenizer *t = make_tokenizer(TOKEN_CONTROL, false);
+    Chat *slow = open_chat(
+             t, "{% for i in range(300) %}{% for k in range(1000) %}{% endfor %}{% endfor %}{{ '<think>' }}", 0),
+         *quick = open_chat(t, "{% for i in range(1500) %}{% endfor %}{{ '<think>' }}", 0);
+    const ChatMessage m = {.role = CHAT_USER, .text = "a", .n = 1};
+    char *text = chat_text(slow, &m, 1, true);
+    CHECK(text && !strcmp(text, "<think>"), "it is written: %s", text);
+    CHECK(!chat_starts_thinking(slow) && chat_starts_thinking(quick), "%d %d", chat_starts_thinking(slow),
+          chat_starts_thinking(quick));
+    free(text);
+    chat_close(slow);
+    chat_close(quick);
+    tokenizer_free(t);
+}
+
 static void test_answers(void) {
     Tokenizer *t = make_tokenizer(TOKEN_CONTROL, false);
     Chat *chatml = open_chat(t, CHATML, 0), *plain = open_chat(t, NULL, 0), *harmony = open_chat(t, HARMONY, 0);
@@ -1020,6 +1037,7 @@ int main(void) {
     RUN(test_real_vocabularies);
     RUN(test_fields);
     RUN(test_marks_in_fields);
+    RUN(test_slow_templates);
     RUN(test_answers);
     need_program("run");
     RUN(test_loop);

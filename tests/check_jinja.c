@@ -250,6 +250,8 @@ static void test_lines(void) {
 #define LONG "{% set x = 'a' * 1000000 %}{% set x = x * 20 %}"
 #define OFTEN(what) LONG "{% for i in range(100000) %}{% set y = " what " %}{% endfor %}"
 static const char *const hostile[] = {
+    "{{ 9 ** 9 * '<>' * 9 * 9 }}",
+    "{{ 10000000 * [1, 2, 3] * 9 }}",
     "{% for i in range(10000000000) %}{% endfor %}",
     "{% for i in range(9999) %}{% for j in range(9999) %}{% for k in range(9999) %}{% endfor %}{% endfor %}{% endfor "
     "%}",
@@ -372,6 +374,12 @@ static void test_allowed(void) {
     free(out.text);
     CHECK(render_with(source, &(JinjaInput){.steps = 500}, &out, err) && strstr(err, "steps"), "%s", err);
     CHECK(render_with(source, &(JinjaInput){.memory = 5000}, &out, err) && strstr(err, "memory"), "%s", err);
+    // A product takes what it is long, once: two bytes a character.
+    static const char product[] = "{{ ('abcdefgh' * 1000000) | length }}{{ ([1] * 10000) | length }}";
+    CHECK(!render_with(product, &(JinjaInput){.memory = 17 << 20}, &out, err) && !strcmp(out.text, "800000010000"),
+          "%s", err);
+    free(out.text);
+    CHECK(render_with(product, &(JinjaInput){.memory = 15 << 20}, &out, err) && strstr(err, "memory"), "%s", err);
 }
 
 int main(void) {

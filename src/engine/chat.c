@@ -101,12 +101,17 @@ static const ChatFormat *format_find(const char *template) {
 
 // ---- messages to text
 
+// What an example of a few words may take: a Chat is opened by way of a dozen, and a slow template must not be slow a
+// dozen times.
+enum { EXAMPLE_MEMORY = 32 << 20, EXAMPLE_STEPS = 1000000 };
+
 typedef struct {
     const Chat *chat;
     const ChatMessage *messages;
     int n;
     bool answer;
     MessageForm form;
+    bool example;
 } Conversation;
 
 static void put_token(JinjaHeap *h, JinjaDict *variables, const char *name, const Tokenizer *t, int id) {
@@ -129,18 +134,22 @@ static void fill_variables(JinjaHeap *h, JinjaDict *variables, const void *from)
 
 static int render_in_form(const Conversation *v, JinjaOutput *out, char *err, size_t errlen) {
     JinjaInput in = {.fill = fill_variables, .from = v, .now = v->chat->now};
+    if (v->example) {
+        in.memory = EXAMPLE_MEMORY;
+        in.steps = EXAMPLE_STEPS;
+    }
     return jinja_render(v->chat->program, &in, out, err, errlen);
 }
 
 static int render(const Chat *c, const ChatMessage *messages, int n, bool answer, JinjaOutput *out, char *err,
                   size_t errlen) {
-    return render_in_form(&(Conversation){c, messages, n, answer, c->form}, out, err, errlen);
+    return render_in_form(&(Conversation){c, messages, n, answer, c->form, false}, out, err, errlen);
 }
 
 // A MessageTrial.
 static char *try_form(const void *context, const ChatMessage *messages, int n, MessageForm form) {
     JinjaOutput out;
-    return render_in_form(&(Conversation){context, messages, n, true, form}, &out, NULL, 0) ? NULL : out.text;
+    return render_in_form(&(Conversation){context, messages, n, true, form, true}, &out, NULL, 0) ? NULL : out.text;
 }
 
 char *chat_text(const Chat *c, const ChatMessage *messages, int n, bool answer) {
@@ -200,11 +209,11 @@ static char *find_stop(const JinjaOutput *example, const char *answer, const cha
     return end > mark ? strndup(begin, (size_t)(end - begin)) : NULL;
 }
 
-static void find_thinking(Chat *c) {
+static void find_thinking(Chat *c, bool example) {
     JinjaOutput out;
     ChatMessage m = example_message(CHAT_USER, "?");
     c->starts_thinking = false;
-    if (render(c, &m, 1, true, &out, NULL, 0)) return;
+    if (render_in_form(&(Conversation){c, &m, 1, true, c->form, example}, &out, NULL, 0)) return;
     while (out.n && byte_is_space(out.text[out.n - 1])) out.n--;
     c->starts_thinking = out.n >= 7 && !memcmp(out.text + out.n - 7, "<think>", 7);
     free(out.text);
@@ -217,10 +226,11 @@ static void learn(Chat *c, const char *template) {
                              example_message(CHAT_ASSISTANT, answer), example_message(CHAT_USER, question)};
     JinjaOutput example = {0};
     c->form = messages_form(try_form, c);
-    if (render(c, m, 4, true, &example, NULL, 0)) render(c, m + 1, 3, true, &example, NULL, 0);
+    if (render_in_form(&(Conversation){c, m, 4, true, c->form, true}, &example, NULL, 0))
+        render_in_form(&(Conversation){c, m + 1, 3, true, c->form, true}, &example, NULL, 0);
     c->stop = c->format->stop ? strdup(c->format->stop) : NULL;
     if (c->format == &own_format) c->stop = find_stop(&example, answer, question);
-    find_thinking(c);
+    find_thinking(c, true);
     find_specials(c, template, &example);
     free(example.text);
 }
@@ -280,7 +290,7 @@ int chat_set(Chat *c, const char *name, const char *json, char *err, size_t errl
         return -1;
     }
     free(out.text);
-    find_thinking(c);
+    find_thinking(c, false); // its variables may be long
     return 0;
 }
 

@@ -282,12 +282,19 @@ static JinjaValue join_two(JinjaRun *r, JinjaValue a, JinjaValue b) {
     return jinja_take(&out);
 }
 
+// Its size is known before any of it is made.
 static JinjaValue repeat(JinjaRun *r, JinjaValue of, int64_t times) {
     JinjaBuffer b = {0};
     JinjaValue l = jinja_list(r->heap);
     l.list->tuple = of.kind == JINJA_LIST && of.list->tuple;
+    size_t one = of.kind == JINJA_STRING ? of.text.n : of.list->n, n = 0;
+    if (times < 0) times = 0;
+    jinja_step(r->heap, (size_t)times);
+    if (__builtin_mul_overflow(one, (size_t)times, &n) || n > r->heap->most)
+        jinja_fail(r->heap, "more memory than the %zu bytes that a template may use", r->heap->most);
+    if (of.kind == JINJA_STRING) jinja_reserve(r->heap, &b, n);
+    else l.list->items = jinja_alloc(r->heap, (l.list->room = n) * sizeof *l.list->items);
     for (int64_t i = 0; i < times; i++) {
-        jinja_step(r->heap, 1);
         if (of.kind == JINJA_STRING) jinja_append(r->heap, &b, of.text);
         for (size_t k = 0; of.kind == JINJA_LIST && k < of.list->n; k++) jinja_push(r->heap, l.list, of.list->items[k]);
     }

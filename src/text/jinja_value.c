@@ -269,17 +269,19 @@ int jinja_compare(JinjaHeap *h, JinjaValue a, JinjaValue b) {
 
 // ---- text
 
+void jinja_reserve(JinjaHeap *h, JinjaBuffer *b, size_t room) {
+    if (room <= b->room) return;
+    char *text = jinja_alloc(h, 2 * room);
+    if (b->n) memcpy(text, b->text, b->n);
+    if (b->n) memcpy(text + room, b->from, b->n);
+    b->text = text;
+    b->from = (uint8_t *)text + room;
+    b->room = room;
+}
+
 void jinja_append(JinjaHeap *h, JinjaBuffer *b, JinjaText t) {
     if (!t.n) return;
-    if (b->room - b->n < t.n) {
-        size_t room = b->n + t.n > 2 * b->room ? b->n + t.n + 32 : 2 * b->room;
-        char *text = jinja_alloc(h, 2 * room);
-        if (b->n) memcpy(text, b->text, b->n);
-        if (b->n) memcpy(text + room, b->from, b->n);
-        b->text = text;
-        b->from = (uint8_t *)text + room;
-        b->room = room;
-    }
+    if (b->room - b->n < t.n) jinja_reserve(h, b, b->n + t.n > 2 * b->room ? b->n + t.n + 32 : 2 * b->room);
     memcpy(b->text + b->n, t.text, t.n);
     if (t.from) memcpy(b->from + b->n, t.from, t.n);
     else memset(b->from + b->n, 0, t.n);

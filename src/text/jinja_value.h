@@ -112,6 +112,7 @@ typedef struct {
     size_t n, room, from_room;
 } JinjaBuffer;
 
+void jinja_reserve(JinjaHeap *h, JinjaBuffer *b, size_t room); // bytes in all
 void jinja_append(JinjaHeap *h, JinjaBuffer *b, JinjaText t);
 void jinja_append_word(JinjaHeap *h, JinjaBuffer *b, const char *word);
 JinjaValue jinja_take(const JinjaBuffer *b);
