@@ -2,11 +2,16 @@
 #pragma once
 #include "http_client.h"
 
-UNUSED static const char *text_at(const json_t *v, const char *path) { // "choices.0.text"
+static const json_t *value_at(const json_t *v, const char *path) { // "choices.0.text"; NULL: nothing is there
     char copy[256];
     snprintf(copy, sizeof copy, "%s", path);
     for (char *word = strtok(copy, "."); word && v; word = strtok(NULL, "."))
         v = json_is_array(v) ? json_array_get(v, (size_t)atoi(word)) : json_object_get(v, word);
+    return v;
+}
+
+UNUSED static const char *text_at(const json_t *v, const char *path) {
+    v = value_at(v, path);
     return json_is_string(v) ? json_string_value(v) : "(none)";
 }
 

@@ -623,6 +623,29 @@ static void it_warms_up(void) {
     CHECK(server_stop(SIGTERM) == 0, "its exit status");
 }
 
+// --precision is obeyed: the text is that of ./run with it, and what is likely differs a little from `exact`.
+static void precision_is_obeyed(void) {
+    static const char *body = "{'prompt': 'One day', 'seed': 7, 'max_tokens': 40, 'logprobs': 1}";
+    const char *path = in_folder("rounded.gguf");
+    release(&(Result[]){CALL("quantize", MODEL, path, "Q4_0", "-z", TOKENIZER)}[0]);
+    double first[2] = {0};
+    for (int fast = 0; fast < 2; fast++) {
+        const char *how = fast ? "fast" : "exact";
+        Result run = CALL("run", path, "--precision", how, "-p", "One day", "-s", "7", "-n", "40", "-q",
+                          "--no-display-prompt");
+        run.out[strlen(run.out) - 1] = 0; // its newline
+        NEED(SERVER_START(path, "--precision", how), "the server does not start");
+        json_t *v = ask_json(200, "/v1/completions", body);
+        CHECK(!strcmp(text_at(v, "choices.0.text"), run.out), "%s: found '%s', ./run '%s'", how,
+              text_at(v, "choices.0.text"), run.out);
+        first[fast] = json_number_value(value_at(v, "choices.0.logprobs.token_logprobs.0"));
+        CHECK(server_stop(SIGTERM) == 0, "its exit status");
+        json_decref(v);
+        release(&run);
+    }
+    CHECK(first[0] != first[1] && fabs(first[0] - first[1]) < 0.2, "log-probabilities %g and %g", first[0], first[1]);
+}
+
 static void its_command_line(void) {
     REFUSES(2, "--port", "serve", MODEL, "--port", "70000");
     REFUSES(1, "none.gguf", "serve", "none.gguf");
@@ -663,6 +686,7 @@ int main(void) {
     RUN(it_drains);
     RUN(it_ends_at_once);
     RUN(it_warms_up);
+    RUN(precision_is_obeyed);
     RUN(its_command_line);
     folder_remove();
     return test_report();

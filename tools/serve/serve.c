@@ -48,6 +48,7 @@ static void parse(ServerOptions *o, Extra *x, int argc, char **argv) {
          TAKES_FLOAT(&x->gap_ms, 1, 60000)},
         {"--no-warmup", NULL, "listen at once, without the passes that map the weights and start the threads",
          SETS(&x->no_warmup)},
+        PRECISION_FLAG(&o->session),
         WINDOW_FLAGS(&o->session),
         QUIET_FLAG(&x->quiet),
     };
