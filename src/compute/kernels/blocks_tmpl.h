@@ -81,8 +81,11 @@ INNER int bytes_from(int i) {
 }
 
 INNER void put_group(const Activations *a, int i, const int16_t *words, const bool bytes) {
-    for (int j = 0; bytes && j < 16; j++) a->bytes[bytes_from(i) + j] = (int8_t)words[j];
-    for (int odd = 0; !bytes && odd < 2; odd++) {
+    if (bytes) {
+        for (int j = 0; j < 16; j++) a->bytes[bytes_from(i) + j] = (int8_t)words[j];
+        return;
+    }
+    for (int odd = 0; odd < 2; odd++) {
         int16_t *to = a->words + word_at(i, odd);
         for (int j = 0; j < 8; j++) to[j] = words[2 * j + odd];
     }
@@ -432,6 +435,7 @@ INNER bool is_grid(const DType f) {
     return !layout_of(f).places && f != DTYPE_Q8_0 && f != DTYPE_Q5_0 && f != DTYPE_Q5_1;
 }
 
+// May the vectors be bytes?
 static inline bool takes_bytes(const DType f) {
     return !is_grid(f) && MOST_BYTE >= (layout_of(f).zero == 128 ? 255 : 63);
 }
@@ -586,13 +590,20 @@ INNER void matvec_rows(const DType f, RowBytes *b, float *y, int64_t ldy, const 
     }
 }
 
+// Of n vectors: `most`, or all of them where at most one is missing to that, else four.
+INNER int vectors_at_a_time(int n, const int most) {
+    if (n < 4) return n;
+    if (n < most - 1) return 4;
+    return n < most ? n : most;
+}
+
 // As many vectors at a time as are registers, of words four; of numbers between, the last one several times.
 INNER void matvec_any(const DType f, RowBytes *b, float *y, int64_t ldy, const uint8_t *w, const Activations *a, int n,
                       int n_rows, int k, const bool bytes) {
     const int most = bytes ? MOST_VECTORS : 4;
     for (int done; n > 0; n -= done, a += done, y += done * ldy) {
         Activations all[MOST_VECTORS];
-        done = n >= most - 1 && n > 2 ? (n < most ? n : most) : n < 4 ? n : 4;
+        done = vectors_at_a_time(n, most);
         for (int t = 0; t < MOST_VECTORS; t++) all[t] = a[t < done ? t : done - 1];
         if (done == 1) matvec_rows(f, b, y, ldy, w, all, done, n_rows, k, 1, bytes);
         else if (done == 2 && !is_grid(f)) matvec_rows(f, b, y, ldy, w, all, done, n_rows, k, 2, bytes);
