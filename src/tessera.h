@@ -323,9 +323,9 @@ typedef struct Constraint Constraint;
 // schema: a JSON Schema, or NULL for any JSON object. What cannot be enforced is refused by its keyword. chat: the text
 // may end as its answers do; NULL: with the model's end tokens. NULL with a line in err.
 Constraint *constraint_open(const Engine *e, const Chat *chat, const char *schema, char *err, size_t errlen);
-// Free text that is JSON of the schema behind each `mark` (at least a byte), up to `close` ("": the JSON ends by itself),
-// where it is free again; once: where it ends. Between a mark and its close the text cannot end. Control tokens that
-// stand in either are read as their text, others only in free text.
+// Free text that is JSON of the schema behind each `mark` (at least a byte), up to `close` ("": the JSON ends by
+// itself), where it is free again; once: where it ends. Between a mark and its close the text cannot end. Control
+// tokens that stand in either are read as their text, others only in free text.
 typedef struct {
     const char *mark, *close;
     bool once;

@@ -165,7 +165,8 @@ static void vectors_of_int8(void) {
         Engine *e = engine_open(model_path(&(Model){OURS, types[i].name}), NULL, err, sizeof err);
         NEED(e, "%s", err);
         int32_t *tokens;
-        int n = engine_encode(e, text, n_text, true, false, &tokens, err, sizeof err), vocab = engine_info(e).vocab_size;
+        int n = engine_encode(e, text, n_text, true, false, &tokens, err, sizeof err),
+            vocab = engine_info(e).vocab_size;
         CHECK(n > 60, "%s", err);
         if (n > by_speed(400, 200, 60)) n = by_speed(400, 200, 60);
         Session *exact = need_session(e, &(SessionOptions){.n_threads = 2, .kv = KV_F32});

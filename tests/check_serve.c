@@ -631,8 +631,8 @@ static void precision_is_obeyed(void) {
     double first[2] = {0};
     for (int fast = 0; fast < 2; fast++) {
         const char *how = fast ? "fast" : "exact";
-        Result run = CALL("run", path, "--precision", how, "-p", "One day", "-s", "7", "-n", "40", "-q",
-                          "--no-display-prompt");
+        Result run =
+            CALL("run", path, "--precision", how, "-p", "One day", "-s", "7", "-n", "40", "-q", "--no-display-prompt");
         run.out[strlen(run.out) - 1] = 0; // its newline
         NEED(SERVER_START(path, "--precision", how), "the server does not start");
         json_t *v = ask_json(200, "/v1/completions", body);

@@ -20,7 +20,7 @@ typedef struct {
     uint16_t *rounded; // the input as bfloat16, up to max_rounded values; NULL where the level has no bfloat16 products
     int max_cols;
     int64_t max_rounded;
-    bool fast; // products with weights of 8 bits and fewer round x to int8, those of many tokens w too; off by default
+    bool fast;  // products with weights of 8 bits and fewer round x to int8, those of many tokens w too; off by default
     bool exact; // products give each row the bits that it gets alone, however many there are; off by default
 } Compute;
 

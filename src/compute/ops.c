@@ -5,8 +5,8 @@
 #include <string.h>
 
 enum {
-    // Where panels win over shared rows, measured: with blocks (panels of bfloat16 and of int8: see their kernels), with
-    // 16-bit and with fp32 rows.
+    // Where panels win over shared rows, measured: with blocks (panels of bfloat16 and of int8: see their kernels),
+    // with 16-bit and with fp32 rows.
     SHARED_BLOCKS = 36,
     SHARED_HALVES = 10,
     SHARED_FLOATS = 7,

@@ -1,7 +1,7 @@
 // marked: free text that a mark turns into text of a rule, and the rule's end into free text again.
 //
-// Owns the grammar of that, over the bytes of the mark: it may come in any pieces, alone or with what follows it. Refuses
-// nothing. Knows no JSON; called by constraint.c.
+// Owns the grammar of that, over the bytes of the mark: it may come in any pieces, alone or with what follows it.
+// Refuses nothing. Knows no JSON; called by constraint.c.
 #pragma once
 #include "automaton.h"
 

@@ -760,6 +760,10 @@ static void scan_row(float *y, float *h, const float *a, int64_t ld, const float
 }
 
 const Kernels TABLE = {
-    .name = LEVEL_NAME, SHARED_KERNELS,          .quantize = quantize, .takes_bytes = takes_bytes,
-    .span = SPAN,       .blocks = block_kernels,
+    .name = LEVEL_NAME,
+    SHARED_KERNELS,
+    .quantize = quantize,
+    .takes_bytes = takes_bytes,
+    .span = SPAN,
+    .blocks = block_kernels,
 };
