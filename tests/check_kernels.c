@@ -465,6 +465,29 @@ static void unpack_blocks_case(int format, int k) {
     free(want);
 }
 
+// To int8 with one scale, which need not be the smallest that reaches all values.
+static void round_blocks_case(int format, int k) {
+    const DTypeInfo *info = dtype_info(formats[format].dtype);
+    DOING("round %s k %d", info->name, k);
+    uint8_t *w = fence_put(0, k / info->block * info->block_bytes);
+    int8_t *q = fence_put(1, k);
+    float *want = need_floats(k);
+    fill_blocks(w, k / info->block, format);
+    info->unpack(want, w, k / info->block);
+    double top = 0, step = (double)K->blocks[formats[format].dtype].round(q, w, k);
+    for (int i = 0; i < k; i++) top = fmax(top, fabs((double)want[i]));
+    CHECK(127 * step >= 0.999999 * top || top < 1e-30, "%s: a step of %g does not reach %g", doing, step, top);
+    for (int i = 0; i < k; i++) {
+        CHECK(fabs(step * q[i] - (double)want[i]) <= 0.5001 * step + 1e-30, "%s: value %d is %g, with a step of %g %d",
+              doing, i, (double)want[i], step, q[i]);
+    }
+    free(want);
+    if (formats[format].dtype != DTYPE_Q8_0) return;
+    const uint16_t not_finite = 0x7c00;
+    memcpy(w + (k / 32 - 1) * 34, &not_finite, sizeof not_finite);
+    CHECK(isnan(K->blocks[DTYPE_Q8_0].round(q, w, k)), "%s: an infinite scale", doing);
+}
+
 static void matvec_blocks(void) {
     static const int sizes[] = {32, 64, 96, 224, 256, 288, 512, 1056, 2048};
     for (int f = N_FLOAT_FORMATS; K->blocks && f < N_FORMATS; f++) {
@@ -475,6 +498,7 @@ static void matvec_blocks(void) {
                 if (K->takes_bytes(formats[f].dtype)) matvec_blocks_case(f, n_rows, sizes[i], pick(N_KINDS), true);
             }
             unpack_blocks_case(f, sizes[i]);
+            if (K->blocks[formats[f].dtype].round) round_blocks_case(f, sizes[i]);
         }
     }
 }

@@ -56,10 +56,15 @@ static const Linear *linear_of(const LinearJob *job, int item, int *row0, int *n
 
 _Static_assert(GEMM_K % BLOCK_MAX == 0 && UNPACKED % BLOCK_MAX == 0, "rows are split between blocks");
 
+// The block of a format at [row][col], counted from the first.
+static int64_t block_index(const Tensor *w, int64_t row, int64_t col) {
+    return (row * w->shape[1] + col) / dtype_info(w->dtype)->block;
+}
+
 // n values of a block format from [row][col] on.
 static void unpack_blocks(const Kernels *k, float *y, const Tensor *w, int64_t row, int64_t col, int64_t n) {
     const DTypeInfo *info = dtype_info(w->dtype);
-    int64_t block = (row * w->shape[1] + col) / info->block;
+    int64_t block = block_index(w, row, col);
     const uint8_t *blocks = (const uint8_t *)w->data + block * info->block_bytes;
     if (k->blocks && k->blocks[w->dtype].unpack) k->blocks[w->dtype].unpack(y, blocks, (int)n);
     else if (info->unpack) info->unpack(y, blocks, n / info->block);
@@ -210,6 +215,16 @@ typedef struct {
 
 _Static_assert(sizeof(Int8Scratch) <= COMPUTE_SCRATCH, "a panel fits the minimum scratch memory");
 
+// n values from [row][col] on, to q; returns their scale.
+static float round_weights(const Kernels *k, int8_t *q, const Tensor *w, int row, int col, int n, float *unpacked) {
+    if (k->blocks && k->blocks[w->dtype].round) {
+        const char *at = (const char *)w->data + block_index(w, row, col) * dtype_info(w->dtype)->block_bytes;
+        return k->blocks[w->dtype].round(q, at, n);
+    }
+    unpack_rows(k, unpacked, w, row, 1, col, n);
+    return k->int8->round(q, unpacked, n);
+}
+
 // As multiply_rows, in int8.
 static void multiply_rows_int8(const LinearJob *job, const Linear *l, int row0, int n_rows, bool add, Int8Scratch *s) {
     const Kernels *k = job->c->kernels;
@@ -219,8 +234,7 @@ static void multiply_rows_int8(const LinearJob *job, const Linear *l, int row0, 
     for (int k0 = 0; k0 < cols; k0 += INT8_PART) {
         int kn = cols - k0 < INT8_PART ? cols - k0 : INT8_PART;
         for (int i = 0; i < n_rows; i++) {
-            unpack_rows(k, s->row, l->w, row0 + i, 1, k0, kn);
-            w_scale[i] = k->int8->round(s->rows[i], s->row, kn);
+            w_scale[i] = round_weights(k, s->rows[i], l->w, row0 + i, k0, kn, s->row);
         }
         k->pack((float *)(void *)s->panel, (const float *)(void *)s->rows, INT8_PART / 4, n_rows, kn / 4);
         Int8Rows x = {(const int8_t *)job->c->rounded + k0, cols, n_parts(cols), scales + k0 / INT8_PART};

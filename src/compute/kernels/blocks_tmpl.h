@@ -378,15 +378,21 @@ INNER void scales_of(Scales *s, const DType f, const uint8_t *p) {
 // Its loads spread a value over a vector; gcc would keep it in registers and permute those, which is slower.
 #define IN_MEMORY(array) __asm__("" : "+m"(array))
 
-// n values of a chunk. Products of scales and values are exact in fp32 and one sum is rounded (quant.h), so the results
-// equal those of quant.c (but for the sign of zero).
-INNER void unpack_chunk(const DType f, float *y, const uint8_t *p, int n) {
+// Values from the i-th on: floats, or rounded to int8.
+INNER void put_values(void *to, int i, V v, const bool int8) {
+    if (int8) v_store_i8((int8_t *)to + i, v);
+    else v_store((float *)to + i, v);
+}
+
+// n values of a chunk, times `by`. Where that is 1, products of scales and values are exact in fp32 and one sum is
+// rounded (quant.h), so the results equal those of quant.c (but for the sign of zero).
+INNER void unpack_chunk(const DType f, void *to, const uint8_t *p, int n, float by, const bool int8) {
     Scales s;
     float scale[GROUPS], minimum[GROUPS];
     scales_of(&s, f, p);
     for (int i = 0; i < GROUP_V; i++) {
-        v_store(scale + i * LANES, s.scale[i]);
-        v_store(minimum + i * LANES, s.minimum[i]);
+        v_store(scale + i * LANES, v_mul(s.scale[i], v_set1(by)));
+        v_store(minimum + i * LANES, v_mul(s.minimum[i], v_set1(by)));
     }
     IN_MEMORY(scale);
     IN_MEMORY(minimum);
@@ -396,7 +402,7 @@ INNER void unpack_chunk(const DType f, float *y, const uint8_t *p, int n) {
             if (b * BLOCK >= n) break;
             const int8_t *q = ((const BlockQ8_0 *)(const void *)p)[b].q;
             for (int j = 0; j < BLOCK; j += LANES) {
-                v_store(y + b * BLOCK + j, v_mul(v_load_i8(q + j), v_set1(scale[2 * b])));
+                put_values(to, b * BLOCK + j, v_mul(v_load_i8(q + j), v_set1(scale[2 * b])), int8);
             }
         }
         return;
@@ -415,17 +421,58 @@ INNER void unpack_chunk(const DType f, float *y, const uint8_t *p, int n) {
             if (at * 16 >= n) break;
             for (int j = 0; j < 16; j += LANES) {
                 V v = v_load_u8(values[g % 2] + g / 2 * 16 + j);
-                v_store(y + at * 16 + j, v_fma(v, v_set1(scale[at]), v_set1(minimum[at])));
+                put_values(to, at * 16 + j, v_fma(v, v_set1(scale[at]), v_set1(minimum[at])), int8);
             }
         }
     }
 }
 
-INNER void unpack_format(const DType f, const int block, const int block_bytes, float *y, const uint8_t *p, int n) {
-    const int chunk_bytes = CHUNK / block * block_bytes;
+INNER void unpack_format(const DType f, const int block, const int block_bytes, void *to, const uint8_t *p, int n,
+                         float by, const bool int8) {
+    const int chunk_bytes = CHUNK / block * block_bytes, whole = n / CHUNK * CHUNK;
     uint8_t padded[CHUNK / BLOCK * 34] = {0};
-    for (; n >= CHUNK; n -= CHUNK, y += CHUNK, p += chunk_bytes) unpack_chunk(f, y, p, CHUNK);
-    if (n > 0) unpack_chunk(f, y, memcpy(padded, p, (size_t)(n / block * block_bytes)), n);
+    char *at = to;
+    const int chunk_size = CHUNK * (int)(int8 ? sizeof(int8_t) : sizeof(float));
+    for (int i = 0; i < whole; i += CHUNK, at += chunk_size, p += chunk_bytes) {
+        unpack_chunk(f, at, p, CHUNK, by, int8);
+    }
+    if (n == whole) return;
+    memcpy(padded, p, (size_t)((n - whole) / block * block_bytes));
+    unpack_chunk(f, at, padded, n - whole, by, int8);
+}
+
+// ---- to int8
+
+// The largest byte that a format could have.
+INNER int most_byte_of(const DType f) {
+    const Layout l = layout_of(f);
+    if (f == DTYPE_Q5_0 || f == DTYPE_Q5_1) return 31;
+    if (l.lookup) return l.lookup == iq4_bytes ? 241 : 24;
+    return l.flipped ? 255 : l.low | l.high << l.up;
+}
+
+// At least the largest |value| of n; NaN where a scale is not finite.
+INNER float bound_of(const DType f, const int block, const int block_bytes, const uint8_t *p, int n) {
+    uint8_t padded[CHUNK / BLOCK * 34] = {0};
+    V most = v_zero(), poison = v_zero();
+    for (; n > 0; n -= CHUNK, p += CHUNK / block * block_bytes) {
+        Scales s;
+        if (n >= CHUNK) scales_of(&s, f, p);
+        else scales_of(&s, f, memcpy(padded, p, (size_t)(n / block * block_bytes)));
+        for (int i = 0; i < GROUP_V; i++) {
+            V low = s.minimum[i], high = v_fma(s.scale[i], v_set1((float)most_byte_of(f)), low);
+            most = v_max(most, v_max(v_max(low, v_sub(v_zero(), low)), v_max(high, v_sub(v_zero(), high))));
+            poison = v_fma(low, v_zero(), v_fma(high, v_zero(), poison));
+        }
+    }
+    return v_max_of(most) + v_sum(poison);
+}
+
+INNER float round_format(const DType f, const int block, const int block_bytes, int8_t *q, const uint8_t *p, int n) {
+    float most = bound_of(f, block, block_bytes, p, n);
+    bool tiny = most < SMALLEST_TOP;
+    unpack_format(f, block, block_bytes, q, p, n, tiny ? 0 : INT8_TOP / most, true);
+    return tiny ? 0 : most / INT8_TOP;
 }
 
 // ---- rows
@@ -630,7 +677,10 @@ INNER RowBytes rows_of(const int block, const int block_bytes, const uint8_t *w,
         else words_##name(&b, y, ldy, w, a, n, n_rows, k);                                                             \
     }                                                                                                                  \
     static void unpack_##name##_fast(float *y, const void *blocks, int n) {                                            \
-        unpack_format(f, block, size, y, blocks, n);                                                                   \
+        unpack_format(f, block, size, y, blocks, n, 1, false);                                                         \
+    }                                                                                                                  \
+    static __attribute__((unused)) float round_##name(int8_t *q, const void *blocks, int n) {                          \
+        return round_format(f, block, size, q, blocks, n);                                                             \
     }
 DEFINE_FORMAT(q4_0, DTYPE_Q4_0, BLOCK, sizeof(BlockQ4_0))
 DEFINE_FORMAT(q4_1, DTYPE_Q4_1, BLOCK, sizeof(BlockQ4_1))
@@ -655,15 +705,21 @@ DEFINE_FORMAT(iq1_m, DTYPE_IQ1_M, SUPER, sizeof(BlockIQ1_M))
 DEFINE_FORMAT(tq1_0, DTYPE_TQ1_0, SUPER, sizeof(BlockTQ1_0))
 DEFINE_FORMAT(tq2_0, DTYPE_TQ2_0, SUPER, sizeof(BlockTQ2_0))
 
+// Of grids and of TQ2_0 the largest byte is seldom near the largest that there could be.
+#define WITHOUT_ROUND(name)                                                                                            \
+    { matvec_##name, unpack_##name##_fast, NULL }
 #define OF_FORMAT(name)                                                                                                \
-    { matvec_##name, unpack_##name##_fast }
+    { matvec_##name, unpack_##name##_fast, LANES == 16 ? round_##name : NULL }
 static const BlockKernels block_kernels[N_DTYPES] = {
-    [DTYPE_Q4_0] = OF_FORMAT(q4_0),     [DTYPE_Q4_1] = OF_FORMAT(q4_1),     [DTYPE_Q5_0] = OF_FORMAT(q5_0),
-    [DTYPE_Q5_1] = OF_FORMAT(q5_1),     [DTYPE_Q8_0] = OF_FORMAT(q8_0),     [DTYPE_Q2_K] = OF_FORMAT(q2_k),
-    [DTYPE_Q3_K] = OF_FORMAT(q3_k),     [DTYPE_Q4_K] = OF_FORMAT(q4_k),     [DTYPE_Q5_K] = OF_FORMAT(q5_k),
-    [DTYPE_Q6_K] = OF_FORMAT(q6_k),     [DTYPE_MXFP4] = OF_FORMAT(mxfp4),   [DTYPE_IQ4_NL] = OF_FORMAT(iq4_nl),
-    [DTYPE_IQ4_XS] = OF_FORMAT(iq4_xs), [DTYPE_IQ3_S] = OF_FORMAT(iq3_s),   [DTYPE_IQ3_XXS] = OF_FORMAT(iq3_xxs),
-    [DTYPE_IQ2_S] = OF_FORMAT(iq2_s),   [DTYPE_IQ2_XS] = OF_FORMAT(iq2_xs), [DTYPE_IQ2_XXS] = OF_FORMAT(iq2_xxs),
-    [DTYPE_IQ1_S] = OF_FORMAT(iq1_s),   [DTYPE_IQ1_M] = OF_FORMAT(iq1_m),   [DTYPE_TQ1_0] = OF_FORMAT(tq1_0),
-    [DTYPE_TQ2_0] = OF_FORMAT(tq2_0),
+    [DTYPE_Q4_0] = OF_FORMAT(q4_0),           [DTYPE_Q4_1] = OF_FORMAT(q4_1),
+    [DTYPE_Q5_0] = OF_FORMAT(q5_0),           [DTYPE_Q5_1] = OF_FORMAT(q5_1),
+    [DTYPE_Q8_0] = OF_FORMAT(q8_0),           [DTYPE_Q2_K] = OF_FORMAT(q2_k),
+    [DTYPE_Q3_K] = OF_FORMAT(q3_k),           [DTYPE_Q4_K] = OF_FORMAT(q4_k),
+    [DTYPE_Q5_K] = OF_FORMAT(q5_k),           [DTYPE_Q6_K] = OF_FORMAT(q6_k),
+    [DTYPE_MXFP4] = OF_FORMAT(mxfp4),         [DTYPE_IQ4_NL] = OF_FORMAT(iq4_nl),
+    [DTYPE_IQ4_XS] = OF_FORMAT(iq4_xs),       [DTYPE_IQ3_S] = WITHOUT_ROUND(iq3_s),
+    [DTYPE_IQ3_XXS] = WITHOUT_ROUND(iq3_xxs), [DTYPE_IQ2_S] = WITHOUT_ROUND(iq2_s),
+    [DTYPE_IQ2_XS] = WITHOUT_ROUND(iq2_xs),   [DTYPE_IQ2_XXS] = WITHOUT_ROUND(iq2_xxs),
+    [DTYPE_IQ1_S] = WITHOUT_ROUND(iq1_s),     [DTYPE_IQ1_M] = WITHOUT_ROUND(iq1_m),
+    [DTYPE_TQ1_0] = WITHOUT_ROUND(tq1_0),     [DTYPE_TQ2_0] = WITHOUT_ROUND(tq2_0),
 };

@@ -4,8 +4,6 @@
 
 #include <immintrin.h>
 
-static const float SMALLEST_TOP = 1e-30f; // its inverse and that of its scale are finite; below: zeros
-
 static float round_to_int8(int8_t *q, const float *x, int n) {
     __m512 most = _mm512_setzero_ps(), poison = most;
     for (int i = 0; i < n; i += 16) {

@@ -23,6 +23,7 @@
 enum { MAX_PANEL = 32, BF16_STEP = 32, BF16_ROWS = 16, MAX_SHARED = 64 };
 enum { INT8_STEP = 64, INT8_PART = 2048 };
 static const float INT8_TOP = 127;
+static const float SMALLEST_TOP = 1e-30f; // its inverse and that of its scale are finite; smaller values become zeros
 
 typedef enum {
     ACT_NONE,
@@ -53,6 +54,9 @@ typedef struct {
     // y[t * ldy + i] = sum_j w[i][j] x[t][j] for t < n <= MAX_SHARED, contiguous rows of k values
     void (*matvec)(float *y, int64_t ldy, const void *w, const Activations *x, int n, int n_rows, int k);
     void (*unpack)(float *y, const void *blocks, int n); // n values, whole blocks
+    // As Int8Kernels.round of the unpacked values, but with a scale for the largest value that there could be. NULL: no
+    // such kernel.
+    float (*round)(int8_t *q, const void *blocks, int n);
 } BlockKernels;
 
 // A matrix w(k, i) of columns i in panels of MAX_PANEL columns, in words of 32 bits: one fp32, two bfloat16 or four
