@@ -57,4 +57,4 @@ static void gemm(float *y, int64_t ldy, const Int8Panel *w, const Int8Rows *x, i
     }
 }
 
-const Int8Kernels int8_vnni = {.shared = 26, .round = round_to_int8, .gemm = gemm};
+const Int8Kernels int8_vnni = {.shared = 20, .round = round_to_int8, .gemm = gemm};
