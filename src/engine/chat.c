@@ -146,6 +146,10 @@ static int render(const Chat *c, const ChatMessage *messages, int n, bool answer
     return render_in_form(&(Conversation){c, messages, n, answer, c->form, false}, out, err, errlen);
 }
 
+static int render_example(const Chat *c, const ChatMessage *messages, int n, JinjaOutput *out) {
+    return render_in_form(&(Conversation){c, messages, n, true, c->form, true}, out, NULL, 0);
+}
+
 // A MessageTrial.
 static char *try_form(const void *context, const ChatMessage *messages, int n, MessageForm form) {
     JinjaOutput out;
@@ -213,7 +217,7 @@ static void find_thinking(Chat *c, bool example) {
     JinjaOutput out;
     ChatMessage m = example_message(CHAT_USER, "?");
     c->starts_thinking = false;
-    if (render_in_form(&(Conversation){c, &m, 1, true, c->form, example}, &out, NULL, 0)) return;
+    if (example ? render_example(c, &m, 1, &out) : render(c, &m, 1, true, &out, NULL, 0)) return;
     while (out.n && byte_is_space(out.text[out.n - 1])) out.n--;
     c->starts_thinking = out.n >= 7 && !memcmp(out.text + out.n - 7, "<think>", 7);
     free(out.text);
@@ -226,8 +230,7 @@ static void learn(Chat *c, const char *template) {
                              example_message(CHAT_ASSISTANT, answer), example_message(CHAT_USER, question)};
     JinjaOutput example = {0};
     c->form = messages_form(try_form, c);
-    if (render_in_form(&(Conversation){c, m, 4, true, c->form, true}, &example, NULL, 0))
-        render_in_form(&(Conversation){c, m + 1, 3, true, c->form, true}, &example, NULL, 0);
+    if (render_example(c, m, 4, &example)) render_example(c, m + 1, 3, &example);
     c->stop = c->format->stop ? strdup(c->format->stop) : NULL;
     if (c->format == &own_format) c->stop = find_stop(&example, answer, question);
     find_thinking(c, true);

@@ -100,7 +100,7 @@ int automaton_set(Automaton *a, ByteSet set, int next) {
 
 int automaton_range(Automaton *a, int from, int upto, int next) {
     ByteSet set = {0};
-    for (int b = from; b <= upto; b++) set.bits[b / 64] |= 1ull << b % 64;
+    for (int b = from; b <= upto; b++) byteset_add(&set, (unsigned char)b);
     return automaton_set(a, set, next);
 }
 

@@ -14,6 +14,10 @@ typedef struct {
     uint64_t bits[4];
 } ByteSet;
 
+static inline void byteset_add(ByteSet *set, unsigned char byte) {
+    set->bits[byte / 64] |= UINT64_C(1) << byte % 64;
+}
+
 enum { AUTOMATON_END = 0 };   // the node behind which a rule is complete
 enum { AUTOMATON_DEAD = -1 }; // the state from which nothing is allowed
 

@@ -14,7 +14,7 @@ static int blanks(Automaton *a, int next) {
     return node;
 }
 
-// How many bytes of the mark a text ends with, of which the first n do and one more comes.
+// How many first bytes of the mark a string ends with that ended with n of them before one more byte came.
 static size_t bytes_of_mark(const char *mark, size_t n, unsigned char byte) {
     for (size_t len = n + 1; len; len--) {
         if ((unsigned char)mark[len - 1] == byte && !memcmp(mark, mark + n + 1 - len, len - 1)) return len;
@@ -30,7 +30,7 @@ static int next_byte(Automaton *a, const char *mark, size_t n, const int *free_t
         bool any = false;
         for (unsigned b = 0; b < 256; b++) {
             if (bytes_of_mark(mark, n, (unsigned char)b) != after) continue;
-            set.bits[b / 64] |= 1ull << b % 64;
+            byteset_add(&set, (unsigned char)b);
             any = true;
         }
         if (!any) continue;

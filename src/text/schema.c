@@ -108,8 +108,8 @@ static int character(Compiler *c) {
     Automaton *a = c->a;
     ByteSet plain = {0}, escapes = {0};
     for (int b = 0x20; b < 0x80; b++)
-        if (b != '"' && b != '\\') plain.bits[b / 64] |= 1ull << b % 64;
-    for (const char *e = "\"\\/bfnrt"; *e; e++) escapes.bits[*e / 64] |= 1ull << *e % 64;
+        if (b != '"' && b != '\\') byteset_add(&plain, (unsigned char)b);
+    for (const char *e = "\"\\/bfnrt"; *e; e++) byteset_add(&escapes, (unsigned char)*e);
     int node = automaton_either(a, automaton_set(a, escapes, AUTOMATON_END), word(c, "u", unicode_escape(c)));
     node = automaton_either(a, automaton_set(a, plain, AUTOMATON_END), word(c, "\\", node));
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {

@@ -184,4 +184,4 @@ static void gemm_int8(float *y, int64_t ldy, const Int8Panel *w, const Int8Rows 
 
 enum { SHARED = 16 }; // measured before rows of blocks had spans
 const Bf16Kernels bf16_amx = BF16_KERNELS;
-const Int8Kernels int8_amx = {.shared = 16, .round = round_to_int8, .gemm = gemm_int8};
+const Int8Kernels int8_amx = {.shared = SHARED, .round = round_to_int8, .gemm = gemm_int8};

@@ -62,11 +62,14 @@ enum {
     SPAN = SPAN_BLOCKS * BLOCK,
     SPANS = CHUNK / SPAN,
     Q16_MAX = 255 * 127 + 127,
-    Q8_MAX = 127,
     MOST_VECTORS = LANES == 16 ? 8 : 4, // that meet a row at a time: their sums are registers
     PART_BYTES = 16 << 10,              // of them that stay in L1
     PART_ROWS = 8,
 };
+
+INNER V v_abs(V v) {
+    return v_max(v, v_sub(v_zero(), v));
+}
 
 // ---- the vector
 
@@ -96,9 +99,9 @@ INNER void quantize_to(const Activations *a, const float *x, int k, const bool b
         V v[BLOCK / LANES], top = v_zero();
         for (int j = 0; j < BLOCK / LANES; j++) {
             v[j] = v_load(x + i + j * LANES);
-            top = v_max(top, v_max(v[j], v_sub(v_zero(), v[j])));
+            top = v_max(top, v_abs(v[j]));
         }
-        float most = v_max_of(top), scale = most * (1.0f / (bytes ? Q8_MAX : Q16_MAX));
+        float most = v_max_of(top), scale = most * (1.0f / (bytes ? INT8_TOP : Q16_MAX));
         float inverse = scale > 0 ? 1 / scale : 0;
         int16_t words[BLOCK];
         for (int j = 0; j < BLOCK / LANES; j++) v_store_i16(words + j * LANES, v_round(v_mul(v[j], v_set1(inverse))));
@@ -461,7 +464,7 @@ INNER float bound_of(const DType f, const int block, const int block_bytes, cons
         else scales_of(&s, f, memcpy(padded, p, (size_t)(n / block * block_bytes)));
         for (int i = 0; i < GROUP_V; i++) {
             V low = s.minimum[i], high = v_fma(s.scale[i], v_set1((float)most_byte_of(f)), low);
-            most = v_max(most, v_max(v_max(low, v_sub(v_zero(), low)), v_max(high, v_sub(v_zero(), high))));
+            most = v_max(most, v_max(v_abs(low), v_abs(high)));
             poison = v_fma(low, v_zero(), v_fma(high, v_zero(), poison));
         }
     }
@@ -484,7 +487,7 @@ INNER bool is_grid(const DType f) {
 
 // May the vectors be bytes?
 static inline bool takes_bytes(const DType f) {
-    return !is_grid(f) && MOST_BYTE >= (layout_of(f).zero == 128 ? 255 : 63);
+    return !is_grid(f) && most_byte_of(f) <= MOST_BYTE;
 }
 
 // Scales of blocks of 32.

@@ -437,7 +437,7 @@ INNER void set_planes(Planes *x, int j, const float *row, int k) {
     V values[I8_K / LANES], top = v_zero(), rest = v_zero(), sums[2] = {v_zero(), v_zero()};
     for (int c = 0; c < k; c += LANES) {
         V v = k - c < LANES ? v_load_first(row + c, k - c, v_zero()) : v_load(row + c);
-        top = v_max(top, v_max(v, v_sub(v_zero(), v)));
+        top = v_max(top, v_abs(v));
         rest = v_fma(v, v_zero(), rest);
         values[c / LANES] = v;
     }

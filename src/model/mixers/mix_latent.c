@@ -31,7 +31,7 @@ static void bind_stacked(Binder *b, Dense *dense, const char *part, int64_t head
     dense->w.shape[1] = cols;
 }
 
-// W_k^T of every head from kv_b, whose rows are W_k and W_v of a head in turn.
+// W_k^T of every head from kv_b, whose rows interleave the heads' W_k and W_v.
 static void transpose_keys(Binder *b, Dense *to, const Tensor *kv_b, const LayerKind *kind) {
     size_t size = kv_b->dtype == DTYPE_F32 ? sizeof(float) : sizeof(uint16_t);
     int64_t rank = rank_of(kind), nope = kind->latent.nope_dim, step = nope + kind->latent.value_dim;
