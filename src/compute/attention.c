@@ -56,12 +56,21 @@ typedef struct {
     float *parts; // of split spans: [n_items][max_rows][v_dim + 2], the last two m and l
 } Plan;
 
+// What one block of queries sees, of a bitmap or of a pattern.
+typedef struct {
+    const uint8_t *bits;
+    const BlockPattern *pattern;
+    int index;
+    int drawn[MAX_RANDOM_BLOCKS];
+} BlockRow;
+
 typedef struct {
     int index;
     int head, block, span; // KV head
     int t0, n_q, n_rows;   // queries t0..t0+n_q-1; row = head in group * n_q + query
     int lo_min, hi_max;    // of all rows
     bool bf16;             // bfloat16 products
+    const BlockRow *rows;  // what the mask's blocks of these queries see, in order; NULL: not asked for, or no blocks
 } Item;
 
 static int min_int(int a, int b) {
@@ -185,14 +194,6 @@ static int first_key(const Plan *p, const Item *it, int tile) {
 
 // ---- the mask's blocks: of a bitmap, whose rows are counted from the first query, or of a pattern, from position 0
 
-// What one block of queries sees.
-typedef struct {
-    const uint8_t *bits;
-    const BlockPattern *pattern;
-    int index;
-    int drawn[MAX_RANDOM_BLOCKS];
-} BlockRow;
-
 static bool has_blocks(const Attention *a) {
     return a->mask.bitmap || a->mask.pattern.size;
 }
@@ -239,6 +240,19 @@ static bool block_seen(const BlockRow *row, int c) {
     return false;
 }
 
+// Fills rows with what an item's blocks see: blocks are drawn once an item, not once a tile.
+static void set_blocks(const Plan *p, Item *it, BlockRow rows[MAX_Q_BLOCK]) {
+    if (!has_blocks(p->a)) return;
+    int first = block_of(p->a, it->t0), last = block_of(p->a, it->t0 + it->n_q - 1);
+    for (int b = first; b <= last; b++) rows[b - first] = block_row(p->a, b);
+    it->rows = rows;
+}
+
+// What query t's block sees.
+static const BlockRow *row_of(const Plan *p, const Item *it, int t) {
+    return it->rows + block_of(p->a, t) - block_of(p->a, it->t0);
+}
+
 // The index of a span's first tile in the list.
 static int span_start(const Plan *p, TileList list, int span) {
     return (int)((int64_t)list.n * span / p->n_spans);
@@ -246,12 +260,11 @@ static int span_start(const Plan *p, TileList list, int span) {
 
 // Whether blocks show some row of the item some key of a group.
 static bool group_visible(const Plan *p, const Item *it, int j0) {
-    int first = block_of(p->a, it->t0), last = block_of(p->a, it->t0 + it->n_q - 1), size = block_size(p->a),
-        end = min_int(j0 + KV_GROUP, it->hi_max);
-    for (int b = first; b <= last; b++) {
-        BlockRow row = block_row(p->a, b);
-        for (int c = j0 / size; c * size < end; c++) {
-            if (block_seen(&row, c)) return true;
+    int size = block_size(p->a), end = min_int(j0 + KV_GROUP, it->hi_max);
+    const BlockRow *last = row_of(p, it, it->t0 + it->n_q - 1);
+    for (int c = j0 / size; c * size < end; c++) {
+        for (const BlockRow *row = it->rows; row <= last; row++) {
+            if (block_seen(row, c)) return true;
         }
     }
     return false;
@@ -266,7 +279,7 @@ typedef struct {
 // The first piece behind another one, or with end 0 the first of tile i; i = last: none is left.
 static Piece next_piece(const Plan *p, const Item *it, TileList tiles, Piece from, int last) {
     Piece c = from;
-    bool blocks = has_blocks(p->a);
+    bool blocks = it->rows;
     for (; c.i < last; c.i++, c.end = 0) {
         int tile = tile_at(tiles, c.i), end = min_int((tile + 1) * TILE, it->hi_max);
         if (c.i < tiles.n_sink_tiles) end = min_int(end, p->a->mask.n_sinks);
@@ -282,11 +295,11 @@ static Piece next_piece(const Plan *p, const Item *it, TileList tiles, Piece fro
 
 typedef enum { SKIP, EDGE, FULL } Verdict;
 
-static Verdict judge_blocks(const Plan *p, int t0, int t1, int j0, int j1) { // tokens t0..t1, keys j0..j1, inclusive
+// Queries t0..t1 and keys j0..j1, inclusive.
+static Verdict judge_blocks(const Plan *p, const Item *it, int t0, int t1, int j0, int j1) {
     int n_set = 0, n = 0, size = block_size(p->a);
-    for (int b = block_of(p->a, t0); b <= block_of(p->a, t1); b++) {
-        BlockRow row = block_row(p->a, b);
-        for (int c = j0 / size; c <= j1 / size; c++, n++) n_set += block_seen(&row, c);
+    for (const BlockRow *row = row_of(p, it, t0); row <= row_of(p, it, t1); row++) {
+        for (int c = j0 / size; c <= j1 / size; c++, n++) n_set += block_seen(row, c);
     }
     if (n_set == 0) return SKIP;
     return n_set == n ? FULL : EDGE;
@@ -303,10 +316,10 @@ static Verdict judge(const Plan *p, const Item *it, const AttnWorker *w, int r0,
     }
     if (j0 >= hi_max || (j1 <= lo_min && j0 >= n_sinks)) return SKIP;
     Verdict v = j1 <= hi_min && (j0 >= lo_max || j1 <= n_sinks) ? FULL : EDGE;
-    if (!has_blocks(p->a)) return v;
+    if (!it->rows) return v;
     bool one_head = r0 / it->n_q == (r1 - 1) / it->n_q;
     int first = one_head ? r0 % it->n_q : 0, last = one_head ? (r1 - 1) % it->n_q : it->n_q - 1;
-    Verdict b = judge_blocks(p, it->t0 + first, it->t0 + last, j0, j1 - 1);
+    Verdict b = judge_blocks(p, it, it->t0 + first, it->t0 + last, j0, j1 - 1);
     return b == FULL ? v : b;
 }
 
@@ -319,11 +332,11 @@ static void apply_mask(const Plan *p, const Item *it, const AttnWorker *w, float
     const AttnMask *mask = &p->a->mask;
     mask_scores(s, mask->n_sinks - j0, min_int(w->lo[r] - j0, n));
     mask_scores(s, w->hi[r] - j0, n);
-    if (!has_blocks(p->a)) return;
-    BlockRow row = block_row(p->a, block_of(p->a, it->t0 + r % it->n_q));
+    if (!it->rows) return;
+    const BlockRow *row = row_of(p, it, it->t0 + r % it->n_q);
     int size = block_size(p->a);
     for (int c = j0 / size; c * size < j0 + n; c++) {
-        if (!block_seen(&row, c)) mask_scores(s, c * size - j0, min_int((c + 1) * size - j0, n));
+        if (!block_seen(row, c)) mask_scores(s, c * size - j0, min_int((c + 1) * size - j0, n));
     }
 }
 
@@ -586,6 +599,8 @@ static void run_item(void *context, int index, int worker) {
     const Plan *p = &region->plans[part];
     Item it = item_at(p, item - region->first_items[part]);
     AttnWorker w = worker_of(p, worker);
+    BlockRow rows[MAX_Q_BLOCK];
+    set_blocks(p, &it, rows);
     set_visible(p, &it, &w);
     start_rows(p, &it, &w);
     TileList tiles = list_tiles(p, &it);
@@ -711,6 +726,8 @@ double attention_computed(const Compute *c, const Attention *a) {
     Plan p = plan_of(c, a);
     for (int i = 0; i < p.n_items; i++) {
         Item it = item_at(&p, i);
+        BlockRow rows[MAX_Q_BLOCK];
+        set_blocks(&p, &it, rows);
         TileList tiles = list_tiles(&p, &it);
         int last = span_start(&p, tiles, it.span + 1);
         Piece piece = next_piece(&p, &it, tiles, (Piece){.i = span_start(&p, tiles, it.span)}, last);
