@@ -298,7 +298,8 @@ typedef enum { SKIP, EDGE, FULL } Verdict;
 // Queries t0..t1 and keys j0..j1, inclusive.
 static Verdict judge_blocks(const Plan *p, const Item *it, int t0, int t1, int j0, int j1) {
     int n_set = 0, n = 0, size = block_size(p->a);
-    for (const BlockRow *row = row_of(p, it, t0); row <= row_of(p, it, t1); row++) {
+    const BlockRow *last = row_of(p, it, t1);
+    for (const BlockRow *row = row_of(p, it, t0); row <= last; row++) {
         for (int c = j0 / size; c <= j1 / size; c++, n++) n_set += block_seen(row, c);
     }
     if (n_set == 0) return SKIP;

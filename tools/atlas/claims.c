@@ -146,12 +146,12 @@ static Verdict test_sparse(Test *t) {
     return most < 1.2 ? HOLDS : most < 1.5 ? PARTLY : FAILS;
 }
 
-// Each mask's time beside dense causal attention's, the least of rounds in turn, less what a row of one key takes.
+// Each mask's time beside dense causal attention's, the least of interleaved rounds; also less what one key takes.
 static Verdict test_tiles(Test *t) {
     enum { DENSE, SELF, FIRST, N = FIRST + 5, ROUNDS = 8 };
     const char *const names[N] = {"mha", "window", "window", "sinks", "bigbird-causal", "strided", "fixed"};
     Trial best[N];
-    double worst = 0;
+    double worst = 0, beyond = 0; // relative; of all, and beyond one key
     for (int i = 0; i < N * ROUNDS; i++) {
         int kind = i % N, n = rows_of(t, 8192);
         const Mechanism *m = mechanism_find(names[kind]);
@@ -165,10 +165,11 @@ static Verdict test_tiles(Test *t) {
     for (int i = FIRST; i < N; i++) {
         double tiles = best[i].computed / best[DENSE].computed, time = best[i].attended / best[DENSE].attended;
         double more_tiles = (tiles - tiles0) / (1 - tiles0), more_time = (time - time0) / (1 - time0);
-        worst = fmax(worst, fabs(more_time / more_tiles - 1));
+        worst = fmax(worst, fabs(time / tiles - 1));
+        beyond = fmax(beyond, fabs(more_time / more_tiles - 1));
         say(t, "%s %.1f %%, %.1f %%; ", names[i], 100 * tiles, 100 * time);
     }
-    say(t, "beyond one key at most %.0f %% apart; a tile is a block of 64 queries by 32 keys", 100 * worst);
+    say(t, "at most %.0f %% apart, %.0f beyond one key; a tile is 64 queries by 32 keys", 100 * worst, 100 * beyond);
     return worst <= 0.15 ? HOLDS : worst <= 0.3 ? PARTLY : FAILS;
 }
 
@@ -298,7 +299,7 @@ static const Claim list[] = {
     {"at 100,000 tokens the n x n matrix takes 40 GB in half precision", "surveys", test_matrix},
     {"window and block-sparse patterns cost near-linear time", "surveys; arXiv:2004.05150, arXiv:2007.14062",
      test_sparse},
-    {"what a mask hides costs nothing: time follows the visible tiles", "within 15 %, beyond one key", test_tiles},
+    {"what a mask hides costs nothing: time follows the visible tiles", "this engine, within 15 %", test_tiles},
     {"attention is bound by bandwidth: exact fused kernels often beat linear variants", "surveys", test_linear},
     {"BigBird's output is the sum of window, global and random attention",
      "surveys; one softmax over the union in arXiv:2007.14062", test_union},
