@@ -41,9 +41,10 @@ ifeq ($(CONFIG),arm64)
 endif
 
 MACHINE := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
-LEVELS_x86_64 := avx2 avx512 vnni avx512bf16 amx
+LEVELS_x86_64 := avx2 int16 avx512 vnni avx512bf16 amx
 LEVELS_aarch64 := neon neon_dot neon_bf16
 FLAGS_avx2 := -mavx2 -mfma -mf16c
+FLAGS_int16 := $(FLAGS_avx2)
 FLAGS_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c -mprefer-vector-width=512
 FLAGS_vnni := $(FLAGS_avx512)
 FLAGS_avx512bf16 := $(FLAGS_avx512) -mavx512bf16

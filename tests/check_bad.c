@@ -436,7 +436,7 @@ static void every_beginning(void) {
 }
 
 int main(int argc, char **argv) {
-    without_bf16();
+    without_rounding();
     if (argc == 3 && !strcmp(argv[1], "--seeds")) bad_seeds = argv[2];
     folder_make();
     RUN(tables);

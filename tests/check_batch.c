@@ -11,7 +11,7 @@ enum { N_TEXTS = 5, LONGEST = 700 };
 
 // tessera.h's promises.
 static double most_error(KvType kv) {
-    return kv == KV_Q8 ? 5e-4 : kernels()->bf16 ? 1e-4 : 1e-5;
+    return kv == KV_Q8 ? 5e-4 : rounds_products(cpu_level()) ? 1e-4 : 1e-5;
 }
 
 // Errors of one family's logits. Where words are rounded its routers may choose other experts: then a text's logits are
@@ -28,7 +28,7 @@ static void errors_add(Errors *e, double error, KvType kv) {
 }
 
 static void errors_check(const Errors *e, const Engine *engine, const char *name, KvType kv) {
-    bool may_choose = engine->model.config.n_experts && (kernels()->bf16 || kv == KV_Q8);
+    bool may_choose = engine->model.config.n_experts && (rounds_products(cpu_level()) || kv == KV_Q8);
     CHECK(may_choose ? e->n_above <= e->n / 2 : !e->n_above, "%s, %s: %d errors of %d above %.0e, at most %.1e", name,
           kv_type_name(kv), e->n_above, e->n, most_error(kv), e->worst);
 }

@@ -89,7 +89,7 @@ static void at_level(CpuLevel level) {
     for (int i = 0; i < N_OF(products); i += by_speed(1, 3, 3)) {
         struct stat st;
         if (stat(products[i].model.path, &st)) continue;
-        Way base = {below_bf16(level), products[i].kv, false}, way = {level, products[i].kv, false};
+        Way base = {below_rounding(level), products[i].kv, false}, way = {level, products[i].kv, false};
         compare(&products[i].model, base, way, products[i].kl, products[i].share);
     }
 }
@@ -102,7 +102,7 @@ static bool is_left_out(CpuLevel level) { // from outside
 static void products_of_bf16(void) {
     int best = in_child(best_level_child), n = 0;
     for (int r = 0; r <= best && r < N_LEVELS; r++) {
-        if (!has_bf16((CpuLevel)r) || is_left_out((CpuLevel)r)) continue;
+        if (!rounds_products((CpuLevel)r) || is_left_out((CpuLevel)r)) continue;
         at_level((CpuLevel)r);
         n++;
     }
@@ -124,7 +124,7 @@ static void products_of_int8(void) {
     double kl[2];
     for (int i = 0; i < 2; i++) {
         n_threads = i ? "3" : "1";
-        kl[i] = compare(&(Model){OURS, "Q8_0"}, (Way){below_bf16(level), "bf16", false}, (Way){level, "bf16", true},
+        kl[i] = compare(&(Model){OURS, "Q8_0"}, (Way){below_rounding(level), "bf16", false}, (Way){level, "bf16", true},
                         2e-3, 5e-3);
     }
     n_threads = "2";

@@ -191,7 +191,7 @@ static void same_greedy_text(void) {
 }
 
 int main(void) {
-    without_bf16();
+    without_rounding();
     RUN(every_container);
     RUN(same_greedy_text);
     return test_report();

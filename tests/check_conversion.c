@@ -342,7 +342,7 @@ static void rwkv_vocabulary(void) {
 }
 
 int main(int argc, char **argv) {
-    without_bf16();
+    without_rounding();
     chosen = argv + 1;
     n_chosen = argc - 1;
     folder_make();

@@ -582,7 +582,7 @@ static void learned_positions_end(void) {
 }
 
 int main(void) {
-    without_bf16();
+    without_rounding();
     RUN_AT_LEVELS(timelines_together); // first: nothing has chosen a level yet
     RUN(rope_pairings);
     RUN(free_head_dim);

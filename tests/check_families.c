@@ -265,7 +265,7 @@ static void absent_settings(void) {
 }
 
 int main(int argc, char **argv) {
-    without_bf16();
+    without_rounding();
     chosen = argv + 1;
     n_chosen = argc - 1;
     RUN(families_as_folders);

@@ -1056,7 +1056,7 @@ static void larger_vocabulary(void) {
 }
 
 int main(void) {
-    without_bf16();
+    without_rounding();
     RUN_AT_LEVELS(kind_equals_floats);
     RUN(mixed_kinds);
     RUN(long_rows);

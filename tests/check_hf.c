@@ -284,7 +284,7 @@ static void class_windows(void) {
 }
 
 int main(void) {
-    without_bf16();
+    without_rounding();
     RUN(sound);
     RUN(head_alone);
     RUN(language_models);

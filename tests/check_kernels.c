@@ -916,61 +916,84 @@ static void bf16_from_i8(void) {
     bf16_from_i8_case(257, 9);
 }
 
-// ---- int8
+// ---- products of integers: int8 or int16
 
-static void int8_round_case(int n, int kind) {
-    DOING("int8 round n %d data %d", n, kind);
+static const IntKernels *ints;
+
+static int int_at(const void *q, int64_t i) {
+    return ints->bytes == 1 ? ((const int8_t *)q)[i] : ((const int16_t *)q)[i];
+}
+
+static void put_int(void *q, int64_t i, int value) {
+    if (ints->bytes == 1) ((int8_t *)q)[i] = (int8_t)value;
+    else ((int16_t *)q)[i] = (int16_t)value;
+}
+
+static void int_round_case(int n, int kind, float limit) {
+    DOING("int%d round n %d data %d to %g", 8 * ints->bytes, n, kind, (double)limit);
     float *x = need_floats(n), top = 0;
-    int8_t *q = malloc((size_t)n);
+    void *q = malloc((size_t)(n * ints->bytes));
     fill_floats(x, n, kind);
     for (int i = 0; i < n; i++) top = fmaxf(top, fabsf(x[i]));
-    float scale = K->int8->round(q, x, n);
-    CHECK(top < 1e-30f ? scale == 0 : fabsf(scale - top / 127) <= 1e-6f * top, "%s: scale %g of %g", doing,
+    float scale = ints->round(q, x, n, limit);
+    CHECK(top < 1e-30f ? scale == 0 : fabsf(scale - top / limit) <= 1e-6f * top / limit, "%s: scale %g of %g", doing,
           (double)scale, (double)top);
     for (int i = 0; i < n && scale > 0; i++) {
         double steps = (double)x[i] / (double)scale;
-        CHECK(fabs(steps - q[i]) <= 0.5 + 1e-4, "%s: %g steps became %d", doing, steps, q[i]);
+        CHECK(fabs(steps - int_at(q, i)) <= 0.5 + 1e-6 * (double)limit, "%s: %g steps became %d", doing, steps,
+              int_at(q, i));
+        CHECK(abs(int_at(q, i)) <= (int)limit, "%s: %d", doing, int_at(q, i));
     }
     x[pick(n)] = NAN;
-    CHECK(isnan(K->int8->round(q, x, n)), "%s: a NaN is lost", doing);
+    CHECK(isnan(ints->round(q, x, n, limit)), "%s: a NaN is lost", doing);
     free(x);
     free(q);
     n_cases++;
 }
 
-static void int8_round(void) {
-    static const int sizes[] = {16, 64, 192, 576, INT8_PART};
+static void int_round(void) {
+    static const int sizes[] = {16, 64, 192, 576, INT_COLUMNS};
     for (int a = 0; a < N_OF(sizes); a++) {
-        for (int kind = 0; kind < N_KINDS; kind++) int8_round_case(sizes[a], kind);
+        for (int kind = 0; kind < N_KINDS; kind++) int_round_case(sizes[a], kind, kind % 2 ? ints->x_top : ints->w_top);
     }
 }
 
-// Bytes of every value, most of them extreme; against sums in 64 bits.
-static void int8_gemm_case(int n, int k, int n_cols, bool add) {
-    DOING("int8 gemm n %d k %d n_cols %d add %d", n, k, n_cols, add);
-    int padded = (n + BF16_ROWS - 1) / BF16_ROWS * BF16_ROWS, ldy = n_cols + 5;
-    enum { PARTS = 2 };
-    int8_t *x = calloc((size_t)padded, (size_t)k), *q = malloc((size_t)k * MAX_PANEL);
+// Any integer, most often the largest: `sign` 0, or the sign of all.
+static int any_int(float limit, int sign) {
+    int top = (int)limit;
+    if (sign) return sign * top;
+    return pick(3) ? (pick(2) ? top : -top) : pick(2 * top + 1) - top;
+}
+
+// Against sums in 64 bits. extreme: a part's sums are the largest that there are.
+static void int_gemm_case(int n, int k, int n_cols, bool add, bool extreme) {
+    DOING("int%d gemm n %d k %d n_cols %d add %d extreme %d", 8 * ints->bytes, n, k, n_cols, add, extreme);
+    int padded = (n + BF16_ROWS - 1) / BF16_ROWS * BF16_ROWS, ldy = n_cols + 5, width = K->panel,
+        word = 4 / ints->bytes;
+    int n_parts = (k + ints->part - 1) / ints->part, parts = n_parts + 1;
+    void *x = calloc((size_t)padded * (size_t)k, (size_t)ints->bytes), *q = malloc((size_t)(k * width * ints->bytes));
     float *y = need_floats((int64_t)n * ldy), *before = need_floats((int64_t)n * ldy);
-    float *x_scale = need_floats(n * PARTS), w_scale[MAX_PANEL];
-    for (int i = 0; i < n * k; i++) x[i] = (int8_t)(pick(3) ? (pick(2) ? 127 : -127) : pick(255) - 127);
-    for (int i = 0; i < k * MAX_PANEL; i++) q[i] = (int8_t)(pick(3) ? (pick(2) ? 127 : -127) : pick(255) - 127);
-    fill_floats(x_scale, n * PARTS, PLAIN);
-    fill_floats(w_scale, MAX_PANEL, PLAIN);
+    float *x_scale = need_floats(n * parts), *w_scale = need_floats(n_parts * width);
+    for (int i = 0; i < n * k; i++) put_int(x, i, any_int(ints->x_top, extreme ? 1 - 2 * (i / k % 2) : 0));
+    for (int i = 0; i < k * width; i++) put_int(q, i, any_int(ints->w_top, extreme ? 1 - 2 * (i / word % 2) : 0));
+    fill_floats(x_scale, n * parts, PLAIN);
+    fill_floats(w_scale, n_parts * width, PLAIN);
     fill_floats(before, n * ldy, PLAIN);
     memcpy(y, before, sizeof *y * (size_t)n * (size_t)ldy);
-    const Int8Panel w = {q, w_scale};
-    const Int8Rows rows = {x, k, PARTS, x_scale};
-    K->int8->gemm(y, ldy, &w, &rows, n, k, n_cols, add);
+    const IntPanel w = {.q = q, .scale = w_scale};
+    const IntRows rows = {x, k, parts, x_scale};
+    ints->gemm(y, ldy, &w, &rows, n, k, n_cols, add);
     for (int j = 0; j < n; j++) {
         for (int i = 0; i < ldy; i++) {
-            double was = (double)before[j * ldy + i], want = was, size = fabs(was);
-            if (i < n_cols) {
+            double was = (double)before[j * ldy + i], want = i < n_cols && !add ? 0 : was, size = fabs(want);
+            for (int p = 0; p < n_parts && i < n_cols; p++) {
                 int64_t sum = 0;
-                for (int c = 0; c < k; c++) sum += x[j * k + c] * q[c / 4 * 4 * MAX_PANEL + 4 * i + c % 4];
-                double product = (double)sum * (double)x_scale[j * PARTS] * (double)w_scale[i];
-                want = (add ? was : 0) + product;
-                size = fabs(was) + fabs(product);
+                for (int c = p * ints->part; c < k && c < (p + 1) * ints->part; c++) {
+                    sum += int_at(x, j * k + c) * int_at(q, (int64_t)c / word * word * width + word * i + c % word);
+                }
+                double product = (double)sum * (double)x_scale[j * parts + p] * (double)w_scale[p * width + i];
+                want += product;
+                size += fabs(product);
             }
             double error = fabs((double)y[j * ldy + i] - want);
             CHECK(error <= (i < n_cols ? 1e-6 * size : 0), "%s: row %d column %d: %g, expected %g", doing, j, i,
@@ -982,16 +1005,110 @@ static void int8_gemm_case(int n, int k, int n_cols, bool add) {
     free(y);
     free(before);
     free(x_scale);
+    free(w_scale);
     n_cases++;
 }
 
-static void int8_gemm(void) {
+static void int_gemm(void) {
     static const int rows[] = {1, 3, 4, 15, 16, 17, 31, 32, 33, 50}, columns[] = {1, 15, 16, 17, 31, 32};
-    static const int sizes[] = {64, 192, INT8_PART};
+    static const int sizes[] = {64, 192, 576, 1088, INT_COLUMNS};
     for (int a = 0; a < N_OF(rows); a++) {
-        for (int b = 0; b < N_OF(columns); b++) int8_gemm_case(rows[a], sizes[(a + b) % 3], columns[b], (a + b) % 2);
+        for (int b = 0; b < N_OF(columns); b++) {
+            if (columns[b] <= K->panel) int_gemm_case(rows[a], sizes[(a + b) % 5], columns[b], (a + b) % 2, false);
+        }
     }
-    int8_gemm_case(300, 576, MAX_PANEL, false);
+    int_gemm_case(300, 576, K->panel, false, false);
+    int_gemm_case(7, INT_COLUMNS, K->panel, false, true);
+}
+
+// Blocks of a format as a panel, times rows of x that are integers times a power of two, so that only the multiples of
+// the panel's scales are rounded. extreme: of weights and of x all are the largest ones.
+static void pack_ints_case(int format, int n, int k, int n_cols, bool extreme) {
+    const DTypeInfo *info = dtype_info(formats[format].dtype);
+    DOING("%s in a panel of int6, n %d k %d n_cols %d extreme %d", info->name, n, k, n_cols, extreme);
+    int padded = (n + BF16_ROWS - 1) / BF16_ROWS * BF16_ROWS, parts = (k + 255) / 256, width = K->panel,
+        sums = k / BLOCK;
+    int64_t row_bytes = k / info->block * info->block_bytes, n_words = (int64_t)k * width * 3 / 2;
+    uint8_t *w = fence_put(0, n_cols * row_bytes), *q = fence_put(1, (int64_t)padded * k);
+    IntPanel panel = {.q = fence_put(2, n_words), .scale = need_floats(parts * width)};
+    panel.minimum = need_floats(sums * width);
+    float *x = need_floats(n * k), *x_scale = need_floats(n * parts), *sum = need_floats(n * sums), *v = need_floats(k);
+    float *y = need_floats(n * n_cols);
+    fill_blocks(w, n_cols * (k / info->block), format);
+    if (extreme && info->block_bytes != 17) {
+        int top = pick(2) * 255;
+        memset(w, top, (size_t)(n_cols * row_bytes));
+        for (int64_t b = 0; b < n_cols * (k / info->block); b++) put_scales(w + b * info->block_bytes, format, 1, 1);
+    }
+    for (int j = 0; j < n; j++) {
+        for (int i = 0; i < k; i++) x[j * k + i] = (float)(extreme ? (j % 2 ? 127 : -127) : pick(255) - 127) / 64;
+        for (int p = 0; p < parts; p++) {
+            int at = j * k + p * 256, count = k - p * 256 < 256 ? k - p * 256 : 256;
+            x[at + pick(count)] = (j % 2 ? 127.0f : -127.0f) / 64;
+            x_scale[j * parts + p] = ints->round(q + at, x + at, count, ints->x_top);
+        }
+        ints->sums(sum + j * sums, x + j * k, k);
+    }
+    ints->packs[formats[format].dtype](&panel, w, row_bytes, n_cols, k);
+    const IntRows rows = {q, k, parts, x_scale};
+    ints->gemm(y, n_cols, &panel, &rows, n, k, n_cols, false);
+    PackedMatrix minima = {.data = panel.minimum, .row_stride = width};
+    if (panel.has_minima) K->gemm_f32(y, n_cols, &minima, sum, sums, n, sums, n_cols, true);
+    for (int i = 0; i < n_cols; i++) {
+        info->unpack(v, w + i * row_bytes, k / info->block);
+        for (int j = 0; j < n; j++) {
+            double want = 0, most = 0;
+            for (int c = 0; c < k; c++) {
+                double xc = (double)x[j * k + c], step = (double)panel.scale[c / 256 * width + i];
+                want += (double)v[c] * xc;
+                most += fabs(xc) * (0.5 * 32 * step + 1e-6 * (fabs((double)v[c]) + 4096 * 32 * step));
+            }
+            CHECK(near(y[j * n_cols + i], want, most + 1e-30), "%s: row %d column %d: %.9g, expected %.9g to %.1g",
+                  doing, j, i, (double)y[j * n_cols + i], want, most);
+        }
+    }
+    free(panel.scale);
+    free(panel.minimum);
+    free(x);
+    free(x_scale);
+    free(sum);
+    free(v);
+    free(y);
+    n_cases++;
+}
+
+static void products_of_packed_ints(void) {
+    static const int sizes[] = {64, 192, 256, 576, INT_COLUMNS}, rows[] = {1, 2, 5, 6, 7, 12, 17};
+    int n_formats = 0;
+    ints = K->int6;
+    for (int f = N_FLOAT_FORMATS; f < N_FORMATS; f++) {
+        if (!ints->packs[formats[f].dtype]) continue;
+        n_formats++;
+        for (int i = 0; i < N_OF(sizes); i++) {
+            if (sizes[i] % dtype_info(formats[f].dtype)->block) continue;
+            for (int r = 0; r < N_OF(rows); r++) {
+                pack_ints_case(f, rows[r], sizes[i], r % 2 ? K->panel : 1 + pick(K->panel), false);
+            }
+            pack_ints_case(f, 8, sizes[i], K->panel, true);
+        }
+    }
+    CHECK(n_formats == 11, "%d formats have panels of int6", n_formats);
+    float x[64] = {[40] = NAN};
+    uint8_t q[64];
+    CHECK(isnan(ints->round(q, x, 64, ints->x_top)), "int6 round: a NaN is lost");
+}
+
+static void products_of_ints(void) {
+    const IntKernels *both[] = {K->int8, K->int16};
+    for (int i = 0; i < N_OF(both); i++) {
+        ints = both[i];
+        if (!ints) continue;
+        CHECK((double)ints->x_top * (double)ints->w_top * ints->part <= INT32_MAX, "%s: sums of %d bytes overflow",
+              K->name, ints->bytes);
+        int_round();
+        int_gemm();
+    }
+    if (K->int6) products_of_packed_ints();
 }
 
 // The tile kernel over tile operations in C; in a thread of its own, which has to lay out its tiles itself.
@@ -1003,13 +1120,13 @@ static void *tiles_thread(void *unused) {
 static void tiles_in_c(void) {
     pthread_t thread;
     bf16_gemm();
-    int8_gemm();
+    products_of_ints();
     if (!pthread_create(&thread, NULL, tiles_thread, NULL)) pthread_join(thread, NULL);
     CHECK(!*tiles_fault(), "%s", tiles_fault());
 }
 
 static void run_tiles(void) {
-    if (!has_bf16(cpu_best_level()) || !tiles_fault) {
+    if (!kernels_for(cpu_best_level())->bf16 || !tiles_fault) {
         printf("tile operations in C: skipped, this machine has no AVX512-BF16\n");
         return;
     }
@@ -1542,6 +1659,9 @@ static void tables_are_complete(void) {
     CHECK(!K->bf16 || (K->bf16->round && K->bf16->from_i8 && K->bf16->softmax_row && K->bf16->gemm),
           "%s: a kernel of bfloat16 is missing", K->name);
     CHECK(!K->int8 || (K->int8->round && K->int8->gemm), "%s: a kernel of int8 is missing", K->name);
+    CHECK(!K->int6 || (K->int6->round && K->int6->gemm && K->int6->packs && K->int6->sums),
+          "%s: a kernel of int6 is missing", K->name);
+    CHECK(!K->int16 || (K->int16->round && K->int16->gemm), "%s: a kernel of int16 is missing", K->name);
 }
 
 int main(void) {
@@ -1572,8 +1692,7 @@ int main(void) {
         if (K->bf16) RUN(bf16_softmax);
         if (K->bf16) RUN(bf16_gemm);
         if (K->bf16) RUN(bf16_gemm_far);
-        if (K->int8) RUN(int8_round);
-        if (K->int8) RUN(int8_gemm);
+        RUN(products_of_ints);
         RUN(softmax);
         RUN(scale);
         RUN(rows_from_f16);

@@ -273,7 +273,7 @@ static void model_child(void) {
     for (int i = 0; i < N_OF(lengths) - quick() && lengths[i] < n; i++) against_reference(e, KV_F32, 1, lengths[i]);
     against_reference(e, KV_BF16, 2, n);
     engine_close(e);
-    if (cpu_level() < cpu_best_level() && cpu_level() != below_bf16(cpu_best_level())) return;
+    if (cpu_level() < cpu_best_level() && cpu_level() != below_rounding(cpu_best_level())) return;
     printf("    %-10s window %d, sinks %d: NMSE %.1e, with a bf16 cache %.1e (which costs %.1e)",
            cpu_level_name(cpu_level()), window, n_sinks, worst_of[KV_F32], worst_of[KV_BF16], bf16_cost);
     if (of_products(KV_BF16) > 0)

@@ -853,7 +853,7 @@ static void test_synth_shapes(void) {
 }
 
 int main(void) {
-    without_bf16();
+    without_rounding();
     folder_make();
     need_program("quantize");
     RUN(test_each_type);

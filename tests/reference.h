@@ -156,7 +156,7 @@ UNUSED static void in_little_memory(void (*body)(void)) {
 
 static void (*level_body)(void);
 static CpuLevel level_wanted;
-static bool bf16_left_out; // by without_bf16
+static bool rounding_left_out; // by without_rounding
 
 UNUSED static void level_child(void) {
     setenv("TESSERA_CPU", cpu_level_name(level_wanted), 1);
@@ -170,35 +170,37 @@ UNUSED static void best_level_child(void) {
     exit((int)cpu_best_level());
 }
 
-UNUSED static bool has_bf16(CpuLevel r) {
-    return kernels_for(r) && kernels_for(r)->bf16;
+// Are inputs of products of many tokens rounded, to bfloat16 or to integers?
+UNUSED static bool rounds_products(CpuLevel r) {
+    return kernels_for(r) && (kernels_for(r)->bf16 || kernels_for(r)->int16);
 }
 
-// The highest level up to r without bfloat16 products.
-UNUSED static CpuLevel below_bf16(CpuLevel r) {
-    while (r > LEVEL_SCALAR && (!kernels_for(r) || has_bf16(r))) r = (CpuLevel)(r - 1);
+// The highest level up to r that does not round them.
+UNUSED static CpuLevel below_rounding(CpuLevel r) {
+    while (r > LEVEL_SCALAR && (!kernels_for(r) || rounds_products(r))) r = (CpuLevel)(r - 1);
     return r;
 }
 
-// For checks of arithmetic that is not rounded: where the machine's highest level has bfloat16 products, this process
-// and its children use the one below those, unless TESSERA_CPU says otherwise. First in main().
-UNUSED static void without_bf16(void) {
+// For checks of arithmetic that is not rounded: where the machine's highest level rounds the inputs of products, this
+// process and its children use the one below those, unless TESSERA_CPU says otherwise. First in main().
+UNUSED static void without_rounding(void) {
     const char *set = getenv("TESSERA_CPU");
     CpuLevel best = (CpuLevel)in_child(best_level_child);
-    bf16_left_out = !(set && *set) && has_bf16(best);
-    if (bf16_left_out) setenv("TESSERA_CPU", cpu_level_name(below_bf16(best)), 1);
+    rounding_left_out = !(set && *set) && rounds_products(best);
+    if (rounding_left_out) setenv("TESSERA_CPU", cpu_level_name(below_rounding(best)), 1);
 }
 
 // Run body in a child at every level of this machine; with TESSERA_TEST_BEST_LEVEL set, at the highest alone.
 UNUSED static void at_every_level(void (*body)(void)) {
     int best = in_child(best_level_child);
-    if (bf16_left_out) best = (int)below_bf16((CpuLevel)best);
+    if (rounding_left_out) best = (int)below_rounding((CpuLevel)best);
     const char *only = getenv("TESSERA_CPU");
     level_body = body;
     for (int r = 0; r <= best && r < N_LEVELS; r++) {
         level_wanted = (CpuLevel)r;
+        if (rounding_left_out && rounds_products(level_wanted)) continue;
         if (!kernels_for(level_wanted) || (r < best && getenv("TESSERA_TEST_BEST_LEVEL"))) continue;
-        if (!bf16_left_out && only && *only && strcmp(only, cpu_level_name(level_wanted)) != 0) continue;
+        if (!rounding_left_out && only && *only && strcmp(only, cpu_level_name(level_wanted)) != 0) continue;
         int status = in_child(level_child);
         CHECK(status == 0, "^ at level %s (status %d)", cpu_level_name(level_wanted), status);
     }

@@ -4,6 +4,6 @@
 #include "kernels.h"
 
 extern const Bf16Kernels bf16_tiles_in_c __attribute__((weak));
-extern const Int8Kernels int8_tiles_in_c __attribute__((weak));
+extern const IntKernels int8_tiles_in_c __attribute__((weak));
 // What an operation found wrong: a tile used before its layout was loaded, sizes that do not fit. "" if nothing.
 const char *tiles_fault(void) __attribute__((weak));

@@ -39,8 +39,8 @@ static CpuLevel detect(void) {
     if ((c & need) != need || (enabled_state() & XCR0_AVX) != XCR0_AVX) return LEVEL_SCALAR;
     if (!__get_cpuid_count(7, 0, &a, &b7, &c7, &d7) || !(b7 & bit_AVX2)) return LEVEL_SCALAR;
     unsigned need7 = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
-    if ((b7 & need7) != need7 || !(c7 & bit_AVX512VNNI)) return LEVEL_AVX2;
-    if ((enabled_state() & XCR0_AVX512) != XCR0_AVX512) return LEVEL_AVX2;
+    if ((b7 & need7) != need7 || !(c7 & bit_AVX512VNNI)) return LEVEL_AVX2INT;
+    if ((enabled_state() & XCR0_AVX512) != XCR0_AVX512) return LEVEL_AVX2INT;
     // gcc and clang name them differently.
     enum { AVX512_BF16 = 1 << 5, AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24, AMX_INT8 = 1 << 25 };
     if (!__get_cpuid_count(7, 1, &a7, &b, &c, &d) || !(a7 & AVX512_BF16)) return LEVEL_AVX512;
@@ -108,8 +108,8 @@ CpuLevel cpu_level(void) {
 }
 
 const char *cpu_level_name(CpuLevel r) {
-    static const char *const names[N_LEVELS] = {"scalar", "neon",   "neon_dot",   "neon_bf16",
-                                                "avx2",   "avx512", "avx512bf16", "amx"};
+    static const char *const names[N_LEVELS] = {"scalar",  "neon",   "neon_dot",   "neon_bf16", "avx2",
+                                                "avx2int", "avx512", "avx512bf16", "amx"};
     return (unsigned)r < N_LEVELS ? names[r] : "?";
 }
 

@@ -1,7 +1,8 @@
 // cpu: the instruction-set level and the number of cores of this machine, detected once.
 //
-// Owns the choice of the level. TESSERA_CPU=scalar|avx2|avx512|avx512bf16|amx, or scalar|neon|neon_dot|neon_bf16 on
-// Arm, lowers it in any program. Refuses levels that the machine lacks. Called by kernels, threads and the programs.
+// Owns the choice of the level. TESSERA_CPU=scalar|avx2|avx2int|avx512|avx512bf16|amx, or
+// scalar|neon|neon_dot|neon_bf16 on Arm, lowers it in any program. Refuses levels that the machine lacks. Called by
+// kernels, threads and the programs.
 #pragma once
 
 typedef enum {
@@ -10,6 +11,7 @@ typedef enum {
     LEVEL_NEON_DOT,
     LEVEL_NEON_BF16, // dot products of bfloat16 pairs
     LEVEL_AVX2,
+    LEVEL_AVX2INT, // the same instructions; products of integers
     LEVEL_AVX512,
     LEVEL_AVX512BF16, // dot products of bfloat16 pairs
     LEVEL_AMX,        // products of bfloat16 tiles

@@ -64,8 +64,10 @@ size_t compute_scratch_bytes(const Compute *c) {
 
 static int reserve_rounded(Compute *c, int64_t cols, int64_t n, char *err, size_t errlen) {
     int64_t values = cols * ((n + BF16_ROWS - 1) / BF16_ROWS * BF16_ROWS);
-    if (!(c->kernels->bf16 || (c->fast && c->kernels->int8)) || values <= c->max_rounded) return 0;
-    size_t bytes = sizeof *c->rounded * (size_t)values;
+    const Kernels *k = c->kernels;
+    if (!(k->bf16 || k->int16 || (c->fast && k->int8)) || values <= c->max_rounded) return 0;
+    size_t bytes = sizeof *c->rounded * (size_t)values; // those of integers have their scales behind them
+    if (k->int16) bytes += sizeof(float) * (size_t)(values / INT_STEP);
     void *memory;
     if (posix_memalign(&memory, ALIGNMENT, bytes)) {
         return fail(err, errlen, "out of memory: %zu bytes of rounded activations", bytes);

@@ -17,7 +17,9 @@ typedef struct {
     size_t worker_bytes, shared_bytes;
     // Up to max_cols values each, as words or, in the same memory, as bytes; unused where the level has no `quantize`.
     Activations words[MAX_SHARED], bytes[MAX_SHARED];
-    uint16_t *rounded; // the input as bfloat16, up to max_rounded values; NULL where the level has no bfloat16 products
+    // The input of products of many tokens as bfloat16, int8 or int16, up to max_rounded values; NULL where the level
+    // has no such products.
+    uint16_t *rounded;
     int max_cols;
     int64_t max_rounded;
     bool fast;  // products with weights of 8 bits and fewer round x to int8, those of many tokens w too; off by default

@@ -38,7 +38,7 @@ typedef struct {
     const float *x;
     int n;
     const Activations *quantized; // where rows are read as they are stored
-    bool int8;                    // x in int8, where panels are packed
+    const IntKernels *ints;       // of panels; NULL: they are fp32 or bfloat16
     int rows_per_item[MAX_LINEARS];
     int first_item[MAX_LINEARS + 1];
 } LinearJob;
@@ -193,53 +193,105 @@ static void make_panel(const Kernels *k, bool bf16, float *panel, float *rows, c
     }
 }
 
-// Weights of 8 bits and fewer, in int8 where the Compute is fast.
-static bool uses_int8(const Compute *c, const Tensor *w, int n) {
+static bool takes_ints(const Compute *c, const IntKernels *ints, const Tensor *w, int n) {
+    bool fits = w->shape[1] % INT_STEP == 0 && n * w->shape[1] <= c->max_rounded;
+    if (!ints || w->dtype == DTYPE_F32 || !fits) return false;
+    if (ints == c->kernels->int16) return true;
     bool narrow = w->dtype == DTYPE_I8G || dtype_info(w->dtype)->block > 1;
-    return c->fast && c->kernels->int8 && narrow && w->shape[1] % INT8_STEP == 0 && n * w->shape[1] <= c->max_rounded;
+    return c->fast && (ints->packs ? ints->packs[w->dtype] != NULL : narrow);
 }
 
-// The rounded input: [n][cols] bytes, padded to a multiple of BF16_ROWS rows, then the scales [n][parts].
-static float *int8_scales(const Compute *c, int n, int64_t cols) {
-    return (float *)(void *)((char *)c->rounded + (n + BF16_ROWS - 1) / BF16_ROWS * BF16_ROWS * cols);
+// The products of integers that all of the matrices may have, the fastest ones: of weights of 8 bits and of 6 and fewer
+// where the Compute is fast, else in int16. NULL: none.
+static const IntKernels *ints_of(const Compute *c, const Linear *list, int count, int n) {
+    const IntKernels *kinds[] = {c->kernels->int8, c->kernels->int6, c->kernels->int16};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        bool all = true;
+        for (int j = 0; j < count; j++) all &= takes_ints(c, kinds[i], list[j].w, n);
+        if (all) return kinds[i];
+    }
+    return NULL;
 }
 
-static int n_parts(int64_t cols) {
-    return (int)((cols + INT8_PART - 1) / INT8_PART);
+static int n_parts(const IntKernels *ints, int64_t cols) {
+    return (int)((cols + ints->part - 1) / ints->part);
+}
+
+// The input as integers: [n][cols], padded to a multiple of BF16_ROWS rows, then the scales [n][parts], and the sums of
+// each BLOCK where the kernels want them.
+static float *int_scales(const LinearJob *job, int64_t cols) {
+    int64_t values = (job->n + BF16_ROWS - 1) / BF16_ROWS * BF16_ROWS * cols;
+    return (float *)(void *)((char *)job->c->rounded + values * job->ints->bytes);
+}
+
+static float *int_sums(const LinearJob *job, int64_t cols) {
+    return int_scales(job, cols) + (int64_t)job->n * n_parts(job->ints, cols);
+}
+
+static void *ints_at(void *q, const IntKernels *ints, int64_t i) {
+    return (char *)q + i * ints->bytes;
 }
 
 typedef struct {
-    int8_t panel[INT8_PART * MAX_PANEL], rows[MAX_PANEL][INT8_PART];
-    float row[INT8_PART];
-} Int8Scratch;
+    int16_t panel[INT_COLUMNS * MAX_PANEL];
+    float scale[INT_COLUMNS / INT_STEP * MAX_PANEL], minimum[INT_COLUMNS / BLOCK * MAX_PANEL];
+    int16_t rows[INT_COLUMNS * MAX_PANEL]; // of a part
+    float row[INT_COLUMNS];
+} IntScratch;
 
-_Static_assert(sizeof(Int8Scratch) <= COMPUTE_SCRATCH, "a panel fits the minimum scratch memory");
+_Static_assert(sizeof(IntScratch) <= COMPUTE_SCRATCH, "a panel fits the minimum scratch memory");
 
 // n values from [row][col] on, to q; returns their scale.
-static float round_weights(const Kernels *k, int8_t *q, const Tensor *w, int row, int col, int n, float *unpacked) {
-    if (k->blocks && k->blocks[w->dtype].round) {
+static float round_weights(const LinearJob *job, void *q, const Tensor *w, int row, int col, int n, float *unpacked) {
+    const Kernels *k = job->c->kernels;
+    if (job->ints == k->int8 && k->blocks && k->blocks[w->dtype].round) {
         const char *at = (const char *)w->data + block_index(w, row, col) * dtype_info(w->dtype)->block_bytes;
         return k->blocks[w->dtype].round(q, at, n);
     }
     unpack_rows(k, unpacked, w, row, 1, col, n);
-    return k->int8->round(q, unpacked, n);
+    return job->ints->round(q, unpacked, n, job->ints->w_top);
 }
 
-// As multiply_rows, in int8.
-static void multiply_rows_int8(const LinearJob *job, const Linear *l, int row0, int n_rows, bool add, Int8Scratch *s) {
-    const Kernels *k = job->c->kernels;
-    int rows = (int)l->w->shape[0], cols = (int)l->w->shape[1];
-    float w_scale[MAX_PANEL] = {0}, *scales = int8_scales(job->c, job->n, cols);
-    const Int8Panel w = {s->panel, w_scale};
-    for (int k0 = 0; k0 < cols; k0 += INT8_PART) {
-        int kn = cols - k0 < INT8_PART ? cols - k0 : INT8_PART;
+// Columns k0..k0+kn-1 of n_rows rows, as a panel of integers.
+static void make_int_panel(const LinearJob *job, IntPanel *to, IntScratch *s, const Tensor *w, int row0, int n_rows,
+                           int k0, int kn) {
+    const IntKernels *ints = job->ints;
+    if (ints->packs) {
+        const DTypeInfo *info = dtype_info(w->dtype);
+        const char *blocks = (const char *)w->data + block_index(w, row0, k0) * info->block_bytes;
+        ints->packs[w->dtype](to, blocks, w->shape[1] / info->block * info->block_bytes, n_rows, kn);
+        return;
+    }
+    int width = job->c->kernels->panel, word = 4 / ints->bytes;
+    for (int p = 0, n; p * ints->part < kn; p++) {
+        int col = p * ints->part;
+        n = kn - col < ints->part ? kn - col : ints->part;
         for (int i = 0; i < n_rows; i++) {
-            w_scale[i] = round_weights(k, s->rows[i], l->w, row0 + i, k0, kn, s->row);
+            void *q = ints_at(s->rows, ints, i * ints->part);
+            s->scale[p * width + i] = round_weights(job, q, w, row0 + i, k0 + col, n, s->row);
         }
-        k->pack((float *)(void *)s->panel, (const float *)(void *)s->rows, INT8_PART / 4, n_rows, kn / 4);
-        Int8Rows x = {(const int8_t *)job->c->rounded + k0, cols, n_parts(cols), scales + k0 / INT8_PART};
-        k->int8->gemm(l->y + row0, rows, &w, &x, job->n, kn, n_rows, add);
+        float *panel = ints_at(s->panel, ints, col * width);
+        job->c->kernels->pack(panel, (const float *)(void *)s->rows, ints->part / word, n_rows, n / word);
+    }
+}
+
+// As multiply_rows, of integers.
+static void multiply_rows_ints(const LinearJob *job, const Linear *l, int row0, int n_rows, bool add, IntScratch *s) {
+    const IntKernels *ints = job->ints;
+    int rows = (int)l->w->shape[0], cols = (int)l->w->shape[1];
+    const float *scales = int_scales(job, cols), *sums = int_sums(job, cols);
+    IntPanel w = {.q = s->panel, .scale = s->scale, .minimum = s->minimum};
+    memset(s->scale, 0, sizeof s->scale);
+    for (int k0 = 0; k0 < cols; k0 += INT_COLUMNS) {
+        int kn = cols - k0 < INT_COLUMNS ? cols - k0 : INT_COLUMNS;
+        make_int_panel(job, &w, s, l->w, row0, n_rows, k0, kn);
+        IntRows x = {ints_at(job->c->rounded, ints, k0), cols, n_parts(ints, cols), scales + k0 / ints->part};
+        ints->gemm(l->y + row0, rows, &w, &x, job->n, kn, n_rows, add);
         add = true;
+        if (!w.has_minima) continue;
+        PackedMatrix minima = {.data = w.minimum, .row_stride = job->c->kernels->panel};
+        job->c->kernels->gemm_f32(l->y + row0, rows, &minima, sums + k0 / BLOCK, cols / BLOCK, job->n, kn / BLOCK,
+                                  n_rows, true);
     }
 }
 
@@ -275,7 +327,7 @@ static void gemm_item(void *context, int item, int worker) {
         }
     }
     bool add = l->add || l->bias;
-    if (job->int8) multiply_rows_int8(job, l, row0, n_rows, add, compute_scratch(job->c, worker));
+    if (job->ints) multiply_rows_ints(job, l, row0, n_rows, add, compute_scratch(job->c, worker));
     else multiply_rows(job, l, row0, n_rows, add, compute_scratch(job->c, worker));
     if (!l->act) return;
     for (int t = 0; t < job->n; t++) job->c->kernels->activate(y + t * rows, n_rows, l->act);
@@ -290,17 +342,19 @@ static void round_item(void *context, int item, int worker) {
     job->c->kernels->bf16->round(job->c->rounded + first, job->x + first, left < ROUND_CHUNK ? left : ROUND_CHUNK);
 }
 
-static void int8_item(void *context, int item, int worker) {
+static void ints_item(void *context, int item, int worker) {
     (void)worker;
     const LinearJob *job = context;
-    int cols = (int)job->list[0].w->shape[1], parts = n_parts(cols), first = item * ROUND_ROWS;
-    float *scales = int8_scales(job->c, job->n, cols);
+    const IntKernels *ints = job->ints;
+    int cols = (int)job->list[0].w->shape[1], parts = n_parts(ints, cols), first = item * ROUND_ROWS;
+    float *scales = int_scales(job, cols), *sums = int_sums(job, cols);
     for (int t = first; t < job->n && t < first + ROUND_ROWS; t++) {
         for (int p = 0; p < parts; p++) {
-            int64_t at = (int64_t)t * cols + p * INT8_PART;
-            int n = cols - p * INT8_PART < INT8_PART ? cols - p * INT8_PART : INT8_PART;
-            scales[t * parts + p] = job->c->kernels->int8->round((int8_t *)job->c->rounded + at, job->x + at, n);
+            int64_t at = (int64_t)t * cols + p * ints->part;
+            int n = cols - p * ints->part < ints->part ? cols - p * ints->part : ints->part;
+            scales[t * parts + p] = ints->round(ints_at(job->c->rounded, ints, at), job->x + at, n, ints->x_top);
         }
+        if (ints->sums) ints->sums(sums + (int64_t)t * cols / BLOCK, job->x + (int64_t)t * cols, cols);
     }
 }
 
@@ -309,7 +363,10 @@ int ops_shared(const Compute *c, const Tensor *w) {
     if (w->dtype == DTYPE_F32) return SHARED_FLOATS;
     if (dtype_info(w->dtype)->block <= 1) return SHARED_HALVES;
     if (!has_matvec(c, w)) return 1;
-    if (c->fast && c->kernels->int8) return c->kernels->int8->shared;
+    const Kernels *k = c->kernels;
+    if (c->fast && k->int8) return k->int8->shared;
+    if (c->fast && k->int6 && k->int6->packs[w->dtype]) return k->int6->shared;
+    if (k->int16) return k->int16->shared;
     return c->kernels->bf16 ? c->kernels->bf16->shared : SHARED_BLOCKS;
 }
 
@@ -334,13 +391,12 @@ static void linear_rows(const Compute *c, const Linear *list, int count, const f
     LinearJob job = {.c = c, .list = list, .x = x, .n = n};
     int limit = MAX_SHARED, type = 0;
     bool quantized = false, rounded = false, int8 = c->fast;
-    job.int8 = true;
+    job.ints = ints_of(c, list, count, n);
     for (int i = 0; i < count; i++) {
         int most = ops_shared(c, list[i].w);
         quantized |= has_matvec(c, list[i].w);
         int8 &= !has_matvec(c, list[i].w) || c->kernels->takes_bytes(list[i].w->dtype);
         rounded |= uses_bf16(c, list[i].w, n);
-        job.int8 &= uses_int8(c, list[i].w, n);
         limit = most < limit ? most : limit;
         type = i && type != (int)list[i].w->dtype ? N_DTYPES : (int)list[i].w->dtype;
     }
@@ -349,7 +405,7 @@ static void linear_rows(const Compute *c, const Linear *list, int count, const f
     profile_begin(c->profile, (few ? PROFILE_MATVEC : PROFILE_GEMM) + type);
     int64_t cols = list[0].w->shape[1], n_x = n * cols;
     if (few && quantized) threads_for_if(n > 1 && n_x >= SMALL_FLOATS, c->pool, n, quantize_item, &job);
-    if (!few && job.int8) threads_for_if(n_x >= SMALL_FLOATS, c->pool, (n - 1) / ROUND_ROWS + 1, int8_item, &job);
+    if (!few && job.ints) threads_for_if(n_x >= SMALL_FLOATS, c->pool, (n - 1) / ROUND_ROWS + 1, ints_item, &job);
     else if (!few && rounded)
         threads_for_if(n_x >= SMALL_FLOATS, c->pool, (int)((n_x - 1) / ROUND_CHUNK) + 1, round_item, &job);
     uint64_t bytes = 0;
@@ -357,7 +413,7 @@ static void linear_rows(const Compute *c, const Linear *list, int count, const f
     int n_threads = threads_count(c->pool);
     for (int i = 0; i < count; i++) {
         const Tensor *w = list[i].w;
-        bool wide = !job.int8 && uses_bf16(c, w, n) && n_x >= WIDE_VALUES &&
+        bool wide = !job.ints && uses_bf16(c, w, n) && n_x >= WIDE_VALUES &&
                     w->shape[0] >= WIDE * WIDE_ITEMS * MAX_PANEL * n_threads;
         job.rows_per_item[i] = few ? matvec_rows(w, n_threads) : wide ? WIDE * MAX_PANEL : c->kernels->panel;
         job.first_item[i + 1] = job.first_item[i] + ((int)w->shape[0] - 1) / job.rows_per_item[i] + 1;

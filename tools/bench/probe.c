@@ -66,10 +66,10 @@ static double measure_read(ThreadPool *pool, CpuLevel level) {
     return sum ? best : 0; // using the sum keeps the compiler from removing the reads
 }
 
-// A panel of 16 KiB, 12 KiB of rows and 3 KiB of results fit in L1; in bfloat16 twice the rows. The numbers of rows are
-// multiples of every gemm's step.
-enum { GEMM_K = 128, GEMM_ROWS = 24, BF16_GEMM_ROWS = 2 * GEMM_ROWS, GEMM_TIMES = 16, ITEMS_PER_THREAD = 8 };
-enum { FLOATS = GEMM_K * MAX_PANEL + GEMM_ROWS * GEMM_K + BF16_GEMM_ROWS * MAX_PANEL };
+// A panel of 16 KiB, 12 KiB of rows and 3 KiB of results fit in L1; in words of 16 bits twice the rows. The numbers of
+// rows are multiples of every gemm's step.
+enum { GEMM_K = 128, GEMM_ROWS = 24, WORD_ROWS = 2 * GEMM_ROWS, GEMM_TIMES = 16, ITEMS_PER_THREAD = 8 };
+enum { FLOATS = GEMM_K * MAX_PANEL + GEMM_ROWS * GEMM_K + WORD_ROWS * MAX_PANEL };
 
 static const double GEMM_SECONDS = 0.2; // new threads may share a core for 50 ms
 
@@ -86,8 +86,12 @@ static void multiply(void *context, int item, int worker) {
     int lanes = k->panel;
     PackedMatrix w = {.data = panel, .row_stride = lanes};
     const uint16_t *x16 = (const uint16_t *)(const void *)x;
+    float scale[WORD_ROWS] = {0};
+    const IntPanel ints = {.q = panel, .scale = scale};
+    const IntRows int_rows = {.q = x16, .ld = GEMM_K, .parts = 1, .scale = scale};
     for (int i = 0; i < GEMM_TIMES; i++) {
-        if (k->bf16) k->bf16->gemm(y, lanes, &w, x16, GEMM_K, BF16_GEMM_ROWS, GEMM_K, lanes, false);
+        if (k->bf16) k->bf16->gemm(y, lanes, &w, x16, GEMM_K, WORD_ROWS, GEMM_K, lanes, false);
+        else if (k->int16) k->int16->gemm(y, lanes, &ints, &int_rows, WORD_ROWS, GEMM_K, lanes, false);
         else k->gemm_f32(y, lanes, &w, x, GEMM_K, GEMM_ROWS, GEMM_K, lanes, false);
     }
 }
@@ -99,7 +103,7 @@ static double measure_gemm(ThreadPool *pool, CpuLevel level) {
     if (!m.kernels || posix_memalign(&memory, 64, sizeof(float) * FLOATS * (size_t)n_threads)) return 0;
     m.memory = memory;
     for (int i = 0; i < FLOATS * n_threads; i++) m.memory[i] = (float)(i % 7); // also valid as pairs of bfloat16
-    int rows = m.kernels->bf16 ? BF16_GEMM_ROWS : GEMM_ROWS;
+    int rows = m.kernels->bf16 || m.kernels->int16 ? WORD_ROWS : GEMM_ROWS;
     double flops = 2.0 * GEMM_K * rows * m.kernels->panel * GEMM_TIMES * n_items, best = 0, begin = seconds();
     while (best == 0 || seconds() - begin < GEMM_SECONDS) {
         double start = seconds();

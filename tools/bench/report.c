@@ -92,8 +92,9 @@ static void print_machine(const Bench *b) {
     }
     for (CpuLevel r = 0; r < N_LEVELS; r++) {
         double gflops = b->machine->gflops[r];
-        if (gflops > 0)
-            printf("; %s %s %.0f GFLOP/s", kernels_for(r)->bf16 ? "bf16" : "fp32", cpu_level_name(r), gflops);
+        if (gflops <= 0) continue;
+        const char *type = kernels_for(r)->bf16 ? "bf16" : kernels_for(r)->int16 ? "int16" : "fp32";
+        printf("; %s %s %.0f GFLOP/s", type, cpu_level_name(r), gflops);
     }
     report_cache(b, cache, sizeof cache);
     if (b->o.models.n) printf("; %s", cache);

@@ -164,8 +164,7 @@ static void gemm(float *y, int64_t ldy, const PackedMatrix *w, const uint16_t *x
     if (all.far) _mm_sfence();
 }
 
-static void gemm_int8(float *y, int64_t ldy, const Int8Panel *w, const Int8Rows *x, int n, int k, int n_cols,
-                      bool add) {
+static void gemm_int8(float *y, int64_t ldy, const IntPanel *w, const IntRows *x, int n, int k, int n_cols, bool add) {
     configure();
     Product all = {.y = y, .x = (const char *)x->q, .panel = (const char *)w->q, .ldy = ldy, .stride = 2 * TILE_BYTES};
     all.ldx = x->ld;
@@ -184,4 +183,4 @@ static void gemm_int8(float *y, int64_t ldy, const Int8Panel *w, const Int8Rows 
 
 enum { SHARED = 16 }; // measured before rows of blocks had spans
 const Bf16Kernels bf16_amx = BF16_KERNELS;
-const Int8Kernels int8_amx = {.shared = SHARED, .round = round_to_int8, .gemm = gemm_int8};
+const IntKernels int8_amx = INT8_KERNELS;

@@ -208,3 +208,5 @@ static inline void v_store_i8(int8_t *p, __m256 v) {
 
 #include "blocks_tmpl.h"
 #include "lanes_tmpl.h"
+
+#include "int6.h"

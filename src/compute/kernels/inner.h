@@ -22,6 +22,12 @@ static inline void copy_rows(float *to, int64_t ld_to, const float *from, int64_
     for (int i = 0; i < n_rows; i++) memcpy(to + i * ld_to, from + i * ld_from, sizeof *to * (size_t)n);
 }
 
+// The same of `whole` columns, mostly: a constant, which takes no call.
+INNER void copy_tile(float *to, int64_t ld_to, const float *from, int64_t ld_from, int n_rows, int n, const int whole) {
+    if (n == whole) copy_rows(to, ld_to, from, ld_from, n_rows, whole);
+    else copy_rows(to, ld_to, from, ld_from, n_rows, n);
+}
+
 // The panel that begins with column i.
 static inline const void *panel_at(const PackedMatrix *w, int i) {
     return (const uint32_t *)w->data + i / MAX_PANEL * w->panel_stride + i % MAX_PANEL;

@@ -21,7 +21,7 @@
 #include <stdint.h>
 
 enum { MAX_PANEL = 32, BF16_STEP = 32, BF16_ROWS = 16, MAX_SHARED = 64 };
-enum { INT8_STEP = 64, INT8_PART = 2048 };
+enum { INT_STEP = 64, INT_COLUMNS = 2048 };
 static const float INT8_TOP = 127;
 static const float SMALLEST_TOP = 1e-30f; // its inverse and that of its scale are finite; smaller values become zeros
 
@@ -54,8 +54,8 @@ typedef struct {
     // y[t * ldy + i] = sum_j w[i][j] x[t][j] for t < n <= MAX_SHARED, contiguous rows of k values
     void (*matvec)(float *y, int64_t ldy, const void *w, const Activations *x, int n, int n_rows, int k);
     void (*unpack)(float *y, const void *blocks, int n); // n values, whole blocks
-    // As Int8Kernels.round of the unpacked values, but with a scale for the largest value that there could be. NULL: no
-    // such kernel.
+    // As Kernels.int8->round of the unpacked values, but with a scale for the largest value that there could be. NULL:
+    // no such kernel.
     float (*round)(int8_t *q, const void *blocks, int n);
 } BlockKernels;
 
@@ -88,36 +88,53 @@ typedef struct {
                  bool add);
 } Bf16Kernels;
 
-// Rows rounded to int8 by parts of INT8_PART columns: x[j][k] ~ scale[j * parts] * q[j * ld + k] in this part.
+// Rows of integers, int8 or int16, of which each `part` columns share a scale (IntKernels): x[j][k] ~
+// scale[j * parts + k / part] * q[j * ld + k].
 typedef struct {
-    const int8_t *q;
+    const void *q;
     int64_t ld, parts;
     const float *scale;
-} Int8Rows;
+} IntRows;
 
-// MAX_PANEL columns in words of four int8 of consecutive k; word r of column i begins at q[4 * (r * MAX_PANEL + i)].
-// w(k, i) ~ scale[i] * q.
+// Kernels.panel columns in words of 32 bits, integers of consecutive k: word r of column i is the
+// (r * panel + i)-th of q. w(k, i) ~ scale[k / part * panel + i] * q. Panels that IntKernels.packs makes have a layout
+// of their own.
 typedef struct {
-    const int8_t *q;
-    const float *scale; // [MAX_PANEL]
-} Int8Panel;
+    void *q;
+    float *scale;
+    // Of `packs` alone: columns that have a multiple of the scale, and, where there are minima, what each BLOCK columns
+    // b have: minimum[b * panel + i], to be multiplied with the sum of x.
+    int group;
+    bool has_minima;
+    float *minimum;
+} IntPanel;
 
-// Products of int8: the sums of a part are exact integers, so that all levels give the same bits.
+// n_rows rows of blocks, ld bytes apart, as a panel of k columns, a multiple of BLOCK; to->scale has room for each
+// part, to->minimum for each BLOCK.
+typedef void (*PackInts)(IntPanel *to, const void *rows, int64_t ld, int n_rows, int k);
+
+// Products of integers: the sums of a part are exact, so that all levels that have the same one give the same bits.
 typedef struct {
-    int shared; // as in Bf16Kernels
-    // n values, a multiple of 16, to the nearest multiples of the scale that is returned: the largest |x| / INT8_TOP.
+    int shared;         // as in Bf16Kernels
+    int bytes, part;    // of an integer; columns that share a scale, a multiple of INT_STEP, divides INT_COLUMNS
+    float x_top, w_top; // the largest integers of x and of w (0: of `packs`): a part's sum fits an int32
+    // n values, a multiple of 16, to the nearest multiples of the scale that is returned: the largest |x| / top.
     // NaN where a value is not finite.
-    float (*round)(int8_t *q, const float *x, int n);
-    // y[j * ldy + i] (+)= sum_k x[j][k] w(k, i) for j < n, i < n_cols <= MAX_PANEL; k a multiple of INT8_STEP, at most
-    // INT8_PART. x must be readable up to a multiple of BF16_ROWS rows.
-    void (*gemm)(float *y, int64_t ldy, const Int8Panel *w, const Int8Rows *x, int n, int k, int n_cols, bool add);
-} Int8Kernels;
+    float (*round)(void *q, const float *x, int n, float top);
+    // y[j * ldy + i] (+)= sum_k x[j][k] w(k, i) for j < n, i < n_cols <= Kernels.panel; k a multiple of INT_STEP, at
+    // most INT_COLUMNS. x must be readable up to a multiple of BF16_ROWS rows. Without w's minima.
+    void (*gemm)(float *y, int64_t ldy, const IntPanel *w, const IntRows *x, int n, int k, int n_cols, bool add);
+    const PackInts *packs;                            // [N_DTYPES], NULL for types that it does not take; NULL: it
+                                                      // takes all, as rounded rows that are packed
+    void (*sums)(float *sums, const float *x, int n); // of each BLOCK of n values; NULL unless `packs` is there
+} IntKernels;
 
 typedef struct {
     const char *name;
-    int panel;               // columns computed at a time, divides MAX_PANEL
-    const Bf16Kernels *bf16; // NULL: the level has none
-    const Int8Kernels *int8; // the same
+    int panel;                      // columns computed at a time, divides MAX_PANEL
+    const Bf16Kernels *bf16;        // NULL: the level has none
+    const IntKernels *int8;         // the same
+    const IntKernels *int6, *int16; // the same
 
     // y[t * ldy + i] = sum_j w[i * ldw + j] * x[t * ldx + j] for t < n <= MAX_SHARED, i < n_rows, j < k
     void (*matvec_f32)(float *y, int64_t ldy, const float *w, int64_t ldw, const float *x, int64_t ldx, int n,
@@ -181,4 +198,5 @@ const Kernels *kernels(void); // of cpu_level()
 
 extern const Kernels kernels_scalar, kernels_avx2, kernels_avx512, kernels_neon, kernels_neon_dot;
 extern const Bf16Kernels bf16_avx512, bf16_amx, bf16_neon; // added to the kernels of avx512 or neon_dot
-extern const Int8Kernels int8_vnni, int8_amx;              // the same
+extern const IntKernels int8_vnni, int8_amx;               // the same
+extern const IntKernels int6_avx2, int16_avx2;

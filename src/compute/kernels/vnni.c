@@ -2,7 +2,7 @@
 // signed ones: the panel's are biased by 128, and 128 times the sum of x is taken off again.
 #include "int8.h"
 
-enum { PANEL = MAX_PANEL, HALF = PANEL / 2, GEMM_ROWS = 12, WORD = 4, BIAS = 128 };
+enum { PANEL = MAX_PANEL, HALF = PANEL / 2, GEMM_ROWS = 12, WORD = 4, BIAS = 128, SHARED = 20 };
 
 typedef int I32x16 __attribute__((vector_size(64))); // gcc copies sums needlessly where they are __m512i
 
@@ -14,18 +14,19 @@ static inline int word_of(const int8_t *x) {
 
 static int sum_of(const int8_t *x, int k) {
     __m512i sums = _mm512_setzero_si512();
-    for (int c = 0; c < k; c += INT8_STEP) {
+    for (int c = 0; c < k; c += INT_STEP) {
         sums = _mm512_dpbusd_epi32(sums, _mm512_set1_epi8(1), _mm512_loadu_si512(x + c));
     }
     return _mm512_reduce_add_epi32(sums);
 }
 
 // `rows` is a constant at every call, so that the sums live in registers.
-INNER void gemm_rows(float *y, int64_t ldy, const Int8Panel *w, const Int8Rows *x, int k, int n_cols, bool add,
+INNER void gemm_rows(float *y, int64_t ldy, const IntPanel *w, const IntRows *x, int k, int n_cols, bool add,
                      const int rows) {
+    const int8_t *bytes = x->q;
     I32x16 sums[GEMM_ROWS][2];
     for (int j = 0; j < rows; j++) {
-        int bias = -BIAS * sum_of(x->q + j * x->ld, k);
+        int bias = -BIAS * sum_of(bytes + j * x->ld, k);
         sums[j][0] = sums[j][1] = (I32x16)_mm512_set1_epi32(bias);
     }
     const int8_t *panel = w->q;
@@ -33,7 +34,7 @@ INNER void gemm_rows(float *y, int64_t ldy, const Int8Panel *w, const Int8Rows *
         __m512i p0 = _mm512_xor_si512(_mm512_loadu_si512(panel), _mm512_set1_epi8((char)BIAS));
         __m512i p1 = _mm512_xor_si512(_mm512_loadu_si512(panel + WORD * HALF), _mm512_set1_epi8((char)BIAS));
         for (int j = 0; j < rows; j++) {
-            __m512i word = _mm512_set1_epi32(word_of(x->q + j * x->ld + c));
+            __m512i word = _mm512_set1_epi32(word_of(bytes + j * x->ld + c));
             sums[j][0] = (I32x16)_mm512_dpbusd_epi32((__m512i)sums[j][0], p0, word);
             sums[j][1] = (I32x16)_mm512_dpbusd_epi32((__m512i)sums[j][1], p1, word);
         }
@@ -47,14 +48,16 @@ INNER void gemm_rows(float *y, int64_t ldy, const Int8Panel *w, const Int8Rows *
     }
 }
 
-static void gemm(float *y, int64_t ldy, const Int8Panel *w, const Int8Rows *x, int n, int k, int n_cols, bool add) {
-    Int8Rows rest = *x;
-    for (int rows; n > 0; n -= rows, y += rows * ldy, rest.q += rows * rest.ld, rest.scale += rows * rest.parts) {
+static void gemm_int8(float *y, int64_t ldy, const IntPanel *w, const IntRows *x, int n, int k, int n_cols, bool add) {
+    IntRows rest = *x;
+    for (int rows; n > 0; n -= rows, y += rows * ldy) {
         rows = n >= GEMM_ROWS ? GEMM_ROWS : n >= 4 ? 4 : 1;
         if (rows == GEMM_ROWS) gemm_rows(y, ldy, w, &rest, k, n_cols, add, GEMM_ROWS);
         else if (rows == 4) gemm_rows(y, ldy, w, &rest, k, n_cols, add, 4);
         else gemm_rows(y, ldy, w, &rest, k, n_cols, add, 1);
+        rest.q = (const int8_t *)rest.q + rows * rest.ld;
+        rest.scale += rows * rest.parts;
     }
 }
 
-const Int8Kernels int8_vnni = {.shared = 20, .round = round_to_int8, .gemm = gemm};
+const IntKernels int8_vnni = INT8_KERNELS;
