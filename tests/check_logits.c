@@ -28,8 +28,8 @@ static const char *bin_path, *tokenizer_path;
 static char made_bin[200], made_tokenizer[200];
 static int vocab, n_tokens, window, n_sinks;
 static int32_t *tokens;
-static double *expected[2];     // [n_tokens][vocab], with a cache of KV_BF16 and of KV_F32 (exact)
-static double products_cost[2]; // what products of bfloat16 cost these: the worst position's NMSE
+static double *expected[2];                  // [n_tokens][vocab], with a cache of KV_BF16 and of KV_F32 (exact)
+static double products_cost[N_ROUNDINGS][2]; // what rounded products cost these: the worst position's NMSE
 
 static void free_known(void) {
     free(tokens);
@@ -57,17 +57,19 @@ static double cost_of(const double *rounded, const double *exact) {
     return error / power;
 }
 
-static void know_products(const Model *m, int kv) {
-    bool rounds = rounds_attention(&m->config.kinds[0], kv == KV_BF16);
-    for (size_t i = 0; i < weights_count(&m->weights); i++) rounds |= rounds_linear(weights_at(&m->weights, i));
-    products_cost[kv] = 0;
-    if (!rounds) return;
+static void know_products(const Model *m, int kv, Rounding rounding) {
+    double *cost = &products_cost[rounding][kv];
+    bool rounds = rounding == TO_BF16 && rounds_attention(&m->config.kinds[0], kv == KV_BF16);
+    for (size_t i = 0; i < weights_count(&m->weights); i++)
+        rounds |= rounds_linear(weights_at(&m->weights, i), rounding);
+    *cost = 0;
+    if (!rounds || (rounding == TO_INT16 && !kernels_for(LEVEL_AVX2INT))) return;
     Timeline t = open_timeline(m, kv);
     double *logits = need(sizeof *logits * (size_t)vocab);
-    t.rounded = true;
+    t.rounded = rounding;
     for (int i = 0; i < n_tokens; i++) {
         timeline_step(&t, tokens[i], logits);
-        products_cost[kv] = fmax(products_cost[kv], cost_of(logits, expected[kv] + (int64_t)i * vocab));
+        *cost = fmax(*cost, cost_of(logits, expected[kv] + (int64_t)i * vocab));
     }
     free(logits);
     timeline_close(&t);
@@ -96,7 +98,8 @@ static void know(int n, int w, int sinks, bool greedy) {
             timeline_step(&t, tokens[i], logits + (int64_t)i * vocab);
         }
         timeline_close(&t);
-        know_products(&m, kv);
+        know_products(&m, kv, TO_BF16);
+        know_products(&m, kv, TO_INT16);
     }
     weights_free(&m.weights);
 }
@@ -186,9 +189,14 @@ static double worst_nmse(const Seen *seen, const double *logits, int n, int *whe
     return worst;
 }
 
-// What products of bfloat16 may add: other sums, other roundings.
+static Rounding rounding_here(void) {
+    if (kernels()->bf16) return TO_BF16;
+    return kernels()->int16 ? TO_INT16 : NOT_ROUNDED;
+}
+
+// What rounded products may add: other sums, other roundings.
 static double of_products(KvType kv) {
-    return kernels()->bf16 ? 2 * products_cost[kv] : 0;
+    return 2 * products_cost[rounding_here()][kv];
 }
 
 static double worst_of[2], bf16_cost; // of this child, for the printed line
@@ -277,7 +285,7 @@ static void model_child(void) {
     printf("    %-10s window %d, sinks %d: NMSE %.1e, with a bf16 cache %.1e (which costs %.1e)",
            cpu_level_name(cpu_level()), window, n_sinks, worst_of[KV_F32], worst_of[KV_BF16], bf16_cost);
     if (of_products(KV_BF16) > 0)
-        printf("; bf16 products cost %.1e, %.1e", products_cost[KV_F32], products_cost[KV_BF16]);
+        printf("; rounded products cost %.1e, %.1e", of_products(KV_F32) / 2, of_products(KV_BF16) / 2);
     printf("\n");
 }
 

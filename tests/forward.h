@@ -16,12 +16,14 @@ typedef struct {
     double *value;
 } ForwardValues;
 
+typedef enum { NOT_ROUNDED, TO_BF16, TO_INT16, N_ROUNDINGS } Rounding;
+
 typedef struct {
     const Model *m;
     const int *windows; // of each layer; NULL: those of the model
     int n_sinks;
-    bool bf16;    // K (after RoPE) and V are stored rounded
-    bool rounded; // products are of bfloat16, where a level may make them so
+    bool bf16;        // K (after RoPE) and V are stored rounded
+    Rounding rounded; // of products, where a level may round them
     int pos, room, kv_width;
     double *k, *v;         // [n_layers][room][kv_width]
     double *watched;       // [n_layers][n_heads][room] the last token's attention weights; NULL: not kept
@@ -80,11 +82,27 @@ static double maybe_rounded(double x, bool rounded) {
     return rounded ? (double)bf16_nearest((float)x) : x;
 }
 
+// n_rows rows of n values: of a matrix, or what it is multiplied with.
+static void round_rows(double *v, int64_t n_rows, int64_t n, bool is_matrix, Rounding rounding) {
+    const IntKernels *ints = rounding == TO_INT16 ? kernels_for(LEVEL_AVX2INT)->int16 : NULL;
+    for (int64_t i = 0; i < n_rows * n && rounding == TO_BF16; i++) v[i] = maybe_rounded(v[i], true);
+    for (int64_t row = 0; row < n_rows && ints; row++, v += n) {
+        for (int64_t at = 0; at < n; at += ints->part) {
+            int64_t end = at + ints->part < n ? at + ints->part : n;
+            double top = 0;
+            for (int64_t i = at; i < end; i++) top = fmax(top, fabs(v[i]));
+            double step = top / (double)(is_matrix ? ints->w_top : ints->x_top);
+            for (int64_t i = at; i < end && top > 0; i++) v[i] = rint(v[i] / step) * step;
+        }
+    }
+}
+
 // Of fp32 or of int8 in groups; NULL: the model has none of this name. layer -1: of no layer.
-static const double *forward_values(Timeline *t, int layer, const char *part, bool rounded) {
-    char name[80] = "~"; // in front of the name: rounded
+static const double *forward_values(Timeline *t, int layer, const char *part, Rounding rounding) {
+    static const char marks[N_ROUNDINGS] = {[TO_BF16] = '~', [TO_INT16] = '#'}; // in front of the name
+    char name[80] = {marks[rounding]};
     const Tensor *w = forward_tensor(t, layer, part, name + 1, sizeof name - 1);
-    const char *key = name + !rounded;
+    const char *key = name + (rounding == NOT_ROUNDED);
     ptrdiff_t known = w ? shgeti(t->values, key) : -1;
     if (known >= 0) return t->values[known].value;
     if (!w) return NULL;
@@ -92,13 +110,14 @@ static const double *forward_values(Timeline *t, int layer, const char *part, bo
     for (int64_t i = 0; i < tensor_count(w); i++) {
         if (w->dtype == DTYPE_F32) v[i] = (double)((const float *)w->data)[i];
         else v[i] = ((const int8_t *)w->data)[i] * (double)((const float *)w->scales)[i / w->group];
-        v[i] = maybe_rounded(v[i], rounded);
     }
+    round_rows(v, tensor_count(w) / w->shape[w->n_dims - 1], w->shape[w->n_dims - 1], true, rounding);
     return shput(t->values, key, v);
 }
 
-UNUSED static bool rounds_linear(const Tensor *w) {
-    return w->dtype != DTYPE_F32 && w->shape[w->n_dims - 1] % BF16_STEP == 0;
+UNUSED static bool rounds_linear(const Tensor *w, Rounding rounding) {
+    int step = rounding == TO_INT16 ? INT_STEP : BF16_STEP;
+    return rounding && w->dtype != DTYPE_F32 && w->shape[w->n_dims - 1] % step == 0;
 }
 
 UNUSED static bool rounds_attention(const LayerKind *kind, bool bf16) {
@@ -108,10 +127,11 @@ UNUSED static bool rounds_attention(const LayerKind *kind, bool bf16) {
 static void forward_product(Timeline *t, double *y, int layer, const char *part, const double *x) {
     char name[80];
     const Tensor *tensor = forward_tensor(t, layer, part, name, sizeof name);
-    bool rounded = t->rounded && rounds_linear(tensor);
-    const double *w = forward_values(t, layer, part, rounded);
+    Rounding rounding = rounds_linear(tensor, t->rounded) ? t->rounded : NOT_ROUNDED;
+    const double *w = forward_values(t, layer, part, rounding);
     double *taken = need(sizeof *taken * (size_t)tensor->shape[1]);
-    for (int64_t j = 0; j < tensor->shape[1]; j++) taken[j] = maybe_rounded(x[j], rounded);
+    memcpy(taken, x, sizeof *taken * (size_t)tensor->shape[1]);
+    round_rows(taken, 1, tensor->shape[1], false, rounding);
     for (int64_t i = 0; i < tensor->shape[0]; i++, w += tensor->shape[1]) {
         double sum = 0;
         for (int64_t j = 0; j < tensor->shape[1]; j++) sum += w[j] * taken[j];
@@ -122,7 +142,7 @@ static void forward_product(Timeline *t, double *y, int layer, const char *part,
 
 // y = norm(x) for n_heads rows of n; nothing where there is no such norm.
 static void forward_norm(Timeline *t, double *y, int layer, const char *part, const double *x, int n_heads, int n) {
-    const double *w = forward_values(t, layer, part, false);
+    const double *w = forward_values(t, layer, part, NOT_ROUNDED);
     for (int h = 0; w && h < n_heads; h++, x += n, y += n) {
         double sum = 0;
         for (int i = 0; i < n; i++) sum += x[i] * x[i];
@@ -159,7 +179,7 @@ static void forward_attend(const Timeline *t, int layer, const double *q, double
     const Config *c = &t->m->config;
     const LayerKind *kind = config_kind(c, layer);
     int window = t->windows ? t->windows[layer] : kind->window, kd = kind->k_dim, vd = kind->v_dim;
-    bool rounded = t->rounded && rounds_attention(kind, t->bf16);
+    bool rounded = t->rounded == TO_BF16 && rounds_attention(kind, t->bf16);
     double scale = c->attn_scale > 0 ? (double)c->attn_scale : 1 / sqrt(kd);
     double before = rounded ? scale * log2(exp(1)) : 1; // for a softmax in base 2
     double *p = need(sizeof *p * (size_t)(t->pos + 1));
@@ -235,7 +255,7 @@ UNUSED static void timeline_step(Timeline *t, int token, double *logits) {
         widest = width > widest ? width : widest;
     }
     double *x = need(sizeof *x * (size_t)(3 * c->dim + widest + 2 * c->hidden_dim));
-    const double *row = forward_values(t, -1, "token_embd", false) + (int64_t)token * c->dim;
+    const double *row = forward_values(t, -1, "token_embd", NOT_ROUNDED) + (int64_t)token * c->dim;
     double scale = c->embedding_scale > 0 ? (double)c->embedding_scale : 1;
     for (int i = 0; i < c->dim; i++) x[i] = scale * row[i];
     for (int l = 0; l < c->n_layers; l++) forward_layer(t, l, x, x + c->dim);

@@ -168,9 +168,13 @@ static void unpack_rows(const Kernels *k, float *rows, const Tensor *w, int row0
     }
 }
 
+// Has Compute.rounded room for n rows, padded?
+static bool fits_rounded(const Compute *c, const Tensor *w, int n) {
+    return (n + BF16_ROWS - 1) / BF16_ROWS * BF16_ROWS * w->shape[1] <= c->max_rounded;
+}
+
 static bool uses_bf16(const Compute *c, const Tensor *w, int n) {
-    return c->kernels->bf16 && w->dtype != DTYPE_F32 && w->shape[1] % BF16_STEP == 0 &&
-           n * w->shape[1] <= c->max_rounded;
+    return c->kernels->bf16 && w->dtype != DTYPE_F32 && w->shape[1] % BF16_STEP == 0 && fits_rounded(c, w, n);
 }
 
 // Columns k0..k0+kn-1 of n_rows rows, as a panel. In bfloat16, two values of a row are packed as one word.
@@ -194,8 +198,7 @@ static void make_panel(const Kernels *k, bool bf16, float *panel, float *rows, c
 }
 
 static bool takes_ints(const Compute *c, const IntKernels *ints, const Tensor *w, int n) {
-    bool fits = w->shape[1] % INT_STEP == 0 && n * w->shape[1] <= c->max_rounded;
-    if (!ints || w->dtype == DTYPE_F32 || !fits) return false;
+    if (!ints || w->dtype == DTYPE_F32 || w->shape[1] % INT_STEP || !fits_rounded(c, w, n)) return false;
     if (ints == c->kernels->int16) return true;
     bool narrow = w->dtype == DTYPE_I8G || dtype_info(w->dtype)->block > 1;
     return c->fast && (ints->packs ? ints->packs[w->dtype] != NULL : narrow);
@@ -367,7 +370,7 @@ int ops_shared(const Compute *c, const Tensor *w) {
     if (c->fast && k->int8) return k->int8->shared;
     if (c->fast && k->int6 && k->int6->packs[w->dtype]) return k->int6->shared;
     if (k->int16) return k->int16->shared;
-    return c->kernels->bf16 ? c->kernels->bf16->shared : SHARED_BLOCKS;
+    return k->bf16 ? k->bf16->shared : SHARED_BLOCKS;
 }
 
 static void quantize_item(void *context, int item, int worker) {
