@@ -10,8 +10,8 @@
 //   gemm    y[j][i] = sum_k x[j][k] w(k, i), w packed: linear layers of many tokens (panels packed from weight rows)
 //   and
 //           attention (panels are K and V in the cache, x is Q and then the probabilities)
-// x is fp32 and w of the type in the gemm's name. A level with bfloat16 products has one more gemm, whose x is bfloat16
-// too (Bf16Kernels).
+// x is fp32 and w of the type in the gemm's name. Levels with products of bfloat16 or of integers have further gemms,
+// whose x is rounded too (Bf16Kernels, IntKernels).
 #pragma once
 #include "cpu.h"
 #include "quant.h"
