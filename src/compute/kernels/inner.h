@@ -28,6 +28,14 @@ INNER void copy_tile(float *to, int64_t ld_to, const float *from, int64_t ld_fro
     else copy_rows(to, ld_to, from, ld_from, n_rows, n);
 }
 
+// The rows of x, of integers of so many bytes, from row j on.
+static inline IntRows rows_from(const IntRows *x, int64_t j, int bytes) {
+    IntRows rest = *x;
+    rest.q = (const char *)x->q + j * x->ld * bytes;
+    rest.scale += j * x->parts;
+    return rest;
+}
+
 // The panel that begins with column i.
 static inline const void *panel_at(const PackedMatrix *w, int i) {
     return (const uint32_t *)w->data + i / MAX_PANEL * w->panel_stride + i % MAX_PANEL;

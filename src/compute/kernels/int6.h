@@ -215,14 +215,12 @@ INNER void gemm_rows_int6(float *y, int64_t ldy, const IntPanel *w, const IntRow
 
 INNER void gemm_groups(float *y, int64_t ldy, const IntPanel *w, const IntRows *x, int n, int k, int n_cols, bool add,
                        const int group) {
-    IntRows rest = *x;
-    for (int rows; n > 0; n -= rows, y += rows * ldy) {
-        rows = n >= GEMM_ROWS ? GEMM_ROWS : n >= 2 ? 2 : 1;
+    for (int j = 0, rows; j < n; j += rows, y += rows * ldy) {
+        IntRows rest = rows_from(x, j, 1);
+        rows = n - j >= GEMM_ROWS ? GEMM_ROWS : n - j >= 2 ? 2 : 1;
         if (rows == GEMM_ROWS) gemm_rows_int6(y, ldy, w, &rest, k, n_cols, add, GEMM_ROWS, group);
         else if (rows == 2) gemm_rows_int6(y, ldy, w, &rest, k, n_cols, add, 2, group);
         else gemm_rows_int6(y, ldy, w, &rest, k, n_cols, add, 1, group);
-        rest.q = (const uint8_t *)rest.q + rows * rest.ld;
-        rest.scale += rows * rest.parts;
     }
 }
 

@@ -49,14 +49,12 @@ INNER void gemm_rows(float *y, int64_t ldy, const IntPanel *w, const IntRows *x,
 }
 
 static void gemm_int8(float *y, int64_t ldy, const IntPanel *w, const IntRows *x, int n, int k, int n_cols, bool add) {
-    IntRows rest = *x;
-    for (int rows; n > 0; n -= rows, y += rows * ldy) {
-        rows = n >= GEMM_ROWS ? GEMM_ROWS : n >= 4 ? 4 : 1;
+    for (int j = 0, rows; j < n; j += rows, y += rows * ldy) {
+        IntRows rest = rows_from(x, j, 1);
+        rows = n - j >= GEMM_ROWS ? GEMM_ROWS : n - j >= 4 ? 4 : 1;
         if (rows == GEMM_ROWS) gemm_rows(y, ldy, w, &rest, k, n_cols, add, GEMM_ROWS);
         else if (rows == 4) gemm_rows(y, ldy, w, &rest, k, n_cols, add, 4);
         else gemm_rows(y, ldy, w, &rest, k, n_cols, add, 1);
-        rest.q = (const int8_t *)rest.q + rows * rest.ld;
-        rest.scale += rows * rest.parts;
     }
 }
 
