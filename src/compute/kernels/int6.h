@@ -229,7 +229,7 @@ static void gemm_int6(float *y, int64_t ldy, const IntPanel *w, const IntRows *x
     else gemm_groups(y, ldy, w, x, n, k, n_cols, add, BLOCK / 2);
 }
 
-const IntKernels int6_avx2 = {.shared = 16,
+const IntKernels int6_avx2 = {.shared = 14,
                               .bytes = 1,
                               .part = CHUNK,
                               .x_top = INT8_TOP,
