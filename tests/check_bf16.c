@@ -1,4 +1,4 @@
-// What products of bfloat16 and of int8 and a KV_Q8 cache cost models that were trained: the divergence of the next
+// What products of bfloat16 and of integers and a KV_Q8 cache cost models that were trained: the divergence of the next
 // token's distribution, and perplexity, over the same text. Both are in nats a token; what is found is printed.
 #include "child.h"
 #include "kernels.h"
@@ -67,7 +67,7 @@ static double compare(const Model *m, Way base, Way way, double kl, double share
     return found;
 }
 
-// ---- products of bfloat16
+// ---- products of bfloat16 or of int16
 
 static const struct {
     Model model;
@@ -99,7 +99,7 @@ static bool is_left_out(CpuLevel level) { // from outside
     return only && *only && strcmp(only, cpu_level_name(level)) != 0;
 }
 
-static void products_of_bf16(void) {
+static void rounded_products(void) {
     int best = in_child(best_level_child), n = 0;
     for (int r = 0; r <= best && r < N_LEVELS; r++) {
         if (!rounds_products((CpuLevel)r) || is_left_out((CpuLevel)r)) continue;
@@ -107,16 +107,18 @@ static void products_of_bf16(void) {
         n++;
     }
     if (n) return;
-    printf("  (no products of bfloat16 here)\n");
+    printf("  (no rounded products here)\n");
     test_was_skipped = 1;
 }
 
-// ---- products of int8: what they cost, that they are there, and that threads change no bit
+// ---- products of int8, or of int6 of blocks that have them: what they cost, that they are there, and that threads
+// change no bit
 
 static void products_of_int8(void) {
     CpuLevel level = (CpuLevel)in_child(best_level_child);
     struct stat st;
-    if (!kernels_for(level)->int8 || is_left_out(level) || stat(OURS, &st)) {
+    const Kernels *k = kernels_for(level);
+    if (!(k->int8 || k->int6) || is_left_out(level) || stat(OURS, &st)) {
         printf("  (no products of int8 here)\n");
         test_was_skipped = 1;
         return;
@@ -124,8 +126,8 @@ static void products_of_int8(void) {
     double kl[2];
     for (int i = 0; i < 2; i++) {
         n_threads = i ? "3" : "1";
-        kl[i] = compare(&(Model){OURS, "Q8_0"}, (Way){below_rounding(level), "bf16", false}, (Way){level, "bf16", true},
-                        2e-3, 5e-3);
+        kl[i] = compare(&(Model){OURS, k->int8 ? "Q8_0" : "Q4_0"}, (Way){below_rounding(level), "bf16", false},
+                        (Way){level, "bf16", true}, 2e-3, 5e-3);
     }
     n_threads = "2";
     CHECK(kl[0] == kl[1] && kl[0] > 1e-4, "KL with 1 thread %.9g, with 3 %.9g", kl[0], kl[1]);
@@ -212,7 +214,7 @@ int main(void) {
     need_program("perplexity");
     need_program("quantize");
     if (make_text()) {
-        RUN(products_of_bf16);
+        RUN(rounded_products);
         RUN(products_of_int8);
         RUN(vectors_of_int8);
         RUN(cache_of_int8);
