@@ -465,27 +465,35 @@ static void unpack_blocks_case(int format, int k) {
     free(want);
 }
 
-// To int8 with one scale, which need not be the smallest that reaches all values.
+static const IntKernels *ints; // that are checked
+
+static int int_at(const void *q, int64_t i) {
+    return ints->bytes == 1 ? ((const int8_t *)q)[i] : ((const int16_t *)q)[i];
+}
+
+// To integers with one scale, which need not be the smallest that reaches all values.
 static void round_blocks_case(int format, int k) {
     const DTypeInfo *info = dtype_info(formats[format].dtype);
-    DOING("round %s k %d", info->name, k);
+    ints = K->int8 ? K->int8 : K->int16;
+    DOING("round %s k %d to int%d", info->name, k, 8 * ints->bytes);
     uint8_t *w = fence_put(0, k / info->block * info->block_bytes);
-    int8_t *q = fence_put(1, k);
-    float *want = need_floats(k);
+    void *q = fence_put(1, k * ints->bytes);
+    float *want = need_floats(k), limit = ints->w_top;
     fill_blocks(w, k / info->block, format);
     info->unpack(want, w, k / info->block);
-    double top = 0, step = (double)K->blocks[formats[format].dtype].round(q, w, k);
+    double top = 0, step = (double)K->blocks[formats[format].dtype].round(q, w, k, limit);
     for (int i = 0; i < k; i++) top = fmax(top, fabs((double)want[i]));
-    CHECK(127 * step >= 0.999999 * top || top < 1e-30, "%s: a step of %g does not reach %g", doing, step, top);
+    CHECK((double)limit * step >= 0.999999 * top || top < 1e-30, "%s: a step of %g does not reach %g", doing, step,
+          top);
     for (int i = 0; i < k; i++) {
-        CHECK(fabs(step * q[i] - (double)want[i]) <= 0.5001 * step + 1e-30, "%s: value %d is %g, with a step of %g %d",
-              doing, i, (double)want[i], step, q[i]);
+        CHECK(fabs(step * int_at(q, i) - (double)want[i]) <= 0.501 * step + 1e-30,
+              "%s: value %d is %g, with a step of %g %d", doing, i, (double)want[i], step, int_at(q, i));
     }
     free(want);
     if (formats[format].dtype != DTYPE_Q8_0) return;
     const uint16_t not_finite = 0x7c00;
     memcpy(w + (k / 32 - 1) * 34, &not_finite, sizeof not_finite);
-    CHECK(isnan(K->blocks[DTYPE_Q8_0].round(q, w, k)), "%s: an infinite scale", doing);
+    CHECK(isnan(K->blocks[DTYPE_Q8_0].round(q, w, k, limit)), "%s: an infinite scale", doing);
 }
 
 static void matvec_blocks(void) {
@@ -498,7 +506,7 @@ static void matvec_blocks(void) {
                 if (K->takes_bytes(formats[f].dtype)) matvec_blocks_case(f, n_rows, sizes[i], pick(N_KINDS), true);
             }
             unpack_blocks_case(f, sizes[i]);
-            if (K->blocks[formats[f].dtype].round) round_blocks_case(f, sizes[i]);
+            if ((K->int8 || K->int16) && K->blocks[formats[f].dtype].round) round_blocks_case(f, sizes[i]);
         }
     }
 }
@@ -917,12 +925,6 @@ static void bf16_from_i8(void) {
 }
 
 // ---- products of integers: int8 or int16
-
-static const IntKernels *ints;
-
-static int int_at(const void *q, int64_t i) {
-    return ints->bytes == 1 ? ((const int8_t *)q)[i] : ((const int16_t *)q)[i];
-}
 
 static void put_int(void *q, int64_t i, int value) {
     if (ints->bytes == 1) ((int8_t *)q)[i] = (int8_t)value;

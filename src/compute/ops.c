@@ -247,12 +247,13 @@ _Static_assert(sizeof(IntScratch) <= COMPUTE_SCRATCH, "a panel fits the minimum 
 // n values from [row][col] on, to q; returns their scale.
 static float round_weights(const LinearJob *job, void *q, const Tensor *w, int row, int col, int n, float *unpacked) {
     const Kernels *k = job->c->kernels;
-    if (job->ints == k->int8 && k->blocks && k->blocks[w->dtype].round) {
+    float top = job->ints->w_top;
+    if (job->ints == (k->int8 ? k->int8 : k->int16) && k->blocks && k->blocks[w->dtype].round) {
         const char *at = (const char *)w->data + block_index(w, row, col) * dtype_info(w->dtype)->block_bytes;
-        return k->blocks[w->dtype].round(q, at, n);
+        return k->blocks[w->dtype].round(q, at, n, top);
     }
     unpack_rows(k, unpacked, w, row, 1, col, n);
-    return job->ints->round(q, unpacked, n, job->ints->w_top);
+    return job->ints->round(q, unpacked, n, top);
 }
 
 // Columns k0..k0+kn-1 of n_rows rows, as a panel of integers.

@@ -26,7 +26,7 @@
 //   v_spread(g, i, h)         g: vectors of the 16 groups; lane l gets group 2 (i * LANES / 4 + l / 4) + h
 //   v_twice(e, i)             vector i of the 8 floats of e, each twice
 //   Bytes16, v_bytes(b, i)    16 bytes (a vector extension type); vector i of them, int8 as floats
-//   v_store_i8(p, v) v_store_i16(p, v)  LANES floats that are integers, as int8 or int16
+//   v_store_i8(p, v) v_store_i16(p, v)  LANES floats that are integers, as int8 or int16; x86 rounds others
 //   B                         32 bytes, the values of a range
 //   b_load(p) b_or(a, b) b_add(a, b)
 //   b_nibbles(p)              the low nibbles of 16 bytes, then the high ones
@@ -381,15 +381,24 @@ INNER void scales_of(Scales *s, const DType f, const uint8_t *p) {
 // Its loads spread a value over a vector; gcc would keep it in registers and permute those, which is slower.
 #define IN_MEMORY(array) __asm__("" : "+m"(array))
 
-// Values from the i-th on: floats, or rounded to int8.
-INNER void put_values(void *to, int i, V v, const bool int8) {
-    if (int8) v_store_i8((int8_t *)to + i, v);
-    else v_store((float *)to + i, v);
+typedef enum { TO_FLOATS, TO_INT8, TO_INT16 } Target; // of values; integers are rounded
+
+INNER int size_of(const Target t) {
+    return t == TO_FLOATS ? sizeof(float) : t == TO_INT8 ? sizeof(int8_t) : sizeof(int16_t);
+}
+
+// Values from the i-th on.
+INNER void put_values(void *to, int i, V v, const Target t) {
+    switch (t) {
+    case TO_FLOATS: v_store((float *)to + i, v); break;
+    case TO_INT8: v_store_i8((int8_t *)to + i, v); break;
+    default: v_store_i16((int16_t *)to + i, v);
+    }
 }
 
 // n values of a chunk, times `by`. Where that is 1, products of scales and values are exact in fp32 and one sum is
 // rounded (quant.h), so the results equal those of quant.c (but for the sign of zero).
-INNER void unpack_chunk(const DType f, void *to, const uint8_t *p, int n, float by, const bool int8) {
+INNER void unpack_chunk(const DType f, void *to, const uint8_t *p, int n, float by, const Target t) {
     Scales s;
     float scale[GROUPS], minimum[GROUPS];
     scales_of(&s, f, p);
@@ -405,7 +414,7 @@ INNER void unpack_chunk(const DType f, void *to, const uint8_t *p, int n, float 
             if (b * BLOCK >= n) break;
             const int8_t *q = ((const BlockQ8_0 *)(const void *)p)[b].q;
             for (int j = 0; j < BLOCK; j += LANES) {
-                put_values(to, b * BLOCK + j, v_mul(v_load_i8(q + j), v_set1(scale[2 * b])), int8);
+                put_values(to, b * BLOCK + j, v_mul(v_load_i8(q + j), v_set1(scale[2 * b])), t);
             }
         }
         return;
@@ -424,27 +433,29 @@ INNER void unpack_chunk(const DType f, void *to, const uint8_t *p, int n, float 
             if (at * 16 >= n) break;
             for (int j = 0; j < 16; j += LANES) {
                 V v = v_load_u8(values[g % 2] + g / 2 * 16 + j);
-                put_values(to, at * 16 + j, v_fma(v, v_set1(scale[at]), v_set1(minimum[at])), int8);
+                put_values(to, at * 16 + j, v_fma(v, v_set1(scale[at]), v_set1(minimum[at])), t);
             }
         }
     }
 }
 
 INNER void unpack_format(const DType f, const int block, const int block_bytes, void *to, const uint8_t *p, int n,
-                         float by, const bool int8) {
+                         float by, const Target t) {
     const int chunk_bytes = CHUNK / block * block_bytes, whole = n / CHUNK * CHUNK;
     uint8_t padded[CHUNK / BLOCK * 34] = {0};
     char *at = to;
-    const int chunk_size = CHUNK * (int)(int8 ? sizeof(int8_t) : sizeof(float));
+    const int chunk_size = CHUNK * size_of(t);
     for (int i = 0; i < whole; i += CHUNK, at += chunk_size, p += chunk_bytes) {
-        unpack_chunk(f, at, p, CHUNK, by, int8);
+        unpack_chunk(f, at, p, CHUNK, by, t);
     }
     if (n == whole) return;
     memcpy(padded, p, (size_t)((n - whole) / block * block_bytes));
-    unpack_chunk(f, at, padded, n - whole, by, int8);
+    unpack_chunk(f, at, padded, n - whole, by, t);
 }
 
-// ---- to int8
+// ---- to integers: of int8 with 16 lanes, else of int16
+
+static const Target ROUNDED = LANES == 16 ? TO_INT8 : TO_INT16;
 
 // The largest byte that a format could have.
 INNER int most_byte_of(const DType f) {
@@ -471,11 +482,12 @@ INNER float bound_of(const DType f, const int block, const int block_bytes, cons
     return v_max_of(most) + v_sum(poison);
 }
 
-INNER float round_format(const DType f, const int block, const int block_bytes, int8_t *q, const uint8_t *p, int n) {
+INNER float round_format(const DType f, const int block, const int block_bytes, void *q, const uint8_t *p, int n,
+                         float limit) {
     float most = bound_of(f, block, block_bytes, p, n);
     bool tiny = most < SMALLEST_TOP;
-    unpack_format(f, block, block_bytes, q, p, n, tiny ? 0 : INT8_TOP / most, true);
-    return tiny ? 0 : most / INT8_TOP;
+    unpack_format(f, block, block_bytes, q, p, n, tiny ? 0 : limit / most, ROUNDED);
+    return tiny ? 0 : most / limit;
 }
 
 // ---- rows
@@ -680,10 +692,10 @@ INNER RowBytes rows_of(const int block, const int block_bytes, const uint8_t *w,
         else words_##name(&b, y, ldy, w, a, n, n_rows, k);                                                             \
     }                                                                                                                  \
     static void unpack_##name##_fast(float *y, const void *blocks, int n) {                                            \
-        unpack_format(f, block, size, y, blocks, n, 1, false);                                                         \
+        unpack_format(f, block, size, y, blocks, n, 1, TO_FLOATS);                                                     \
     }                                                                                                                  \
-    static __attribute__((unused)) float round_##name(int8_t *q, const void *blocks, int n) {                          \
-        return round_format(f, block, size, q, blocks, n);                                                             \
+    static __attribute__((unused)) float round_##name(void *q, const void *blocks, int n, float limit) {               \
+        return round_format(f, block, size, q, blocks, n, limit);                                                      \
     }
 DEFINE_FORMAT(q4_0, DTYPE_Q4_0, BLOCK, sizeof(BlockQ4_0))
 DEFINE_FORMAT(q4_1, DTYPE_Q4_1, BLOCK, sizeof(BlockQ4_1))
@@ -712,7 +724,7 @@ DEFINE_FORMAT(tq2_0, DTYPE_TQ2_0, SUPER, sizeof(BlockTQ2_0))
 #define WITHOUT_ROUND(name)                                                                                            \
     { matvec_##name, unpack_##name##_fast, NULL }
 #define OF_FORMAT(name)                                                                                                \
-    { matvec_##name, unpack_##name##_fast, LANES == 16 ? round_##name : NULL }
+    { matvec_##name, unpack_##name##_fast, LANES >= 8 ? round_##name : NULL }
 static const BlockKernels block_kernels[N_DTYPES] = {
     [DTYPE_Q4_0] = OF_FORMAT(q4_0),           [DTYPE_Q4_1] = OF_FORMAT(q4_1),
     [DTYPE_Q5_0] = OF_FORMAT(q5_0),           [DTYPE_Q5_1] = OF_FORMAT(q5_1),

@@ -5,7 +5,7 @@
 
 #include <immintrin.h>
 
-enum { PANEL = 16, HALF = PANEL / 2, GEMM_ROWS = 6, WORD = 2, PART = 512, SHARED = 26 };
+enum { PANEL = 16, HALF = PANEL / 2, GEMM_ROWS = 6, WORD = 2, PART = 512, SHARED = 20 };
 
 typedef int I32x8 __attribute__((vector_size(32))); // gcc copies sums needlessly where they are __m256i
 

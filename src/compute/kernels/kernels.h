@@ -54,9 +54,9 @@ typedef struct {
     // y[t * ldy + i] = sum_j w[i][j] x[t][j] for t < n <= MAX_SHARED, contiguous rows of k values
     void (*matvec)(float *y, int64_t ldy, const void *w, const Activations *x, int n, int n_rows, int k);
     void (*unpack)(float *y, const void *blocks, int n); // n values, whole blocks
-    // As Kernels.int8->round of the unpacked values, but with a scale for the largest value that there could be. NULL:
-    // no such kernel.
-    float (*round)(int8_t *q, const void *blocks, int n);
+    // As `round` of Kernels.int8, or where that is NULL of int16, of the unpacked values, but with a scale for the
+    // largest value that there could be. NULL: no such kernel.
+    float (*round)(void *q, const void *blocks, int n, float top);
 } BlockKernels;
 
 // A matrix w(k, i) of columns i in panels of MAX_PANEL columns, in words of 32 bits: one fp32, two bfloat16 or four
