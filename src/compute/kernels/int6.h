@@ -11,7 +11,7 @@
 
 enum { BIAS = 128, MOST_5_BITS = 4095, MOST_6_BITS = 2047 }; // the largest multiples: a chunk's sum fits 32 bits
 
-typedef short I16x16 __attribute__((vector_size(32))); // as of int16.c
+typedef uint16_t U16x16 __attribute__((vector_size(32))); // unsigned, since sums may wrap; as in int16.c not __m256i
 typedef int I32x8 __attribute__((vector_size(32)));
 
 static inline __m256i load_32(const void *p) {
@@ -101,9 +101,9 @@ INNER int8_t *put_group_of(int8_t *to, const PanelChunk *c, int g, int n_rows, c
     int16_t *multiples = (int16_t *)(void *)(words + group * PANEL);
     pack((float *)(void *)words, (const float *)(const void *)&c->q[0][g * group], CHUNK / 4, n_rows, group / 4);
     for (int v = 0; v < 4 * PANEL; v += 32) {
-        I16x16 begin = {0};
+        U16x16 begin = {0};
         for (int w = 0; w < group * PANEL; w += 4 * PANEL) {
-            begin -= (I16x16)_mm256_maddubs_epi16(_mm256_set1_epi8((char)BIAS), load_32(words + w + v));
+            begin -= (U16x16)_mm256_maddubs_epi16(_mm256_set1_epi8((char)BIAS), load_32(words + w + v));
         }
         _mm256_storeu_si256((__m256i *)(void *)(to + v), (__m256i)begin);
     }
@@ -168,9 +168,9 @@ INNER const int8_t *add_bytes(float *tile, const int8_t *panel, const float *w_s
                               const float *x_scale, int64_t parts, int n, const int rows, const int group) {
     I32x8 totals[GEMM_ROWS][PANEL_V];
     for (int g = 0; g < n; g += group) {
-        I16x16 sums[GEMM_ROWS][PANEL_V];
+        U16x16 sums[GEMM_ROWS][PANEL_V];
         for (int v = 0; v < PANEL_V; v++) {
-            for (int j = 0; j < rows; j++) sums[j][v] = (I16x16)load_32(panel + 32 * v);
+            for (int j = 0; j < rows; j++) sums[j][v] = (U16x16)load_32(panel + 32 * v);
         }
         panel += 4 * PANEL;
         for (int c = 0; c < group; c += 4, panel += 4 * PANEL) {
@@ -178,7 +178,7 @@ INNER const int8_t *add_bytes(float *tile, const int8_t *panel, const float *w_s
             for (int v = 0; v < PANEL_V; v++) q[v] = load_32(panel + 32 * v);
             for (int j = 0; j < rows; j++) {
                 __m256i word = u_set1((const int8_t *)x + j * ldx + g + c);
-                for (int v = 0; v < PANEL_V; v++) sums[j][v] += (I16x16)_mm256_maddubs_epi16(word, q[v]);
+                for (int v = 0; v < PANEL_V; v++) sums[j][v] += (U16x16)_mm256_maddubs_epi16(word, q[v]);
             }
         }
         for (int v = 0; v < PANEL_V; v++) {
