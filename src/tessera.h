@@ -96,7 +96,8 @@ typedef enum { KV_BF16, KV_F32, KV_Q8 } KvType;
 const char *kv_type_name(KvType t); // "bf16", as --kv takes it; NULL: t is not a KvType
 
 // Products with weights of 8 bits and fewer. PRECISION_FAST: what they are multiplied with is rounded to int8 where the
-// processor has such products of their type, and for prompts some round the weights too (README.md says what that costs).
+// processor has such products of their type, and for prompts some round the weights too (README.md says what that
+// costs).
 typedef enum { PRECISION_EXACT, PRECISION_FAST } Precision;
 
 typedef struct {

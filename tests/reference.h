@@ -186,8 +186,8 @@ UNUSED static CpuLevel below_rounding(CpuLevel r) {
 UNUSED static void without_rounding(void) {
     const char *set = getenv("TESSERA_CPU");
     CpuLevel best = (CpuLevel)in_child(best_level_child);
-    rounding_left_out = !(set && *set) && rounds_products(best);
-    if (rounding_left_out) setenv("TESSERA_CPU", cpu_level_name(below_rounding(best)), 1);
+    rounding_left_out = !(set && *set); // lower levels may round where the highest does not
+    if (rounding_left_out && rounds_products(best)) setenv("TESSERA_CPU", cpu_level_name(below_rounding(best)), 1);
 }
 
 // Run body in a child at every level of this machine; with TESSERA_TEST_BEST_LEVEL set, at the highest alone.

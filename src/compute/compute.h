@@ -17,12 +17,13 @@ typedef struct {
     size_t worker_bytes, shared_bytes;
     // Up to max_cols values each, as words or, in the same memory, as bytes; unused where the level has no `quantize`.
     Activations words[MAX_SHARED], bytes[MAX_SHARED];
-    // The input of products of many tokens as bfloat16, int8 or int16, up to max_rounded values; NULL where the level
-    // has no such products.
+    // The input of products of many tokens as bfloat16 or, with its scales behind it, as integers, up to max_rounded
+    // values; NULL where the level has no such products.
     uint16_t *rounded;
     int max_cols;
     int64_t max_rounded;
-    bool fast;  // products with weights of 8 bits and fewer round x to int8, those of many tokens w too; off by default
+    bool fast;  // products with weights of 8 bits and fewer may round x to int8, those of many tokens w too; off by
+                // default
     bool exact; // products give each row the bits that it gets alone, however many there are; off by default
 } Compute;
 

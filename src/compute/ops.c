@@ -5,7 +5,7 @@
 #include <string.h>
 
 enum {
-    // Where panels win over shared rows, measured: with blocks (panels of bfloat16 and of int8: see their kernels),
+    // Where panels win over shared rows, measured: with blocks (panels of bfloat16 and of integers: see their kernels),
     // with 16-bit and with fp32 rows.
     SHARED_BLOCKS = 36,
     SHARED_HALVES = 10,

@@ -34,8 +34,9 @@ typedef struct {
 } Norm;
 
 // Up to ops_shared tokens: dot products with the stored rows of w; a token's bits do not depend on the others. More
-// tokens: panels of rows are packed, in bfloat16 where the instruction-set level has its products and the weights are
-// not fp32. Where the Compute is fast, tokens are rounded to int8 and so are panels (Compute.fast).
+// tokens: panels of rows are packed, in bfloat16 or int16 where the instruction-set level has such products and the
+// weights are not fp32. Where the Compute is fast, tokens are rounded to int8 for types that the level has products of,
+// and so are panels of them, or their blocks stay as they are (IntKernels.packs).
 int ops_shared(const Compute *c, const Tensor *w);
 void ops_linear(const Compute *c, const Linear *list, int count, const float *x, int n);
 // A matrix for each head: y[t][h] = w[h] x[t][h]. Rows of x are x_ld floats apart, those of y y_ld; heads in them

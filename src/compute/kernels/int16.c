@@ -1,13 +1,14 @@
 // int16: products of int16 by VPMADDWD, added to the avx2 kernels: twice as many a cycle as of fp32.
 //
-// 512 products of a part, each at most 1448 * 2896, have room in a sum of 32 bits.
+// 512 products of a part, each at most 1448 * 2896, have room in a sum of 32 bits. What is not finite
+// may wrap, and its scale makes it NaN.
 #include "inner.h"
 
 #include <immintrin.h>
 
 enum { PANEL = 16, HALF = PANEL / 2, GEMM_ROWS = 6, WORD = 2, PART = 512, SHARED = 20 };
 
-typedef int I32x8 __attribute__((vector_size(32))); // gcc copies sums needlessly where they are __m256i
+typedef uint32_t U32x8 __attribute__((vector_size(32))); // gcc copies sums needlessly where they are __m256i
 
 static float round_to_int16(void *q, const float *x, int n, float limit) {
     const __m256 sign = _mm256_set1_ps(-0.0f);
@@ -48,14 +49,14 @@ static inline int pair_at(const int16_t *x) {
 // so that the sums live in registers.
 INNER void add_part(float *tile, const int16_t *panel, const float *w_scale, const int16_t *x, int64_t ldx,
                     const float *x_scale, int64_t parts, int k, const int rows) {
-    I32x8 sums[GEMM_ROWS][2];
-    for (int j = 0; j < rows; j++) sums[j][0] = sums[j][1] = (I32x8){0};
+    U32x8 sums[GEMM_ROWS][2];
+    for (int j = 0; j < rows; j++) sums[j][0] = sums[j][1] = (U32x8){0};
     for (int c = 0; c < k; c += WORD, panel += WORD * PANEL) {
         __m256i p0 = load(panel), p1 = load(panel + WORD * HALF);
         for (int j = 0; j < rows; j++) {
             __m256i pair = _mm256_set1_epi32(pair_at(x + j * ldx + c));
-            sums[j][0] += (I32x8)_mm256_madd_epi16(p0, pair);
-            sums[j][1] += (I32x8)_mm256_madd_epi16(p1, pair);
+            sums[j][0] += (U32x8)_mm256_madd_epi16(p0, pair);
+            sums[j][1] += (U32x8)_mm256_madd_epi16(p1, pair);
         }
     }
     for (int j = 0; j < rows; j++) {

@@ -12,7 +12,7 @@
 enum { BIAS = 128, MOST_5_BITS = 4095, MOST_6_BITS = 2047 }; // the largest multiples: a chunk's sum fits 32 bits
 
 typedef uint16_t U16x16 __attribute__((vector_size(32))); // unsigned, since sums may wrap; as in int16.c not __m256i
-typedef int I32x8 __attribute__((vector_size(32)));
+typedef uint32_t U32x8 __attribute__((vector_size(32)));
 
 static inline __m256i load_32(const void *p) {
     return _mm256_loadu_si256(p);
@@ -166,7 +166,7 @@ static const PackInts packs[N_DTYPES] = {
 // panel begins. `rows` and `group` are constants at every call.
 INNER const int8_t *add_bytes(float *tile, const int8_t *panel, const float *w_scale, const uint8_t *x, int64_t ldx,
                               const float *x_scale, int64_t parts, int n, const int rows, const int group) {
-    I32x8 totals[GEMM_ROWS][PANEL_V];
+    U32x8 totals[GEMM_ROWS][PANEL_V];
     for (int g = 0; g < n; g += group) {
         U16x16 sums[GEMM_ROWS][PANEL_V];
         for (int v = 0; v < PANEL_V; v++) {
@@ -184,7 +184,7 @@ INNER const int8_t *add_bytes(float *tile, const int8_t *panel, const float *w_s
         for (int v = 0; v < PANEL_V; v++) {
             __m256i multiples = load_32(panel + 32 * v);
             for (int j = 0; j < rows; j++) {
-                I32x8 total = (I32x8)_mm256_madd_epi16((__m256i)sums[j][v], multiples);
+                U32x8 total = (U32x8)_mm256_madd_epi16((__m256i)sums[j][v], multiples);
                 totals[j][v] = g ? totals[j][v] + total : total;
             }
         }

@@ -5,7 +5,7 @@
 
 #include <pthread.h>
 
-static Kernels extended[N_LEVELS]; // levels that add products of bfloat16 or int8 to the kernels of one below
+static Kernels extended[N_LEVELS]; // levels that add products of bfloat16 or integers to the kernels of one below
 
 static const Kernels *const tables[N_LEVELS] = {
     [LEVEL_SCALAR] = &kernels_scalar,

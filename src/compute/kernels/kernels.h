@@ -89,7 +89,7 @@ typedef struct {
 } Bf16Kernels;
 
 // Rows of integers, int8 or int16, of which each `part` columns share a scale (IntKernels): x[j][k] ~
-// scale[j * parts + k / part] * q[j * ld + k].
+// scale[j * parts + k / part] * q[j * ld + k]. Where panels are made by `packs`, q is unsigned and 128 too large.
 typedef struct {
     const void *q;
     int64_t ld, parts;
