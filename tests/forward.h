@@ -92,7 +92,8 @@ static void round_rows(double *v, int64_t n_rows, int64_t n, bool is_matrix, Rou
             double top = 0;
             for (int64_t i = at; i < end; i++) top = fmax(top, fabs(v[i]));
             double step = top / (double)(is_matrix ? ints->w_top : ints->x_top);
-            for (int64_t i = at; i < end && top > 0; i++) v[i] = rint(v[i] / step) * step;
+            if (top <= 0) continue;
+            for (int64_t i = at; i < end; i++) v[i] = rint(v[i] / step) * step;
         }
     }
 }

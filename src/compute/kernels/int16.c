@@ -1,7 +1,7 @@
 // int16: products of int16 by VPMADDWD, added to the avx2 kernels: twice as many a cycle as of fp32.
 //
-// 512 products of a part, each at most 1448 * 2896, have room in a sum of 32 bits. What is not finite
-// may wrap, and its scale makes it NaN.
+// 512 products of a part, each at most 1448 * 2896, have room in a sum of 32 bits. What is not finite may wrap,
+// and its scale makes it NaN.
 #include "inner.h"
 
 #include <immintrin.h>
