@@ -127,69 +127,72 @@ static void quantize(const Activations *a, const float *x, int k) {
 
 // ---- values of a span of a chunk, as bytes
 
-// 16 values in 16 bytes: each byte's bits from `shift` on.
+// Where a format keeps bits of its values: those of half a range, 16 values, lie in 16 bytes, from the same bit on in
+// each. A few ranges are `together` in the same bytes: those that are `beside` each other in neighbours of 32, the
+// others in higher bits.
 typedef struct {
-    const uint8_t *at;
-    int shift;
-} Place;
+    uint8_t offset, mask;            // of the chunk's first bytes; the bits of a value, 0: there are no such places
+    uint8_t step, together, beside;  // bytes from the ranges that are together to the next; how many ranges those are
+    uint8_t half, half_shift, shift; // from a range's first half to its last, in bytes and bits; from range to range
+} Places;
 
-// How a format stores its values.
+// How a format stores its values: in places, or else in ranges of 32 (range_of).
 typedef struct {
-    bool places;           // in places of 16 (low_place, high_place); else in ranges of 32 (range_of)
-    uint8_t low, high;     // masks of the bits that a low and a high place have of a value; high 0: there are none
-    int up;                // the high bits belong so far up
+    Places low, high;      // of the low and the high bits of a value
     const uint8_t *lookup; // the bits are an index into this table; NULL: they are the value
+    uint8_t up;            // the high bits belong so far up
+    uint8_t zero;          // the byte that stands for 0; 0 where a format stores minima
+    int most;              // the largest byte that there could be
     bool flipped;          // values are signed: 128 is added
-    int zero;              // the byte that stands for 0; 0 where a format stores minima
+    bool narrow;           // scales are of groups of 16, not of 32
+    bool grid;             // decoding costs more than multiplying
 } Layout;
 
 // Twice E2M1's values, plus 12; IQ4's values, plus 128.
 static const uint8_t e2m1_bytes[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
 static const uint8_t iq4_bytes[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241};
 
-INNER Layout layout_of(const DType f) {
-    switch (f) {
-    case DTYPE_Q4_0: return (Layout){.places = true, .low = 15, .zero = 8};
-    case DTYPE_Q4_1:
-    case DTYPE_Q4_K: return (Layout){.places = true, .low = 15};
-    case DTYPE_IQ4_NL:
-    case DTYPE_IQ4_XS: return (Layout){.places = true, .low = 15, .lookup = iq4_bytes, .zero = 128};
-    case DTYPE_MXFP4: return (Layout){.places = true, .low = 15, .lookup = e2m1_bytes, .zero = 12};
-    case DTYPE_Q5_K: return (Layout){.places = true, .low = 15, .high = 1, .up = 4};
-    case DTYPE_Q6_K: return (Layout){.places = true, .low = 15, .high = 3, .up = 4, .zero = 32};
-    case DTYPE_Q2_K: return (Layout){.places = true, .low = 3};
-    case DTYPE_Q3_K: return (Layout){.places = true, .low = 3, .high = 1, .up = 2, .zero = 4};
-    case DTYPE_TQ2_0: return (Layout){.places = true, .low = 3, .zero = 1};
-    case DTYPE_Q5_0: return (Layout){.zero = 16};
-    case DTYPE_Q5_1: return (Layout){.zero = 0};
-    case DTYPE_TQ1_0: return (Layout){.zero = 1};
-    default: return (Layout){.flipped = true, .zero = 128}; // Q8_0 and grids
-    }
-}
-
-// Half h of range s.
-INNER Place low_place(const DType f, const uint8_t *p, int s, int h) {
-    switch (f) {
-    case DTYPE_Q4_1: return (Place){p + s * 20 + 4, h * 4};
-    case DTYPE_MXFP4: return (Place){p + s * 17 + 1, h * 4};
-    case DTYPE_IQ4_XS: return (Place){p + offsetof(BlockIQ4_XS, q) + s * 16, h * 4};
-    case DTYPE_Q4_K: return (Place){p + offsetof(BlockQ4_K, q) + s / 2 * 32 + h * 16, s % 2 * 4};
-    case DTYPE_Q5_K: return (Place){p + offsetof(BlockQ5_K, q) + s / 2 * 32 + h * 16, s % 2 * 4};
-    case DTYPE_Q6_K: return (Place){p + offsetof(BlockQ6_K, low) + s / 4 * 64 + s % 2 * 32 + h * 16, s % 4 / 2 * 4};
-    case DTYPE_Q2_K: return (Place){p + offsetof(BlockQ2_K, q) + s / 4 * 32 + h * 16, s % 4 * 2};
-    case DTYPE_Q3_K: return (Place){p + offsetof(BlockQ3_K, q) + s / 4 * 32 + h * 16, s % 4 * 2};
-    case DTYPE_TQ2_0: return (Place){p + offsetof(BlockTQ2_0, q) + s / 4 * 32 + h * 16, s % 4 * 2};
-    default: return (Place){p + s * 18 + 2, h * 4}; // Q4_0 and IQ4_NL
-    }
-}
-
-INNER Place high_place(const DType f, const uint8_t *p, int s, int h) {
-    switch (f) {
-    case DTYPE_Q5_K: return (Place){p + offsetof(BlockQ5_K, high) + h * 16, s};
-    case DTYPE_Q6_K: return (Place){p + offsetof(BlockQ6_K, high) + s / 4 * 32 + h * 16, s % 4 * 2};
-    default: return (Place){p + offsetof(BlockQ3_K, high) + h * 16, s};
-    }
-}
+#define NIBBLES(offset, step)                                                                                          \
+    { offset, 15, step, 1, 1, 0, 4, 0 }
+#define SHARED(type, field, mask, step, together, beside, shift)                                                       \
+    { offsetof(type, field), mask, step, together, beside, 16, 0, shift }
+static const Layout layouts[N_DTYPES] = {
+    [DTYPE_Q4_0] = {.low = NIBBLES(2, 18), .zero = 8, .most = 15},
+    [DTYPE_Q4_1] = {.low = NIBBLES(4, 20), .most = 15},
+    [DTYPE_Q5_0] = {.zero = 16, .most = 31},
+    [DTYPE_Q5_1] = {.most = 31},
+    [DTYPE_Q8_0] = {.flipped = true, .zero = 128, .most = 255},
+    [DTYPE_MXFP4] = {.low = NIBBLES(1, 17), .lookup = e2m1_bytes, .zero = 12, .most = 24},
+    [DTYPE_IQ4_NL] = {.low = NIBBLES(2, 18), .lookup = iq4_bytes, .zero = 128, .most = 241},
+    [DTYPE_IQ4_XS] = {.low = NIBBLES(offsetof(BlockIQ4_XS, q), 16), .lookup = iq4_bytes, .zero = 128, .most = 241},
+    [DTYPE_Q2_K] = {.low = SHARED(BlockQ2_K, q, 3, 32, 4, 1, 2), .most = 3, .narrow = true},
+    [DTYPE_Q3_K] = {.low = SHARED(BlockQ3_K, q, 3, 32, 4, 1, 2),
+                    .high = SHARED(BlockQ3_K, high, 1, 32, 8, 1, 1),
+                    .up = 2,
+                    .zero = 4,
+                    .most = 7,
+                    .narrow = true},
+    [DTYPE_Q4_K] = {.low = SHARED(BlockQ4_K, q, 15, 32, 2, 1, 4), .most = 15},
+    [DTYPE_Q5_K] = {.low = SHARED(BlockQ5_K, q, 15, 32, 2, 1, 4),
+                    .high = SHARED(BlockQ5_K, high, 1, 32, 8, 1, 1),
+                    .up = 4,
+                    .most = 31},
+    [DTYPE_Q6_K] = {.low = SHARED(BlockQ6_K, low, 15, 64, 4, 2, 4),
+                    .high = SHARED(BlockQ6_K, high, 3, 32, 4, 1, 2),
+                    .up = 4,
+                    .zero = 32,
+                    .most = 63,
+                    .narrow = true},
+    [DTYPE_IQ3_S] = {.flipped = true, .zero = 128, .grid = true},
+    [DTYPE_IQ3_XXS] = {.flipped = true, .zero = 128, .grid = true},
+    [DTYPE_IQ2_S] = {.flipped = true, .zero = 128, .narrow = true, .grid = true},
+    [DTYPE_IQ2_XS] = {.flipped = true, .zero = 128, .narrow = true, .grid = true},
+    [DTYPE_IQ2_XXS] = {.flipped = true, .zero = 128, .grid = true},
+    [DTYPE_IQ1_S] = {.flipped = true, .zero = 128, .grid = true},
+    [DTYPE_IQ1_M] = {.flipped = true, .zero = 128, .narrow = true, .grid = true},
+    [DTYPE_TQ1_0] = {.zero = 1, .grid = true},
+    [DTYPE_TQ2_0] = {.low = SHARED(BlockTQ2_0, q, 3, 32, 4, 1, 2), .zero = 1, .most = 3},
+};
 
 // Range s: 32 values as bytes.
 INNER B range_of(const DType f, const uint8_t *p, int s) {
@@ -201,34 +204,34 @@ INNER B range_of(const DType f, const uint8_t *p, int s) {
     }
 }
 
-// Bits of half h of the blocks of span i, from the low or from the high places.
-INNER U bits_of(const DType f, const uint8_t *p, int i, int h, const bool high) {
+// Bits of half h of the blocks of span i, `up` from their place in a byte.
+INNER U bits_of(const Places *places, const uint8_t *p, int i, int h, const int up) {
     const uint8_t *at[SPAN_BLOCKS];
     int shift[SPAN_BLOCKS];
-    const Layout l = layout_of(f);
 #pragma GCC unroll 4
     for (int b = 0; b < SPAN_BLOCKS; b++) {
-        Place place = high ? high_place(f, p, i * SPAN_BLOCKS + b, h) : low_place(f, p, i * SPAN_BLOCKS + b, h);
-        at[b] = place.at;
-        shift[b] = high ? place.shift - l.up : place.shift;
+        const int s = i * SPAN_BLOCKS + b, among = s % places->together;
+        at[b] =
+            p + places->offset + s / places->together * places->step + among % places->beside * 32 + h * places->half;
+        shift[b] = h * places->half_shift + among / places->beside * places->shift - up;
     }
-    return u_bits(u_gather(at, h), shift, high ? l.high << l.up : l.low);
+    return u_bits(u_gather(at, h), shift, places->mask << up);
 }
 
 // Span i of the chunk at p: the first and the last 16 values of each block.
 INNER void bytes_of(U u[2], const DType f, const uint8_t *p, int i) {
-    const Layout l = layout_of(f);
+    const Layout *l = &layouts[f];
     B ranges[SPAN_BLOCKS];
-    if (!l.places) {
+    if (!l->low.mask) {
 #pragma GCC unroll 4
         for (int b = 0; b < SPAN_BLOCKS; b++) ranges[b] = range_of(f, p, i * SPAN_BLOCKS + b);
     }
 #pragma GCC unroll 2
     for (int h = 0; h < 2; h++) {
-        u[h] = l.places ? bits_of(f, p, i, h, false) : u_half(ranges, h);
-        if (l.high) u[h] = u_or(u[h], bits_of(f, p, i, h, true));
-        if (l.lookup) u[h] = u_lookup(l.lookup, u[h]);
-        if (l.flipped) u[h] = u_flip(u[h]);
+        u[h] = l->low.mask ? bits_of(&l->low, p, i, h, 0) : u_half(ranges, h);
+        if (l->high.mask) u[h] = u_or(u[h], bits_of(&l->high, p, i, h, l->up));
+        if (l->lookup) u[h] = u_lookup(l->lookup, u[h]);
+        if (l->flipped) u[h] = u_flip(u[h]);
     }
 }
 
@@ -371,7 +374,7 @@ INNER void scales_of(Scales *s, const DType f, const uint8_t *p) {
     }
     default: scales_of_blocks(s, grid_scales_of_8(f, p));
     }
-    const float zero = (float)layout_of(f).zero;
+    const float zero = (float)layouts[f].zero;
     if (zero == 0) return; // the format stores minima
     for (int i = 0; i < GROUP_V; i++) s->minimum[i] = v_mul(s->scale[i], v_set1(-zero));
 }
@@ -396,8 +399,14 @@ INNER void put_values(void *to, int i, V v, const Target t) {
     }
 }
 
-// n values of a chunk, times `by`. Where that is 1, products of scales and values are exact in fp32 and one sum is
-// rounded (quant.h), so the results equal those of quant.c (but for the sign of zero).
+// A copy of an incomplete chunk of so many bytes, with zeros behind it.
+INNER const uint8_t *padded_chunk(uint8_t *padded, const uint8_t *p, int n) {
+    memset(padded, 0, CHUNK / BLOCK * 34);
+    return memcpy(padded, p, (size_t)n);
+}
+
+// The first n values of a chunk, times `by`. Where that is 1, products of scales and values are exact in fp32 and one
+// sum is rounded (quant.h), so the results equal those of quant.c (but for the sign of zero).
 INNER void unpack_chunk(const DType f, void *to, const uint8_t *p, int n, float by, const Target t) {
     Scales s;
     float scale[GROUPS], minimum[GROUPS];
@@ -441,40 +450,26 @@ INNER void unpack_chunk(const DType f, void *to, const uint8_t *p, int n, float 
 
 INNER void unpack_format(const DType f, const int block, const int block_bytes, void *to, const uint8_t *p, int n,
                          float by, const Target t) {
-    const int chunk_bytes = CHUNK / block * block_bytes, whole = n / CHUNK * CHUNK;
-    uint8_t padded[CHUNK / BLOCK * 34] = {0};
+    uint8_t padded[CHUNK / BLOCK * 34];
     char *at = to;
-    const int chunk_size = CHUNK * size_of(t);
-    for (int i = 0; i < whole; i += CHUNK, at += chunk_size, p += chunk_bytes) {
-        unpack_chunk(f, at, p, CHUNK, by, t);
+    for (; n > 0; n -= CHUNK, at += CHUNK * size_of(t), p += CHUNK / block * block_bytes) {
+        unpack_chunk(f, at, n < CHUNK ? padded_chunk(padded, p, n / block * block_bytes) : p, n, by, t);
     }
-    if (n == whole) return;
-    memcpy(padded, p, (size_t)((n - whole) / block * block_bytes));
-    unpack_chunk(f, at, padded, n - whole, by, t);
 }
 
 // ---- to integers: of int8 with 16 lanes, else of int16
 
 static const Target ROUNDED = LANES == 16 ? TO_INT8 : TO_INT16;
 
-// The largest byte that a format could have.
-INNER int most_byte_of(const DType f) {
-    const Layout l = layout_of(f);
-    if (f == DTYPE_Q5_0 || f == DTYPE_Q5_1) return 31;
-    if (l.lookup) return l.lookup == iq4_bytes ? 241 : 24;
-    return l.flipped ? 255 : l.low | l.high << l.up;
-}
-
 // At least the largest |value| of n; NaN where a scale is not finite.
 INNER float bound_of(const DType f, const int block, const int block_bytes, const uint8_t *p, int n) {
-    uint8_t padded[CHUNK / BLOCK * 34] = {0};
+    uint8_t padded[CHUNK / BLOCK * 34];
     V most = v_zero(), poison = v_zero();
     for (; n > 0; n -= CHUNK, p += CHUNK / block * block_bytes) {
         Scales s;
-        if (n >= CHUNK) scales_of(&s, f, p);
-        else scales_of(&s, f, memcpy(padded, p, (size_t)(n / block * block_bytes)));
+        scales_of(&s, f, n < CHUNK ? padded_chunk(padded, p, n / block * block_bytes) : p);
         for (int i = 0; i < GROUP_V; i++) {
-            V low = s.minimum[i], high = v_fma(s.scale[i], v_set1((float)most_byte_of(f)), low);
+            V low = s.minimum[i], high = v_fma(s.scale[i], v_set1((float)layouts[f].most), low);
             most = v_max(most, v_max(v_abs(low), v_abs(high)));
             poison = v_fma(low, v_zero(), v_fma(high, v_zero(), poison));
         }
@@ -492,27 +487,9 @@ INNER float round_format(const DType f, const int block, const int block_bytes, 
 
 // ---- rows
 
-// Rows of grids cost more to decode than to multiply: they have less code of their own.
-INNER bool is_grid(const DType f) {
-    return !layout_of(f).places && f != DTYPE_Q8_0 && f != DTYPE_Q5_0 && f != DTYPE_Q5_1;
-}
-
 // May the vectors be bytes?
 static inline bool takes_bytes(const DType f) {
-    return !is_grid(f) && most_byte_of(f) <= MOST_BYTE;
-}
-
-// Scales of blocks of 32.
-INNER bool has_wide_groups(const DType f) {
-    switch (f) {
-    case DTYPE_Q2_K:
-    case DTYPE_Q3_K:
-    case DTYPE_Q6_K:
-    case DTYPE_IQ2_S:
-    case DTYPE_IQ2_XS:
-    case DTYPE_IQ1_M: return false;
-    default: return true;
-    }
+    return !layouts[f].grid && layouts[f].most <= MOST_BYTE;
 }
 
 // A span as words: the even and the odd ones of the first 16 values of each block, then of the last 16.
@@ -585,8 +562,7 @@ typedef struct {
 INNER const uint8_t *chunk_at(RowBytes *b, const uint8_t *w, int c) {
     const uint8_t *p = w + c * b->chunk_bytes;
     if (c * b->chunk_bytes < b->whole_bytes || b->end - p >= b->chunk_bytes) return p;
-    memset(b->padded, 0, sizeof b->padded);
-    return memcpy(b->padded, p, (size_t)(b->row_bytes - b->whole_bytes));
+    return padded_chunk(b->padded, p, b->row_bytes - b->whole_bytes);
 }
 
 // Adds the products of the first n values of chunk c, which is at p.
@@ -600,8 +576,8 @@ INNER void add_chunk(Sums *sums, const DType f, const uint8_t *p, const Activati
         if (i * SPAN >= n) break;
         U u[2];
         bytes_of(u, f, p, i);
-        if (bytes) add_span_bytes(sums, u, a, c, i, count, has_wide_groups(f));
-        else add_span_words(sums, u, a, c, i, count, has_wide_groups(f));
+        if (bytes) add_span_bytes(sums, u, a, c, i, count, !layouts[f].narrow);
+        else add_span_words(sums, u, a, c, i, count, !layouts[f].narrow);
     }
 }
 
@@ -668,7 +644,7 @@ INNER void matvec_any(const DType f, RowBytes *b, float *y, int64_t ldy, const u
         done = vectors_at_a_time(n, most);
         for (int t = 0; t < MOST_VECTORS; t++) all[t] = a[t < done ? t : done - 1];
         if (done == 1) matvec_rows(f, b, y, ldy, w, all, done, n_rows, k, 1, bytes);
-        else if (done == 2 && !is_grid(f)) matvec_rows(f, b, y, ldy, w, all, done, n_rows, k, 2, bytes);
+        else if (done == 2 && !layouts[f].grid) matvec_rows(f, b, y, ldy, w, all, done, n_rows, k, 2, bytes);
         else if (done <= 4) matvec_rows(f, b, y, ldy, w, all, done, n_rows, k, 4, bytes);
         else if (most > 4) matvec_rows(f, b, y, ldy, w, all, done, n_rows, k, MOST_VECTORS, bytes);
     }

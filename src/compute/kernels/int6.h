@@ -48,13 +48,13 @@ static void sums_of_32(float *sums, const float *x, int n) {
 // ---- panels
 
 INNER int group_of(const DType f) {
-    return has_wide_groups(f) ? BLOCK : BLOCK / 2;
+    return layouts[f].narrow ? BLOCK / 2 : BLOCK;
 }
 
 // The byte that becomes 0.
 INNER int middle_of(const DType f) {
-    const int zero = layout_of(f).zero;
-    return zero ? zero : (most_byte_of(f) + 1) / 2;
+    const int zero = layouts[f].zero;
+    return zero ? zero : (layouts[f].most + 1) / 2;
 }
 
 typedef struct {
@@ -119,7 +119,7 @@ INNER void panel_format(const DType f, const int block, const int block_bytes, I
     int8_t *at = to->q;
     PanelChunk chunk;
     to->group = group;
-    to->has_minima = !layout_of(f).zero;
+    to->has_minima = !layouts[f].zero;
     for (int c = 0, n; c * CHUNK < k; c++) {
         n = k - c * CHUNK < CHUNK ? k - c * CHUNK : CHUNK;
         for (int i = 0; i < PANEL; i++) to->scale[c * PANEL + i] = 0;
