@@ -72,17 +72,21 @@ static void pack(float *panel, const float *w, int64_t ldw, int n_rows, int k) {
     }
 }
 
-// value(data, i): value i of w's data, in words of `each` values.
-static void gemm(float *y, int64_t ldy, float (*value)(const void *data, int64_t i), int each, const PackedMatrix *w,
-                 const float *x, int64_t ldx, int n, int k, int n_cols, bool add) {
+// value(data, i): value i of w's data, in words of `each` values. PANEL columns at a time, whose sums do not wait for
+// each other.
+INNER void gemm(float *y, int64_t ldy, float (*value)(const void *data, int64_t i), const int each,
+                const PackedMatrix *w, const float *x, int64_t ldx, int n, int k, int n_cols, bool add) {
     for (int j = 0; j < n; j++) {
-        for (int i = 0; i < n_cols; i++) {
-            int64_t col = i / MAX_PANEL * w->panel_stride + i % MAX_PANEL;
-            float sum = add ? y[j * ldy + i] : 0;
+        for (int i = 0; i < n_cols; i += PANEL) {
+            const int64_t col = i / MAX_PANEL * w->panel_stride + i % MAX_PANEL;
+            const int width = n_cols - i < PANEL ? n_cols - i : PANEL;
+            float sums[PANEL] = {0};
+            if (add) memcpy(sums, y + j * ldy + i, sizeof *y * (size_t)width);
             for (int c = 0; c < k; c++) {
-                sum += x[j * ldx + c] * value(w->data, (c / each * w->row_stride + col) * each + c % each);
+                const int64_t at = (c / each * w->row_stride + col) * each + c % each;
+                for (int l = 0; l < PANEL; l++) sums[l] += x[j * ldx + c] * value(w->data, at + l * each);
             }
-            y[j * ldy + i] = sum;
+            memcpy(y + j * ldy + i, sums, sizeof *y * (size_t)width);
         }
     }
 }
