@@ -250,7 +250,7 @@ static double chi_square(const Pairs *p, int n) {
 
 static void distribution_of(const Engine *e, Drafter *d, const char *name, Oracle *oracle) {
     char err[256] = "";
-    int vocab = engine_info(e).vocab_size, n_draws = by_speed(60000, 10000, 2000);
+    int vocab = engine_info(e).vocab_size, n_draws = by_speed(200000, 10000, 2000);
     int32_t text[N_PROMPT + 2];
     Pairs pairs = {0};
     SessionOptions options = {.n_threads = 1, .n_ctx = 64};
