@@ -56,6 +56,7 @@
 
 enum {
     CHUNK = 256,
+    MOST_CHUNK_BYTES = CHUNK / BLOCK * sizeof(BlockQ8_0), // of all formats
     GROUPS = 16,
     GROUP_V = GROUPS / LANES,
     SPAN_BLOCKS = LANES / 4,
@@ -154,8 +155,12 @@ static const uint8_t iq4_bytes[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141,
 
 #define NIBBLES(offset, step)                                                                                          \
     { offset, 15, step, 1, 1, 0, 4, 0 }
-#define SHARED(type, field, mask, step, together, beside, shift)                                                       \
-    { offsetof(type, field), mask, step, together, beside, 16, 0, shift }
+// The ranges that are together share all bits of their bytes alike.
+#define SHARED(type, field, together, beside)                                                                          \
+    {                                                                                                                  \
+        offsetof(type, field), (1 << 8 * beside / together) - 1, 32 * beside, together, beside, 16, 0,                 \
+            8 * beside / together                                                                                      \
+    }
 static const Layout layouts[N_DTYPES] = {
     [DTYPE_Q4_0] = {.low = NIBBLES(2, 18), .zero = 8, .most = 15},
     [DTYPE_Q4_1] = {.low = NIBBLES(4, 20), .most = 15},
@@ -165,20 +170,17 @@ static const Layout layouts[N_DTYPES] = {
     [DTYPE_MXFP4] = {.low = NIBBLES(1, 17), .lookup = e2m1_bytes, .zero = 12, .most = 24},
     [DTYPE_IQ4_NL] = {.low = NIBBLES(2, 18), .lookup = iq4_bytes, .zero = 128, .most = 241},
     [DTYPE_IQ4_XS] = {.low = NIBBLES(offsetof(BlockIQ4_XS, q), 16), .lookup = iq4_bytes, .zero = 128, .most = 241},
-    [DTYPE_Q2_K] = {.low = SHARED(BlockQ2_K, q, 3, 32, 4, 1, 2), .most = 3, .narrow = true},
-    [DTYPE_Q3_K] = {.low = SHARED(BlockQ3_K, q, 3, 32, 4, 1, 2),
-                    .high = SHARED(BlockQ3_K, high, 1, 32, 8, 1, 1),
+    [DTYPE_Q2_K] = {.low = SHARED(BlockQ2_K, q, 4, 1), .most = 3, .narrow = true},
+    [DTYPE_Q3_K] = {.low = SHARED(BlockQ3_K, q, 4, 1),
+                    .high = SHARED(BlockQ3_K, high, 8, 1),
                     .up = 2,
                     .zero = 4,
                     .most = 7,
                     .narrow = true},
-    [DTYPE_Q4_K] = {.low = SHARED(BlockQ4_K, q, 15, 32, 2, 1, 4), .most = 15},
-    [DTYPE_Q5_K] = {.low = SHARED(BlockQ5_K, q, 15, 32, 2, 1, 4),
-                    .high = SHARED(BlockQ5_K, high, 1, 32, 8, 1, 1),
-                    .up = 4,
-                    .most = 31},
-    [DTYPE_Q6_K] = {.low = SHARED(BlockQ6_K, low, 15, 64, 4, 2, 4),
-                    .high = SHARED(BlockQ6_K, high, 3, 32, 4, 1, 2),
+    [DTYPE_Q4_K] = {.low = SHARED(BlockQ4_K, q, 2, 1), .most = 15},
+    [DTYPE_Q5_K] = {.low = SHARED(BlockQ5_K, q, 2, 1), .high = SHARED(BlockQ5_K, high, 8, 1), .up = 4, .most = 31},
+    [DTYPE_Q6_K] = {.low = SHARED(BlockQ6_K, low, 4, 2),
+                    .high = SHARED(BlockQ6_K, high, 4, 1),
                     .up = 4,
                     .zero = 32,
                     .most = 63,
@@ -191,7 +193,7 @@ static const Layout layouts[N_DTYPES] = {
     [DTYPE_IQ1_S] = {.flipped = true, .zero = 128, .grid = true},
     [DTYPE_IQ1_M] = {.flipped = true, .zero = 128, .narrow = true, .grid = true},
     [DTYPE_TQ1_0] = {.zero = 1, .grid = true},
-    [DTYPE_TQ2_0] = {.low = SHARED(BlockTQ2_0, q, 3, 32, 4, 1, 2), .zero = 1, .most = 3},
+    [DTYPE_TQ2_0] = {.low = SHARED(BlockTQ2_0, q, 4, 1), .zero = 1, .most = 3},
 };
 
 // Range s: 32 values as bytes.
@@ -207,12 +209,12 @@ INNER B range_of(const DType f, const uint8_t *p, int s) {
 // Bits of half h of the blocks of span i, `up` from their place in a byte.
 INNER U bits_of(const Places *places, const uint8_t *p, int i, int h, const int up) {
     const uint8_t *at[SPAN_BLOCKS];
+    const uint8_t *first = p + places->offset + h * places->half;
     int shift[SPAN_BLOCKS];
 #pragma GCC unroll 4
     for (int b = 0; b < SPAN_BLOCKS; b++) {
         const int s = i * SPAN_BLOCKS + b, among = s % places->together;
-        at[b] =
-            p + places->offset + s / places->together * places->step + among % places->beside * 32 + h * places->half;
+        at[b] = first + s / places->together * places->step + among % places->beside * 32;
         shift[b] = h * places->half_shift + among / places->beside * places->shift - up;
     }
     return u_bits(u_gather(at, h), shift, places->mask << up);
@@ -401,7 +403,7 @@ INNER void put_values(void *to, int i, V v, const Target t) {
 
 // A copy of an incomplete chunk of so many bytes, with zeros behind it.
 INNER const uint8_t *padded_chunk(uint8_t *padded, const uint8_t *p, int n) {
-    memset(padded, 0, CHUNK / BLOCK * 34);
+    memset(padded, 0, MOST_CHUNK_BYTES);
     return memcpy(padded, p, (size_t)n);
 }
 
@@ -450,7 +452,7 @@ INNER void unpack_chunk(const DType f, void *to, const uint8_t *p, int n, float 
 
 INNER void unpack_format(const DType f, const int block, const int block_bytes, void *to, const uint8_t *p, int n,
                          float by, const Target t) {
-    uint8_t padded[CHUNK / BLOCK * 34];
+    uint8_t padded[MOST_CHUNK_BYTES];
     char *at = to;
     for (; n > 0; n -= CHUNK, at += CHUNK * size_of(t), p += CHUNK / block * block_bytes) {
         unpack_chunk(f, at, n < CHUNK ? padded_chunk(padded, p, n / block * block_bytes) : p, n, by, t);
@@ -463,7 +465,7 @@ static const Target ROUNDED = LANES == 16 ? TO_INT8 : TO_INT16;
 
 // At least the largest |value| of n; NaN where a scale is not finite.
 INNER float bound_of(const DType f, const int block, const int block_bytes, const uint8_t *p, int n) {
-    uint8_t padded[CHUNK / BLOCK * 34];
+    uint8_t padded[MOST_CHUNK_BYTES];
     V most = v_zero(), poison = v_zero();
     for (; n > 0; n -= CHUNK, p += CHUNK / block * block_bytes) {
         Scales s;
@@ -555,7 +557,7 @@ INNER void add_span_words(Sums *sums, const U u[2], const Activations *a, int c,
 typedef struct {
     int chunk_bytes, row_bytes, whole_bytes; // of the chunks that are complete
     const uint8_t *end;                      // of the rows
-    uint8_t padded[CHUNK / BLOCK * 34];
+    uint8_t padded[MOST_CHUNK_BYTES];
 } RowBytes;
 
 // Chunk c of the row at w. An incomplete one is read in place where rows follow, else from a copy with zeros.

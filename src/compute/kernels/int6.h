@@ -124,9 +124,9 @@ INNER void panel_format(const DType f, const int block, const int block_bytes, I
         n = k - c * CHUNK < CHUNK ? k - c * CHUNK : CHUNK;
         for (int i = 0; i < PANEL; i++) to->scale[c * PANEL + i] = 0;
         for (int i = 0; i < n_rows; i++) {
-            uint8_t padded[CHUNK / BLOCK * 34] = {0};
+            uint8_t padded[MOST_CHUNK_BYTES];
             const uint8_t *p = rows + i * ld + c * chunk_bytes;
-            if (n < CHUNK) p = memcpy(padded, p, (size_t)(n / block * block_bytes));
+            if (n < CHUNK) p = padded_chunk(padded, p, n / block * block_bytes);
             to->scale[c * PANEL + i] = split_chunk(f, &chunk, i, p, n);
         }
         for (int g = 0; g * group < n; g++) at = put_group_of(at, &chunk, g, n_rows, group);

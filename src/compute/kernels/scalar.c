@@ -78,13 +78,13 @@ INNER void gemm(float *y, int64_t ldy, float (*value)(const void *data, int64_t 
                 const PackedMatrix *w, const float *x, int64_t ldx, int n, int k, int n_cols, bool add) {
     for (int j = 0; j < n; j++) {
         for (int i = 0; i < n_cols; i += PANEL) {
-            const int64_t col = i / MAX_PANEL * w->panel_stride + i % MAX_PANEL;
+            const void *panel = panel_at(w, i);
             const int width = n_cols - i < PANEL ? n_cols - i : PANEL;
             float sums[PANEL] = {0};
             if (add) memcpy(sums, y + j * ldy + i, sizeof *y * (size_t)width);
             for (int c = 0; c < k; c++) {
-                const int64_t at = (c / each * w->row_stride + col) * each + c % each;
-                for (int l = 0; l < PANEL; l++) sums[l] += x[j * ldx + c] * value(w->data, at + l * each);
+                const int64_t at = c / each * w->row_stride * each + c % each;
+                for (int l = 0; l < PANEL; l++) sums[l] += x[j * ldx + c] * value(panel, at + l * each);
             }
             memcpy(y + j * ldy + i, sums, sizeof *y * (size_t)width);
         }
