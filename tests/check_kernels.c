@@ -360,10 +360,16 @@ static int quantized_value(const Activations *a, int i) {
     return a->words[first + (half * 2 + i % 2) * (span / 4) + block * 8 + i % 16 / 2];
 }
 
+// The place of its scale and of the sum of its 16.
+static int group_place(int i) {
+    int span = K->span, n = i % 32 / 16 * (256 / span) + i % 256 / span;
+    return i / 256 * 16 + n / 4 * (span / 8) + i % span / 32 * 4 + n % 4;
+}
+
 // What quantize makes of x: every value within half a step of the largest of its 32, the sums, zeros behind.
 static void check_quantized(const Activations *a, const float *x, int k) {
     for (int i = 0; i < k; i++) {
-        double top = 0, step = (double)a->scale[i / 16], got = step * quantized_value(a, i);
+        double top = 0, step = (double)a->scale[group_place(i)], got = step * quantized_value(a, i);
         for (int j = i / 32 * 32; j < i / 32 * 32 + 32; j++) top = fmax(top, fabs((double)x[j]));
         CHECK(fabs(step - top / (a->bytes ? 127 : 32512)) <= 1e-6 * top + 1e-44, "%s: step %g of %g", doing, step, top);
         CHECK(fabs(got - (double)x[i]) <= 0.51 * step + 2e-44 || top < 1e-33, "%s: x[%d] = %g became %g", doing, i,
@@ -372,10 +378,10 @@ static void check_quantized(const Activations *a, const float *x, int k) {
     for (int g = 0; g < (k + 255) / 256 * 16; g++) {
         long sum = 0;
         for (int i = 16 * g; i < 16 * g + 16; i++) sum += quantized_value(a, i);
-        double want = (double)a->scale[g] * (double)sum;
-        CHECK(fabs((double)a->sum[g] - want) <= 1e-6 * fabs(want), "%s: sum %d is %g, expected %g", doing, g,
-              (double)a->sum[g], want);
-        CHECK(g < k / 16 || (!sum && a->scale[g] == 0), "%s: group %d is not zero", doing, g);
+        double scale = (double)a->scale[group_place(16 * g)], want = scale * (double)sum;
+        double got = (double)a->sum[group_place(16 * g)];
+        CHECK(fabs(got - want) <= 1e-6 * fabs(want), "%s: sum %d is %g, expected %g", doing, g, got, want);
+        CHECK(g < k / 16 || (!sum && scale == 0), "%s: group %d is not zero", doing, g);
     }
 }
 
@@ -436,7 +442,7 @@ static void matvec_blocks_case(int format, int n_rows, int k, int kind, bool byt
         double sum = 0, most = 0;
         info->unpack(v, w + r * row_bytes, k / info->block);
         for (int j = 0; j < k; j++) {
-            double xj = (double)a.scale[j / 16] * quantized_value(&a, j), top = 0;
+            double xj = (double)a.scale[group_place(j)] * quantized_value(&a, j), top = 0;
             for (int i = j / 32 * 32; i < j / 32 * 32 + 32; i++) top = fmax(top, fabs((double)v[i]));
             sum += (double)v[j] * xj;
             most += 8 * top * fabs(xj); // products are of values less their zero

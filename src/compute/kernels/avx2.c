@@ -180,18 +180,19 @@ static inline __m256 v_load_u8(const uint8_t *p) {
     return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
 }
 
-static inline __m256 v_spread(const __m256 *groups, int i, int h) {
-    const __m256i every_other = _mm256_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2);
-    return _mm256_permutevar8x32_ps(groups[i / 2], _mm256_add_epi32(every_other, _mm256_set1_epi32(4 * (i % 2) + h)));
+INNER __m256 v_spread(__m256 v, int j) {
+    return SPREAD(_mm256_permute_ps, v, j);
 }
 
-static inline __m256 v_twice(__m256 d, int i) {
-    const __m256i pairs = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
-    return _mm256_permutevar8x32_ps(d, _mm256_add_epi32(pairs, _mm256_set1_epi32(4 * i)));
+static inline __m256 v_blocks(__m256 e, int i) {
+    (void)i;
+    return _mm256_permutevar8x32_ps(e, _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
 }
 
 static inline __m256 v_bytes(Bytes16 b, int i) {
-    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(i ? _mm_srli_si128((__m128i)b, 8) : (__m128i)b));
+    const __m128i first = _mm_setr_epi8(0, 4, 8, 12, 2, 6, 10, 14, -1, -1, -1, -1, -1, -1, -1, -1);
+    __m128i of_i = _mm_shuffle_epi8((__m128i)b, _mm_add_epi8(first, _mm_set1_epi8((char)i)));
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(of_i));
 }
 
 static inline void v_store_i16(int16_t *p, __m256 v) {

@@ -185,20 +185,20 @@ static inline __m512 v_load_u8(const uint8_t *p) {
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
 }
 
-static inline __m512 v_spread(const __m512 *groups, int i, int h) {
-    const __m512i every_other = _mm512_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2, 4, 4, 4, 4, 6, 6, 6, 6);
-    return _mm512_permutexvar_ps(_mm512_add_epi32(every_other, _mm512_set1_epi32(8 * i + h)), *groups);
+INNER __m512 v_spread(__m512 v, int j) {
+    return SPREAD(_mm512_permute_ps, v, j);
 }
 
-static inline __m512 v_twice(__m256 d, int i) {
+static inline __m512 v_blocks(__m256 e, int i) {
     (void)i;
-    const __m512i pairs = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
-    return _mm512_permutexvar_ps(pairs, _mm512_castps256_ps512(d));
+    const __m512i twice = _mm512_setr_epi32(0, 4, 0, 4, 1, 5, 1, 5, 2, 6, 2, 6, 3, 7, 3, 7);
+    return _mm512_permutexvar_ps(twice, _mm512_castps256_ps512(e));
 }
 
 static inline __m512 v_bytes(Bytes16 b, int i) {
     (void)i;
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32((__m128i)b));
+    const __m128i order = _mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_shuffle_epi8((__m128i)b, order)));
 }
 
 static inline void v_store_i16(int16_t *p, __m512 v) {

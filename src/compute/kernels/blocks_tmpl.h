@@ -23,9 +23,9 @@
 //   i_dots_signed(i, u, x)    i + the products of signed bytes, four neighbours to a lane, plus SIGNED_BIAS times the
 //                             sum of x
 //   v_load_u8(p)              LANES bytes as floats
-//   v_spread(g, i, h)         g: vectors of the 16 groups; lane l gets group 2 (i * LANES / 4 + l / 4) + h
-//   v_twice(e, i)             vector i of the 8 floats of e, each twice
-//   Bytes16, v_bytes(b, i)    16 bytes (a vector extension type); vector i of them, int8 as floats
+//   v_spread(v, j)            each four lanes get the j-th of them
+//   v_blocks(e, i)            vector i of the 16 groups' floats, in the order of group_at; e has one for two
+//   Bytes16, v_bytes(b, i)    16 bytes (a vector extension type); vector i of them, in that order, int8 as floats
 //   v_store_i8(p, v) v_store_i16(p, v)  LANES floats that are integers, as int8 or int16; x86 rounds others
 //   B                         32 bytes, the values of a range
 //   b_load(p) b_or(a, b) b_add(a, b)
@@ -42,8 +42,9 @@
 //
 // A chunk is 256 values of a row: a super-block or eight blocks of 32. Each of its 16 groups of 16 values has a scale
 // and a minimum: a weight is scale * value + minimum, value an unsigned byte. A span is as many blocks as V has fours
-// of lanes: four lanes sum the products of a block, of which the bytes of two vectors, its first and its last 16
-// values, become the words of four: the even and the odd values of each. The vector has 16 bits and lies in memory in
+// of lanes: four lanes sum the products of a block, and its groups' scales lie in the same four lanes (group_at). The
+// bytes of two vectors, the first and the last 16 values of each block, become the words of four: the even and the odd
+// values of each. The vector has 16 bits and lies in memory in
 // the order of those words (kernels.h). Its rounding, 2^-16 of the largest of 32 neighbours, is far below the
 // quantization error of the weights; sums are exact up to fp32's rounding of each eight products. A vector of 8 bits
 // (`bytes`) meets the bytes as they are: half the operations, and a rounding of 2^-8.
@@ -74,6 +75,13 @@ INNER V v_abs(V v) {
 
 // ---- the vector
 
+// The place of group g of a chunk among its scales, minima and sums: in the four lanes that sum its block's products,
+// the first halves of the blocks before the last ones.
+INNER int group_at(int g) {
+    int n = g % 2 * SPANS + g / 2 / SPAN_BLOCKS;
+    return n / 4 * LANES + g / 2 % SPAN_BLOCKS * 4 + n % 4;
+}
+
 // The place in Activations.q of the first of eight words: the even or odd ones of 16 values from value i.
 INNER int word_at(int i, int odd) {
     return i / SPAN * SPAN + (i % BLOCK / 16 * 2 + odd) * (SPAN / 4) + i % SPAN / BLOCK * 8;
@@ -84,7 +92,12 @@ INNER int bytes_from(int i) {
     return i / SPAN * SPAN + i % BLOCK / 16 * (SPAN / 2) + i % SPAN / BLOCK * 16;
 }
 
-INNER void put_group(const Activations *a, int i, const int16_t *words, const bool bytes) {
+// The 16 values from value i on, times scale.
+INNER void put_group(const Activations *a, int i, const int16_t *words, float scale, const bool bytes) {
+    int sum = 0, at = i / CHUNK * GROUPS + group_at(i % CHUNK / 16);
+    for (int j = 0; j < 16; j++) sum += words[j];
+    a->scale[at] = scale;
+    a->sum[at] = scale * (float)sum;
     if (bytes) {
         for (int j = 0; j < 16; j++) a->bytes[bytes_from(i) + j] = (int8_t)words[j];
         return;
@@ -106,19 +119,10 @@ INNER void quantize_to(const Activations *a, const float *x, int k, const bool b
         float inverse = scale > 0 ? 1 / scale : 0;
         int16_t words[BLOCK];
         for (int j = 0; j < BLOCK / LANES; j++) v_store_i16(words + j * LANES, v_round(v_mul(v[j], v_set1(inverse))));
-        for (int g = 0; g < BLOCK / 16; g++) {
-            int sum = 0;
-            for (int j = 16 * g; j < 16 * g + 16; j++) sum += words[j];
-            put_group(a, i + 16 * g, words + 16 * g, bytes);
-            a->scale[i / 16 + g] = scale;
-            a->sum[i / 16 + g] = scale * (float)sum;
-        }
+        for (int j = 0; j < BLOCK; j += 16) put_group(a, i + j, words + j, scale, bytes);
     }
-    int padded = (k + CHUNK - 1) / CHUNK * CHUNK;
     const int16_t zeros[16] = {0};
-    for (int i = k; i < padded; i += 16) put_group(a, i, zeros, bytes);
-    memset(a->scale + k / 16, 0, sizeof(float) * (size_t)((padded - k) / 16));
-    memset(a->sum + k / 16, 0, sizeof(float) * (size_t)((padded - k) / 16));
+    for (int i = k; i % CHUNK; i += 16) put_group(a, i, zeros, 0, bytes);
 }
 
 static void quantize(const Activations *a, const float *x, int k) {
@@ -261,13 +265,13 @@ INNER Bytes16 bytes_at(const void *p) {
 
 // A scale for each block of 32.
 INNER void scales_of_blocks(Scales *s, E d) {
-    for (int i = 0; i < GROUP_V; i++) s->scale[i] = v_twice(d, i);
+    for (int i = 0; i < GROUP_V; i++) s->scale[i] = v_blocks(d, i);
 }
 
 INNER void scales_with_minima(Scales *s, E d, E m) {
     for (int i = 0; i < GROUP_V; i++) {
-        s->scale[i] = v_twice(d, i);
-        s->minimum[i] = v_twice(m, i);
+        s->scale[i] = v_blocks(d, i);
+        s->minimum[i] = v_blocks(m, i);
     }
 }
 
@@ -324,7 +328,7 @@ INNER void scales_iq4_xs(Scales *s, const BlockIQ4_XS *b) {
     high = (high | high << 6) & 0x0303030303030303u;
     E scales = e_bytes(low | high << 4);
     for (int i = 0; i < GROUP_V; i++) {
-        s->scale[i] = v_mul(v_sub(v_twice(scales, i), v_set1(32)), v_set1(f_half(b->d)));
+        s->scale[i] = v_mul(v_sub(v_blocks(scales, i), v_set1(32)), v_set1(f_half(b->d)));
     }
 }
 
@@ -425,7 +429,7 @@ INNER void unpack_chunk(const DType f, void *to, const uint8_t *p, int n, float 
             if (b * BLOCK >= n) break;
             const int8_t *q = ((const BlockQ8_0 *)(const void *)p)[b].q;
             for (int j = 0; j < BLOCK; j += LANES) {
-                put_values(to, b * BLOCK + j, v_mul(v_load_i8(q + j), v_set1(scale[2 * b])), t);
+                put_values(to, b * BLOCK + j, v_mul(v_load_i8(q + j), v_set1(scale[group_at(2 * b)])), t);
             }
         }
         return;
@@ -444,7 +448,8 @@ INNER void unpack_chunk(const DType f, void *to, const uint8_t *p, int n, float 
             if (at * 16 >= n) break;
             for (int j = 0; j < 16; j += LANES) {
                 V v = v_load_u8(values[g % 2] + g / 2 * 16 + j);
-                put_values(to, at * 16 + j, v_fma(v, v_set1(scale[at]), v_set1(minimum[at])), t);
+                V by_scale = v_set1(scale[group_at(at)]);
+                put_values(to, at * 16 + j, v_fma(v, by_scale, v_set1(minimum[group_at(at)])), t);
             }
         }
     }
@@ -508,20 +513,21 @@ typedef struct {
     V sum[MOST_VECTORS], scale[MOST_VECTORS][GROUP_V];
 } Sums;
 
-// Chunk c begins: its scales; adds its minima.
-INNER void begin_chunk(Sums *sums, const Scales *s, const Activations *a, int c, const int count) {
+// Chunk c begins: its scales; adds its minima. Wide groups need the scales of the first halves alone.
+INNER void begin_chunk(Sums *sums, const Scales *s, const Activations *a, int c, const int count, const bool wide) {
     for (int t = 0; t < count; t++) {
         for (int g = 0; g < GROUP_V; g++) {
-            V sum = v_load(a[t].sum + c * GROUPS + g * LANES), scale = v_load(a[t].scale + c * GROUPS + g * LANES);
-            sums->sum[t] = v_fma(s->minimum[g], sum, sums->sum[t]);
-            sums->scale[t][g] = v_mul(s->scale[g], scale);
+            sums->sum[t] = v_fma(s->minimum[g], v_load(a[t].sum + c * GROUPS + g * LANES), sums->sum[t]);
+            if (wide && g && g >= GROUP_V / 2) continue;
+            sums->scale[t][g] = v_mul(s->scale[g], v_load(a[t].scale + c * GROUPS + g * LANES));
         }
     }
 }
 
 // Adds dots, of span i and of vector t, times their scales: of half h, or of both where the format has wide groups.
 INNER void add_dots(Sums *sums, int t, I dots, int i, const int h) {
-    sums->sum[t] = v_fma(v_float(dots), v_spread(sums->scale[t], i, h), sums->sum[t]);
+    int n = h * SPANS + i;
+    sums->sum[t] = v_fma(v_float(dots), v_spread(sums->scale[t][n / 4], n % 4), sums->sum[t]);
 }
 
 // Adds the products of span i of chunk c, whose bytes are u.
@@ -572,7 +578,7 @@ INNER void add_chunk(Sums *sums, const DType f, const uint8_t *p, const Activati
                      const bool bytes) {
     Scales s;
     scales_of(&s, f, p);
-    begin_chunk(sums, &s, a, c, count);
+    begin_chunk(sums, &s, a, c, count, !layouts[f].narrow);
 #pragma GCC unroll 8
     for (int i = 0; i < SPANS; i++) {
         if (i * SPAN >= n) break;

@@ -1,6 +1,10 @@
 // bytes_x86: the byte operations (B and E) of blocks_tmpl.h on x86: AVX2 and F16C. Included by avx2.c and avx512.c.
 typedef uint8_t Bytes16 __attribute__((vector_size(16)));
 
+// Each four lanes of v get the j-th of them, by an instruction whose immediate must be a literal.
+#define SPREAD(permute, v, j)                                                                                          \
+    ((j) == 0 ? permute(v, 0x00) : (j) == 1 ? permute(v, 0x55) : (j) == 2 ? permute(v, 0xaa) : permute(v, 0xff))
+
 #define B __m256i
 #define b_or _mm256_or_si256
 

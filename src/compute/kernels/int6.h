@@ -59,8 +59,8 @@ INNER int middle_of(const DType f) {
 
 typedef struct {
     int8_t q[PANEL][CHUNK];
-    int16_t multiple[PANEL][GROUPS];
-    float minimum[PANEL][GROUPS];
+    int16_t multiple[PANEL][GROUPS]; // in the order of group_at
+    float minimum[PANEL][GROUPS];    // the same
 } PanelChunk;
 
 // The first n columns of the chunk at p, as row i; returns its scale.
@@ -108,7 +108,7 @@ INNER int8_t *put_group_of(int8_t *to, const PanelChunk *c, int g, int n_rows, c
         _mm256_storeu_si256((__m256i *)(void *)(to + v), (__m256i)begin);
     }
     for (int i = 0; i < PANEL; i++) {
-        multiples[2 * i] = multiples[2 * i + 1] = i < n_rows ? c->multiple[i][g * group / 16] : 0;
+        multiples[2 * i] = multiples[2 * i + 1] = i < n_rows ? c->multiple[i][group_at(g * group / 16)] : 0;
     }
     return words + group * PANEL + 4 * PANEL;
 }
@@ -133,7 +133,7 @@ INNER void panel_format(const DType f, const int block, const int block_bytes, I
         if (!to->has_minima) continue;
         for (int b = 0; b * BLOCK < n; b++) {
             float *minimum = to->minimum + (c * CHUNK / BLOCK + b) * PANEL;
-            for (int i = 0; i < PANEL; i++) minimum[i] = i < n_rows ? chunk.minimum[i][2 * b] : 0;
+            for (int i = 0; i < PANEL; i++) minimum[i] = i < n_rows ? chunk.minimum[i][group_at(2 * b)] : 0;
         }
     }
 }

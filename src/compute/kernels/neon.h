@@ -215,17 +215,18 @@ static inline float32x4_t v_load_u8(const uint8_t *p) {
     return vcvtq_f32_u32(vmovl_u16(vget_low_u16(wide)));
 }
 
-static inline float32x4_t v_spread(const float32x4_t *groups, int i, int h) {
-    return vdupq_n_f32(groups[i / 2][i % 2 * 2 + h]);
+static inline float32x4_t v_spread(float32x4_t v, int j) {
+    return vdupq_n_f32(v[j]);
 }
 
-static inline float32x4_t v_twice(E d, int i) {
-    float32x4_t half = d.half[i / 2];
-    return i % 2 ? vzip2q_f32(half, half) : vzip1q_f32(half, half);
+static inline float32x4_t v_blocks(E e, int i) {
+    return e.half[i % 2];
 }
 
 static inline float32x4_t v_bytes(Bytes16 b, int i) {
-    int16x8_t words = vmovl_s8(i / 2 ? vget_high_s8((int8x16_t)b) : vget_low_s8((int8x16_t)b));
+    int8x16_t in_order = vuzp1q_s8((int8x16_t)b, (int8x16_t)b);
+    if (i / 2) in_order = vuzp2q_s8((int8x16_t)b, (int8x16_t)b);
+    int16x8_t words = vmovl_s8(vget_low_s8(in_order));
     return vcvtq_f32_s32(vmovl_s16(i % 2 ? vget_high_s16(words) : vget_low_s16(words)));
 }
 
