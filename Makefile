@@ -26,6 +26,8 @@ ifeq ($(CONFIG),san)
 endif
 ifeq ($(CONFIG),tsan)
   override CFLAGS += $(SAN_FLAGS) -fsanitize=thread
+  LDFLAGS += -Wl,--wrap=__tsan_read_range
+  TSAN_READS := $(B)/tests/tsan_reads.o
 endif
 ifeq ($(CONFIG),fuzz)
   CC := clang
@@ -105,7 +107,7 @@ $(B)/tools/serve/page.o: tools/serve/page.html
 $(B)/tools/atlas/facts.o: tools/atlas/facts.json
 $(CHECKS): $(B)/tests/%: $(B)/tests/%.o $(OWN)
 $(B)/tests/check_kernels: $(TILES_$(MACHINE):%.c=$(B)/%.o)
-$(B)/run $(PROGRAMS) $(CHECKS):
+$(B)/run $(PROGRAMS) $(CHECKS): $(TSAN_READS)
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(B)/libcore.a: $(LIB_SRC:%.c=$(B)/%.o)
