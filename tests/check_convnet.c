@@ -194,7 +194,8 @@ static double *values(const char *name, int rows, int cols) { // cols 0: a vecto
     FolderMaker sound = {0};
     int n = cols ? rows * cols : rows;
     double *x = need(sizeof *x * (size_t)n);
-    for (int i = 0; i < n; i++) x[i] = (double)(float)maker_weight(&sound, name, i, !cols, cols ? cols : 1);
+    MadeWeights w = weights_of(&sound, name, !cols, cols ? cols : 1);
+    for (int i = 0; i < n; i++) x[i] = (double)(float)weight_at(&w, i);
     return x;
 }
 

@@ -80,15 +80,32 @@ static const char *spec_text(const json_t *spec, int i) {
     return json_string_value(json_array_get(spec, i));
 }
 
-// As the dtype can hold it.
-static double spec_value(const json_t *spec, int64_t i) {
-    double add = json_number_value(json_array_get(spec, 3)), scale = json_number_value(json_array_get(spec, 4));
-    double u = unit(spec_text(spec, 0), i);
-    const char *dtype = spec_text(spec, 1);
-    if (!strcmp(dtype, "U8")) return add + floor(scale * (u + 1) / 2);
-    float value = (float)(add + scale * u);
-    if (!strcmp(dtype, "BF16")) return (double)f32_from_bf16(bf16_from_f32(value));
-    return (double)(strcmp(dtype, "F16") != 0 ? value : f32_from_f16(f16_from_f32(value)));
+// Its values, as the dtype can hold them.
+typedef struct {
+    enum { AS_F32, AS_F16, AS_BF16, AS_U8 } dtype; // F32: of all others, too
+    uint64_t hash;
+    double add, scale;
+    int64_t n;
+} SpecValues;
+
+static SpecValues spec_values(const json_t *spec) {
+    static const char *const dtypes[] = {[AS_F16] = "F16", [AS_BF16] = "BF16", [AS_U8] = "U8"};
+    SpecValues s = {.hash = name_hash(spec_text(spec, 0)),
+                    .add = json_number_value(json_array_get(spec, 3)),
+                    .scale = json_number_value(json_array_get(spec, 4)),
+                    .n = shape_count(json_array_get(spec, 2))};
+    for (int i = AS_F16; i <= AS_U8; i++) {
+        if (!strcmp(spec_text(spec, 1), dtypes[i])) s.dtype = i;
+    }
+    return s;
+}
+
+static double spec_value(const SpecValues *s, int64_t i) {
+    double u = unit_of(s->hash, i);
+    if (s->dtype == AS_U8) return s->add + floor(s->scale * (u + 1) / 2);
+    float value = (float)(s->add + s->scale * u);
+    if (s->dtype == AS_BF16) return (double)f32_from_bf16(bf16_from_f32(value));
+    return (double)(s->dtype == AS_F16 ? f32_from_f16(f16_from_f32(value)) : value);
 }
 
 static const json_t *family_spec(const Fixture *f, const char *name) {
@@ -120,9 +137,9 @@ UNUSED static void family_tensors(const Fixture *f, char **header, size_t *n_hea
     json_t *spec;
     json_array_foreach(specs, i, spec) {
         char *shape = json_dumps(json_array_get(spec, 2), JSON_COMPACT);
-        int64_t n = shape_count(json_array_get(spec, 2));
+        SpecValues values = spec_values(spec);
         size_t end = at;
-        for (int64_t v = 0; v < n; v++) end += put_value(d, spec_text(spec, 1), spec_value(spec, v));
+        for (int64_t v = 0; v < values.n; v++) end += put_value(d, spec_text(spec, 1), spec_value(&values, v));
         fprintf(h, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[%zu,%zu]}", i ? "," : "{",
                 spec_text(spec, 0), spec_text(spec, 1), shape, at, end);
         at = end;
@@ -197,22 +214,22 @@ static void put_family_vocab(Maker *m, int n) {
 
 // The values of the folder's tensors, one after the other.
 typedef struct {
-    const json_t *specs[16];
+    SpecValues specs[16];
     int n_specs;
 } Source;
 
 static double source_value(const Source *s, int64_t i) {
     int t = 0;
-    for (int64_t n; i >= (n = shape_count(json_array_get(s->specs[t], 2))); i -= n) t++;
-    return spec_value(s->specs[t], i);
+    for (; i >= s->specs[t].n; i -= s->specs[t].n) t++;
+    return spec_value(&s->specs[t], i);
 }
 
 // An exponent, then 16 bytes: value j in the low half, value j + 16 in the high half. In the folder: 16 bytes, value
 // 2j in the low half, value 2j + 1 in the high half; the exponents apart.
 static void put_mxfp4(Bytes *to, const Source *s, int64_t block) {
-    uint8_t codes[MXFP4_VALUES], bytes[1 + MXFP4_VALUES / 2] = {(uint8_t)spec_value(s->specs[1], block)};
+    uint8_t codes[MXFP4_VALUES], bytes[1 + MXFP4_VALUES / 2] = {(uint8_t)spec_value(&s->specs[1], block)};
     for (int i = 0; i < MXFP4_VALUES / 2; i++) {
-        uint8_t byte = (uint8_t)spec_value(s->specs[0], block * MXFP4_VALUES / 2 + i);
+        uint8_t byte = (uint8_t)spec_value(&s->specs[0], block * MXFP4_VALUES / 2 + i);
         codes[2 * i] = byte & 15, codes[2 * i + 1] = byte >> 4;
     }
     for (int j = 0; j < MXFP4_VALUES / 2; j++) bytes[1 + j] = (uint8_t)(codes[j] | codes[j + MXFP4_VALUES / 2] << 4);
@@ -262,7 +279,7 @@ static void put_gguf_tensor(Maker *m, const Fixture *family, const json_t *tenso
     for (int d = 0; d < t->n_dims; d++) {
         t->dims[d] = (uint64_t)json_integer_value(json_array_get(shape, (size_t)(t->n_dims - 1 - d)));
     }
-    for (int i = 0; i < s.n_specs; i++) s.specs[i] = family_spec(family, spec_text(from, i));
+    for (int i = 0; i < s.n_specs; i++) s.specs[i] = spec_values(family_spec(family, spec_text(from, i)));
     for (int64_t i = 0; i < n; i++) {
         int64_t at = s.n_specs ? source_at(tensor, i) : 0;
         double value = s.n_specs ? 0 : json_number_value(json_array_get(view, (size_t)i));

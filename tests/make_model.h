@@ -5,8 +5,8 @@
 //   put_dense(&m, 10, 24, true, "classifier"); // classifier.weight [10, 24] and classifier.bias [10]
 //   maker_close(&m);                           // model.safetensors
 //
-// Weights come from their names, as tests/fixtures/vit_random.py tells, so that PyTorch can make the same ones. Here
-// are also the names and shapes of the models that the fixtures hold.
+// MadeWeights come from their names, as tests/fixtures/vit_random.py tells, so that PyTorch can make the same ones.
+// Here are also the names and shapes of the models that the fixtures hold.
 #pragma once
 #include "files.h"
 
@@ -14,14 +14,23 @@
 
 enum { WORD_ROOM = 64 };
 
-// Value i of a tensor or an input, by its name: [-1, 1).
-UNUSED static double unit(const char *name, int64_t i) {
-    uint64_t hash = 0xcbf29ce484222325u; // fnv1a64, then splitmix64
+// The name of a tensor or an input, from which its values are made: fnv1a64.
+UNUSED static uint64_t name_hash(const char *name) {
+    uint64_t hash = 0xcbf29ce484222325u;
     for (const char *c = name; *c; c++) hash = (hash ^ (unsigned char)*c) * 0x100000001b3u;
+    return hash;
+}
+
+// Value i of those: [-1, 1), by splitmix64.
+UNUSED static double unit_of(uint64_t hash, int64_t i) {
     uint64_t x = hash + (uint64_t)(i + 1) * 0x9E3779B97F4A7C15u;
     x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9u;
     x = (x ^ x >> 27) * 0x94D049BB133111EBu;
     return (double)((x ^ x >> 31) >> 40) / 8388608.0 - 1;
+}
+
+UNUSED static double unit(const char *name, int64_t i) {
+    return unit_of(name_hash(name), i);
 }
 
 // ---- model.safetensors
@@ -47,16 +56,27 @@ UNUSED static void maker_open(FolderMaker *m) {
     m->data = open_memstream(&m->bytes, &m->n_bytes);
 }
 
-static double maker_weight(const FolderMaker *m, const char *name, int64_t i, bool vector, double fan_in) {
-    bool bias = !strcmp(name, "final_logits_bias");
-    double u = unit(name, i);
-    if (bias && i < m->mute && i != 2) return -1000;
-    if (vector && strstr(name, ".weight") && (strstr(name, "layernorm") || strstr(name, "layer_norm"))) {
-        return 1 + 0.1 * u;
-    }
-    if (vector || bias) return 0.1 * u;
+// A tensor's values: add + scale * unit_of(hash, i), but -1000 for those below `mute`, except 2.
+typedef struct {
+    uint64_t hash;
+    double add, scale;
+    int mute;
+} MadeWeights;
+
+UNUSED static MadeWeights weights_of(const FolderMaker *m, const char *name, bool vector, double fan_in) {
+    MadeWeights w = {.hash = name_hash(name), .scale = sqrt(3 / fan_in)};
     bool added = strstr(name, "_token") || strstr(name, "position_embeddings") || strstr(name, "embed_positions");
-    return added ? 0.5 * u : u * sqrt(3 / fan_in);
+    if (added) w.scale = 0.5;
+    if (vector) w.scale = 0.1;
+    w.add = vector && strstr(name, ".weight") && (strstr(name, "layernorm") || strstr(name, "layer_norm"));
+    if (strcmp(name, "final_logits_bias") != 0) return w;
+    w.scale = 0.1;
+    w.mute = m->mute;
+    return w;
+}
+
+UNUSED static double weight_at(const MadeWeights *w, int64_t i) {
+    return i < w->mute && i != 2 ? -1000 : w->add + w->scale * unit_of(w->hash, i);
 }
 
 UNUSED static void put_tensor(FolderMaker *m, const char *name, int n_dims, const int *wanted) {
@@ -80,8 +100,9 @@ UNUSED static void put_tensor(FolderMaker *m, const char *name, int n_dims, cons
         n *= shape[i];
         snprintf(dims + strlen(dims), sizeof dims - strlen(dims), "%s%d", i ? "," : "", shape[i]);
     }
+    MadeWeights w = weights_of(m, name, n_dims == 1, (double)(n / shape[0]));
     for (int64_t i = 0; i < n; i++) {
-        float f = (float)maker_weight(m, name, i, n_dims == 1, (double)(n / shape[0]));
+        float f = (float)weight_at(&w, i);
         fwrite(&f, sizeof f, 1, m->data);
     }
     fprintf(m->header, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%ld,%ld]}", m->at ? "," : "{",
