@@ -44,10 +44,10 @@
 // and a minimum: a weight is scale * value + minimum, value an unsigned byte. A span is as many blocks as V has fours
 // of lanes: four lanes sum the products of a block, and its groups' scales lie in the same four lanes (group_at). The
 // bytes of two vectors, the first and the last 16 values of each block, become the words of four: the even and the odd
-// values of each. The vector has 16 bits and lies in memory in
-// the order of those words (kernels.h). Its rounding, 2^-16 of the largest of 32 neighbours, is far below the
-// quantization error of the weights; sums are exact up to fp32's rounding of each eight products. A vector of 8 bits
-// (`bytes`) meets the bytes as they are: half the operations, and a rounding of 2^-8.
+// values of each. The vector has 16 bits and lies in memory in the order of those words (kernels.h). Its rounding,
+// 2^-16 of the largest of 32 neighbours, is far below the quantization error of the weights; sums are exact up to
+// fp32's rounding of each eight products. A vector of 8 bits (`bytes`) meets the bytes as they are: half the
+// operations, and a rounding of 2^-8.
 //
 // Several vectors meet each row as it is decoded, with the operations of one in its order: the same bits.
 
@@ -75,8 +75,8 @@ INNER V v_abs(V v) {
 
 // ---- the vector
 
-// The place of group g of a chunk among its scales, minima and sums: in the four lanes that sum its block's products,
-// the first halves of the blocks before the last ones.
+// The place of group g of a chunk among its scales, minima and sums. Those of a block lie in the four lanes that sum
+// its products; in these, the first halves of blocks come before all second ones.
 INNER int group_at(int g) {
     int n = g % 2 * SPANS + g / 2 / SPAN_BLOCKS;
     return n / 4 * LANES + g / 2 % SPAN_BLOCKS * 4 + n % 4;

@@ -38,13 +38,13 @@ typedef enum {
 } Activation;
 
 // A vector quantized to 16 or to 8 bits for products with quantized rows: x ~ scale * q, with equal scales for each 32
-// values; sum: of x over 16 values. Padded with zeros to a multiple of 256 values. In each `span` values
-// (of the level), the even and the odd ones of the first and of the last 16 of each 32 stand apart, as bytes are
-// widened there, and bytes come as they do in the rows. Value i is
+// values; sum: of x over 16 values. Padded with zeros to a multiple of 256 values. In each `span` values (of the
+// level), the even and the odd ones of the first and of the last 16 of each 32 stand apart, as bytes are widened there,
+// and bytes come as they do in the rows. Value i is
 //   words[i / span * span + (i % 32 / 16 * 2 + i % 2) * (span / 4) + i % span / 32 * 8 + i % 16 / 2]
 //   bytes[i / span * span + i % 32 / 16 * (span / 2) + i % span / 32 * 16 + i % 16]
-// and its scale and sum are, with n = i % 32 / 16 * (256 / span) + i % 256 / span,
-//   scale[i / 256 * 16 + n / 4 * (span / 8) + i % span / 32 * 4 + n % 4]
+// and has, with n = i % 32 / 16 * (256 / span) + i % 256 / span, the scale and, with 15 others, the sum
+//   scale[i / 256 * 16 + n / 4 * (span / 8) + i % span / 32 * 4 + n % 4], sum[the same]
 typedef struct {
     int16_t *words; // one of the two; the other is NULL
     int8_t *bytes;
