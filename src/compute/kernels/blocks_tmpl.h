@@ -619,7 +619,7 @@ INNER void matvec_rows(const DType f, RowBytes *b, float *y, int64_t ldy, const 
         V of[MOST_VECTORS][PART_ROWS];
         rows = n_rows - i < PART_ROWS ? n_rows - i : PART_ROWS;
         for (int t = 0; t < count; t++) {
-            for (int r = 0; r < rows; r++) of[t][r] = v_zero();
+            for (int r = 0; r < PART_ROWS; r++) of[t][r] = v_zero(); // a constant number: gcc stores vectors
         }
         for (int c = 0; c < n_chunks; c += part) {
             int end = n_chunks - c < part ? n_chunks : c + part;
