@@ -375,7 +375,7 @@ static void reuse_by(const Engine *e, KvType kv) {
     const int rewind[] = {n - 1, n - 5, n / 2, n / 2 + 1, n, 61, 60, n, 1, n};
     for (int i = 0; i < N_OF(rewind); i += by_speed(1, 2, 3)) as_fresh(e, s, kv, tokens, rewind[i], "rewind");
     const int change[] = {n / 3, n - 1, 0, 32, n - 2, n / 2};
-    for (int i = 0; i < N_OF(change) - by_speed(window > 0 ? 3 : 0, 3, 5); i++) {
+    for (int i = 0; i < N_OF(change) - 3 * (window > 0 || quick()); i++) {
         memcpy(other, tokens, sizeof *other * (size_t)n);
         other[change[i]] = (other[change[i]] + 1) % vocab;
         as_fresh(e, s, kv, other, n, "change in the middle");

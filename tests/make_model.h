@@ -5,8 +5,8 @@
 //   put_dense(&m, 10, 24, true, "classifier"); // classifier.weight [10, 24] and classifier.bias [10]
 //   maker_close(&m);                           // model.safetensors
 //
-// MadeWeights come from their names, as tests/fixtures/vit_random.py tells, so that PyTorch can make the same ones.
-// Here are also the names and shapes of the models that the fixtures hold.
+// Weights come from their names, as tests/fixtures/vit_random.py tells, so that PyTorch can make the same ones. Here
+// are also the names and shapes of the models that the fixtures hold.
 #pragma once
 #include "files.h"
 
@@ -64,15 +64,15 @@ typedef struct {
 } MadeWeights;
 
 UNUSED static MadeWeights weights_of(const FolderMaker *m, const char *name, bool vector, double fan_in) {
-    MadeWeights w = {.hash = name_hash(name), .scale = sqrt(3 / fan_in)};
+    bool bias = !strcmp(name, "final_logits_bias");
+    bool norm = strstr(name, ".weight") && (strstr(name, "layernorm") || strstr(name, "layer_norm"));
     bool added = strstr(name, "_token") || strstr(name, "position_embeddings") || strstr(name, "embed_positions");
-    if (added) w.scale = 0.5;
-    if (vector) w.scale = 0.1;
-    w.add = vector && strstr(name, ".weight") && (strstr(name, "layernorm") || strstr(name, "layer_norm"));
-    if (strcmp(name, "final_logits_bias") != 0) return w;
-    w.scale = 0.1;
-    w.mute = m->mute;
-    return w;
+    return (MadeWeights){.hash = name_hash(name),
+                         .add = vector && norm ? 1 : 0,
+                         .scale = vector || bias ? 0.1
+                                  : added        ? 0.5
+                                                 : sqrt(3 / fan_in),
+                         .mute = bias ? m->mute : 0};
 }
 
 UNUSED static double weight_at(const MadeWeights *w, int64_t i) {
