@@ -515,12 +515,11 @@ typedef struct {
 
 // Chunk c begins: its scales; adds its minima. Wide groups need the scales of the first halves alone.
 INNER void begin_chunk(Sums *sums, const Scales *s, const Activations *a, int c, const int count, const bool wide) {
+    const int needed = wide ? (GROUP_V + 1) / 2 : GROUP_V;
     for (int t = 0; t < count; t++) {
-        for (int g = 0; g < GROUP_V; g++) {
-            sums->sum[t] = v_fma(s->minimum[g], v_load(a[t].sum + c * GROUPS + g * LANES), sums->sum[t]);
-            if (wide && g && g >= GROUP_V / 2) continue;
-            sums->scale[t][g] = v_mul(s->scale[g], v_load(a[t].scale + c * GROUPS + g * LANES));
-        }
+        const float *sum = a[t].sum + c * GROUPS, *scale = a[t].scale + c * GROUPS;
+        for (int g = 0; g < GROUP_V; g++) sums->sum[t] = v_fma(s->minimum[g], v_load(sum + g * LANES), sums->sum[t]);
+        for (int g = 0; g < needed; g++) sums->scale[t][g] = v_mul(s->scale[g], v_load(scale + g * LANES));
     }
 }
 
