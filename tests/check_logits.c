@@ -162,13 +162,12 @@ static void sync_to(Session *s, const int32_t *ids, int n, const char *what) {
     CHECK(session_length(s) == n, "%s: sync %d leaves length %d", what, n, session_length(s));
 }
 
-// A fresh session over tokens[0..n), the last few one by one: every position's logits. The caller frees
-// seen.logits.
-static Seen run_fresh(const Engine *e, KvType kv, int n_threads, int n) {
+// A fresh session over ids[0..n), the last few one by one: every position's logits. The caller frees seen.logits.
+static Seen run_fresh(const Engine *e, KvType kv, int n_threads, const int32_t *ids, int n) {
     Session *s = open_session(e, kv, n_threads);
     Seen seen = seen_open();
     session_visit(s, see, &seen);
-    for (int at = n > 20 ? n - 3 : n; at <= n; at++) sync_to(s, tokens, at, "fresh");
+    for (int at = n > 20 ? n - 3 : n; at <= n; at++) sync_to(s, ids, at, "fresh");
     CHECK(seen.in_order && seen.first == 0 && seen.next == n, "%d tokens: the visitor saw positions %d to %d, %s", n,
           seen.first, seen.next, seen.in_order ? "in order" : "out of order");
     CHECK(!memcmp(session_logits(s), seen.logits + (int64_t)(n - 1) * vocab, sizeof(float) * (size_t)vocab),
@@ -212,7 +211,7 @@ static double tolerance_of(KvType kv, int n) {
 }
 
 static void against_reference(const Engine *e, KvType kv, int n_threads, int n) {
-    Seen seen = run_fresh(e, kv, n_threads, n);
+    Seen seen = run_fresh(e, kv, n_threads, tokens, n);
     int where;
     double worst = worst_nmse(&seen, expected[kv], n, &where);
     worst_of[kv] = fmax(worst_of[kv], worst);
@@ -224,9 +223,9 @@ static void against_reference(const Engine *e, KvType kv, int n_threads, int n) 
 
 static void same_at_any_thread_count(const Engine *e, KvType kv, int n) {
     static const int counts[] = {2, 3, 7};
-    Seen one = run_fresh(e, kv, 1, n);
+    Seen one = run_fresh(e, kv, 1, tokens, n);
     for (int i = 0; i < N_OF(counts) - quick(); i++) {
-        Seen many = run_fresh(e, kv, counts[i], n);
+        Seen many = run_fresh(e, kv, counts[i], tokens, n);
         CHECK(!memcmp(one.logits, many.logits, sizeof(float) * (size_t)n * (size_t)vocab),
               "%d tokens: %d threads differ from 1 by NMSE %.2g", n, counts[i],
               nmse_f32(many.logits, one.logits, n * vocab));
@@ -317,7 +316,7 @@ static void windows(void) {
 static void steps_child(void) {
     Engine *e = open_engine();
     for (int kv = 0; kv < 2; kv++) {
-        Seen whole = run_fresh(e, (KvType)kv, 2, n_tokens), steps = seen_open();
+        Seen whole = run_fresh(e, (KvType)kv, 2, tokens, n_tokens), steps = seen_open();
         Session *s = open_session(e, (KvType)kv, 2);
         session_visit(s, see, &steps);
         for (int n = 1; n <= n_tokens; n++) sync_to(s, tokens, n, "token by token");
@@ -347,22 +346,19 @@ static void token_by_token(void) {
     at_every_level(steps_child);
 }
 
-// Sync s to ids and compare with a fresh session. The tolerance of bf16: a rounding of K or V that falls the other
-// way.
-static void as_fresh(const Engine *e, Session *s, KvType kv, const int32_t *ids, int n, const char *what) {
+// Sync s to ids[0..n) and compare with what a fresh session over a text that begins with them saw. The tolerance of
+// bf16: a rounding of K or V that falls the other way.
+static void as_fresh(Session *s, const Seen *fresh, KvType kv, const int32_t *ids, int n, const char *what) {
     Seen seen = seen_open();
     session_visit(s, see, &seen);
     sync_to(s, ids, n, what);
     CHECK(seen.in_order && (seen.next < 0 || seen.next == n), "%s: the visitor saw %d to %d of %d", what, seen.first,
           seen.next, n);
     session_visit(s, NULL, NULL);
-    Session *fresh = open_session(e, kv, 2);
-    sync_to(fresh, ids, n, "fresh");
-    double error = nmse_f32(session_logits(s), session_logits(fresh), vocab);
+    double error = nmse_f32(session_logits(s), fresh->logits + (int64_t)(n - 1) * vocab, vocab);
     CHECK(error <= (kv == KV_F32 ? 1e-10 : 1e-6) + of_products(kv),
           "%s, %s, window %d sinks %d, %d tokens: NMSE %.2g from a fresh session", what, kv == KV_F32 ? "f32" : "bf16",
           window, n_sinks, n, error);
-    session_close(fresh);
     free(seen.logits);
 }
 
@@ -370,19 +366,23 @@ static void reuse_by(const Engine *e, KvType kv) {
     int n = n_tokens;
     int32_t *other = need(sizeof *other * (size_t)n);
     Session *s = open_session(e, kv, 2);
+    Seen fresh = run_fresh(e, kv, 2, tokens, n);
     const int extend[] = {1, 2, 17, 17, 60, 61, n - 1, n, n};
-    for (int i = 0; i < N_OF(extend); i += by_speed(1, 2, 3)) as_fresh(e, s, kv, tokens, extend[i], "extend");
+    for (int i = 0; i < N_OF(extend); i += by_speed(1, 2, 3)) as_fresh(s, &fresh, kv, tokens, extend[i], "extend");
     const int rewind[] = {n - 1, n - 5, n / 2, n / 2 + 1, n, 61, 60, n, 1, n};
-    for (int i = 0; i < N_OF(rewind); i += by_speed(1, 2, 3)) as_fresh(e, s, kv, tokens, rewind[i], "rewind");
+    for (int i = 0; i < N_OF(rewind); i += by_speed(1, 2, 3)) as_fresh(s, &fresh, kv, tokens, rewind[i], "rewind");
     const int change[] = {n / 3, n - 1, 0, 32, n - 2, n / 2};
     for (int i = 0; i < N_OF(change) - 3 * (window > 0 || quick()); i++) {
         memcpy(other, tokens, sizeof *other * (size_t)n);
         other[change[i]] = (other[change[i]] + 1) % vocab;
-        as_fresh(e, s, kv, other, n, "change in the middle");
-        as_fresh(e, s, kv, other, n - 1 - i, "and rewind");
-        as_fresh(e, s, kv, tokens, n, "and back");
+        Seen changed = run_fresh(e, kv, 2, other, n);
+        as_fresh(s, &changed, kv, other, n, "change in the middle");
+        as_fresh(s, &changed, kv, other, n - 1 - i, "and rewind");
+        as_fresh(s, &fresh, kv, tokens, n, "and back");
+        free(changed.logits);
     }
     session_close(s);
+    free(fresh.logits);
     free(other);
 }
 
@@ -451,20 +451,21 @@ static void failures_child(void) {
         SessionOptions o = {.n_ctx = N_CTX, .n_threads = 2, .kv = (KvType)kv};
         Session *s = session_open(e, &o, err, sizeof err);
         NEED(s, "session_open: %s", err);
+        Seen fresh = run_fresh(e, (KvType)kv, 2, tokens, N_CTX);
         CHECK(session_info(s).n_ctx == N_CTX && session_info(s).n_threads == 2, "n_ctx %d, n_threads %d",
               session_info(s).n_ctx, session_info(s).n_threads);
         CHECK(session_length(s) == 0, "a new session has length %d", session_length(s));
         fails(s, tokens, 0, "no tokens, nothing yet");
         fails(s, tokens, N_CTX + 1, "context full, at once");
-        as_fresh(e, s, (KvType)kv, tokens, 20, "after context full");
-        as_fresh(e, s, (KvType)kv, tokens, N_CTX, "to the last place");
+        as_fresh(s, &fresh, (KvType)kv, tokens, 20, "after context full");
+        as_fresh(s, &fresh, (KvType)kv, tokens, N_CTX, "to the last place");
         fails(s, tokens, N_CTX + 1, "context full, the next token");
         fails(s, tokens, n_tokens, "context full, many more");
-        as_fresh(e, s, (KvType)kv, tokens, N_CTX, "after context full");
-        as_fresh(e, s, (KvType)kv, tokens, 7, "after context full");
+        as_fresh(s, &fresh, (KvType)kv, tokens, N_CTX, "after context full");
+        as_fresh(s, &fresh, (KvType)kv, tokens, 7, "after context full");
         fails(s, tokens, 0, "no tokens");
         fails(s, tokens, -3, "a negative number of tokens");
-        as_fresh(e, s, (KvType)kv, tokens, 30, "after no tokens");
+        as_fresh(s, &fresh, (KvType)kv, tokens, 30, "after no tokens");
         const int32_t bad[] = {-1, vocab, vocab + 1, INT32_MAX, INT32_MIN};
         const int at[] = {0, 1, 29, 30, 31, 40};
         for (int i = 0; i < N_OF(bad) * N_OF(at); i += 1 + 3 * quick()) {
@@ -472,9 +473,10 @@ static void failures_child(void) {
             memcpy(ids, tokens, sizeof ids);
             ids[at[i / N_OF(bad)]] = bad[i % N_OF(bad)];
             fails(s, ids, 45, "bad id");
-            if (i % 4 == 0) as_fresh(e, s, (KvType)kv, tokens, 25 + i % 13, "after a bad id");
+            if (i % 4 == 0) as_fresh(s, &fresh, (KvType)kv, tokens, 25 + i % 13, "after a bad id");
         }
         session_close(s);
+        free(fresh.logits);
     }
     session_close(NULL);
     engine_close(e);
