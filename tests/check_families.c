@@ -9,6 +9,8 @@
 #include "make_bin.h"
 #include "make_family.h"
 
+#include <limits.h>
+
 // Normalized mean squared; arithmetic in float gives about 1e-12. Where weights are quantized, vectors are too.
 static const double MOST_ERROR = 1e-9, MOST_QUANTIZED = 1e-7;
 
@@ -264,6 +266,28 @@ static void absent_settings(void) {
     }
 }
 
+// Numbers of experts in a folder none of whose layers has any: they are left alone, and no buffer is made for them.
+static void experts_of_no_layer(void) {
+    char err[512] = "";
+    Fixture f;
+    Model m;
+    family_read(&f, FIXTURES "nemotron_h.json");
+    json_t *config = family_part(&f, "config");
+    json_object_set_new(config, "n_routed_experts", json_integer(5));
+    json_object_set_new(config, "num_experts_per_tok", json_integer(INT_MAX));
+    folder_make();
+    write_family(&f);
+    int rc = load_model(&m, folder, err, sizeof err);
+    CHECK(!rc, "%s", err);
+    if (!rc) {
+        CHECK(!m.config.n_experts && !m.config.n_experts_used, "%d experts, %d of a token", m.config.n_experts,
+              m.config.n_experts_used);
+        weights_free(&m.weights);
+    }
+    folder_remove();
+    family_free(&f);
+}
+
 int main(int argc, char **argv) {
     without_rounding();
     chosen = argv + 1;
@@ -272,5 +296,6 @@ int main(int argc, char **argv) {
     RUN(families_as_gguf);
     RUN(unsound_settings);
     RUN(absent_settings);
+    RUN(experts_of_no_layer);
     return test_report();
 }

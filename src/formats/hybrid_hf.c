@@ -109,7 +109,7 @@ static void read_block_list(Settings *s, const char *key, Config *c, const Famil
         experts |= type == BLOCK_EXPERTS;
     }
     if (!f->one_sublayer) return;
-    if (!experts) c->n_experts = 0;
+    if (!experts) config_drop_experts(c);
     else if (!c->n_experts) settings_fail(s, "n_routed_experts", "expected, since some layers have experts");
     if (settings_has(s, "moe_latent_size"))
         settings_fail(s, "moe_latent_size", "expected none: experts of a latent are not supported");
@@ -143,7 +143,7 @@ static void read_period(Settings *s, const char *period_key, const char *offset_
 static void read_jamba_layers(Settings *s, Config *c, LayerRules *rules) {
     read_period(s, "attn_layer_period", "attn_layer_offset", 8, 4, c->n_layers, false, &rules->recurrent);
     read_period(s, "expert_layer_period", "expert_layer_offset", 2, 1, c->n_layers, false, &rules->dense);
-    if (c->n_experts == 1) c->n_experts = c->n_experts_used = 0; // then none is chosen
+    if (c->n_experts == 1) config_drop_experts(c); // then none is chosen
 }
 
 void hybrid_count_layers(Settings *s) {

@@ -444,7 +444,7 @@ static void keep_routed(Model *m) {
         if (!routed) layers_add(&rules.dense, i);
         some |= routed;
     }
-    if (!some) c->n_experts = c->n_experts_used = 0;
+    if (!some) config_drop_experts(c);
     c->kinds[0] = base;
     config_set_layers(c, &rules);
 }

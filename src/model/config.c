@@ -39,6 +39,10 @@ int config_expert_dim(const Config *c) {
     return c->expert_dim ? c->expert_dim : c->hidden_dim;
 }
 
+void config_drop_experts(Config *c) {
+    c->n_experts = c->n_experts_used = 0;
+}
+
 int64_t kind_q_dim(const LayerKind *k) {
     return (int64_t)k->n_heads * k->k_dim;
 }

@@ -201,6 +201,8 @@ const LayerKind *config_kind(const Config *c, int layer);
 // The first kind with the same rotary positions, so that kinds can share a table.
 int config_rope_kind(const Config *c, int kind);
 int config_expert_dim(const Config *c);
+// For a model none of whose layers has experts, whatever its file says of their number.
+void config_drop_experts(Config *c);
 // Width of the queries, of the keys and of the values of all heads.
 int64_t kind_q_dim(const LayerKind *k);
 int64_t kind_k_dim(const LayerKind *k);
