@@ -1,6 +1,7 @@
 // scheduler: see scheduler.h.
 #include "scheduler.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #include <stb/stb_ds.h>
@@ -137,12 +138,13 @@ static double predict(const Scheduler *s, int rows) {
 
 // Seconds that a pass may take in which so many prompts are read beside so many rows: the gap, where no more texts wait
 // for their first token than for their next; then longer, in proportion. Where even the least chunk takes most of a gap
-// the pass may take half as long again, in which most models read three times as many tokens.
+// the pass may take half as long again, in which most models read three times as many tokens, but for its sake no
+// longer than a gap and a half.
 static double allowed(const Scheduler *s, int rows, int prompts) {
-    double gap = s->options.gap, least = 1.5 * predict(s, rows + LEAST_CHUNK);
+    double gap = s->options.gap, least = predict(s, rows + LEAST_CHUNK);
     double most = !rows ? 4 * gap : prompts > rows ? 0.8 * gap * prompts / rows : 0.8 * gap;
     if (most > 4 * gap) most = 4 * gap;
-    return most > least ? most : least;
+    return fmax(most, fmax(least, 1.5 * fmin(least, gap)));
 }
 
 // Prompt tokens that a pass with so many rows has room for.

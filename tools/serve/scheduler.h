@@ -6,7 +6,7 @@
 // A pass takes the next token of every task that decodes, then as many prompt tokens as its time has room for, by what
 // passes of its size took: the gap between two tokens of a text stays under `gap` while prompts always advance. Where
 // more tasks wait for their first token than decode, a pass may take longer in proportion, up to four gaps; where the
-// model is too slow for the gap, half as long again as with the fewest prompt tokens.
+// model is too slow for the gap, half as long again as with the fewest prompt tokens, within a gap and a half.
 // Of several prompts the one goes first whose seconds left, less its seconds waited, are fewest. When memory is short
 // the youngest task loses what was computed for it and waits again in front of the queue.
 #pragma once
