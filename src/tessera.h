@@ -324,12 +324,15 @@ typedef struct Constraint Constraint;
 // schema: a JSON Schema, or NULL for any JSON object. What cannot be enforced is refused by its keyword. chat: the text
 // may end as its answers do; NULL: with the model's end tokens. NULL with a line in err.
 Constraint *constraint_open(const Engine *e, const Chat *chat, const char *schema, char *err, size_t errlen);
-// Free text that is JSON of the schema behind each `mark` (at least a byte), up to `close` ("": the JSON ends by
-// itself), where it is free again; once: where it ends. Between a mark and its close the text cannot end. Control
-// tokens that stand in either are read as their text, others only in free text.
+// Free text that is JSON of the schema behind each `mark`, up to `close` ("": the JSON ends by itself), where it is
+// free again; once: where it ends. Between a mark and its close the text cannot end. Control tokens that stand in
+// either are read as their text, others only in free text. Where the mark is "" the text is JSON of the schema, several
+// times or once, if it begins with one of `begins` (ends with NULL; without blanks, which a text may have outside of
+// quotes), and free otherwise; `close` is not used then, nor `begins` where there is a mark.
 typedef struct {
     const char *mark, *close;
     bool once;
+    const char *const *begins;
 } ConstraintMarks;
 Constraint *constraint_open_marked(const Engine *e, const Chat *chat, const char *schema, const ConstraintMarks *marks,
                                    char *err, size_t errlen);

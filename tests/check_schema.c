@@ -434,6 +434,65 @@ static bool is_marked_text(const MarkedCase *m, const char *t, const json_t *sch
     return true;
 }
 
+// Without a mark: by taking blanks out of the beginning up to the first difference, and reading what then is a value.
+static bool is_bare_text(const char *const *begins, bool once, const char *t, const json_t *schema) {
+    bool begun = false;
+    for (; *begins && !begun; begins++) {
+        const char *at = t, *of = *begins;
+        bool quoted = false;
+        for (; *of && *at; at++) {
+            if (!quoted && strchr(" \t\r\n", *at)) continue;
+            if (*at != *of) break;
+            quoted ^= *of++ == '"';
+        }
+        begun = !*of;
+    }
+    if (!begun) return true;
+    for (int n = 0; n == 0 || *t; n++) {
+        json_error_t at;
+        t = without_blanks(t);
+        json_t *v = json_loads(t, JSON_DISABLE_EOF_CHECK, &at);
+        bool sound = v && valid(schema, schema, v) && !(once && n);
+        json_decref(v);
+        if (!sound) return false;
+        t += at.position;
+    }
+    return true;
+}
+
+static void free_text_without_marks(void) {
+    static const char *const begins[] = {"{\"a\":\"x\"", "{\"a\":\"xy\"", "{\"a\":\"z\"", NULL};
+    static const char *const common[] = {"{", "'a'", ":", "'x'", "'xy'", "'z'", "}",         " ",          "'",
+                                         "x", "{ ",  "a", "'w'", ",",    "\n",  "{'a':'x'}", "{'a': 'xy'}"};
+    json_t *schema = json_loads("{\"type\":\"object\",\"properties\":{\"a\":{\"enum\":[\"x\",\"xy\",\"z\"]}},"
+                                "\"required\":[\"a\"],\"additionalProperties\":false}",
+                                0, NULL);
+    int n_yes = 0, n_calls = 0, n_no = 0;
+    for (int once = 0; once < 2; once++) {
+        char err[256];
+        Automaton *a = automaton_open();
+        int rule = marked_compile_bare(a, schema_compile(a, schema, err, sizeof err), begins, once),
+            start = automaton_start(a, rule);
+        for (int round = 0; round < by_speed(8000, 8000, 80000); round++) {
+            char text[400] = "";
+            for (int n = 0, most = pick(9); n < most; n++) // mostly what a call is made of, in its order
+                strcat(text, common[pick(3) ? n % 7 : pick(N_OF(common))]);
+            for (char *c = text; *c; c++) *c = *c == '\'' ? '"' : *c;
+            int state = start;
+            for (const char *c = text; *c; c++) state = automaton_next(a, state, (unsigned char)*c);
+            bool want = is_bare_text(begins, once, text, schema);
+            CHECK(automaton_accepts(a, state) == want, "once %d: %s: expected %d", once, text, want);
+            n_yes += want;
+            n_no += !want;
+            n_calls += want && strstr(text, ":\"") && strchr(text, '}');
+        }
+        automaton_close(a);
+    }
+    CHECK(n_yes > 1000 && n_no > 200 && n_calls > 200, "%d accepted, %d of them with calls, %d not", n_yes, n_calls,
+          n_no);
+    json_decref(schema);
+}
+
 static void free_text_and_marks(void) {
     static const MarkedCase forms[] = {{"<t>", "</t>", false}, {"<t>", "</t>", true}, {"<<t<<", "", false},
                                        {"[T]", "", true},      {"aab", "b", false},   {"\xC3\xA9", ">", false}};
@@ -527,8 +586,8 @@ static void marks_of_tokens(void) {
     e.info.vocab_size = tokenizer_size(e.tokenizer);
     float *logits = calloc((size_t)e.info.vocab_size, sizeof *logits);
     for (int i = 0; i < N_OF(after); i++) {
-        Constraint *c =
-            constraint_open_marked(&e, NULL, schema, &(ConstraintMarks){"<call>", "</call>", false}, err, sizeof err);
+        Constraint *c = constraint_open_marked(&e, NULL, schema, &(ConstraintMarks){"<call>", "</call>", false, NULL},
+                                               err, sizeof err);
         NEED(c, "%s", err);
         for (const char *at = after[i].said; *at; at += strspn(at, "|")) {
             int32_t id = token_of(e.tokenizer, at, strcspn(at, "|"));
@@ -544,7 +603,8 @@ static void marks_of_tokens(void) {
         CHECK(!constraint_complete(c), "case %d is complete", i);
         constraint_close(c);
     }
-    CHECK(!constraint_open_marked(&e, NULL, schema, &(ConstraintMarks){"", "", false}, err, sizeof err), "no mark");
+    CHECK(!constraint_open_marked(&e, NULL, schema, &(ConstraintMarks){"", "", false, NULL}, err, sizeof err),
+          "no mark");
     free(logits);
     tokenorder_close(e.order);
     tokenizer_free(e.tokenizer);
@@ -552,6 +612,7 @@ static void marks_of_tokens(void) {
 
 int main(void) {
     RUN(free_text_and_marks);
+    RUN(free_text_without_marks);
     RUN(marks_of_tokens);
     RUN(accepted_and_not);
     RUN(refused);

@@ -191,9 +191,10 @@ static void calls_of_its_own(void) {
                        "", "stop"},
                "'tool_choice': 'none'");
     CHECK(server_stop(SIGTERM) == 0, "its exit status");
-    NEED(start_with(in_folder("parrot.bin"), LLAMA), "the server does not start"); // no mark, so nothing is enforced
+    NEED(start_with(in_folder("parrot.bin"), LLAMA), "the server does not start"); // no mark
     check_said(&(Said){"W", "{\"name\": \"fly\"}", "", "stop"}, "'seed': 1");
-    check_said(&(Said){"U", "", "move{\"to\": 3}", "tool_calls"}, "'seed': 1");
+    check_said(&(Said){"U", "", "move{\"to\": 3}", "tool_calls"},
+               "'seed': 1"); // a tool whose arguments may be anything
     CHECK(server_stop(SIGTERM) == 0, "its exit status");
 }
 
@@ -204,9 +205,17 @@ static void calls_are_enforced(void) {
         const char *template, *letter, *text, *only; // NULL: either tool
         size_t n;                                    // calls
     } list[] = {
-        {HERMES, "A", "Well. ", NULL, 1},     {HERMES, "B", "", "move", 1},        {HERMES, "C", "", NULL, 1},
-        {HERMES, "D", "See: ", "weather", 2}, {HERMES, "E", "a <tool b", NULL, 0}, {NO_TOOLS, "F", "", "weather", 1},
-        {MISTRAL, "G", "", NULL, 1},          {MISTRAL, "H", "So ", "move", 2},
+        {HERMES, "A", "Well. ", NULL, 1},
+        {HERMES, "B", "", "move", 1},
+        {HERMES, "C", "", NULL, 1},
+        {HERMES, "D", "See: ", "weather", 2},
+        {HERMES, "E", "a <tool b", NULL, 0},
+        {NO_TOOLS, "F", "", "weather", 1},
+        {MISTRAL, "G", "", NULL, 1},
+        {MISTRAL, "H", "So ", "move", 2},
+        {LLAMA, "I", "", "move", 1},
+        {LLAMA, "J", "{\"name\": \"fly\"}", NULL, 0},
+        {LLAMA, "K", "So {\"name\": \"move\"", NULL, 0},
     };
     Parrot p = parrot_start();
     parrot_song(&p, "A", "Well. ", "<tool_call>\n", "{\"name\": \"fly\", \"arguments\": {}}\n", "</tool_call>", NULL);
@@ -220,6 +229,9 @@ static void calls_are_enforced(void) {
     parrot_song(&p, "G", "[TOOL_", "CALLS] [{\"n", "ame\": \"fly\"}", NULL);
     parrot_song(&p, "H", "So ", "[TOOL_CALLS]", "[{\"name\": \"move\", \"arguments\": {\"to\": \"up\"", "}}, ",
                 "{\"name\": \"move\", \"arguments\": {\"to\": ", "\"left", NULL);
+    parrot_song(&p, "I", " {\"na", "me\": \"move\"", ", \"parameters\": ", "{\"to\": 3}}", NULL);
+    parrot_song(&p, "J", "{\"name\": \"fly\"", "}", NULL);
+    parrot_song(&p, "K", "So ", "{\"name\": \"move\"", NULL);
     parrot_write(&p, "parrot.bin", "parrot.tokenizer.bin");
     for (int i = 0; i < N_OF(list); i++) {
         if (!i || list[i].template != list[i - 1].template)

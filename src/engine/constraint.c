@@ -39,7 +39,8 @@ static int open_automaton(Constraint *c, const char *schema, const ConstraintMar
     int rule = schema_compile(c->automaton, root, err, errlen);
     json_decref(root);
     if (rule < 0) return -1;
-    if (marks) rule = marked_compile(c->automaton, rule, marks->mark, marks->close, marks->once);
+    if (marks && *marks->mark) rule = marked_compile(c->automaton, rule, marks->mark, marks->close, marks->once);
+    else if (marks) rule = marked_compile_bare(c->automaton, rule, marks->begins, marks->once);
     c->state = automaton_start(c->automaton, rule);
     return 0;
 }
@@ -82,8 +83,8 @@ Constraint *constraint_open(const Engine *e, const Chat *chat, const char *schem
 
 Constraint *constraint_open_marked(const Engine *e, const Chat *chat, const char *schema, const ConstraintMarks *marks,
                                    char *err, size_t errlen) {
-    if (*marks->mark) return open_for(e, chat, schema, marks, err, errlen);
-    fail(err, errlen, "mark: expected at least a byte");
+    if (*marks->mark || (marks->begins && *marks->begins)) return open_for(e, chat, schema, marks, err, errlen);
+    fail(err, errlen, "mark: expected at least a byte, or how the JSON begins");
     return NULL;
 }
 

@@ -7,11 +7,16 @@
 
 enum { MOST_BLANKS = 20 };
 
+static const ByteSet blank = {.bits[0] = 1ull << ' ' | 1ull << '\t' | 1ull << '\n' | 1ull << '\r'};
+
 static int blanks(Automaton *a, int next) {
-    const ByteSet blank = {.bits[0] = 1ull << ' ' | 1ull << '\t' | 1ull << '\n' | 1ull << '\r'};
     int node = next;
     for (int i = 0; i < MOST_BLANKS; i++) node = automaton_either(a, automaton_set(a, blank, node), next);
     return node;
+}
+
+static int either(Automaton *a, int way, int others) { // others -1: none
+    return others < 0 ? way : automaton_either(a, way, others);
 }
 
 // How many first bytes of the mark a string ends with that ended with n of them before one more byte came.
@@ -35,7 +40,7 @@ static int next_byte(Automaton *a, const char *mark, size_t n, const int *free_t
         }
         if (!any) continue;
         int way = automaton_set(a, set, mark[after] ? free_text[after] : call);
-        node = node < 0 ? way : automaton_either(a, way, node);
+        node = either(a, way, node);
     }
     return node;
 }
@@ -50,5 +55,41 @@ int marked_compile(Automaton *a, int rule, const char *mark, const char *close, 
         automaton_loop_ways(a, free_text[i], next_byte(a, mark, i, free_text, call), AUTOMATON_END);
     automaton_define(a, whole, free_text[0]);
     arrfree(free_text);
+    return whole;
+}
+
+// Text that begins with none of `begins` (a stb_ds array), behind n bytes that these have in common: further blanks
+// where they may stand, the next byte of some of them, or another, behind which all is free.
+static int other_text(Automaton *a, const char *const *begins, size_t n, bool quoted, int free_text) {
+    ByteSet other = {{~UINT64_C(0), ~UINT64_C(0), ~UINT64_C(0), ~UINT64_C(0)}};
+    int node = automaton_loop(a), way = -1;
+    for (unsigned b = 0; b < 256; b++) {
+        const char **same = NULL;
+        bool complete = false;
+        for (ptrdiff_t i = 0; i < arrlen(begins); i++) {
+            if ((unsigned char)begins[i][n] != b) continue;
+            arrput(same, begins[i]);
+            complete |= !begins[i][n + 1];
+        }
+        bool skipped = !quoted && (blank.bits[b / 64] >> b % 64 & 1);
+        if (same || skipped) other.bits[b / 64] &= ~(UINT64_C(1) << b % 64);
+        int next = skipped ? node : same && !complete ? other_text(a, same, n + 1, quoted ^ (b == '"'), free_text) : -1;
+        if (next >= 0) way = either(a, automaton_range(a, (int)b, (int)b, next), way);
+        arrfree(same);
+    }
+    automaton_loop_ways(a, node, either(a, automaton_set(a, other, free_text), way), AUTOMATON_END);
+    return node;
+}
+
+int marked_compile_bare(Automaton *a, int rule, const char *const *begins, bool once) {
+    const ByteSet any = {{~UINT64_C(0), ~UINT64_C(0), ~UINT64_C(0), ~UINT64_C(0)}};
+    const char **list = NULL;
+    int whole = automaton_rule(a), free_text = automaton_loop(a), behind = once ? AUTOMATON_END : automaton_loop(a);
+    automaton_loop_ways(a, free_text, automaton_set(a, any, free_text), AUTOMATON_END);
+    int call = blanks(a, automaton_call(a, rule, behind));
+    if (!once) automaton_loop_ways(a, behind, call, AUTOMATON_END);
+    for (; *begins; begins++) arrput(list, *begins);
+    automaton_define(a, whole, automaton_either(a, call, other_text(a, list, 0, false, free_text)));
+    arrfree(list);
     return whole;
 }

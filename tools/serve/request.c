@@ -386,7 +386,8 @@ static int read_form(Request *r, const Served *m, const json_t *body, ApiError *
             "response_format cannot be enforced while tools may be called; tool_choice \"none\" keeps them out");
     }
     if (!r->tools.schema || chat_has_channels(chat_of(r, m))) return read_format(r, m, body, e);
-    ConstraintMarks marks = {m->tools->mark, m->tools->close, m->tools->list || r->tools.single};
+    ConstraintMarks marks = {m->tools->mark, m->tools->close, m->tools->list || r->tools.single,
+                             (const char *const *)r->tools.begins};
     return constrain(r, m, r->tools.schema, &marks, "tools", e);
 }
 

@@ -104,6 +104,18 @@ static char *make_schema(const ToolSet *t, const ToolForm *form, const char *onl
     return text;
 }
 
+// What tells a call where the form has no mark.
+static char **make_begins(const ToolSet *t, const ToolForm *form) {
+    char **list = NULL;
+    for (size_t i = 0; i < arrlenu(t->names); i++) {
+        char *begin;
+        if (asprintf(&begin, "%s{\"name\":\"%s\"", form->list ? "[" : "", t->names[i]) < 0) die(1, "out of memory");
+        arrput(list, begin);
+    }
+    arrput(list, NULL);
+    return list;
+}
+
 // ---- the fields
 
 static int read_choice(ToolSet *t, const ToolForm *form, const json_t *choice, ApiError *e) {
@@ -112,7 +124,8 @@ static int read_choice(ToolSet *t, const ToolForm *form, const json_t *choice, A
                *name = json_string_value(json_object_get(json_object_get(choice, "function"), "name"));
     if (word && !strcmp(word, "none")) return 0;
     if (!choice || (word && !strcmp(word, "auto"))) {
-        if (t->names && *form->mark) t->schema = make_schema(t, form, NULL);
+        if (t->names) t->schema = make_schema(t, form, NULL);
+        if (t->names && !*form->mark) t->begins = make_begins(t, form);
         return 0;
     }
     if (word ? strcmp(word, "required") != 0 : !type || strcmp(type, "function") != 0 || !name)
@@ -145,6 +158,8 @@ int toolset_read(ToolSet *t, const ToolForm *form, const char *why, const json_t
 void toolset_free(ToolSet *t) {
     for (ptrdiff_t i = 0; i < arrlen(t->names); i++) free(t->names[i]);
     arrfree(t->names);
+    for (ptrdiff_t i = 0; i < arrlen(t->begins); i++) free(t->begins[i]);
+    arrfree(t->begins);
     json_decref(t->list);
     free(t->schema);
     *t = (ToolSet){0};

@@ -10,11 +10,12 @@
 #include <jansson.h>
 
 typedef struct {
-    char **names; // stb_ds array; NULL: the request has no tools
-    bool forced;  // the answer is a call
-    bool single;  // and at most one
-    json_t *list; // as the request has it
-    char *schema; // malloc'd: of what follows the form's mark; NULL: nothing tells where an optional call begins
+    char **names;  // stb_ds array; NULL: the request has no tools
+    bool forced;   // the answer is a call
+    bool single;   // and at most one
+    json_t *list;  // as the request has it
+    char *schema;  // malloc'd: of what follows the form's mark; NULL: no tool may be called
+    char **begins; // stb_ds array, ends with NULL: how a call begins, for a form without a mark
 } ToolSet;
 
 // form NULL: why says why there can be no tools. Returns 0, or -1 with *error filled. toolset_free also then.
