@@ -232,7 +232,7 @@ checks_of = $(filter-out $(ALONE_$1:%=build/$1/tests/check_%),$(CHECKS:$(B)/%=bu
 # than one.
 ALONE_tsan := atlas atlas_exact atlas_masks atlas_models atlas_operators atlas_program bad bf16 containers conversion \
   encdec_program first_messages gguf heads hf hostile_families inspect jinja kernels kvcache load outfile \
-  picture quant quantize rope safetensors sampler schema sentencepiece settings tokenizer tokenizer_json \
+  picture quant quantize rope safetensors sampler schema sentencepiece serve_tools settings tokenizer tokenizer_json \
   tokenizer_kinds tokenizer_steps words
 ENV_tsan := TESSERA_TEST_BEST_LEVEL=1
 san tsan: deps test-data
