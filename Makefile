@@ -54,10 +54,13 @@ FLAGS_avx512bf16 := $(FLAGS_avx512) -mavx512bf16
 FLAGS_amx := $(FLAGS_avx512bf16) -mamx-tile -mamx-bf16 -mamx-int8
 FLAGS_neon_dot := -march=armv8.2-a+dotprod
 FLAGS_neon_bf16 := -march=armv8.2-a+dotprod+bf16
-# Kernels under the address sanitizer: their accesses are checked by calls, and pointers that wrap where they are used,
-# which halves the minutes that their files take to compile.
+# Vector kernels with lines but no variables for a debugger: compiled in less than two thirds of the time.
+LINES_ONLY := $(if $(filter -g,$(CFLAGS)),-g1)
+KERNELS := $(LEVELS_x86_64:%=$(B)/src/compute/kernels/%.o)
+$(KERNELS): override CFLAGS += $(LINES_ONLY)
+# And under the address sanitizer: accesses are checked by calls, pointers that wrap only where they are used.
 ifeq ($(CONFIG),san)
-  $(LEVELS_x86_64:%=$(B)/src/compute/kernels/%.o): override CFLAGS += -fno-sanitize=pointer-overflow \
+  $(KERNELS): override CFLAGS += -fno-sanitize=pointer-overflow \
     $(if $(findstring clang,$(CC)),-mllvm -asan-instrumentation-with-call-threshold=0,--param asan-instrumentation-with-call-threshold=0)
 endif
 FLAGS_cli = -DTESSERA_VERSION='"$(VERSION)"'
