@@ -128,13 +128,26 @@ static int step_k(void) { // through sizes_k
 // ---- the values of 16 bits
 
 // From the definition: 1 sign, 5 exponent (bias 15) and 10 fraction bits, or 1, 8 (bias 127) and 7.
-static double half_value(uint16_t bits, bool is_f16) {
+static double half_defined(uint16_t bits, bool is_f16) {
     int n_fraction = is_f16 ? 10 : 7, bias = is_f16 ? 15 : 127, last = is_f16 ? 31 : 255;
     int fraction = bits & ((1 << n_fraction) - 1), exponent = bits >> n_fraction & last;
     double size = exponent == last ? (fraction ? NAN : INFINITY)
                   : exponent       ? ldexp(fraction + (1 << n_fraction), exponent - bias - n_fraction)
                                    : ldexp(fraction, 1 - bias - n_fraction);
     return bits >> 15 ? -size : size;
+}
+
+static double half_values[2][65536]; // bf16, f16
+
+static void half_values_fill(void) {
+    for (int bits = 0; bits < 65536; bits++) {
+        half_values[0][bits] = half_defined((uint16_t)bits, false);
+        half_values[1][bits] = half_defined((uint16_t)bits, true);
+    }
+}
+
+static double half_value(uint16_t bits, bool is_f16) {
+    return half_values[is_f16][bits];
 }
 
 static const uint16_t half_gap[] = {0x7fa5, 0x7e5a}; // NaN as bf16, and as f16
@@ -231,13 +244,14 @@ static void matvec_check(Matvec m, int kind) {
     m.x = x;
     matvec_run(&m, y, 0, 1, 0, m.n_rows);
     CHECK(floats_kept(3, m.n_rows), "%s: wrote before y", doing);
+    double sum_x = 0;
+    for (int j = 0; j < m.k; j++) sum_x += fabs((double)x[j]);
     for (int i = 0; i < m.n_rows; i++) {
-        double sum = 0, sum_abs = 0, sum_x = 0;
+        double sum = 0, sum_abs = 0;
         for (int j = 0; j < m.k; j++) {
             double product = matvec_w(&m, i, j) * (double)x[j];
             sum += product;
             sum_abs += fabs(product);
-            sum_x += fabs((double)x[j]);
         }
         CHECK(near(y[i], sum, bound(sum_abs, sum_x, m.k)), "%s: y[%d] = %.9g, expected %.9g", doing, i, y[i], sum);
     }
@@ -353,6 +367,8 @@ static void fill_blocks(uint8_t *w, int64_t n_blocks, int format) {
     }
 }
 
+enum { MOST_K = 2048 }; // values of a row
+
 // Value i of a quantized vector, without its scale (the order: kernels.h).
 static int quantized_value(const Activations *a, int i) {
     int span = K->span, first = i / span * span, half = i % 32 / 16, block = i % span / 32;
@@ -366,11 +382,20 @@ static int group_place(int i) {
     return i / 256 * 16 + n / 4 * (span / 8) + i % span / 32 * 4 + n % 4;
 }
 
+// The largest size of each 32.
+static void tops_of_32(double *top, const float *x, int k) {
+    for (int i = 0; i < k; i++) {
+        double size = fabs((double)x[i]), before = i % 32 ? top[i / 32] : 0;
+        top[i / 32] = size > before ? size : before;
+    }
+}
+
 // What quantize makes of x: every value within half a step of the largest of its 32, the sums, zeros behind.
 static void check_quantized(const Activations *a, const float *x, int k) {
+    double tops[MOST_K / 32];
+    tops_of_32(tops, x, k);
     for (int i = 0; i < k; i++) {
-        double top = 0, step = (double)a->scale[group_place(i)], got = step * quantized_value(a, i);
-        for (int j = i / 32 * 32; j < i / 32 * 32 + 32; j++) top = fmax(top, fabs((double)x[j]));
+        double top = tops[i / 32], step = (double)a->scale[group_place(i)], got = step * quantized_value(a, i);
         CHECK(fabs(step - top / (a->bytes ? 127 : 32512)) <= 1e-6 * top + 1e-44, "%s: step %g of %g", doing, step, top);
         CHECK(fabs(got - (double)x[i]) <= 0.51 * step + 2e-44 || top < 1e-33, "%s: x[%d] = %g became %g", doing, i,
               (double)x[i], got);
@@ -423,12 +448,33 @@ static void matvec_blocks_shared(int format, const uint8_t *w, const Activations
     free(one);
 }
 
+// Each y against the products of a row's values with the quantized ones.
+static void matvec_blocks_check(int format, const uint8_t *w, const Activations *a, const float *y, int n_rows, int k) {
+    const DTypeInfo *info = dtype_info(formats[format].dtype);
+    int64_t row_bytes = k / info->block * info->block_bytes;
+    double x[MOST_K], x_abs[MOST_K / 32] = {0}, tops[MOST_K / 32];
+    float v[MOST_K];
+    for (int j = 0; j < k; j++) {
+        x[j] = (double)a->scale[group_place(j)] * quantized_value(a, j);
+        x_abs[j / 32] += fabs(x[j]);
+    }
+    for (int r = 0; r < n_rows; r++) {
+        double sum = 0, most = 0;
+        info->unpack(v, w + r * row_bytes, k / info->block);
+        tops_of_32(tops, v, k);
+        for (int j = 0; j < k; j++) sum += (double)v[j] * x[j];
+        for (int b = 0; b < k / 32; b++) most += 8 * tops[b] * x_abs[b]; // products are of values less their zero
+        CHECK(near(y[r], sum, 64 * (double)FLT_EPSILON * most + 1e-30), "%s: y[%d] = %.9g, expected %.9g", doing, r,
+              (double)y[r], sum);
+    }
+}
+
 static void matvec_blocks_case(int format, int n_rows, int k, int kind, bool bytes) {
     const DTypeInfo *info = dtype_info(formats[format].dtype);
     DOING("matvec %s n_rows %d k %d data %d %s", info->name, n_rows, k, kind, bytes ? "bytes" : "words");
     int64_t row_bytes = k / info->block * info->block_bytes, padded = (k + 255) / 256 * 256;
     uint8_t *w = fence_put(0, n_rows * row_bytes);
-    float *x = fence_floats(1, k), *y = fence_floats(2, n_rows), *one = fence_floats(3, n_rows), *v = need_floats(k);
+    float *x = fence_floats(1, k), *y = fence_floats(2, n_rows), *one = fence_floats(3, n_rows);
     Activations a = {.scale = fence_floats(5, padded / 16), .sum = need_floats(padded / 16)};
     if (bytes) a.bytes = fence_put(4, padded);
     else a.words = fence_put(4, 2 * padded);
@@ -438,22 +484,10 @@ static void matvec_blocks_case(int format, int n_rows, int k, int kind, bool byt
     check_quantized(&a, x, k);
     const BlockKernels *kernels_of = &K->blocks[formats[format].dtype];
     kernels_of->matvec(y, 0, w, &a, 1, n_rows, k);
-    for (int r = 0; r < n_rows; r++) {
-        double sum = 0, most = 0;
-        info->unpack(v, w + r * row_bytes, k / info->block);
-        for (int j = 0; j < k; j++) {
-            double xj = (double)a.scale[group_place(j)] * quantized_value(&a, j), top = 0;
-            for (int i = j / 32 * 32; i < j / 32 * 32 + 32; i++) top = fmax(top, fabs((double)v[i]));
-            sum += (double)v[j] * xj;
-            most += 8 * top * fabs(xj); // products are of values less their zero
-        }
-        CHECK(near(y[r], sum, 64 * (double)FLT_EPSILON * most + 1e-30), "%s: y[%d] = %.9g, expected %.9g", doing, r,
-              (double)y[r], sum);
-    }
+    matvec_blocks_check(format, w, &a, y, n_rows, k);
     for (int r = 0; r < n_rows; r++) kernels_of->matvec(one + r, 0, w + r * row_bytes, &a, 1, 1, k);
     CHECK(!memcmp(one, y, sizeof *y * (size_t)n_rows), "%s: rows one at a time differ", doing);
     matvec_blocks_shared(format, w, &a, y, n_rows, k, kind);
-    free(v);
     free(a.sum);
 }
 
@@ -503,7 +537,7 @@ static void round_blocks_case(int format, int k) {
 }
 
 static void matvec_blocks(void) {
-    static const int sizes[] = {32, 64, 96, 224, 256, 288, 512, 1056, 2048};
+    static const int sizes[] = {32, 64, 96, 224, 256, 288, 512, 1056, MOST_K};
     for (int f = N_FLOAT_FORMATS; K->blocks && f < N_FORMATS; f++) {
         for (int i = 0; i < N_OF(sizes); i++) {
             if (sizes[i] % dtype_info(formats[f].dtype)->block) continue;
@@ -637,7 +671,17 @@ static double gemm_w(const Gemm *g, int k, int i) {
     return g->type == GEMM_I8 ? ((const int8_t *)g->w.data)[at] : half_value(((const uint16_t *)g->w.data)[at], false);
 }
 
-// A row of x, and what each value may be off by: over int8 half a step of the largest of 256, with a little for the
+enum { PART = 256 }; // values of a row of x that have one step
+
+// Row i of w, and the sum of the sizes of each part.
+static void gemm_w_row(const Gemm *g, int i, double *w, double *size) {
+    for (int k = 0; k < g->k; k++) {
+        w[k] = gemm_w(g, k, i);
+        size[k / PART] = (k % PART ? size[k / PART] : 0) + fabs(w[k]);
+    }
+}
+
+// A row of x, and what each value of a part may be off by: over int8 half a step of the largest, with a little for the
 // rounding of the step; scalar takes x as it is. Below 1e-34 there are no steps, as one over their size is infinite.
 static void gemm_x(const Gemm *g, int j, double *x, double *off) {
     bool exact = g->type != GEMM_I8 || K->gemm_i8 == kernels_scalar.gemm_i8;
@@ -646,40 +690,55 @@ static void gemm_x(const Gemm *g, int j, double *x, double *off) {
         x[k] =
             g->type == GEMM_PAIRS ? half_value(((const uint16_t *)g->x)[at], false) : (double)((const float *)g->x)[at];
     }
-    for (int from = 0; from < g->k; from += 256) {
-        int to = from + 256 < g->k ? from + 256 : g->k;
+    for (int from = 0; from < g->k; from += PART) {
+        int to = from + PART < g->k ? from + PART : g->k;
         double top = 0;
-        for (int k = from; k < to; k++) top = fmax(top, fabs(x[k]));
-        for (int k = from; k < to; k++) off[k] = exact ? 0 : top < 1e-34 ? 2.1 * top : 0.51 * top / (255 * 127 + 127);
+        for (int k = from; k < to && !exact; k++) top = fmax(top, fabs(x[k]));
+        off[from / PART] = exact ? 0 : top < 1e-34 ? 2.1 * top : 0.51 * top / (255 * 127 + 127);
     }
 }
 
-static void gemm_check(const Gemm *g, const float *y, const float *before) {
-    size_t row = sizeof(double) * (size_t)g->k;
-    double *w = need(row * (size_t)g->lanes), *x = need(row), *off = need(row);
-    for (int i = 0; i < g->lanes; i++) {
-        for (int k = 0; k < g->k; k++) w[i * g->k + k] = gemm_w(g, k, i);
+// A row of x and what it may be off by, of w and its sizes.
+typedef struct {
+    const double *x, *off, *w, *size;
+    double x_size; // the sum of the sizes of x
+} GemmRows;
+
+static void gemm_check_one(const GemmRows *rows, int n, float found, double before, int row, int lane) {
+    double sum = before, sum_abs = fabs(sum), both = rows->x_size, lost = 0;
+    for (int k = 0; k < n; k++) {
+        double product = rows->x[k] * rows->w[k];
+        sum += product;
+        sum_abs += fabs(product);
     }
+    for (int p = 0; p * PART < n; p++) {
+        both += rows->size[p]; // a denormal operand counts as zero in products of pairs
+        lost += rows->off[p] * rows->size[p];
+    }
+    CHECK(near(found, sum, lost + bound(sum_abs + lost, both, n)), "%s: y[%d][%d] = %.9g, expected %.9g", doing, row,
+          lane, found, sum);
+}
+
+static void gemm_check(const Gemm *g, const float *y, const float *before) {
+    int parts = (g->k + PART - 1) / PART;
+    size_t row = sizeof(double) * (size_t)g->k, part = sizeof(double) * (size_t)parts;
+    double *w = need(row * (size_t)g->lanes), *size = need(part * (size_t)g->lanes), *x = need(row), *off = need(part);
+    for (int i = 0; i < g->lanes; i++) gemm_w_row(g, i, w + i * g->k, size + i * parts);
     for (int j = 0; j < g->n; j++) {
+        double x_size = 0;
         gemm_x(g, j, x, off);
+        for (int k = 0; k < g->k; k++) x_size += fabs(x[k]);
         for (int i = 0; i < g->lanes; i++) {
-            double sum = g->add ? (double)before[j * g->ldy + i] : 0, sum_abs = fabs(sum), both = 0, lost = 0;
-            for (int k = 0; k < g->k; k++) {
-                double wk = w[i * g->k + k], product = x[k] * wk;
-                sum += product;
-                sum_abs += fabs(product);
-                both += fabs(x[k]) + fabs(wk); // a denormal operand counts as zero in products of pairs
-                lost += off[k] * fabs(wk);
-            }
-            float found = y[j * g->ldy + i];
-            CHECK(near(found, sum, lost + bound(sum_abs + lost, both, g->k)), "%s: y[%d][%d] = %.9g, expected %.9g",
-                  doing, j, i, found, sum);
+            GemmRows rows = {x, off, w + i * g->k, size + i * parts, x_size};
+            double was = g->add ? (double)before[j * g->ldy + i] : 0;
+            gemm_check_one(&rows, g->k, y[j * g->ldy + i], was, j, i);
         }
         for (int64_t i = g->lanes; j + 1 < g->n && i < g->ldy; i++) {
             CHECK(is_gap(y[j * g->ldy + i]), "%s: wrote y[%d][%d], beyond its lanes", doing, j, (int)i);
         }
     }
     free(w);
+    free(size);
     free(x);
     free(off);
 }
@@ -1678,6 +1737,7 @@ int main(void) {
     const Kernels *tables[N_LEVELS];
     int n_tables = 0;
     fences_open();
+    half_values_fill();
     for (int r = 0; r <= (int)cpu_best_level(); r++) {
         if (kernels_for((CpuLevel)r)) tables[n_tables++] = kernels_for((CpuLevel)r);
     }
