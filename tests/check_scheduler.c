@@ -137,11 +137,11 @@ static void forget_gaps(Fake *f) {
 }
 
 // Texts decode, and a prompt of 2,000 tokens arrives: no gap of theirs is longer than 0.15 s, or, where rows are
-// slow, than half as long again as with 16 tokens of it, which is at most a gap and a half, unless those 16 alone take
+// slow, than half as long again as with 8 tokens of it, which is at most a gap and a half, unless those 8 alone take
 // longer; and it is read at nearly the speed that this leaves. Also where it is there from the beginning, so that
 // passes without prompts were never measured.
 static void gaps_stay_short(void) {
-    static const double slower[] = {0, 0.008, 0.022}; // seven rows and 16 tokens take 0.05, 0.14 and 0.29 s
+    static const double slower[] = {0, 0.01, 0.026}; // seven rows and 8 tokens take 0.03, 0.12 and 0.27 s
     for (size_t round = 0; round < 2 * sizeof slower / sizeof *slower; round++) {
         double more = slower[round / 2];
         bool cold = round % 2;
@@ -152,7 +152,7 @@ static void gaps_stay_short(void) {
         for (int i = 0; i < 7; i++) submit(s, &f, 20, 400);
         for (int i = 0; i < n_before; i++) scheduler_pass(s);
         FakeTask *late = submit(s, &f, 2000, 10);
-        double before = f.now, rows = FIXED + 7 * (ROW + more), token = TOKEN + more / 4, fewest = rows + 16 * token,
+        double before = f.now, rows = FIXED + 7 * (ROW + more), token = TOKEN + more / 4, fewest = rows + 8 * token,
                pass = fmax(0.8 * usual.gap, fmax(fewest, 1.5 * fmin(fewest, usual.gap)));
         for (int i = 0; i < n_after; i++) scheduler_pass(s);
         forget_gaps(&f);

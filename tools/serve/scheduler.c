@@ -7,7 +7,7 @@
 #include <stb/stb_ds.h>
 
 enum {
-    LEAST_CHUNK = 16, // prompt tokens that every pass has room for, so that prompts advance beside any decoding
+    LEAST_CHUNK = 8,  // prompt tokens that every pass has room for, so that prompts advance beside any decoding
     FIRST_CHUNK = 64, // of the first passes, before any is measured
     HEADROOM = 64,    // tokens that each running task must have room to grow by before another one begins
     N_SIZES = 16,     // of passes whose cost is kept apart
