@@ -23,10 +23,15 @@ static const Shape shapes[] = {{1, 1, 32, 0, 0, 0},
 static const DType dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0};
 static const int counts[] = {1, 2, 7, 8, 9, MOST_TOKENS};
 
+static float *random_floats(int64_t n) {
+    float *x = need_floats(n);
+    for (int64_t i = 0; i < n; i++) x[i] = test_uniform();
+    return x;
+}
+
 // n values as the type stores them, and what they are.
 static void *make_weights(DType dtype, int64_t n, double *exact) {
-    float *x = need(sizeof *x * (size_t)n);
-    for (int64_t i = 0; i < n; i++) x[i] = test_uniform();
+    float *x = random_floats(n);
     uint16_t *half = need(sizeof *half * (size_t)n);
     for (int64_t i = 0; i < n; i++) half[i] = dtype == DTYPE_F16 ? f16_from_f32(x[i]) : bf16_from_f32(x[i]);
     void *stored = dtype == DTYPE_F32 ? (void *)x : half;
@@ -44,74 +49,129 @@ static void *make_weights(DType dtype, int64_t n, double *exact) {
     return stored;
 }
 
+// A product: its inputs, and what comes out for as many tokens as there are at most. Every level has the same ones.
 typedef struct {
     const Shape *s;
-    const float *x, *y;
-    const double *w;
-    HeadsLinear l;
-    int n_in, n_out; // values of a head
-    double most;     // error for each unit of the sum of absolute products
+    DType dtype;
+    bool reserved, transposed;
+    int pitch, n_in, n_out; // rows from a matrix to the next; values of a head
+    void *stored;           // weights
+    float *x;
+    double *sums, *sizes; // [MOST_TOKENS][heads][n_out]: of products, and of their absolute values
+    double most;          // error for each unit of the sum of absolute products
 } Case;
 
+static Case cases[2 * N_OF(shapes) * 2 * N_OF(dtypes)];
+static int n_cases;
+
+static int x_ld(const Case *c) {
+    return c->s->heads * (c->n_in + c->s->x_room);
+}
+
+static int y_ld(const Case *c) {
+    return c->s->heads * (c->n_out + c->s->y_room);
+}
+
+static void expect_head(const Case *c, const double *weights, int t, int h) {
+    const float *x = c->x + (int64_t)t * x_ld(c) + h * (c->n_in + c->s->x_room);
+    const double *w = weights + (int64_t)(c->s->between + h * c->pitch) * c->s->cols;
+    int64_t at = ((int64_t)t * c->s->heads + h) * c->n_out;
+    int step = c->transposed ? c->s->cols : 1;
+    for (int r = 0; r < c->n_out; r++) {
+        const double *row = w + (c->transposed ? r : r * c->s->cols);
+        double sum = 0, size = 0;
+        for (int i = 0; i < c->n_in; i++) {
+            double product = row[i * step] * (double)x[i];
+            sum += product;
+            size += fabs(product);
+        }
+        c->sums[at + r] = sum;
+        c->sizes[at + r] = size;
+    }
+}
+
+static void make_case(const Shape *s, DType dtype, bool reserved, bool transposed) {
+    Case *c = &cases[n_cases++];
+    *c = (Case){.s = s, .dtype = dtype, .reserved = reserved, .transposed = transposed, .pitch = s->between + s->rows};
+    c->n_in = transposed ? s->rows : s->cols;
+    c->n_out = transposed ? s->cols : s->rows;
+    c->most = (reserved && !transposed ? 0x1p-7 : 0) + c->n_in * (double)FLT_EPSILON;
+    int64_t n = (int64_t)s->heads * c->pitch * s->cols, n_x = (int64_t)x_ld(c) * MOST_TOKENS;
+    size_t n_y = (size_t)(s->heads * c->n_out) * MOST_TOKENS;
+    double *exact = need(sizeof *exact * (size_t)n);
+    c->stored = make_weights(dtype, n, exact);
+    c->x = random_floats(n_x);
+    c->sums = need(sizeof *c->sums * n_y);
+    c->sizes = need(sizeof *c->sizes * n_y);
+    for (int t = 0; t < MOST_TOKENS; t++) {
+        for (int h = 0; h < s->heads; h++) expect_head(c, exact, t, h);
+    }
+    free(exact);
+}
+
+static void make_cases(void) {
+    int step = emulated() ? 3 : 1;
+    for (int reserved = 0; reserved < 2; reserved++) {
+        for (int i = 0; i < N_OF(shapes); i++) {
+            for (int d = i % step; d < N_OF(dtypes); d += step) {
+                make_case(&shapes[i], dtypes[d], reserved, false);
+                if (dtypes[d] != DTYPE_F32) make_case(&shapes[i], dtypes[d], reserved, true);
+            }
+        }
+    }
+}
+
+static void free_cases(void) {
+    for (int i = 0; i < n_cases; i++) {
+        free(cases[i].stored);
+        free(cases[i].x);
+        free(cases[i].sums);
+        free(cases[i].sizes);
+    }
+}
+
 // The largest error of a value, as a part of what it may be; values between heads must be what they were.
-static double largest_error(const Case *c, int n) {
+static double largest_error(const Case *c, const float *y, int n) {
+    const double *sum = c->sums, *size = c->sizes;
     double worst = 0;
-    for (int64_t t = 0; t < n; t++) {
-        for (int h = 0; h < c->s->heads; h++) {
-            const float *x = c->x + t * c->l.x_ld + h * c->l.x_head, *y = c->y + t * c->l.y_ld + h * c->l.y_head;
-            const double *w = c->w + (int64_t)(c->l.first + h * c->l.pitch) * c->s->cols;
-            for (int r = 0; r < c->n_out; r++) {
-                double sum = 0, all = 0;
-                for (int i = 0; i < c->n_in; i++) {
-                    double product = w[c->l.transposed ? i * c->s->cols + r : r * c->s->cols + i] * (double)x[i];
-                    sum += product;
-                    all += fabs(product);
-                }
-                worst = fmax(worst, fabs((double)y[r] - sum) / (c->most * all));
-            }
-            for (int r = c->n_out; r < c->l.y_head; r++) {
-                if (y[r] != 5) worst = INFINITY;
-            }
+    for (int i = 0; i < n * c->s->heads; i++, y += c->n_out + c->s->y_room) {
+        for (int r = 0; r < c->n_out; r++) {
+            double part = fabs((double)y[r] - *sum++) / (c->most * *size++);
+            worst = part <= worst ? worst : part < INFINITY ? part : INFINITY; // NaN too
+        }
+        for (int r = c->n_out; r < c->n_out + c->s->y_room; r++) {
+            if (y[r] != 5) worst = INFINITY;
         }
     }
     return worst;
 }
 
-static void check_shape(const Compute computes[2], const Shape *s, DType dtype, bool reserved, bool transposed) {
-    int pitch = s->between + s->rows, n_in = transposed ? s->rows : s->cols, n_out = transposed ? s->cols : s->rows;
-    int64_t n_rows = (int64_t)s->heads * pitch, x_ld = (int64_t)s->heads * (n_in + s->x_room),
-            y_ld = (int64_t)s->heads * (n_out + s->y_room);
-    size_t y_bytes = sizeof(float) * (size_t)(y_ld * MOST_TOKENS);
-    double *exact = need(sizeof *exact * (size_t)(n_rows * s->cols));
-    void *stored = make_weights(dtype, n_rows * s->cols, exact);
-    Tensor w = {.dtype = dtype, .n_dims = 2, .shape = {n_rows, s->cols}, .data = stored};
-    float *x = need(sizeof *x * (size_t)(x_ld * MOST_TOKENS)), *y[] = {need(y_bytes), need(y_bytes)};
-    for (int64_t i = 0; i < x_ld * MOST_TOKENS; i++) x[i] = test_uniform();
-    Case c = {.s = s, .x = x, .y = y[0], .w = exact, .n_in = n_in, .n_out = n_out};
-    c.most = (reserved && !transposed ? 0x1p-7 : 0) + n_in * (double)FLT_EPSILON;
+static void check_case(const Compute computes[2], const Case *c) {
+    const Shape *s = c->s;
+    size_t n_y = (size_t)y_ld(c) * MOST_TOKENS;
+    Tensor w = {.dtype = c->dtype, .n_dims = 2, .shape = {s->heads * c->pitch, s->cols}, .data = c->stored};
+    HeadsLinear l = {.w = &w, .heads = s->heads, .first = s->between, .pitch = c->pitch, .n_rows = s->rows};
+    l.transposed = c->transposed;
+    l.x = c->x;
+    l.x_ld = x_ld(c);
+    l.x_head = c->n_in + s->x_room;
+    l.y_ld = y_ld(c);
+    l.y_head = c->n_out + s->y_room;
+    float *y[] = {need(sizeof(float) * n_y), need(sizeof(float) * n_y)};
     for (int i = 0; i < N_OF(counts); i++) {
         for (int which = 0; which < 2; which++) {
-            for (int64_t j = 0; j < y_ld * MOST_TOKENS; j++) y[which][j] = 5;
-            c.l = (HeadsLinear){.w = &w, .heads = s->heads, .first = s->between, .pitch = pitch, .n_rows = s->rows};
-            c.l.transposed = transposed;
-            c.l.x = x;
-            c.l.x_ld = x_ld;
-            c.l.x_head = n_in + s->x_room;
-            c.l.y = y[which];
-            c.l.y_ld = y_ld;
-            c.l.y_head = n_out + s->y_room;
-            ops_linear_heads(&computes[which], &c.l, counts[i]);
+            for (size_t j = 0; j < n_y; j++) y[which][j] = 5;
+            l.y = y[which];
+            ops_linear_heads(&computes[which], &l, counts[i]);
         }
-        double error = largest_error(&c, counts[i]);
-        const char *how = transposed ? "transposed" : "as they are";
+        double error = largest_error(c, y[0], counts[i]);
+        const char *how = c->transposed ? "transposed" : "as they are";
         CHECK(error <= 1, "%d heads of %d x %d, %s, %s, %d tokens: %g of the largest error", s->heads, s->rows, s->cols,
-              dtype_name(dtype), how, counts[i], error);
-        CHECK(!memcmp(y[0], y[1], y_bytes), "%d heads of %d x %d, %s, %s, %d tokens: threads give other bits", s->heads,
-              s->rows, s->cols, dtype_name(dtype), how, counts[i]);
+              dtype_name(c->dtype), how, counts[i], error);
+        CHECK(!memcmp(y[0], y[1], sizeof(float) * n_y),
+              "%d heads of %d x %d, %s, %s, %d tokens: threads give other bits", s->heads, s->rows, s->cols,
+              dtype_name(c->dtype), how, counts[i]);
     }
-    free(stored);
-    free(exact);
-    free(x);
     for (int i = 0; i < 2; i++) free(y[i]);
 }
 
@@ -120,13 +180,9 @@ static void all_at_this_level(void) {
     Compute computes[2];
     char err[200] = "";
     NEED(!compute_open(&computes[0], 1, err, sizeof err) && !compute_open(&computes[1], 3, err, sizeof err), "%s", err);
-    int step = emulated() ? 3 : 1;
     for (int reserved = 0; reserved < 2; reserved++) {
-        for (int i = 0; i < N_OF(shapes); i++) {
-            for (int d = i % step; d < N_OF(dtypes); d += step) {
-                check_shape(computes, &shapes[i], dtypes[d], reserved, false);
-                if (dtypes[d] != DTYPE_F32) check_shape(computes, &shapes[i], dtypes[d], reserved, true);
-            }
+        for (int i = 0; i < n_cases; i++) {
+            if (cases[i].reserved == reserved) check_case(computes, &cases[i]);
         }
         for (int i = 0; i < 2 && !reserved; i++) {
             CHECK(!compute_reserve(&computes[i], 1 << 13, MOST_TOKENS, err, sizeof err), "%s", err);
@@ -136,6 +192,8 @@ static void all_at_this_level(void) {
 }
 
 int main(void) {
+    make_cases();
     RUN_AT_LEVELS(all_at_this_level);
+    free_cases();
     return test_report();
 }
