@@ -319,11 +319,11 @@ static void encode_and_step_refuse(void) {
 
 // ---- greedy and beam search
 
-static double log_probability(const float *logits, int n, int token) {
-    double top = logits[0], sum = 0;
+static void log_probabilities(const float *logits, int n, double *out) {
+    double top = (double)logits[0], sum = 0;
     for (int i = 1; i < n; i++) top = fmax(top, (double)logits[i]);
     for (int i = 0; i < n; i++) sum += exp((double)logits[i] - top);
-    return (double)logits[token] - top - log(sum);
+    for (int i = 0; i < n; i++) out[i] = (double)logits[i] - top - log(sum);
 }
 
 // The mean log-probability of an output (its end token, if it has one, counted), recomputed along its path alone.
@@ -334,10 +334,12 @@ static double score_of(const Seq2seq *m, Seq2seqState *s, const int32_t *tokens,
     path[0] = m->start_id;
     memcpy(path + 1, ids, sizeof *path * (size_t)n);
     float *logits = run_alone(m, s, tokens, n_tokens, path, n_path);
-    double sum = 0;
+    double sum = 0, *each = need(sizeof *each * (size_t)m->vocab_size);
     for (int i = 0; i < n_path; i++) {
-        sum += log_probability(logits + (int64_t)i * m->vocab_size, m->vocab_size, i < n ? ids[i] : m->eos_id);
+        log_probabilities(logits + (int64_t)i * m->vocab_size, m->vocab_size, each);
+        sum += each[i < n ? ids[i] : m->eos_id];
     }
+    free(each);
     free(logits);
     free(path);
     return sum / n_path;
@@ -350,11 +352,42 @@ static void decode_all(const Seq2seq *m, Seq2seqState *s, const int32_t *tokens,
     CHECK(!beam_decode(m, s, n_beams, max_new, out, err, sizeof err), "%s", err);
 }
 
+// What may follow the first n ids of an output.
+typedef struct {
+    int32_t ids[8];
+    int n;
+    double log_p[16]; // of each token
+} Prefix;
+
+// An input, and the prefixes of outputs that were asked for, each run alone, once.
 typedef struct {
     const Seq2seq *m;
     Seq2seqState *s;
     const int32_t *tokens;
-    int n_tokens, max_new;
+    int n_tokens;
+    Prefix *known;
+} Input;
+
+// The log-probability of each token after ids[n], until the next call.
+static const double *log_p_after(Input *in, const int32_t *ids, int n) {
+    size_t bytes = sizeof *ids * (size_t)n;
+    for (ptrdiff_t i = 0; i < arrlen(in->known); i++) {
+        if (in->known[i].n == n && !memcmp(in->known[i].ids, ids, bytes)) return in->known[i].log_p;
+    }
+    Prefix p = {.n = n};
+    int32_t path[9] = {in->m->start_id};
+    memcpy(p.ids, ids, bytes);
+    memcpy(path + 1, ids, bytes);
+    float *logits = run_alone(in->m, in->s, in->tokens, in->n_tokens, path, n + 1);
+    log_probabilities(logits + n * in->m->vocab_size, in->m->vocab_size, p.log_p);
+    free(logits);
+    arrput(in->known, p);
+    return arrlast(in->known).log_p;
+}
+
+typedef struct {
+    Input in;
+    int max_new;
     int32_t ids[8], best[8];
     int n_best;
     double best_score, second;
@@ -362,15 +395,18 @@ typedef struct {
 
 // Every output that begins with ids[n]; prefixes that end in the end token are outputs.
 static void try_all(Exhaustive *x, int n) { // NOLINT(misc-no-recursion)
-    bool ended = n && x->ids[n - 1] == x->m->eos_id;
+    const Seq2seq *m = x->in.m;
+    bool ended = n && x->ids[n - 1] == m->eos_id;
     if (!ended && n < x->max_new) {
-        for (int id = 0; id < x->m->vocab_size; id++) {
+        for (int id = 0; id < m->vocab_size; id++) {
             x->ids[n] = id;
             try_all(x, n + 1);
         }
         return;
     }
-    double score = score_of(x->m, x->s, x->tokens, x->n_tokens, x->ids, n - ended, ended);
+    double score = 0;
+    for (int i = 0; i < n; i++) score += log_p_after(&x->in, x->ids, i)[x->ids[i]];
+    score /= n;
     if (score <= x->best_score) {
         x->second = fmax(x->second, score);
         return;
@@ -400,9 +436,10 @@ static void beams_against_all_outputs(void) {
     decode_all(&m.model, &s, tokens, lengths, N_INPUTS, 1, MAX_NEW, greedy);
     at = tokens;
     for (int i = 0; i < N_INPUTS; at += lengths[i++]) {
-        Exhaustive x = {.m = &m.model, .s = &alone, .tokens = at, .n_tokens = lengths[i], .max_new = MAX_NEW};
+        Exhaustive x = {.in = {&m.model, &alone, at, lengths[i], NULL}, .max_new = MAX_NEW};
         x.best_score = x.second = -INFINITY;
         try_all(&x, 0);
+        arrfree(x.in.known);
         CHECK(fabs(wide[i].score - x.best_score) < 1e-5, "input %d: score %.9g, best of all %.9g", i, wide[i].score,
               x.best_score);
         bool same = wide[i].n == x.n_best && !memcmp(wide[i].ids, x.best, sizeof *x.best * (size_t)x.n_best);
@@ -429,23 +466,20 @@ static int by_score(const void *a, const void *b) {
     return x->score != y->score ? (x->score < y->score ? 1 : -1) : 0;
 }
 
-static Path plain_search(const Seq2seq *m, Seq2seqState *s, const int32_t *tokens, int n_tokens, int n_beams,
-                         int max_new) {
+static Path plain_search(Input *in, int n_beams, int max_new) {
+    const Seq2seq *m = in->m;
     Path open[MAX_BEAMS] = {{.n = 0}}, all[MAX_BEAMS * 16], done[4 * MAX_BEAMS];
     int n_open = 1, n_done = 0;
     for (int length = 1; n_open && length <= max_new; length++) {
         int n = 0;
         for (int h = 0; h < n_open; h++) {
-            int32_t path[8] = {m->start_id};
-            memcpy(path + 1, open[h].ids, sizeof *path * (size_t)(length - 1));
-            float *logits = run_alone(m, s, tokens, n_tokens, path, length);
+            const double *log_p = log_p_after(in, open[h].ids, length - 1);
             for (int id = 0; id < m->vocab_size; id++) {
                 all[n] = open[h];
                 all[n].ids[length - 1] = id;
                 all[n].n = length;
-                all[n++].score += log_probability(logits + (length - 1) * m->vocab_size, m->vocab_size, id);
+                all[n++].score += log_p[id];
             }
-            free(logits);
         }
         qsort(all, (size_t)n, sizeof *all, by_score);
         n_open = 0;
@@ -484,13 +518,17 @@ static void beams_against_a_plain_search(void) {
             for (int t = 0; t < lengths[i]; t++) *at++ = pick(9);
         }
         Seq2seqState s = open_state(&m.model, 1), alone = open_state(&m.model, 1);
+        Input inputs[N_INPUTS];
+        at = tokens;
+        for (int i = 0; i < N_INPUTS; at += lengths[i++]) {
+            inputs[i] = (Input){&m.model, &alone, at, lengths[i], NULL};
+        }
         for (int n_beams = 2; n_beams <= 4; n_beams++) {
             Decoded out[N_INPUTS];
             decode_all(&m.model, &s, tokens, lengths, N_INPUTS, n_beams, MAX_NEW, out);
-            at = tokens;
-            for (int i = 0; i < N_INPUTS; at += lengths[i++]) {
-                Path want = plain_search(&m.model, &alone, at, lengths[i], n_beams, MAX_NEW);
-                Path greedy = plain_search(&m.model, &alone, at, lengths[i], 1, MAX_NEW);
+            for (int i = 0; i < N_INPUTS; i++) {
+                Path want = plain_search(&inputs[i], n_beams, MAX_NEW);
+                Path greedy = plain_search(&inputs[i], 1, MAX_NEW);
                 CHECK(fabs(out[i].score - want.score) < 1e-5, "dim %d, input %d, %d beams: score %.9g, expected %.9g",
                       dim, i, n_beams, out[i].score, want.score);
                 CHECK(out[i].n == want.n && !memcmp(out[i].ids, want.ids, sizeof *want.ids * (size_t)want.n),
@@ -501,6 +539,7 @@ static void beams_against_a_plain_search(void) {
                 decoded_free(&out[i]);
             }
         }
+        for (int i = 0; i < N_INPUTS; i++) arrfree(inputs[i].known);
         seq2seq_state_close(&s);
         seq2seq_state_close(&alone);
         g2p_close(&m);
