@@ -58,11 +58,6 @@ FLAGS_neon_bf16 := -march=armv8.2-a+dotprod+bf16
 LINES_ONLY := $(if $(filter -g,$(CFLAGS)),-g1)
 KERNELS := $(LEVELS_x86_64:%=$(B)/src/compute/kernels/%.o)
 $(KERNELS): override CFLAGS += $(LINES_ONLY)
-# And under the address sanitizer: accesses are checked by calls, pointers that wrap only where they are used.
-ifeq ($(CONFIG),san)
-  $(KERNELS): override CFLAGS += -fno-sanitize=pointer-overflow \
-    $(if $(findstring clang,$(CC)),-mllvm -asan-instrumentation-with-call-threshold=0,--param asan-instrumentation-with-call-threshold=0)
-endif
 FLAGS_cli = -DTESSERA_VERSION='"$(VERSION)"'
 FLAGS_bench_row = $(FLAGS_cli)
 FLAGS_picture := -fno-sanitize=shift # stb_image_write's JPEG, for the tests
