@@ -473,10 +473,14 @@ static void free_text_without_marks(void) {
         Automaton *a = automaton_open();
         int rule = marked_compile_bare(a, schema_compile(a, schema, err, sizeof err), begins, once),
             start = automaton_start(a, rule);
-        for (int round = 0; round < by_speed(8000, 8000, 80000); round++) {
+        for (int round = 0; round < 80000; round++) {
             char text[400] = "";
-            for (int n = 0, most = pick(9); n < most; n++) // mostly what a call is made of, in its order
-                strcat(text, common[pick(3) ? n % 7 : pick(N_OF(common))]);
+            for (int n = 0, most = pick(9); n < most; n++) { // mostly what a call is made of, in its order
+                const char *piece = common[pick(3) ? n % 7 : pick(N_OF(common))];
+                size_t length = strlen(text);
+                bool after_blank = length && strchr(" \n", text[length - 1]);
+                if (!after_blank || !strchr(" \n", *piece)) strcat(text, piece); // in JSON one blank may stand, not two
+            }
             for (char *c = text; *c; c++) *c = *c == '\'' ? '"' : *c;
             int state = start;
             for (const char *c = text; *c; c++) state = automaton_next(a, state, (unsigned char)*c);
