@@ -136,7 +136,8 @@ static double largest_error(const Case *c, const float *y, int n) {
     double worst = 0;
     for (int i = 0; i < n * c->s->heads; i++, y += c->n_out + c->s->y_room) {
         for (int r = 0; r < c->n_out; r++) {
-            double part = fabs((double)y[r] - *sum++) / (c->most * *size++);
+            double error = fabs((double)y[r] - *sum++), most = c->most * *size++;
+            double part = error == 0 ? 0 : error / most;                       // all products may be zero
             worst = part <= worst ? worst : part < INFINITY ? part : INFINITY; // NaN too
         }
         for (int r = c->n_out; r < c->n_out + c->s->y_room; r++) {
