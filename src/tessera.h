@@ -326,9 +326,10 @@ typedef struct Constraint Constraint;
 Constraint *constraint_open(const Engine *e, const Chat *chat, const char *schema, char *err, size_t errlen);
 // Free text that is JSON of the schema behind each `mark`, up to `close` ("": the JSON ends by itself), where it is
 // free again; once: where it ends. Between a mark and its close the text cannot end. Control tokens that stand in
-// either are read as their text, others only in free text. Where the mark is "" the text is JSON of the schema, several
-// times or once, if it begins with one of `begins` (ends with NULL; without blanks, which a text may have outside of
-// quotes), and free otherwise; `close` is not used then, nor `begins` where there is a mark.
+// either are read as their text, others only in free text.
+// With a mark of "" `begins` counts instead, prefixes of the JSON without blanks, the last of them NULL: a text that
+// begins with one of them, blanks outside of quotes aside, is JSON of the schema, one or more values, or exactly one
+// (once); any other text is free. `close` is then not used. With a mark `begins` is not used and may be NULL.
 typedef struct {
     const char *mark, *close;
     bool once;

@@ -107,6 +107,7 @@ static double *elu_features(const float *x, int64_t n) {
     for (int64_t i = 0; i < n; i++) y[i] = elu_1((double)x[i]);
     return y;
 }
+
 static double elu_weight(const Shape *s, const Rows *r, int t, int j, int head, const void *context) {
     const EluFeatures *f = context;
     const double *q = f->q + (q_at(s, r, t, head) - r->q), *k = f->k + (kv_at(s, r->k, j, head) - r->k);
@@ -628,13 +629,13 @@ static double mean_score(const Shape *s, const Rows *r, int t, int head, int blo
 }
 
 // Marks the `most` largest of n scores that are not -INFINITY.
+static int count_better(const double *scores, int n, double than) {
+    int better = 0;
+    for (int i = 0; i < n; i++) better += scores[i] > than;
+    return better;
+}
 static void mark_best(const double *scores, int n, int most, bool *marks) {
-    for (int i = 0; i < n; i++) {
-        int better = 0;
-        bool counts = scores[i] > -INFINITY;
-        for (int j = 0; counts && j < n; j++) better += scores[j] > scores[i];
-        marks[i] = counts && better < most;
-    }
+    for (int i = 0; i < n; i++) marks[i] = scores[i] > -INFINITY && count_better(scores, n, scores[i]) < most;
 }
 
 // Softmax over what each row of each head sees, one row at a time: a row's choice is its own.

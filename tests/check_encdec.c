@@ -319,11 +319,12 @@ static void encode_and_step_refuse(void) {
 
 // ---- greedy and beam search
 
-static void log_probabilities(const float *logits, int n, double *out) {
+// The logarithm of the sum of exponentials: a logit less it is its token's log-probability.
+static double log_sum_exp(const float *logits, int n) {
     double top = (double)logits[0], sum = 0;
     for (int i = 1; i < n; i++) top = fmax(top, (double)logits[i]);
     for (int i = 0; i < n; i++) sum += exp((double)logits[i] - top);
-    for (int i = 0; i < n; i++) out[i] = (double)logits[i] - top - log(sum);
+    return top + log(sum);
 }
 
 // The mean log-probability of an output (its end token, if it has one, counted), recomputed along its path alone.
@@ -334,12 +335,11 @@ static double score_of(const Seq2seq *m, Seq2seqState *s, const int32_t *tokens,
     path[0] = m->start_id;
     memcpy(path + 1, ids, sizeof *path * (size_t)n);
     float *logits = run_alone(m, s, tokens, n_tokens, path, n_path);
-    double sum = 0, *each = need(sizeof *each * (size_t)m->vocab_size);
+    double sum = 0;
     for (int i = 0; i < n_path; i++) {
-        log_probabilities(logits + (int64_t)i * m->vocab_size, m->vocab_size, each);
-        sum += each[i < n ? ids[i] : m->eos_id];
+        const float *row = logits + (int64_t)i * m->vocab_size;
+        sum += (double)row[i < n ? ids[i] : m->eos_id] - log_sum_exp(row, m->vocab_size);
     }
-    free(each);
     free(logits);
     free(path);
     return sum / n_path;
@@ -379,7 +379,9 @@ static const double *log_p_after(Input *in, const int32_t *ids, int n) {
     memcpy(p.ids, ids, bytes);
     memcpy(path + 1, ids, bytes);
     float *logits = run_alone(in->m, in->s, in->tokens, in->n_tokens, path, n + 1);
-    log_probabilities(logits + n * in->m->vocab_size, in->m->vocab_size, p.log_p);
+    const float *last = logits + n * in->m->vocab_size;
+    double all = log_sum_exp(last, in->m->vocab_size);
+    for (int id = 0; id < in->m->vocab_size; id++) p.log_p[id] = (double)last[id] - all;
     free(logits);
     arrput(in->known, p);
     return arrlast(in->known).log_p;

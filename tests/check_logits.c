@@ -346,7 +346,8 @@ static void token_by_token(void) {
     at_every_level(steps_child);
 }
 
-// Sync s to ids[0..n) and compare with what a fresh session over a text that begins with them saw. The tolerance of
+// Sync s to ids[0..n) and compare with a fresh session's logits there, over these tokens or a longer list that
+// begins with them. The tolerance of
 // bf16: a rounding of K or V that falls the other way.
 static void as_fresh(Session *s, const Seen *fresh, KvType kv, const int32_t *ids, int n, const char *what) {
     Seen seen = seen_open();

@@ -469,10 +469,9 @@ static void free_text_without_marks(void) {
                                 0, NULL);
     int n_yes = 0, n_calls = 0, n_no = 0;
     for (int once = 0; once < 2; once++) {
-        char err[256];
-        Automaton *a = automaton_open();
-        int rule = marked_compile_bare(a, schema_compile(a, schema, err, sizeof err), begins, once),
-            start = automaton_start(a, rule);
+        Form f = {.a = automaton_open()};
+        int rule = schema_compile(f.a, schema, f.err, sizeof f.err);
+        f.start = automaton_start(f.a, marked_compile_bare(f.a, rule, begins, once));
         for (int round = 0; round < 80000; round++) {
             char text[400] = "";
             for (int n = 0, most = pick(9); n < most; n++) { // mostly what a call is made of, in its order
@@ -482,15 +481,13 @@ static void free_text_without_marks(void) {
                 if (!after_blank || !strchr(" \n", *piece)) strcat(text, piece); // in JSON one blank may stand, not two
             }
             for (char *c = text; *c; c++) *c = *c == '\'' ? '"' : *c;
-            int state = start;
-            for (const char *c = text; *c; c++) state = automaton_next(a, state, (unsigned char)*c);
             bool want = is_bare_text(begins, once, text, schema);
-            CHECK(automaton_accepts(a, state) == want, "once %d: %s: expected %d", once, text, want);
+            CHECK(accepts(&f, text) == want, "once %d: %s: expected %d", once, text, want);
             n_yes += want;
             n_no += !want;
             n_calls += want && strstr(text, ":\"") && strchr(text, '}');
         }
-        automaton_close(a);
+        automaton_close(f.a);
     }
     CHECK(n_yes > 1000 && n_no > 200 && n_calls > 200, "%d accepted, %d of them with calls, %d not", n_yes, n_calls,
           n_no);
@@ -507,10 +504,9 @@ static void free_text_and_marks(void) {
     int n_yes = 0, n_calls = 0, n_no = 0;
     for (int i = 0; i < N_OF(forms); i++) {
         const MarkedCase *m = &forms[i];
-        char err[256];
-        Automaton *a = automaton_open();
-        int rule = marked_compile(a, schema_compile(a, schema, err, sizeof err), m->mark, m->close, m->once),
-            start = automaton_start(a, rule);
+        Form f = {.a = automaton_open()};
+        int rule = schema_compile(f.a, schema, f.err, sizeof f.err);
+        f.start = automaton_start(f.a, marked_compile(f.a, rule, m->mark, m->close, m->once));
         for (int round = 0; round < by_speed(4000, 4000, 40000); round++) {
             char text[400] = "";
             for (unsigned n = test_u32() % 12; n; n--) {
@@ -522,15 +518,13 @@ static void free_text_and_marks(void) {
                 else strcat(text, common[test_u32() % (kind == 5 ? N_OF(common) : 2)]);
             }
             for (char *c = text; *c; c++) *c = *c == '\'' ? '"' : *c;
-            int state = start;
-            for (const char *c = text; *c; c++) state = automaton_next(a, state, (unsigned char)*c);
             bool want = is_marked_text(m, text, schema);
-            CHECK(automaton_accepts(a, state) == want, "form %d: %s: expected %d", i, text, want);
+            CHECK(accepts(&f, text) == want, "form %d: %s: expected %d", i, text, want);
             n_yes += want;
             n_no += !want;
             n_calls += want && strstr(text, m->mark);
         }
-        automaton_close(a);
+        automaton_close(f.a);
     }
     CHECK(n_yes > 1000 && n_no > 1000 && n_calls > 200, "%d accepted, %d of them with calls, %d not", n_yes, n_calls,
           n_no);

@@ -8,6 +8,7 @@
 enum { MOST_BLANKS = 20 };
 
 static const ByteSet blank = {.bits[0] = 1ull << ' ' | 1ull << '\t' | 1ull << '\n' | 1ull << '\r'};
+static const ByteSet any_byte = {{~UINT64_C(0), ~UINT64_C(0), ~UINT64_C(0), ~UINT64_C(0)}};
 
 static int blanks(Automaton *a, int next) {
     int node = next;
@@ -58,34 +59,49 @@ int marked_compile(Automaton *a, int rule, const char *mark, const char *close, 
     return whole;
 }
 
-// Text that begins with none of `begins` (a stb_ds array), behind n bytes that these have in common: further blanks
-// where they may stand, the next byte of some of them, or another, behind which all is free.
+// Whether the byte was in the set, in which it is no longer.
+static bool take_byte(ByteSet *set, unsigned char byte) {
+    uint64_t bit = UINT64_C(1) << byte % 64, had = set->bits[byte / 64] & bit;
+    set->bits[byte / 64] &= ~bit;
+    return had;
+}
+
+// Those of `begins` whose byte n is this one; NULL where one of them ends with it. Both are stb_ds arrays.
+static const char **behind_byte(const char *const *begins, size_t n, char byte) {
+    const char **same = NULL;
+    bool ends = false;
+    for (ptrdiff_t i = 0; i < arrlen(begins); i++) {
+        if (begins[i][n] != byte) continue;
+        arrput(same, begins[i]);
+        ends |= !begins[i][n + 1];
+    }
+    if (ends) arrfree(same);
+    return same;
+}
+
+// A string that begins with none of `begins`, behind n bytes that these have in common: further blanks where they may
+// stand, the next byte of some of them, or another, behind which all is free.
 static int other_text(Automaton *a, const char *const *begins, size_t n, bool quoted, int free_text) {
-    ByteSet other = {{~UINT64_C(0), ~UINT64_C(0), ~UINT64_C(0), ~UINT64_C(0)}};
-    int node = automaton_loop(a), way = -1;
-    for (unsigned b = 0; b < 256; b++) {
-        const char **same = NULL;
-        bool complete = false;
-        for (ptrdiff_t i = 0; i < arrlen(begins); i++) {
-            if ((unsigned char)begins[i][n] != b) continue;
-            arrput(same, begins[i]);
-            complete |= !begins[i][n + 1];
-        }
-        bool skipped = !quoted && (blank.bits[b / 64] >> b % 64 & 1);
-        if (same || skipped) other.bits[b / 64] &= ~(UINT64_C(1) << b % 64);
-        int next = skipped ? node : same && !complete ? other_text(a, same, n + 1, quoted ^ (b == '"'), free_text) : -1;
-        if (next >= 0) way = either(a, automaton_range(a, (int)b, (int)b, next), way);
+    ByteSet other = any_byte;
+    int node = automaton_loop(a), ways = quoted ? -1 : automaton_set(a, blank, node);
+    if (!quoted) other.bits[0] &= ~blank.bits[0]; // blanks are below 64
+    for (ptrdiff_t i = 0; i < arrlen(begins); i++) {
+        unsigned char byte = (unsigned char)begins[i][n];
+        if (!take_byte(&other, byte)) continue; // that of one before
+        const char **same = behind_byte(begins, n, begins[i][n]);
+        if (!same) continue;
+        int next = other_text(a, same, n + 1, quoted != (byte == '"'), free_text);
+        ways = either(a, automaton_range(a, byte, byte, next), ways);
         arrfree(same);
     }
-    automaton_loop_ways(a, node, either(a, automaton_set(a, other, free_text), way), AUTOMATON_END);
+    automaton_loop_ways(a, node, either(a, automaton_set(a, other, free_text), ways), AUTOMATON_END);
     return node;
 }
 
 int marked_compile_bare(Automaton *a, int rule, const char *const *begins, bool once) {
-    const ByteSet any = {{~UINT64_C(0), ~UINT64_C(0), ~UINT64_C(0), ~UINT64_C(0)}};
     const char **list = NULL;
     int whole = automaton_rule(a), free_text = automaton_loop(a), behind = once ? AUTOMATON_END : automaton_loop(a);
-    automaton_loop_ways(a, free_text, automaton_set(a, any, free_text), AUTOMATON_END);
+    automaton_loop_ways(a, free_text, automaton_set(a, any_byte, free_text), AUTOMATON_END);
     int call = blanks(a, automaton_call(a, rule, behind));
     if (!once) automaton_loop_ways(a, behind, call, AUTOMATON_END);
     for (; *begins; begins++) arrput(list, *begins);

@@ -10,7 +10,8 @@
 // breaks before either. once: the text ends there. Free text may end anywhere. Returns the rule of the whole text.
 int marked_compile(Automaton *a, int rule, const char *mark, const char *close, bool once);
 
-// Without a mark: text that begins with one of `begins` (ends with NULL) is strings of the rule, or one (once), with at
-// most 20 blanks or line breaks before each; all other text is free. What is in `begins` begins strings of the rule, is
-// at least a byte, and has no blanks; in a text any may stand in it outside of quotes.
+// Without a mark: a text that begins with one of `begins` is one or more strings of the rule, or exactly one (once),
+// each behind at most 20 blanks or line breaks; any other text is free. `begins` ends with NULL; each is a prefix of
+// strings of the rule, at least a byte long and without blanks. A text may have blanks between its bytes, but not
+// inside quotes.
 int marked_compile_bare(Automaton *a, int rule, const char *const *begins, bool once);

@@ -14,7 +14,7 @@ typedef struct {
     bool forced;   // the answer is a call
     bool single;   // and at most one
     json_t *list;  // as the request has it
-    char *schema;  // malloc'd: of what follows the form's mark; NULL: no tool may be called
+    char *schema;  // malloc'd: of calls, without the form's mark; NULL: no tool may be called
     char **begins; // stb_ds array, ends with NULL: how a call begins, for a form without a mark
 } ToolSet;
 
