@@ -37,7 +37,7 @@ static void widen(double *y, const float *x, int n) {
 // W^T of every head.
 static double general_score(const Shape *s, const Rows *r, int t, int j, int head, const void *context) {
     int d = s->head_dim;
-    double q[64], projected[64], sum = 0;
+    double q[64] = {0}, projected[64], sum = 0;
     widen(q, q_at(s, r, t, head), d);
     naive_map((const float *)context + (int64_t)head * d * d, q, d, d, projected);
     for (int c = 0; c < d; c++) sum += projected[c] * (double)kv_at(s, r->k, j, head)[c];
@@ -57,7 +57,7 @@ typedef struct {
 static double additive_score(const Shape *s, const Rows *r, int t, int j, int head, const void *context) {
     const AdditiveWeights *w = context;
     int d = s->head_dim, kv_head = head / (s->n_heads / s->n_kv_heads);
-    double x[64], q[64], k[64], sum = 0;
+    double x[64] = {0}, q[64], k[64], sum = 0;
     widen(x, q_at(s, r, t, head), d);
     naive_map(w->wq + (int64_t)head * d * d, x, d, d, q);
     widen(x, kv_at(s, r->k, j, head), d);
@@ -136,7 +136,7 @@ static void naive_latent(const Shape *s, const Rows *r, double *out) {
     float *absorb = drawn(&seed, (int64_t)rank * width, 1 / sqrt((double)rank));
     float *up = drawn(&seed, (int64_t)rank * width, 1 / sqrt((double)rank));
     float *k = need_floats((int64_t)n * width), *v = need_floats((int64_t)n * width);
-    double x[128], c[64];
+    double x[128] = {0}, c[64];
     for (int j = 0; j < n; j++) {
         widen(x, r->k + (int64_t)j * width, width);
         naive_map(down, x, rank, width, c);

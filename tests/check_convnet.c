@@ -30,9 +30,10 @@ static void naive_excite(const double *w1, const double *w2, int channels, int h
 // Multiplies x by its gates; taps NULL: of channels alone. gates: [channels + n], those of the places 1 without taps.
 static void naive_gates(double *x, int channels, int hidden, int n, int columns, const double *w1, const double *w2,
                         const double *taps, double *gates) {
-    double *mean = need(sizeof *mean * (size_t)(2 * channels)), *most = mean + channels;
+    size_t bytes = sizeof *gates * (size_t)(2 * channels);
+    double *mean = memset(need(bytes), 0, bytes), *most = mean + channels;
     for (int c = 0; c < channels; c++) {
-        mean[c] = gates[c] = 0;
+        gates[c] = 0;
         most[c] = -INFINITY;
         for (int t = 0; t < n; t++) mean[c] += x[c * n + t] / n;
         for (int t = 0; t < n; t++) most[c] = fmax(most[c], x[c * n + t]);
